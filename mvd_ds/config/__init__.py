@@ -1,0 +1,34 @@
+"""The typed tree of settings (a package, because a tree of this size does not fit one screenful of a file).
+
+Defaults <- recipe YAML <- ``key.path=value`` on the command line. Nothing mutates the tree; derived values are
+properties. Neither torch nor any room is imported here, so that ``--help`` and validation cost nothing.
+"""
+
+from mvd_ds.config.base import ENGINE_FOLDER, PACKAGE_FOLDER, RECIPE_FOLDER, ConfigError, Grid, Settings
+from mvd_ds.config.data import ClipSettings, DataSettings, MaskingSettings
+from mvd_ds.config.load import (
+    differences,
+    dump,
+    find_engine_config,
+    find_recipe,
+    load_recipe,
+    recipe_names,
+    to_yaml,
+    validate,
+)
+from mvd_ds.config.model import (
+    ENCODER_SIZES,
+    DecoderSettings,
+    EncoderSettings,
+    PixelSettings,
+    TargetSettings,
+    TeacherSettings,
+)
+from mvd_ds.config.optimization import (
+    BatchSettings,
+    EngineSettings,
+    OptimizerSettings,
+    RunSettings,
+    ScheduleSettings,
+)
+from mvd_ds.config.recipes import ProbedModel, ProbeRecipe, Recipe, TrainingRecipe

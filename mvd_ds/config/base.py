@@ -1,0 +1,28 @@
+"""What every node of the settings tree shares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PACKAGE_FOLDER = Path(__file__).resolve().parent.parent
+RECIPE_FOLDER = PACKAGE_FOLDER / "recipes"
+ENGINE_FOLDER = PACKAGE_FOLDER.parent / "ds_configs"
+
+Grid = tuple[int, int, int]
+"""Token grid (t, h, w); N = t * h * w tokens, t-major, then h, then w."""
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class ConfigError(ValueError):
+    """A setting, recipe or file the user gave is wrong. Its message is all the user sees: one clear line a fault."""
+
+
+class Settings(BaseModel):
+    """Base of every node: frozen, and a key that is not declared is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)

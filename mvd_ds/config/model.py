@@ -1,0 +1,147 @@
+"""Settings of networks: encoders, decoders, teachers, and what is predicted."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from mvd_ds.config.base import Grid, Positive, Settings
+
+#: Encoder sizes. Source: MVD and VideoMAE model tables (S, B, L, H); tiny is ours, for the quickstart.
+ENCODER_SIZES: dict[str, dict[str, int]] = {
+    "tiny": {"embed_dim": 128, "depth": 4, "num_heads": 4},
+    "small": {"embed_dim": 384, "depth": 12, "num_heads": 6},
+    "base": {"embed_dim": 768, "depth": 12, "num_heads": 12},
+    "large": {"embed_dim": 1024, "depth": 24, "num_heads": 16},
+    "huge": {"embed_dim": 1280, "depth": 32, "num_heads": 16},
+}
+
+
+def _with_size(values: Any) -> Any:
+    """``values`` with width, depth and heads of its named size filled in where not given."""
+    if isinstance(values, dict) and isinstance(values.get("size"), str):
+        if values["size"] not in ENCODER_SIZES:
+            raise ValueError(f"size '{values['size']}' is not known; sizes are {', '.join(ENCODER_SIZES)}")
+        return {**ENCODER_SIZES[values["size"]], **values}
+    return values
+
+
+class EncoderSettings(Settings):
+    """A Vision Transformer over video (``video``) or single frames (``image``)."""
+
+    kind: Literal["video", "image"] = "video"
+    """video: tokens are tubelets; image: every frame is a token grid of its own."""
+    size: str | None = None
+    """tiny, small, base, large or huge: fills embed_dim, depth and num_heads where they are not given."""
+    embed_dim: Positive
+    """D, width of a token."""
+    depth: Positive
+    """Number of blocks."""
+    num_heads: Positive
+    mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
+    """Hidden width of the MLP over D."""
+    patch_px: Positive = 16
+    """Side of a patch, pixels."""
+    tubelet_frames: Positive = 2
+    """Frames of a tubelet (1 for image encoders)."""
+    position: Literal["sincos3d", "sinusoid1d", "sincos2d"] = "sincos3d"
+    """sincos3d: MVD student; sinusoid1d: VideoMAE, over the flat token index; sincos2d: MAE, within a frame."""
+    qkv_bias: Literal["query_value", "full"] = "query_value"
+    """query_value: no key bias, as BEiT, VideoMAE and MVD; full: as timm and MAE."""
+    cls_token: bool = False
+    """Prepend a class token (MAE image encoders). It never is a target."""
+    drop_path: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Stochastic depth of the last block, linear from 0 at the first."""
+    attention: Literal["auto", "flash_attn", "sdpa", "eager"] = "auto"
+    """Attention kernel; one that is named never falls back silently."""
+    activation_checkpointing: Annotated[int, Field(ge=0)] = 0
+    """0: keep activations; 1: recompute every block in backward; n: every n-th block."""
+
+    _fill_size = model_validator(mode="before")(_with_size)
+
+    @model_validator(mode="after")
+    def _check(self) -> EncoderSettings:
+        if self.embed_dim % self.num_heads:
+            raise ValueError(f"embed_dim {self.embed_dim} is not divisible by num_heads {self.num_heads}")
+        divisor = {"sincos3d": 16, "sincos2d": 4, "sinusoid1d": 2}[self.position]
+        if self.embed_dim % divisor:
+            raise ValueError(f"position {self.position} needs embed_dim divisible by {divisor}, got {self.embed_dim}")
+        if self.kind == "image" and (self.tubelet_frames != 1 or self.position != "sincos2d"):
+            raise ValueError("an image encoder has tubelet_frames 1 and position sincos2d")
+        if self.kind == "video" and self.position == "sincos2d":
+            raise ValueError("a video encoder has position sincos3d or sinusoid1d")
+        return self
+
+    def grid(self, frames: int, size_px: int) -> Grid:
+        """Token grid (t, h, w) of a clip of ``frames`` frames and side ``size_px``.
+
+        Raises:
+            ValueError: if tubelet or patch does not divide the clip.
+        """
+        if frames % self.tubelet_frames:
+            raise ValueError(f"clip of {frames} frames is not divisible by tubelet_frames {self.tubelet_frames}")
+        if size_px % self.patch_px:
+            raise ValueError(f"clip of {size_px} px is not divisible by patch_px {self.patch_px}")
+        return frames // self.tubelet_frames, size_px // self.patch_px, size_px // self.patch_px
+
+
+class DecoderSettings(Settings):
+    """The decoder that predicts one target; every target has its own, nothing is shared."""
+
+    embed_dim: Positive | None = None
+    """Width (None: the encoder's)."""
+    depth: Annotated[int, Field(ge=0)] = 2
+    num_heads: Positive | None = None
+    """Heads (None: the encoder's)."""
+    mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
+    drop_path: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+    """Stochastic depth within this decoder (None: the encoder's rate, as MVD)."""
+    projection_bias: bool = True
+    """Bias of the Linear from encoder to decoder width. Source: MVD and MAE yes, VideoMAE no."""
+
+
+class TargetSettings(Settings):
+    """Which features of a teacher are predicted."""
+
+    blocks: tuple[int, ...] = (-1,)
+    """Block outputs to use; -1 is the last; several are averaged. Source: MVD, last block."""
+    norm: Literal["none", "final"] = "none"
+    """none: before the final norm, as published; final: through the teacher's own final norm."""
+    normalise: bool = False
+    """LayerNorm without parameters (eps 1e-6) on every target token (``--norm_feature`` of the reference)."""
+
+
+class TeacherSettings(EncoderSettings):
+    """A frozen teacher: its network, its weights, where it lives, and what is learnt from it."""
+
+    weights: str = Field(min_length=1)
+    """Folder or file written by ``pretrain``, or ``random`` (only for experiments: it teaches noise)."""
+    placement: Literal["replicated", "zero3", "zero3_offload"] = "replicated"
+    """replicated: whole on every device; zero3: sharded over all; zero3_offload: sharded, shards in pinned host memory."""
+    input_px: Positive | None = None
+    """Side of the teacher's view, resized from the same crop (None: the student's)."""
+    frame_in_tubelet: Annotated[int, Field(ge=0)] = 0
+    """Image teachers see this frame of every student tubelet. Source: MVD, the first."""
+    resize: Literal["bilinear"] | None = None
+    """Resize features to the student's grid where the two differ; None refuses such a pair."""
+    chunk_clips: Positive | None = None
+    """Clips per teacher forward (None: the whole micro batch); bounds the memory of its activations."""
+    target: TargetSettings = TargetSettings()
+    loss: Literal["smooth_l1", "l1", "l2", "cosine"] = "smooth_l1"
+    weight: Annotated[float, Field(ge=0.0)] = 1.0
+    """Factor of this teacher's loss in the total."""
+
+    @property
+    def is_random(self) -> bool:
+        return self.weights == "random"
+
+
+class PixelSettings(Settings):
+    """Stage one: the target is the pixels of a masked patch."""
+
+    normalise: Literal["per_channel", "joint", "none"] = "per_channel"
+    """per_channel: VideoMAE, mean and variance of each colour of a patch; joint: MAE, over all colours; none: raw."""
+    variance_floor: Annotated[float, Field(ge=0.0)] = 0.0
+    """Added to the variance (pixels in [0, 1]) before the root, so that codec noise in flat patches stays small."""
+    loss: Literal["smooth_l1", "l1", "l2", "cosine"] = "l2"

@@ -1,0 +1,123 @@
+"""Settings of a run and its optimization: folder, batch, optimizer, schedule, engine."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from mvd_ds.config.base import ConfigError, Positive, Settings, Share
+
+
+class RunSettings(Settings):
+    """Where a run lives and how it is kept."""
+
+    output: str = "runs/{recipe}"
+    """Folder of the run; ``{recipe}`` stands for the recipe's name."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of initial weights, order, crops, masks and drop path."""
+    resume: Literal["auto", "never"] = "auto"
+    """auto: go on from the newest checkpoint in ``output``; never: refuse a folder that holds one."""
+    log_every_steps: Positive = 10
+    """Optimizer steps between two lines of metrics; losses stay on the device in between."""
+    save_every_steps: Positive = 1000
+    """Optimizer steps between checkpoints. One is written at the end too."""
+    keep_every_steps: Positive | None = None
+    """The newest checkpoint is kept, and every one whose step is a multiple of this (None: only the newest)."""
+    features_every_steps: Annotated[int, Field(ge=0)] = 100
+    """Steps between measurements of target variance and effective rank (0: never)."""
+    deterministic: bool = False
+    """Ask torch for deterministic kernels (slower on a GPU; the CPU path is deterministic anyway)."""
+
+
+class BatchSettings(Settings):
+    """Batch sizes count clips, whatever the number of masks per clip is."""
+
+    micro: Positive = 8
+    """Clips per process and forward."""
+    global_: Positive = Field(default=1024, alias="global")
+    """Clips per optimizer step, over all processes and accumulation steps."""
+
+    @model_validator(mode="after")
+    def _check(self) -> BatchSettings:
+        if self.global_ % self.micro:
+            raise ValueError(f"global {self.global_} is not divisible by micro {self.micro}")
+        return self
+
+    def accumulation_steps(self, world: int) -> int:
+        """Micro batches per process and optimizer step on ``world`` processes.
+
+        Raises:
+            ConfigError: if micro * world does not divide the global batch.
+        """
+        if self.global_ % (self.micro * world):
+            raise ConfigError(
+                f"batch.global {self.global_} is not divisible by batch.micro {self.micro} x {world} processes; "
+                f"choose batch.micro from the divisors of {self.global_}/{world}, or another number of processes"
+            )
+        return self.global_ // (self.micro * world)
+
+
+class OptimizerSettings(Settings):
+    """AdamW. Source: MVD 1.5, VideoMAE."""
+
+    base_lr: Annotated[float, Field(gt=0)] = 1.5e-4
+    """Peak learning rate per 256 clips of global batch."""
+    min_base_lr: Annotated[float, Field(ge=0)] = 1e-5
+    """Learning rate per 256 clips at the end of the cosine."""
+    lr_counts: Literal["clips", "student_samples"] = "clips"
+    """What the learning rate grows with: clips of the global batch, or clips x masks per clip."""
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    """On matrices and mask tokens; not on biases, norms and other vectors. Source: MVD, mask tokens are decayed."""
+    gradient_clipping: Annotated[float, Field(ge=0)] = 0.0
+    """Largest gradient norm (0: no clipping, as published)."""
+
+
+class ScheduleSettings(Settings):
+    """Linear warm-up from 0, then cosine, set at every optimizer step."""
+
+    epochs: Positive | None = None
+    """Length of the cosine in epochs. Exactly one of epochs and steps is given."""
+    steps: Positive | None = None
+    """Length of the cosine in optimizer steps."""
+    stop_after_epochs: Positive | None = None
+    """End here although the cosine is longer (the published 400-epoch runs use a cosine of 401)."""
+    warmup_epochs: Annotated[int, Field(ge=0)] | None = None
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> ScheduleSettings:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give exactly one of epochs and steps")
+        if self.warmup_epochs is not None and self.warmup_steps is not None:
+            raise ValueError("give one of warmup_epochs and warmup_steps, not both")
+        if self.stop_after_epochs is not None and (self.epochs is None or self.stop_after_epochs > self.epochs):
+            raise ValueError("stop_after_epochs needs epochs, and cannot be larger")
+        return self
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Optimizer steps of the whole cosine."""
+        return self.steps if self.steps is not None else (self.epochs or 0) * steps_per_epoch
+
+    def last_step(self, steps_per_epoch: int) -> int:
+        """Optimizer steps after which training ends."""
+        return self.stop_after_epochs * steps_per_epoch if self.stop_after_epochs else self.total_steps(steps_per_epoch)
+
+    def warmup(self, steps_per_epoch: int) -> int:
+        """Optimizer steps of the warm-up."""
+        return self.warmup_steps if self.warmup_steps is not None else (self.warmup_epochs or 0) * steps_per_epoch
+
+
+class EngineSettings(Settings):
+    """What DeepSpeed does with the student."""
+
+    config: str = "zero3.json"
+    """DeepSpeed JSON: a path, or a name in ds_configs/. It owns ZeRO, offload, buckets and communication."""
+    teacher_config: str = "teacher_zero3.json"
+    """DeepSpeed JSON of the teachers that are not replicated."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """Of weights and activations on the device; master weights, losses and targets are fp32 in both."""
+    timeout_minutes: Positive = 10
+    """A collective that waits longer ends the run on all ranks."""

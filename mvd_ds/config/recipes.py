@@ -1,0 +1,175 @@
+"""The recipe trees: one training run, one probe run."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from mvd_ds.config.base import Grid, Positive, Settings
+from mvd_ds.config.data import DataSettings, MaskingSettings
+from mvd_ds.config.model import DecoderSettings, EncoderSettings, PixelSettings, TeacherSettings
+from mvd_ds.config.optimization import BatchSettings, EngineSettings, OptimizerSettings, RunSettings, ScheduleSettings
+
+
+class Recipe(Settings):
+    """What every recipe has."""
+
+    objective: str
+    run: RunSettings = RunSettings()
+    data: DataSettings = DataSettings()
+
+
+class TrainingRecipe(Recipe):
+    """One training run: stage one (``*_reconstruction``) or stage two (``distillation``)."""
+
+    commands: ClassVar[tuple[str, ...]] = ("pretrain", "distill")
+
+    objective: Literal["image_reconstruction", "video_reconstruction", "distillation"]
+    masking: MaskingSettings = MaskingSettings()
+    model: EncoderSettings
+    """The encoder that is trained."""
+    decoder: DecoderSettings = DecoderSettings()
+    teachers: dict[str, TeacherSettings] = Field(default_factory=dict)
+    """Stage two: any number of teachers by name; each has a decoder, a loss and metrics of that name."""
+    pixels: PixelSettings | None = None
+    """Stage one: how pixel targets are made."""
+    batch: BatchSettings = BatchSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    schedule: ScheduleSettings
+    engine: EngineSettings = EngineSettings()
+
+    @property
+    def grid(self) -> Grid:
+        """Token grid (t, h, w) of the student."""
+        return self.model.grid(self.data.clip.frames, self.data.clip.size_px)
+
+    @property
+    def decoder_names(self) -> tuple[str, ...]:
+        """Names of the predicted targets: the teachers', or ``pixels`` in stage one."""
+        return tuple(self.teachers) or ("pixels",)
+
+    @property
+    def masked_tokens(self) -> int:
+        """M, hidden tokens per mask."""
+        t, h, w = self.grid
+        if self.masking.kind == "tube":
+            return t * int(self.masking.ratio * h * w)
+        return int(self.masking.ratio * t * h * w)
+
+    @property
+    def learning_rate(self) -> tuple[float, float]:
+        """Peak and final learning rate for the global batch."""
+        samples = self.batch.global_ * (self.masking.masks_per_clip if self.optimizer.lr_counts == "student_samples" else 1)
+        return self.optimizer.base_lr * samples / 256, self.optimizer.min_base_lr * samples / 256
+
+    @field_validator("teachers")
+    @classmethod
+    def _check_names(cls, teachers: dict[str, TeacherSettings]) -> dict[str, TeacherSettings]:
+        for name in teachers:
+            if not name.isidentifier():
+                raise ValueError(f"teacher name '{name}' must be letters, digits and underscores")
+        return teachers
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainingRecipe:
+        try:
+            t, h, w = self.grid
+        except ValueError as error:
+            raise ValueError(f"data.clip does not fit model: {error}") from None
+        if not 0 < self.masked_tokens < t * h * w:
+            raise ValueError(f"masking.ratio {self.masking.ratio} leaves no visible or no masked token on grid {(t, h, w)}")
+        if self.batch.micro % self.data.clips_per_video:
+            raise ValueError(
+                f"batch.micro {self.batch.micro} is not divisible by data.clips_per_video {self.data.clips_per_video}"
+            )
+        width = self.decoder.embed_dim or self.model.embed_dim
+        heads = self.decoder.num_heads or self.model.num_heads
+        if width % heads:
+            raise ValueError(f"decoder.embed_dim {width} is not divisible by decoder.num_heads {heads}")
+        divisor = {"sincos3d": 16, "sincos2d": 4, "sinusoid1d": 2}[self.model.position]
+        if width % divisor:
+            raise ValueError(f"position {self.model.position} needs decoder.embed_dim divisible by {divisor}, got {width}")
+        self._check_objective()
+        for name, teacher in self.teachers.items():
+            self._check_teacher(name, teacher)
+        return self
+
+    def _check_objective(self) -> None:
+        if self.objective == "distillation":
+            if not self.teachers or self.pixels is not None:
+                raise ValueError("objective distillation needs at least one entry under teachers, and no pixels")
+            if self.model.kind != "video":
+                raise ValueError("objective distillation trains a video student: model.kind must be video")
+            return
+        if self.teachers or self.pixels is None:
+            raise ValueError(f"objective {self.objective} needs pixels, and no teachers")
+        wanted = self.objective.removesuffix("_reconstruction")
+        if self.model.kind != wanted:
+            raise ValueError(f"objective {self.objective} needs model.kind {wanted}, got {self.model.kind}")
+        if wanted == "image" and self.data.clip.frames != 1:
+            raise ValueError("objective image_reconstruction needs data.clip.frames 1: an image is a one-frame clip")
+
+    def teacher_grid(self, teacher: TeacherSettings) -> Grid:
+        """Grid (t, h, w) of a teacher's features for one clip; image teachers give one slot per student tubelet."""
+        size_px = teacher.input_px or self.data.clip.size_px
+        if teacher.kind == "image":
+            _, h, w = teacher.grid(1, size_px)
+            return self.grid[0], h, w
+        return teacher.grid(self.data.clip.frames, size_px)
+
+    def _check_teacher(self, name: str, teacher: TeacherSettings) -> None:
+        try:
+            grid = self.teacher_grid(teacher)
+        except ValueError as error:
+            raise ValueError(f"teachers.{name}: {error}") from None
+        if grid != self.grid and teacher.resize is None:
+            raise ValueError(
+                f"teachers.{name}: its grid {grid} differs from the student's {self.grid}; choose input_px "
+                f"{self.grid[1] * teacher.patch_px} for the same grid, or resize: bilinear"
+            )
+        if teacher.kind == "image" and teacher.frame_in_tubelet >= self.model.tubelet_frames:
+            raise ValueError(
+                f"teachers.{name}.frame_in_tubelet {teacher.frame_in_tubelet} is outside a tubelet of {self.model.tubelet_frames} frames"
+            )
+        for block in teacher.target.blocks:
+            if not -teacher.depth <= block < teacher.depth:
+                raise ValueError(f"teachers.{name}.target.blocks: {block} is outside a network of {teacher.depth} blocks")
+        if not teacher.target.blocks:
+            raise ValueError(f"teachers.{name}.target.blocks is empty")
+
+
+class ProbedModel(Settings):
+    """One frozen feature extractor of a probe run."""
+
+    weights: str = Field(min_length=1)
+    """Model folder (``model.safetensors`` and ``config.json``)."""
+    untrained: bool = False
+    """Take only the architecture and seed of ``weights`` and leave the initial weights as they were drawn."""
+    frames: Literal["all", "first", "shuffled"] = "all"
+    """all: the clip; first: its first frame repeated; shuffled: its frames in random order."""
+
+
+class ProbeRecipe(Recipe):
+    """Linear probes on frozen features, one per label of the manifest."""
+
+    commands: ClassVar[tuple[str, ...]] = ("probe",)
+
+    objective: Literal["probe"]
+    models: dict[str, ProbedModel]
+    validation_manifest: str = Field(min_length=1)
+    """Held-out clips, never used to choose anything."""
+    pooling: Literal["mean"] = "mean"
+    """Mean of all patch tokens after the encoder's final norm."""
+    pixels: bool = True
+    """Also probe raw pixels: the clip as 8 slots of 12 x 12 grey means."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of the split that chooses the regularisation, and of the fit."""
+    selection_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of the training clips on which each model picks its regularisation."""
+    regularisations: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+    """Inverse strengths C of the L2 penalty to choose from."""
+    bootstrap_draws: Positive = 2000
+    """Resamples of the held-out clips for 95 % intervals."""
+    batch: Positive = 64
+    """Clips per forward."""
