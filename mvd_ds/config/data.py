@@ -21,7 +21,8 @@ class ClipSettings(Settings):
     sampling: Literal["dense", "uniform"] = "dense"
     """dense: consecutive strided frames from a random start; uniform: one random frame in each of T equal segments."""
     crop: Literal["multiscale", "random_resized", "center"] = "multiscale"
-    """multiscale: MVD's corner-and-centre crops; random_resized: area (0.2, 1), ratio (3/4, 4/3), as MAE; center: short side to size."""
+    """multiscale: MVD's corner-and-centre crops; random_resized: area (0.2, 1), ratio (3/4, 4/3), as MAE; center: short
+    side resized to size_px, then the middle."""
     flip: Share = 0.0
     """Probability of a horizontal flip. Source: 0 in MVD and VideoMAE pretraining, 0.5 in MAE."""
 

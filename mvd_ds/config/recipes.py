@@ -130,7 +130,8 @@ class TrainingRecipe(Recipe):
             )
         if teacher.kind == "image" and teacher.frame_in_tubelet >= self.model.tubelet_frames:
             raise ValueError(
-                f"teachers.{name}.frame_in_tubelet {teacher.frame_in_tubelet} is outside a tubelet of {self.model.tubelet_frames} frames"
+                f"teachers.{name}.frame_in_tubelet {teacher.frame_in_tubelet} is outside the student's tubelet of "
+                f"{self.model.tubelet_frames} frames"
             )
         for block in teacher.target.blocks:
             if not -teacher.depth <= block < teacher.depth:
