@@ -15,6 +15,9 @@ from mvd_ds.config.optimization import BatchSettings, EngineSettings, OptimizerS
 class Recipe(Settings):
     """What every recipe has."""
 
+    commands: ClassVar[tuple[str, ...]] = ()
+    """Commands that run such a recipe."""
+
     objective: str
     run: RunSettings = RunSettings()
     data: DataSettings = DataSettings()
