@@ -26,6 +26,10 @@ class RunSettings(Settings):
     """The newest checkpoint is kept, and every one whose step is a multiple of this (None: only the newest)."""
     features_every_steps: Annotated[int, Field(ge=0)] = 100
     """Steps between measurements of target variance and effective rank (0: never)."""
+    stop_after_steps: Positive | None = None
+    """End cleanly after this optimizer step, with a checkpoint; the schedule keeps its length, and a resume goes on."""
+    device: Literal["auto", "cpu"] = "auto"
+    """auto: a GPU where there is one."""
     deterministic: bool = False
     """Ask torch for deterministic kernels (slower on a GPU; the CPU path is deterministic anyway)."""
 
