@@ -1,0 +1,39 @@
+"""Networks as plain ``nn.Module``s: they know neither DeepSpeed nor processes.
+
+=================  ==============================================================================================
+``linear``         ``Linear`` and the packed query-key-value projection
+``attention``      one attention module; the kernels behind it and the one function that chooses
+``layers``         MLP, block, drop path, activation checkpointing
+``embed``          patches, fixed position tables, learned single tokens
+``vit``            ``VisionTransformer``: the encoder of students and teachers
+``masked``         ``MaskedPredictor``: an encoder and one decoder per target
+``teachers``       ``Teacher``: a frozen encoder that gives targets on the student's grid
+``initialisation`` initial weights, from a seed and a parameter's name alone
+``weights``        model folders: written whole, read strictly
+``pooling``        one vector per clip
+``flops``          floating point operations per clip, by part
+=================  ==============================================================================================
+
+``layers.Block`` is the unit of activation checkpointing and the leaf of ZeRO-3. Every parameter is used inside the
+``forward`` of the module that owns it, because ZeRO-3 gathers parameters in hooks around that ``forward``.
+"""
+
+from mvd_ds.models.attention import choose_kernel
+from mvd_ds.models.layers import Block
+from mvd_ds.models.masked import MaskedPredictor, build_predictor
+from mvd_ds.models.teachers import Teacher, build_teacher
+from mvd_ds.models.vit import VisionTransformer
+from mvd_ds.models.weights import load_predictor, load_strictly, save_model
+
+__all__ = [
+    "Block",
+    "MaskedPredictor",
+    "Teacher",
+    "VisionTransformer",
+    "build_predictor",
+    "build_teacher",
+    "choose_kernel",
+    "load_predictor",
+    "load_strictly",
+    "save_model",
+]

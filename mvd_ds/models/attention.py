@@ -1,0 +1,142 @@
+"""Self-attention over all tokens: one module, three kernels, one function that chooses.
+
+No attention mask is ever passed: a masked token is either absent (encoder) or a token like any other (decoder).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import logging
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mvd_ds.config import ConfigError
+from mvd_ds.models.linear import Linear, QueryKeyValue
+
+logger = logging.getLogger(__name__)
+
+#: Largest head width of the FlashAttention-2 kernels.
+FLASH_HEAD_DIM = 256
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention.
+
+    Args:
+        width: D, width of a token.
+        heads: number of heads; d = D / heads.
+        qkv_bias: ``query_value`` or ``full``, see ``QueryKeyValue``.
+        kernel: ``auto``, ``flash_attn``, ``sdpa`` or ``eager``.
+    """
+
+    def __init__(self, width: int, heads: int, qkv_bias: Literal["query_value", "full"], kernel: str = "auto") -> None:
+        super().__init__()
+        self.heads = heads
+        self.kernel = kernel
+        self.qkv = QueryKeyValue(width, qkv_bias)
+        self.projection = Linear(width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, D)."""
+        qkv = self.qkv(tokens).unflatten(-1, (3, self.heads, -1))
+        name, _ = choose_kernel(self.kernel, qkv.device, qkv.dtype, qkv.shape[-1])
+        return self.projection(KERNELS[name](qkv).flatten(-2))
+
+
+def eager_attention(qkv: Tensor) -> Tensor:
+    """(B, N, 3, heads, d) -> (B, N, heads, d), with the (N, N) matrix of weights in memory.
+
+    Queries are scaled before the product. Source: MVD, VideoMAE.
+    """
+    query, key, value = qkv.permute(2, 0, 3, 1, 4)
+    weights = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+    return (weights.softmax(dim=-1) @ value).transpose(1, 2)
+
+
+def sdpa_attention(qkv: Tensor) -> Tensor:
+    """(B, N, 3, heads, d) -> (B, N, heads, d) by torch's own fused kernels; the three parts are strided views, not copies."""
+    query, key, value = qkv.permute(2, 0, 3, 1, 4)
+    return F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
+
+
+def flash_attention(qkv: Tensor) -> Tensor:
+    """(B, N, 3, heads, d) -> (B, N, heads, d) by the flash-attn package."""
+    from flash_attn import flash_attn_qkvpacked_func
+
+    return flash_attn_qkvpacked_func(qkv)
+
+
+KERNELS: dict[str, Callable[[Tensor], Tensor]] = {
+    "eager": eager_attention,
+    "sdpa": sdpa_attention,
+    "flash_attn": flash_attention,
+}
+
+
+@functools.cache
+def choose_kernel(setting: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> tuple[str, str]:
+    """Name of the kernel to run and the reason in words, logged once per combination.
+
+    ``auto`` follows measurements by others (H100, N about 1k, d = 64: torch's SDPA is ahead of FlashAttention-2 forward
+    and backward; on A100 SDPA is FlashAttention-2).
+
+    Args:
+        setting: ``auto`` or the name of a kernel.
+        device: where the tokens are.
+        dtype: of the tokens.
+        head_dim: d, width of a head.
+
+    Raises:
+        ConfigError: if a kernel that was named cannot run here. There is no silent fallback.
+    """
+    if setting == "auto":
+        name, reason = _choose_automatically(device, dtype, head_dim)
+    elif setting not in KERNELS:
+        raise ConfigError(f"attention '{setting}' is not known; kernels are auto, {', '.join(KERNELS)}")
+    else:
+        obstacle = _flash_obstacle(device, dtype, head_dim) if setting == "flash_attn" else None
+        if obstacle:
+            raise ConfigError(f"attention 'flash_attn' cannot run: {obstacle}; choose attention: auto or sdpa")
+        name, reason = setting, "named by the setting"
+    logger.info("attention kernel %s on %s in %s, head width %d: %s", name, device, dtype, head_dim, reason)
+    return name, reason
+
+
+def _choose_automatically(device: torch.device, dtype: torch.dtype, head_dim: int) -> tuple[str, str]:
+    if device.type != "cuda":
+        return "sdpa", f"torch's own attention on {device.type}"
+    if dtype not in (torch.float16, torch.bfloat16):
+        return "sdpa", f"fused packages have no kernel for {_short(dtype)}"
+    major, minor = torch.cuda.get_device_capability(device)
+    if major >= 9:
+        return "sdpa", f"torch's own kernels are the faster ones on sm_{major}{minor}"
+    obstacle = _flash_obstacle(device, dtype, head_dim)
+    if obstacle:
+        return "sdpa", obstacle
+    return "flash_attn", f"installed, and made for sm_{major}{minor}"
+
+
+def _flash_obstacle(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
+    """Why FlashAttention-2 cannot run, or None."""
+    # `import flash_attn` proves nothing: version 4 uses the same folder without these functions.
+    if importlib.util.find_spec("flash_attn_2_cuda") is None:
+        return "the package flash-attn (version 2) is not installed"
+    if device.type != "cuda":
+        return f"flash-attn needs a CUDA device, tokens are on {device.type}"
+    if dtype not in (torch.float16, torch.bfloat16):
+        return f"flash-attn needs bf16 or fp16 tokens, they are {_short(dtype)}"
+    major, minor = torch.cuda.get_device_capability(device)
+    if major < 8:
+        return f"flash-attn needs sm_80 or newer, this device is sm_{major}{minor}"
+    if head_dim > FLASH_HEAD_DIM or head_dim % 8:
+        return f"flash-attn needs a head width that is a multiple of 8 up to {FLASH_HEAD_DIM}, it is {head_dim}"
+    return None
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

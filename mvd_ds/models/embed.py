@@ -1,0 +1,181 @@
+"""From pixels to tokens: patch embedding, fixed position tables, learned single tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mvd_ds.config import Grid
+
+
+class PatchEmbed(nn.Module):
+    """Every tubelet of patches times one matrix, computed for visible tubelets only.
+
+    The weight has the shape of a ``Conv3d`` with kernel = stride, (D, C, tubelet, patch, patch), as in published
+    checkpoints. It is applied as unfold and matrix product: convolutions of this form have been 10-20 times slower in
+    bf16 on some torch and cuDNN versions. Embedding all tubelets would be 12 % of a base encoder at 90 % masking.
+
+    Args:
+        width: D, width of a token.
+        grid: (t, h, w) token grid.
+        tubelet_frames: frames of a tubelet.
+        patch_px: side of a patch.
+        xavier: start from Xavier-uniform weights over (D, C * tubelet * patch * patch), as MAE, not from those of
+            ``Conv3d``, as VideoMAE and MVD.
+        channels: C.
+    """
+
+    def __init__(
+        self, width: int, grid: Grid, tubelet_frames: int, patch_px: int, xavier: bool = False, channels: int = 3
+    ) -> None:
+        super().__init__()
+        self.grid = grid
+        self.xavier = xavier
+        self.weight = nn.Parameter(torch.empty(width, channels, tubelet_frames, patch_px, patch_px))
+        self.bias = nn.Parameter(torch.empty(width))
+        self.reset_parameters()
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the initial weights."""
+        if self.xavier:
+            nn.init.xavier_uniform_(self.weight.flatten(1), generator=generator)
+        else:
+            nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5), generator=generator)
+        limit = 1 / math.sqrt(self.weight[0].numel())
+        nn.init.uniform_(self.bias, -limit, limit, generator=generator)
+
+    def forward(self, clip: Tensor, visible: Tensor | None = None) -> Tensor:
+        """Embedded patches.
+
+        Args:
+            clip: (B, C, T, H, W) normalised.
+            visible: (B, K, V) token indices, or None for all tokens and K = 1.
+
+        Returns:
+            (B * K, V, D), or (B, N, D) without ``visible``.
+
+        Raises:
+            ValueError: if the clip does not have the geometry this was built for.
+        """
+        _, channels, *patch = self.weight.shape
+        expected = (channels, *(count * side for count, side in zip(self.grid, patch, strict=True)))
+        if tuple(clip.shape[1:]) != expected:
+            raise ValueError(f"clip of shape {tuple(clip.shape)}: (C, T, H, W) must be {expected}")
+        patches = unfold(clip, patch)
+        if visible is not None:
+            clips = torch.arange(len(clip), device=clip.device)[:, None, None]
+            patches = patches[clips, visible].flatten(0, 1)
+        return F.linear(patches, self.weight.flatten(1), self.bias)
+
+
+def unfold(clip: Tensor, patch: list[int]) -> Tensor:
+    """(B, C, T, H, W) -> (B, N, C * frames * rows * columns) in the order of a ``Conv3d`` weight.
+
+    Args:
+        clip: (B, C, T, H, W).
+        patch: (frames, rows, columns) of a tubelet.
+    """
+    frames, rows, columns = patch
+    blocks = clip.unflatten(4, (-1, columns)).unflatten(3, (-1, rows)).unflatten(2, (-1, frames))
+    return blocks.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)
+
+
+class LearnedToken(nn.Module):
+    """One learned token: the class token of an encoder or the mask token of a decoder.
+
+    Args:
+        width: D.
+        std: standard deviation of the normal distribution it starts from.
+        truncate: redraw initial values beyond one standard deviation.
+    """
+
+    def __init__(self, width: int, std: float, truncate: bool = False) -> None:
+        super().__init__()
+        self.std = std
+        self.truncate = truncate
+        self.weight = nn.Parameter(torch.empty(1, 1, width))
+        self.reset_parameters()
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the initial weights."""
+        if self.truncate:
+            nn.init.trunc_normal_(self.weight, std=self.std, a=-self.std, b=self.std, generator=generator)
+        else:
+            nn.init.normal_(self.weight, std=self.std, generator=generator)
+
+    def forward(self, batch: int, count: int) -> Tensor:
+        """(batch, count, D), the same token everywhere."""
+        return self.weight.expand(batch, count, -1)
+
+
+class Position(nn.Module):
+    """A fixed table of positions, added to tokens.
+
+    A non-persistent buffer, not a frozen parameter: it belongs to a geometry, not to a checkpoint, and is rebuilt for the grid at
+    hand (a patch-14 teacher at 196 px thus has positions 0..13, as published).
+
+    Args:
+        kind: ``sincos3d``, ``sinusoid1d`` or ``sincos2d``.
+        grid: (t, h, w) token grid.
+        width: D.
+    """
+
+    table: Tensor
+
+    def __init__(self, kind: str, grid: Grid, width: int) -> None:
+        super().__init__()
+        # numpy, because ZeRO's construction context changes type and device of what torch's factories make.
+        table = torch.from_numpy(POSITION_TABLES[kind](grid, width).astype(np.float32))
+        self.register_buffer("table", table, persistent=False)
+
+    def forward(self, tokens: Tensor, index: Tensor | None = None) -> Tensor:
+        """Tokens with their positions added, in the type of the tokens.
+
+        Args:
+            tokens: (B, V, D).
+            index: (B, V) token index of every token, or None if they are all N tokens in order.
+        """
+        table = self.table.to(tokens.dtype)
+        return tokens + (table if index is None else table[index])
+
+
+def sincos_1d(positions: np.ndarray, width: int) -> np.ndarray:
+    """(n,) positions -> (n, width): all sines, then all cosines, with frequencies 10000^(-2i / width)."""
+    angles = np.outer(positions, 10000.0 ** (-2.0 * np.arange(width // 2) / width))
+    return np.concatenate((np.sin(angles), np.cos(angles)), axis=1)
+
+
+def sincos_2d(grid: Grid, width: int) -> np.ndarray:
+    """(N, width): first half of the channels from the column, second half from the row, the same in every slot.
+
+    Source: MAE, which puts the column first.
+    """
+    slots, rows, columns = grid
+    row, column = np.divmod(np.arange(rows * columns), columns)
+    frame = np.concatenate((sincos_1d(column, width // 2), sincos_1d(row, width // 2)), axis=1)
+    return np.tile(frame, (slots, 1))
+
+
+def sincos_3d(grid: Grid, width: int) -> np.ndarray:
+    """(N, width): first quarter of the channels from the slot in time, the rest as ``sincos_2d``. Source: MVD 1.1."""
+    slots, rows, columns = grid
+    time = np.repeat(sincos_1d(np.arange(slots), width // 4), rows * columns, axis=0)
+    return np.concatenate((time, sincos_2d(grid, width - width // 4)), axis=1)
+
+
+def sinusoid_1d(grid: Grid, width: int) -> np.ndarray:
+    """(N, width): of the flat token index, sines in even channels and cosines in odd ones. Source: VideoMAE."""
+    halves = sincos_1d(np.arange(math.prod(grid)), width)
+    return halves.reshape(-1, 2, width // 2).swapaxes(1, 2).reshape(-1, width)
+
+
+POSITION_TABLES: dict[str, Callable[[Grid, int], np.ndarray]] = {
+    "sincos3d": sincos_3d,
+    "sincos2d": sincos_2d,
+    "sinusoid1d": sinusoid_1d,
+}

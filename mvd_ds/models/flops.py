@@ -1,0 +1,75 @@
+"""Floating point operations per clip, counted from a recipe.
+
+Model arithmetic only: 2 per multiply-accumulate of matrix products; no softmax, norm, recomputation, padding or
+optimizer. One block on N tokens of width D takes 2 * (4 + 2 * mlp_ratio) * N * D^2 + 4 * N^2 * D.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mvd_ds.config import EncoderSettings, TeacherSettings, TrainingRecipe
+from mvd_ds.models.masked import output_widths
+
+
+class ClipFlops(NamedTuple):
+    """Forward operations for one clip, all its masks included.
+
+    Attributes:
+        encoder: the encoder, on visible tokens.
+        decoders: every decoder by name.
+        teachers: every teacher by name; once per clip, however many masks there are.
+    """
+
+    encoder: int
+    decoders: dict[str, int]
+    teachers: dict[str, int]
+
+    @property
+    def forward(self) -> int:
+        """One forward of everything."""
+        return self.encoder + sum(self.decoders.values()) + sum(self.teachers.values())
+
+    @property
+    def training(self) -> int:
+        """One training step: what is trained counts three times (forward, and twice as much in backward), teachers once."""
+        return 3 * (self.encoder + sum(self.decoders.values())) + sum(self.teachers.values())
+
+
+def clip_flops(recipe: TrainingRecipe) -> ClipFlops:
+    """Operations for one clip by part."""
+    slots, rows, columns = recipe.grid
+    masked = recipe.masked_tokens
+    visible = slots * rows * columns - masked
+    masks = recipe.masking.masks_per_clip
+    return ClipFlops(
+        encoder=masks * _encoder_flops(recipe.model, visible, recipe.model.depth),
+        decoders={name: masks * _decoder_flops(recipe, visible, masked, width) for name, width in output_widths(recipe).items()},
+        teachers={name: _teacher_flops(recipe, teacher) for name, teacher in recipe.teachers.items()},
+    )
+
+
+def block_flops(tokens: int, width: int, mlp_ratio: float) -> int:
+    """One block on a sequence of ``tokens``."""
+    return 2 * tokens * (4 * width**2 + 2 * width * int(width * mlp_ratio)) + 4 * tokens**2 * width
+
+
+def _encoder_flops(settings: EncoderSettings, tokens: int, depth: int) -> int:
+    patch = 2 * tokens * 3 * settings.tubelet_frames * settings.patch_px**2 * settings.embed_dim
+    return patch + depth * block_flops(tokens + settings.cls_token, settings.embed_dim, settings.mlp_ratio)
+
+
+def _decoder_flops(recipe: TrainingRecipe, visible: int, masked: int, output: int) -> int:
+    cls = int(recipe.model.cls_token)
+    width = recipe.decoder.embed_dim or recipe.model.embed_dim
+    projection = 2 * (visible + cls) * recipe.model.embed_dim * width
+    blocks = recipe.decoder.depth * block_flops(visible + masked + cls, width, recipe.decoder.mlp_ratio)
+    return projection + blocks + 2 * masked * width * output
+
+
+def _teacher_flops(recipe: TrainingRecipe, teacher: TeacherSettings) -> int:
+    slots, rows, columns = recipe.teacher_grid(teacher)
+    depth = max(block % teacher.depth for block in teacher.target.blocks) + 1
+    if teacher.kind == "image":
+        return slots * _encoder_flops(teacher, rows * columns, depth)
+    return _encoder_flops(teacher, slots * rows * columns, depth)

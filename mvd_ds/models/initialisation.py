@@ -1,0 +1,70 @@
+"""Initial weights: a function of a seed and a parameter's name, of nothing else.
+
+==============================  =====================================================  ============================
+what                            video (VideoMAE, MVD)                                  image (MAE)
+==============================  =====================================================  ============================
+every Linear, packed qkv        Xavier-uniform, bias 0                                 the same
+patch embedding, weight         kaiming-uniform, a = sqrt 5 (torch's ``Conv3d``)       Xavier-uniform over (D, rest)
+patch embedding, bias           uniform within 1 / sqrt(fan in) (torch's ``Conv3d``)   the same
+LayerNorm                       weight 1, bias 0                                       the same
+mask token                      normal, std 0.02, cut at one std                       normal, std 0.02
+class token                     normal, std 1e-6                                       normal, std 0.02
+position tables                 fixed, no parameter                                    the same
+==============================  =====================================================  ============================
+
+Every module draws from a generator of its own, seeded with (seed, name): one more teacher, another order of
+construction or another number of processes changes no weight of the others. Nothing reads or moves torch's global generator.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from mvd_ds.models.embed import LearnedToken, PatchEmbed
+from mvd_ds.models.linear import Linear, QueryKeyValue
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def initialise(model: Module, seed: int, prefix: str = "") -> Module:
+    """``model`` with its initial weights drawn.
+
+    Args:
+        model: built from the modules of this room.
+        seed: ``run.seed``.
+        prefix: put before parameter names, so that two models of the same shape start differently.
+
+    Raises:
+        TypeError: if a module with parameters has no rule here.
+    """
+    for name, module in model.named_modules(prefix=prefix):
+        if isinstance(module, Linear | QueryKeyValue | PatchEmbed | LearnedToken):
+            module.reset_parameters(_generator(seed, name))
+        elif isinstance(module, nn.LayerNorm):
+            module.reset_parameters()
+        elif next(module.parameters(recurse=False), None) is not None:
+            raise TypeError(f"no initial weights are defined for {name} ({type(module).__name__})")
+    return model
+
+
+def build_without_weights(construct: Callable[[], Module]) -> Module:
+    """``construct()`` on the CPU with uninitialised parameters, to be filled by ``initialise`` or from a file.
+
+    Constructors draw weights too; on the meta device this costs nothing and leaves the global generator alone.
+    """
+    with torch.device("meta"):
+        model = construct()
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(torch.empty_like(parameter, device="cpu")))
+    return model
+
+
+def _generator(seed: int, name: str) -> torch.Generator:
+    digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)

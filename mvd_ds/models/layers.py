@@ -1,0 +1,115 @@
+"""The block of every transformer here, its drop path, and running a stack of blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from mvd_ds.models.attention import Attention
+from mvd_ds.models.linear import Linear
+
+#: Epsilon of every LayerNorm. Source: MAE, VideoMAE, MVD.
+NORM_EPS = 1e-6
+
+
+class Mlp(nn.Module):
+    """Linear, GELU (exact), Linear."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.expand = Linear(width, hidden)
+        self.contract = Linear(hidden, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, D)."""
+        return self.contract(F.gelu(self.expand(tokens)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: attention, then MLP, each added to its input. No LayerScale. Source: MVD.
+
+    Args:
+        width: D, width of a token.
+        heads: number of attention heads.
+        mlp_ratio: hidden width of the MLP over D.
+        qkv_bias: ``query_value`` or ``full``.
+        kernel: attention kernel, see ``attention.choose_kernel``.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        qkv_bias: Literal["query_value", "full"] = "query_value",
+        kernel: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(width, eps=NORM_EPS)
+        self.attention = Attention(width, heads, qkv_bias, kernel)
+        self.norm_mlp = nn.LayerNorm(width, eps=NORM_EPS)
+        self.mlp = Mlp(width, int(width * mlp_ratio))
+
+    def forward(self, tokens: Tensor, branch_factors: Tensor | None = None) -> Tensor:
+        """(B, N, D) -> (B, N, D).
+
+        Args:
+            tokens: (B, N, D).
+            branch_factors: (B, 2) factors of the attention and the MLP branch (drop path), or None for ones.
+        """
+        attended = self.attention(self.norm_attention(tokens))
+        if branch_factors is None:
+            tokens = tokens + attended
+            return tokens + self.mlp(self.norm_mlp(tokens))
+        of_attention, of_mlp = branch_factors.to(tokens.dtype)[:, :, None, None].unbind(1)
+        tokens = tokens + of_attention * attended
+        return tokens + of_mlp * self.mlp(self.norm_mlp(tokens))
+
+
+def drop_path_factors(uniforms: Tensor | None, rate: float, training: bool) -> Tensor | None:
+    """Factors of the residual branches of a stack: 0 for a dropped branch, 1 / (1 - its rate) for a kept one.
+
+    Rates grow linearly over the blocks, from 0 to ``rate``. The two branches of a block are dropped independently, as
+    published, though a block has a single uniform: what is left of it after the first decision is uniform again.
+
+    Args:
+        uniforms: (B, depth) numbers in [0, 1), or None. They come from outside, so that what is dropped depends on the
+            clip and not on the process that computes it.
+        rate: rate of the last block.
+        training: False switches drop path off.
+
+    Returns:
+        (B, depth, 2) fp32 (attention, MLP), or None if nothing can be dropped.
+    """
+    if uniforms is None or rate == 0.0 or not training:
+        return None
+    uniforms = uniforms.float()
+    rates = torch.linspace(0.0, rate, uniforms.shape[1], device=uniforms.device)
+    keep_attention = uniforms >= rates
+    rest = torch.where(keep_attention, (uniforms - rates) / (1 - rates), uniforms / rates.clamp_min(1e-12))
+    kept = torch.stack((keep_attention, rest >= rates), dim=-1)
+    return kept / (1 - rates)[:, None]
+
+
+def run_blocks(blocks: Iterable[nn.Module], tokens: Tensor, factors: Tensor | None, checkpoint_every: int) -> Tensor:
+    """Tokens after all ``blocks``.
+
+    Args:
+        blocks: the stack, first to last.
+        tokens: (B, N, D).
+        factors: (B, depth, 2) from ``drop_path_factors``, or None.
+        checkpoint_every: recompute the activations of every n-th block (the first, the n+1st, ...) in backward; 0: none.
+    """
+    for index, block in enumerate(blocks):
+        branch_factors = None if factors is None else factors[:, index]
+        if checkpoint_every and index % checkpoint_every == 0 and torch.is_grad_enabled():
+            # A block draws no random numbers (drop path comes in as a tensor), so none have to be replayed.
+            tokens = checkpoint(block, tokens, branch_factors, use_reentrant=False, preserve_rng_state=False)
+        else:
+            tokens = block(tokens, branch_factors)
+    return tokens
