@@ -54,9 +54,10 @@ def save_model(folder: str | Path, state_dict: Mapping[str, Tensor], recipe: Tra
     folder = Path(folder)
     config = {"format": FORMAT, "version": VERSION, "recipe": dump(recipe), **extra}
     tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in state_dict.items()}
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    replaced = folder.with_name(f".{folder.name}.{os.getpid()}.replaced")
+    aside, replaced = (folder.with_name(f".{folder.name}.{word}") for word in ("partial", "replaced"))
     try:
+        for leftover in (aside, replaced):
+            shutil.rmtree(leftover, ignore_errors=True)
         aside.mkdir(parents=True)
         # The description travels inside the file too, so that the file alone can be checked.
         save_file(tensors, aside / WEIGHTS_NAME, metadata={"config": json.dumps(config)})
@@ -68,6 +69,8 @@ def save_model(folder: str | Path, state_dict: Mapping[str, Tensor], recipe: Tra
             folder.rename(replaced)
         aside.rename(folder)
     except (OSError, SafetensorError) as error:
+        if replaced.exists() and not folder.exists():
+            replaced.rename(folder)
         raise ConfigError(f"{folder}: the model cannot be written: {error}") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -148,9 +151,7 @@ def read_recipe(weights: str | Path) -> TrainingRecipe:
         try:
             text = (path / CONFIG_NAME).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"{origin}: cannot be read: {error}; a model folder is written by `pretrain` or `distill`"
-            ) from None
+            raise ConfigError(f"{origin}: cannot be read: {error}; give a folder written by `pretrain`") from None
     try:
         config = json.loads(text)
     except json.JSONDecodeError as error:
@@ -167,9 +168,7 @@ def _weights_file(weights: str | Path, origin: str) -> Path:
     path = Path(weights)
     file = path / WEIGHTS_NAME if path.is_dir() else path
     if not file.is_file():
-        raise ConfigError(
-            f"{origin} {weights}: there is no {file}; it is a folder written by `pretrain`, or the {WEIGHTS_NAME} in it"
-        )
+        raise ConfigError(f"{origin} {weights}: there is no file {file}; give a folder written by `pretrain`")
     return file
 
 
