@@ -59,8 +59,8 @@ def load_recipe(name: str, overrides: list[str] | tuple[str, ...] = (), command:
     for override in overrides:
         _apply_override(values, override)
     recipe = validate(values, str(path))
-    if command is not None and command not in type(recipe).commands:
-        raise ConfigError(f"{path}: objective {recipe.objective} is for `{' or '.join(type(recipe).commands)}`, not `{command}`")
+    if command is not None and command != recipe.command:
+        raise ConfigError(f"{path}: objective {recipe.objective} is for `{recipe.command}`, not `{command}`")
     return recipe
 
 

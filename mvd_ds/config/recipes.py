@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -15,18 +15,18 @@ from mvd_ds.config.optimization import BatchSettings, EngineSettings, OptimizerS
 class Recipe(Settings):
     """What every recipe has."""
 
-    commands: ClassVar[tuple[str, ...]] = ()
-    """Commands that run such a recipe."""
-
     objective: str
     run: RunSettings = RunSettings()
     data: DataSettings = DataSettings()
 
+    @property
+    def command(self) -> str:
+        """The command that runs it."""
+        return {"distillation": "distill", "probe": "probe"}.get(self.objective, "pretrain")
+
 
 class TrainingRecipe(Recipe):
     """One training run: stage one (``*_reconstruction``) or stage two (``distillation``)."""
-
-    commands: ClassVar[tuple[str, ...]] = ("pretrain", "distill")
 
     objective: Literal["image_reconstruction", "video_reconstruction", "distillation"]
     masking: MaskingSettings = MaskingSettings()
@@ -156,8 +156,6 @@ class ProbedModel(Settings):
 
 class ProbeRecipe(Recipe):
     """Linear probes on frozen features, one per label of the manifest."""
-
-    commands: ClassVar[tuple[str, ...]] = ("probe",)
 
     objective: Literal["probe"]
     models: dict[str, ProbedModel]

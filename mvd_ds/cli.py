@@ -1,0 +1,131 @@
+"""The front door: ``python -m mvd_ds COMMAND ...``. One function per command, no logic, no torch until one runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from mvd_ds.config import ConfigError, ProbeRecipe, TrainingRecipe, find_recipe, load_recipe, recipe_names
+
+USER_FAULT, FAILURE, INTERRUPTED = 2, 1, 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 2 a fault of the user's in one line each, 130 interrupted."""
+    options = _parser().parse_args(arguments)
+    is_main = os.environ.get("RANK", "0") == "0"
+    try:
+        options.function(options)
+    except ConfigError as error:
+        # Raised on all ranks alike; one of them speaks.
+        if is_main:
+            for line in str(error).splitlines():
+                print(f"mvd_ds: {line}", file=sys.stderr, flush=True)
+        return USER_FAULT
+    except OSError as error:
+        print(f"mvd_ds: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr, flush=True)
+        return FAILURE
+    except KeyboardInterrupt:
+        if is_main:
+            print("mvd_ds: interrupted; the same command goes on from the last checkpoint", file=sys.stderr, flush=True)
+        return INTERRUPTED
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mvd_ds",
+        description="Train large video models by Masked Video Distillation.",
+        epilog="Under the launcher: deepspeed --module mvd_ds COMMAND RECIPE [key=value ...]",
+    )
+    # The deepspeed launcher puts this in front; the environment says the same.
+    parser.add_argument("--local_rank", help=argparse.SUPPRESS)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_recipe_command(commands, "pretrain", _train, "stage one: a teacher learns to recover masked patches (MAE, VideoMAE)")
+    _add_recipe_command(commands, "distill", _train, "stage two: a student learns to predict its teachers' features")
+    _add_recipe_command(commands, "probe", _probe, "what frozen features know: linear probes on held-out clips")
+    _add_synthesize(commands)
+    _add_report(commands)
+    _add_recipes(commands)
+    return parser
+
+
+def _add_recipe_command(commands: argparse._SubParsersAction, name: str, function: Callable, summary: str) -> None:
+    command = commands.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog="Settings are those of the recipe: `python -m mvd_ds recipes RECIPE` prints them. Example: "
+        f"python -m mvd_ds {name} my.yaml batch.micro=4 run.output=runs/try",
+    )
+    command.add_argument("recipe", metavar="RECIPE", help="name of a shipped recipe, or a YAML file")
+    command.add_argument("overrides", metavar="key=value", nargs="*", help="settings that replace the recipe's")
+    command.set_defaults(function=function, command=name)
+
+
+def _add_synthesize(commands: argparse._SubParsersAction) -> None:
+    summary = "write the sample set: moving digits as H.264 files with two labels, what and how"
+    command = commands.add_parser("synthesize", help=summary, description=summary)
+    command.add_argument("folder", metavar="FOLDER", type=Path, help="folder to write; train.txt and val.txt are its manifests")
+    command.add_argument("--train", type=int, default=4000, metavar="CLIPS", help="training clips (default %(default)s)")
+    command.add_argument("--val", type=int, default=2000, metavar="CLIPS", help="held-out clips (default %(default)s)")
+    command.add_argument("--seed", type=int, default=0, help="the same seed writes the same clips (default %(default)s)")
+    command.add_argument("--size", type=int, default=48, metavar="PIXELS", help="side of a clip (default %(default)s)")
+    command.add_argument("--frames", type=int, default=16, help="frames of a clip (default %(default)s)")
+    command.add_argument("--workers", type=int, default=0, help="processes (default: one per core)")
+    command.set_defaults(function=_synthesize)
+
+
+def _add_report(commands: argparse._SubParsersAction) -> None:
+    summary = "one self-contained HTML page and JSON over finished runs"
+    command = commands.add_parser("report", help=summary, description=summary)
+    command.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="run folders, in the order to show them")
+    command.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder for report.html and report.json")
+    command.set_defaults(function=_report)
+
+
+def _add_recipes(commands: argparse._SubParsersAction) -> None:
+    summary = "list the shipped recipes, or print one"
+    command = commands.add_parser("recipes", help=summary, description=summary)
+    command.add_argument("name", metavar="NAME", nargs="?", help="recipe to print as it is written")
+    command.set_defaults(function=_recipes)
+
+
+def _train(options: argparse.Namespace) -> None:
+    recipe = load_recipe(options.recipe, options.overrides, options.command)
+    assert isinstance(recipe, TrainingRecipe)
+    from mvd_ds.runs.train import train
+
+    train(recipe, find_recipe(options.recipe).stem)
+
+
+def _probe(options: argparse.Namespace) -> None:
+    recipe = load_recipe(options.recipe, options.overrides, options.command)
+    assert isinstance(recipe, ProbeRecipe)
+    from mvd_ds.runs.probe import probe
+
+    probe(recipe, find_recipe(options.recipe).stem)
+
+
+def _synthesize(options: argparse.Namespace) -> None:
+    from mvd_ds.runs.synthesize import synthesize
+
+    synthesize(options.folder, options.train, options.val, options.seed, options.size, options.frames, options.workers)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from mvd_ds.tools.report import write_report
+
+    write_report(options.runs, options.output)
+
+
+def _recipes(options: argparse.Namespace) -> None:
+    if options.name:
+        print(find_recipe(options.name).read_text(encoding="utf-8"), end="")
+        return
+    for name in recipe_names():
+        first = find_recipe(name).read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        print(f"{name:<30}{first}")

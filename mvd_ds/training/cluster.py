@@ -1,0 +1,85 @@
+"""The processes of a run: who they are, how they agree, and how they fail together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from mvd_ds.config import ConfigError
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One process among ``world``; its collectives work for a single process too."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        if dist.is_initialized():
+            dist.barrier()
+
+    def gather(self, value: Any) -> list[Any]:
+        """``value`` of every rank, in rank order, on every rank."""
+        if not dist.is_initialized():
+            return [value]
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
+
+    def broadcast(self, value: Any) -> Any:
+        """Rank 0's ``value`` on every rank."""
+        if not dist.is_initialized():
+            return value
+        holder = [value]
+        dist.broadcast_object_list(holder, src=0)
+        return holder[0]
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """Element-wise mean of ``values`` over the ranks, fp32."""
+        values = values.float().clone()
+        if dist.is_initialized():
+            dist.all_reduce(values)
+        return values / self.world
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Run a part without collectives on every rank; if it fails on any, all ranks raise the same ConfigError.
+
+        Raises:
+            ConfigError: with every distinct message, on all ranks.
+        """
+        fault: str | None = None
+        try:
+            yield
+        except (ConfigError, OSError) as error:
+            fault = str(error)
+        faults = [text for text in dict.fromkeys(self.gather(fault)) if text]
+        if faults:
+            raise ConfigError("\n".join(faults))
+
+
+def launched_rank() -> int:
+    """Rank given by the launcher's environment; 0 without a launcher."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def fail_alone(cluster: Cluster, message: str, code: int = 1) -> None:
+    """End this process at once with one line; the launcher ends the others.
+
+    For faults that hit one rank between collectives: waiting for the others would hang until the timeout.
+    """
+    print(f"mvd_ds: rank {cluster.rank} of {cluster.world}: {message}", file=sys.stderr, flush=True)
+    os._exit(code)

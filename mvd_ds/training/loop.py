@@ -1,0 +1,102 @@
+"""The training loop of both stages: predict the targets at the hidden places, step, tell, save."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from mvd_ds.config import ConfigError, TrainingRecipe
+from mvd_ds.objectives.terms import combine
+from mvd_ds.training.checkpoint import Checkpoints
+from mvd_ds.training.cluster import Cluster, fail_alone
+from mvd_ds.training.faults import VideoFaults
+from mvd_ds.training.reporter import EncoderTokens, Reporter
+from mvd_ds.training.run_folder import Status
+from mvd_ds.training.schedule import Schedule
+from mvd_ds.training.step import DeviceBatch, TargetSource, normalise, to_unit
+
+
+@dataclass
+class Training:
+    """The parts of one training run, built by ``runs.train``."""
+
+    recipe: TrainingRecipe
+    cluster: Cluster
+    engine: Any
+    loader: Any
+    targets: TargetSource
+    schedule: Schedule
+    checkpoints: Checkpoints
+    reporter: Reporter
+    faults: VideoFaults
+    status: Status
+
+    def run(self, first_step: int, last_step: int) -> None:
+        """Optimizer steps ``first_step`` .. ``last_step - 1``.
+
+        The order of the lines is their meaning: a step is told before it is saved, so that a checkpoint never is ahead
+        of the metrics, and a non-finite loss is never saved.
+
+        Raises:
+            ConfigError: on every rank, when too many videos are broken, the loss is not finite, or the disk is full.
+        """
+        settings = self.recipe.run
+        batches = self.loader.batches(first_step, last_step)
+        accumulation = self.recipe.batch.accumulation_steps(self.cluster.world)
+        for step in range(first_step, last_step):
+            learning_rate = self._set_learning_rate(step)
+            done = step + 1
+            is_last = done == last_step
+            for micro in range(accumulation):
+                batch = self._next_batch(batches)
+                self._forward_backward(batch, measure=micro == 0 and _due(done, settings.features_every_steps))
+            will_save = is_last or _due(done, settings.save_every_steps)
+            if will_save or _due(done, settings.log_every_steps):
+                self.reporter.tell(done, learning_rate, self.engine)
+                self.faults.require_few(done)
+            if will_save:
+                self.checkpoints.save(done)
+                if self.cluster.is_main:
+                    self.status.write("running", done)
+
+    def _set_learning_rate(self, step: int) -> float:
+        learning_rate = self.schedule(step)
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        return learning_rate
+
+    def _next_batch(self, batches: Iterator[Any]) -> Any:
+        started = time.monotonic()
+        try:
+            batch = next(batches)
+        except (ConfigError, RuntimeError, OSError) as error:
+            fail_alone(self.cluster, f"the loader ended: {error}")
+        self.reporter.watch.waiting(time.monotonic() - started)
+        self.faults.add(batch.faults, asked=len(batch.sample) // self.recipe.data.clips_per_video)
+        return batch
+
+    def _forward_backward(self, batch: Any, measure: bool) -> None:
+        """One micro batch; the engine divides the loss by the accumulation steps and updates at the last of them."""
+        inputs = DeviceBatch(batch, self.cluster.device)
+        targets = self.targets(inputs)
+        with EncoderTokens(self.engine.module.encoder, measure) as tokens:
+            predictions = self.engine(self._clip(inputs), inputs.visible, inputs.masked, inputs.drop_path)
+        loss = combine(predictions, targets, self.targets.terms)
+        self.engine.backward(loss.total)
+        self.engine.step()
+        self.reporter.add_losses(loss)
+        if tokens.value is not None:
+            self.reporter.add_features(predictions, targets, loss, tokens.value)
+
+    def _clip(self, inputs: DeviceBatch) -> Tensor:
+        """The student's view (B, C, T, H, W), normalised, in the precision of its weights."""
+        dtype = next(self.engine.module.parameters()).dtype
+        return normalise(to_unit(inputs.views[self.recipe.data.clip.size_px]), dtype)
+
+
+def _due(done: int, every: int) -> bool:
+    return every > 0 and done % every == 0

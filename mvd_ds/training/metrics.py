@@ -1,0 +1,120 @@
+"""Metrics of a run: collected on the device, written by rank 0 to metrics.jsonl and TensorBoard, and shown."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mvd_ds.training.cluster import Cluster
+from mvd_ds.training.run_folder import RunFolder, write_text
+
+#: Dense bf16 peak of a device by a part of its name, FLOP/s. Source: vendors' datasheets, without sparsity.
+BF16_PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "B200": 2250e12}
+
+
+class Meter:
+    """Sums of tensors between two log steps; nothing waits for the device until ``means``."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.sums: dict[str, torch.Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, name: str, value: torch.Tensor) -> None:
+        value = value.detach().float()
+        self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.counts[name] = self.counts.get(name, 0) + 1
+
+    def means(self) -> dict[str, float]:
+        """Mean of every name over the additions and the ranks; starts anew. Collective."""
+        names = sorted(self.sums)
+        if not names:
+            return {}
+        stacked = torch.stack([self.sums[name] / self.counts[name] for name in names])
+        values = self.cluster.mean(stacked).tolist()
+        self.sums, self.counts = {}, {}
+        return dict(zip(names, values, strict=True))
+
+
+class Stopwatch:
+    """Wall time since the last reading, and the share of it that waited for data."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.waited = 0.0
+
+    def waiting(self, seconds: float) -> None:
+        self.waited += seconds
+
+    def read(self) -> tuple[float, float]:
+        """(seconds, share waited) since the last reading."""
+        now = time.monotonic()
+        seconds = max(now - self.started, 1e-9)
+        share = self.waited / seconds
+        self.started, self.waited = now, 0.0
+        return seconds, share
+
+
+class MetricsWriter:
+    """The one writer of metrics; only rank 0 has files. After a resume no step appears twice."""
+
+    def __init__(self, folder: RunFolder, cluster: Cluster, first_step: int, recipe_text: str) -> None:
+        self.file: Any = None
+        self.board: Any = None
+        if not cluster.is_main:
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        _keep_until(folder.metrics, first_step)
+        self.file = open(folder.metrics, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - closed by close()
+        # Events of steps that will be done again are purged by TensorBoard on reading.
+        self.board = SummaryWriter(str(folder.tensorboard), purge_step=first_step + 1 if first_step else None)
+        if not first_step:
+            self.board.add_text("recipe", "```yaml\n" + recipe_text + "\n```")
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Write ``values`` of optimizer step ``step`` (the first is 1)."""
+        if self.file is None:
+            return
+        self.file.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            self.board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        if self.file is not None:
+            self.file.close()
+            self.board.close()
+
+
+def _keep_until(path: Path, step: int) -> None:
+    """Drop the lines of steps after ``step``, and a last line that was cut."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (json.JSONDecodeError, KeyError):
+            continue
+    write_text(path, "".join(line + "\n" for line in kept))
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Largest memory of this process so far: allocated on the GPU, or resident on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """bf16 FLOP/s of the device's datasheet, None where it is not known."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for key, peak in BF16_PEAKS.items() if key in name), None)

@@ -1,0 +1,100 @@
+"""What happens to a batch between the loader and the loss: to the device, normalised, and its targets made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from mvd_ds.config import TeacherSettings, TrainingRecipe
+from mvd_ds.objectives.targets import gather_masked, normalise_tokens, pixel_targets
+from mvd_ds.objectives.terms import Term
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class DeviceBatch:
+    """A ClipBatch on the device.
+
+    Attributes:
+        views: side in px -> uint8 (B, C, T, H, W).
+        visible, masked: int64 (B, K, V) and (B, K, M).
+        drop_path: float32 (B, K, blocks) uniforms.
+    """
+
+    def __init__(self, batch: Any, device: torch.device) -> None:
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        self.views = {size: move(view) for size, view in batch.views.items()}
+        self.visible, self.masked, self.drop_path = move(batch.visible), move(batch.masked), move(batch.drop_path)
+
+
+def to_unit(clip: Tensor) -> Tensor:
+    """uint8 (B, C, T, H, W) -> float32 in [0, 1]."""
+    return clip.float() / 255
+
+
+def normalise(unit: Tensor, dtype: torch.dtype) -> Tensor:
+    """(B, C, T, H, W) in [0, 1] -> ImageNet-normalised, in ``dtype``."""
+    mean = unit.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1, 1)
+    std = unit.new_tensor(IMAGENET_STD).view(1, 3, 1, 1, 1)
+    return ((unit - mean) / std).to(dtype)
+
+
+class TargetSource(Protocol):
+    """Makes the targets of a batch: name -> (B*K, M, D) fp32, masked tokens only."""
+
+    terms: dict[str, Term]
+
+    def __call__(self, batch: DeviceBatch) -> dict[str, Tensor]: ...
+
+
+class PixelTargets:
+    """Stage one: the pixels of every masked patch."""
+
+    def __init__(self, recipe: TrainingRecipe) -> None:
+        if recipe.pixels is None:
+            raise ValueError("pixel targets need the recipe's pixels settings")
+        self.settings = recipe.pixels
+        self.model = recipe.model
+        self.size_px = recipe.data.clip.size_px
+        self.terms = {"pixels": Term(recipe.pixels.loss, 1.0)}
+
+    def __call__(self, batch: DeviceBatch) -> dict[str, Tensor]:
+        clip = to_unit(batch.views[self.size_px])
+        if self.settings.normalise == "joint":
+            # MAE takes its targets from the normalised image; VideoMAE undoes the normalisation first.
+            clip = normalise(clip, torch.float32)
+        pixels = pixel_targets(clip, self.model.tubelet_frames, self.model.patch_px, self.settings)
+        return {"pixels": gather_masked(pixels, batch.masked)}
+
+
+class TeacherTargets:
+    """Stage two: features of every frozen teacher, one pass per clip whatever the number of masks."""
+
+    def __init__(self, recipe: TrainingRecipe, teachers: dict[str, Callable[..., Tensor]], dtype: torch.dtype) -> None:
+        self.settings = recipe.teachers
+        self.teachers = teachers
+        self.size_px = recipe.data.clip.size_px
+        self.dtype = dtype
+        self.terms = {name: Term(teacher.loss, teacher.weight) for name, teacher in recipe.teachers.items()}
+
+    @torch.no_grad()
+    def __call__(self, batch: DeviceBatch) -> dict[str, Tensor]:
+        targets = {}
+        for name, settings in self.settings.items():
+            features = self._features(name, settings, batch)
+            if settings.target.normalise:
+                features = normalise_tokens(features)
+            targets[name] = gather_masked(features, batch.masked).float()
+        return targets
+
+    def _features(self, name: str, settings: TeacherSettings, batch: DeviceBatch) -> Tensor:
+        """(B, N, D) of one teacher, in chunks so that its activations do not set the batch size."""
+        view = batch.views[settings.input_px or self.size_px]
+        chunks = view.split(settings.chunk_clips or len(view))
+        return torch.cat([self.teachers[name](normalise(to_unit(chunk), self.dtype)) for chunk in chunks])
