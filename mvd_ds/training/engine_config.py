@@ -96,7 +96,7 @@ def teacher_config(recipe: TrainingRecipe, placement: str, block_parameters: int
         zero.setdefault("offload_param", {"device": "cpu", "pin_memory": True})
     elif zero.get("offload_param", {}).get("device", "none") != "none":
         _raise(path, [f"zero_optimization.offload_param contradicts placement {placement}; choose zero3_offload"])
-    _fill_thresholds(merged, block_parameters, live_blocks=4)
+    _fill_thresholds(merged, block_parameters)
     return merged
 
 
@@ -105,17 +105,17 @@ def _precision(recipe: TrainingRecipe) -> dict[str, Any]:
     return {"enabled": enabled, "check_grad_overflow": True} if enabled else {"enabled": False}
 
 
-def _fill_thresholds(values: dict[str, Any], block_parameters: int, live_blocks: int | None = None) -> None:
+def _fill_thresholds(values: dict[str, Any], block_parameters: int) -> None:
     """Thresholds in elements that depend on the model, where the JSON leaves them open.
 
     Two blocks of prefetch hide a gather behind a block; DeepSpeed's default of 5e7 would gather a small model whole.
+    Four live blocks shard it truly; its default of 1e9 keeps every student up to H whole from forward to backward.
     """
     zero = values.get("zero_optimization", {})
     if zero.get("stage") != 3:
         return
     zero.setdefault("stage3_prefetch_bucket_size", 2 * block_parameters)
-    if live_blocks is not None:
-        zero.setdefault("stage3_max_live_parameters", live_blocks * block_parameters)
+    zero.setdefault("stage3_max_live_parameters", 4 * block_parameters)
 
 
 def _read(path: Path) -> dict[str, Any]:
