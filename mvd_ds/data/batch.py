@@ -1,0 +1,26 @@
+"""What one micro batch of training carries from the data room to the step."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class ClipBatch(NamedTuple):
+    """One micro batch of B clips with K masks each. ``mask`` polarity: ``masked`` are the tokens the student does not see."""
+
+    views: dict[int, Tensor]
+    """Side in pixels -> uint8 (B, C, T, H, W). Always holds ``data.clip.size_px``; other sizes are the same crop, resized."""
+    visible: Tensor
+    """int64 (B, K, V), ascending token indices."""
+    masked: Tensor
+    """int64 (B, K, M), ascending token indices."""
+    drop_path: Tensor
+    """float32 (B, K, blocks), uniforms in [0, 1) that the model compares with its rates."""
+    labels: Tensor
+    """int64 (B, L); L = 0 without labels."""
+    sample: Tensor
+    """int64 (B,), index in the manifest of the video that was used."""
+    faults: list[str]
+    """``path: reason`` of every video that had to be replaced in this batch."""

@@ -1,0 +1,81 @@
+"""What a video reader is; the readers stand in their own files."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import ClassVar
+
+import numpy as np
+
+VIDEO_EXTENSIONS = frozenset(
+    (
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".mkv",
+        ".webm",
+        ".avi",
+        ".mpg",
+        ".mpeg",
+        ".ts",
+        ".m2ts",
+        ".mts",
+        ".wmv",
+        ".flv",
+        ".3gp",
+        ".ogv",
+        ".gif",
+    )
+)
+IMAGE_EXTENSIONS = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp"])
+
+
+class DecodeError(Exception):
+    """A file that cannot be turned into frames. The message says why in one line and does not name the file."""
+
+
+class Video(ABC):
+    """An opened video: ``len()`` frames in presentation order, and any of them by index."""
+
+    reader: ClassVar[str]
+    """Name of the kind of reader."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of frames that are shown."""
+
+    @abstractmethod
+    def get(self, indices: np.ndarray) -> np.ndarray:
+        """Frames uint8 RGB (T, H, W, C) at ``indices`` int64 (T,), which may repeat and come in any order.
+
+        Raises:
+            DecodeError: if one of them cannot be decoded.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back the file."""
+
+    def __enter__(self) -> Video:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def check_indices(indices: np.ndarray, length: int) -> None:
+    """Refuse indices outside a video of ``length`` frames.
+
+    Raises:
+        DecodeError: naming the first one outside.
+    """
+    outside = indices[(indices < 0) | (indices >= length)]
+    if len(outside):
+        raise DecodeError(f"frame {outside[0]} is outside a video of {length} frames")
+
+
+def one_line(error: BaseException) -> str:
+    """The message of ``error`` as one short line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."
