@@ -31,7 +31,7 @@ class VisionTransformer(nn.Module):
             Block(width, settings.num_heads, settings.mlp_ratio, settings.qkv_bias, settings.attention)
             for _ in range(settings.depth)
         )
-        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm: nn.Module = nn.LayerNorm(width, eps=NORM_EPS)
 
     def embed(self, clip: Tensor, visible: Tensor | None = None) -> Tensor:
         """Tokens before the first block: (B * K, [1 +] V, D), class token first, without a position (MAE)."""
