@@ -14,7 +14,7 @@ ENGINE_FOLDER = PACKAGE_FOLDER.parent / "ds_configs"
 Grid = tuple[int, int, int]
 """Token grid (t, h, w); N = t * h * w tokens, t-major, then h, then w."""
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=10**9)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 

@@ -37,6 +37,7 @@ class DataSettings(Settings):
     reader: Literal["auto", "decord", "pyav"] = "auto"
     """auto: decord, but PyAV for files on which decord lies or hangs (edit lists, AV1, ...)."""
     clip: ClipSettings = ClipSettings()
+    """What is cut out of each video."""
     clips_per_video: Positive = 1
     """R clips cut from one decoded video (repeated sampling). Batches count clips, so R divides the micro batch."""
     workers: Annotated[int, Field(ge=0)] = 8

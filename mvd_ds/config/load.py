@@ -123,10 +123,16 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{where}: is not YAML: {getattr(error, 'problem', None) or error}") from None
+        raise ConfigError(f"{path}{where}: is not YAML: {getattr(error, 'problem', None) or _one_line(error)}") from None
+    except (ValueError, RecursionError) as error:  # PyYAML lets these through from dates such as 2026-13-45 and from deep nesting
+        raise ConfigError(f"{path}: is not YAML: {_one_line(error)}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a recipe is a mapping of settings, got {type(values).__name__}")
     return values
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:
@@ -135,7 +141,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"override '{override}' is not of the form key.path=value")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise ConfigError(f"override '{override}': the value is not YAML") from None
     *parents, leaf = key.split(".")
     node = values
@@ -150,7 +156,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
 
 def _explain(fault: Any, kind: type[Settings]) -> str:
     """One line for one pydantic fault: key path, value, what is wrong, nearest right name."""
-    where = ".".join(str(part) for part in fault["loc"])
+    where = _one_line(".".join(str(part) for part in fault["loc"]))
     if fault["type"] == "extra_forbidden":
         names = _names_at(kind, fault["loc"][:-1])
         near = difflib.get_close_matches(str(fault["loc"][-1]), names, n=1)
@@ -160,7 +166,8 @@ def _explain(fault: Any, kind: type[Settings]) -> str:
     if fault["type"] == "missing":
         return f"{where}: is required and not given"
     value = fault["input"]
-    shown = "" if isinstance(value, dict | list) else f" {value!r}"
+    text = repr(value)
+    shown = "" if isinstance(value, dict | list) else f" {text if len(text) <= 100 else text[:97] + '...'}"
     return f"{where}{shown}: {message}" if where else message
 
 

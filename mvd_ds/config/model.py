@@ -39,6 +39,7 @@ class EncoderSettings(Settings):
     depth: Positive
     """Number of blocks."""
     num_heads: Positive
+    """Attention heads; each is embed_dim / num_heads wide."""
     mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
     """Hidden width of the MLP over D."""
     patch_px: Positive = 16
@@ -92,9 +93,11 @@ class DecoderSettings(Settings):
     embed_dim: Positive | None = None
     """Width (None: the encoder's)."""
     depth: Annotated[int, Field(ge=0)] = 2
+    """Number of blocks. Source: MVD S and B 2, L 4, H 8."""
     num_heads: Positive | None = None
     """Heads (None: the encoder's)."""
     mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
+    """Hidden width of the MLP over the decoder's width."""
     drop_path: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
     """Stochastic depth within this decoder (None: the encoder's rate, as MVD)."""
     projection_bias: bool = True
@@ -128,7 +131,9 @@ class TeacherSettings(EncoderSettings):
     chunk_clips: Positive | None = None
     """Clips per teacher forward (None: the whole micro batch); bounds the memory of its activations."""
     target: TargetSettings = TargetSettings()
+    """Which of its features are predicted."""
     loss: Literal["smooth_l1", "l1", "l2", "cosine"] = "smooth_l1"
+    """Between prediction and target, in fp32, mean over all elements. Source: MVD, smooth L1 with beta 1."""
     weight: Annotated[float, Field(ge=0.0)] = 1.0
     """Factor of this teacher's loss in the total."""
 
@@ -145,3 +150,4 @@ class PixelSettings(Settings):
     variance_floor: Annotated[float, Field(ge=0.0)] = 0.0
     """Added to the variance (pixels in [0, 1]) before the root, so that codec noise in flat patches stays small."""
     loss: Literal["smooth_l1", "l1", "l2", "cosine"] = "l2"
+    """Between prediction and pixels, in fp32, mean over all elements. Source: VideoMAE and MAE, L2."""

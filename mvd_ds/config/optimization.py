@@ -72,7 +72,9 @@ class OptimizerSettings(Settings):
     lr_counts: Literal["clips", "student_samples"] = "clips"
     """What the learning rate grows with: clips of the global batch, or clips x masks per clip."""
     betas: tuple[Share, Share] = (0.9, 0.95)
+    """Decay of the first and second moment."""
     eps: Annotated[float, Field(gt=0)] = 1e-8
+    """Added to the root of the second moment."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     """On matrices and mask tokens; not on biases, norms and other vectors. Source: MVD, mask tokens are decayed."""
     gradient_clipping: Annotated[float, Field(ge=0)] = 0.0
@@ -89,7 +91,9 @@ class ScheduleSettings(Settings):
     stop_after_epochs: Positive | None = None
     """End here although the cosine is longer (the published 400-epoch runs use a cosine of 401)."""
     warmup_epochs: Annotated[int, Field(ge=0)] | None = None
+    """Length of the warm-up in epochs; at most one of warmup_epochs and warmup_steps, none means none."""
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    """Length of the warm-up in optimizer steps."""
 
     @model_validator(mode="after")
     def _check(self) -> ScheduleSettings:

@@ -16,8 +16,11 @@ class Recipe(Settings):
     """What every recipe has."""
 
     objective: str
+    """What is done; it decides which of the recipe trees this is."""
     run: RunSettings = RunSettings()
+    """Where the run lives and how it is kept."""
     data: DataSettings = DataSettings()
+    """Where videos come from and how they are read."""
 
     @property
     def command(self) -> str:
@@ -29,18 +32,25 @@ class TrainingRecipe(Recipe):
     """One training run: stage one (``*_reconstruction``) or stage two (``distillation``)."""
 
     objective: Literal["image_reconstruction", "video_reconstruction", "distillation"]
+    """Stage one on images or videos, or stage two."""
     masking: MaskingSettings = MaskingSettings()
+    """Which tokens are hidden from the encoder."""
     model: EncoderSettings
     """The encoder that is trained."""
     decoder: DecoderSettings = DecoderSettings()
+    """The shape that all decoders share; their weights they do not."""
     teachers: dict[str, TeacherSettings] = Field(default_factory=dict)
     """Stage two: any number of teachers by name; each has a decoder, a loss and metrics of that name."""
     pixels: PixelSettings | None = None
     """Stage one: how pixel targets are made."""
     batch: BatchSettings = BatchSettings()
+    """Batch sizes, in clips."""
     optimizer: OptimizerSettings = OptimizerSettings()
+    """AdamW and the size of its steps."""
     schedule: ScheduleSettings
+    """Length of the run, warm-up and cosine."""
     engine: EngineSettings = EngineSettings()
+    """What DeepSpeed does, and the precision."""
 
     @property
     def grid(self) -> Grid:
@@ -110,6 +120,8 @@ class TrainingRecipe(Recipe):
         wanted = self.objective.removesuffix("_reconstruction")
         if self.model.kind != wanted:
             raise ValueError(f"objective {self.objective} needs model.kind {wanted}, got {self.model.kind}")
+        if self.pixels.normalise == "per_channel" and self.model.tubelet_frames * self.model.patch_px**2 == 1:
+            raise ValueError("pixels.normalise per_channel needs patches of more than one pixel; choose joint or none")
         if wanted == "image" and self.data.clip.frames != 1:
             raise ValueError("objective image_reconstruction needs data.clip.frames 1: an image is a one-frame clip")
 
@@ -158,7 +170,9 @@ class ProbeRecipe(Recipe):
     """Linear probes on frozen features, one per label of the manifest."""
 
     objective: Literal["probe"]
+    """Probe frozen features."""
     models: dict[str, ProbedModel]
+    """What is probed, by name; every one sees the same clips and the same splits."""
     validation_manifest: str = Field(min_length=1)
     """Held-out clips, never used to choose anything."""
     pooling: Literal["mean"] = "mean"
