@@ -145,7 +145,7 @@ def test_overrides_are_typed_nested_and_leave_the_rest() -> None:
 
 
 def test_a_key_with_line_breaks_stays_on_one_line() -> None:
-    with pytest.raises(ConfigError, match="^mutant: a b: unknown setting; settings here are [^\\n]*$"):
+    with pytest.raises(ConfigError, match=r"^mutant: a b: unknown setting; settings here are [^\n]*$"):
         validate({**FULL[DISTILL], "a\nb": 1}, "mutant")
 
 
@@ -226,7 +226,7 @@ def test_a_mutated_recipe_is_valid_or_refused_in_lines(data: st.DataObject) -> N
     else:
         assert isinstance(recipe, Recipe) and validate(dump(recipe), "again") == recipe
         if isinstance(recipe, TrainingRecipe):
-            assert 0 < recipe.masked_tokens and recipe.grid and recipe.learning_rate
+            assert recipe.masked_tokens > 0 and recipe.grid and recipe.learning_rate
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
