@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import decord
 import numpy as np
 from decord import DECORDError
@@ -13,6 +15,10 @@ decord.logging.set_level(decord.logging.QUIET)
 
 RECOVERED_FRAMES = 1
 """decord replaces frames that it cannot decode by their neighbours; more than this many of them is an error."""
+
+
+_ORIGIN = re.compile(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ")
+"""decord's messages name the time and its own source lines."""
 
 
 class DecordVideo(Video):
@@ -29,7 +35,7 @@ class DecordVideo(Video):
         try:
             self._reader = decord.VideoReader(path, num_threads=1, fault_tol=RECOVERED_FRAMES)
         except (DECORDError, RuntimeError, AssertionError) as error:
-            raise DecodeError(f"decord cannot open it: {one_line(error)}") from None
+            raise DecodeError(f"decord cannot open it: {_reason(error)}") from None
         self._length = len(self._reader)
 
     def __len__(self) -> int:
@@ -43,4 +49,8 @@ class DecordVideo(Video):
         try:
             return self._reader.get_batch(indices.tolist()).asnumpy()
         except (DECORDError, DECORDLimitReachedError, RuntimeError) as error:
-            raise DecodeError(f"decord: {one_line(error)}") from None
+            raise DecodeError(f"decord: {_reason(error)}") from None
+
+
+def _reason(error: BaseException) -> str:
+    return one_line(RuntimeError(_ORIGIN.sub("", str(error).partition("Stack trace")[0])))

@@ -25,6 +25,8 @@ _SKIPPABLE = frozenset(("h264", "hevc", "mpeg4"))
 """Codecs whose disposable frames can be left out without changing a byte of the others."""
 _HIDDEN_PACKETS = frozenset(("vp8",))
 """Codecs with packets that show nothing: frames are counted by decoding."""
+_STAMPED = frozenset(("mov", "matroska", "mpegts", "mpeg", "flv", "gif"))
+"""Containers whose presentation time stamps are true. AVI has none: there, too, frames are counted by decoding."""
 
 
 def open_container(path: str) -> tuple[InputContainer, VideoStream]:
@@ -94,6 +96,7 @@ class PyavVideo(Video):
 
     def _list_packets(self) -> None:
         codec = self._stream.codec_context.name
+        stamped = self._container.format.name.split(",")[0] in _STAMPED
         keep = os.path.getsize(self._path) <= KEEP_BYTES
         packets, stamps, keys, shown = [], [], [], []
         for packet in self._container.demux(self._stream):
@@ -106,7 +109,7 @@ class PyavVideo(Video):
         self._packets = packets if keep else None
         self._skips = codec in _SKIPPABLE
         self._order: np.ndarray | None = None
-        if None in stamps or len(set(stamps)) != len(stamps) or codec in _HIDDEN_PACKETS:
+        if None in stamps or len(set(stamps)) != len(stamps) or codec in _HIDDEN_PACKETS or not stamped:
             self._length = sum(1 for _ in self._decode(0))
         else:
             self._stamps = np.array(stamps, np.int64)
@@ -200,4 +203,5 @@ def _to_rgb(frames: list[VideoFrame]) -> np.ndarray:
 
 
 def _reason(error: BaseException) -> str:
-    return one_line((getattr(error, "strerror", None) and OSError(error.strerror)) or error)  # type: ignore[attr-defined]
+    # An OSError's own message holds the path, which callers name themselves.
+    return one_line(RuntimeError(error.strerror)) if isinstance(error, OSError) and error.strerror else one_line(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from av.error import FFmpegError
+from av.video.codeccontext import VideoCodecContext
 
 from mvd_ds.data.pyav_reader import open_container
 from mvd_ds.data.video import DecodeError, one_line
@@ -33,7 +34,7 @@ def scan_file(path: str) -> Scan:
     container, stream = open_container(path)
     try:
         context = stream.codec_context
-        reason = _reason_in_header(container.format.name, context.name, context.pix_fmt or "", context.width)
+        reason = _reason_in_header(container.format.name, context)
         if reason:
             return Scan(0, reason)
         packets = [(p.pts, p.is_keyframe, p.is_discard) for p in container.demux(stream) if p.size]
@@ -44,16 +45,19 @@ def scan_file(path: str) -> Scan:
     return Scan(len(packets), _reason_in_packets(packets))
 
 
-def _reason_in_header(container: str, codec: str, pixel_format: str, width: int) -> str:
+def _reason_in_header(container: str, context: VideoCodecContext) -> str:
     if container.split(",")[0] not in _CONTAINERS:
         return f"container {container.split(',')[0]}"
-    if codec not in _CODECS:
-        return f"codec {codec}"
-    if pixel_format not in _EIGHT_BITS:
-        return f"pixel format {pixel_format}"
+    if context.name not in _CODECS:
+        return f"codec {context.name}"
+    if context.pix_fmt not in _EIGHT_BITS:
+        return f"pixel format {context.pix_fmt}"
+    # The two readers' FFmpeg versions convert the colours of interlaced frames differently.
+    if context.field_order > 1:
+        return "interlaced"
     # decord 0.6 takes the padding of rows for a fourth colour: 48 px wide frames come out as (48, 48, 4), sheared.
-    if width < NARROW_PX and width % 32:
-        return f"{width} px wide"
+    if context.width < NARROW_PX and context.width % 32:
+        return f"{context.width} px wide"
     return ""
 
 
