@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Runs all tests: sets up .venv as the quickstart does, adds what only tests need, and hands over to pytest.
+#   bash launchers/test.sh [--nightly] [pytest arguments ...]
+# --nightly runs those that take longer than CI allows, too.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source launchers/setup.sh
+setup_environment requirements.txt tests/requirements.txt
+selection=(-m "not nightly")
+if [ "${1:-}" = --nightly ]; then selection=(); shift; fi
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} PYTHONWARNINGS=ignore
+exec python -m pytest "${selection[@]}" "$@"

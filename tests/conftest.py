@@ -1,0 +1,40 @@
+"""Fixtures that several rooms' tests share: real videos, and teachers with known random weights."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from mvd_ds.config import TrainingRecipe
+from mvd_ds.data.synthetic import write_sample_set
+from shrinking import shrink, write_teachers
+
+os.environ.setdefault("DS_ACCELERATOR", "cpu" if not torch.cuda.is_available() else "cuda")
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small sample set of H.264 files: train.txt (64 clips) and val.txt (16)."""
+    folder = tmp_path_factory.mktemp("sample") / "videos"
+    write_sample_set(folder, train_clips=64, validation_clips=16, seed=1, size_px=48, frames=16, workers=2)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shrunk(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides that shrink ``mvd_large_from_large_400ep`` to seconds, with teachers' weights on disk."""
+    folder = tmp_path_factory.mktemp("teachers")
+    overrides = shrink(videos, folder)
+    write_teachers(overrides, folder)
+    return overrides
+
+
+@pytest.fixture(scope="session")
+def shrunk_recipe(shrunk: list[str]) -> TrainingRecipe:
+    from shrinking import shipped
+
+    return shipped(shrunk)

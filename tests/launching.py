@@ -1,0 +1,53 @@
+"""Start the product as a user does: through the deepspeed launcher, or without it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def launch(processes: int, *arguments: str, timeout: float = 300, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """``deepspeed --num_accelerators PROCESSES --module mvd_ds ARGUMENTS`` on the CPU."""
+    launcher = Path(sys.executable).with_name("deepspeed")
+    port = str(random.SystemRandom().randrange(20000, 60000))
+    command = [str(launcher), "--quiet", "--num_accelerators", str(processes), "--master_port", port, "--module", "mvd_ds"]
+    return _run([*command, *arguments], timeout, check)
+
+
+def alone(*arguments: str, timeout: float = 300, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """``python -m mvd_ds ARGUMENTS``."""
+    return _run([sys.executable, "-m", "mvd_ds", *arguments], timeout, check)
+
+
+def _run(command: list[str], timeout: float, check: bool) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ,
+        "DS_ACCELERATOR": "cpu",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONWARNINGS": "ignore",
+        "PYTHONPATH": str(ROOT),
+    }
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        environment.pop(name, None)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
+    if check and done.returncode:
+        raise AssertionError(f"exit code {done.returncode} of {' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+    return done
+
+
+def metrics(run: Path) -> list[dict[str, float]]:
+    """The lines of a run's metrics.jsonl."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(run: Path, name: str = "loss/total") -> list[float]:
+    """One loss by step; every step from 1 on is there exactly once."""
+    lines = metrics(run)
+    assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
+    return [line[name] for line in lines]
