@@ -118,20 +118,17 @@ class Checkpoints:
                 shutil.rmtree(path, ignore_errors=True)
 
     def _require_fit(self, manifest: dict[str, Any]) -> None:
-        where = self.folder.checkpoints / manifest["name"]
         stage = self.engine.zero_optimization_stage()
+        faults = [line for line in differences(manifest["recipe"], dump(self.recipe)) if not MAY_CHANGE.match(line)]
         if manifest["world"] != self.cluster.world:
-            raise ConfigError(
-                f"{where} was written by {manifest['world']} processes, these are {self.cluster.world}; start as many"
-            )
+            faults.append(f"number of processes: {manifest['world']} -> {self.cluster.world}")
         if manifest["zero_stage"] != stage:
+            faults.append(f"ZeRO stage: {manifest['zero_stage']} -> {stage}")
+        if faults:
+            where = self.folder.checkpoints / manifest["name"]
             raise ConfigError(
-                f"{where} was written under ZeRO stage {manifest['zero_stage']}, this is stage {stage}; use the same"
+                f"{where} cannot be resumed, these differ: {'; '.join(faults)}; set them back, or use another run.output"
             )
-        changed = differences(manifest["recipe"], dump(self.recipe))
-        refused = [line for line in changed if not MAY_CHANGE.match(line)]
-        if refused:
-            raise ConfigError(f"{where} was trained with other settings: {'; '.join(refused)}; use another run.output")
 
 
 def newest_manifest(folder: Path) -> dict[str, Any] | None:

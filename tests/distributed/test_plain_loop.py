@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from launching import launch, losses, metrics
 from safetensors.torch import load_file, save_file
-from shrinking import RECIPE, STEPS, shipped
 from torch.nn import functional as F
 
+from launching import launch, losses, metrics
 from mvd_ds.config import TrainingRecipe, differences, dump, load_recipe
 from mvd_ds.data.loader import ClipLoader
 from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.teachers import build_teacher
+from shrinking import RECIPE, STEPS, shipped
 
 pytestmark = pytest.mark.launch
 
@@ -76,14 +76,6 @@ def plain_rate(step: int, recipe: TrainingRecipe) -> float:
     if step < warmup:
         return peak * step / (warmup - 1)
     return final + (peak - final) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (STEPS - warmup)))
-
-
-@pytest.fixture(scope="module")
-def run(shrunk: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two processes, the recipe's own ZeRO-3 and sharded teachers."""
-    folder = tmp_path_factory.mktemp("zero3") / "run"
-    launch(2, "distill", RECIPE, *shrunk, f"run.output={folder}")
-    return folder
 
 
 def test_only_sizes_are_shrunk(shrunk: list[str]) -> None:

@@ -1,0 +1,35 @@
+"""Parameter groups: what decays is said by shape and name, and said aloud."""
+
+from __future__ import annotations
+
+from mvd_ds.config import OptimizerSettings, TrainingRecipe, load_recipe
+from mvd_ds.models.masked import build_predictor
+from mvd_ds.training.optim import describe_groups, parameter_groups
+
+
+def test_mask_tokens_decay_and_vectors_do_not() -> None:
+    recipe = load_recipe("quickstart_distill")
+    assert isinstance(recipe, TrainingRecipe)
+    model = build_predictor(recipe)
+    decay, no_decay = parameter_groups(model, recipe.optimizer)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decayed = {names[id(p)] for p in decay["params"]}
+    rest = {names[id(p)] for p in no_decay["params"]}
+    assert decayed | rest == set(names.values()) and not decayed & rest
+    assert (decay["weight_decay"], no_decay["weight_decay"]) == (0.05, 0.0)
+    assert all(f"decoders.{name}.mask_token" in " ".join(decayed) for name in ("image", "video"))
+    assert all(name.endswith((".weight", "bias")) and dict(model.named_parameters())[name].ndim == 1 for name in rest)
+
+
+def test_frozen_parameters_are_in_no_group() -> None:
+    recipe = load_recipe("quickstart_image")
+    assert isinstance(recipe, TrainingRecipe)
+    model = build_predictor(recipe)
+    model.encoder.requires_grad_(False)
+    groups = parameter_groups(model, OptimizerSettings())
+    members = {id(p) for group in groups for p in group["params"]}
+    assert members == {id(p) for p in model.decoders.parameters()}
+    table = describe_groups(groups)
+    assert f"{sum(p.numel() for p in groups[0]['params']):,}" in table
+    full = parameter_groups(model.requires_grad_(True), OptimizerSettings())
+    assert any("cls_token" in n for n, p in model.named_parameters() if id(p) in {id(q) for q in full[1]["params"]})
