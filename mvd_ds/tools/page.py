@@ -1,0 +1,180 @@
+"""The page of a report: what was learned first, then how, then where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mvd_ds.tools.findings import attention, label_names, last, middle, probe_sentences
+from mvd_ds.tools.markup import Html, element, join, row, table
+from mvd_ds.tools.probe_figures import probe_figures
+from mvd_ds.tools.quantities import MISSING, percent, signed, span
+from mvd_ds.tools.records import ProbeResults, RunRecord
+from mvd_ds.tools.run_figures import loss_figures, machine_figures
+from mvd_ds.tools.style import STYLE
+from mvd_ds.training.console import clock
+
+#: Replaced videos that the page names; report.json names all.
+MAX_VIDEOS = 200
+#: No script, no request: the browser itself refuses what is not in the file.
+HEAD = Html(
+    '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+)
+
+
+def render_page(runs: list[RunRecord], results: ProbeResults, provenance: dict[str, Any]) -> str:
+    """The whole HTML document."""
+    names = [run.name for run in runs]
+    title = "Report: " + (", ".join(names) if len(names) <= 5 else f"{', '.join(names[:4])} and {len(names) - 4} more")
+    head = element("head", HEAD, element("title", title), element("style", STYLE))
+    body = element(
+        "body",
+        element("header", element("h1", title), element("p", f"Written {provenance['written']} by mvd_ds.", class_="quiet")),
+        _summary(runs, results),
+        probe_figures(runs, results),
+        _stages(runs),
+        loss_figures(runs),
+        machine_figures(runs),
+        _replaced(runs),
+        _recipes(runs),
+        _provenance(runs, provenance),
+    )
+    return f'<!DOCTYPE html>\n<html lang="en">{head}{body}</html>\n'
+
+
+def _summary(runs: list[RunRecord], results: ProbeResults) -> Html:
+    first, *others = probe_sentences(results)
+    notes = [note for run in runs for note in attention(run)]
+    return element(
+        "section",
+        element("p", first, class_="lead"),
+        element("ul", *(element("li", sentence) for sentence in others)) if others else None,
+        _probe_table(runs, results) if any(results.probes.values()) else None,
+        element("ul", *(element("li", note) for note in notes), class_="attention") if notes else None,
+    )
+
+
+def _probe_table(runs: list[RunRecord], results: ProbeResults) -> Html:
+    labels = label_names(results)
+    firsts = {name.partition(" minus ")[0] for name in results.comparisons}
+    rows = []
+    for model, shares in results.probes.items():
+        cells = [_share(shares.get(label), results, model, label) for label in labels]
+        rows.append(row(model, *cells, class_="first" if model in firsts else None))
+    if results.chance:
+        chances = [percent(results.chance.get(label)) for label in labels]
+        rows.append(row("chance", *chances, class_="aside"))
+    for place, (name, differences) in enumerate(results.comparisons.items()):
+        cells = [_difference(differences, label) for label in labels]
+        rows.append(row(name, *cells, class_=None if place else "group"))
+    classes = [f"{label}, {results.labels[label]} classes" if label in results.labels else label for label in labels]
+    return join(table(["held-out top-1", *classes], rows), element("p", _table_note(results), class_="quiet"))
+
+
+def _table_note(results: ProbeResults) -> str:
+    """How to read the table."""
+    clips = ", ".join(f"{count:,} {name.replace('_', '-')}" for name, count in results.clips.items())
+    spread = " Small print: lowest and highest probe seed" if results.details else ""
+    intervals = ", and paired 95 % bootstrap intervals of differences in points." if spread and results.comparisons else "."
+    pooling = f" of {results.pooling}-pooled tokens" if results.pooling else ""
+    return f"Linear probes on frozen features{pooling}; clips: {clips or 'not recorded'}.{spread}{intervals if spread else ''}"
+
+
+def _share(share: float | None, results: ProbeResults, model: str, label: str) -> str:
+    details = results.details.get(model, {}).get(label)
+    seeds = details.per_seed if details else []
+    spread = element("small", span(min(seeds), max(seeds))) if len(seeds) > 1 else None
+    return join(percent(share), spread)
+
+
+def _difference(differences: dict[str, Any], label: str) -> str:
+    if label not in differences:
+        return MISSING
+    found = differences[label]
+    interval = f"{signed(found.low)} to {signed(found.high)}"
+    return join(signed(found.difference), element("small", interval))
+
+
+def _stages(runs: list[RunRecord]) -> Html:
+    total = sum(run.status.seconds for run in runs)
+    rows = []
+    for run in runs:
+        status = run.status
+        share = 100 * status.seconds / total if total else 0.0
+        bar = element("span", element("i", style=f"width: {share:.1f}%"), class_="share", aria_hidden="true")
+        steps = f"{status.step:,} of {status.last_step:,}" if run.curves else MISSING
+        attempts = f" (attempt {status.attempts})" if status.attempts > 1 else ""
+        cells = [
+            run.objective.replace("_", " "),
+            status.state + attempts,
+            steps,
+            _number(middle(run, "perf/clips_per_second"), "{:,.0f}"),
+            _number(middle(run, "perf/data_wait_share"), "{:.0%}"),
+            _number(last(run, "memory/peak_gib"), "{:.1f}"),
+            join(f"{status.seconds:,.0f}", element("small", clock(status.seconds)), bar),
+        ]
+        rows.append(row(run.name, *cells))
+    if len(runs) > 1:
+        whole = join(f"{total:,.0f}", element("small", clock(total)), element("span", class_="share", style="visibility: hidden"))
+        rows.append(row("all", *[""] * 6, whole, class_="group"))
+    head = ["stage", "objective", "state", "steps", "clips/s", "data wait", "peak GiB", "seconds"]
+    note = "Clips/s and data wait are medians over the log lines. Seconds add up all attempts of a stage."
+    return element("section", element("h2", "Stages"), table(head, rows), element("p", note, class_="quiet"))
+
+
+def _number(value: float | None, pattern: str) -> str:
+    return MISSING if value is None else pattern.format(value).replace("%", " %")
+
+
+def _replaced(runs: list[RunRecord]) -> Html | None:
+    videos = [(run.name, fault, times) for run in runs for fault, times in run.status.replaced_videos.items()]
+    if not videos:
+        return None
+    rows = []
+    for name, fault, times in videos[:MAX_VIDEOS]:
+        path, _, reason = fault.partition(": ")
+        cells = (element("td", name), element("td", element("code", path)), element("td", reason))
+        rows.append(element("tr", *cells, element("td", f"{times:,}", class_="number")))
+    more = f" {len(videos) - MAX_VIDEOS:,} more are named in report.json." if len(videos) > MAX_VIDEOS else ""
+    note = f"Each was replaced by the next sample of its key; counts are those of a run's last attempt.{more}"
+    return element(
+        "section",
+        element("h2", "Replaced videos"),
+        table(["run", "video", "reason", "times"], rows, class_="words"),
+        element("p", note, class_="quiet"),
+    )
+
+
+def _recipes(runs: list[RunRecord]) -> Html:
+    entries = (
+        element("details", element("summary", f"{run.name}: all settings"), element("pre", run.recipe_text)) for run in runs
+    )
+    return element("section", element("h2", "Recipes"), *entries)
+
+
+def _provenance(runs: list[RunRecord], provenance: dict[str, Any]) -> Html:
+    machine, versions = provenance["machine"], provenance["versions"]
+    commands = [run for run in runs if run.status.command]
+    gpus = machine["gpus"]
+    places = [
+        ("machine", f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']:g} GiB; {machine['system']}"),
+        ("GPUs", ", ".join(f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus)) or "none"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
+    ]
+    return element(
+        "section",
+        element("h2", "Provenance"),
+        element("p", "The machine and the versions are those that wrote this report.", class_="quiet"),
+        _definitions(places, str),
+        element("h3", "Commands") if commands else None,
+        _definitions([(run.name, run.status.command) for run in commands], lambda text: element("code", text)),
+        element("h3", "Folders"),
+        _definitions([(run.name, str(run.path)) for run in runs], lambda text: element("code", text)),
+    )
+
+
+def _definitions(pairs: list[tuple[str, str]], shown: Callable[[str], str]) -> Html | None:
+    if not pairs:
+        return None
+    return element("dl", *(join(element("dt", name), element("dd", shown(text))) for name, text in pairs))

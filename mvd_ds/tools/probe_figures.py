@@ -1,0 +1,86 @@
+"""Figures of the probes: one bar chart per label, and the differences between models."""
+
+from __future__ import annotations
+
+from mvd_ds.tools.charts import Bar, Interval, bar_chart, interval_chart
+from mvd_ds.tools.findings import label_names
+from mvd_ds.tools.markup import Html, element
+from mvd_ds.tools.records import ProbeResults, RunRecord
+
+
+def probe_figures(runs: list[RunRecord], results: ProbeResults) -> Html | None:
+    """The section of the probes, None without any."""
+    labels = label_names(results)
+    if not labels:
+        return None
+    colours = _colours(runs, results)
+    figures = [_bars(results, label, colours) for label in labels]
+    if any(results.comparisons.values()):
+        figures.append(_differences(results, labels))
+    keys = (("accent", "compared below"), ("calm", "other trained models"), ("faint", "baselines"))
+    used = set(colours.values())
+    key = (
+        element("span", element("i", class_="block", style=f"background: var(--{name})"), text)
+        for name, text in keys
+        if name in used
+    )
+    return element(
+        "section",
+        element("h2", "What frozen features know"),
+        element("p", *key, class_="key"),
+        element("div", *figures, class_="panels wide"),
+    )
+
+
+def _colours(runs: list[RunRecord], results: ProbeResults) -> dict[str, str]:
+    """Accent: the left side of a comparison; faint: untrained, robbed of motion, or no model at all; calm: the rest."""
+    trained = set()
+    for run in runs:
+        models = run.recipe.get("models") if run.results is not None else None
+        for name, settings in models.items() if isinstance(models, dict) else ():
+            if isinstance(settings, dict) and not settings.get("untrained") and settings.get("frames", "all") == "all":
+                trained |= {str(name), f"{run.name}/{name}"}
+    firsts = {name.partition(" minus ")[0] for name in results.comparisons}
+    return {model: "accent" if model in firsts else "calm" if model in trained else "faint" for model in results.probes}
+
+
+def _bars(results: ProbeResults, label: str, colours: dict[str, str]) -> Html:
+    bars, counts = [], set()
+    for model, shares in results.probes.items():
+        if label not in shares:
+            continue
+        details = results.details.get(model, {}).get(label)
+        seeds = details.per_seed if details else []
+        span = (100 * min(seeds), 100 * max(seeds)) if len(seeds) > 1 else None
+        counts.add(len(seeds))
+        bars.append(Bar(model, 100 * shares[label], span, colours[model]))
+    chance = 100 * results.chance[label] if label in results.chance else None
+    whiskers = f"Whiskers: lowest and highest of {max(counts)} probe seeds." if max(counts) > 1 else None
+    return element(
+        "figure",
+        element("strong", label),
+        bar_chart(bars, chance, "held-out top-1 (%)"),
+        element("figcaption", whiskers) if whiskers else None,
+    )
+
+
+def _differences(results: ProbeResults, labels: list[str]) -> Html:
+    intervals = [
+        Interval(f"{name}, {label}" if len(results.comparisons) > 1 else label, *_percent(differences[label]))
+        for name, differences in results.comparisons.items()
+        for label in labels
+        if label in differences
+    ]
+    title = next(iter(results.comparisons)) if len(results.comparisons) == 1 else "differences"
+    return element(
+        "figure",
+        element("strong", title),
+        interval_chart(intervals, "difference in top-1 (percentage points)"),
+        element("figcaption", "Paired 95 % bootstrap intervals over the held-out clips. Hollow: the interval includes zero."),
+    )
+
+
+def _percent(found: object) -> tuple[float, float, float]:
+    values = (getattr(found, name) for name in ("difference", "low", "high"))
+    difference, low, high = (100 * value for value in values)
+    return difference, low, high

@@ -1,0 +1,191 @@
+"""What run folders hold, read back: settings, status, curves and probes, checked where a person could have broken them."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from mvd_ds.config import ConfigError
+from mvd_ds.training.run_folder import RunFolder, read_json
+
+Checked = TypeVar("Checked", bound=BaseModel)
+
+
+class Curve(NamedTuple):
+    """One metric over optimizer steps; only finite values."""
+
+    steps: list[int]
+    values: list[float]
+
+
+class RunStatus(BaseModel):
+    """``status.json``; a run that has not saved yet has none."""
+
+    state: str = "started"
+    command: str = ""
+    attempts: int = 1
+    step: int = 0
+    last_step: int = 0
+    seconds: float = 0.0
+    replaced_videos: dict[str, int] = Field(default_factory=dict)
+    """Times by "path: reason"."""
+
+
+class Difference(BaseModel):
+    """Paired difference of two models' top-1 and its 95 % interval, shares in [-1, 1]."""
+
+    difference: float
+    low: float
+    high: float
+    clips: int
+    seeds: int
+
+
+class ProbeDetails(BaseModel):
+    """What each seed of a probe gave (top-1) and chose (inverse strength of the penalty)."""
+
+    per_seed: list[float] = Field(default_factory=list)
+    regularisation: list[float] = Field(default_factory=list)
+
+
+class ProbeResults(BaseModel):
+    """``probes.json``: held-out top-1 by model and label, shares in [0, 1]. No models where there are no labels."""
+
+    probes: dict[str, dict[str, float]] = Field(default_factory=dict)
+    chance: dict[str, float] = Field(default_factory=dict)
+    details: dict[str, dict[str, ProbeDetails]] = Field(default_factory=dict)
+    comparisons: dict[str, dict[str, Difference]] = Field(default_factory=dict)
+    clips: dict[str, int] = Field(default_factory=dict)
+    pooling: str = ""
+    labels: dict[str, int] = Field(default_factory=dict)
+    """Classes by label."""
+
+    def renamed(self, prefix: str) -> ProbeResults:
+        """The same with ``prefix`` before every model and comparison."""
+        names = {key: {prefix + name: value for name, value in getattr(self, key).items()} for key in ("probes", "details")}
+        comparisons = {
+            " minus ".join(prefix + side for side in name.split(" minus ")): value for name, value in self.comparisons.items()
+        }
+        return self.model_copy(update={**names, "comparisons": comparisons})
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run as its folder tells it."""
+
+    name: str
+    path: Path
+    recipe: dict[str, Any]
+    recipe_text: str
+    status: RunStatus
+    curves: dict[str, Curve] = field(default_factory=dict)
+    unreadable_lines: int = 0
+    """Lines of metrics.jsonl that could not be read, a cut last line apart."""
+    results: ProbeResults | None = None
+    """None for a run that is no probe."""
+
+    @property
+    def objective(self) -> str:
+        return str(self.recipe.get("objective", "unknown"))
+
+    def loss_names(self) -> dict[str, str]:
+        """Kind of loss by target, as the recipe sets it."""
+        pixels = self.recipe.get("pixels")
+        if isinstance(pixels, dict):
+            return {"pixels": str(pixels.get("loss", ""))}
+        teachers = self.recipe.get("teachers")
+        if not isinstance(teachers, dict):
+            return {}
+        return {str(name): str(values.get("loss", "")) for name, values in teachers.items() if isinstance(values, dict)}
+
+
+def read_runs(paths: list[Path]) -> list[RunRecord]:
+    """The runs in ``paths``, in this order, each once; folders of one name are told apart by their parents.
+
+    Raises:
+        ConfigError: if a folder is missing, is no run, or holds a file that cannot be understood.
+    """
+    if not paths:
+        raise ConfigError("report: give at least one run folder")
+    distinct = list({path.resolve(): path for path in reversed(paths)}.items())[::-1]
+    names = _shortest_names([resolved for resolved, _ in distinct])
+    return [_read_run(path, name) for (_, path), name in zip(distinct, names, strict=True)]
+
+
+def _shortest_names(paths: list[Path]) -> list[str]:
+    """The last parts of every path, as many as it takes to tell them all apart."""
+    names = [""] * len(paths)
+    for count in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-count:]) for path in paths]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def _read_run(path: Path, name: str) -> RunRecord:
+    if not path.is_dir():
+        raise ConfigError(f"{path}: no such run folder; give the run.output of a run")
+    recipe_path = path / "recipe.yaml"
+    if not recipe_path.is_file():
+        raise ConfigError(f"{path}: is no run folder, it has no recipe.yaml; give the run.output of a run")
+    folder = RunFolder(path)
+    try:
+        recipe_text = recipe_path.read_text(encoding="utf-8")
+        recipe = yaml.safe_load(recipe_text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{recipe_path}: cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(recipe, dict):
+        raise ConfigError(f"{recipe_path}: a recipe is a mapping of settings, got {type(recipe).__name__}")
+    status = _checked(folder.status, RunStatus) if folder.status.exists() else RunStatus()
+    curves, unreadable = read_curves(folder.metrics) if folder.metrics.exists() else ({}, 0)
+    probes_path = path / "probes.json"
+    results = _checked(probes_path, ProbeResults) if probes_path.exists() else None
+    return RunRecord(name, path, recipe, recipe_text, status, curves, unreadable, results)
+
+
+def _checked(path: Path, kind: type[Checked]) -> Checked:
+    try:
+        return kind.model_validate(read_json(path))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(str(part) for part in fault["loc"])
+        raise ConfigError(f"{path}: {where or 'its content'}: {fault['msg']}; start the run again to write it anew") from None
+
+
+def read_curves(path: Path) -> tuple[dict[str, Curve], int]:
+    """Curves by metric name, and how many lines could not be read.
+
+    A last line that was cut is no fault: the run was stopped while it wrote, or still writes.
+    """
+    curves: dict[str, Curve] = {}
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    unreadable = 0
+    for number, line in enumerate(lines, 1):
+        values = _metrics_of(line)
+        if values is None:
+            unreadable += number < len(lines)
+            continue
+        step = int(values.pop("step"))
+        for name, value in values.items():
+            if isinstance(value, int | float) and math.isfinite(value):
+                curve = curves.setdefault(name, Curve([], []))
+                curve.steps.append(step)
+                curve.values.append(float(value))
+    return curves, unreadable
+
+
+def _metrics_of(line: str) -> dict[str, Any] | None:
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return None
+    is_metrics = isinstance(values, dict) and isinstance(values.get("step"), int)
+    return values if is_metrics else None

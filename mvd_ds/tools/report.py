@@ -1,0 +1,68 @@
+"""``report``: one self-contained page, and the same figures as JSON, over any number of runs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mvd_ds.config import ConfigError
+from mvd_ds.tools.charts import thin
+from mvd_ds.tools.page import render_page
+from mvd_ds.tools.provenance import machine, versions
+from mvd_ds.tools.records import ProbeResults, RunRecord, read_runs
+from mvd_ds.training.console import say
+from mvd_ds.training.run_folder import write_json, write_text
+
+
+def write_report(runs: list[Path], output: Path) -> None:
+    """Write ``output/report.json`` and ``output/report.html`` over the run folders ``runs``, in this order.
+
+    Raises:
+        ConfigError: if a folder is no run, one of its files cannot be understood, or ``output`` cannot be written.
+    """
+    records = read_runs(runs)
+    results = merge_probes(records)
+    provenance = {
+        "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "machine": machine(),
+        "versions": versions(),
+    }
+    page = render_page(records, results, provenance)
+    try:
+        write_json(output / "report.json", figures(records, results) | provenance)
+        write_text(output / "report.html", page)
+    except OSError as error:
+        raise ConfigError(f"--output {output}: cannot be written: {error.strerror or error}") from None
+    say(f"{output / 'report.html'} and report.json over {len(records)} run{'s' * (len(records) > 1)}")
+
+
+def merge_probes(runs: list[RunRecord]) -> ProbeResults:
+    """The probes of all runs as one; with several probe runs, a model's name has its run's in front."""
+    found = [(run.name, run.results) for run in runs if run.results is not None and run.results.probes]
+    if len(found) == 1:
+        return found[0][1]
+    merged = ProbeResults()
+    for name, results in found:
+        part = results.renamed(f"{name}/")
+        for field in ("probes", "details", "comparisons", "chance", "labels"):
+            setattr(merged, field, {**getattr(merged, field), **getattr(part, field)})
+        merged.clips = {**merged.clips, **{f"{name} {split}": count for split, count in part.clips.items()}}
+        merged.pooling = part.pooling if merged.pooling in ("", part.pooling) else "differently"
+    return merged
+
+
+def figures(runs: list[RunRecord], results: ProbeResults) -> dict[str, Any]:
+    """The content of report.json without its provenance: probes, losses, seconds, states, and the curves as drawn."""
+    trained = [run for run in runs if run.curves]
+    return {
+        **results.model_dump(include={"probes", "chance", "details", "comparisons", "clips", "pooling", "labels"}),
+        "losses": {run.name: {"first": _losses(run, 0), "last": _losses(run, -1)} for run in trained},
+        "seconds": {run.name: run.status.seconds for run in runs},
+        "runs": {run.name: {"objective": run.objective, "path": str(run.path), **run.status.model_dump()} for run in runs},
+        "curves": {run.name: {name: thin(curve)._asdict() for name, curve in run.curves.items()} for run in trained},
+    }
+
+
+def _losses(run: RunRecord, place: int) -> dict[str, float]:
+    return {name: curve.values[place] for name, curve in run.curves.items() if name.startswith(("loss/", "loss_relative/"))}

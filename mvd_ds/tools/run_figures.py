@@ -1,0 +1,134 @@
+"""Figures of training runs: what each learned from every target, and how fast, at which cost."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mvd_ds.tools.charts import Line, line_chart
+from mvd_ds.tools.markup import Html, element
+from mvd_ds.tools.records import RunRecord
+
+SERIES = 8
+LOSS_WORDS = {"smooth_l1": "smooth L1", "l1": "L1", "l2": "squared error", "cosine": "cosine"}
+
+
+class Shared(NamedTuple):
+    """A metric that all runs share one panel for."""
+
+    metric: str
+    title: str
+    y_label: str
+    from_zero: bool = True
+
+
+SPEED = [
+    Shared("perf/clips_per_second", "Throughput", "clips per second"),
+    Shared("perf/data_wait_share", "Waiting for data", "share of time (0 to 1)"),
+    Shared("memory/peak_gib", "Memory, peak per process", "GiB"),
+    Shared("perf/mfu", "Model FLOP/s of the device's peak", "share (0 to 1)"),
+]
+OPTIMIZATION = [
+    Shared("optim/lr", "Learning rate", "learning rate (per step)"),
+    Shared("optim/gradient_norm", "Gradient norm", "L2 norm (units of loss)", from_zero=False),
+    Shared("student/effective_rank", "Effective rank of features", "dimensions"),
+]
+
+
+def loss_figures(runs: list[RunRecord]) -> Html | None:
+    """One row of panels per training run, None if there is none."""
+    rows = [_losses_of(run) for run in runs if _targets(run)]
+    if not rows:
+        return None
+    note = (
+        "The relative loss is the loss over that of always predicting the mean target: 1 has learned nothing, 0 everything. "
+        "A prediction whose variance stays far below its target's has found the mean only."
+    )
+    return element("section", element("h2", "Losses"), element("p", note, class_="quiet"), *rows, _compared(runs))
+
+
+def machine_figures(runs: list[RunRecord]) -> Html | None:
+    """Optimization and speed, the runs together in each panel; None without any curve."""
+    trained = [run for run in runs if run.curves]
+    if not trained:
+        return None
+    key = _key([(run.name, _colour(place)) for place, run in enumerate(trained)]) if len(trained) > 1 else None
+    sections = []
+    for title, panels in (("Optimization and features", OPTIMIZATION), ("Speed and memory", SPEED)):
+        figures = [figure for panel in panels if (figure := _shared(trained, panel))]
+        if figures:
+            sections.append(element("section", element("h2", title), key, element("div", *figures, class_="panels")))
+    return Html("".join(sections))
+
+
+def _shared(runs: list[RunRecord], panel: Shared) -> Html | None:
+    lines = [Line(run.curves[panel.metric], _colour(place)) for place, run in enumerate(runs) if panel.metric in run.curves]
+    if not lines:
+        return None
+    return _figure(panel.title, line_chart(lines, panel.y_label, from_zero=panel.from_zero))
+
+
+def _targets(run: RunRecord) -> list[str]:
+    """What the run learned to predict, in the order of its recipe."""
+    logged = [name.partition("/")[2] for name in run.curves if name.startswith("loss/") and name != "loss/total"]
+    known = [name for name in run.loss_names() if name in logged]
+    return known + sorted(set(logged) - set(known))
+
+
+def _losses_of(run: RunRecord) -> Html:
+    targets = _targets(run)
+    colours = {target: _colour(place) for place, target in enumerate(targets)}
+    losses = [Line(run.curves[f"loss/{target}"], colours[target]) for target in targets]
+    if len(targets) > 1 and "loss/total" in run.curves:
+        losses.append(Line(run.curves["loss/total"], "ink"))
+    kinds = list(dict.fromkeys(LOSS_WORDS.get(kind, kind) for kind in run.loss_names().values() if kind))
+    figures = [_figure("Loss", line_chart(losses, f"loss ({', '.join(kinds) or 'no unit'}, mean per element)"))]
+    relative = [
+        Line(run.curves[name], colours[target]) for target in targets if (name := f"loss_relative/{target}") in run.curves
+    ]
+    if relative:
+        chart = line_chart(relative, "loss / loss of the mean", from_zero=True, reference=(1.0, "predicting the mean"))
+        figures.append(_figure("Relative loss", chart))
+    variances = [
+        Line(run.curves[name], colours[target], dashed=side == "target")
+        for target in targets
+        for side in ("prediction", "target")
+        if (name := f"{side}/variance_{target}") in run.curves
+    ]
+    if variances:
+        chart = line_chart(variances, "variance (target units²)", from_zero=True)
+        figures.append(_figure("Variance: predictions, and targets dashed", chart))
+    names = [*colours.items(), *([("total", "ink")] if len(losses) > len(targets) else [])]
+    return element("div", element("h3", run.name), _key(names), element("div", *figures, class_="panels"))
+
+
+def _compared(runs: list[RunRecord]) -> Html | None:
+    """Runs of one objective with a target in common, in one panel per target; None without such."""
+    figures, used = [], {}
+    for objective in dict.fromkeys(run.objective for run in runs):
+        alike = [run for run in runs if run.objective == objective]
+        for target in dict.fromkeys(target for run in alike for target in _targets(run)):
+            metric = f"loss_relative/{target}"
+            sharing = [(place, run) for place, run in enumerate(alike) if metric in run.curves]
+            if len(sharing) > 1:
+                lines = [Line(run.curves[metric], _colour(place)) for place, run in sharing]
+                used |= {run.name: _colour(place) for place, run in sharing}
+                chart = line_chart(lines, "loss / loss of the mean", from_zero=True, reference=(1.0, "predicting the mean"))
+                figures.append(_figure(f"Relative loss on {target}", chart))
+    if not figures:
+        return None
+    panels = element("div", *figures, class_="panels")
+    return element("div", element("h3", "Runs beside each other"), _key(list(used.items())), panels)
+
+
+def _figure(title: str, chart: Html) -> Html:
+    return element("figure", element("strong", title), chart)
+
+
+def _key(names: list[tuple[str, str]]) -> Html:
+    """What the colours mean."""
+    entries = (element("span", element("i", style=f"border-color: var(--{colour})"), name) for name, colour in names)
+    return element("p", *entries, class_="key")
+
+
+def _colour(place: int) -> str:
+    return f"series-{place % SERIES}"
