@@ -30,6 +30,9 @@ LOG_FROM = 12.0
 #: Width of a letter and height of a row of text, in points at ``font.size``.
 LETTER, ROW = 4.9, 17.0
 
+#: Steps between ticks, as the locator wants them.
+ROUND = [1, 2, 2.5, 5, 10]
+
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mvd_ds",
@@ -109,11 +112,13 @@ def line_chart(lines: list[Line], y_label: str, *, from_zero: bool = False, refe
             axes.annotate(
                 name, (1, value), (0, 2.5), ("axes fraction", "data"), "offset points", ha="right", color=STAND_INS["muted"]
             )
-        _scale(axes, [value for line in lines for value in line.curve.values], from_zero)
+        values = [value for line in lines for value in line.curve.values]
+        _scale(axes, values + ([reference[0]] if reference else []), from_zero)
         axes.grid(axis="y")
         axes.set_xlabel("optimizer step")
         axes.set_ylabel(y_label)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.set_xlim(0, max(step for line in lines for step in line.curve.steps) * 1.02)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=ROUND))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         return _svg(figure, f"{y_label} over optimizer steps")
 
@@ -146,7 +151,7 @@ def bar_chart(bars: list[Bar], chance: float | None, x_label: str) -> Html:
             )
         _rows(axes, [bar.name for bar in bars])
         axes.set_xlim(0, limit)
-        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
         axes.set_xlabel(x_label)
         return _svg(figure, f"{x_label}: " + ", ".join(f"{bar.name} {bar.value:.1f}" for bar in bars))
 
@@ -155,12 +160,13 @@ def interval_chart(intervals: list[Interval], x_label: str) -> Html:
     """Differences with their intervals around a line at zero; hollow where the interval holds zero."""
     with matplotlib.rc_context(STYLE):
         left = _name_width([interval.name for interval in intervals])
-        figure, axes = _panel(398.0, ROW * len(intervals) + 44.0, left=left, right=14.0, bottom=30.0, top=8.0)
+        figure, axes = _panel(290.0, 21.0 * len(intervals) + 44.0, left=left, right=10.0, bottom=30.0, top=8.0)
         axes.axvline(0, color=STAND_INS["ink"], linewidth=0.9)
         for place, interval in enumerate(intervals):
-            colour = STAND_INS["muted" if interval.low <= 0 <= interval.high else "accent"]
+            hollow = interval.low <= 0 <= interval.high
+            colour = STAND_INS["muted" if hollow else "accent"]
             axes.plot((interval.low, interval.high), (place, place), color=colour, linewidth=1.8)
-            fill = STAND_INS["paper"] if interval.low <= 0 <= interval.high else colour
+            fill = STAND_INS["paper"] if hollow else colour
             axes.plot(interval.value, place, marker="o", markersize=5.5, markerfacecolor=fill, markeredgecolor=colour)
         _rows(axes, [interval.name for interval in intervals])
         low = min(0.0, *(interval.low for interval in intervals))
@@ -168,7 +174,7 @@ def interval_chart(intervals: list[Interval], x_label: str) -> Html:
         room = max(high - low, 1.0) * 0.07
         axes.set_xlim(low - room, high + room)
         axes.grid(axis="x")
-        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: proper_minus(f"{value:+g}") if value else "0"))
         axes.set_xlabel(x_label)
         return _svg(figure, x_label)
@@ -197,8 +203,8 @@ def _panel(width: float, height: float, *, left: float, right: float, bottom: fl
 def _scale(axes: Axes, values: list[float], from_zero: bool) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(_short))
     if from_zero:
-        axes.set_ylim(0, (max(values) * 1.08 if values else 0) or 1.0)
-        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.set_ylim(0, (max(values) * 1.12 if values else 0) or 1.0)
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
     elif values and min(values) > 0 and max(values) / min(values) > LOG_FROM:
         axes.set_yscale("log")
         decades = max(values) / min(values)
@@ -207,7 +213,7 @@ def _scale(axes: Axes, values: list[float], from_zero: bool) -> None:
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.minorticks_off()
     else:
-        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
 
 
 def _short(value: float, _: int | None = None) -> str:

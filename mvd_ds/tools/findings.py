@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import median
 
-from mvd_ds.tools.quantities import count, percent, points, signed, times
+from mvd_ds.tools.quantities import PERCENT, count, percent, points, signed, times
 from mvd_ds.tools.records import Difference, ProbeResults, RunRecord
 
 #: Share of the time spent waiting for data that is worth a word.
@@ -22,33 +22,27 @@ def probe_sentences(results: ProbeResults) -> list[str]:
 
 
 def _comparison(name: str, differences: dict[str, Difference]) -> str:
-    left, minus, right = name.partition(" minus ")
-    parts: dict[str, list[str]] = {"better": [], "worse": [], "open": []}
+    left, _, right = name.partition(" minus ")
+    right = right or "its reference"
+    by_verdict: dict[str, list[str]] = {"beats": [], "falls behind": []}
+    undecided = []
     for label, found in differences.items():
-        verdict = "better" if found.low > 0 else "worse" if found.high < 0 else "open"
-        parts[verdict].append(f"“{label}” by {points(abs(found.difference))} points ({_interval(found, verdict)})")
-    sentences = []
-    if not minus:
-        left, right = name, "zero"
-    for verdict, verb in (("better", "is ahead of"), ("worse", "falls behind")):
-        if parts[verdict]:
-            sentences.append(f"{left} {verb} {right} on {' and on '.join(parts[verdict])}")
-    for label, found in differences.items():
-        if found.low <= 0 <= found.high:
-            interval = f"from {signed(found.low)} to {signed(found.high)}"
-            sentences.append(
-                f"on “{label}” {left} and {right} cannot be told apart: the difference is {signed(found.difference)} points, "
-                f"and its 95 % interval {interval} includes zero"
+        verdict = found.verdict()
+        if verdict is None:
+            undecided.append(
+                f"cannot be told apart on “{label}”: the difference is {signed(found.difference)} points, and its "
+                f"95{PERCENT} interval, {signed(found.low)} to {signed(found.high)}, includes zero"
             )
-    some = next(iter(differences.values()))
-    seeds = f", {some.seeds} probe seeds" if some.seeds > 1 else ""
-    text = "; ".join(sentences)
-    return f"{text[0].upper() if text.startswith('on ') else text[0]}{text[1:]}. Held-out clips: {some.clips:,}{seeds}."
-
-
-def _interval(found: Difference, verdict: str) -> str:
-    low, high = (found.low, found.high) if verdict != "worse" else (-found.high, -found.low)
-    return f"95 % interval {points(low)} to {points(high)}"
+            continue
+        low, high = sorted((abs(found.low), abs(found.high)))
+        interval = f"95{PERCENT} interval {points(low)} to {points(high)}"
+        by_verdict[verdict].append(f"by {points(abs(found.difference))} points on “{label}” ({interval})")
+    clauses = [f"{verdict} {right} {' and '.join(parts)}" for verdict, parts in by_verdict.items() if parts]
+    decided = [f"{left} {clauses[0]}", *(f"it {clause}" for clause in clauses[1:])] if clauses else []
+    who = "the two" if decided else f"{left} and {right}"
+    text = "; ".join([*decided, *(f"{'they' if place else who} {clause}" for place, clause in enumerate(undecided))])
+    clips = next(iter(differences.values())).clips
+    return f"On {count(clips, 'held-out clip')} {text}."
 
 
 def _best(results: ProbeResults) -> str:
@@ -89,7 +83,7 @@ def attention(run: RunRecord) -> list[str]:
         found.append(f"{run.name}: the features' effective rank is {rank:.1f}; they have collapsed.")
     waited = middle(run, "perf/data_wait_share")
     if waited is not None and waited > SLOW_DATA:
-        found.append(f"{run.name} waited for data {100 * waited:.0f} % of the time; more data.workers would make it faster.")
+        found.append(f"{run.name} waited for data {percent(waited, 0)} of the time; more data.workers would make it faster.")
     if run.unreadable_lines:
         found.append(f"{run.name}: {count(run.unreadable_lines, 'line')} of metrics.jsonl could not be read and left out.")
     return found

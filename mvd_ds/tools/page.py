@@ -7,8 +7,8 @@ from typing import Any
 
 from mvd_ds.tools.findings import attention, label_names, last, middle, probe_sentences
 from mvd_ds.tools.markup import Html, element, join, row, table
-from mvd_ds.tools.probe_figures import probe_figures
-from mvd_ds.tools.quantities import MISSING, percent, signed, span
+from mvd_ds.tools.probe_figures import difference_figure, probe_figures
+from mvd_ds.tools.quantities import MISSING, join_words, percent, signed, span
 from mvd_ds.tools.records import ProbeResults, RunRecord
 from mvd_ds.tools.run_figures import loss_figures, machine_figures
 from mvd_ds.tools.style import STYLE
@@ -26,11 +26,11 @@ HEAD = Html(
 def render_page(runs: list[RunRecord], results: ProbeResults, provenance: dict[str, Any]) -> str:
     """The whole HTML document."""
     names = [run.name for run in runs]
-    title = "Report: " + (", ".join(names) if len(names) <= 5 else f"{', '.join(names[:4])} and {len(names) - 4} more")
+    title = "Report on " + (join_words(names) if len(names) <= 5 else f"{', '.join(names[:4])} and {len(names) - 4} more runs")
     head = element("head", HEAD, element("title", title), element("style", STYLE))
     body = element(
         "body",
-        element("header", element("h1", title), element("p", f"Written {provenance['written']} by mvd_ds.", class_="quiet")),
+        element("header", element("h1", title), element("p", f"Written {provenance['written']}", class_="quiet")),
         _summary(runs, results),
         probe_figures(runs, results),
         _stages(runs),
@@ -50,12 +50,14 @@ def _summary(runs: list[RunRecord], results: ProbeResults) -> Html:
         "section",
         element("p", first, class_="lead"),
         element("ul", *(element("li", sentence) for sentence in others)) if others else None,
-        _probe_table(runs, results) if any(results.probes.values()) else None,
+        element("div", _probe_table(results), difference_figure(results), class_="beside")
+        if any(results.probes.values())
+        else None,
         element("ul", *(element("li", note) for note in notes), class_="attention") if notes else None,
     )
 
 
-def _probe_table(runs: list[RunRecord], results: ProbeResults) -> Html:
+def _probe_table(results: ProbeResults) -> Html:
     labels = label_names(results)
     firsts = {name.partition(" minus ")[0] for name in results.comparisons}
     rows = []
@@ -69,7 +71,7 @@ def _probe_table(runs: list[RunRecord], results: ProbeResults) -> Html:
         cells = [_difference(differences, label) for label in labels]
         rows.append(row(name, *cells, class_=None if place else "group"))
     classes = [f"{label}, {results.labels[label]} classes" if label in results.labels else label for label in labels]
-    return join(table(["held-out top-1", *classes], rows), element("p", _table_note(results), class_="quiet"))
+    return element("div", table(["held-out top-1", *classes], rows), element("p", _table_note(results), class_="quiet"))
 
 
 def _table_note(results: ProbeResults) -> str:
@@ -112,15 +114,15 @@ def _stages(runs: list[RunRecord]) -> Html:
             _number(middle(run, "perf/clips_per_second"), "{:,.0f}"),
             _number(middle(run, "perf/data_wait_share"), "{:.0%}"),
             _number(last(run, "memory/peak_gib"), "{:.1f}"),
-            join(f"{status.seconds:,.0f}", element("small", clock(status.seconds)), bar),
+            join(f"{status.seconds:,.0f}", element("small", clock(status.seconds))),
+            bar,
         ]
         rows.append(row(run.name, *cells))
     if len(runs) > 1:
-        whole = join(f"{total:,.0f}", element("small", clock(total)), element("span", class_="share", style="visibility: hidden"))
-        rows.append(row("all", *[""] * 6, whole, class_="group"))
-    head = ["stage", "objective", "state", "steps", "clips/s", "data wait", "peak GiB", "seconds"]
+        rows.append(row("all", *[""] * 6, join(f"{total:,.0f}", element("small", clock(total))), "", class_="group"))
+    head = ["stage", "objective", "state", "steps", "clips/s", "data wait", "peak GiB", "seconds", ""]
     note = "Clips/s and data wait are medians over the log lines. Seconds add up all attempts of a stage."
-    return element("section", element("h2", "Stages"), table(head, rows), element("p", note, class_="quiet"))
+    return element("section", element("h2", "Stages"), table(head, rows, class_="stages"), element("p", note, class_="quiet"))
 
 
 def _number(value: float | None, pattern: str) -> str:

@@ -15,9 +15,7 @@ def probe_figures(runs: list[RunRecord], results: ProbeResults) -> Html | None:
         return None
     colours = _colours(runs, results)
     figures = [_bars(results, label, colours) for label in labels]
-    if any(results.comparisons.values()):
-        figures.append(_differences(results, labels))
-    keys = (("accent", "compared below"), ("calm", "other trained models"), ("faint", "baselines"))
+    keys = (("accent", "compared above"), ("calm", "other trained models"), ("faint", "baselines"))
     used = set(colours.values())
     key = (
         element("span", element("i", class_="block", style=f"background: var(--{name})"), text)
@@ -64,20 +62,30 @@ def _bars(results: ProbeResults, label: str, colours: dict[str, str]) -> Html:
     )
 
 
-def _differences(results: ProbeResults, labels: list[str]) -> Html:
+def difference_figure(results: ProbeResults) -> Html | None:
+    """Differences between models with their intervals, None where none were compared."""
+    labels = label_names(results)
     intervals = [
         Interval(f"{name}, {label}" if len(results.comparisons) > 1 else label, *_percent(differences[label]))
         for name, differences in results.comparisons.items()
         for label in labels
         if label in differences
     ]
+    if not intervals:
+        return None
     title = next(iter(results.comparisons)) if len(results.comparisons) == 1 else "differences"
     return element(
         "figure",
         element("strong", title),
         interval_chart(intervals, "difference in top-1 (percentage points)"),
-        element("figcaption", "Paired 95 % bootstrap intervals over the held-out clips. Hollow: the interval includes zero."),
+        element("figcaption", _difference_note(results)),
     )
+
+
+def _difference_note(results: ProbeResults) -> str:
+    found = [difference for differences in results.comparisons.values() for difference in differences.values()]
+    hollow = " Hollow: the interval includes zero." if any(difference.verdict() is None for difference in found) else ""
+    return f"Paired 95 % bootstrap intervals over the held-out clips.{hollow}"
 
 
 def _percent(found: object) -> tuple[float, float, float]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+PERCENT = "\N{NO-BREAK SPACE}%"
 MISSING = "\N{EN DASH}"
 
 
 def percent(share: float | None, digits: int = 1) -> str:
     """``share`` in [0, 1] as percent; a dash for None."""
-    return MISSING if share is None else f"{100 * share:.{digits}f} %"
+    return MISSING if share is None else f"{100 * share:.{digits}f}{PERCENT}"
 
 
 def span(low: float, high: float) -> str:
@@ -38,3 +39,8 @@ def count(number: int, word: str) -> str:
 def times(number: int) -> str:
     """once, twice, 3 times."""
     return {1: "once", 2: "twice"}.get(number, f"{number:,} times")
+
+
+def join_words(words: list[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))

@@ -24,7 +24,7 @@ class Curve(NamedTuple):
     values: list[float]
 
 
-class RunStatus(BaseModel):
+class RunStatus(BaseModel, allow_inf_nan=False):
     """``status.json``; a run that has not saved yet has none."""
 
     state: str = "started"
@@ -37,7 +37,7 @@ class RunStatus(BaseModel):
     """Times by "path: reason"."""
 
 
-class Difference(BaseModel):
+class Difference(BaseModel, allow_inf_nan=False):
     """Paired difference of two models' top-1 and its 95 % interval, shares in [-1, 1]."""
 
     difference: float
@@ -46,15 +46,19 @@ class Difference(BaseModel):
     clips: int
     seeds: int
 
+    def verdict(self) -> str | None:
+        """``beats`` or ``falls behind`` where the interval excludes zero, else None."""
+        return "beats" if self.low > 0 else "falls behind" if self.high < 0 else None
 
-class ProbeDetails(BaseModel):
+
+class ProbeDetails(BaseModel, allow_inf_nan=False):
     """What each seed of a probe gave (top-1) and chose (inverse strength of the penalty)."""
 
     per_seed: list[float] = Field(default_factory=list)
     regularisation: list[float] = Field(default_factory=list)
 
 
-class ProbeResults(BaseModel):
+class ProbeResults(BaseModel, allow_inf_nan=False):
     """``probes.json``: held-out top-1 by model and label, shares in [0, 1]. No models where there are no labels."""
 
     probes: dict[str, dict[str, float]] = Field(default_factory=dict)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from mvd_ds.tools.charts import Line, line_chart
 from mvd_ds.tools.markup import Html, element
-from mvd_ds.tools.records import RunRecord
+from mvd_ds.tools.records import Curve, RunRecord
 
 SERIES = 8
 LOSS_WORDS = {"smooth_l1": "smooth L1", "l1": "L1", "l2": "squared error", "cosine": "cosine"}
@@ -19,28 +19,31 @@ class Shared(NamedTuple):
     title: str
     y_label: str
     from_zero: bool = True
+    scale: float = 1.0
 
 
 SPEED = [
     Shared("perf/clips_per_second", "Throughput", "clips per second"),
-    Shared("perf/data_wait_share", "Waiting for data", "share of time (0 to 1)"),
+    Shared("perf/data_wait_share", "Waiting for data", "share of time (%)", scale=100.0),
     Shared("memory/peak_gib", "Memory, peak per process", "GiB"),
-    Shared("perf/mfu", "Model FLOP/s of the device's peak", "share (0 to 1)"),
+    Shared("perf/mfu", "Model FLOP/s of the device's peak", "share of peak (%)", scale=100.0),
 ]
 OPTIMIZATION = [
-    Shared("optim/lr", "Learning rate", "learning rate (per step)"),
-    Shared("optim/gradient_norm", "Gradient norm", "L2 norm (units of loss)", from_zero=False),
+    Shared("optim/lr", "Learning rate", "learning rate (no unit)"),
+    Shared("optim/gradient_norm", "Gradient norm", "L2 norm (no unit)", from_zero=False),
     Shared("student/effective_rank", "Effective rank of features", "dimensions"),
 ]
 
 
 def loss_figures(runs: list[RunRecord]) -> Html | None:
     """One row of panels per training run, None if there is none."""
-    rows = [_losses_of(run) for run in runs if _targets(run)]
+    trained = [run for run in runs if run.curves]
+    rows = [_losses_of(run, _colour(place)) for place, run in enumerate(trained) if _targets(run)]
     if not rows:
         return None
     note = (
-        "The relative loss is the loss over that of always predicting the mean target: 1 has learned nothing, 0 everything. "
+        "Losses are means per element of the target. The relative loss is the loss over that of always predicting the mean "
+        "target: 1 has learned nothing, 0 everything. "
         "A prediction whose variance stays far below its target's has found the mean only."
     )
     return element("section", element("h2", "Losses"), element("p", note, class_="quiet"), *rows, _compared(runs))
@@ -61,7 +64,11 @@ def machine_figures(runs: list[RunRecord]) -> Html | None:
 
 
 def _shared(runs: list[RunRecord], panel: Shared) -> Html | None:
-    lines = [Line(run.curves[panel.metric], _colour(place)) for place, run in enumerate(runs) if panel.metric in run.curves]
+    lines = [
+        Line(Curve(curve.steps, [panel.scale * value for value in curve.values]), _colour(place))
+        for place, run in enumerate(runs)
+        if (curve := run.curves.get(panel.metric))
+    ]
     if not lines:
         return None
     return _figure(panel.title, line_chart(lines, panel.y_label, from_zero=panel.from_zero))
@@ -74,20 +81,19 @@ def _targets(run: RunRecord) -> list[str]:
     return known + sorted(set(logged) - set(known))
 
 
-def _losses_of(run: RunRecord) -> Html:
+def _losses_of(run: RunRecord, colour: str) -> Html:
     targets = _targets(run)
-    colours = {target: _colour(place) for place, target in enumerate(targets)}
+    colours = {target: _colour(place) for place, target in enumerate(targets)} if len(targets) > 1 else {targets[0]: colour}
     losses = [Line(run.curves[f"loss/{target}"], colours[target]) for target in targets]
     if len(targets) > 1 and "loss/total" in run.curves:
         losses.append(Line(run.curves["loss/total"], "ink"))
     kinds = list(dict.fromkeys(LOSS_WORDS.get(kind, kind) for kind in run.loss_names().values() if kind))
-    figures = [_figure("Loss", line_chart(losses, f"loss ({', '.join(kinds) or 'no unit'}, mean per element)"))]
+    figures = [_figure("Loss", line_chart(losses, f"loss ({', '.join(kinds) or 'no unit'})"))]
     relative = [
         Line(run.curves[name], colours[target]) for target in targets if (name := f"loss_relative/{target}") in run.curves
     ]
     if relative:
-        chart = line_chart(relative, "loss / loss of the mean", from_zero=True, reference=(1.0, "predicting the mean"))
-        figures.append(_figure("Relative loss", chart))
+        figures.append(_figure("Relative loss", _relative_chart(relative)))
     variances = [
         Line(run.curves[name], colours[target], dashed=side == "target")
         for target in targets
@@ -95,8 +101,8 @@ def _losses_of(run: RunRecord) -> Html:
         if (name := f"{side}/variance_{target}") in run.curves
     ]
     if variances:
-        chart = line_chart(variances, "variance (target units²)", from_zero=True)
-        figures.append(_figure("Variance: predictions, and targets dashed", chart))
+        chart = line_chart(variances, "variance (squared units)", from_zero=True)
+        figures.append(_figure("Variance of predictions, targets dashed", chart))
     names = [*colours.items(), *([("total", "ink")] if len(losses) > len(targets) else [])]
     return element("div", element("h3", run.name), _key(names), element("div", *figures, class_="panels"))
 
@@ -112,12 +118,17 @@ def _compared(runs: list[RunRecord]) -> Html | None:
             if len(sharing) > 1:
                 lines = [Line(run.curves[metric], _colour(place)) for place, run in sharing]
                 used |= {run.name: _colour(place) for place, run in sharing}
-                chart = line_chart(lines, "loss / loss of the mean", from_zero=True, reference=(1.0, "predicting the mean"))
-                figures.append(_figure(f"Relative loss on {target}", chart))
+                figures.append(_figure(f"Relative loss on {target}", _relative_chart(lines)))
     if not figures:
         return None
     panels = element("div", *figures, class_="panels")
     return element("div", element("h3", "Runs beside each other"), _key(list(used.items())), panels)
+
+
+def _relative_chart(lines: list[Line]) -> Html:
+    # Far above 1 at the start, the axis would hide the rest: then it is logarithmic.
+    highest = max(value for line in lines for value in line.curve.values)
+    return line_chart(lines, "loss / loss of the mean", from_zero=highest < 3, reference=(1.0, "predicting the mean"))
 
 
 def _figure(title: str, chart: Html) -> Html:

@@ -43,15 +43,20 @@ tr.first th, tr.first td {{ font-weight: 650; }}
 tr.aside th, tr.aside td {{ color: var(--muted); }}
 tbody tr.group > * {{ border-top: 1px solid var(--ink); }}
 td small, th small {{ color: var(--muted); font-weight: 400; font-size: 0.82rem; margin-left: 0.5em; }}
+table.stages th:nth-child(2), table.stages td:nth-child(2), table.stages th:nth-child(3), table.stages td:nth-child(3) {{
+  text-align: left; }}
 table.words td, table.words th {{ text-align: left; white-space: normal; overflow-wrap: anywhere; }}
 table.words th {{ white-space: nowrap; }}
 table.words td.number {{ text-align: right; white-space: nowrap; }}
-.share {{ display: inline-block; vertical-align: middle; width: 6rem; height: 0.5rem; margin-left: 0.8rem;
+.share {{ display: inline-block; vertical-align: middle; width: 6rem; height: 0.5rem; margin: 0;
   background: var(--wash); }}
 .share i {{ display: block; height: 100%; background: var(--calm); }}
 .panels {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)); gap: 1.2rem;
   margin: 0.8rem 0 0.4rem; }}
 .panels.wide {{ grid-template-columns: repeat(auto-fill, minmax(27rem, 1fr)); align-items: start; }}
+.beside {{ display: grid; grid-template-columns: max-content minmax(20rem, 1fr); gap: 0 3.5rem; align-items: start; }}
+.beside > div {{ min-width: 0; max-width: 40rem; }}
+.beside > figure {{ margin-top: 1.2rem; }}
 figure {{ margin: 0; break-inside: avoid; min-width: 0; }}
 figure > strong {{ font-weight: 600; font-size: 0.9rem; }}
 svg {{ display: block; width: 100%; height: auto; }}
@@ -66,6 +71,7 @@ summary {{ cursor: pointer; }}
 dl {{ display: grid; grid-template-columns: max-content 1fr; gap: 0.25rem 1.5rem; margin: 0.6rem 0 1.2rem; }}
 dt {{ color: var(--muted); }}
 dd {{ margin: 0; overflow-wrap: anywhere; }}
+@media (max-width: 62rem) {{ .beside {{ grid-template-columns: 1fr; }} }}
 @media (max-width: 36rem) {{ body {{ padding: 1.5rem 1rem; }} .panels, .panels.wide {{ grid-template-columns: 1fr; }} }}
 @media print {{
   :root {{ color-scheme: light; {_LIGHT} --paper: #fff; }}
