@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from multiprocessing import forkserver
 from typing import Any
@@ -22,6 +23,8 @@ from mvd_ds.data.transforms import center_box, cut
 from mvd_ds.data.video import DecodeError, one_line
 
 _PRELOAD = ["torch", "mvd_ds.data.loader"]
+_POLL_SECONDS = 5.0
+"""How often a waiting loader looks whether its workers live: DataLoader does that only when its own timeout ends."""
 
 
 class ClipLoader:
@@ -175,7 +178,7 @@ def _loader(dataset: Dataset[Any], keys: Any, data: DataSettings) -> DataLoader[
     workers = min(data.workers, max(len(keys), 1))
     parallel = {
         "num_workers": workers,
-        "timeout": data.stall_seconds,
+        "timeout": min(_POLL_SECONDS, data.stall_seconds),
         "prefetch_factor": data.prefetch_batches,
         "multiprocessing_context": _start_server(),
         "worker_init_fn": _prepare_worker,
@@ -208,18 +211,28 @@ def _checked(loader: DataLoader[Any], source: VideoSource, data: DataSettings) -
     """
     iterator = iter(loader)
     try:
-        while True:
-            try:
-                batch = next(iterator, None)
-            except RuntimeError as error:
-                raise _explained(error, source, data) from None
-            if batch is None:
-                return
+        while (batch := _next(iterator, source, data)) is not None:
             if isinstance(batch, Failure):
                 raise ConfigError(batch.message)
             yield batch
     finally:
         del iterator  # ends the workers
+
+
+def _next(iterator: Iterator[Any], source: VideoSource, data: DataSettings) -> Any:
+    """The next batch, or None at the end.
+
+    Raises:
+        ConfigError: if none comes for ``data.stall_seconds``, or a worker dies.
+    """
+    began = time.monotonic()
+    while True:
+        try:
+            return next(iterator, None)
+        except RuntimeError as error:
+            waits = str(error).startswith("DataLoader timed out")
+            if not waits or time.monotonic() - began >= data.stall_seconds:
+                raise _explained(error, source, data) from None
 
 
 def _explained(error: RuntimeError, source: VideoSource, data: DataSettings) -> Exception:

@@ -32,8 +32,9 @@ def draw_masks(settings: MaskingSettings, grid: Grid, generator: np.random.Gener
 
 def split_tokens(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Visible (K, V) and masked (K, M) token indices, int64, ascending, of masks (K, N) with equal counts."""
-    rows = len(mask)
-    return np.nonzero(~mask)[1].reshape(rows, -1), np.nonzero(mask)[1].reshape(rows, -1)
+    rows, tokens = mask.shape
+    starts = tokens * np.arange(rows)[:, None]
+    return np.flatnonzero(~mask).reshape(rows, -1) - starts, np.flatnonzero(mask).reshape(rows, -1) - starts
 
 
 def _random_rows(size: int, count: int, rows: int, generator: np.random.Generator) -> np.ndarray:

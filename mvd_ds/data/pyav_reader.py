@@ -38,7 +38,7 @@ def open_container(path: str) -> tuple[InputContainer, VideoStream]:
     try:
         container = av.open(path, metadata_errors="ignore")
     except (FFmpegError, OSError, ValueError) as error:
-        raise DecodeError(_reason(error)) from None
+        raise DecodeError(one_line(error)) from None
     stream = container.streams.best("video")
     if not isinstance(stream, VideoStream):
         container.close()
@@ -72,7 +72,7 @@ class PyavVideo(Video):
             self._list_packets()
         except (FFmpegError, OSError, ValueError) as error:
             self.close()
-            raise DecodeError(_reason(error)) from None
+            raise DecodeError(one_line(error)) from None
         except DecodeError:
             self.close()
             raise
@@ -91,7 +91,7 @@ class PyavVideo(Video):
             frames = self._decode_listed(wanted) if self._order is not None else self._decode_counted(wanted)
             images = _to_rgb(frames)
         except (FFmpegError, OSError, ValueError) as error:
-            raise DecodeError(_reason(error)) from None
+            raise DecodeError(one_line(error)) from None
         return images if len(back) == len(wanted) and np.array_equal(indices, wanted) else images[back]
 
     def _list_packets(self) -> None:
@@ -200,8 +200,3 @@ def _to_rgb(frames: list[VideoFrame]) -> np.ndarray:
         image[:] = rows[:, : width * 3].reshape(height, width, 3)
     turns = round(frames[0].rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(images, turns, (1, 2))) if turns else images
-
-
-def _reason(error: BaseException) -> str:
-    # An OSError's own message holds the path, which callers name themselves.
-    return one_line(RuntimeError(error.strerror)) if isinstance(error, OSError) and error.strerror else one_line(error)

@@ -76,6 +76,6 @@ def check_indices(indices: np.ndarray, length: int) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of ``error`` as one short line."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """The message of ``error`` as one short line, without the path that errors of the operating system add."""
+    text = " ".join((getattr(error, "strerror", None) or str(error)).split()) or type(error).__name__
     return text if len(text) <= 200 else text[:197] + "..."

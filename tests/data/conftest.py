@@ -1,0 +1,27 @@
+"""Video files that several tests of this room read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from video_files import write_video
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 frames of H.264, 128 x 96, a key frame every 20."""
+    return write_video(tmp_path_factory.mktemp("plain") / "plain.mp4", frames=60, options={"g": "20"})
+
+
+@pytest.fixture(scope="session")
+def twelve(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of twelve labelled videos of 6 to 17 frames, 56 x 40."""
+    folder = tmp_path_factory.mktemp("twelve")
+    lines = ["# labels: what how"]
+    for number in range(12):
+        write_video(folder / f"{number:02d}.mp4", frames=6 + number, width=56, height=40, seed=number)
+        lines.append(f"{number:02d}.mp4 {number} {number % 3}")
+    (folder / "train.txt").write_text("\n".join(lines) + "\n")
+    return folder / "train.txt"
