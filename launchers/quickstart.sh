@@ -40,7 +40,7 @@ started=$SECONDS
 stage() { echo; echo "=== $* ($(((SECONDS - started) / 60)):$(printf %02d $(((SECONDS - started) % 60))) so far)"; }
 # launched COMMAND RECIPE [key=value ...]: the real launcher, without its log lines
 launched() {
-  deepspeed --quiet --num_accelerators "$processes" --master_port "$((20000 + RANDOM % 20000))" --module mvd_ds "$@" \
+  deepspeed --log_level critical --num_accelerators "$processes" --master_port "$((20000 + RANDOM % 20000))" --module mvd_ds "$@" \
     "batch.micro=$micro"
 }
 

@@ -16,7 +16,17 @@ def launch(processes: int, *arguments: str, timeout: float = 300, check: bool = 
     """``deepspeed --num_accelerators PROCESSES --module mvd_ds ARGUMENTS`` on the CPU."""
     launcher = Path(sys.executable).with_name("deepspeed")
     port = str(random.SystemRandom().randrange(20000, 60000))
-    command = [str(launcher), "--quiet", "--num_accelerators", str(processes), "--master_port", port, "--module", "mvd_ds"]
+    command = [
+        str(launcher),
+        "--log_level",
+        "critical",
+        "--num_accelerators",
+        str(processes),
+        "--master_port",
+        port,
+        "--module",
+        "mvd_ds",
+    ]
     return _run([*command, *arguments], timeout, check)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mvd_ds.config import TrainingRecipe, load_recipe
-from mvd_ds.models.teachers import build_teacher
+from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.weights import save_model
 
 RECIPE = "mvd_large_from_large_400ep"
@@ -51,25 +51,22 @@ def shrink(videos: Path, teachers: Path) -> list[str]:
 
 
 def write_teachers(overrides: list[str], folder: Path) -> None:
-    """Teachers of the shrunk recipe with random weights, in the folders that ``overrides`` name."""
+    """Stage-one models of the shrunk geometry with the weights of their seeds, in the folders that ``overrides`` name."""
     for name, seed in (("image", 11), ("video", 12)):
-        recipe = shipped([*overrides, f"run.seed={seed}"])
-        settings = recipe.teachers[name]
-        random = settings.model_copy(update={"weights": "random"})
-        encoder = build_teacher(name, random, recipe).encoder
-        stage_one = _stage_one(recipe, name)
-        state = {f"encoder.{key}": value for key, value in encoder.state_dict().items()}
-        save_model(folder / name, state, stage_one, {})
+        recipe = _stage_one(shipped(overrides), name, seed)
+        save_model(folder / name, build_predictor(recipe).state_dict(), recipe, {})
 
 
-def _stage_one(recipe: TrainingRecipe, name: str) -> TrainingRecipe:
+def _stage_one(recipe: TrainingRecipe, name: str, seed: int) -> TrainingRecipe:
     """A stage-one recipe whose encoder is teacher ``name``."""
     teacher = recipe.teachers[name]
     overrides = [f"model.{key}={getattr(teacher, key)}" for key in ("embed_dim", "depth", "num_heads", "patch_px")]
     base = {"image": "mae_large", "video": "videomae_large"}[name]
-    frames = 1 if name == "image" else recipe.data.clip.frames
-    made = load_recipe(
-        base, [*overrides, "model.size=null", f"data.clip.frames={frames}", f"data.clip.size_px={recipe.data.clip.size_px}"]
-    )
+    clip = [
+        f"data.clip.frames={1 if name == 'image' else recipe.data.clip.frames}",
+        f"data.clip.size_px={recipe.data.clip.size_px}",
+    ]
+    decoder = ["decoder.embed_dim=32", "decoder.num_heads=2", "decoder.depth=1"]
+    made = load_recipe(base, [*overrides, *clip, *decoder, "model.size=null", f"run.seed={seed}"])
     assert isinstance(made, TrainingRecipe)
     return made

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from mvd_ds.config import TeacherSettings, TrainingRecipe
+from mvd_ds.config import TrainingRecipe
 from mvd_ds.objectives.targets import gather_masked, normalise_tokens, pixel_targets
 from mvd_ds.objectives.terms import Term
 
@@ -87,14 +87,9 @@ class TeacherTargets:
     def __call__(self, batch: DeviceBatch) -> dict[str, Tensor]:
         targets = {}
         for name, settings in self.settings.items():
-            features = self._features(name, settings, batch)
+            view = batch.views[settings.input_px or self.size_px]
+            features = self.teachers[name](normalise(to_unit(view), self.dtype))
             if settings.target.normalise:
                 features = normalise_tokens(features)
             targets[name] = gather_masked(features, batch.masked).float()
         return targets
-
-    def _features(self, name: str, settings: TeacherSettings, batch: DeviceBatch) -> Tensor:
-        """(B, N, D) of one teacher, in chunks so that its activations do not set the batch size."""
-        view = batch.views[settings.input_px or self.size_px]
-        chunks = view.split(settings.chunk_clips or len(view))
-        return torch.cat([self.teachers[name](normalise(to_unit(chunk), self.dtype)) for chunk in chunks])
