@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import median
 
-from mvd_ds.tools.quantities import PERCENT, count, percent, points, signed, times
+from mvd_ds.tools.quantities import PERCENT, count, join_words, percent, points, signed, times
 from mvd_ds.tools.records import Difference, ProbeResults, RunRecord
 
 #: Share of the time spent waiting for data that is worth a word.
@@ -75,9 +75,7 @@ def attention(run: RunRecord) -> list[str]:
         relative = last(run, name)
         if name.startswith("loss_relative/") and relative is not None and relative >= 1:
             target = name.partition("/")[2]
-            found.append(
-                f"{run.name}: its loss on {target} is {relative:.2f} of predicting the mean target; it learned nothing there."
-            )
+            found.append(f"{run.name}: its last loss on {target} is {relative:.2f} times that of predicting the mean target.")
     rank = last(run, "student/effective_rank")
     if rank is not None and rank < COLLAPSED_RANK:
         found.append(f"{run.name}: the features' effective rank is {rank:.1f}; they have collapsed.")
@@ -87,6 +85,20 @@ def attention(run: RunRecord) -> list[str]:
     if run.unreadable_lines:
         found.append(f"{run.name}: {count(run.unreadable_lines, 'line')} of metrics.jsonl could not be read and left out.")
     return found
+
+
+def training_sentence(run: RunRecord) -> str | None:
+    """How far a training run's loss went, None without one."""
+    total = run.curves.get("loss/total")
+    if total is None:
+        return None
+    first, final = total.values[0], total.values[-1]
+    relative = {name.partition("/")[2]: last(run, name) for name in run.curves if name.startswith("loss_relative/")}
+    shares = join_words([f"{value:.2f} on {target}" for target, value in relative.items()])
+    beside = f"; relative to predicting the mean target it is {shares}" if shares else ""
+    verb = "fell" if final < first else "went"
+    steps = f"between steps {total.steps[0]:,} and {total.steps[-1]:,}"
+    return f"{run.name}: the loss {verb} from {first:.3g} to {final:.3g} {steps}{beside}."
 
 
 def label_names(results: ProbeResults) -> list[str]:

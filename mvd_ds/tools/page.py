@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mvd_ds.tools.findings import attention, label_names, last, middle, probe_sentences
+from mvd_ds.tools.findings import attention, label_names, last, middle, probe_sentences, training_sentence
 from mvd_ds.tools.markup import Html, element, join, row, table
 from mvd_ds.tools.probe_figures import difference_figure, probe_figures
 from mvd_ds.tools.quantities import MISSING, join_words, percent, signed, span
@@ -45,6 +45,8 @@ def render_page(runs: list[RunRecord], results: ProbeResults, provenance: dict[s
 
 def _summary(runs: list[RunRecord], results: ProbeResults) -> Html:
     first, *others = probe_sentences(results)
+    if not any(results.probes.values()):
+        others += [sentence for run in runs if (sentence := training_sentence(run))]
     notes = [note for run in runs for note in attention(run)]
     return element(
         "section",
@@ -114,12 +116,12 @@ def _stages(runs: list[RunRecord]) -> Html:
             _number(middle(run, "perf/clips_per_second"), "{:,.0f}"),
             _number(middle(run, "perf/data_wait_share"), "{:.0%}"),
             _number(last(run, "memory/peak_gib"), "{:.1f}"),
-            join(f"{status.seconds:,.0f}", element("small", clock(status.seconds))),
-            bar,
+            join(f"{status.seconds:,.1f}", element("small", clock(status.seconds))),
+            bar if len(runs) > 1 else "",
         ]
         rows.append(row(run.name, *cells))
     if len(runs) > 1:
-        rows.append(row("all", *[""] * 6, join(f"{total:,.0f}", element("small", clock(total))), "", class_="group"))
+        rows.append(row("all", *[""] * 6, join(f"{total:,.1f}", element("small", clock(total))), "", class_="group"))
     head = ["stage", "objective", "state", "steps", "clips/s", "data wait", "peak GiB", "seconds", ""]
     note = "Clips/s and data wait are medians over the log lines. Seconds add up all attempts of a stage."
     return element("section", element("h2", "Stages"), table(head, rows, class_="stages"), element("p", note, class_="quiet"))

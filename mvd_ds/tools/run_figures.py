@@ -43,10 +43,10 @@ def loss_figures(runs: list[RunRecord]) -> Html | None:
         return None
     note = (
         "Losses are means per element of the target. The relative loss is the loss over that of always predicting the mean "
-        "target: 1 has learned nothing, 0 everything. "
-        "A prediction whose variance stays far below its target's has found the mean only."
+        "target: 1 is no better than that mean, 0 is perfect. "
+        "A prediction whose variance stays far below its target's has found little but the mean."
     )
-    return element("section", element("h2", "Losses"), element("p", note, class_="quiet"), *rows, _compared(runs))
+    return element("section", element("h2", "Losses"), element("p", note, class_="quiet"), *rows, _compared(trained))
 
 
 def machine_figures(runs: list[RunRecord]) -> Html | None:
@@ -59,7 +59,9 @@ def machine_figures(runs: list[RunRecord]) -> Html | None:
     for title, panels in (("Optimization and features", OPTIMIZATION), ("Speed and memory", SPEED)):
         figures = [figure for panel in panels if (figure := _shared(trained, panel))]
         if figures:
-            sections.append(element("section", element("h2", title), key, element("div", *figures, class_="panels")))
+            sections.append(
+                element("section", element("h2", title), key, element("div", *figures, class_="panels"), class_="together")
+            )
     return Html("".join(sections))
 
 
@@ -102,22 +104,22 @@ def _losses_of(run: RunRecord, colour: str) -> Html:
     ]
     if variances:
         chart = line_chart(variances, "variance (squared units)", from_zero=True)
-        figures.append(_figure("Variance of predictions, targets dashed", chart))
+        figures.append(_figure("Variance (targets dashed)", chart))
     names = [*colours.items(), *([("total", "ink")] if len(losses) > len(targets) else [])]
-    return element("div", element("h3", run.name), _key(names), element("div", *figures, class_="panels"))
+    return element("div", element("h3", run.name), _key(names), element("div", *figures, class_="panels"), class_="together")
 
 
 def _compared(runs: list[RunRecord]) -> Html | None:
     """Runs of one objective with a target in common, in one panel per target; None without such."""
     figures, used = [], {}
     for objective in dict.fromkeys(run.objective for run in runs):
-        alike = [run for run in runs if run.objective == objective]
-        for target in dict.fromkeys(target for run in alike for target in _targets(run)):
+        alike = [(run, _colour(place)) for place, run in enumerate(runs) if run.objective == objective]
+        for target in dict.fromkeys(target for run, _ in alike for target in _targets(run)):
             metric = f"loss_relative/{target}"
-            sharing = [(place, run) for place, run in enumerate(alike) if metric in run.curves]
+            sharing = [(run, colour) for run, colour in alike if metric in run.curves]
             if len(sharing) > 1:
-                lines = [Line(run.curves[metric], _colour(place)) for place, run in sharing]
-                used |= {run.name: _colour(place) for place, run in sharing}
+                lines = [Line(run.curves[metric], colour) for run, colour in sharing]
+                used |= {run.name: colour for run, colour in sharing}
                 figures.append(_figure(f"Relative loss on {target}", _relative_chart(lines)))
     if not figures:
         return None

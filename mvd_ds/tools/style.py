@@ -46,7 +46,7 @@ td small, th small {{ color: var(--muted); font-weight: 400; font-size: 0.82rem;
 table.stages th:nth-child(2), table.stages td:nth-child(2), table.stages th:nth-child(3), table.stages td:nth-child(3) {{
   text-align: left; }}
 table.words td, table.words th {{ text-align: left; white-space: normal; overflow-wrap: anywhere; }}
-table.words th {{ white-space: nowrap; }}
+table.words th, table.words td:first-child {{ white-space: nowrap; }}
 table.words td.number {{ text-align: right; white-space: nowrap; }}
 .share {{ display: inline-block; vertical-align: middle; width: 6rem; height: 0.5rem; margin: 0;
   background: var(--wash); }}
@@ -56,6 +56,7 @@ table.words td.number {{ text-align: right; white-space: nowrap; }}
 .panels.wide {{ grid-template-columns: repeat(auto-fill, minmax(27rem, 1fr)); align-items: start; }}
 .beside {{ display: grid; grid-template-columns: max-content minmax(20rem, 1fr); gap: 0 3.5rem; align-items: start; }}
 .beside > div {{ min-width: 0; max-width: 40rem; }}
+.beside > div > p {{ width: 0; min-width: 100%; }}
 .beside > figure {{ margin-top: 1.2rem; }}
 figure {{ margin: 0; break-inside: avoid; min-width: 0; }}
 figure > strong {{ font-weight: 600; font-size: 0.9rem; }}
@@ -75,8 +76,16 @@ dd {{ margin: 0; overflow-wrap: anywhere; }}
 @media (max-width: 36rem) {{ body {{ padding: 1.5rem 1rem; }} .panels, .panels.wide {{ grid-template-columns: 1fr; }} }}
 @media print {{
   :root {{ color-scheme: light; {_LIGHT} --paper: #fff; }}
-  body {{ max-width: none; padding: 0; font-size: 10pt; }}
-  h2, h3 {{ break-after: avoid; }}
+  @page {{ margin: 14mm; }}
+  body {{ max-width: none; padding: 0; font-size: 9.5pt; }}
+  h2 {{ margin-top: 1.8rem; }}
+  h2, h3, .key {{ break-after: avoid; }}
+  .together, .scroll {{ break-inside: avoid; }}
+  .scroll {{ overflow: visible; }}
+  th, td {{ padding-left: 0.9rem; }}
+  .share {{ width: 3rem; print-color-adjust: exact; }}
+  .key i {{ print-color-adjust: exact; }}
+  .beside {{ grid-template-columns: max-content minmax(0, 1fr); gap: 0 2rem; }}
   tr, pre {{ break-inside: avoid; }}
   .panels {{ grid-template-columns: repeat(3, 1fr); }}
   .panels.wide {{ grid-template-columns: repeat(2, 1fr); }}
