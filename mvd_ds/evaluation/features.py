@@ -1,0 +1,92 @@
+"""One vector a clip from every network that is probed, and from raw pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool3d
+
+PIXEL_SLOTS = 8
+PIXEL_SIDE = 12
+
+
+class Extractor(NamedTuple):
+    """A network, and what it is shown of a clip."""
+
+    forward: Callable[[Tensor], Tensor]
+    """Clip uint8 (B, C, T, H, W) -> features (B, D)."""
+    frames: str = "all"
+    """One of ``FRAMES``."""
+
+
+class Features(NamedTuple):
+    """Features of S clips, in the order of the batches."""
+
+    features: dict[str, np.ndarray]
+    """float32 (S, D) by name."""
+    labels: np.ndarray
+    """int64 (S, L)."""
+    ok: np.ndarray
+    """bool (S,), False where the video could not be read and the clip is black: leave these out."""
+
+
+def extract_features(
+    extractors: Mapping[str, Extractor],
+    batches: Iterable[tuple[Tensor, Tensor, Tensor]],
+    seed: int = 0,
+    on_progress: Callable[[int], None] | None = None,
+) -> Features:
+    """Show every clip to every network, reading each video once.
+
+    Args:
+        extractors: the networks by name, in evaluation mode; they move the clip to their device themselves.
+        batches: (clip uint8 (B, C, T, H, W), labels int64 (B, L), ok bool (B,)).
+        seed: of the order of shuffled frames.
+        on_progress: called after each batch with the number of clips seen so far.
+    """
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in extractors}
+    labels, oks = [], []
+    seen = 0
+    with torch.inference_mode():
+        for clip, label, ok in batches:
+            for name, extractor in extractors.items():
+                shown = FRAMES[extractor.frames](clip, seen, seed)
+                rows[name].append(extractor.forward(shown).float().cpu().numpy())
+            labels.append(label.numpy())
+            oks.append(ok.numpy())
+            seen += len(clip)
+            if on_progress is not None:
+                on_progress(seen)
+    features = {name: np.concatenate(parts) for name, parts in rows.items()}
+    return Features(features, np.concatenate(labels), np.concatenate(oks))
+
+
+def pixel_features(clip: Tensor) -> Tensor:
+    """Float (B, 8 * 12 * 12): grey means of uint8 (B, C, T, H, W) over 8 slots of time and 12 x 12 squares."""
+    grey = clip.float().mean(1) / 255
+    return adaptive_avg_pool3d(grey, (PIXEL_SLOTS, PIXEL_SIDE, PIXEL_SIDE)).flatten(1)
+
+
+def _all(clip: Tensor, first: int, seed: int) -> Tensor:
+    """The clip."""
+    return clip
+
+
+def _first(clip: Tensor, first: int, seed: int) -> Tensor:
+    """Its first frame, repeated: all that is known without time."""
+    return clip[:, :, :1].expand_as(clip)
+
+
+def _shuffled(clip: Tensor, first: int, seed: int) -> Tensor:
+    """All its frames in a random order: time without its direction. Clip ``first + i`` always gets the same order."""
+    frames = clip.shape[2]
+    orders = [np.random.default_rng([seed, first + i]).permutation(frames) for i in range(len(clip))]
+    return torch.stack([one[:, torch.from_numpy(order)] for one, order in zip(clip, orders, strict=True)])
+
+
+FRAMES: dict[str, Callable[[Tensor, int, int], Tensor]] = {"all": _all, "first": _first, "shuffled": _shuffled}
+"""What a network is shown: (clip (B, C, T, H, W), position of its first clip in the pass, seed) -> clip."""
