@@ -34,10 +34,12 @@ def write_video(
     options: dict[str, str] | None = None,
     pixel_format: str = "yuv420p",
     milliseconds: list[int] | None = None,
+    container: dict[str, str] | None = None,
 ) -> Path:
-    """Encode ``frames`` pictures; ``milliseconds`` are the time stamps of a video with a variable frame rate."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=30, options=options or {})
+    """Encode ``frames`` pictures; ``milliseconds`` are the time stamps of a video with a variable frame rate;
+    ``container`` are options of the file format."""
+    with av.open(str(path), "w", options=container or {}) as output:
+        stream = output.add_stream(codec, rate=30, options=options or {})
         stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
         if milliseconds is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
@@ -45,8 +47,8 @@ def write_video(
             frame = av.VideoFrame.from_ndarray(picture(number, seed, width, height), format="rgb24")
             if milliseconds is not None:
                 frame.pts, frame.time_base = milliseconds[number], Fraction(1, 1000)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
     return path
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from multiprocessing import forkserver
 from typing import Any
@@ -183,14 +184,17 @@ def _loader(dataset: Dataset[Any], keys: Any, data: DataSettings) -> DataLoader[
         "multiprocessing_context": _start_server(),
         "worker_init_fn": _prepare_worker,
     }
-    return DataLoader(
-        dataset,
-        batch_sampler=keys,
-        collate_fn=_as_it_is,
-        pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator(),  # not the global one, whose state belongs to the run
-        **(parallel if workers else {}),
-    )
+    with warnings.catch_warnings():
+        # The recipe says how many; on a machine with fewer cores they share them.
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        return DataLoader(
+            dataset,
+            batch_sampler=keys,
+            collate_fn=_as_it_is,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # not the global one, whose state belongs to the run
+            **(parallel if workers else {}),
+        )
 
 
 def _as_it_is(batch: Any) -> Any:

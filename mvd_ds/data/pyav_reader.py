@@ -19,6 +19,8 @@ from mvd_ds.data.video import DecodeError, Video, check_indices, one_line
 # FFmpeg's messages go through Python otherwise, which dead-locks in loader workers.
 av.logging.set_level(None)
 
+READ_ERRORS = (FFmpegError, OSError, ValueError, IndexError)
+"""What PyAV raises on damaged files (IndexError: a stream that its container does not list)."""
 KEEP_BYTES = 256 << 20
 """Packets of smaller files are kept in memory; larger files are read again for every ``get``."""
 _SKIPPABLE = frozenset(("h264", "hevc", "mpeg4"))
@@ -37,12 +39,12 @@ def open_container(path: str) -> tuple[InputContainer, VideoStream]:
     """
     try:
         container = av.open(path, metadata_errors="ignore")
-    except (FFmpegError, OSError, ValueError) as error:
+    except READ_ERRORS as error:
         raise DecodeError(one_line(error)) from None
     stream = container.streams.best("video")
-    if not isinstance(stream, VideoStream):
+    if not isinstance(stream, VideoStream) or stream.codec_context is None:
         container.close()
-        raise DecodeError("no video in this file")
+        raise DecodeError("no video in this file" if stream is None else "its codec is not known")
     # Slice threads can dead-lock in loader workers, and cores are busy with other clips anyway.
     stream.thread_type = "NONE"
     stream.codec_context.thread_count = 1
@@ -70,7 +72,7 @@ class PyavVideo(Video):
         self._packets: list[Packet] | None = None
         try:
             self._list_packets()
-        except (FFmpegError, OSError, ValueError) as error:
+        except READ_ERRORS as error:
             self.close()
             raise DecodeError(one_line(error)) from None
         except DecodeError:
@@ -90,7 +92,7 @@ class PyavVideo(Video):
         try:
             frames = self._decode_listed(wanted) if self._order is not None else self._decode_counted(wanted)
             images = _to_rgb(frames)
-        except (FFmpegError, OSError, ValueError) as error:
+        except READ_ERRORS as error:
             raise DecodeError(one_line(error)) from None
         return images if len(back) == len(wanted) and np.array_equal(indices, wanted) else images[back]
 

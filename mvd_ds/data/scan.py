@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
 
-from mvd_ds.data.pyav_reader import open_container
+from mvd_ds.data.pyav_reader import READ_ERRORS, open_container
 from mvd_ds.data.video import DecodeError, one_line
 
 _CONTAINERS = frozenset(("mov", "matroska"))
@@ -37,11 +36,15 @@ def scan_file(path: str) -> Scan:
         reason = _reason_in_header(container.format.name, context)
         if reason:
             return Scan(0, reason)
+        declared = stream.frames or (container.duration or 0) / 1e6 * float(stream.average_rate or 0)
         packets = [(p.pts, p.is_keyframe, p.is_discard) for p in container.demux(stream) if p.size]
-    except (FFmpegError, OSError, ValueError) as error:
+    except READ_ERRORS as error:
         raise DecodeError(one_line(error)) from None
     finally:
         container.close()
+    # decord reserves memory for as many frames as the header promises, and ends the process where there is none.
+    if declared > 2 * len(packets) + 100:
+        return Scan(len(packets), f"{declared:.0f} frames in the header, {len(packets)} in the file")
     return Scan(len(packets), _reason_in_packets(packets))
 
 

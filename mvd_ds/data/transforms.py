@@ -70,8 +70,8 @@ CROPS: dict[str, Callable[[int, int, int, np.random.Generator], Box]] = {
 def cut(frames: np.ndarray, box: Box, size_px: int, flip: bool = False) -> Tensor:
     """The box of ``frames`` uint8 (T, H, W, C), resized to uint8 (C, T, size_px, size_px); a view where nothing is resized.
 
-    Antialiased bilinear: at most one grey level from PIL when it enlarges, 0.01 on average when it shrinks, at a
-    fourteenth of the time (0.34 ms for 16 frames of 224 px).
+    Antialiased bilinear in integers: within a grey level of Pillow's on average, in a quarter of its time, and nothing
+    becomes a float before the device.
     """
     part = torch.from_numpy(frames)[:, box.top : box.top + box.height, box.left : box.left + box.width]
     part = part.permute(0, 3, 1, 2)

@@ -153,6 +153,38 @@ def test_damaged_files_are_errors_not_grey_frames(tmp_path: Path) -> None:
             assert "/" not in str(caught.value), "no path and no source line of a library"
 
 
+def test_a_length_that_only_the_header_claims_is_not_for_decord(tmp_path: Path) -> None:
+    """decord would reserve memory for 10^11 frames and end the process."""
+    path = write_video(
+        tmp_path / "pieces.mp4", frames=FRAMES, options={"g": "10"}, container={"movflags": "frag_keyframe+empty_moov"}
+    )
+    assert scan_file(str(path)).reason == ""
+    data = bytearray(path.read_bytes())
+    time = data.rindex(b"tfdt") + 8
+    data[time : time + 8] = (1 << 47).to_bytes(8, "big")
+    path.write_bytes(data)
+    assert "frames in the header, 40 in the file" in scan_file(str(path)).reason
+    assert len(read_frames(str(path), np.arange(4))) == 4
+
+
+@pytest.mark.parametrize("name", ["narrow.mp4", "transport.ts", "packed.avi"])
+def test_damage_of_any_kind_is_a_decode_error(tmp_path: Path, name: str) -> None:
+    options, _ = NOT_FOR_DECORD[name]
+    whole = write_video(tmp_path / name, frames=8, **options).read_bytes()
+    draw = np.random.default_rng(0)
+    outcomes = set()
+    for _ in range(60):
+        data = bytearray(whole)
+        for place in draw.integers(0, len(data), 2 ** int(draw.integers(0, 8))):
+            data[place] = int(draw.integers(256))
+        (tmp_path / name).write_bytes(data)
+        try:
+            outcomes.add(read_frames(str(tmp_path / name), np.arange(2)).shape[3])
+        except DecodeError:
+            outcomes.add(0)
+    assert outcomes == {0, 3}
+
+
 def test_frames_outside_the_video_are_refused(plain: Path) -> None:
     for reader in (PyavVideo, DecordVideo):
         with reader(str(plain)) as video, pytest.raises(DecodeError, match="frame 60 is outside a video of 60 frames"):
