@@ -117,9 +117,11 @@ def read_runs(paths: list[Path]) -> list[RunRecord]:
     """
     if not paths:
         raise ConfigError("report: give at least one run folder")
-    distinct = list({path.resolve(): path for path in reversed(paths)}.items())[::-1]
-    names = _shortest_names([resolved for resolved, _ in distinct])
-    return [_read_run(path, name) for (_, path), name in zip(distinct, names, strict=True)]
+    distinct: dict[Path, Path] = {}
+    for path in paths:
+        distinct.setdefault(path.resolve(), path)
+    names = _shortest_names(list(distinct))
+    return [_read_run(path, name) for path, name in zip(distinct.values(), names, strict=True)]
 
 
 def _shortest_names(paths: list[Path]) -> list[str]:
