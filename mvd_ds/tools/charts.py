@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -33,7 +33,7 @@ LETTER, ROW = 4.9, 17.0
 #: Steps between ticks, as the locator wants them.
 ROUND = [1, 2, 2.5, 5, 10]
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mvd_ds",
     "font.size": 8.0,
@@ -167,7 +167,7 @@ def interval_chart(intervals: list[Interval], x_label: str) -> Html:
             colour = STAND_INS["muted" if hollow else "accent"]
             axes.plot((interval.low, interval.high), (place, place), color=colour, linewidth=1.8)
             fill = STAND_INS["paper"] if hollow else colour
-            axes.plot(interval.value, place, marker="o", markersize=5.5, markerfacecolor=fill, markeredgecolor=colour)
+            axes.plot(interval.value, place, color=colour, marker="o", markersize=5.5, markerfacecolor=fill)
         _rows(axes, [interval.name for interval in intervals])
         low = min(0.0, *(interval.low for interval in intervals))
         high = max(0.0, *(interval.high for interval in intervals))

@@ -111,7 +111,8 @@ def _losses_of(run: RunRecord, colour: str) -> Html:
 
 def _compared(runs: list[RunRecord]) -> Html | None:
     """Runs of one objective with a target in common, in one panel per target; None without such."""
-    figures, used = [], {}
+    figures: list[Html] = []
+    used: dict[str, str] = {}
     for objective in dict.fromkeys(run.objective for run in runs):
         alike = [(run, _colour(place)) for place, run in enumerate(runs) if run.objective == objective]
         for target in dict.fromkeys(target for run, _ in alike for target in _targets(run)):

@@ -14,8 +14,6 @@ import pytest
 import yaml
 
 from mvd_ds.config import ConfigError
-from mvd_ds.tools.charts import MAX_POINTS, thin
-from mvd_ds.tools.records import Curve
 from mvd_ds.tools.report import write_report
 
 HOSTILE = "<script>alert('$x$ & \"y\"')</script>"
@@ -189,17 +187,6 @@ def test_several_probe_runs_keep_their_models_apart(tmp_path: Path, probe_run: B
     assert len(found["probes"]) == 4
     assert found["comparisons"]["seed1/probe/student minus seed1/probe/untrained"]["how"]["low"] == -0.1
     assert "seed0/probe/student beats seed0/probe/untrained" in Page(page).words
-
-
-def test_long_runs_are_thinned_without_losing_their_ends() -> None:
-    steps = list(range(10, 1_000_010, 10))
-    curve = thin(Curve(steps, [float(step) for step in steps]))
-    assert len(curve.steps) == len(curve.values) == MAX_POINTS
-    assert (curve.values[0], curve.values[-1]) == (10.0, 1_000_000.0)
-    assert curve.steps == sorted(curve.steps)
-    assert curve.values == pytest.approx(curve.steps, rel=0, abs=6)
-    short = Curve([1, 2], [0.1, 0.2])
-    assert thin(short) == short
 
 
 def test_an_output_that_cannot_be_written_gets_one_line(tmp_path: Path, training_run: Build) -> None:
