@@ -8,7 +8,7 @@ from typing import Any
 from mvd_ds.tools.findings import attention, label_names, last, middle, probe_sentences, training_sentence
 from mvd_ds.tools.markup import Html, element, join, row, table
 from mvd_ds.tools.probe_figures import difference_figure, probe_figures
-from mvd_ds.tools.quantities import MISSING, join_words, percent, signed, span
+from mvd_ds.tools.quantities import MISSING, PERCENT, join_words, percent, signed, span
 from mvd_ds.tools.records import ProbeResults, RunRecord
 from mvd_ds.tools.run_figures import loss_figures, machine_figures
 from mvd_ds.tools.style import STYLE
@@ -80,7 +80,9 @@ def _table_note(results: ProbeResults) -> str:
     """How to read the table."""
     clips = ", ".join(f"{count:,} {name.replace('_', '-')}" for name, count in results.clips.items())
     spread = " Small print: lowest and highest probe seed" if results.details else ""
-    intervals = ", and paired 95 % bootstrap intervals of differences in points." if spread and results.comparisons else "."
+    intervals = (
+        f", and paired 95{PERCENT} bootstrap intervals of differences in points." if spread and results.comparisons else "."
+    )
     pooling = f" of {results.pooling}-pooled tokens" if results.pooling else ""
     return f"Linear probes on frozen features{pooling}; clips: {clips or 'not recorded'}.{spread}{intervals if spread else ''}"
 

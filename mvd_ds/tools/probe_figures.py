@@ -5,6 +5,7 @@ from __future__ import annotations
 from mvd_ds.tools.charts import Bar, Interval, bar_chart, interval_chart
 from mvd_ds.tools.findings import label_names
 from mvd_ds.tools.markup import Html, element
+from mvd_ds.tools.quantities import PERCENT
 from mvd_ds.tools.records import ProbeResults, RunRecord
 
 
@@ -85,7 +86,7 @@ def difference_figure(results: ProbeResults) -> Html | None:
 def _difference_note(results: ProbeResults) -> str:
     found = [difference for differences in results.comparisons.values() for difference in differences.values()]
     hollow = " Hollow: the interval includes zero." if any(difference.verdict() is None for difference in found) else ""
-    return f"Paired 95 % bootstrap intervals over the held-out clips.{hollow}"
+    return f"Paired 95{PERCENT} bootstrap intervals over the held-out clips.{hollow}"
 
 
 def _percent(found: object) -> tuple[float, float, float]:
