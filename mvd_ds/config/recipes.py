@@ -129,8 +129,7 @@ class TrainingRecipe(Recipe):
         """Grid (t, h, w) of a teacher's features for one clip; image teachers give one slot per student tubelet."""
         size_px = teacher.input_px or self.data.clip.size_px
         if teacher.kind == "image":
-            _, h, w = teacher.grid(1, size_px)
-            return self.grid[0], h, w
+            return self.grid[0], *teacher.frame_grid(size_px)
         return teacher.grid(self.data.clip.frames, size_px)
 
     def _check_teacher(self, name: str, teacher: TeacherSettings) -> None:
@@ -149,7 +148,7 @@ class TrainingRecipe(Recipe):
                 f"{self.model.tubelet_frames} frames"
             )
         for block in teacher.target.blocks:
-            if not -teacher.depth <= block < teacher.depth:
+            if teacher.network is None and not -teacher.depth <= block < teacher.depth:
                 raise ValueError(f"teachers.{name}.target.blocks: {block} is outside a network of {teacher.depth} blocks")
         if not teacher.target.blocks:
             raise ValueError(f"teachers.{name}.target.blocks is empty")
@@ -164,6 +163,8 @@ class ProbedModel(Settings):
     """Take only the architecture and seed of ``weights`` and leave the initial weights as they were drawn."""
     frames: Literal["all", "first", "shuffled"] = "all"
     """all: the clip; first: its first frame repeated; shuffled: its frames in random order."""
+    every_frames: Positive = 1
+    """Image networks see every n-th frame of the clip."""
 
 
 class ProbeRecipe(Recipe):
@@ -173,8 +174,14 @@ class ProbeRecipe(Recipe):
     """Probe frozen features."""
     models: dict[str, ProbedModel]
     """What is probed, by name; every one sees the same clips and the same splits."""
-    validation_manifest: str = Field(min_length=1)
-    """Held-out clips, never used to choose anything."""
+    validation_manifest: str | None = None
+    """Held-out clips, never used to choose anything (None: ``held_out_share`` of the manifest)."""
+    held_out_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """Share of the manifest's clips held out where there is no validation manifest, drawn from ``run.seed``."""
+    labels: Literal["required", "optional"] = "required"
+    """optional: a manifest without labels is no fault; nothing is probed then."""
+    compare: tuple[tuple[str, str], ...] = ()
+    """Pairs of models whose accuracies are compared, with a paired bootstrap interval."""
     pooling: Literal["mean"] = "mean"
     """Mean of all patch tokens after the encoder's final norm."""
     pixels: bool = True
@@ -189,3 +196,11 @@ class ProbeRecipe(Recipe):
     """Resamples of the held-out clips for 95 % intervals."""
     batch: Positive = 64
     """Clips per forward."""
+
+    @model_validator(mode="after")
+    def _check(self) -> ProbeRecipe:
+        known = {*self.models, *(("pixels",) if self.pixels else ())}
+        for name in (name for pair in self.compare for name in pair):
+            if name not in known:
+                raise ValueError(f"compare names '{name}', which is not among {', '.join(sorted(known))}")
+        return self

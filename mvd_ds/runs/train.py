@@ -21,7 +21,7 @@ from mvd_ds.training.loop import Training
 from mvd_ds.training.metrics import MetricsWriter
 from mvd_ds.training.optim import describe_groups, parameter_groups
 from mvd_ds.training.reporter import Reporter
-from mvd_ds.training.run_folder import RunFolder, Status, read_json
+from mvd_ds.training.run_folder import RunFolder, Status
 from mvd_ds.training.schedule import build_schedule
 from mvd_ds.training.step import PixelTargets, TargetSource, TeacherTargets
 
@@ -78,12 +78,9 @@ def _is_finished(recipe: TrainingRecipe, folder: RunFolder) -> bool:
     """
     if recipe.run.resume == "never" and (folder.checkpoints / "latest").exists():
         raise ConfigError(f"run.resume never: {folder.path} holds a run; choose another run.output or remove it")
-    if not folder.status.exists():
-        return False
-    status = read_json(folder.status)
-    finished = status.get("state") == "finished" and folder.model.exists() and folder.holds(recipe)
+    finished = folder.is_finished(recipe, folder.model.name)
     if finished:
-        say(f"{folder.path} is finished (step {status['step']}); nothing to do")
+        say(f"{folder.path} is finished; nothing to do")
     return finished
 
 

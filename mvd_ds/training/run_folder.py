@@ -76,10 +76,13 @@ class RunFolder:
     def status(self) -> Path:
         return self.path / "status.json"
 
-    def holds(self, recipe: Recipe) -> bool:
-        """Whether the folder's run has exactly these settings."""
-        path = self.path / "recipe.yaml"
-        return path.exists() and path.read_text(encoding="utf-8") == to_yaml(recipe)
+    def is_finished(self, recipe: Recipe, product: str) -> bool:
+        """Whether a run with exactly these settings has ended here and left ``product``."""
+        if not self.status.exists() or not (self.path / product).exists():
+            return False
+        stored = self.path / "recipe.yaml"
+        unchanged = stored.exists() and stored.read_text(encoding="utf-8") == to_yaml(recipe)
+        return unchanged and read_json(self.status).get("state") == "finished"
 
     def open(self, recipe: Recipe) -> None:
         """Create the folder and write the resolved recipe into it.

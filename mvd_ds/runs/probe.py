@@ -1,0 +1,165 @@
+"""``probe``: what frozen features know, by linear probes on every label of a manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mvd_ds.config import ConfigError, ProbedModel, ProbeRecipe, TrainingRecipe
+from mvd_ds.data.loader import evaluation_batches
+from mvd_ds.data.manifest import Manifest, read_manifest
+from mvd_ds.evaluation.features import Extractor, Features, extract_features, pixel_features
+from mvd_ds.evaluation.probes import Probe, chance, compare, fit_probes
+from mvd_ds.models.masked import build_predictor
+from mvd_ds.models.pooling import clip_features
+from mvd_ds.models.weights import load_predictor, read_recipe
+from mvd_ds.training.console import StepProgress, say
+from mvd_ds.training.run_folder import RunFolder, Status, write_json
+from mvd_ds.training.step import normalise, to_unit
+
+
+def probe(recipe: ProbeRecipe, name: str) -> None:
+    """Run the probes of ``recipe`` and write ``probes.json`` into its folder. One process, on a GPU where there is one.
+
+    Raises:
+        ConfigError: if models or manifests do not fit each other, or there is no label.
+    """
+    folder = RunFolder.of(recipe, name)
+    if folder.is_finished(recipe, "probes.json"):
+        say(f"{folder.path} is finished; nothing to do")
+        return
+    folder.open(recipe)
+    status = Status(folder, last_step=1)
+    train, held_out = _splits(recipe)
+    label_names = train[0].label_names
+    if not label_names:
+        if recipe.labels == "required":
+            raise ConfigError(f"{recipe.data.manifest}: has no labels to probe; see labels: optional")
+        say("the manifest has no labels: nothing to probe")
+        write_json(folder.path / "probes.json", {"probes": {}, "chance": {}, "comparisons": {}, "labels": {}})
+        status.write("finished", 1)
+        return
+    extractors = _extractors(recipe)
+    faults: list[str] = []
+    known = _features(recipe, extractors, train, "training clips", faults)
+    unseen = _features(recipe, extractors, held_out, "held-out clips", faults)
+    say(f"fitting {len(extractors)} models x {len(label_names)} labels x {len(recipe.seeds)} seeds")
+    probes = fit_probes(
+        known.features, known.labels, unseen.features, unseen.labels, recipe, _told(len(extractors) * len(label_names))
+    )
+    write_json(folder.path / "probes.json", _results(recipe, label_names, probes, known, unseen))
+    status.write("finished", 1, replaced_videos=dict.fromkeys(faults, 1))
+    _say_results(label_names, probes, unseen)
+
+
+def _splits(recipe: ProbeRecipe) -> tuple[tuple[Manifest, list[int]], tuple[Manifest, list[int]]]:
+    """(manifest, videos of it) to fit on, and the same held out."""
+    manifest = read_manifest(recipe.data.manifest, recipe.data.root)
+    count = len(manifest.refs)
+    if recipe.validation_manifest is not None:
+        other = read_manifest(recipe.validation_manifest, recipe.data.root)
+        if other.label_names != manifest.label_names:
+            raise ConfigError(
+                f"{recipe.validation_manifest}: its labels {list(other.label_names)} are not those of {recipe.data.manifest}, "
+                f"{list(manifest.label_names)}"
+            )
+        return (manifest, list(range(count))), (other, list(range(len(other.refs))))
+    order = np.random.default_rng(recipe.run.seed).permutation(count).tolist()
+    cut = max(round(recipe.held_out_share * count), 1)
+    return (manifest, sorted(order[cut:])), (manifest, sorted(order[:cut]))
+
+
+def _extractors(recipe: ProbeRecipe) -> dict[str, Extractor]:
+    device = torch.device("cuda" if recipe.run.device == "auto" and torch.cuda.is_available() else "cpu")
+    extractors = {name: Extractor(_forward(name, model, recipe, device), model.frames) for name, model in recipe.models.items()}
+    if recipe.pixels:
+        extractors["pixels"] = Extractor(pixel_features)
+    return extractors
+
+
+def _forward(name: str, model: ProbedModel, recipe: ProbeRecipe, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """uint8 (B, C, T, H, W) -> (B, D) of one frozen encoder."""
+    trained = read_recipe(model.weights)
+    _require_fit(name, model, trained, recipe)
+    predictor = build_predictor(trained) if model.untrained else load_predictor(model.weights)[0]
+    encoder = predictor.encoder.to(device).eval().requires_grad_(False)
+    stride = model.every_frames if trained.model.kind == "image" else 1
+
+    def forward(clip: Tensor) -> Tensor:
+        return clip_features(encoder, normalise(to_unit(clip[:, :, ::stride].to(device)), torch.float32))
+
+    return forward
+
+
+def _require_fit(name: str, model: ProbedModel, trained: TrainingRecipe, recipe: ProbeRecipe) -> None:
+    ours, theirs = recipe.data.clip, trained.data.clip
+    wrong = [] if ours.size_px == theirs.size_px else [f"size_px {ours.size_px}, trained with {theirs.size_px}"]
+    if trained.model.kind == "video" and ours.frames != theirs.frames:
+        wrong.append(f"frames {ours.frames}, trained with {theirs.frames}")
+    if wrong:
+        raise ConfigError(f"models.{name} {model.weights}: does not fit data.clip.{' and data.clip.'.join(wrong)}")
+
+
+def _features(
+    recipe: ProbeRecipe, extractors: dict[str, Extractor], split: tuple[Manifest, list[int]], what: str, faults: list[str]
+) -> Features:
+    """Features of the clips of ``split`` that could be read."""
+    manifest, videos = split
+    clip = recipe.data.clip
+    batches: Iterator[Any] = evaluation_batches(recipe.data, manifest, recipe.batch, clip.frames, clip.size_px, videos, faults)
+    progress = StepProgress(f"features of {what}", 0, len(videos), enabled=True)
+    found = extract_features(extractors, batches, recipe.run.seed, lambda seen: progress.update(seen, "clips"))
+    progress.close()
+    return Features({key: rows[found.ok] for key, rows in found.features.items()}, found.labels[found.ok], found.ok[found.ok])
+
+
+def _told(total: int) -> Callable[[int, int], None]:
+    progress = StepProgress("probes", 0, total, enabled=True)
+
+    def tell(done: int, _: int) -> None:
+        progress.update(done, "fitted")
+        if done == total:
+            progress.close()
+
+    return tell
+
+
+def _results(
+    recipe: ProbeRecipe, labels: tuple[str, ...], probes: dict[str, tuple[Probe, ...]], known: Features, unseen: Features
+) -> dict[str, Any]:
+    comparisons = {}
+    for a, b in recipe.compare:
+        comparisons[f"{a} minus {b}"] = {
+            label: {
+                **compare(probes[a][i], probes[b][i], recipe.bootstrap_draws)._asdict(),
+                "clips": len(unseen.labels),
+                "seeds": len(recipe.seeds),
+            }
+            for i, label in enumerate(labels)
+        }
+    return {
+        "probes": {name: {label: found[i].top1 for i, label in enumerate(labels)} for name, found in probes.items()},
+        "chance": {label: chance(unseen.labels[:, i]) for i, label in enumerate(labels)},
+        "details": {
+            name: {
+                label: {"per_seed": list(found[i].per_seed), "regularisation": list(found[i].regularisations)}
+                for i, label in enumerate(labels)
+            }
+            for name, found in probes.items()
+        },
+        "comparisons": comparisons,
+        "clips": {"train": len(known.labels), "held_out": len(unseen.labels)},
+        "pooling": recipe.pooling,
+        "labels": {label: len(np.unique(unseen.labels[:, i])) for i, label in enumerate(labels)},
+    }
+
+
+def _say_results(labels: tuple[str, ...], probes: dict[str, tuple[Probe, ...]], unseen: Features) -> None:
+    say(f"held-out top-1 on {len(unseen.labels)} clips" + "".join(f"{label:>10}" for label in labels))
+    for name, found in probes.items():
+        say(f"  {name:<28}" + "".join(f"{probe.top1:>10.3f}" for probe in found))
+    say(f"  {'chance':<28}" + "".join(f"{chance(unseen.labels[:, i]):>10.3f}" for i in range(len(labels))))
