@@ -74,7 +74,7 @@ FAULTS = [
     (DISTILL, ["masking.kind=" + "x" * 500], "xxx...: Input should be 'tube' or 'random'"),
     ("quickstart_image", ["data.clip.frames=2"], "objective image_reconstruction needs data.clip.frames 1"),
     (PROBE, ["models.student.frame=first"], "models.student.frame: unknown setting; did you mean 'frames'?"),
-    (PROBE, ["validation_manifest=''"], "validation_manifest '': String should have at least 1 character"),
+    (PROBE, ["models.student.weights=''"], "models.student.weights '': String should have at least 1 character"),
     (DISTILL, ["masking.ratio"], "override 'masking.ratio' is not of the form key.path=value"),
     (DISTILL, ["=3"], "override '=3' is not of the form key.path=value"),
     (DISTILL, ["masking.ratio=[1"], "override 'masking.ratio=[1': the value is not YAML"),
