@@ -17,6 +17,9 @@ ENCODER_SIZES: dict[str, dict[str, int]] = {
     "huge": {"embed_dim": 1280, "depth": 32, "num_heads": 16},
 }
 
+#: What a width must be divisible by for each kind of position table.
+POSITION_DIVISORS = {"sincos3d": 16, "sincos2d": 4, "sinusoid1d": 2, "learned": 1}
+
 
 def _with_size(values: Any) -> Any:
     """``values`` with width, depth and heads of its named size filled in where not given."""
@@ -46,12 +49,16 @@ class EncoderSettings(Settings):
     """Side of a patch, pixels."""
     tubelet_frames: Positive = 2
     """Frames of a tubelet (1 for image encoders)."""
-    position: Literal["sincos3d", "sinusoid1d", "sincos2d"] = "sincos3d"
-    """sincos3d: MVD student; sinusoid1d: VideoMAE, over the flat token index; sincos2d: MAE, within a frame."""
+    position: Literal["sincos3d", "sinusoid1d", "sincos2d", "learned"] = "sincos3d"
+    """sincos3d: MVD student; sinusoid1d: VideoMAE, over the flat token index; sincos2d: MAE, within a frame; learned: a weight."""
     qkv_bias: Literal["query_value", "full"] = "query_value"
     """query_value: no key bias, as BEiT, VideoMAE and MVD; full: as timm and MAE."""
     cls_token: bool = False
     """Prepend a class token (MAE image encoders). It never is a target."""
+    norm_eps: Annotated[float, Field(gt=0, lt=1)] = 1e-6
+    """Epsilon of every LayerNorm. Source: MAE, VideoMAE and MVD 1e-6; Hugging Face's configs say 1e-12."""
+    final_norm: bool = True
+    """LayerNorm after the last block. Source: all but fine-tuned VideoMAE and MVD, which norm the pooled token instead."""
     drop_path: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Stochastic depth of the last block, linear from 0 at the first."""
     attention: Literal["auto", "flash_attn", "sdpa", "eager"] = "auto"
@@ -65,13 +72,13 @@ class EncoderSettings(Settings):
     def _check(self) -> EncoderSettings:
         if self.embed_dim % self.num_heads:
             raise ValueError(f"embed_dim {self.embed_dim} is not divisible by num_heads {self.num_heads}")
-        divisor = {"sincos3d": 16, "sincos2d": 4, "sinusoid1d": 2}[self.position]
+        divisor = POSITION_DIVISORS[self.position]
         if self.embed_dim % divisor:
             raise ValueError(f"position {self.position} needs embed_dim divisible by {divisor}, got {self.embed_dim}")
-        if self.kind == "image" and (self.tubelet_frames != 1 or self.position != "sincos2d"):
-            raise ValueError("an image encoder has tubelet_frames 1 and position sincos2d")
+        if self.kind == "image" and (self.tubelet_frames != 1 or self.position not in ("sincos2d", "learned")):
+            raise ValueError("an image encoder has tubelet_frames 1 and position sincos2d or learned")
         if self.kind == "video" and self.position == "sincos2d":
-            raise ValueError("a video encoder has position sincos3d or sinusoid1d")
+            raise ValueError("a video encoder has position sincos3d or sinusoid1d (or learned)")
         return self
 
     def grid(self, frames: int, size_px: int) -> Grid:
@@ -102,6 +109,8 @@ class DecoderSettings(Settings):
     """Stochastic depth within this decoder (None: the encoder's rate, as MVD)."""
     projection_bias: bool = True
     """Bias of the Linear from encoder to decoder width. Source: MVD and MAE yes, VideoMAE no."""
+    norm_eps: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Epsilon of the decoder's last norm (None: the encoder's). Source: Hugging Face's VideoMAE has 1e-5 there."""
 
 
 class TargetSettings(Settings):
@@ -119,7 +128,15 @@ class TeacherSettings(EncoderSettings):
     """A frozen teacher: its network, its weights, where it lives, and what is learnt from it."""
 
     weights: str = Field(min_length=1)
-    """Folder or file written by ``pretrain``, or ``random`` (only for experiments: it teaches noise)."""
+    """Folder or file: ours, MAE, VideoMAE, MVD, Hugging Face, a ZeRO checkpoint; ``random`` teaches noise."""
+    network: Annotated[str, Field(pattern=r"^timm:[\w./-]+$")] | None = None
+    """``timm:NAME``: an image network of timm; state embed_dim and patch_px (the stride of its features) beside it."""
+    feature_grid: tuple[Positive, Positive] | None = None
+    """(h, w) of a timm network's features where it is not input_px / patch_px."""
+    input_mean: tuple[float, float, float] | None = None
+    """Mean of the pixels that a timm network expects (None: what timm states for it)."""
+    input_std: tuple[float, float, float] | None = None
+    """Their standard deviation (None: what timm states for it)."""
     placement: Literal["replicated", "zero3", "zero3_offload"] = "replicated"
     """replicated: whole on every device; zero3: sharded over all; zero3_offload: sharded, shards in pinned host memory."""
     input_px: Positive | None = None
@@ -136,6 +153,43 @@ class TeacherSettings(EncoderSettings):
     """Between prediction and target, in fp32, mean over all elements. Source: MVD, smooth L1 with beta 1."""
     weight: Annotated[float, Field(ge=0.0)] = 1.0
     """Factor of this teacher's loss in the total."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_network(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("network") is None:
+            return values
+        # What only timm knows is filled with values that mean nothing; they are written out and read back like any other.
+        implied = {"kind": "image", "depth": 1, "num_heads": 1, "tubelet_frames": 1, "position": "sincos2d"}
+        stated = [key for key, value in implied.items() if values.get(key, value) != value] + (
+            ["size"] if values.get("size") else []
+        )
+        if stated:
+            raise ValueError(f"a teacher of timm says itself what its {', '.join(stated)} is: remove it")
+        return {**implied, **values}
+
+    @model_validator(mode="after")
+    def _check_network(self) -> TeacherSettings:
+        if self.target.norm == "final" and not self.final_norm:
+            raise ValueError("target.norm final needs a network with final_norm")
+        if self.network is None:
+            for key in ("feature_grid", "input_mean", "input_std"):
+                if getattr(self, key) is not None:
+                    raise ValueError(f"{key} is for teachers of timm; state network: timm:NAME or remove it")
+        return self
+
+    @property
+    def timm_name(self) -> str | None:
+        """Name of the network in timm, or None."""
+        return self.network.removeprefix("timm:") if self.network else None
+
+    def frame_grid(self, size_px: int) -> tuple[int, int]:
+        """(h, w) of the features of one frame of side ``size_px``.
+
+        Raises:
+            ValueError: if the patch does not divide the frame.
+        """
+        return self.feature_grid or self.grid(1, size_px)[1:]
 
     @property
     def is_random(self) -> bool:

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mvd_ds.config.base import Grid, Positive, Settings
 from mvd_ds.config.data import DataSettings, MaskingSettings
-from mvd_ds.config.model import DecoderSettings, EncoderSettings, PixelSettings, TeacherSettings
+from mvd_ds.config.model import POSITION_DIVISORS, DecoderSettings, EncoderSettings, PixelSettings, TeacherSettings
 from mvd_ds.config.optimization import BatchSettings, EngineSettings, OptimizerSettings, RunSettings, ScheduleSettings
 
 
@@ -100,7 +100,7 @@ class TrainingRecipe(Recipe):
         heads = self.decoder.num_heads or self.model.num_heads
         if width % heads:
             raise ValueError(f"decoder.embed_dim {width} is not divisible by decoder.num_heads {heads}")
-        divisor = {"sincos3d": 16, "sincos2d": 4, "sinusoid1d": 2}[self.model.position]
+        divisor = POSITION_DIVISORS[self.model.position]
         if width % divisor:
             raise ValueError(f"position {self.model.position} needs decoder.embed_dim divisible by {divisor}, got {width}")
         self._check_objective()

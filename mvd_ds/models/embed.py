@@ -85,6 +85,29 @@ def unfold(clip: Tensor, patch: list[int]) -> Tensor:
     return blocks.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)
 
 
+def split_mask(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Ascending indices of visible and of masked tokens.
+
+    Args:
+        mask: (B, N) or (B, K, N) bool, True = masked; as many in every row.
+
+    Returns:
+        (B, K, V) and (B, K, M) int64; K = 1 for (B, N).
+
+    Raises:
+        ValueError: if it is no such mask.
+    """
+    if mask.dtype != torch.bool or mask.ndim not in (2, 3):
+        raise ValueError(f"a mask is bool (B, N) or (B, K, N), True = masked; got {mask.dtype} {tuple(mask.shape)}")
+    mask = mask.unsqueeze(1) if mask.ndim == 2 else mask
+    counts = mask.sum(dim=-1)
+    count = int(counts.flatten()[0])
+    if (counts != count).any():
+        raise ValueError(f"every row of a mask hides as many tokens; got {counts.unique().tolist()}")
+    order = mask.long().argsort(dim=-1, stable=True)
+    return order[..., : mask.shape[-1] - count], order[..., mask.shape[-1] - count :]
+
+
 class LearnedToken(nn.Module):
     """One learned token: the class token of an encoder or the mask token of a decoder.
 
@@ -114,39 +137,57 @@ class LearnedToken(nn.Module):
 
 
 class Position(nn.Module):
-    """A fixed table of positions, added to tokens.
+    """A table of positions, added to tokens.
 
-    A non-persistent buffer, not a frozen parameter: it belongs to a geometry, not to a checkpoint, and is rebuilt for the grid at
-    hand (a patch-14 teacher at 196 px thus has positions 0..13, as published).
+    A fixed table is a non-persistent buffer, not a frozen parameter: it belongs to a geometry, not to a checkpoint, and is rebuilt
+    for the grid at hand (a patch-14 teacher at 196 px thus has positions 0..13, as published). A learned one is a weight.
 
     Args:
-        kind: ``sincos3d``, ``sinusoid1d`` or ``sincos2d``.
+        kind: ``sincos3d``, ``sinusoid1d``, ``sincos2d`` or ``learned``.
         grid: (t, h, w) token grid.
         width: D.
+        has_cls: a learned table has a row for the class token; fixed ones leave it without a position.
     """
 
     table: Tensor
 
-    def __init__(self, kind: str, grid: Grid, width: int) -> None:
+    def __init__(self, kind: str, grid: Grid, width: int, has_cls: bool = False) -> None:
         super().__init__()
+        self.cls: nn.Parameter | None = None
+        if kind == "learned":
+            self.table = nn.Parameter(torch.empty(math.prod(grid), width))
+            self.cls = nn.Parameter(torch.empty(1, width)) if has_cls else None
+            self.reset_parameters()
+            return
         # numpy, because ZeRO's construction context changes type and device of what torch's factories make.
         table = torch.from_numpy(POSITION_TABLES[kind](grid, width).astype(np.float32))
         self.register_buffer("table", table, persistent=False)
 
-    def forward(self, tokens: Tensor, index: Tensor | None = None) -> Tensor:
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the initial weights of a learned table. Source: timm, VideoMAE, std 0.02."""
+        for parameter in self.parameters():
+            nn.init.trunc_normal_(parameter, std=0.02, generator=generator)
+
+    def forward(self, tokens: Tensor, index: Tensor | None = None, cls: Tensor | None = None) -> Tensor:
         """Tokens with their positions added, in the type of the tokens.
 
         Args:
             tokens: (B, V, D).
             index: (B, V) token index of every token, or None if they are all N tokens in order.
+            cls: (B, 1 or 0, D) class tokens to put in front, or None.
         """
         table = self.table.to(tokens.dtype)
-        return tokens + (table if index is None else table[index])
+        tokens = tokens + (table if index is None else table[index])
+        if cls is None:
+            return tokens
+        if self.cls is not None:
+            cls = cls + self.cls.to(cls.dtype)
+        return torch.cat((cls.to(tokens.dtype), tokens), dim=1)
 
 
 def sincos_1d(positions: np.ndarray, width: int) -> np.ndarray:
     """(n,) positions -> (n, width): all sines, then all cosines, with frequencies 10000^(-2i / width)."""
-    angles = np.outer(positions, 10000.0 ** (-2.0 * np.arange(width // 2) / width))
+    angles = np.outer(positions, 1.0 / 10000.0 ** (np.arange(width // 2) / (width / 2.0)))
     return np.concatenate((np.sin(angles), np.cos(angles)), axis=1)
 
 
@@ -170,8 +211,9 @@ def sincos_3d(grid: Grid, width: int) -> np.ndarray:
 
 def sinusoid_1d(grid: Grid, width: int) -> np.ndarray:
     """(N, width): of the flat token index, sines in even channels and cosines in odd ones. Source: VideoMAE."""
-    halves = sincos_1d(np.arange(math.prod(grid)), width)
-    return halves.reshape(-1, 2, width // 2).swapaxes(1, 2).reshape(-1, width)
+    # Divided, not multiplied by the inverse, so that the table equals the published one to the last bit.
+    angles = np.arange(math.prod(grid))[:, None] / np.power(10000, 2 * np.arange(width // 2) / width)
+    return np.stack((np.sin(angles), np.cos(angles)), axis=2).reshape(-1, width)
 
 
 POSITION_TABLES: dict[str, Callable[[Grid, int], np.ndarray]] = {

@@ -10,6 +10,7 @@ LayerNorm                       weight 1, bias 0                                
 mask token                      normal, std 0.02, cut at one std                       normal, std 0.02
 class token                     normal, std 1e-6                                       normal, std 0.02
 position tables                 fixed, no parameter                                    the same
+learned positions               truncated normal, std 0.02                             the same
 ==============================  =====================================================  ============================
 
 Every module draws from a generator of its own, seeded with (seed, name): one more teacher, another order of
@@ -25,7 +26,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from mvd_ds.models.embed import LearnedToken, PatchEmbed
+from mvd_ds.models.embed import LearnedToken, PatchEmbed, Position
 from mvd_ds.models.linear import Linear, QueryKeyValue
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -43,7 +44,7 @@ def initialise(model: Module, seed: int, prefix: str = "") -> Module:
         TypeError: if a module with parameters has no rule here.
     """
     for name, module in model.named_modules(prefix=prefix):
-        if isinstance(module, Linear | QueryKeyValue | PatchEmbed | LearnedToken):
+        if isinstance(module, Linear | QueryKeyValue | PatchEmbed | LearnedToken | Position):
             module.reset_parameters(_generator(seed, name))
         elif isinstance(module, nn.LayerNorm):
             module.reset_parameters()

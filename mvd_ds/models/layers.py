@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from mvd_ds.models.attention import Attention
 from mvd_ds.models.linear import Linear
 
-#: Epsilon of every LayerNorm. Source: MAE, VideoMAE, MVD.
+#: Epsilon of a LayerNorm whose settings do not say. Source: MAE, VideoMAE, MVD.
 NORM_EPS = 1e-6
 
 
@@ -39,6 +39,7 @@ class Block(nn.Module):
         mlp_ratio: hidden width of the MLP over D.
         qkv_bias: ``query_value`` or ``full``.
         kernel: attention kernel, see ``attention.choose_kernel``.
+        eps: epsilon of the norms.
     """
 
     def __init__(
@@ -48,11 +49,12 @@ class Block(nn.Module):
         mlp_ratio: float = 4.0,
         qkv_bias: Literal["query_value", "full"] = "query_value",
         kernel: str = "auto",
+        eps: float = NORM_EPS,
     ) -> None:
         super().__init__()
-        self.norm_attention = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm_attention = nn.LayerNorm(width, eps=eps)
         self.attention = Attention(width, heads, qkv_bias, kernel)
-        self.norm_mlp = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm_mlp = nn.LayerNorm(width, eps=eps)
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
     def forward(self, tokens: Tensor, branch_factors: Tensor | None = None) -> Tensor:

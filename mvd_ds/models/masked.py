@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from mvd_ds.config import ConfigError, DecoderSettings, EncoderSettings, Grid, TrainingRecipe
-from mvd_ds.models.embed import LearnedToken, Position
+from mvd_ds.models.embed import LearnedToken, Position, split_mask
 from mvd_ds.models.initialisation import build_without_weights, initialise
-from mvd_ds.models.layers import NORM_EPS, Block, drop_path_factors, run_blocks
+from mvd_ds.models.layers import Block, drop_path_factors, run_blocks
 from mvd_ds.models.linear import Linear
 from mvd_ds.models.vit import VisionTransformer
 
@@ -32,11 +32,12 @@ class Decoder(nn.Module):
         self.has_cls = encoder.cls_token
         self.projection = Linear(encoder.embed_dim, width, bias=settings.projection_bias)
         self.mask_token = LearnedToken(width, std=0.02, truncate=encoder.kind == "video")
-        self.position = Position(encoder.position, grid, width)
+        self.position = Position(encoder.position, grid, width, has_cls=encoder.cls_token)
         self.blocks = nn.ModuleList(
-            Block(width, heads, settings.mlp_ratio, encoder.qkv_bias, encoder.attention) for _ in range(settings.depth)
+            Block(width, heads, settings.mlp_ratio, encoder.qkv_bias, encoder.attention, encoder.norm_eps)
+            for _ in range(settings.depth)
         )
-        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm = nn.LayerNorm(width, eps=settings.norm_eps or encoder.norm_eps)
         self.head = Linear(width, output)
 
     def forward(self, encoded: Tensor, visible: Tensor, masked: Tensor, drop_path: Tensor | None = None) -> Tensor:
@@ -54,7 +55,7 @@ class Decoder(nn.Module):
         projected = self.projection(encoded)
         cls, tokens = projected.split((int(self.has_cls), visible.shape[1]), dim=1)
         queries = self.mask_token(*masked.shape).to(tokens.dtype)
-        tokens = torch.cat((cls, self.position(tokens, visible), self.position(queries, masked)), dim=1)
+        tokens = self.position(torch.cat((tokens, queries), dim=1), torch.cat((visible, masked), dim=1), cls)
         factors = drop_path_factors(drop_path, self.drop_path, self.training)
         tokens = run_blocks(self.blocks, tokens, factors, self.checkpoint_every)
         return self.head(self.norm(tokens[:, -masked.shape[1] :]))
@@ -81,18 +82,22 @@ class MaskedPredictor(nn.Module):
         """Uniforms per mask that drop path takes: the encoder's blocks, then each decoder's in the order of ``outputs``."""
         return sum(self.block_counts)
 
-    def forward(self, clip: Tensor, visible: Tensor, masked: Tensor, drop_path: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, clip: Tensor, visible: Tensor, masked: Tensor | None = None, drop_path: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Predictions of every target for the masked tokens.
 
         Args:
             clip: (B, C, T, H, W) normalised.
-            visible: (B, K, V) token indices.
+            visible: (B, K, V) token indices; or, alone, a bool mask (B, N) or (B, K, N), True = masked.
             masked: (B, K, M) token indices.
             drop_path: (B, K, drop_path_blocks) uniforms in [0, 1), or None.
 
         Returns:
             (B * K, M, width) by name.
         """
+        if masked is None:
+            visible, masked = split_mask(visible)
         parts: list[Tensor | None] = [None] * len(self.block_counts)
         if drop_path is not None:
             parts = list(drop_path.split(self.block_counts, dim=-1))

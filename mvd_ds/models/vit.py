@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from mvd_ds.config import EncoderSettings, Grid
-from mvd_ds.models.embed import LearnedToken, PatchEmbed, Position
-from mvd_ds.models.layers import NORM_EPS, Block, drop_path_factors, run_blocks
+from mvd_ds.models.embed import LearnedToken, PatchEmbed, Position, split_mask
+from mvd_ds.models.layers import Block, drop_path_factors, run_blocks
 
 
 class VisionTransformer(nn.Module):
@@ -25,32 +25,34 @@ class VisionTransformer(nn.Module):
         width = settings.embed_dim
         is_image = settings.kind == "image"
         self.patch_embed = PatchEmbed(width, grid, settings.tubelet_frames, settings.patch_px, xavier=is_image)
-        self.position = Position(settings.position, grid, width)
+        self.position = Position(settings.position, grid, width, has_cls=settings.cls_token)
         self.cls_token = LearnedToken(width, std=0.02 if is_image else 1e-6) if settings.cls_token else None
         self.blocks = nn.ModuleList(
-            Block(width, settings.num_heads, settings.mlp_ratio, settings.qkv_bias, settings.attention)
+            Block(width, settings.num_heads, settings.mlp_ratio, settings.qkv_bias, settings.attention, settings.norm_eps)
             for _ in range(settings.depth)
         )
-        self.norm: nn.Module = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm: nn.Module = nn.LayerNorm(width, eps=settings.norm_eps) if settings.final_norm else nn.Identity()
 
     def embed(self, clip: Tensor, visible: Tensor | None = None) -> Tensor:
-        """Tokens before the first block: (B * K, [1 +] V, D), class token first, without a position (MAE)."""
-        tokens = self.position(self.patch_embed(clip, visible), None if visible is None else visible.flatten(0, 1))
-        if self.cls_token is None:
-            return tokens
-        return torch.cat((self.cls_token(len(tokens), 1).to(tokens.dtype), tokens), dim=1)
+        """Tokens before the first block: (B * K, [1 +] V, D), class token first; fixed tables have no position for it (MAE)."""
+        tokens = self.patch_embed(clip, visible)
+        cls = None if self.cls_token is None else self.cls_token(len(tokens), 1)
+        return self.position(tokens, None if visible is None else visible.flatten(0, 1), cls)
 
     def forward(self, clip: Tensor, visible: Tensor | None = None, drop_path: Tensor | None = None) -> Tensor:
         """Tokens after the final norm.
 
         Args:
             clip: (B, C, T, H, W) normalised.
-            visible: (B, K, V) indices of the tokens to encode, each mask on its own; None: all, and K = 1.
+            visible: (B, K, V) indices of the tokens to encode, each mask on its own; or a bool mask (B, N) or (B, K, N),
+                True = masked, for the same; None: all, and K = 1.
             drop_path: (B, K, depth) uniforms in [0, 1), one per block; None: nothing is dropped.
 
         Returns:
             (B * K, V, D), or (B * K, 1 + V, D) with a class token.
         """
+        if visible is not None and visible.dtype == torch.bool:
+            visible, _ = split_mask(visible)
         uniforms = None if drop_path is None else drop_path.flatten(0, 1)
         factors = drop_path_factors(uniforms, self.settings.drop_path, self.training)
         tokens = run_blocks(self.blocks, self.embed(clip, visible), factors, self.settings.activation_checkpointing)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +16,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mvd_ds.config import ConfigError, EncoderSettings, TrainingRecipe, dump, validate
+from mvd_ds.config import ConfigError, EncoderSettings, Grid, TrainingRecipe, dump
+from mvd_ds.models.formats.containers import CONFIG_NAME, WEIGHTS_NAME, read_safetensors
+from mvd_ds.models.formats.describe import differences
+from mvd_ds.models.formats.detect import read_checkpoint
+from mvd_ds.models.formats.own import FORMAT, VERSION, recipe_of
+from mvd_ds.models.formats.reading import Checkpoint, shorten, table_lines
 from mvd_ds.models.initialisation import build_without_weights
 from mvd_ds.models.masked import MaskedPredictor, output_widths
 from mvd_ds.models.vit import VisionTransformer
 
-WEIGHTS_NAME = "model.safetensors"
-CONFIG_NAME = "config.json"
-FORMAT, VERSION = "mvd_ds", 1
-
-#: What makes two encoders the same network. Clip sizes are not among it: position tables are rebuilt for any grid.
-ARCHITECTURE = (
-    "kind",
-    "embed_dim",
-    "depth",
-    "num_heads",
-    "mlp_ratio",
-    "patch_px",
-    "tubelet_frames",
-    "position",
-    "qkv_bias",
-    "cls_token",
-)
-NAMES_SHOWN = 6
+logger = logging.getLogger(__name__)
 
 
 def save_model(folder: str | Path, state_dict: Mapping[str, Tensor], recipe: TrainingRecipe, extra: dict[str, Any]) -> None:
@@ -51,16 +41,24 @@ def save_model(folder: str | Path, state_dict: Mapping[str, Tensor], recipe: Tra
     Raises:
         ConfigError: if the folder cannot be written; nothing half-written is left.
     """
-    folder = Path(folder)
     config = {"format": FORMAT, "version": VERSION, "recipe": dump(recipe), **extra}
-    tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in state_dict.items()}
+    # The description travels inside the file too, so that the file alone can be checked.
+    write_folder(Path(folder), state_dict, config, {"config": json.dumps(config)})
+
+
+def write_folder(folder: Path, tensors: Mapping[str, Tensor], config: dict[str, Any], header: dict[str, str]) -> None:
+    """Write ``model.safetensors`` and ``config.json`` aside, then put them in place of what was there.
+
+    Raises:
+        ConfigError: if the folder cannot be written; nothing half-written is left.
+    """
+    tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     aside, replaced = (folder.with_name(f".{folder.name}.{word}") for word in ("partial", "replaced"))
     try:
         for leftover in (aside, replaced):
             shutil.rmtree(leftover, ignore_errors=True)
         aside.mkdir(parents=True)
-        # The description travels inside the file too, so that the file alone can be checked.
-        save_file(tensors, aside / WEIGHTS_NAME, metadata={"config": json.dumps(config)})
+        save_file(tensors, aside / WEIGHTS_NAME, metadata=header)
         (aside / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         for path in (aside / WEIGHTS_NAME, aside / CONFIG_NAME):
             with path.open("rb") as file:
@@ -85,12 +83,12 @@ def load_predictor(folder: str | Path) -> tuple[MaskedPredictor, TrainingRecipe]
     """
     recipe = read_recipe(folder)
     model = build_without_weights(lambda: MaskedPredictor(recipe.model, recipe.grid, recipe.decoder, output_widths(recipe)))
-    load_strictly(model, _read_tensors(_weights_file(folder, "model"), prefix=""), str(folder))
+    load_strictly(model, read_safetensors(_weights_file(folder, "model"))[0], str(folder))
     return model, recipe
 
 
 def load_encoder(encoder: VisionTransformer, settings: EncoderSettings, weights: str | Path, origin: str) -> None:
-    """Fill ``encoder`` with the ``encoder.*`` weights of a model folder or of the ``model.safetensors`` in it.
+    """Fill ``encoder`` with the encoder of a file or folder in any format that ``formats`` knows.
 
     Args:
         encoder: network to fill.
@@ -101,40 +99,98 @@ def load_encoder(encoder: VisionTransformer, settings: EncoderSettings, weights:
     Raises:
         ConfigError: if weights are missing or misfit, or stem from another architecture; every disagreement is named.
     """
-    file = _weights_file(weights, origin)
-    stored = read_recipe(weights).model
-    wrong = [
-        f"{key} is {getattr(stored, key)} there and {getattr(settings, key)} in the recipe"
-        for key in ARCHITECTURE
-        if getattr(stored, key) != getattr(settings, key)
-    ]
+    try:
+        checkpoint = read_checkpoint(weights)
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: {error}") from None
+    wrong = differences(checkpoint, settings)
     if wrong:
         raise ConfigError(f"{origin} {weights}: another architecture: {'; '.join(wrong)}")
-    load_strictly(encoder, _read_tensors(file, prefix="encoder."), f"{origin} {weights}")
+    fill_encoder(encoder, checkpoint, f"{origin} {weights}")
+    log_checkpoint(checkpoint, f"{origin} {weights}", encoder.grid)
 
 
-def load_strictly(module: nn.Module, state_dict: Mapping[str, Tensor], origin: str) -> None:
-    """Copy ``state_dict`` into ``module``, all of it or nothing.
+def fill_encoder(encoder: VisionTransformer, checkpoint: Checkpoint, origin: str) -> None:
+    """Fill an encoder from a file that holds one, with or without more."""
+    state = {name.removeprefix("encoder."): value for name, value in checkpoint.state.items() if name.startswith("encoder.")}
+    if not any(name.startswith("norm.") for name in state) and _has_no_final_norm(checkpoint):
+        # A file of a classifier has no such norm; whoever reads features behind it is told in teachers.py.
+        encoder.norm = nn.Identity()
+    load_strictly(encoder, state, origin, lambda name: _name_in_file(checkpoint, f"encoder.{name}"))
+
+
+def fill_model(model: nn.Module, checkpoint: Checkpoint, origin: str) -> None:
+    """Fill a model from a file that holds exactly it; faults are named as in the file."""
+    load_strictly(model, checkpoint.state, origin, lambda name: _name_in_file(checkpoint, name))
+
+
+def _has_no_final_norm(checkpoint: Checkpoint) -> bool:
+    stated = dict(checkpoint.layout.settings) | checkpoint.stated.get("encoder", {})
+    return stated.get("final_norm") is False
+
+
+def _name_in_file(checkpoint: Checkpoint, name: str) -> str:
+    """What a tensor of ours is called in the file it comes from."""
+    present = [row.theirs for row in checkpoint.rows if row.ours == name]
+    return " + ".join(present or [theirs for theirs, _ in checkpoint.layout.sources(name)] or [name])
+
+
+def log_checkpoint(checkpoint: Checkpoint, origin: str, grid: Grid) -> None:
+    """Say which format was read, what changed on the way, and, in detail, what went where."""
+    logger.info("%s: %s ('%s'), %d tensors", origin, checkpoint.layout.title, checkpoint.layout.name, len(checkpoint.rows))
+    notes, stored = list(checkpoint.notes), checkpoint.grids.get("encoder")
+    if stored is not None and math.prod(stored) != math.prod(grid):
+        notes.append(f"positions computed for grid {grid}; the file was made on {stored}")
+    for note in notes:
+        logger.warning("%s: %s", origin, note)
+    for line in table_lines(checkpoint.rows):
+        logger.debug("%s", line)
+
+
+def load_strictly(
+    module: nn.Module, state_dict: Mapping[str, Tensor], origin: str, name_in_file: Callable[[str], str] = str
+) -> None:
+    """Copy ``state_dict`` into ``module``, all of it or nothing, and look whether it arrived.
+
+    Args:
+        module: the module.
+        state_dict: tensors by its names.
+        origin: names the file in messages.
+        name_in_file: what a tensor is called there.
 
     Raises:
-        ConfigError: if a name is missing, unexpected, of another shape, or holds a number that is not finite.
+        ConfigError: if a name is missing, unexpected, of another shape, holds a number that is not finite, or if a
+            tensor of the module does not equal the file's afterwards.
     """
     own = module.state_dict()
     common = [name for name in own if name in state_dict]
     faults = {
-        "missing": [name for name in own if name not in state_dict],
-        "unexpected": [name for name in state_dict if name not in own],
+        "missing": [name_in_file(name) for name in own if name not in state_dict],
+        "unexpected": [name_in_file(name) for name in state_dict if name not in own],
         "of another shape": [
-            f"{name} {tuple(state_dict[name].shape)} instead of {tuple(own[name].shape)}"
+            f"{name_in_file(name)} {_shapes(state_dict[name], own[name])}"
             for name in common
             if state_dict[name].shape != own[name].shape
         ],
-        "not finite": [name for name in common if not torch.isfinite(state_dict[name]).all()],
+        "not finite": [name_in_file(name) for name in common if not torch.isfinite(state_dict[name]).all()],
     }
-    found = [f"{len(names)} {kind}: {_shorten(names)}" for kind, names in faults.items() if names]
+    found = [f"{len(names)} {kind}: {shorten(names)}" for kind, names in faults.items() if names]
     if found:
         raise ConfigError(f"{origin}: weights do not fit {type(module).__name__}: {'; '.join(found)}")
     module.load_state_dict(dict(state_dict), strict=True)
+    # Strict loading has been seen to leave biases at zero without an error: what counts is what is in the module now.
+    lost = [name_in_file(name) for name, value in module.state_dict().items() if not _equal(value, state_dict[name])]
+    if lost:
+        raise ConfigError(f"{origin}: {len(lost)} tensors did not arrive as they are in the file: {shorten(lost)}")
+
+
+def _equal(value: Tensor, stored: Tensor) -> bool:
+    return torch.equal(value.cpu(), stored.to("cpu", value.dtype))
+
+
+def _shapes(stored: Tensor, wanted: Tensor) -> str:
+    hint = " (transposed)" if tuple(stored.shape) == tuple(wanted.shape)[::-1] else ""
+    return f"{tuple(stored.shape)} instead of {tuple(wanted.shape)}{hint}"
 
 
 def read_recipe(weights: str | Path) -> TrainingRecipe:
@@ -156,11 +212,9 @@ def read_recipe(weights: str | Path) -> TrainingRecipe:
         config = json.loads(text)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{origin}:{error.lineno}: is not JSON: {error.msg}") from None
-    if not isinstance(config, dict) or config.get("format") != FORMAT or config.get("version") != VERSION:
-        raise ConfigError(f"{origin}: is not the description of a model in format {FORMAT}, version {VERSION}")
-    recipe = validate(config.get("recipe") or {}, origin)
-    if not isinstance(recipe, TrainingRecipe):
-        raise ConfigError(f"{origin}: objective {recipe.objective} trains no model")
+    recipe = recipe_of(config if isinstance(config, dict) else {}, origin)
+    if recipe is None:
+        raise ConfigError(f"{origin}: was converted from {config['converted_from']} and has no recipe; give a folder of a run")
     return recipe
 
 
@@ -172,15 +226,6 @@ def _weights_file(weights: str | Path, origin: str) -> Path:
     return file
 
 
-def _read_tensors(file: Path, prefix: str) -> dict[str, Tensor]:
-    """Tensors whose names start with ``prefix``, without it."""
-    try:
-        with safe_open(file, framework="pt") as stored:
-            return {name.removeprefix(prefix): stored.get_tensor(name) for name in stored.keys() if name.startswith(prefix)}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(f"{file}: is not a readable safetensors file: {error}") from None
-
-
 def _read_header(file: Path) -> str:
     try:
         with safe_open(file, framework="pt") as stored:
@@ -190,8 +235,3 @@ def _read_header(file: Path) -> str:
     if text is None:
         raise ConfigError(f"{file}: its header does not describe the model; give a folder written by `pretrain`")
     return text
-
-
-def _shorten(names: list[str]) -> str:
-    more = len(names) - NAMES_SHOWN
-    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

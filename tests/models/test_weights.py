@@ -133,11 +133,13 @@ def damage(folder: Path, change) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda t: t.pop("encoder.norm.bias"), "1 missing: norm.bias"),
-        (lambda t: t.update({"encoder.extra": torch.ones(1)}), "1 unexpected: extra"),
-        (lambda t: t.update({"encoder.norm.bias": torch.ones(3)}), "1 of another shape: norm.bias (3,) instead of (40,)"),
-        (lambda t: t["encoder.norm.bias"].fill_(float("nan")), "1 not finite: norm.bias"),
-        (lambda t: [t.pop(name) for name in list(t) if "blocks.1" in name], "13 missing: blocks.1.norm_attention.weight, "),
+        (lambda t: t.pop("encoder.norm.bias"), "1 missing: encoder.norm.bias"),
+        (lambda t: t.update({"encoder.extra": torch.ones(1)}), "1 unexpected: encoder.extra"),
+        (lambda t: t.update({"encoder.norm.bias": torch.ones(3)}), "1 of another shape: encoder.norm.bias (3,) instead of (40,)"),
+        (
+            lambda t: [t.pop(name) for name in list(t) if "blocks.1" in name],
+            "13 missing: encoder.blocks.1.norm_attention.weight, ",
+        ),
         (lambda t: [t.pop(name) for name in list(t) if "blocks.1" in name], " and 7 more"),
     ],
 )
@@ -148,6 +150,32 @@ def test_weights_that_do_not_fit_are_named(folder, recipe, change, words):
         build_teacher("video", chosen.teachers["video"], chosen)
     assert line(error).startswith(f"teachers.video.weights {folder}: weights do not fit VisionTransformer: ")
     assert words in line(error)
+
+
+def test_numbers_that_are_not_finite_are_named(folder, recipe):
+    damage(folder, lambda tensors: tensors["encoder.norm.bias"][0].fill_(float("nan")))
+    chosen = recipe(teachers={"video": {"weights": str(folder)}})
+    with pytest.raises(ConfigError) as error:
+        build_teacher("video", chosen.teachers["video"], chosen)
+    assert line(error) == (
+        f"teachers.video.weights: {folder}: is not a whole file of mvd_ds ('mvd_ds'): 1 not finite: encoder.norm.bias"
+    )
+
+
+def test_what_does_not_arrive_is_noticed(folder, recipe, monkeypatch):
+    """A loader that leaves biases at zero without an error, as some releases of a popular library do."""
+    whole = torch.nn.Module.load_state_dict
+
+    def forgetful(self, state_dict, strict=True, assign=False):
+        kept = {name: torch.zeros_like(value) if name.endswith("q_bias") else value for name, value in state_dict.items()}
+        return whole(self, kept, strict, assign)
+
+    damage(folder, lambda tensors: [value.fill_(0.5) for name, value in tensors.items() if name.endswith("bias")])
+    monkeypatch.setattr(torch.nn.Module, "load_state_dict", forgetful)
+    chosen = recipe(teachers={"video": {"weights": str(folder)}})
+    with pytest.raises(ConfigError) as error:
+        build_teacher("video", chosen.teachers["video"], chosen)
+    assert "2 tensors did not arrive as they are in the file: encoder.blocks.0.attention.qkv.q_bias, " in line(error)
 
 
 def test_several_faults_stand_in_one_line_and_nothing_is_copied():
@@ -190,13 +218,13 @@ def test_a_missing_folder_names_the_setting(recipe, tmp_path):
     chosen = recipe(teachers={"video": {"weights": str(tmp_path / "nowhere")}})
     with pytest.raises(ConfigError) as error:
         build_teacher("video", chosen.teachers["video"], chosen)
-    assert line(error) == (
-        f"teachers.video.weights {tmp_path}/nowhere: there is no file {tmp_path}/nowhere; give a folder written by `pretrain`"
-    )
+    assert line(error) == (f"teachers.video.weights: {tmp_path}/nowhere: there is no such file or folder")
 
 
 def test_a_file_without_description_is_refused(recipe, tmp_path):
     save_file({"encoder.norm.weight": torch.ones(3)}, tmp_path / "foreign.safetensors")
     chosen = recipe(teachers={"video": {"weights": str(tmp_path / "foreign.safetensors")}})
-    with pytest.raises(ConfigError, match="its header does not describe the model; give a folder written by `pretrain`"):
+    with pytest.raises(ConfigError, match=r"foreign\.safetensors: is in no format that is known"):
         build_teacher("video", chosen.teachers["video"], chosen)
+    with pytest.raises(ConfigError, match="its header does not describe the model; give a folder written by `pretrain`"):
+        read_recipe(tmp_path / "foreign.safetensors")

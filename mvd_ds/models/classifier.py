@@ -1,0 +1,57 @@
+"""A video classifier as VideoMAE and MVD fine-tune it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mvd_ds.config import EncoderSettings, Grid
+from mvd_ds.models.linear import Linear
+from mvd_ds.models.vit import VisionTransformer
+
+#: The head starts this small. Source: MVD and VideoMAE, ``init_scale``.
+HEAD_SCALE = 1e-3
+
+
+class ClassHead(Linear):
+    """A Linear that starts from a truncated normal of std 0.02, times ``HEAD_SCALE``, and zero bias."""
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the initial weights."""
+        nn.init.trunc_normal_(self.weight, std=0.02, generator=generator)
+        with torch.no_grad():
+            self.weight.mul_(HEAD_SCALE)
+        nn.init.zeros_(self.bias)
+
+
+class Classifier(nn.Module):
+    """Mean of all patch tokens, norm, dropout, linear head; no norm between the last block and the mean. Source: MVD 2.1.
+
+    Args:
+        settings: the encoder; its ``final_norm`` is left out, whatever it says.
+        grid: (t, h, w) token grid.
+        classes: number of classes.
+        norm_eps: epsilon of the norm of the pooled token; None: the encoder's.
+        dropout: rate before the head.
+    """
+
+    def __init__(
+        self, settings: EncoderSettings, grid: Grid, classes: int, norm_eps: float | None = None, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.encoder = VisionTransformer(settings.model_copy(update={"final_norm": False}), grid)
+        self.norm = nn.LayerNorm(settings.embed_dim, eps=norm_eps or settings.norm_eps)
+        self.dropout = nn.Dropout(dropout)
+        self.head = ClassHead(settings.embed_dim, classes)
+
+    def forward(self, clip: Tensor, drop_path: Tensor | None = None) -> Tensor:
+        """Logits (B, classes).
+
+        Args:
+            clip: (B, C, T, H, W) normalised.
+            drop_path: (B, 1, depth) uniforms in [0, 1), or None.
+        """
+        tokens = self.encoder(clip, None, drop_path)
+        if self.encoder.cls_token is not None:
+            tokens = tokens[:, 1:]
+        return self.head(self.dropout(self.norm(tokens.mean(dim=1))))

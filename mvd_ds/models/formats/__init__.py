@@ -1,0 +1,21 @@
+"""Weights of others and our own: every layout is read strictly, with a table of what went where.
+
+====================  ==========================================================================================
+``rules``             a layout: names in a file against names here, one list for reading, writing and gradients
+``published``         MAE, VideoMAE (also version 2), MVD, timm: pretraining and fine-tuned
+``huggingface``       ``VideoMAE*`` and ``ViTMAE*`` folders
+``own``               our model folders
+``deepspeed_folder``  our ZeRO checkpoints
+``containers``        PyTorch and safetensors files; pickled code is never executed
+``detect``            which layout a file has; ``read_checkpoint``
+``reading``           every tensor placed, ignored for a reason, or named as a fault
+``describe``          the network of a file, and how it differs from what a recipe states
+``writing``           files for others
+====================  ==========================================================================================
+"""
+
+from mvd_ds.models.formats.describe import Network, describe
+from mvd_ds.models.formats.detect import LAYOUTS, read_checkpoint
+from mvd_ds.models.formats.reading import Checkpoint, table_lines
+
+__all__ = ["LAYOUTS", "Checkpoint", "Network", "describe", "read_checkpoint", "table_lines"]

@@ -1,0 +1,234 @@
+"""Which network a file holds: inferred from shapes, names and what is written beside them; compared with what was asked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, NamedTuple
+
+from mvd_ds.config import ENCODER_SIZES, ConfigError, DecoderSettings, EncoderSettings, Grid
+from mvd_ds.models.formats.reading import Checkpoint
+from mvd_ds.models.formats.rules import hidden_ratio
+
+#: What makes two encoders the same network. Clip sizes are not among it: position tables are rebuilt for any grid.
+ARCHITECTURE = (
+    "kind",
+    "embed_dim",
+    "depth",
+    "num_heads",
+    "mlp_ratio",
+    "patch_px",
+    "tubelet_frames",
+    "position",
+    "qkv_bias",
+    "cls_token",
+    "norm_eps",
+)
+#: Heads of published networks by (width, depth); files do not say. Source: MVD, VideoMAE (and its version 2, giant), MAE.
+PUBLISHED_HEADS = {
+    (size["embed_dim"], size["depth"]): size["num_heads"] for name, size in ENCODER_SIZES.items() if name != "tiny"
+}
+PUBLISHED_HEADS[1408, 40] = 16
+#: Heads of published decoders by width. Source: MVD 1.1, VideoMAE; MAE has 512 in 16.
+PUBLISHED_DECODER_HEADS = {192: 3, 384: 6, 512: 8, 640: 8, 768: 12}
+PUBLISHED_CLIP = {"frames": 16, "size_px": 224}
+
+
+class Network(NamedTuple):
+    """Everything that is needed to build the network of a file.
+
+    Attributes:
+        encoder: its encoder.
+        decoder: what its decoders share; None without decoders.
+        outputs: width of the target of each decoder.
+        classifier: ``classes`` and ``norm_eps``; None without a class head.
+        clip: ``frames`` and ``size_px``.
+    """
+
+    encoder: EncoderSettings
+    decoder: DecoderSettings | None
+    outputs: dict[str, int]
+    classifier: dict[str, Any] | None
+    clip: dict[str, int]
+
+    @property
+    def grid(self) -> Grid:
+        """Token grid (t, h, w)."""
+        return self.encoder.grid(self.clip["frames"], self.clip["size_px"])
+
+
+def encoder_facts(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Encoder settings that the file determines.
+
+    Raises:
+        ConfigError: if it has no patch embedding or no blocks.
+    """
+    state, origin = checkpoint.state, checkpoint.origin
+    patch = state.get("encoder.patch_embed.weight")
+    if patch is None or patch.ndim != 5:
+        shape = None if patch is None else tuple(patch.shape)
+        raise ConfigError(f"{origin}: its patch embedding is {shape or 'missing'}, not (D, 3, frames, side, side)")
+    width = patch.shape[0]
+    facts: dict[str, Any] = {
+        "embed_dim": width,
+        "depth": _depth(checkpoint, "encoder"),
+        "mlp_ratio": _mlp_ratio(checkpoint, "encoder", width),
+        "tubelet_frames": patch.shape[2],
+        "patch_px": patch.shape[3],
+        "cls_token": "encoder.cls_token.weight" in state,
+    }
+    # What the layout or a config says goes before what the tensors suggest, so that a tensor that is lost is missed.
+    facts |= dict(checkpoint.layout.settings) | checkpoint.stated.get("encoder", {})
+    return facts | ({"position": "learned"} if "encoder.position.table" in state else {})
+
+
+def differences(checkpoint: Checkpoint, settings: EncoderSettings) -> list[str]:
+    """``key is A in the file and B in the recipe`` for every setting that the file determines otherwise."""
+    facts, found = encoder_facts(checkpoint), []
+    for key in ARCHITECTURE:
+        theirs, wanted = facts.get(key), getattr(settings, key)
+        if key == "mlp_ratio":
+            theirs, wanted = (None if ratio is None else int(settings.embed_dim * ratio) for ratio in (theirs, wanted))
+        if key not in facts or theirs == wanted:
+            continue
+        if key == "norm_eps" and checkpoint.layout.name.startswith("hf_"):
+            checkpoint.notes.append(f"transformers computes this network with norm_eps {theirs:g}, the recipe with {wanted:g}")
+            continue
+        found.append(f"{key} is {facts[key]} there and {getattr(settings, key)} in the recipe")
+    published = PUBLISHED_HEADS.get((settings.embed_dim, settings.depth))
+    if "num_heads" not in facts and published not in (None, settings.num_heads):
+        checkpoint.notes.append(
+            f"published networks of width {settings.embed_dim} and depth {settings.depth} have {published} heads, "
+            f"here {settings.num_heads} are asked for; the file does not say"
+        )
+    return found
+
+
+def describe(
+    checkpoint: Checkpoint,
+    encoder: dict[str, Any] | None = None,
+    decoder: dict[str, Any] | None = None,
+    clip: dict[str, int] | None = None,
+) -> Network:
+    """The network of a file.
+
+    Args:
+        checkpoint: the file.
+        encoder: encoder settings that the file does not determine, number of heads for example.
+        decoder: the same for its decoders.
+        clip: ``frames`` and ``size_px`` to build it for, if not those of the file.
+
+    Raises:
+        ConfigError: if something is known neither from the file nor from the arguments, or they contradict each other.
+    """
+    values = encoder_facts(checkpoint) | (encoder or {})
+    if "num_heads" not in values:
+        heads = PUBLISHED_HEADS.get((values["embed_dim"], values["depth"]))
+        if heads is None:
+            raise ConfigError(f"{checkpoint.origin}: the file does not say how many heads the encoder has; state num_heads")
+        values["num_heads"] = heads
+    if "position" not in values:
+        raise ConfigError(
+            f"{checkpoint.origin}: files fine-tuned by VideoMAE and by MVD look the same and have different position tables; "
+            "state the format: videomae_finetuned or mvd_finetuned"
+        )
+    try:
+        settings = EncoderSettings.model_validate(values)
+    except ValueError as error:
+        raise ConfigError(f"{checkpoint.origin}: {_first_line(error)}") from None
+    wrong = [line.replace("the recipe", "what is stated") for line in differences(checkpoint, settings)]
+    wrong = [line for line in wrong if not line.startswith("norm_eps")]
+    if wrong:
+        raise ConfigError(f"{checkpoint.origin}: {'; '.join(wrong)}")
+    return Network(
+        encoder=settings,
+        decoder=_decoder(checkpoint, settings, decoder or {}),
+        outputs={name: len(checkpoint.state[f"decoders.{name}.head.weight"]) for name in checkpoint.decoder_names},
+        classifier=_classifier(checkpoint),
+        clip=_clip(checkpoint, settings, clip or {}),
+    )
+
+
+def _decoder(checkpoint: Checkpoint, encoder: EncoderSettings, known: dict[str, Any]) -> DecoderSettings | None:
+    names = checkpoint.decoder_names
+    if not names:
+        return None
+    found: list[dict[str, Any]] = []
+    for name in names:
+        part = f"decoders.{name}"
+        projection = checkpoint.state.get(f"{part}.projection.weight")
+        if projection is None or f"{part}.head.weight" not in checkpoint.state:
+            lost = "projection" if projection is None else "head"
+            raise ConfigError(f"{checkpoint.origin}: the {lost} of decoder '{name}' is missing")
+        width = projection.shape[0]
+        depth = _depth(checkpoint, part)
+        found.append(
+            {
+                "embed_dim": width,
+                "depth": depth,
+                "projection_bias": f"{part}.projection.bias" in checkpoint.state,
+                "mlp_ratio": _mlp_ratio(checkpoint, part, width) if depth else 4.0,
+            }
+        )
+    if any(values != found[0] for values in found):
+        raise ConfigError(f"{checkpoint.origin}: its decoders differ in shape: {dict(zip(names, found, strict=True))}")
+    stated = {key: value for key, value in checkpoint.stated.get("decoder", {}).items() if value is not None}
+    values = found[0] | dict(checkpoint.layout.decoder) | stated | known
+    if "num_heads" not in values:
+        values["num_heads"] = _decoder_heads(checkpoint, encoder, found[0]["embed_dim"])
+    return DecoderSettings.model_validate(values)
+
+
+def _decoder_heads(checkpoint: Checkpoint, encoder: EncoderSettings, width: int) -> int:
+    if "decoder" in checkpoint.stated or width == encoder.embed_dim:
+        return encoder.num_heads
+    published = PUBLISHED_DECODER_HEADS.get(width)
+    if encoder.kind == "image":
+        published = 16 if width == 512 else None
+    if published is None:
+        raise ConfigError(f"{checkpoint.origin}: the file does not say how many heads its decoders have; state them")
+    return published
+
+
+def _classifier(checkpoint: Checkpoint) -> dict[str, Any] | None:
+    head = checkpoint.state.get("head.weight")
+    if head is None:
+        return None
+    return {"norm_eps": None, **checkpoint.stated.get("classifier", {}), "classes": head.shape[0]}
+
+
+def _clip(checkpoint: Checkpoint, encoder: EncoderSettings, known: dict[str, int]) -> dict[str, int]:
+    found = dict(checkpoint.stated.get("clip", {}))
+    grid = checkpoint.grids.get("encoder")
+    if not found and grid is not None and encoder.position != "sinusoid1d":
+        found = {"frames": grid[0] * encoder.tubelet_frames, "size_px": grid[1] * encoder.patch_px}
+    if not found:
+        frames = 1 if encoder.kind == "image" else PUBLISHED_CLIP["frames"]
+        found = {"frames": frames, "size_px": PUBLISHED_CLIP["size_px"] // encoder.patch_px * encoder.patch_px}
+        if not known:
+            checkpoint.notes.append(
+                f"the file does not say its clip; built for {found['frames']} frames of {found['size_px']} px"
+            )
+    return {key: known.get(key, value) for key, value in found.items()}
+
+
+def _depth(checkpoint: Checkpoint, part: str) -> int:
+    start = f"{part}.blocks."
+    return max((int(name[len(start) :].split(".")[0]) for name in checkpoint.state if name.startswith(start)), default=-1) + 1
+
+
+def _mlp_ratio(checkpoint: Checkpoint, part: str, width: int) -> float:
+    """Hidden width of most blocks over D, such that ``int(D * ratio)`` gives it back."""
+    widths = Counter(
+        tensor.shape[0]
+        for name, tensor in checkpoint.state.items()
+        if name.startswith(f"{part}.blocks.") and name.endswith("mlp.expand.bias")
+    )
+    if not widths:
+        raise ConfigError(f"{checkpoint.origin}: {part} has no blocks with an MLP")
+    return hidden_ratio(widths.most_common(1)[0][0], width)
+
+
+def _first_line(error: ValueError) -> str:
+    """What is wrong, of a fault in settings, in one line."""
+    faults: list[Any] = getattr(error, "errors", list)()
+    return "; ".join(fault["msg"].removeprefix("Value error, ") for fault in faults) or str(error).splitlines()[0]

@@ -1,0 +1,126 @@
+"""Which layout a file has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mvd_ds.config import ConfigError
+from mvd_ds.models.formats import huggingface, own, published
+from mvd_ds.models.formats.containers import CONFIG_NAME, Stored, open_stored, unwrap
+from mvd_ds.models.formats.deepspeed_folder import find_checkpoint, read_checkpoint_folder
+from mvd_ds.models.formats.reading import Checkpoint, read_tensors
+from mvd_ds.models.formats.rules import Layout
+
+LAYOUTS: dict[str, Layout] = {
+    layout.name: layout
+    for layout in (
+        own.OWN,
+        published.MVD,
+        published.MVD_FINETUNED,
+        published.VIDEOMAE,
+        published.VIDEOMAE_FINETUNED,
+        published.FINETUNED,
+        published.MAE,
+        published.MAE_PRETRAINING,
+        published.TIMM,
+        huggingface.HF_VIDEOMAE,
+        huggingface.HF_VIDEOMAE_PRETRAINING,
+        huggingface.HF_VIDEOMAE_CLASSIFIER,
+        huggingface.HF_VITMAE,
+        huggingface.HF_VITMAE_PRETRAINING,
+    )
+}
+"""Every layout by the name that ``format=`` takes."""
+
+
+def read_checkpoint(source: str | Path | Mapping[str, Any], format: str | None = None) -> Checkpoint:
+    """A file, a folder or a state dict in any known layout; nothing of it is executed.
+
+    Args:
+        source: path, or tensors by name (also as training scripts wrap them: ``{"model": ...}``).
+        format: name of its layout in ``LAYOUTS``; None: it is detected.
+
+    Raises:
+        ConfigError: if it cannot be read, has no known layout, or is not whole; every fault is named.
+    """
+    if format is not None and format not in LAYOUTS:
+        raise ConfigError(f"format '{format}' is not known; formats are {', '.join(LAYOUTS)}")
+    if isinstance(source, Mapping):
+        origin, stored = "state dict", unwrap(source, "state dict")
+    else:
+        origin = str(source)
+        folder = find_checkpoint(Path(source)) if Path(source).is_dir() and not (Path(source) / CONFIG_NAME).is_file() else None
+        stored = read_checkpoint_folder(folder) if folder is not None else open_stored(Path(source))
+    layout = LAYOUTS[format] if format else detect(stored.tensors, stored.config, origin)
+    checkpoint = read_tensors(layout, stored.tensors, origin)
+    checkpoint.notes[:0] = stored.notes
+    _read_config(checkpoint, stored)
+    return checkpoint
+
+
+def _read_config(checkpoint: Checkpoint, stored: Stored) -> None:
+    """Take over what is written beside the tensors."""
+    if own.is_own(stored.config):
+        checkpoint.recipe = own.recipe_of(stored.config, checkpoint.origin)
+        checkpoint.stated = own.stated_settings(stored.config, checkpoint.recipe)
+    elif stored.config.get("model_type") in ("videomae", "vit_mae"):
+        checkpoint.stated = huggingface.stated_settings(stored.config, checkpoint.origin)
+    elif checkpoint.layout.name.startswith("hf_"):
+        checkpoint.notes.append("without its config.json: heads and epsilons are not known from the tensors")
+
+
+def detect(tensors: Mapping[str, Tensor], config: Mapping[str, Any], origin: str) -> Layout:
+    """The layout of tensors, by their names and by what is written beside them.
+
+    Raises:
+        ConfigError: if it is none that is known.
+    """
+
+    def has(*starts: str) -> bool:
+        return any(name.startswith(starts) for name in tensors)
+
+    if own.is_own(config) or any(".norm_attention." in name for name in tensors):
+        return own.OWN
+    if has("decoder_img.", "decoder_vid.", "down_img.", "down_vid.", "mask_token_img", "mask_token_vid"):
+        return published.MVD
+    if has("decoder_blocks.", "decoder_embed."):
+        return published.MAE_PRETRAINING
+    if has("encoder.blocks.", "encoder.patch_embed."):
+        return published.VIDEOMAE
+    if has("blocks.", "patch_embed."):
+        return _plain(tensors, config, origin)
+    if has("embeddings.patch_embeddings.", "encoder.layer.", "videomae.", "vit."):
+        return _hugging_face(tensors)
+    names = ", ".join(list(tensors)[:4])
+    raise ConfigError(f"{origin}: is in no format that is known ({names}, ...); formats are {', '.join(LAYOUTS)}")
+
+
+def _plain(tensors: Mapping[str, Tensor], config: Mapping[str, Any], origin: str) -> Layout:
+    """Files whose names have no prefix: an image ViT, or a fine-tuned video model."""
+    patch = tensors.get("patch_embed.proj.weight")
+    is_image = patch.ndim == 4 if patch is not None else any(name.endswith("attn.qkv.bias") for name in tensors)
+    if is_image:
+        return published.TIMM if "architecture" in config or "head.weight" in tensors else published.MAE
+    if any(name.startswith(("fc_norm.", "head.")) for name in tensors):
+        return published.FINETUNED
+    if "pos_embed" in tensors:
+        return published.MVD
+    raise ConfigError(
+        f"{origin}: an encoder that may be VideoMAE's or MVD's; state the format: mvd, videomae_finetuned or mvd_finetuned"
+    )
+
+
+def _hugging_face(tensors: Mapping[str, Tensor]) -> Layout:
+    starts = {name.split(".")[0] for name in tensors}
+    if "vit" in starts or any(name.startswith("decoder.decoder_embed") for name in tensors):
+        return huggingface.HF_VITMAE_PRETRAINING
+    if "videomae" in starts:
+        is_classifier = starts & {"classifier", "fc_norm"}
+        return huggingface.HF_VIDEOMAE_CLASSIFIER if is_classifier else huggingface.HF_VIDEOMAE_PRETRAINING
+    if any(name.startswith(("embeddings.cls_token", "embeddings.position_embeddings")) for name in tensors):
+        return huggingface.HF_VITMAE
+    return huggingface.HF_VIDEOMAE

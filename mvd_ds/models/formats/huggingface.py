@@ -1,0 +1,183 @@
+"""Layouts of Hugging Face folders: ``VideoMAE*`` and ``ViTMAE*``, and the settings in their ``config.json``.
+
+Transformers up to 4 names the biases of queries and values ``q_bias`` and ``v_bias``; 5 names them ``query.bias`` and
+``value.bias``, and some of its releases load the older names as zeros without an error. Both are read; the older ones are
+written, which 4 and the newer releases of 5 read alike. Its norms have other epsilons than the published networks:
+1e-12 in the blocks by default, 1e-5 in the decoder's and the classifier's last norm; they are read from the folder's
+config, so that the numbers are those of transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from mvd_ds.config import ConfigError
+from mvd_ds.models.formats.rules import PARTS, FrozenTable, Layout, Rule, hidden_ratio
+
+#: Epsilon of ``nn.LayerNorm`` where transformers leaves it at torch's default.
+TORCH_EPS = 1e-5
+
+_BLOCK = (
+    Rule("layernorm_before.{w}", "norm_attention.{w}"),
+    *(Rule(f"attention.attention.{part}.weight", "attention.qkv.weight", part) for part in PARTS),  # type: ignore[arg-type]
+    Rule("attention.output.dense.{w}", "attention.projection.{w}"),
+    Rule("layernorm_after.{w}", "norm_mlp.{w}"),
+    Rule("intermediate.dense.{w}", "mlp.expand.{w}"),
+    Rule("output.dense.{w}", "mlp.contract.{w}"),
+)
+_BIASES: dict[str, tuple[Rule, ...]] = {
+    "query_value": (
+        Rule("attention.attention.q_bias", "attention.qkv.q_bias"),
+        Rule("attention.attention.v_bias", "attention.qkv.v_bias"),
+        Rule("attention.attention.query.bias", "attention.qkv.q_bias"),
+        Rule("attention.attention.value.bias", "attention.qkv.v_bias"),
+    ),
+    "full": tuple(Rule(f"attention.attention.{part}.bias", "attention.qkv.bias", part) for part in PARTS),  # type: ignore[arg-type]
+}
+#: Names inside ``ViTMAE`` models of transformers 5, for state dicts taken from a model and not from a file.
+_NEW_IMAGE_BLOCK = (
+    Rule("layernorm_before.{w}", "norm_attention.{w}"),
+    *(Rule(f"attention.{part[0]}_proj.{kind}", f"attention.qkv.{kind}", part) for kind in ("weight", "bias") for part in PARTS),  # type: ignore[arg-type]
+    Rule("attention.o_proj.{w}", "attention.projection.{w}"),
+    Rule("layernorm_after.{w}", "norm_mlp.{w}"),
+    Rule("mlp.fc1.{w}", "mlp.expand.{w}"),
+    Rule("mlp.fc2.{w}", "mlp.contract.{w}"),
+)
+
+
+def _blocks(theirs: str, ours: str, bias: Literal["query_value", "full"]) -> tuple[Rule, ...]:
+    rules = (*_BLOCK, *_BIASES[bias], *(_NEW_IMAGE_BLOCK if bias == "full" else ()))
+    return tuple(Rule(f"{theirs}.{{i}}.{rule.theirs}", f"{ours}.{{i}}.{rule.ours}", rule.form) for rule in rules)
+
+
+def _video_encoder(prefix: str) -> tuple[Rule, ...]:
+    return (
+        Rule(f"{prefix}embeddings.patch_embeddings.projection.{{w}}", "encoder.patch_embed.{w}"),
+        *_blocks(f"{prefix}encoder.layer", "encoder.blocks", "query_value"),
+    )
+
+
+def _image_encoder(prefix: str) -> tuple[Rule, ...]:
+    return (
+        Rule(f"{prefix}embeddings.patch_embeddings.projection.weight", "encoder.patch_embed.weight", "frame"),
+        Rule(f"{prefix}embeddings.patch_embeddings.projection.bias", "encoder.patch_embed.bias"),
+        Rule(f"{prefix}embeddings.cls_token", "encoder.cls_token.weight"),
+        *_blocks(f"{prefix}encoder.layer", "encoder.blocks", "full"),
+        *_blocks(f"{prefix}layers", "encoder.blocks", "full"),
+        Rule(f"{prefix}layernorm.{{w}}", "encoder.norm.{w}"),
+    )
+
+
+_VIDEO = {"kind": "video", "position": "sinusoid1d", "qkv_bias": "query_value", "cls_token": False}
+_IMAGE = {"kind": "image", "position": "sincos2d", "qkv_bias": "full", "cls_token": True}
+
+HF_VIDEOMAE = Layout(
+    name="hf_videomae",
+    title="Hugging Face VideoMAEModel",
+    model="encoder",
+    rules=(*_video_encoder(""), Rule("layernorm.{w}", "encoder.norm.{w}")),
+    settings=_VIDEO,
+)
+HF_VIDEOMAE_PRETRAINING = Layout(
+    name="hf_videomae_pretraining",
+    title="Hugging Face VideoMAEForPreTraining",
+    model="predictor",
+    decoder={"projection_bias": False},
+    rules=(
+        *_video_encoder("videomae."),
+        Rule("videomae.layernorm.{w}", "encoder.norm.{w}"),
+        Rule("encoder_to_decoder.weight", "decoders.pixels.projection.weight"),
+        Rule("mask_token", "decoders.pixels.mask_token.weight"),
+        *_blocks("decoder.decoder_layers", "decoders.pixels.blocks", "query_value"),
+        Rule("decoder.norm.{w}", "decoders.pixels.norm.{w}"),
+        Rule("decoder.head.{w}", "decoders.pixels.head.{w}"),
+    ),
+    settings=_VIDEO,
+)
+HF_VIDEOMAE_CLASSIFIER = Layout(
+    name="hf_videomae_classifier",
+    title="Hugging Face VideoMAEForVideoClassification",
+    model="classifier",
+    rules=(*_video_encoder("videomae."), Rule("fc_norm.{w}", "norm.{w}"), Rule("classifier.{w}", "head.{w}")),
+    settings=_VIDEO,
+)
+HF_VITMAE = Layout(
+    name="hf_vitmae",
+    title="Hugging Face ViTMAEModel",
+    model="encoder",
+    rules=_image_encoder(""),
+    settings=_IMAGE,
+    tables=(FrozenTable("embeddings.position_embeddings", "sincos2d", has_cls=True),),
+)
+HF_VITMAE_PRETRAINING = Layout(
+    name="hf_vitmae_pretraining",
+    title="Hugging Face ViTMAEForPreTraining",
+    model="predictor",
+    decoder={"projection_bias": True},
+    rules=(
+        *_image_encoder("vit."),
+        Rule("decoder.decoder_embed.{w}", "decoders.pixels.projection.{w}"),
+        Rule("decoder.mask_token", "decoders.pixels.mask_token.weight"),
+        *_blocks("decoder.decoder_layers", "decoders.pixels.blocks", "full"),
+        *_blocks("decoder.decoder_encoder.layer", "decoders.pixels.blocks", "full"),  # written so by transformers 5.23
+        Rule("decoder.decoder_norm.{w}", "decoders.pixels.norm.{w}"),
+        Rule("decoder.decoder_pred.{w}", "decoders.pixels.head.{w}"),
+    ),
+    settings=_IMAGE,
+    tables=(
+        FrozenTable("vit.embeddings.position_embeddings", "sincos2d", has_cls=True),
+        FrozenTable("decoder.decoder_pos_embed", "sincos2d", has_cls=True, of="pixels"),
+    ),
+)
+
+
+def stated_settings(config: Mapping[str, Any], origin: str) -> dict[str, dict[str, Any]]:
+    """Settings that a folder's ``config.json`` states beside its tensors: of the encoder, decoder, classifier and clip.
+
+    Raises:
+        ConfigError: if it describes a network that is not built here.
+    """
+    wrong = []
+    if config.get("hidden_act", "gelu") != "gelu":
+        wrong.append(f"hidden_act {config['hidden_act']}: only gelu is built here")
+    if not config.get("qv_bias", config.get("qkv_bias", True)):
+        wrong.append("attention without biases is not built here")
+    if config.get("num_channels", 3) != 3:
+        wrong.append(f"num_channels {config['num_channels']}: clips here have 3")
+    for key in ("image_size", "patch_size"):
+        if isinstance(config.get(key), list) and len(set(config[key])) > 1:
+            wrong.append(f"{key} {config[key]}: only squares are built here")
+    if wrong:
+        raise ConfigError(f"{origin}: {'; '.join(wrong)}")
+    eps, width = config.get("layer_norm_eps", 1e-12), config.get("hidden_size", 768)
+    is_video = config.get("model_type") == "videomae"
+    decoder_width = config.get("decoder_hidden_size", 384 if is_video else 512)
+    return {
+        "encoder": {
+            "embed_dim": width,
+            "depth": config.get("num_hidden_layers", 12),
+            "num_heads": config.get("num_attention_heads", 12),
+            "mlp_ratio": hidden_ratio(config.get("intermediate_size", 3072), width),
+            "patch_px": _side(config.get("patch_size", 16)),
+            "tubelet_frames": config.get("tubelet_size", 2) if is_video else 1,
+            "norm_eps": eps,
+            "final_norm": not config.get("use_mean_pooling", True) if is_video else True,
+        },
+        "decoder": {
+            "embed_dim": decoder_width,
+            "depth": config.get("decoder_num_hidden_layers", 4 if is_video else 8),
+            "num_heads": config.get("decoder_num_attention_heads", 6 if is_video else 16),
+            "mlp_ratio": hidden_ratio(config.get("decoder_intermediate_size", 1536 if is_video else 2048), decoder_width),
+            "norm_eps": TORCH_EPS if is_video else eps,
+        },
+        "classifier": {"norm_eps": TORCH_EPS},
+        "clip": {
+            "size_px": _side(config.get("image_size", 224)),
+            "frames": config.get("num_frames", 16) if is_video else 1,
+        },
+    }
+
+
+def _side(value: int | list[int]) -> int:
+    return value[0] if isinstance(value, list) else value
