@@ -38,7 +38,7 @@ RULES = {
     "objectives": _rule("config", "torch einops", NO_CLUSTER),
     "training": _rule("config objectives", None),
     "training/deepspeed_engine.py": _rule("config training", None, ""),
-    "evaluation": _rule("config", "torch numpy sklearn scipy", NO_CLUSTER),
+    "evaluation": _rule("config", "torch numpy sklearn scipy threadpoolctl", NO_CLUSTER),
     "runs": _rule(" ".join(ROOMS - {"runs", "tools", "cli"}), None),
     "tools": _rule(" ".join(ROOMS - {"tools", "cli"}), None),
     "cli": _rule(" ".join(ROOMS - {"cli"}), None),
