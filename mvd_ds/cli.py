@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -17,6 +18,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 2 a fault of the user's in one line each, 130 interrupted."""
     options = _parser().parse_args(arguments)
     is_main = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(format="%(message)s", stream=sys.stdout)
+    logging.getLogger("mvd_ds").setLevel(logging.INFO if is_main else logging.ERROR)
     try:
         options.function(options)
     except ConfigError as error:
@@ -49,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_recipe_command(commands, "probe", _probe, "what frozen features know: linear probes on held-out clips")
     _add_synthesize(commands)
     _add_report(commands)
+    _add_convert(commands)
     _add_recipes(commands)
     return parser
 
@@ -87,6 +91,20 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(function=_report)
 
 
+def _add_convert(commands: argparse._SubParsersAction) -> None:
+    summary = "what a weights file holds, tensor by tensor, and the same in another format"
+    command = commands.add_parser("convert", help=summary, description=summary)
+    command.add_argument("source", metavar="IN", type=Path, help="file or folder: ours, MAE, VideoMAE, MVD, Hugging Face, ZeRO")
+    command.add_argument(
+        "target", metavar="OUT", type=Path, nargs="?", help="file or folder to write; without it, only the table"
+    )
+    command.add_argument("--to", default="mvd_ds", metavar="FORMAT", help="format to write; 'list' explains them (default: ours)")
+    command.add_argument("--from", dest="from_format", metavar="FORMAT", help="format of IN where its content does not tell")
+    command.add_argument("--heads", type=int, metavar="COUNT", help="attention heads of the encoder where the file does not say")
+    command.add_argument("--decoder-heads", type=int, metavar="COUNT", help="the same of its decoders")
+    command.set_defaults(function=_convert)
+
+
 def _add_recipes(commands: argparse._SubParsersAction) -> None:
     summary = "list the shipped recipes, or print one"
     command = commands.add_parser("recipes", help=summary, description=summary)
@@ -120,6 +138,12 @@ def _report(options: argparse.Namespace) -> None:
     from mvd_ds.tools.report import write_report
 
     write_report(options.runs, options.output)
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from mvd_ds.tools.convert import convert
+
+    convert(options.source, options.target, options.to, options.from_format, options.heads, options.decoder_heads)
 
 
 def _recipes(options: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "mvd_ds"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 STANDARD = sys.stdlib_module_names | {"__future__"}
-ROOMS = {"config", "data", "models", "objectives", "training", "evaluation", "runs", "tools", "cli"}
+ROOMS = {"config", "data", "models", "objectives", "training", "evaluation", "runs", "tools", "cli", "api"}
 
 
 class Rule(NamedTuple):
@@ -39,7 +39,8 @@ RULES = {
     "training": _rule("config objectives", None),
     "training/deepspeed_engine.py": _rule("config training", None, ""),
     "evaluation": _rule("config", "torch numpy sklearn scipy threadpoolctl", NO_CLUSTER),
-    "runs": _rule(" ".join(ROOMS - {"runs", "tools", "cli"}), None),
+    "api": _rule("config models objectives", "torch pydantic", NO_CLUSTER),
+    "runs": _rule(" ".join(ROOMS - {"runs", "tools", "cli", "api"}), None),
     "tools": _rule(" ".join(ROOMS - {"tools", "cli"}), None),
     "cli": _rule(" ".join(ROOMS - {"cli"}), None),
     "__main__": _rule("cli", ""),

@@ -50,7 +50,7 @@ class EncoderSettings(Settings):
     tubelet_frames: Positive = 2
     """Frames of a tubelet (1 for image encoders)."""
     position: Literal["sincos3d", "sinusoid1d", "sincos2d", "learned"] = "sincos3d"
-    """sincos3d: MVD student; sinusoid1d: VideoMAE, over the flat token index; sincos2d: MAE, within a frame; learned: a weight."""
+    """sincos3d: MVD student; sinusoid1d: VideoMAE, over the flat token index; sincos2d: MAE, in a frame; learned: a weight."""
     qkv_bias: Literal["query_value", "full"] = "query_value"
     """query_value: no key bias, as BEiT, VideoMAE and MVD; full: as timm and MAE."""
     cls_token: bool = False
@@ -202,6 +202,7 @@ class PixelSettings(Settings):
     normalise: Literal["per_channel", "joint", "none"] = "per_channel"
     """per_channel: VideoMAE, mean and variance of each colour of a patch; joint: MAE, over all colours; none: raw."""
     variance_floor: Annotated[float, Field(ge=0.0)] = 0.0
-    """Added to the variance (pixels in [0, 1]) before the root, so that codec noise in flat patches stays small."""
+    """Added to the variance before the root, so that codec noise in flat patches stays small. Pixels are in [0, 1], or
+    standardised by ImageNet's mean and deviation where normalise is joint."""
     loss: Literal["smooth_l1", "l1", "l2", "cosine"] = "l2"
     """Between prediction and pixels, in fp32, mean over all elements. Source: VideoMAE and MAE, L2."""

@@ -63,6 +63,11 @@ class TrainingRecipe(Recipe):
         return tuple(self.teachers) or ("pixels",)
 
     @property
+    def drop_path_blocks(self) -> int:
+        """Uniforms per mask that drop path takes: one for every block of the encoder and of each decoder."""
+        return self.model.depth + len(self.decoder_names) * self.decoder.depth
+
+    @property
     def masked_tokens(self) -> int:
         """M, hidden tokens per mask."""
         t, h, w = self.grid

@@ -10,6 +10,11 @@
 ``teachers``       ``Teacher``: a frozen encoder that gives targets on the student's grid
 ``initialisation`` initial weights, from a seed and a parameter's name alone
 ``weights``        model folders: written whole, read strictly
+``formats``        weights of others: MAE, VideoMAE, MVD, Hugging Face, ZeRO checkpoints
+``building``       from a file or a description to a model
+``saving``         from a model to the formats of others
+``classifier``     ``Classifier``: mean pooling and a class head
+``timm_network``   any image network of timm as a teacher's encoder
 ``pooling``        one vector per clip
 ``flops``          floating point operations per clip, by part
 =================  ==============================================================================================

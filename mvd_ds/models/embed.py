@@ -139,8 +139,8 @@ class LearnedToken(nn.Module):
 class Position(nn.Module):
     """A table of positions, added to tokens.
 
-    A fixed table is a non-persistent buffer, not a frozen parameter: it belongs to a geometry, not to a checkpoint, and is rebuilt
-    for the grid at hand (a patch-14 teacher at 196 px thus has positions 0..13, as published). A learned one is a weight.
+    A fixed table is a non-persistent buffer, not a frozen parameter: it belongs to a geometry, not to a checkpoint, and is
+    rebuilt for the grid at hand (a patch-14 teacher at 196 px thus has positions 0..13, as published). A learned one is a weight.
 
     Args:
         kind: ``sincos3d``, ``sinusoid1d``, ``sincos2d`` or ``learned``.

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from mvd_ds.config import EncoderSettings, TeacherSettings, TrainingRecipe
 from mvd_ds.models.masked import output_widths
+from mvd_ds.models.timm_network import frame_flops
 
 
 class ClipFlops(NamedTuple):
@@ -69,6 +70,8 @@ def _decoder_flops(recipe: TrainingRecipe, visible: int, masked: int, output: in
 
 def _teacher_flops(recipe: TrainingRecipe, teacher: TeacherSettings) -> int:
     slots, rows, columns = recipe.teacher_grid(teacher)
+    if teacher.network is not None:
+        return slots * frame_flops(teacher, teacher.input_px or recipe.data.clip.size_px)
     depth = max(block % teacher.depth for block in teacher.target.blocks) + 1
     if teacher.kind == "image":
         return slots * _encoder_flops(teacher, rows * columns, depth)

@@ -75,6 +75,7 @@ class MaskedPredictor(nn.Module):
         super().__init__()
         self.encoder = VisionTransformer(settings, grid)
         self.decoders = nn.ModuleDict({name: Decoder(decoder, settings, grid, width) for name, width in outputs.items()})
+        self.decoder_settings, self.outputs = decoder, outputs
         self.block_counts = [settings.depth] + [decoder.depth] * len(outputs)
 
     @property

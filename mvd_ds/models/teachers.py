@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mvd_ds.config import Grid, TeacherSettings, TrainingRecipe
+from mvd_ds.config import ConfigError, Grid, TeacherSettings, TrainingRecipe
 from mvd_ds.models.initialisation import build_without_weights, initialise
 from mvd_ds.models.layers import run_blocks
+from mvd_ds.models.timm_network import TimmNetwork, build_timm_network
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.models.weights import load_encoder
 
@@ -26,16 +27,22 @@ class Teacher(nn.Module):
     """
 
     def __init__(
-        self, encoder: VisionTransformer, settings: TeacherSettings, student_grid: Grid, student_tubelet_frames: int
+        self,
+        encoder: VisionTransformer | TimmNetwork,
+        settings: TeacherSettings,
+        student_grid: Grid,
+        student_tubelet_frames: int,
     ) -> None:
         super().__init__()
         self.settings = settings
         self.student_grid = student_grid
         self.student_tubelet_frames = student_tubelet_frames
-        self.read_blocks = sorted({block % settings.depth for block in settings.target.blocks})
-        encoder.blocks = encoder.blocks[: self.read_blocks[-1] + 1]
-        if settings.target.norm == "none":
-            encoder.norm = nn.Identity()
+        self.read_blocks: list[int] = []
+        if isinstance(encoder, VisionTransformer):
+            self.read_blocks = sorted({block % settings.depth for block in settings.target.blocks})
+            encoder.blocks = encoder.blocks[: self.read_blocks[-1] + 1]
+            if settings.target.norm == "none":
+                encoder.norm = nn.Identity()
         self.encoder = encoder
 
     def forward(self, clip: Tensor) -> Tensor:
@@ -56,17 +63,20 @@ class Teacher(nn.Module):
             frames = clip[:, :, self.settings.frame_in_tubelet :: self.student_tubelet_frames]
             slots = frames.shape[2]
             clip = frames.transpose(1, 2).flatten(0, 1).unsqueeze(2)
-        tokens = self._read(clip)[:, int(self.settings.cls_token) :]
+        if isinstance(self.encoder, TimmNetwork):
+            tokens = self.encoder(clip.squeeze(2))
+        else:
+            tokens = self._read(self.encoder, clip)[:, int(self.settings.cls_token) :]
         tokens = tokens.unflatten(0, (-1, slots)).flatten(1, 2)
         _, rows, columns = self.encoder.grid
         return resize_grid(tokens, (tokens.shape[1] // (rows * columns), rows, columns), self.student_grid)
 
-    def _read(self, clip: Tensor) -> Tensor:
+    def _read(self, encoder: VisionTransformer, clip: Tensor) -> Tensor:
         """Mean over the blocks that are read, each through the final norm or not."""
-        tokens, start, outputs = self.encoder.embed(clip), 0, []
+        tokens, start, outputs = encoder.embed(clip), 0, []
         for block in self.read_blocks:
-            tokens = run_blocks(self.encoder.blocks[start : block + 1], tokens, None, 0)
-            outputs.append(self.encoder.norm(tokens))
+            tokens = run_blocks(encoder.blocks[start : block + 1], tokens, None, 0)
+            outputs.append(encoder.norm(tokens))
             start = block + 1
         if len(outputs) == 1:
             return outputs[0]
@@ -93,12 +103,45 @@ def build_teacher(name: str, settings: TeacherSettings, recipe: TrainingRecipe) 
     Raises:
         ConfigError: if its weights are missing, do not fit, or describe another architecture than ``settings``.
     """
-    size_px = settings.input_px or recipe.data.clip.size_px
-    grid = settings.grid(1 if settings.kind == "image" else recipe.data.clip.frames, size_px)
-    encoder = build_without_weights(lambda: VisionTransformer(settings, grid))
-    if settings.is_random:
-        initialise(encoder, recipe.run.seed, prefix=f"teachers.{name}")
+    clip = recipe.data.clip
+    return make_teacher(name, settings, clip.frames, clip.size_px, recipe.grid, recipe.model.tubelet_frames, recipe.run.seed)
+
+
+def make_teacher(
+    name: str,
+    settings: TeacherSettings,
+    frames: int,
+    size_px: int,
+    student_grid: Grid,
+    student_tubelet_frames: int,
+    seed: int = 0,
+) -> Teacher:
+    """``build_teacher`` outside of a recipe.
+
+    Args:
+        name: it enters random weights and messages.
+        settings: its settings.
+        frames: of the student's clip.
+        size_px: side of the student's clip; the teacher's own is ``settings.input_px``.
+        student_grid: (t, h, w) grid of the targets.
+        student_tubelet_frames: frames of one of the student's tubelets.
+        seed: of random weights.
+
+    Raises:
+        ConfigError: as ``build_teacher``.
+    """
+    side, origin = settings.input_px or size_px, f"teachers.{name}"
+    encoder: VisionTransformer | TimmNetwork
+    if settings.network is not None:
+        encoder = build_timm_network(settings, side, seed, origin)
     else:
-        load_encoder(encoder, settings, settings.weights, origin=f"teachers.{name}.weights")
-    teacher = Teacher(encoder, settings, recipe.grid, recipe.model.tubelet_frames)
+        grid = settings.grid(1 if settings.kind == "image" else frames, side)
+        encoder = build_without_weights(lambda: VisionTransformer(settings, grid))
+        if settings.is_random:
+            initialise(encoder, seed, prefix=origin)
+        else:
+            load_encoder(encoder, settings, settings.weights, origin=f"{origin}.weights")
+        if settings.target.norm == "final" and isinstance(encoder.norm, nn.Identity):
+            raise ConfigError(f"{origin}.target.norm final: {settings.weights} has no norm after its last block; choose none")
+    teacher = Teacher(encoder, settings, student_grid, student_tubelet_frames)
     return teacher.eval().requires_grad_(False)

@@ -20,6 +20,7 @@ from mvd_ds.config import ConfigError, EncoderSettings, Grid, TrainingRecipe, du
 from mvd_ds.models.formats.containers import CONFIG_NAME, WEIGHTS_NAME, read_safetensors
 from mvd_ds.models.formats.describe import differences
 from mvd_ds.models.formats.detect import read_checkpoint
+from mvd_ds.models.formats.learned_positions import fit_learned_positions
 from mvd_ds.models.formats.own import FORMAT, VERSION, recipe_of
 from mvd_ds.models.formats.reading import Checkpoint, shorten, table_lines
 from mvd_ds.models.initialisation import build_without_weights
@@ -112,6 +113,7 @@ def load_encoder(encoder: VisionTransformer, settings: EncoderSettings, weights:
 
 def fill_encoder(encoder: VisionTransformer, checkpoint: Checkpoint, origin: str) -> None:
     """Fill an encoder from a file that holds one, with or without more."""
+    fit_learned_positions(checkpoint, "encoder.", encoder.grid, origin)
     state = {name.removeprefix("encoder."): value for name, value in checkpoint.state.items() if name.startswith("encoder.")}
     if not any(name.startswith("norm.") for name in state) and _has_no_final_norm(checkpoint):
         # A file of a classifier has no such norm; whoever reads features behind it is told in teachers.py.
@@ -119,8 +121,10 @@ def fill_encoder(encoder: VisionTransformer, checkpoint: Checkpoint, origin: str
     load_strictly(encoder, state, origin, lambda name: _name_in_file(checkpoint, f"encoder.{name}"))
 
 
-def fill_model(model: nn.Module, checkpoint: Checkpoint, origin: str) -> None:
-    """Fill a model from a file that holds exactly it; faults are named as in the file."""
+def fill_model(model: nn.Module, checkpoint: Checkpoint, grid: Grid, origin: str) -> None:
+    """Fill a model with an encoder from a file that holds exactly it; faults are named as in the file."""
+    for name in [name for name in checkpoint.state if name.endswith("position.table")]:
+        fit_learned_positions(checkpoint, name.removesuffix("position.table"), grid, origin)
     load_strictly(model, checkpoint.state, origin, lambda name: _name_in_file(checkpoint, name))
 
 
@@ -142,7 +146,7 @@ def log_checkpoint(checkpoint: Checkpoint, origin: str, grid: Grid) -> None:
     if stored is not None and math.prod(stored) != math.prod(grid):
         notes.append(f"positions computed for grid {grid}; the file was made on {stored}")
     for note in notes:
-        logger.warning("%s: %s", origin, note)
+        logger.info("%s: %s", origin, note)
     for line in table_lines(checkpoint.rows):
         logger.debug("%s", line)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any, NamedTuple
 
@@ -199,6 +200,9 @@ def _classifier(checkpoint: Checkpoint) -> dict[str, Any] | None:
 def _clip(checkpoint: Checkpoint, encoder: EncoderSettings, known: dict[str, int]) -> dict[str, int]:
     found = dict(checkpoint.stated.get("clip", {}))
     grid = checkpoint.grids.get("encoder")
+    learned = checkpoint.state.get("encoder.position.table")
+    if learned is not None and encoder.kind == "image" and math.isqrt(len(learned)) ** 2 == len(learned):
+        grid = (1, math.isqrt(len(learned)), math.isqrt(len(learned)))
     if not found and grid is not None and encoder.position != "sinusoid1d":
         found = {"frames": grid[0] * encoder.tubelet_frames, "size_px": grid[1] * encoder.patch_px}
     if not found:

@@ -1,0 +1,202 @@
+"""Build, load, call and compare models from Python; README, "From Python", shows it in use.
+
+Everything takes plain dicts where a recipe has settings, needs no recipe, no data and no cluster, and works in fp32 on the CPU
+until the caller moves it. Clips are (B, C, T, H, W), normalised by ImageNet's mean and deviation; masks are bool (B, N) or
+(B, K, N), **True = masked**.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from mvd_ds.config import ConfigError, DecoderSettings, EncoderSettings, Grid, Settings, TeacherSettings
+from mvd_ds.models.building import Model, load, network_of, open_model
+from mvd_ds.models.classifier import Classifier
+from mvd_ds.models.embed import split_mask
+from mvd_ds.models.formats import LAYOUTS, read_checkpoint, table_lines
+from mvd_ds.models.formats.writing import to_layout
+from mvd_ds.models.initialisation import build_without_weights, initialise
+from mvd_ds.models.masked import MaskedPredictor
+from mvd_ds.models.saving import save_as
+from mvd_ds.models.teachers import Teacher, make_teacher
+from mvd_ds.models.vit import VisionTransformer
+from mvd_ds.objectives.losses import LOSSES
+from mvd_ds.objectives.targets import gather_masked, normalise_tokens
+
+__all__ = [
+    "LAYOUTS",
+    "build_classifier",
+    "build_encoder",
+    "build_student",
+    "build_teacher",
+    "distillation_loss",
+    "export",
+    "export_gradients",
+    "load",
+    "open_model",
+    "read_checkpoint",
+    "save",
+    "split_mask",
+    "table_lines",
+]
+
+
+def build_student(
+    encoder: Mapping[str, Any] | EncoderSettings,
+    decoder: Mapping[str, Any] | DecoderSettings | None = None,
+    targets: Mapping[str, int] | None = None,
+    frames: int = 16,
+    size_px: int = 224,
+    seed: int = 0,
+) -> MaskedPredictor:
+    """A student with its initial weights: ``student(clip, mask)`` is {target: (B * K, M, width)}.
+
+    Args:
+        encoder: settings as under ``model`` in a recipe: ``{"size": "base"}``, or embed_dim, depth, num_heads, ...
+        decoder: settings as under ``decoder``; None: MVD's for S and B, width and heads of the encoder, depth 2.
+        targets: width of each target by name; None: ``{"image": D, "video": D}``, the names that MVD's files need.
+        frames: T.
+        size_px: H and W.
+        seed: of the weights.
+    """
+    settings = _settings(EncoderSettings, encoder)
+    outputs = dict(targets or {"image": settings.embed_dim, "video": settings.embed_dim})
+    grid = _grid(settings, frames, size_px)
+    model = build_without_weights(lambda: MaskedPredictor(settings, grid, _settings(DecoderSettings, decoder or {}), outputs))
+    return initialise(model, seed)
+
+
+def build_encoder(
+    encoder: Mapping[str, Any] | EncoderSettings, frames: int = 16, size_px: int = 224, seed: int = 0
+) -> VisionTransformer:
+    """An encoder with its initial weights: ``encoder(clip[, mask])`` is (B * K, [1 +] V, D) after the final norm."""
+    settings = _settings(EncoderSettings, encoder)
+    grid = _grid(settings, 1 if settings.kind == "image" else frames, size_px)
+    return initialise(build_without_weights(lambda: VisionTransformer(settings, grid)), seed)
+
+
+def build_teacher(
+    settings: Mapping[str, Any] | TeacherSettings,
+    frames: int = 16,
+    size_px: int = 224,
+    tubelet_frames: int = 2,
+    grid: Grid | None = None,
+    name: str = "teacher",
+    seed: int = 0,
+) -> Teacher:
+    """A frozen teacher: ``teacher(clip)`` is (B, N, D), before the final norm unless ``target.norm`` says otherwise.
+
+    Args:
+        settings: as under ``teachers.NAME`` in a recipe; without ``weights`` they are random, for ``load`` to fill.
+        frames: T of the student's clip.
+        size_px: H and W of the student's clip; the teacher's own are ``input_px``.
+        tubelet_frames: frames of one of the student's tubelets; an image teacher sees one of each.
+        grid: (t, h, w) of the targets; None: the teacher's own.
+        name: for messages, and for random weights.
+        seed: of random weights.
+    """
+    if isinstance(settings, Mapping):
+        settings = {"weights": "random", **settings}
+    chosen = _settings(TeacherSettings, settings)
+    side = chosen.input_px or size_px
+    try:
+        own = chosen.grid(frames, side) if chosen.kind == "video" else (frames // tubelet_frames, *chosen.frame_grid(side))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return make_teacher(name, chosen, frames, size_px, grid or own, tubelet_frames, seed)
+
+
+def build_classifier(
+    encoder: Mapping[str, Any] | EncoderSettings,
+    classes: int,
+    frames: int = 16,
+    size_px: int = 224,
+    norm_eps: float | None = None,
+    dropout: float = 0.0,
+    seed: int = 0,
+) -> Classifier:
+    """A video classifier as VideoMAE and MVD fine-tune it: ``classifier(clip)`` is (B, classes) logits."""
+    settings = _settings(EncoderSettings, encoder)
+    grid = _grid(settings, frames, size_px)
+    return initialise(build_without_weights(lambda: Classifier(settings, grid, classes, norm_eps, dropout)), seed)
+
+
+def distillation_loss(
+    predictions: Mapping[str, Tensor],
+    features: Mapping[str, Tensor],
+    mask: Tensor,
+    loss: str = "smooth_l1",
+    normalise: bool = False,
+) -> dict[str, Tensor]:
+    """The loss of every target: mean over all masked tokens and channels, in fp32, with a graph behind it.
+
+    Args:
+        predictions: of a student, (B * K, M, D) by name.
+        features: of the teachers, (B, N, D) by the same names.
+        mask: bool (B, N) or (B, K, N), True = masked: the one that the student had.
+        loss: smooth_l1, l1, l2 or cosine.
+        normalise: LayerNorm without parameters on every target token (``--norm_feature`` of the reference).
+    """
+    if predictions.keys() != features.keys():
+        raise ConfigError(f"predictions {sorted(predictions)} and features {sorted(features)} have different names")
+    _, masked = split_mask(mask)
+    losses = {}
+    for name, prediction in predictions.items():
+        target = normalise_tokens(features[name]) if normalise else features[name]
+        losses[name] = LOSSES[loss](prediction, gather_masked(target, masked))
+    return losses
+
+
+def export(model: Model, format: str) -> dict[str, Tensor]:
+    """Weights of a model under the names and shapes of a format, position tables included.
+
+    Raises:
+        ConfigError: if the format is not known or cannot hold this model.
+    """
+    tensors, _ = to_layout(_layout(format), _named(model, model.state_dict()), network_of(model), "this model")
+    return tensors
+
+
+def export_gradients(model: Model, format: str) -> dict[str, Tensor]:
+    """Gradients of a model's parameters under the names and shapes of a format; parameters without one are left out."""
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    return _layout(format).rename(_named(model, gradients))[0]
+
+
+def save(model: Model, path: str | Path, format: str = "mvd_ds") -> list[str]:
+    """Write a model in a format; what others will compute otherwise comes back as sentences."""
+    return save_as(_named(model, model.state_dict()), network_of(model), Path(path), format, "this model")
+
+
+def _named(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under the names that they have in a whole model."""
+    prefix = "encoder." if isinstance(model, VisionTransformer) else ""
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def _layout(name: str) -> Any:
+    if name not in LAYOUTS:
+        raise ConfigError(f"format '{name}' is not known; formats are {', '.join(LAYOUTS)}")
+    return LAYOUTS[name]
+
+
+def _settings(kind: type[Any], values: Mapping[str, Any] | Settings) -> Any:
+    if isinstance(values, kind):
+        return values
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}" for fault in error.errors())
+        raise ConfigError("; ".join(fault.removeprefix(": ") for fault in faults)) from None
+
+
+def _grid(settings: EncoderSettings, frames: int, size_px: int) -> Grid:
+    try:
+        return settings.grid(frames, size_px)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None

@@ -1,0 +1,120 @@
+"""From a description to a model and back, and from a file to both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from mvd_ds.config import ConfigError, DecoderSettings, EncoderSettings
+from mvd_ds.models.classifier import Classifier
+from mvd_ds.models.formats import Checkpoint, Network, describe, read_checkpoint
+from mvd_ds.models.formats.describe import differences
+from mvd_ds.models.initialisation import build_without_weights
+from mvd_ds.models.masked import MaskedPredictor
+from mvd_ds.models.teachers import Teacher
+from mvd_ds.models.vit import VisionTransformer
+from mvd_ds.models.weights import fill_encoder, fill_model, log_checkpoint
+
+Model = MaskedPredictor | VisionTransformer | Classifier
+
+
+def build_network(network: Network) -> Model:
+    """The model of a description, its weights not yet filled; fp32, on the CPU."""
+
+    def construct() -> Model:
+        if network.classifier is not None:
+            classes, eps = network.classifier["classes"], network.classifier["norm_eps"]
+            return Classifier(network.encoder, network.grid, classes, eps)
+        if network.outputs:
+            return MaskedPredictor(network.encoder, network.grid, network.decoder or DecoderSettings(), network.outputs)
+        return VisionTransformer(network.encoder, network.grid)
+
+    return build_without_weights(construct)
+
+
+def network_of(model: Model) -> Network:
+    """The description of a model."""
+    encoder = model if isinstance(model, VisionTransformer) else model.encoder
+    slots, rows, _ = encoder.grid
+    clip = {"frames": slots * encoder.settings.tubelet_frames, "size_px": rows * encoder.settings.patch_px}
+    settings = EncoderSettings.model_validate({key: getattr(encoder.settings, key) for key in EncoderSettings.model_fields})
+    if isinstance(model, Classifier):
+        return Network(settings, None, {}, {"classes": model.head.out_features, "norm_eps": model.norm.eps}, clip)
+    if isinstance(model, MaskedPredictor):
+        return Network(settings, model.decoder_settings, dict(model.outputs), None, clip)
+    return Network(settings, None, {}, None, clip)
+
+
+def open_model(
+    source: str | Path | Mapping[str, Any],
+    format: str | None = None,
+    encoder: dict[str, Any] | None = None,
+    decoder: dict[str, Any] | None = None,
+    clip: dict[str, int] | None = None,
+) -> tuple[Model, Checkpoint]:
+    """The model that a file holds, with its weights; in ``eval()``, fp32, on the CPU.
+
+    Args:
+        source: file, folder or state dict in any known layout.
+        format: the layout; None: it is detected.
+        encoder: encoder settings that the file does not determine: ``{"num_heads": 3}``.
+        decoder: the same of its decoders.
+        clip: ``{"frames": 16, "size_px": 224}`` to build it for; position tables follow.
+
+    Raises:
+        ConfigError: if the file is not whole, or does not say enough.
+    """
+    checkpoint = read_checkpoint(source, format)
+    model = build_network(describe(checkpoint, encoder, decoder, clip))
+    fill(model, checkpoint)
+    _log(model, checkpoint)
+    return model.eval(), checkpoint
+
+
+def load(model: Model | Teacher, source: str | Path | Mapping[str, Any], format: str | None = None) -> Checkpoint:
+    """Fill a model that exists from a file, folder or state dict, and tell what went where.
+
+    An encoder or a teacher takes the encoder of a file that holds more; anything else has to match whole.
+
+    Raises:
+        ConfigError: if the file is another network or is not whole; every difference is named.
+    """
+    checkpoint = read_checkpoint(source, format)
+    encoder = model if isinstance(model, VisionTransformer) else model.encoder
+    if not isinstance(encoder, VisionTransformer):
+        raise ConfigError(f"{checkpoint.origin}: a teacher of timm takes its weights when it is built")
+    wrong = differences(checkpoint, encoder.settings)
+    if wrong:
+        raise ConfigError(f"{checkpoint.origin}: another architecture: {'; '.join(wrong).replace('the recipe', 'the model')}")
+    if isinstance(model, Teacher):
+        _forget_what_is_not_read(model, checkpoint)
+    filled = encoder if isinstance(model, Teacher) else model
+    fill(filled, checkpoint)
+    _log(filled, checkpoint)
+    return checkpoint
+
+
+def fill(model: Model, checkpoint: Checkpoint) -> None:
+    """Fill a model from a file that was read, strictly."""
+    if isinstance(model, VisionTransformer):
+        fill_encoder(model, checkpoint, checkpoint.origin)
+    else:
+        fill_model(model, checkpoint, model.encoder.grid, checkpoint.origin)
+
+
+def _log(model: Model, checkpoint: Checkpoint) -> None:
+    encoder = model if isinstance(model, VisionTransformer) else model.encoder
+    log_checkpoint(checkpoint, checkpoint.origin, encoder.grid)
+
+
+def _forget_what_is_not_read(teacher: Teacher, checkpoint: Checkpoint) -> None:
+    """Leave out blocks behind the last one that a teacher reads, and a norm that it does not apply."""
+    last = teacher.read_blocks[-1]
+    for name in list(checkpoint.state):
+        part = name.removeprefix("encoder.")
+        is_behind = part.startswith("blocks.") and int(part.split(".")[1]) > last
+        if is_behind or (part.startswith("norm.") and isinstance(teacher.encoder.norm, nn.Identity)):
+            del checkpoint.state[name]

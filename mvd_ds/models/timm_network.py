@@ -1,0 +1,192 @@
+"""Any image network of timm as the encoder of a teacher: features of a frame as a grid of tokens."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from mvd_ds.config import ConfigError, TeacherSettings
+from mvd_ds.models.formats.containers import open_stored
+from mvd_ds.models.weights import load_strictly
+
+logger = logging.getLogger(__name__)
+
+#: What clips here are normalised with. Source: ImageNet.
+CLIP_MEAN, CLIP_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class TimmNetwork(nn.Module):
+    """Features of frames from a network of timm, in the order of rows and columns, without class and register tokens.
+
+    Args:
+        network: of timm, with its weights.
+        settings: which blocks, and through the final norm or not.
+        grid: (h, w) that the recipe states.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, network: nn.Module, settings: TeacherSettings, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.network = network
+        self.blocks = settings.target.blocks
+        self.through_norm = settings.target.norm == "final"
+        self.grid = (1, *grid)
+        stated: dict[str, Any] = getattr(network, "pretrained_cfg", {}) or {}
+        mean = settings.input_mean or stated.get("mean") or CLIP_MEAN
+        std = settings.input_std or stated.get("std") or CLIP_STD
+        # Clips come standardised by ImageNet's mean and deviation: x -> (x * std + mean - its mean) / its std.
+        scale = torch.tensor([here / there for here, there in zip(CLIP_STD, std, strict=True)])
+        shift = torch.tensor([(here - there) / its for here, there, its in zip(CLIP_MEAN, mean, std, strict=True)])
+        self.is_renormalised = tuple(mean) != CLIP_MEAN or tuple(std) != CLIP_STD
+        self.register_buffer("scale", scale[:, None, None], persistent=False)
+        self.register_buffer("shift", shift[:, None, None], persistent=False)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(B, C, H, W) normalised -> (B, h * w, D); several blocks are averaged."""
+        if self.is_renormalised:
+            frames = frames * self.scale.to(frames.dtype) + self.shift.to(frames.dtype)
+        outputs = self.network.forward_intermediates(  # type: ignore[operator]
+            frames, indices=self._indices(), norm=self.through_norm, output_fmt="NCHW", intermediates_only=True
+        )
+        tokens = [output.flatten(2).transpose(1, 2) for output in outputs]
+        if len(tokens) == 1:
+            return tokens[0]
+        return torch.stack(tokens).mean(dim=0, dtype=torch.float32).to(tokens[0].dtype)
+
+    def _indices(self) -> list[int]:
+        count = _count_features(self.network)
+        return sorted({index % count for index in self.blocks})
+
+
+def _count_features(network: nn.Module) -> int:
+    """How many features a network offers: its blocks, or its stages where resolution changes between them."""
+    return len(network.feature_info)  # type: ignore[arg-type]
+
+
+def build_timm_network(settings: TeacherSettings, size_px: int, seed: int, origin: str) -> TimmNetwork:
+    """The network of a teacher, checked against what its recipe states; fp32, on the CPU.
+
+    Args:
+        settings: of the teacher.
+        size_px: side of the frames that it will see.
+        seed: of its weights where they are random.
+        origin: names the teacher in messages.
+
+    Raises:
+        ConfigError: if timm does not know it, its width or grid is another than stated, or its weights do not fit.
+    """
+    name = settings.timm_name
+    assert name is not None
+    network = _create(name, size_px, seed, origin)
+    if not hasattr(network, "forward_intermediates"):
+        raise ConfigError(f"{origin}.network: timm's {name} gives no feature maps (forward_intermediates)")
+    if settings.weights != "random":
+        _load(network, settings.weights, f"{origin}.weights")
+    outside = [block for block in settings.target.blocks if not -_count_features(network) <= block < _count_features(network)]
+    if outside:
+        raise ConfigError(
+            f"{origin}.target.blocks: {outside} are outside the {_count_features(network)} features of timm's {name}"
+        )
+    encoder = TimmNetwork(network.eval(), settings, settings.frame_grid(size_px))
+    _check(encoder, settings, size_px, origin)
+    if encoder.is_renormalised:
+        logger.info("%s: clips are renormalised to the mean and deviation that timm's %s expects", origin, name)
+    return encoder
+
+
+@functools.cache
+def frame_flops(settings: TeacherSettings, size_px: int) -> int:
+    """Operations of one frame, counted by torch on tensors without data."""
+    assert settings.timm_name is not None
+    with torch.device("meta"):
+        network = _create(settings.timm_name, size_px, 0, "flops").eval()
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network.forward_features(torch.zeros(1, 3, size_px, size_px))  # type: ignore[operator]
+    return counter.get_total_flops()
+
+
+def _create(name: str, size_px: int, seed: int, origin: str) -> nn.Module:
+    import timm
+
+    if not timm.is_model(name):
+        near = ", ".join(timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:5]) or "timm.list_models()"
+        raise ConfigError(f"{origin}.network: timm has no network '{name}'; it has {near}, ...")
+    # Which keywords a network takes is only known by trying; all of them leave the weights alone.
+    attempts: list[dict[str, Any]] = [{"img_size": size_px}, {}]
+    for keywords in attempts:
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                return timm.create_model(name, pretrained=False, num_classes=0, **keywords)
+        except TypeError as error:
+            reason = str(error)
+        except (ValueError, AssertionError, RuntimeError) as error:
+            raise ConfigError(f"{origin}.network: timm cannot build {name} for {size_px} px: {_line(error)}") from None
+    raise ConfigError(f"{origin}.network: timm cannot build {name}: {reason}")
+
+
+def _load(network: nn.Module, weights: str, origin: str) -> None:
+    """Fill a network from a file of timm's or of the project that it comes from, strictly but for its class head."""
+    try:
+        tensors = dict(open_stored(Path(weights)).tensors)
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: {error}") from None
+    module = sys.modules[type(network).__module__]
+    convert = getattr(module, "checkpoint_filter_fn", None)
+    if convert is not None:
+        # timm's own conversion of original files; it also resizes learned positions, bicubic.
+        options = (
+            {"interpolation": "bicubic", "antialias": True} if "interpolation" in inspect.signature(convert).parameters else {}
+        )
+        try:
+            tensors = convert(tensors, network, **options)
+        except (KeyError, RuntimeError, ValueError, AttributeError, IndexError) as error:
+            raise ConfigError(f"{origin} {weights}: timm's {type(network).__name__} cannot convert it: {_line(error)}") from None
+    own = network.state_dict()
+    heads = _head_names(network)
+    ignored = [name for name in tensors if name not in own and name.split(".")[0] in heads]
+    if ignored:
+        logger.info("%s: ignored the class head: %s", origin, ", ".join(ignored))
+    load_strictly(network, {name: value for name, value in tensors.items() if name not in ignored}, f"{origin} {weights}")
+
+
+def _head_names(network: nn.Module) -> set[str]:
+    stated = (getattr(network, "pretrained_cfg", {}) or {}).get("classifier") or "head"
+    names = stated if isinstance(stated, list | tuple) else [stated]
+    return {name.split(".")[0] for name in names} | {"head", "head_dist", "classifier"}
+
+
+@torch.no_grad()
+def _check(encoder: TimmNetwork, settings: TeacherSettings, size_px: int, origin: str) -> None:
+    """Run one frame and compare what comes out with what is stated."""
+    try:
+        features = encoder.network.forward_intermediates(  # type: ignore[operator]
+            torch.zeros(1, 3, size_px, size_px), indices=encoder._indices(), output_fmt="NCHW", intermediates_only=True
+        )
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        raise ConfigError(f"{origin}.network: timm's {settings.timm_name} does not take {size_px} px: {_line(error)}") from None
+    shapes = {tuple(feature.shape[1:]) for feature in features}
+    if len(shapes) > 1:
+        raise ConfigError(f"{origin}.target.blocks: features of {settings.target.blocks} differ in shape, {sorted(shapes)}")
+    width, *grid = shapes.pop()
+    wrong = []
+    if width != settings.embed_dim:
+        wrong.append(f"embed_dim is {width} there and {settings.embed_dim} in the recipe")
+    if tuple(grid) != encoder.grid[1:]:
+        wrong.append(f"its grid at {size_px} px is {tuple(grid)} there and {encoder.grid[1:]} in the recipe (set feature_grid)")
+    if wrong:
+        raise ConfigError(f"{origin}.network: timm's {settings.timm_name}: {'; '.join(wrong)}")
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,90 @@
+"""``python -m mvd_ds convert IN [OUT] [--to FORMAT]``: what a file holds, and the same in another format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mvd_ds.config import ConfigError, dump
+from mvd_ds.models.building import build_network, fill
+from mvd_ds.models.formats import Checkpoint, Network, describe, read_checkpoint, table_lines
+from mvd_ds.models.formats.own import FORMAT
+from mvd_ds.models.saving import WRITTEN, save_as
+from mvd_ds.models.weights import save_model
+
+
+def convert(
+    source: Path,
+    target: Path | None,
+    to: str = FORMAT,
+    from_format: str | None = None,
+    heads: int | None = None,
+    decoder_heads: int | None = None,
+) -> None:
+    """Read ``source``, print its format and the table of what went where, and write it to ``target``.
+
+    Args:
+        source: file or folder in any format that is read.
+        target: file or folder to write; None: only print.
+        to: format to write.
+        from_format: format of the source where it cannot be told from its content.
+        heads: attention heads of the encoder where the file does not say.
+        decoder_heads: the same of its decoders.
+
+    Raises:
+        ConfigError: if the source is not whole, or cannot be held by the other format.
+    """
+    if to == "list":
+        print("\n".join(f"{name:<20}{what}" for name, what in WRITTEN.items()))
+        return
+    if to not in WRITTEN:
+        raise ConfigError(f"format '{to}' is not written; formats are {', '.join(WRITTEN)}")
+    if target is not None and target.exists() and (target.is_dir() != _writes_folder(to)):
+        raise ConfigError(f"{target}: is a {'folder' if target.is_dir() else 'file'}, and format '{to}' is the other")
+    checkpoint = read_checkpoint(source, from_format)
+    network = describe(
+        checkpoint, {} if heads is None else {"num_heads": heads}, {} if decoder_heads is None else {"num_heads": decoder_heads}
+    )
+    _require_whole(checkpoint, network)
+    _print_source(checkpoint, network)
+    if target is None:
+        return
+    if to == FORMAT and checkpoint.recipe is not None:
+        save_model(target, checkpoint.state, checkpoint.recipe, {"converted_from": str(source)})
+        notes = []
+    else:
+        notes = save_as(checkpoint.state, network, target, to, str(source))
+    for note in notes:
+        print(f"note: {note}")
+    print(f"wrote {target} ('{to}': {WRITTEN[to]})")
+
+
+def _require_whole(checkpoint: Checkpoint, network: Network) -> None:
+    """Hold the tensors against the model that they describe, as loading would.
+
+    Raises:
+        ConfigError: if one is missing, unexpected or of another shape.
+    """
+    fill(build_network(network), checkpoint)
+
+
+def _print_source(checkpoint: Checkpoint, network: Network) -> None:
+    print(f"{checkpoint.origin}: {checkpoint.layout.title} ('{checkpoint.layout.name}')")
+    print("encoder: " + ", ".join(f"{key} {value}" for key, value in dump(network.encoder).items() if value is not None))
+    if network.decoder is not None:
+        print(f"decoders: {', '.join(f'{name} -> {width}' for name, width in network.outputs.items())}; " + _line(network))
+    if network.classifier is not None:
+        print(f"classes: {network.classifier['classes']}")
+    print(f"clip: {network.clip['frames']} frames of {network.clip['size_px']} px")
+    for line in table_lines(checkpoint.rows):
+        print(f"  {line}")
+    for note in checkpoint.notes:
+        print(f"note: {note}")
+
+
+def _line(network: Network) -> str:
+    assert network.decoder is not None
+    return ", ".join(f"{key} {value}" for key, value in dump(network.decoder).items() if value is not None)
+
+
+def _writes_folder(to: str) -> bool:
+    return WRITTEN[to].startswith("folder")
