@@ -193,6 +193,10 @@ def _decoder_heads(checkpoint: Checkpoint, encoder: EncoderSettings, width: int)
 def _classifier(checkpoint: Checkpoint) -> dict[str, Any] | None:
     head = checkpoint.state.get("head.weight")
     if head is None:
+        if checkpoint.layout.model == "classifier":
+            raise ConfigError(
+                f"{checkpoint.origin}: its class head is missing: {next(checkpoint.layout.sources('head.weight'))[0]}"
+            )
         return None
     return {"norm_eps": None, **checkpoint.stated.get("classifier", {}), "classes": head.shape[0]}
 
@@ -212,7 +216,8 @@ def _clip(checkpoint: Checkpoint, encoder: EncoderSettings, known: dict[str, int
             checkpoint.notes.append(
                 f"the file does not say its clip; built for {found['frames']} frames of {found['size_px']} px"
             )
-    return {key: known.get(key, value) for key, value in found.items()}
+    found |= known
+    return found if encoder.kind == "video" else found | {"frames": 1}
 
 
 def _depth(checkpoint: Checkpoint, part: str) -> int:

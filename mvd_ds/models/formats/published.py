@@ -26,7 +26,7 @@ _MAE_ENCODER = (
     Rule("norm.{w}", "encoder.norm.{w}"),
 )
 _MAE_TABLE = FrozenTable("pos_embed", "sincos2d", has_cls=True)
-_MAE_SETTINGS = {"kind": "image", "position": "sincos2d", "qkv_bias": "full", "cls_token": True}
+_MAE_SETTINGS = {"kind": "image", "position": "sincos2d", "qkv_bias": "full", "cls_token": True, "final_norm": True}
 
 MAE = Layout(
     name="mae",
@@ -67,7 +67,7 @@ VIDEOMAE = Layout(
         Rule("decoder.norm.{w}", "decoders.pixels.norm.{w}"),
         Rule("decoder.head.{w}", "decoders.pixels.head.{w}"),
     ),
-    settings={"kind": "video", "position": "sinusoid1d", "qkv_bias": "query_value"},
+    settings={"kind": "video", "position": "sinusoid1d", "qkv_bias": "query_value", "final_norm": True},
     tables=(
         FrozenTable("encoder.pos_embed", "sinusoid1d", is_written=False),
         FrozenTable("pos_embed", "sinusoid1d", is_written=False, of="pixels"),
@@ -102,7 +102,7 @@ MVD = Layout(
         *_mvd_decoder("img", "image"),
         *_mvd_decoder("vid", "video"),
     ),
-    settings={"kind": "video", "position": "sincos3d", "qkv_bias": "query_value"},
+    settings={"kind": "video", "position": "sincos3d", "qkv_bias": "query_value", "final_norm": True},
     tables=(
         FrozenTable("pos_embed", "sincos3d"),
         FrozenTable("pos_embed_img", "sincos3d", of="image"),
