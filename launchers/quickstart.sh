@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The whole main job, small: sample videos, two teachers, a student distilled from both, probes, a report.
-#   bash launchers/quickstart.sh [--output DIR] [--videos DIR|MANIFEST]
+#   bash launchers/quickstart.sh [--output DIR] [--videos DIR|MANIFEST] [key=value ...]
 # Run again, it goes on where it was. On a machine with GPUs it uses them; else two processes on the CPU.
+# key=value replaces a setting of all three trainings, for instance schedule.steps=2000.
 set -euo pipefail
 caller=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -9,6 +10,7 @@ source launchers/setup.sh
 
 output=runs/quickstart
 videos=
+settings=()
 while [ $# -gt 0 ]; do
   case "$1" in
     --output | --videos)
@@ -16,8 +18,9 @@ while [ $# -gt 0 ]; do
       value=$(realpath -m "$(cd "$caller" && realpath -m "$2")")
       if [ "$1" = --output ]; then output=$value; else videos=$value; fi
       shift 2 ;;
-    -h | --help) sed -n '2,4s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-    *) echo "quickstart: unknown option $1; there are --output DIR and --videos DIR|MANIFEST" >&2; exit 2 ;;
+    -h | --help) sed -n '2,5s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    *=*) settings+=("$1"); shift ;;
+    *) echo "quickstart: unknown option $1; there are --output DIR and --videos DIR|MANIFEST and key=value" >&2; exit 2 ;;
   esac
 done
 if [ -n "$videos" ] && [ ! -e "$videos" ]; then
@@ -41,7 +44,7 @@ stage() { echo; echo "=== $* ($(((SECONDS - started) / 60)):$(printf %02d $(((SE
 # launched COMMAND RECIPE [key=value ...]: the real launcher, without its log lines
 launched() {
   deepspeed --log_level critical --num_accelerators "$processes" --master_port "$((20000 + RANDOM % 20000))" --module mvd_ds "$@" \
-    "batch.micro=$micro"
+    "batch.micro=$micro" "${settings[@]}"
 }
 
 if [ -n "$videos" ]; then

@@ -1,5 +1,5 @@
-# Sourced by the scripts beside it: makes .venv with everything in requirements.txt, and puts it on the PATH.
-# Does nothing when requirements have not changed since the last time.
+# Sourced by the scripts beside it: makes .venv (or the folder MVD_DS_VENV names) with everything in requirements.txt, and
+# puts it on the PATH. Does nothing when requirements have not changed since the last time.
 
 setup_fail() { echo "setup: $*" >&2; exit 2; }
 
@@ -16,20 +16,19 @@ find_python() {
 
 # setup_environment REQUIREMENTS_FILE...
 setup_environment() {
-  local python stamp
-  stamp=$(cat "$@" pyproject.toml | sha256sum | cut -d' ' -f1)
-  if [ "$(cat .venv/.installed 2>/dev/null)" != "$stamp" ]; then
+  local environment=${MVD_DS_VENV:-$PWD/.venv} stamp python file arguments=()
+  stamp=$environment/.installed-$(cat "$@" pyproject.toml | sha256sum | cut -c1-16)
+  if [ ! -e "$stamp" ]; then
     python=$(find_python)
-    echo "setup: installing into .venv with $("$python" --version) (a few minutes, about 6 GB, the first time)"
-    [ -x .venv/bin/python ] || "$python" -m venv .venv \
-      || setup_fail "cannot create .venv; on Debian or Ubuntu: sudo apt-get install python3-venv"
-    local arguments=()
+    echo "setup: installing into $environment with $("$python" --version) (the first time a few minutes and about 6 GB)"
+    [ -x "$environment/bin/python" ] || "$python" -m venv "$environment" \
+      || setup_fail "cannot create $environment; on Debian or Ubuntu: sudo apt-get install python3-venv"
     for file in "$@"; do arguments+=(-r "$file"); done
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check "${arguments[@]}" \
+    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check "${arguments[@]}" \
       || setup_fail "pip could not install $*; see its message above"
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e . \
+    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -e . \
       || setup_fail "pip could not install mvd_ds itself; see its message above"
-    echo "$stamp" > .venv/.installed
+    touch "$stamp"
   fi
-  export PATH="$PWD/.venv/bin:$PATH"
+  export PATH="$environment/bin:$PATH"
 }

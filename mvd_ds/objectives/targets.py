@@ -43,11 +43,11 @@ def pixel_targets(clip: Tensor, tubelet_frames: int, patch_px: int, settings: Pi
     | joint       | the patch's pixels and colours     | sqrt(var + floor + 1e-6) | MAE      |
     | none        | -                                  | 1                        | -        |
 
-    Differs: MAE standardises the image by ImageNet's mean and deviation before its joint normalisation; here both work on
-    pixels in [0, 1], so that one floor means the same in both and a grey patch gets no colour cast.
+    MAE takes its pixels from the image standardised by ImageNet's mean and deviation, VideoMAE from the one in [0, 1]: the
+    caller hands over the right one, and ``variance_floor`` is in its units.
 
     Args:
-        clip: (B, C, T, H, W) in [0, 1], not standardised by ImageNet's mean; any float type.
+        clip: (B, C, T, H, W), standardised for ``joint``, in [0, 1] otherwise; any float type.
         tubelet_frames: frames of a patch; divides T.
         patch_px: side of a patch; divides H and W.
         settings: the normalisation and its ``variance_floor``, which is 0 in both sources.

@@ -15,7 +15,7 @@ from mvd_ds.models.weights import save_model
 from mvd_ds.training.checkpoint import Checkpoints
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import StepProgress, clock, say
-from mvd_ds.training.deepspeed_engine import DTYPES, full_weights, join_cluster, leave_cluster, start_student, start_teacher
+from mvd_ds.training.deepspeed_engine import DTYPES, full_weights, joined_cluster, start_student, start_teacher
 from mvd_ds.training.faults import VideoFaults
 from mvd_ds.training.loop import Training
 from mvd_ds.training.metrics import MetricsWriter
@@ -35,31 +35,36 @@ def train(recipe: TrainingRecipe, name: str) -> None:
     folder = RunFolder.of(recipe, name)
     if _is_finished(recipe, folder):
         return
-    cluster = join_cluster(recipe.engine.timeout_minutes, recipe.run.device)
-    torch.use_deterministic_algorithms(recipe.run.deterministic)
+    with joined_cluster(recipe.engine.timeout_minutes, recipe.run.device) as cluster:
+        torch.use_deterministic_algorithms(recipe.run.deterministic)
+        _train(recipe, folder, cluster)
+
+
+def _train(recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster) -> None:
     with cluster.together():
-        if cluster.is_main:
-            folder.open(recipe)
-        student = build_predictor(recipe)
-        loader = ClipLoader(recipe, student.drop_path_blocks, cluster.rank, cluster.world)
+        loader = ClipLoader(recipe, recipe.drop_path_blocks, cluster.rank, cluster.world)
         teachers = {key: build_teacher(key, settings, recipe) for key, settings in recipe.teachers.items()}
+        student = build_predictor(recipe)
     groups = parameter_groups(student, recipe.optimizer)
     _describe(recipe, cluster, student, loader, groups)
     engine = start_student(student, groups, recipe, cluster)
     targets = _targets(recipe, teachers, cluster)
-    schedule = build_schedule(recipe, loader.steps_per_epoch)
     checkpoints = Checkpoints(folder, recipe, cluster, engine)
     first_step = checkpoints.load()
+    with cluster.together():
+        if cluster.is_main:
+            folder.open(recipe)
     last_step = recipe.schedule.last_step(loader.steps_per_epoch)
     end = max(first_step, min(last_step, recipe.run.stop_after_steps or last_step))
     if first_step and cluster.is_main:
         say(f"resuming from the checkpoint of step {first_step}")
     status = Status(folder, last_step)
     writer = MetricsWriter(folder, cluster, first_step, to_yaml(recipe))
-    progress = StepProgress(f"{recipe.objective} {folder.path.name}", first_step, end, enabled=cluster.is_main)
+    progress = StepProgress(f"{recipe.command} {folder.path.name}", first_step, end, enabled=cluster.is_main)
     flops = clip_flops(recipe).training
     reporter = Reporter(recipe, cluster, targets.terms, writer, progress, flops, first_step)
     faults = VideoFaults(cluster, recipe.data.max_bad_share)
+    schedule = build_schedule(recipe, loader.steps_per_epoch)
     training = Training(recipe, cluster, engine, loader, targets, schedule, checkpoints, reporter, faults, status)
     try:
         training.run(first_step, end)
@@ -67,7 +72,6 @@ def train(recipe: TrainingRecipe, name: str) -> None:
         loader.close()
         reporter.close()
     _finish(recipe, cluster, folder, engine, status, faults, end, last_step)
-    leave_cluster()
 
 
 def _is_finished(recipe: TrainingRecipe, folder: RunFolder) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from mvd_ds.config import ConfigError, TrainingRecipe, differences, dump
-from mvd_ds.training.cluster import Cluster
+from mvd_ds.training.cluster import Cluster, fail_alone
 from mvd_ds.training.run_folder import RunFolder, read_json, write_json, write_text
 
 #: Settings that may differ between the attempts of one run; every other difference is refused on resume.
@@ -48,7 +48,11 @@ class Checkpoints:
                 self._require_space()
                 shutil.rmtree(aside, ignore_errors=True)
                 aside.mkdir(parents=True, exist_ok=True)
-        self.engine.save_checkpoint(str(aside.parent), tag=aside.name, client_state={}, save_latest=False)
+        try:
+            self.engine.save_checkpoint(str(aside.parent), tag=aside.name, client_state={}, save_latest=False)
+        except (OSError, RuntimeError) as error:
+            # The other ranks are inside DeepSpeed's own collectives and cannot be asked.
+            fail_alone(self.cluster, f"{aside}: could not be written ({error}); the checkpoint before it is whole")
         with self.cluster.together():
             torch.save(_random_state(), aside / f"random_state_rank_{self.cluster.rank}.pt")
         self.cluster.barrier()

@@ -6,12 +6,13 @@ process here.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
 import os
 import socket
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -49,10 +50,17 @@ def join_cluster(timeout_minutes: int, device: str = "auto") -> Cluster:
     return Cluster(rank=dist.get_rank(), world=dist.get_world_size(), device=torch_device)
 
 
-def leave_cluster() -> None:
-    """A clean end: without it a rank may abort at exit after a successful run."""
-    if dist.is_initialized():
-        dist.barrier()
+@contextlib.contextmanager
+def joined_cluster(timeout_minutes: int, device: str = "auto") -> Iterator[Cluster]:
+    """``join_cluster``, and a clean end: without it a rank may abort at exit after a successful run.
+
+    A fault is raised on all ranks alike, so each may leave at once; after a good run they wait for the last.
+    """
+    cluster = join_cluster(timeout_minutes, device)
+    try:
+        yield cluster
+        cluster.barrier()
+    finally:
         dist.destroy_process_group()
 
 

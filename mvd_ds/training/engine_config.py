@@ -106,12 +106,14 @@ def _precision(recipe: TrainingRecipe) -> dict[str, Any]:
 
 
 def _fill_thresholds(values: dict[str, Any], block_parameters: int) -> None:
-    """Thresholds in elements that depend on the model, where the JSON leaves them open.
+    """Sizes in elements, where the JSON leaves them open.
 
     Two blocks of prefetch hide a gather behind a block; DeepSpeed's default of 5e7 would gather a small model whole.
     Four live blocks shard it truly; its default of 1e9 keeps every student up to H whole from forward to backward.
     """
-    zero = values.get("zero_optimization", {})
+    zero = values.setdefault("zero_optimization", {})
+    # DeepSpeed allocates this buffer at once, and its default of 5e8 elements is larger than all states of a ViT-L.
+    zero.setdefault("reduce_bucket_size", 50_000_000)
     if zero.get("stage") != 3:
         return
     zero.setdefault("stage3_prefetch_bucket_size", 2 * block_parameters)
