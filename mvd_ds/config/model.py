@@ -170,6 +170,8 @@ class TeacherSettings(EncoderSettings):
 
     @model_validator(mode="after")
     def _check_network(self) -> TeacherSettings:
+        if self.network is not None and self.placement != "replicated":
+            raise ValueError(f"placement {self.placement} is for our own networks; a teacher of timm is replicated")
         if self.target.norm == "final" and not self.final_norm:
             raise ValueError("target.norm final needs a network with final_norm")
         if self.network is None:

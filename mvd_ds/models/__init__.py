@@ -15,6 +15,7 @@
 ``saving``         from a model to the formats of others
 ``classifier``     ``Classifier``: mean pooling and a class head
 ``timm_network``   any image network of timm as a teacher's encoder
+``precision``      what runs in bf16 and what stays fp32
 ``pooling``        one vector per clip
 ``flops``          floating point operations per clip, by part
 =================  ==============================================================================================

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import logging
@@ -47,7 +48,7 @@ class TimmNetwork(nn.Module):
         # Clips come standardised by ImageNet's mean and deviation: x -> (x * std + mean - its mean) / its std.
         scale = torch.tensor([here / there for here, there in zip(CLIP_STD, std, strict=True)])
         shift = torch.tensor([(here - there) / its for here, there, its in zip(CLIP_MEAN, mean, std, strict=True)])
-        self.is_renormalised = tuple(mean) != CLIP_MEAN or tuple(std) != CLIP_STD
+        self.is_renormalised = max(float((scale - 1).abs().max()), float(shift.abs().max())) > 1e-5
         self.register_buffer("scale", scale[:, None, None], persistent=False)
         self.register_buffer("shift", shift[:, None, None], persistent=False)
 
@@ -119,8 +120,8 @@ def _create(name: str, size_px: int, seed: int, origin: str) -> nn.Module:
     import timm
 
     if not timm.is_model(name):
-        near = ", ".join(timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:5]) or "timm.list_models()"
-        raise ConfigError(f"{origin}.network: timm has no network '{name}'; it has {near}, ...")
+        near = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=3)) or "those of timm.list_models()"
+        raise ConfigError(f"{origin}.network: timm has no network '{name}'; near it are {near}")
     # Which keywords a network takes is only known by trying; all of them leave the weights alone.
     attempts: list[dict[str, Any]] = [{"img_size": size_px}, {}]
     for keywords in attempts:
