@@ -26,7 +26,9 @@ WEIGHTS_NAME, INDEX_NAME, PICKLED_NAME, CONFIG_NAME = (
 WRAPPERS = ("model", "module", "state_dict")
 #: What data parallelism and compilation put before every name.
 PREFIXES = ("module.", "_orig_mod.")
-UNREADABLE_CLASS = re.compile(r"(?:GLOBAL|class|global:?)\s+`?([\w.]+\.[\w.]+)")
+#: Where torch says which class a file would build, or what else stopped it.
+UNREADABLE_CLASS = re.compile(r"GLOBAL\s+([\w.]+)")
+REASON = re.compile(r"WeightsUnpickler error: (.*)")
 
 
 class Stored(NamedTuple):
@@ -131,7 +133,10 @@ def load_pickled(path: Path, harmless: tuple[Any, ...] = ()) -> Any:
         text = str(error)
         found = UNREADABLE_CLASS.search(text)
         if found is None:
-            raise ConfigError(f"{path}: is not a readable PyTorch file: {text.splitlines()[0]}") from None
+            reason = REASON.search(text)
+            raise ConfigError(
+                f"{path}: is not a readable PyTorch file: {reason.group(1) if reason else 'it is damaged'}"
+            ) from None
         raise ConfigError(
             f"{path}: refused: reading it would run pickled code ({found.group(1)}); save only its tensors, with "
             "torch.save(model.state_dict()) or safetensors, where you trust the file"

@@ -129,5 +129,5 @@ def test_code_in_a_shard_is_not_run(tmp_path):
     path = step / "zero_pp_rank_0_mp_rank_00_optim_states.pt"
     torch.save({"optimizer_state_dict": Harmful()}, path)
     (step / "manifest.json").write_text(json.dumps({"step": 4, "recipe": {}, "files": {}}))
-    with pytest.raises(ConfigError, match=r"refused: reading it would run pickled code \((builtins|__builtin__)\.eval\)"):
+    with pytest.raises(ConfigError, match=r"refused: reading it would run pickled code \((\w+\.)?eval\)"):
         mvd_ds.read_checkpoint(tmp_path)
