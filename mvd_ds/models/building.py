@@ -11,6 +11,7 @@ from torch import nn
 from mvd_ds.config import ConfigError, DecoderSettings, EncoderSettings
 from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.formats import Checkpoint, Network, describe, read_checkpoint
+from mvd_ds.models.formats.containers import CONFIG_NAME, read_json, read_safetensors
 from mvd_ds.models.formats.describe import differences
 from mvd_ds.models.initialisation import build_without_weights
 from mvd_ds.models.masked import MaskedPredictor
@@ -118,3 +119,37 @@ def _forget_what_is_not_read(teacher: Teacher, checkpoint: Checkpoint) -> None:
         is_behind = part.startswith("blocks.") and int(part.split(".")[1]) > last
         if is_behind or (part.startswith("norm.") and isinstance(teacher.encoder.norm, nn.Identity)):
             del checkpoint.state[name]
+
+
+def open_encoder(weights: str | Path, frames: int, size_px: int) -> VisionTransformer:
+    """The encoder of a file or folder in any known layout, for clips of a geometry, in ``eval()``.
+
+    Args:
+        weights: file or folder.
+        frames: of a clip; an image encoder takes one at a time.
+        size_px: side of a clip.
+
+    Raises:
+        ConfigError: if it cannot be read, does not say enough, or does not fit the geometry.
+    """
+    checkpoint = read_checkpoint(weights)
+    network = describe(checkpoint, clip={"frames": frames, "size_px": size_px})
+    try:
+        grid = network.grid
+    except ValueError as error:
+        raise ConfigError(f"{weights}: {error}") from None
+    encoder = build_without_weights(lambda: VisionTransformer(network.encoder, grid))
+    fill(encoder, checkpoint)
+    _log(encoder, checkpoint)
+    return encoder.eval()
+
+
+def is_run_model(weights: str | Path) -> bool:
+    """Whether this is the model folder of a run (or nothing at all), which has a recipe; a file of others has none."""
+    path = Path(weights)
+    if path.is_dir() and (path / CONFIG_NAME).is_file():
+        config = read_json(path / CONFIG_NAME)
+        return "recipe" in config or not ({"model_type", "architecture", "network"} & config.keys())
+    if path.suffix == ".safetensors" and path.is_file():
+        return "recipe" in read_safetensors(path)[1]
+    return not path.exists()

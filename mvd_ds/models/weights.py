@@ -22,7 +22,7 @@ from mvd_ds.models.formats.describe import differences
 from mvd_ds.models.formats.detect import read_checkpoint
 from mvd_ds.models.formats.learned_positions import fit_learned_positions
 from mvd_ds.models.formats.own import FORMAT, VERSION, recipe_of
-from mvd_ds.models.formats.reading import Checkpoint, shorten, table_lines
+from mvd_ds.models.formats.reading import Checkpoint, is_finite, shorten, table_lines
 from mvd_ds.models.initialisation import build_without_weights
 from mvd_ds.models.masked import MaskedPredictor, output_widths
 from mvd_ds.models.vit import VisionTransformer
@@ -176,7 +176,7 @@ def load_strictly(
             for name in common
             if state_dict[name].shape != own[name].shape
         ],
-        "not finite": [name_in_file(name) for name in common if not torch.isfinite(state_dict[name]).all()],
+        "not finite": [name_in_file(name) for name in common if not is_finite(state_dict[name])],
     }
     found = [f"{len(names)} {kind}: {shorten(names)}" for kind, names in faults.items() if names]
     if found:

@@ -14,8 +14,10 @@ from mvd_ds.data.loader import evaluation_batches
 from mvd_ds.data.manifest import Manifest, read_manifest
 from mvd_ds.evaluation.features import Extractor, Features, extract_features, pixel_features
 from mvd_ds.evaluation.probes import Probe, chance, compare, fit_probes
+from mvd_ds.models.building import is_run_model, open_encoder
 from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.pooling import clip_features
+from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.models.weights import load_predictor, read_recipe
 from mvd_ds.training.console import StepProgress, say
 from mvd_ds.training.run_folder import RunFolder, Status, write_json
@@ -83,16 +85,25 @@ def _extractors(recipe: ProbeRecipe) -> dict[str, Extractor]:
 
 def _forward(name: str, model: ProbedModel, recipe: ProbeRecipe, device: torch.device) -> Callable[[Tensor], Tensor]:
     """uint8 (B, C, T, H, W) -> (B, D) of one frozen encoder."""
-    trained = read_recipe(model.weights)
-    _require_fit(name, model, trained, recipe)
-    predictor = build_predictor(trained) if model.untrained else load_predictor(model.weights)[0]
-    encoder = predictor.encoder.to(device).eval().requires_grad_(False)
-    stride = model.every_frames if trained.model.kind == "image" else 1
+    encoder = _encoder(name, model, recipe).to(device).eval().requires_grad_(False)
+    stride = model.every_frames if encoder.settings.kind == "image" else 1
 
     def forward(clip: Tensor) -> Tensor:
         return clip_features(encoder, normalise(to_unit(clip[:, :, ::stride].to(device)), torch.float32))
 
     return forward
+
+
+def _encoder(name: str, model: ProbedModel, recipe: ProbeRecipe) -> VisionTransformer:
+    """The encoder of a run's model, or of a file in any other format, for the clips of the probe."""
+    if not is_run_model(model.weights):
+        if model.untrained:
+            raise ConfigError(f"models.{name}.untrained: {model.weights} has no recipe, so its first weights are not known")
+        clip = recipe.data.clip
+        return open_encoder(model.weights, clip.frames, clip.size_px)
+    trained = read_recipe(model.weights)
+    _require_fit(name, model, trained, recipe)
+    return (build_predictor(trained) if model.untrained else load_predictor(model.weights)[0]).encoder
 
 
 def _require_fit(name: str, model: ProbedModel, trained: TrainingRecipe, recipe: ProbeRecipe) -> None:
