@@ -19,6 +19,7 @@ from mvd_ds.models.building import Model, load, network_of, open_model
 from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.embed import split_mask
 from mvd_ds.models.formats import LAYOUTS, read_checkpoint, table_lines
+from mvd_ds.models.formats.describe import require_decoder
 from mvd_ds.models.formats.writing import to_layout
 from mvd_ds.models.initialisation import build_without_weights, initialise
 from mvd_ds.models.masked import MaskedPredictor
@@ -66,8 +67,9 @@ def build_student(
     """
     settings = _settings(EncoderSettings, encoder)
     outputs = dict(targets or {"image": settings.embed_dim, "video": settings.embed_dim})
-    grid = _grid(settings, frames, size_px)
-    model = build_without_weights(lambda: MaskedPredictor(settings, grid, _settings(DecoderSettings, decoder or {}), outputs))
+    grid, shape = _grid(settings, frames, size_px), _settings(DecoderSettings, decoder or {})
+    require_decoder(shape, settings, "decoder")
+    model = build_without_weights(lambda: MaskedPredictor(settings, grid, shape, outputs))
     return initialise(model, seed)
 
 

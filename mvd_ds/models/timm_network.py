@@ -110,7 +110,7 @@ def frame_flops(settings: TeacherSettings, size_px: int) -> int:
     """Operations of one frame, counted by torch on tensors without data."""
     assert settings.timm_name is not None
     with torch.device("meta"):
-        network = _create(settings.timm_name, size_px, 0, "flops").eval()
+        network = _create(settings.timm_name, size_px, 0, "flops").eval().requires_grad_(False)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             network.forward_features(torch.zeros(1, 3, size_px, size_px))  # type: ignore[operator]
     return counter.get_total_flops()

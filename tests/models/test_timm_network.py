@@ -7,9 +7,10 @@ import timm
 import torch
 
 import mvd_ds
-from mvd_ds.config import ConfigError, validate
+from mvd_ds.config import ConfigError, TeacherSettings, validate
 from mvd_ds.models import build_teacher
 from mvd_ds.models.flops import clip_flops
+from mvd_ds.models.timm_network import frame_flops
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 #: name, side of a frame, width, stride of the features.
@@ -51,6 +52,17 @@ def test_features_are_those_of_timm_on_its_own_pixels(name, side, width, stride)
     value = features[0, cells * cells :].T.reshape(expected.shape[1:])
     assert (value - expected[0]).abs().max() < 1e-4 * expected.abs().max()
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
+
+
+@pytest.mark.parametrize(("name", "side", "width", "stride"), NETWORKS, ids=[row[0] for row in NETWORKS])
+def test_operations_are_counted(name, side, width, stride):
+    assert frame_flops(TeacherSettings.model_validate(settings(name, side, width, stride)), side) > 1e7
+
+
+def test_operations_of_a_known_network():
+    """ViT-B/16 at 224 px: 12 blocks on 197 tokens, and the patch embedding."""
+    counted = frame_flops(TeacherSettings.model_validate(settings("vit_base_patch16_224", 224, 768, 16)), 224)
+    assert counted == pytest.approx(2 * (12 * (12 * 197 * 768**2 + 2 * 197**2 * 768) + 196 * 768 * 768), rel=1e-3)
 
 
 @torch.no_grad()

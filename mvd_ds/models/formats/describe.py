@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 from mvd_ds.config import ENCODER_SIZES, ConfigError, DecoderSettings, EncoderSettings, Grid
+from mvd_ds.config.model import POSITION_DIVISORS
 from mvd_ds.models.formats.reading import Checkpoint
 from mvd_ds.models.formats.rules import hidden_ratio
 
@@ -176,7 +177,23 @@ def _decoder(checkpoint: Checkpoint, encoder: EncoderSettings, known: dict[str, 
     values = found[0] | dict(checkpoint.layout.decoder) | stated | known
     if "num_heads" not in values:
         values["num_heads"] = _decoder_heads(checkpoint, encoder, found[0]["embed_dim"])
-    return DecoderSettings.model_validate(values)
+    settings = DecoderSettings.model_validate(values)
+    require_decoder(settings, encoder, checkpoint.origin)
+    return settings
+
+
+def require_decoder(decoder: DecoderSettings, encoder: EncoderSettings, origin: str) -> None:
+    """Refuse a decoder whose width its heads or its position table do not divide.
+
+    Raises:
+        ConfigError: naming both numbers.
+    """
+    width, heads = decoder.embed_dim or encoder.embed_dim, decoder.num_heads or encoder.num_heads
+    if width % heads:
+        raise ConfigError(f"{origin}: decoder embed_dim {width} is not divisible by its num_heads {heads}")
+    divisor = POSITION_DIVISORS[encoder.position]
+    if width % divisor:
+        raise ConfigError(f"{origin}: position {encoder.position} needs a decoder embed_dim divisible by {divisor}, got {width}")
 
 
 def _decoder_heads(checkpoint: Checkpoint, encoder: EncoderSettings, width: int) -> int:
