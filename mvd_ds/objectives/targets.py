@@ -93,3 +93,42 @@ def normalise_tokens(features: Tensor) -> Tensor:
         (..., D) fp32, mean 0 and biased variance 1 over D. Source: MVD, ``--norm_feature``.
     """
     return functional.layer_norm(features.float(), features.shape[-1:], eps=STABILISER)
+
+
+class Standardiser:
+    """Takes from features what all clips have in common at a token position, and gives every channel the same scale.
+
+    Differs: MVD predicts features as they are. In the quickstart's video teacher, for one, position alone explains most of
+    a target, so that most of the loss says nothing about the clip. Balancing scales is PHI-S's idea (arXiv 2410.01680).
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total: Tensor | None = None
+        self.squares: Tensor | None = None
+
+    def add(self, features: Tensor) -> None:
+        """Take (B, N, D) features of B clips into account; sums are kept in fp64, (N, D)."""
+        features = features.double()
+        total, squares = features.sum(0), features.square().sum(0)
+        self.count += len(features)
+        self.total = total if self.total is None else self.total + total
+        self.squares = squares if self.squares is None else self.squares + squares
+
+    def finish(self) -> None:
+        """Turn the sums into ``mean`` (N, D) and ``scale`` (D,), fp32.
+
+        Raises:
+            ValueError: if nothing was added.
+        """
+        if self.total is None or self.squares is None:
+            raise ValueError("a standardiser needs features")
+        mean = self.total / self.count
+        variance = (self.squares / self.count - mean.square()).clamp_min(0).mean(0)
+        self.mean = mean.float()
+        self.scale = 1 / (variance.sqrt() + STABILISER).float()
+        self.total = self.squares = None
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """(B, N, D) any float type -> (B, N, D) fp32."""
+        return (features.float() - self.mean) * self.scale
