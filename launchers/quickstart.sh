@@ -53,7 +53,7 @@ if [ -n "$videos" ]; then
   probe=("data.manifest=$videos" validation_manifest=null labels=optional data.clip.stride_frames=4)
 else
   stage "1 of 6: writing the sample videos"
-  python -m mvd_ds synthesize "$output/videos"
+  python -m mvd_ds synthesize "$output/videos" --frames 12
   train=$output/videos/train.txt
   data=("data.manifest=$train")
   probe=("data.manifest=$train" "validation_manifest=$output/videos/val.txt")

@@ -38,7 +38,7 @@ RULES = {
     "objectives": _rule("config", "torch einops", NO_CLUSTER),
     "training": _rule("config objectives", None),
     "training/deepspeed_engine.py": _rule("config training", None, ""),
-    "evaluation": _rule("config", "torch numpy sklearn scipy threadpoolctl", NO_CLUSTER),
+    "evaluation": _rule("config", "torch numpy sklearn", NO_CLUSTER),
     "api": _rule("config models objectives", "torch pydantic", NO_CLUSTER),
     "runs": _rule(" ".join(ROOMS - {"runs", "tools", "cli", "api"}), None),
     "tools": _rule(" ".join(ROOMS - {"tools", "cli"}), None),

@@ -122,10 +122,6 @@ class TargetSettings(Settings):
     """none: before the final norm, as published; final: through the teacher's own final norm."""
     normalise: bool = False
     """LayerNorm without parameters (eps 1e-6) on every target token (``--norm_feature`` of the reference)."""
-    standardise_clips: Annotated[int, Field(ge=0, le=10**9)] = 0
-    """Subtract from every target its mean at that token position and divide by its deviation in that channel, both measured
-    before training on this many clips, the first of the manifest (0: off, as published). What every clip has in common at a
-    position can be predicted without looking; small teachers hold little else."""
 
 
 class TeacherSettings(EncoderSettings):

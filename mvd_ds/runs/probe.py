@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -51,7 +52,13 @@ def probe(recipe: ProbeRecipe, name: str) -> None:
     unseen = _features(recipe, extractors, held_out, "held-out clips", faults)
     say(f"fitting {len(extractors)} models x {len(label_names)} labels x {len(recipe.seeds)} seeds")
     probes = fit_probes(
-        known.features, known.labels, unseen.features, unseen.labels, recipe, _told(len(extractors) * len(label_names))
+        known.features,
+        known.labels,
+        unseen.features,
+        unseen.labels,
+        recipe,
+        _told(len(extractors) * len(label_names)),
+        workers=os.cpu_count() or 1,
     )
     write_json(folder.path / "probes.json", _results(recipe, label_names, probes, known, unseen))
     status.write("finished", 1, replaced_videos=dict.fromkeys(faults, 1))

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from mvd_ds.config import ConfigError, TeacherSettings, TrainingRecipe, to_yaml
-from mvd_ds.data.loader import ClipLoader, evaluation_batches
-from mvd_ds.data.manifest import read_manifest
+from mvd_ds.config import ConfigError, TrainingRecipe, to_yaml
+from mvd_ds.data.loader import ClipLoader
 from mvd_ds.models.flops import clip_flops
 from mvd_ds.models.masked import MaskedPredictor, build_predictor
 from mvd_ds.models.teachers import Teacher, build_teacher
@@ -27,9 +24,6 @@ from mvd_ds.training.reporter import Reporter
 from mvd_ds.training.run_folder import RunFolder, Status
 from mvd_ds.training.schedule import build_schedule
 from mvd_ds.training.step import PixelTargets, TargetSource, TeacherTargets
-
-#: Clips per teacher forward while targets are measured.
-STANDARDISE_BATCH = 32
 
 
 def train(recipe: TrainingRecipe, name: str) -> None:
@@ -122,22 +116,7 @@ def _targets(recipe: TrainingRecipe, teachers: dict[str, Teacher], cluster: Clus
     placed = {
         name: start_teacher(teacher, recipe.teachers[name].placement, recipe, cluster) for name, teacher in teachers.items()
     }
-    targets = TeacherTargets(recipe, placed, DTYPES[recipe.engine.precision])
-    for name, teacher in recipe.teachers.items():
-        if teacher.target.standardise_clips:
-            targets.measure(name, _first_clips(recipe, teacher, cluster))
-    return targets
-
-
-def _first_clips(recipe: TrainingRecipe, teacher: TeacherSettings, cluster: Cluster) -> Iterator[Tensor]:
-    """uint8 (B, C, T, H, W) of the first readable clips of the manifest; B does not depend on the layout of the run."""
-    data, size_px = recipe.data, teacher.input_px or recipe.data.clip.size_px
-    manifest = read_manifest(data.manifest, data.root)
-    videos = range(min(teacher.target.standardise_clips, len(manifest.refs)))
-    alone = data.model_copy(update={"workers": 0})
-    for clip, _, ok in evaluation_batches(alone, manifest, STANDARDISE_BATCH, data.clip.frames, size_px, videos):
-        if ok.any():
-            yield clip[ok].to(cluster.device)
+    return TeacherTargets(recipe, placed, DTYPES[recipe.engine.precision])
 
 
 def _finish(

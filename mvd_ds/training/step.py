@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from mvd_ds.config import TrainingRecipe
-from mvd_ds.objectives.targets import Standardiser, gather_masked, normalise_tokens, pixel_targets
+from mvd_ds.objectives.targets import gather_masked, normalise_tokens, pixel_targets
 from mvd_ds.objectives.terms import Term
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -81,30 +81,15 @@ class TeacherTargets:
         self.teachers = teachers
         self.size_px = recipe.data.clip.size_px
         self.dtype = dtype
-        self.standardisers: dict[str, Standardiser] = {}
         self.terms = {name: Term(teacher.loss, teacher.weight) for name, teacher in recipe.teachers.items()}
-
-    def measure(self, name: str, views: Iterable[Tensor]) -> None:
-        """Fit the standardiser of teacher ``name`` on uint8 (B, C, T, H, W) at its input size. Collective: every rank takes
-        the same clips, so that the numbers do not depend on how many ranks there are."""
-        standardiser = Standardiser()
-        for view in views:
-            standardiser.add(self._features(name, view))
-        standardiser.finish()
-        self.standardisers[name] = standardiser
 
     @torch.no_grad()
     def __call__(self, batch: DeviceBatch) -> dict[str, Tensor]:
         targets = {}
         for name, settings in self.settings.items():
-            features = self._features(name, batch.views[settings.input_px or self.size_px])
-            if name in self.standardisers:
-                features = self.standardisers[name](features)
+            view = batch.views[settings.input_px or self.size_px]
+            features = self.teachers[name](normalise(to_unit(view), self.dtype))
+            if settings.target.normalise:
+                features = normalise_tokens(features)
             targets[name] = gather_masked(features, batch.masked).float()
         return targets
-
-    @torch.no_grad()
-    def _features(self, name: str, view: Tensor) -> Tensor:
-        """(B, N, D) of one teacher for a uint8 view."""
-        features = self.teachers[name](normalise(to_unit(view), self.dtype))
-        return normalise_tokens(features) if self.settings[name].target.normalise else features

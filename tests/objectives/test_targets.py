@@ -7,7 +7,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from mvd_ds.config import PixelSettings
-from mvd_ds.objectives.targets import Standardiser, gather_masked, normalise_tokens, patchify, pixel_targets
+from mvd_ds.objectives.targets import gather_masked, normalise_tokens, patchify, pixel_targets
 
 
 def _clip(frames: int = 4, side: int = 8) -> Tensor:
@@ -96,21 +96,3 @@ def test_normalise_tokens_equals_the_formula_in_fp32() -> None:
     got = normalise_tokens(features)
     assert got.dtype == torch.float32
     np.testing.assert_allclose(got.numpy(), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_standardiser_against_numpy_and_in_any_split() -> None:
-    features = torch.randn(10, 6, 5, generator=torch.Generator().manual_seed(1)) * torch.arange(1, 6) + 100
-    features = features + torch.arange(6)[:, None] * 10
-    standardiser = Standardiser()
-    for part in features.split([1, 4, 5]):
-        standardiser.add(part)
-    standardiser.finish()
-    values = features.numpy().astype(np.float64)
-    mean = values.mean(0)
-    expected = (values - mean) / np.sqrt(((values - mean) ** 2).mean((0, 1)))
-    np.testing.assert_allclose(standardiser(features).numpy(), expected, rtol=1e-4, atol=1e-4)
-
-
-def test_standardiser_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="needs features"):
-        Standardiser().finish()
