@@ -151,5 +151,5 @@ def _recipes(options: argparse.Namespace) -> None:
         print(find_recipe(options.name).read_text(encoding="utf-8"), end="")
         return
     for name in recipe_names():
-        first = find_recipe(name).read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        first = find_recipe(name).read_text(encoding="utf-8").splitlines()[0].removeprefix("# What:").strip()
         print(f"{name:<30}{first}")

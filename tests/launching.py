@@ -14,20 +14,18 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def launch(processes: int, *arguments: str, timeout: float = 300, check: bool = True) -> subprocess.CompletedProcess[str]:
     """``deepspeed --num_accelerators PROCESSES --module mvd_ds ARGUMENTS`` on the CPU."""
+    return _run([*_launcher(processes), "--module", "mvd_ds", *arguments], timeout, check)
+
+
+def launch_script(processes: int, script: Path, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """A script of the tests under the launcher."""
+    return _run([*_launcher(processes), str(script), *arguments], timeout, check=True)
+
+
+def _launcher(processes: int) -> list[str]:
     launcher = Path(sys.executable).with_name("deepspeed")
     port = str(random.SystemRandom().randrange(20000, 60000))
-    command = [
-        str(launcher),
-        "--log_level",
-        "critical",
-        "--num_accelerators",
-        str(processes),
-        "--master_port",
-        port,
-        "--module",
-        "mvd_ds",
-    ]
-    return _run([*command, *arguments], timeout, check)
+    return [str(launcher), "--log_level", "critical", "--num_accelerators", str(processes), "--master_port", port]
 
 
 def alone(*arguments: str, timeout: float = 300, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -41,7 +39,7 @@ def _run(command: list[str], timeout: float, check: bool) -> subprocess.Complete
         "DS_ACCELERATOR": "cpu",
         "OMP_NUM_THREADS": "1",
         "PYTHONWARNINGS": "ignore",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
     }
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         environment.pop(name, None)

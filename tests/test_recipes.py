@@ -222,7 +222,7 @@ def test_the_quickstart_takes_whole_clips_unflipped() -> None:
     for name in sorted(QUICKSTART):
         recipe = load_recipe(name)
         clip = recipe.data.clip
-        assert (clip.frames, clip.stride_frames, clip.size_px) == (1 if name == "quickstart_image" else 16, 1, 48)
+        assert (clip.frames, clip.stride_frames, clip.size_px) == (1 if name == "quickstart_image" else 12, 1, 48)
         assert (clip.crop, clip.flip, recipe.data.manifest) == ("center", 0.0, "runs/quickstart/videos/train.txt")
     probe = load_recipe("quickstart_probe")
     assert isinstance(probe, ProbeRecipe) and probe.pixels and probe.models["untrained"].untrained

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
-from mvd_ds.config import ConfigError
-from mvd_ds.training.checkpoint import MAY_CHANGE, newest_manifest
+from mvd_ds.config import ConfigError, TrainingRecipe, load_recipe
+from mvd_ds.training.checkpoint import MAY_CHANGE, Checkpoints, newest_manifest
+from mvd_ds.training.cluster import Cluster
+from mvd_ds.training.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -59,3 +63,48 @@ def test_a_cut_or_missing_file_is_named(folder: Path, fault: str) -> None:
 )
 def test_what_may_change_between_attempts(line: str, may: bool) -> None:
     assert bool(MAY_CHANGE.match(line)) == may
+
+
+class _Engine:
+    """Writes one shard as DeepSpeed's engine would."""
+
+    module = torch.nn.Linear(4, 4)
+
+    def save_checkpoint(self, folder: str, tag: str, client_state: dict[str, object], save_latest: bool) -> None:
+        (Path(folder) / tag / "shard.pt").write_bytes(b"12345")
+
+    def zero_optimization_stage(self) -> int:
+        return 3
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Checkpoints:
+    recipe = load_recipe("quickstart_distill", ["run.keep_every_steps=20"])
+    assert isinstance(recipe, TrainingRecipe)
+    return Checkpoints(RunFolder(tmp_path), recipe, Cluster(0, 1, torch.device("cpu")), _Engine())
+
+
+def test_the_newest_is_kept_and_every_nth(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    for step in (10, 20, 30, 40, 50):
+        checkpoints.save(step)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").glob("*step*")) == [
+        "step-00000020",
+        "step-00000040",
+        "step-00000050",
+    ]
+    manifest = newest_manifest(tmp_path / "checkpoints")
+    assert manifest is not None and manifest["step"] == 50 and manifest["files"]["shard.pt"] == 5
+
+
+def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(
+    checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints.save(10)
+    full = shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    with pytest.raises(ConfigError, match="are free; free some space and start again") as caught:
+        checkpoints.save(20)
+    assert "\n" not in str(caught.value)
+    manifest = newest_manifest(tmp_path / "checkpoints")
+    assert manifest is not None and manifest["step"] == 10
+    assert [path.name for path in (tmp_path / "checkpoints").glob("*step*")] == ["step-00000010"]
