@@ -30,6 +30,8 @@ STUDENT, DECODER = Shape(48, 3, 4, 120), Shape(32, 2, 2, 72)
 VIDEO, IMAGE = Shape(48, 3, 3, 120), Shape(40, 3, 5, 100)
 FRAMES, SIDE, TUBELET, PATCH = 6, 24, 2, 8
 GRID = (3, 3, 3)
+#: VideoMAE v2's giant, tiny: its MLPs are 48 / 11 of the width, rounded down in its decoder, its patches have 14 pixels.
+GIANT, GIANT_DECODER, GIANT_PATCH = Shape(44, 2, 4, 192), Shape(32, 2, 2, 139), 14
 
 
 def normal(seed: int) -> torch.Generator:
@@ -97,17 +99,22 @@ def mvd_student(seed: int = 0, cls_token: bool = False) -> State:
     return state | {name: sincos3d(width).unsqueeze(0) for name, width in tables.items()}
 
 
-def videomae(seed: int = 1) -> State:
-    """``model`` of a VideoMAE pretraining checkpoint; it has no position table."""
-    state: State = {"mask_token": torch.empty(1, 1, DECODER.width)}
-    _patches(state, "encoder.", VIDEO.width, TUBELET, PATCH, PATCH)
-    _blocks(state, "encoder.blocks", VIDEO)
-    _norm(state, "encoder.norm", VIDEO.width)
-    _blocks(state, "decoder.blocks", DECODER)
-    _norm(state, "decoder.norm", DECODER.width)
-    _linear(state, "decoder.head", 3 * TUBELET * PATCH**2, DECODER.width)
-    _linear(state, "encoder_to_decoder", DECODER.width, VIDEO.width, bias=False)
-    return _fill(state, seed)
+def videomae(seed: int = 1, shape: Shape = VIDEO, decoder: Shape = DECODER, patch: int = PATCH) -> State:
+    """``model`` of a VideoMAE pretraining checkpoint, version 1 or 2; it has no position table."""
+    return _fill(empty_videomae(shape, decoder, patch), seed)
+
+
+def empty_videomae(shape: Shape, decoder: Shape, patch: int) -> State:
+    """Its names and shapes."""
+    state: State = {"mask_token": torch.empty(1, 1, decoder.width)}
+    _patches(state, "encoder.", shape.width, TUBELET, patch, patch)
+    _blocks(state, "encoder.blocks", shape)
+    _norm(state, "encoder.norm", shape.width)
+    _blocks(state, "decoder.blocks", decoder)
+    _norm(state, "decoder.norm", decoder.width)
+    _linear(state, "decoder.head", 3 * TUBELET * patch**2, decoder.width)
+    _linear(state, "encoder_to_decoder", decoder.width, shape.width, bias=False)
+    return state
 
 
 def mae(seed: int = 2, side: int = 3, patch: int = PATCH) -> State:
@@ -121,13 +128,13 @@ def mae(seed: int = 2, side: int = 3, patch: int = PATCH) -> State:
     return state | {"pos_embed": table.unsqueeze(0)}
 
 
-def finetuned(seed: int = 3, classes: int = 11) -> State:
+def finetuned(seed: int = 3, classes: int = 11, shape: Shape = VIDEO, patch: int = PATCH) -> State:
     """``model`` of a checkpoint that VideoMAE or MVD fine-tuned."""
     state: State = {}
-    _patches(state, "", VIDEO.width, TUBELET, PATCH, PATCH)
-    _blocks(state, "blocks", VIDEO)
-    _norm(state, "fc_norm", VIDEO.width)
-    _linear(state, "head", classes, VIDEO.width)
+    _patches(state, "", shape.width, TUBELET, patch, patch)
+    _blocks(state, "blocks", shape)
+    _norm(state, "fc_norm", shape.width)
+    _linear(state, "head", classes, shape.width)
     return _fill(state, seed)
 
 
@@ -209,10 +216,22 @@ def student_outputs(state: State, clip: Tensor, mask: Tensor) -> tuple[Tensor, T
     return outputs[0], outputs[1]
 
 
-def video_features(state: State, clip: Tensor, prefix: str = "encoder.") -> Tensor:
+def video_features(state: State, clip: Tensor, prefix: str = "encoder.", shape: Shape = VIDEO) -> Tensor:
     """The last block of a VideoMAE encoder, before its norm."""
     tokens = embed(state, prefix, clip)
-    return run(state, f"{prefix}blocks", tokens + sinusoid1d(VIDEO.width, tokens.shape[1]), VIDEO)
+    return run(state, f"{prefix}blocks", tokens + sinusoid1d(shape.width, tokens.shape[1]), shape)
+
+
+def videomae_outputs(state: State, clip: Tensor, hidden: Tensor, predicted: Tensor, shape: Shape, decoder: Shape) -> Tensor:
+    """Predicted pixels, (B, M, P); version 2 predicts only some of the tokens that are hidden from its encoder."""
+    tokens = embed(state, "encoder.", clip)
+    tokens = (tokens + sinusoid1d(shape.width, tokens.shape[1]))[~hidden].reshape(len(clip), -1, shape.width)
+    encoded = norm(state, "encoder.norm", run(state, "encoder.blocks", tokens, shape))
+    table = sinusoid1d(decoder.width, hidden.shape[1]).expand(len(clip), -1, -1)
+    kept, asked = (table[chosen].reshape(len(clip), -1, decoder.width) for chosen in (~hidden, predicted))
+    tokens = torch.cat((F.linear(encoded, state["encoder_to_decoder.weight"]) + kept, state["mask_token"] + asked), dim=1)
+    decoded = norm(state, "decoder.norm", run(state, "decoder.blocks", tokens, decoder)[:, kept.shape[1] :])
+    return F.linear(decoded, state["decoder.head.weight"], state["decoder.head.bias"])
 
 
 def image_features(state: State, clip: Tensor) -> Tensor:
@@ -227,7 +246,7 @@ def image_features(state: State, clip: Tensor) -> Tensor:
     return torch.cat(slots, dim=1)
 
 
-def logits(state: State, clip: Tensor, table: Tensor) -> Tensor:
+def logits(state: State, clip: Tensor, table: Tensor, shape: Shape = VIDEO) -> Tensor:
     """Of a fine-tuned network with a given position table."""
-    tokens = run(state, "blocks", embed(state, "", clip) + table, VIDEO)
+    tokens = run(state, "blocks", embed(state, "", clip) + table, shape)
     return F.linear(norm(state, "fc_norm", tokens.mean(1)), state["head.weight"], state["head.bias"])
