@@ -29,22 +29,25 @@ if [ -n "$videos" ] && [ ! -e "$videos" ]; then
 fi
 
 setup_environment requirements.txt
-# The recipes' global batch of 64 is divided by the largest power of two of processes that there are devices for.
-read -r processes micro threads < <(python - <<'PYTHON'
+# As many processes as devices, in powers of two so that they divide the recipes' global batches.
+read -r device processes threads < <(python - <<'PYTHON'
 import os, torch
-devices = torch.cuda.device_count() or 2
-processes = max(n for n in (1, 2, 4, 8) if n <= devices)
-print(processes, 64 // processes, max((os.cpu_count() or 1) // processes, 1))
+devices = torch.cuda.device_count()
+processes = max(n for n in (1, 2, 4, 8) if n <= (devices or 2))
+print("cuda" if devices else "cpu", processes, max((os.cpu_count() or 1) // processes, 1))
 PYTHON
 )
+export DS_ACCELERATOR=$device
 export OMP_NUM_THREADS=$threads PYTHONWARNINGS=ignore TORCH_CPP_LOG_LEVEL=ERROR
 started=$SECONDS
 
 stage() { echo; echo "=== $* ($(((SECONDS - started) / 60)):$(printf %02d $(((SECONDS - started) % 60))) so far)"; }
-# launched COMMAND RECIPE [key=value ...]: the real launcher, without its log lines
+# launched CLIPS COMMAND RECIPE [key=value ...]: the real launcher, without its log lines; CLIPS is the recipe's global batch
 launched() {
+  local clips=$1
+  shift
   deepspeed --log_level critical --num_accelerators "$processes" --master_port "$((20000 + RANDOM % 20000))" --module mvd_ds "$@" \
-    "batch.micro=$micro" "${settings[@]}"
+    "batch.micro=$((clips / processes))" "${settings[@]}"
 }
 
 if [ -n "$videos" ]; then
@@ -60,13 +63,13 @@ else
 fi
 
 stage "2 of 6: the image teacher learns to recover masked patches of single frames"
-launched pretrain quickstart_image "run.output=$output/image" "${data[@]}"
+launched 64 pretrain quickstart_image "run.output=$output/image" "${data[@]}"
 
 stage "3 of 6: the video teacher learns to recover masked tubes"
-launched pretrain quickstart_video "run.output=$output/video" "${data[@]}"
+launched 64 pretrain quickstart_video "run.output=$output/video" "${data[@]}"
 
 stage "4 of 6: the student learns from both, frozen and sharded ($processes processes, ZeRO-3)"
-launched distill quickstart_distill "run.output=$output/student" "${data[@]}" \
+launched 32 distill quickstart_distill "run.output=$output/student" "${data[@]}" \
   "teachers.image.weights=$output/image/model" "teachers.video.weights=$output/video/model"
 
 stage "5 of 6: what do they know? linear probes on frozen features"
