@@ -69,7 +69,7 @@ stage "3 of 6: the video teacher learns to recover masked tubes"
 launched 64 pretrain quickstart_video "run.output=$output/video" "${data[@]}"
 
 stage "4 of 6: the student learns from both, frozen and sharded ($processes processes, ZeRO-3)"
-launched 32 distill quickstart_distill "run.output=$output/student" "${data[@]}" \
+launched 16 distill quickstart_distill "run.output=$output/student" "${data[@]}" \
   "teachers.image.weights=$output/image/model" "teachers.video.weights=$output/video/model"
 
 stage "5 of 6: what do they know? linear probes on frozen features"
