@@ -41,19 +41,19 @@ FAULTS = [
     (DISTILL, ["masking=3"], "masking 3: Input should be"),
     (DISTILL, ["batch.micro=many"], "batch.micro 'many': Input should be a valid integer"),
     (DISTILL, ["batch.micro=0"], "batch.micro 0: Input should be greater than or equal to 1"),
-    (DISTILL, ["batch.micro=3"], "global 64 is not divisible by micro 3"),
-    (DISTILL, ["data.clips_per_video=5"], "batch.micro 32 is not divisible by data.clips_per_video 5"),
+    (DISTILL, ["batch.micro=3"], "global 16 is not divisible by micro 3"),
+    (DISTILL, ["data.clips_per_video=5"], "batch.micro 8 is not divisible by data.clips_per_video 5"),
     (DISTILL, ["model.size=tyni"], "size 'tyni' is not known; sizes are tiny, small, base, large, huge"),
     (DISTILL, ["model.num_heads=3"], "embed_dim 128 is not divisible by num_heads 3"),
     (DISTILL, ["model.embed_dim=40"], "position sincos3d needs embed_dim divisible by 16, got 40"),
-    (DISTILL, ["decoder.num_heads=3"], "decoder.embed_dim 128 is not divisible by decoder.num_heads 3"),
+    (DISTILL, ["decoder.num_heads=3"], "decoder.embed_dim 64 is not divisible by decoder.num_heads 3"),
     (DISTILL, ["decoder.embed_dim=40"], "position sincos3d needs decoder.embed_dim divisible by 16, got 40"),
     (DISTILL, ["model.position=sincos2d"], "a video encoder has position sincos3d or sinusoid1d"),
     (DISTILL, ["teachers.image.tubelet_frames=2"], "an image encoder has tubelet_frames 1 and position sincos2d"),
     (DISTILL, ["data.clip.frames=15"], "clip of 15 frames is not divisible by tubelet_frames 2"),
-    (DISTILL, ["data.clip.size_px=50"], "clip of 50 px is not divisible by patch_px 8"),
-    (DISTILL, ["masking.ratio=0.01"], "masking.ratio 0.01 leaves no visible or no masked token on grid (8, 6, 6)"),
-    (DISTILL, ["teachers.image.patch_px=16"], "grid (8, 3, 3) differs from the student's (8, 6, 6); choose input_px 96"),
+    (DISTILL, ["data.clip.size_px=50"], "clip of 50 px is not divisible by patch_px 12"),
+    (DISTILL, ["masking.ratio=0.01"], "masking.ratio 0.01 leaves no visible or no masked token on grid (6, 4, 4)"),
+    (DISTILL, ["teachers.image.patch_px=16"], "grid (6, 3, 3) differs from the student's (6, 4, 4); choose input_px 64"),
     (DISTILL, ["teachers.video.patch_px=7"], "teachers.video: clip of 48 px is not divisible by patch_px 7"),
     (DISTILL, ["teachers.image.frame_in_tubelet=2"], "teachers.image.frame_in_tubelet 2 is outside the student's tubelet"),
     (DISTILL, ["teachers.video.target.blocks=[4]"], "teachers.video.target.blocks: 4 is outside a network of 4 blocks"),
@@ -129,17 +129,17 @@ def test_a_missing_engine_config_lists_what_there_is() -> None:
 
 def test_overrides_are_typed_nested_and_leave_the_rest() -> None:
     plain = load_recipe(DISTILL)
-    third = "teachers.third={size: tiny, patch_px: 8, position: sinusoid1d, weights: random, loss: cosine}"
+    third = "teachers.third={size: tiny, patch_px: 12, position: sinusoid1d, weights: random, loss: cosine}"
     changed = load_recipe(
-        DISTILL, ["masking.masks_per_clip=4", "teachers.video.target.blocks=[1, -1]", third, "batch.global=128"]
+        DISTILL, ["masking.masks_per_clip=2", "teachers.video.target.blocks=[1, -1]", third, "batch.global=128"]
     )
     assert isinstance(changed, TrainingRecipe)
     assert changed.decoder_names == ("image", "video", "third") and changed.teachers["third"].is_random
     assert changed.teachers["video"].target.blocks == (1, -1)
     lines = differences(dump(plain), dump(changed))
     assert [line for line in lines if "third" not in line] == [
-        "batch.global: 64 -> 128",
-        "masking.masks_per_clip: 2 -> 4",
+        "batch.global: 16 -> 128",
+        "masking.masks_per_clip: 4 -> 2",
         "teachers.video.target.blocks: [-1] -> [1, -1]",
     ]
 

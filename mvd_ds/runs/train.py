@@ -13,7 +13,7 @@ from mvd_ds.models.masked import MaskedPredictor, build_predictor
 from mvd_ds.models.teachers import Teacher, build_teacher
 from mvd_ds.models.weights import save_model
 from mvd_ds.training.checkpoint import Checkpoints
-from mvd_ds.training.cluster import Cluster
+from mvd_ds.training.cluster import Cluster, launched_rank
 from mvd_ds.training.console import StepProgress, clock, say
 from mvd_ds.training.deepspeed_engine import DTYPES, full_weights, joined_cluster, start_student, start_teacher
 from mvd_ds.training.faults import VideoFaults
@@ -83,7 +83,7 @@ def _is_finished(recipe: TrainingRecipe, folder: RunFolder) -> bool:
     if recipe.run.resume == "never" and (folder.checkpoints / "latest").exists():
         raise ConfigError(f"run.resume never: {folder.path} holds a run; choose another run.output or remove it")
     finished = folder.is_finished(recipe, folder.model.name)
-    if finished:
+    if finished and launched_rank() == 0:
         say(f"{folder.path} is finished; nothing to do")
     return finished
 

@@ -14,7 +14,7 @@ from shrinking import shipped
 
 
 def test_fifty_steps_overfit_one_batch(shrunk: list[str]) -> None:
-    recipe = shipped([*shrunk, "model.drop_path=0", "batch.micro=4"])
+    recipe = shipped([*shrunk, "model.drop_path=0", "batch.micro=4", "decoder.embed_dim=64"])
     student = build_predictor(recipe)
     teachers = {name: build_teacher(name, settings, recipe) for name, settings in recipe.teachers.items()}
     targets_of = TeacherTargets(recipe, teachers, torch.float32)
@@ -24,7 +24,7 @@ def test_fifty_steps_overfit_one_batch(shrunk: list[str]) -> None:
     targets = targets_of(batch)
     optimizer = build_optimizer(parameter_groups(student, recipe.optimizer), recipe.optimizer)
     for group in optimizer.param_groups:
-        group["lr"] = 4e-3
+        group["lr"] = 1e-2
     clip = normalise(to_unit(batch.views[recipe.data.clip.size_px]), torch.float32)
     losses = []
     for _ in range(50):
