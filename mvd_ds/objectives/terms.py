@@ -24,6 +24,8 @@ class LossTerms(NamedTuple):
     """Scalar fp32: sum of weight * term; the only one with a graph behind it."""
     terms: dict[str, Tensor]
     """Scalar fp32 per target, without its weight, still on the device."""
+    measurements: dict[str, Tensor] = {}  # noqa: RUF012 - a NamedTuple's default, never written to
+    """Scalar fp32 by metric name, of whatever else was measured, still on the device."""
 
 
 def combine(predictions: dict[str, Tensor], targets: dict[str, Tensor], terms: dict[str, Term]) -> LossTerms:

@@ -18,6 +18,7 @@ from mvd_ds.training.console import StepProgress, clock, say
 from mvd_ds.training.deepspeed_engine import DTYPES, full_weights, joined_cluster, start_student, start_teacher
 from mvd_ds.training.faults import VideoFaults
 from mvd_ds.training.loop import Training
+from mvd_ds.training.masked_prediction import MaskedPrediction
 from mvd_ds.training.metrics import MetricsWriter
 from mvd_ds.training.optim import describe_groups, parameter_groups
 from mvd_ds.training.reporter import Reporter
@@ -48,7 +49,7 @@ def _train(recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster) -> None:
     groups = parameter_groups(student, recipe.optimizer)
     _describe(recipe, cluster, student, loader, groups)
     engine = start_student(student, groups, recipe, cluster)
-    targets = _targets(recipe, teachers, cluster)
+    objective = MaskedPrediction(recipe, engine, _targets(recipe, teachers, cluster), cluster.device)
     checkpoints = Checkpoints(folder, recipe, cluster, engine)
     first_step = checkpoints.load()
     with cluster.together():
@@ -62,10 +63,10 @@ def _train(recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster) -> None:
     writer = MetricsWriter(folder, cluster, first_step, to_yaml(recipe))
     progress = StepProgress(f"{recipe.command} {folder.path.name}", first_step, end, enabled=cluster.is_main)
     flops = clip_flops(recipe).training
-    reporter = Reporter(recipe, cluster, targets.terms, writer, progress, flops, first_step)
+    reporter = Reporter(recipe, cluster, objective.names, writer, progress, flops, first_step)
     faults = VideoFaults(cluster, recipe.data.max_bad_share)
     schedule = build_schedule(recipe, loader.steps_per_epoch)
-    training = Training(recipe, cluster, engine, loader, targets, schedule, checkpoints, reporter, faults, status)
+    training = Training(recipe, cluster, engine, loader, objective, schedule, checkpoints, reporter, faults, status)
     try:
         training.run(first_step, end)
     finally:

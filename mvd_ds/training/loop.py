@@ -1,23 +1,31 @@
-"""The training loop of both stages: predict the targets at the hidden places, step, tell, save."""
+"""The training loop of every objective: loss, step, tell, save."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
+from typing import Any, Protocol
 
 from mvd_ds.config import ConfigError, TrainingRecipe
-from mvd_ds.objectives.terms import combine
+from mvd_ds.objectives.terms import LossTerms
 from mvd_ds.training.checkpoint import Checkpoints
 from mvd_ds.training.cluster import Cluster, fail_alone
 from mvd_ds.training.faults import VideoFaults
-from mvd_ds.training.reporter import EncoderTokens, Reporter
+from mvd_ds.training.reporter import Reporter
 from mvd_ds.training.run_folder import Status
 from mvd_ds.training.schedule import Schedule
-from mvd_ds.training.step import DeviceBatch, TargetSource, normalise, to_unit
+
+
+class Objective(Protocol):
+    """What a micro batch is asked to minimise."""
+
+    names: tuple[str, ...]
+    """Of its losses, the keys of ``LossTerms.terms``."""
+
+    def __call__(self, batch: Any, measure: bool) -> LossTerms:
+        """Forward pass and losses of one micro batch; ``measure`` asks for measurements that cost something, too."""
+        ...
 
 
 @dataclass
@@ -28,7 +36,7 @@ class Training:
     cluster: Cluster
     engine: Any
     loader: Any
-    targets: TargetSource
+    objective: Objective
     schedule: Schedule
     checkpoints: Checkpoints
     reporter: Reporter
@@ -81,21 +89,10 @@ class Training:
 
     def _forward_backward(self, batch: Any, measure: bool) -> None:
         """One micro batch; the engine divides the loss by the accumulation steps and updates at the last of them."""
-        inputs = DeviceBatch(batch, self.cluster.device)
-        targets = self.targets(inputs)
-        with EncoderTokens(self.engine.module.encoder, measure) as tokens:
-            predictions = self.engine(self._clip(inputs), inputs.visible, inputs.masked, inputs.drop_path)
-        loss = combine(predictions, targets, self.targets.terms)
+        loss = self.objective(batch, measure)
         self.engine.backward(loss.total)
         self.engine.step()
-        self.reporter.add_losses(loss)
-        if tokens.value is not None:
-            self.reporter.add_features(predictions, targets, loss, tokens.value)
-
-    def _clip(self, inputs: DeviceBatch) -> Tensor:
-        """The student's view (B, C, T, H, W), normalised, in the precision of its weights."""
-        dtype = next(self.engine.module.parameters()).dtype
-        return normalise(to_unit(inputs.views[self.recipe.data.clip.size_px]), dtype)
+        self.reporter.add(loss)
 
 
 def _due(done: int, every: int) -> bool:

@@ -5,25 +5,18 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from mvd_ds.config import ConfigError, TrainingRecipe
-from mvd_ds.objectives.diagnostics import effective_rank, feature_variance, mean_target_loss
-from mvd_ds.objectives.terms import LossTerms, Term
+from mvd_ds.objectives.terms import LossTerms
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import StepProgress
 from mvd_ds.training.metrics import Meter, MetricsWriter, Stopwatch, peak_flops, peak_memory_gib
-
-#: Tokens whose singular values give the effective rank.
-RANK_TOKENS = 1024
 
 
 class Reporter:
     """Collects on the device, tells at log steps.
 
     Args:
-        terms: the losses by target name.
+        names: of the losses that the line on the terminal shows.
         flops_per_clip: model FLOPs of a training step per clip, trained parts three times, teachers once.
     """
 
@@ -31,35 +24,23 @@ class Reporter:
         self,
         recipe: TrainingRecipe,
         cluster: Cluster,
-        terms: dict[str, Term],
+        names: tuple[str, ...],
         writer: MetricsWriter,
         progress: StepProgress,
         flops_per_clip: float,
         first_step: int,
     ) -> None:
-        self.recipe, self.cluster, self.terms = recipe, cluster, terms
+        self.recipe, self.cluster, self.names = recipe, cluster, names
         self.writer, self.progress, self.flops_per_clip = writer, progress, flops_per_clip
         self.meter, self.watch, self.told = Meter(cluster), Stopwatch(), first_step
 
-    def add_losses(self, loss: LossTerms) -> None:
+    def add(self, loss: LossTerms) -> None:
+        """Count one micro batch; nothing waits for the device."""
         self.meter.add("loss/total", loss.total)
         for name, term in loss.terms.items():
             self.meter.add(f"loss/{name}", term)
-
-    def add_features(self, predictions: dict[str, Tensor], targets: dict[str, Tensor], loss: LossTerms, tokens: Tensor) -> None:
-        """How far from trivial the student is: loss over that of predicting the mean target, variances, rank.
-
-        Args:
-            predictions, targets: (B*K, M, D) by name.
-            tokens: (B*K, V, D) encoder output.
-        """
-        for name, target in targets.items():
-            trivial = mean_target_loss(target, self.terms[name].loss)
-            self.meter.add(f"loss_relative/{name}", loss.terms[name] / trivial.clamp_min(1e-12))
-            self.meter.add(f"target/variance_{name}", feature_variance(target))
-            self.meter.add(f"prediction/variance_{name}", feature_variance(predictions[name].detach()))
-        samples = tokens.flatten(0, 1)
-        self.meter.add("student/effective_rank", effective_rank(samples[:: max(len(samples) // RANK_TOKENS, 1)][:RANK_TOKENS]))
+        for name, value in loss.measurements.items():
+            self.meter.add(name, value)
 
     def tell(self, done: int, learning_rate: float, engine: Any) -> None:
         """Write the means since the last call under step ``done``. Collective.
@@ -71,7 +52,7 @@ class Reporter:
         _require_finite(done, values["loss/total"])
         values |= self._optimizer(learning_rate, engine) | self._speed(done)
         self.writer.write(done, values)
-        parts = " ".join(f"{name} {values[f'loss/{name}']:.3f}" for name in self.terms)
+        parts = " ".join(f"{name} {values[f'loss/{name}']:.3f}" for name in self.names)
         speed = f"{values['perf/clips_per_second']:.0f} clips/s"
         self.progress.update(done, f"loss {values['loss/total']:.4f} ({parts})  {speed}")
 
@@ -103,26 +84,6 @@ class Reporter:
         }
         peak = peak_flops(self.cluster.device)
         return values | ({"perf/mfu": flops_per_second / peak} if peak else {})
-
-
-class EncoderTokens:
-    """Context that keeps the student's encoder output (B*K, V, D) of the forward pass inside, when ``wanted``."""
-
-    def __init__(self, encoder: torch.nn.Module, wanted: bool) -> None:
-        self.encoder, self.wanted = encoder, wanted
-        self.value: Tensor | None = None
-
-    def _keep(self, module: torch.nn.Module, inputs: Any, output: Tensor) -> None:
-        self.value = output.detach()
-
-    def __enter__(self) -> EncoderTokens:
-        if self.wanted:
-            self.hook = self.encoder.register_forward_hook(self._keep)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.wanted:
-            self.hook.remove()
 
 
 def _require_finite(step: int, loss: float) -> None:

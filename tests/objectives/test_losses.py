@@ -64,7 +64,7 @@ def _terms() -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Term]]:
 
 
 def test_combine_weights_the_total_and_reports_the_terms_unweighted() -> None:
-    total, terms = combine(*_terms())
+    total, terms, _ = combine(*_terms())
     # l2 of d = 6, 4, 1, -2
     assert {name: term.item() for name, term in terms.items()} == {"image": 1.03125, "video": 14.25}
     assert total.item() == 1.03125 + 0.25 * 14.25
@@ -80,7 +80,7 @@ def test_a_teacher_moves_its_own_term_only() -> None:
 
 def test_a_weight_of_zero_still_reaches_every_decoder() -> None:
     predictions, targets, terms = _terms()
-    total, _ = combine(predictions, targets, {**terms, "video": Term("l2", 0.0)})
+    total = combine(predictions, targets, {**terms, "video": Term("l2", 0.0)}).total
     assert total.item() == 1.03125
     total.backward()
     assert predictions["video"].grad is not None and predictions["video"].grad.abs().max() == 0

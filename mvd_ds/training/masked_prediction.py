@@ -1,0 +1,94 @@
+"""The objective of both stages: predict the targets at the places that the student did not see."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mvd_ds.config import TrainingRecipe
+from mvd_ds.objectives.diagnostics import effective_rank, feature_variance, mean_target_loss
+from mvd_ds.objectives.terms import LossTerms, Term, combine
+from mvd_ds.training.step import DeviceBatch, TargetSource, normalise, to_unit
+
+#: Tokens whose singular values give the effective rank.
+RANK_TOKENS = 1024
+
+
+class MaskedPrediction:
+    """Forward and loss of one micro batch.
+
+    Args:
+        student: a MaskedPredictor, or the engine around one.
+        targets: makes what is to be predicted.
+    """
+
+    def __init__(self, recipe: TrainingRecipe, student: Any, targets: TargetSource, device: torch.device) -> None:
+        self.student, self.targets, self.device = student, targets, device
+        self.size_px = recipe.data.clip.size_px
+        self.names = tuple(targets.terms)
+
+    def __call__(self, batch: Any, measure: bool) -> LossTerms:
+        """Losses of a ClipBatch.
+
+        Args:
+            measure: also say how far from trivial the student is.
+        """
+        inputs = DeviceBatch(batch, self.device)
+        targets = self.targets(inputs)
+        model = getattr(self.student, "module", self.student)
+        with EncoderTokens(model.encoder, measure) as tokens:
+            predictions = self.student(self._clip(inputs, model), inputs.visible, inputs.masked, inputs.drop_path)
+        loss = combine(predictions, targets, self.targets.terms)
+        if tokens.value is None:
+            return loss
+        return loss._replace(measurements=measure_features(predictions, targets, loss, self.targets.terms, tokens.value))
+
+    def _clip(self, inputs: DeviceBatch, model: torch.nn.Module) -> Tensor:
+        """The student's view (B, C, T, H, W), normalised, in the precision of its weights."""
+        dtype = next(model.parameters()).dtype
+        return normalise(to_unit(inputs.views[self.size_px]), dtype)
+
+
+def measure_features(
+    predictions: dict[str, Tensor], targets: dict[str, Tensor], loss: LossTerms, terms: dict[str, Term], tokens: Tensor
+) -> dict[str, Tensor]:
+    """How far from trivial the student is: loss over that of predicting the mean target, variances, rank.
+
+    Args:
+        predictions, targets: (B*K, M, D) by name.
+        tokens: (B*K, V, D) encoder output.
+
+    Returns:
+        Scalars by metric name.
+    """
+    values = {}
+    for name, target in targets.items():
+        trivial = mean_target_loss(target, terms[name].loss)
+        values[f"loss_relative/{name}"] = loss.terms[name] / trivial.clamp_min(1e-12)
+        values[f"target/variance_{name}"] = feature_variance(target)
+        values[f"prediction/variance_{name}"] = feature_variance(predictions[name].detach())
+    samples = tokens.flatten(0, 1)
+    values["student/effective_rank"] = effective_rank(samples[:: max(len(samples) // RANK_TOKENS, 1)][:RANK_TOKENS])
+    return values
+
+
+class EncoderTokens:
+    """Context that keeps the student's encoder output (B*K, V, D) of the forward pass inside, when ``wanted``."""
+
+    def __init__(self, encoder: torch.nn.Module, wanted: bool) -> None:
+        self.encoder, self.wanted = encoder, wanted
+        self.value: Tensor | None = None
+
+    def _keep(self, module: torch.nn.Module, inputs: Any, output: Tensor) -> None:
+        self.value = output.detach()
+
+    def __enter__(self) -> EncoderTokens:
+        if self.wanted:
+            self.hook = self.encoder.register_forward_hook(self._keep)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.wanted:
+            self.hook.remove()
