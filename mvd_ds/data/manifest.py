@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, overload
 
 import numpy as np
 
 from mvd_ds.config import ConfigError
+from mvd_ds.data.manifest_text import parse_manifest
 from mvd_ds.data.video import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
 
-#: Path up to its extension (which holds a letter), then integers. Paths may hold spaces, and dots.
-_LINE = re.compile(rb"(?P<path>.*[^\s./]\.[0-9]*[A-Za-z][0-9A-Za-z]*)(?P<labels>(?:[ ]+-?[0-9]{1,18})*)")
-_INTEGER = re.compile(rb"-?[0-9]{1,18}")
-_HEADER = re.compile(rb"#\s*labels:\s*(?P<names>.*)")
 _LOOKED_AT = 32
+_SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
+"""Folders of these names are parts of a data set, not classes."""
 
 
 class ClipRef(NamedTuple):
@@ -75,6 +73,8 @@ class Manifest(NamedTuple):
     refs: ClipRefs
     label_names: tuple[str, ...]
     """One name a label; ``label`` or ``label_1, label_2, ...`` where the manifest does not name them."""
+    class_names: dict[str, tuple[str, ...]]
+    """Label name -> the names of its classes, label 0 first; only of labels for which the manifest names them."""
     name: str
 
     @property
@@ -84,10 +84,15 @@ class Manifest(NamedTuple):
 
 
 def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
-    """The videos of a manifest file, or of a folder and everything below it (sorted, without labels).
+    """The videos of a manifest file, or of a folder and everything below it (sorted).
 
-    A line is ``path label [label ...]``: labels are the integers after the path's extension, or everything is separated
-    by tabs. ``# labels: what how`` names the labels; other lines that begin with ``#`` are comments.
+    **A file.** A line is ``path label [label ...]``: labels are the integers after the path's extension, or everything is
+    separated by tabs. Headers: ``# labels: what how`` names the labels, ``# classes: ["abseiling", "air drumming"]`` the
+    classes of the only label, ``# classes: {"what": [...], "how": [...]}`` those of several, both in JSON on one line, label
+    0 first. Other lines that begin with ``#`` are comments.
+
+    **A folder.** Where every video lies below one of several subfolders, these are the classes, in order of their names, and
+    there is one label. Subfolders that are named as splits (train, val, ...), or files beside them, mean that there is none.
 
     Args:
         path: file or folder.
@@ -105,75 +110,12 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
         raise ConfigError(f"{path}: no such manifest file or folder of videos (data.manifest)") from None
     except OSError as error:
         raise ConfigError(f"{path}: the manifest cannot be read: {error.strerror}") from None
-    folder = Path(root).expanduser() if root is not None else source.parent
-    manifest = _parse(text, source.name, str(folder), str(path))
-    _check_some_exist(manifest, str(path), str(folder))
+    folder = str(Path(root).expanduser() if root is not None else source.parent)
+    parsed = parse_manifest(text, str(path))
+    refs = ClipRefs(text, parsed.spans, parsed.lines, parsed.labels, folder, source.name)
+    manifest = Manifest(refs, parsed.label_names, parsed.class_names, source.name)
+    _check_some_exist(manifest, str(path), folder)
     return manifest
-
-
-def _parse(text: bytes, name: str, root: str, shown: str) -> Manifest:
-    spans: list[tuple[int, int]] = []
-    lines: list[int] = []
-    labels: list[list[int]] = []
-    names: tuple[str, ...] | None = None
-    for number, start, line in _lines_of(text):
-        if line.startswith(b"#"):
-            header = _HEADER.fullmatch(line)
-            names = tuple(header["names"].decode(errors="replace").split()) if header else names
-            continue
-        if not line.strip():
-            continue
-        parsed = _read_line(line)
-        if isinstance(parsed, str):
-            raise ConfigError(f"{shown}:{number}: {parsed}")
-        begin, end, values = parsed
-        if labels and len(values) != len(labels[0]):
-            raise ConfigError(
-                f"{shown}:{number}: {len(values)} labels, but {len(labels[0])} in line {lines[0]}; all lines need the same"
-            )
-        spans.append((start + begin, start + end))
-        lines.append(number)
-        labels.append(values)
-    if not spans:
-        raise ConfigError(f"{shown}: the manifest is empty; it needs a line 'path label ...' for every video")
-    count = len(labels[0])
-    if names is not None and len(names) != count:
-        raise ConfigError(f"{shown}: '# labels:' names {len(names)} labels ({' '.join(names)}), but lines have {count}")
-    if names is None:
-        names = ("label",) if count == 1 else tuple(f"label_{i + 1}" for i in range(count))
-    refs = ClipRefs(
-        text, np.array(spans), np.array(lines, np.int32), np.array(labels, np.int64).reshape(len(spans), count), root, name
-    )
-    return Manifest(refs, names, name)
-
-
-def _lines_of(text: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Number (from 1), start and content of each line."""
-    start = 3 if text.startswith(b"\xef\xbb\xbf") else 0
-    for number, line in enumerate(text[start:].split(b"\n"), 1):
-        yield number, start, line.rstrip(b"\r")
-        start += len(line) + 1
-
-
-def _read_line(line: bytes) -> tuple[int, int, list[int]] | str:
-    """Start and end of the path in ``line`` and the labels; or what is wrong with the line."""
-    indent = len(line) - len(line.lstrip(b" "))
-    if b"\t" in line:
-        path, *fields = (field.strip() for field in line.split(b"\t"))
-        if not path:
-            return "the path is missing before the first tab"
-        for field in fields:
-            if not _INTEGER.fullmatch(field):
-                return f"label '{field.decode(errors='replace')}' is not an integer"
-        return indent, indent + len(path), [int(field) for field in fields]
-    match = _LINE.fullmatch(line.strip(b" "))
-    if match is None:
-        shown = line.strip().decode(errors="replace")
-        return (
-            f"'{shown[:80]}' is not 'path label ...': a path needs an extension (.mp4), and labels are integers "
-            "separated by spaces, or everything is separated by tabs"
-        )
-    return indent + match.start("path"), indent + match.end("path"), [int(label) for label in match["labels"].split()]
 
 
 def _check_some_exist(manifest: Manifest, shown: str, root: str) -> None:
@@ -206,7 +148,18 @@ def _read_folder(folder: Path) -> Manifest:
     found.sort()
     ends = np.cumsum([len(path) for path in found])
     starts = ends - np.array([len(path) for path in found])
-    refs = ClipRefs(
-        b"".join(found), np.stack([starts, ends], 1), None, np.zeros((len(found), 0), np.int64), str(folder), str(folder)
-    )
-    return Manifest(refs, (), str(folder))
+    labels, classes = _classes_of(found)
+    refs = ClipRefs(b"".join(found), np.stack([starts, ends], 1), None, labels, str(folder), str(folder))
+    return Manifest(refs, tuple(classes), classes, str(folder))
+
+
+def _classes_of(paths: list[bytes]) -> tuple[np.ndarray, dict[str, tuple[str, ...]]]:
+    """Labels int64 (n, L) and class names of a tree with a folder per class; L = 0 for any other tree."""
+    separator = os.fsencode(os.sep)
+    tops = [path.partition(separator)[0] if separator in path else None for path in paths]
+    names = sorted({top for top in tops if top is not None})
+    if None in tops or len(names) < 2 or all(os.fsdecode(name).lower() in _SPLITS for name in names):
+        return np.zeros((len(paths), 0), np.int64), {}
+    number = {name: index for index, name in enumerate(names)}
+    labels = np.array([[number[top]] for top in tops if top is not None], np.int64)
+    return labels, {"label": tuple(map(os.fsdecode, names))}

@@ -58,7 +58,7 @@ def write_sample_set(
     workers: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write ``train/*.mp4``, ``val/*.mp4``, ``train.txt``, ``val.txt`` and ``class_names.json`` into ``folder``.
+    """Write ``train/*.mp4``, ``val/*.mp4`` and their manifests ``train.txt``, ``val.txt`` into ``folder``.
 
     The clips depend on the seed, the size and the length alone; a larger set begins with the clips of a smaller one. An
     interrupted call is taken up where it stopped: every file appears complete or not at all, the manifests last. A set that
@@ -191,11 +191,9 @@ def encode(pixels: np.ndarray) -> bytes:
 
 
 def _write_lists(folder: Path, clips: dict[str, int], seed: int) -> None:
-    """Class names, then the manifests; ``train.txt`` last, because it says that the set is complete."""
-    names = json.dumps({"what": WHAT, "how": HOW}, indent=1)
-    _write(folder / "class_names.json", names.encode())
+    """The manifests; ``train.txt`` last, because it says that the set is complete."""
     for split in ("val", "train"):
-        lines = ["# labels: what how"]
+        lines = ["# labels: what how", "# classes: " + json.dumps({"what": WHAT, "how": HOW})]
         for index in range(clips[split]):
             what, how = draw_labels(seed, split, index)
             lines.append(f"{clip_name(split, index)} {what} {how}")

@@ -60,6 +60,20 @@ def test_header_names_labels_and_other_comments_are_skipped(tmp_path: Path) -> N
     assert [ref.labels for ref in manifest.refs[:1]] == [(1, 2)]
 
 
+@pytest.mark.parametrize("header", ['["abseiling", "air drumming"]', '{"label": ["abseiling", "air drumming"]}'])
+def test_header_names_classes(tmp_path: Path, header: str) -> None:
+    _touch(tmp_path, "a.mp4")
+    manifest = read_manifest(_write(tmp_path, f"# classes: {header}\na.mp4 1\n"))
+    assert manifest.class_names == {"label": ("abseiling", "air drumming")}
+    assert read_manifest(_write(tmp_path, "a.mp4 1\n")).class_names == {}
+
+
+def test_classes_of_several_labels_stand_by_name(tmp_path: Path) -> None:
+    _touch(tmp_path, "a.mp4")
+    text = '# labels: what how\n# classes: {"how": ["Holding [something]", "ä"]}\na.mp4 7 1\n'
+    assert read_manifest(_write(tmp_path, text)).class_names == {"how": ("Holding [something]", "ä")}
+
+
 def test_labels_without_names_are_numbered(tmp_path: Path) -> None:
     _touch(tmp_path, "a.mp4")
     assert read_manifest(_write(tmp_path, "a.mp4 1")).label_names == ("label",)
@@ -81,6 +95,12 @@ def test_labels_without_names_are_numbered(tmp_path: Path) -> None:
         ("a.mp4\t1\nb.mp4\tdog\n", r"train.txt:2: label 'dog' is not an integer"),
         ("a.mp4 1\n# so\nb.mp4 1 2\n", r"train.txt:3: 2 labels, but 1 in line 1"),
         ("# labels: what how\na.mp4 1\n", r"names 2 labels \(what how\), but lines have 1"),
+        ("# classes: a b\na.mp4 1\n", r"train.txt:1: '# classes:' needs JSON"),
+        ('# classes: ["x", 3]\na.mp4 1\n', r"train.txt:1: '# classes:' needs JSON"),
+        ('# classes: ["x", "y"]\na.mp4 1 1\n', r"train.txt:1: '# classes:' needs JSON"),
+        ('# classes: ["x"]\na.mp4\n', r"train.txt:1: '# classes:' needs JSON"),
+        ('# classes: {"why": ["x"]}\na.mp4 0\n', r"names 'why', but the labels are: label"),
+        ('# classes: ["x", "y"]\na.mp4 1\nb.mp4 2\n', r"2 classes of 'label' \(0 to 1\), but video 2 is labelled 2"),
         ("gone.mp4 1\nlost.mp4 2\n", r"none of the first 2 videos exists, for example .*gone.mp4.*set data.root"),
     ],
 )
@@ -121,6 +141,20 @@ def test_folder_lists_videos_and_images_below_it_sorted(tmp_path: Path) -> None:
     ]
     assert manifest.labels.shape == (4, 0)
     assert manifest.label_names == ()
+
+
+def test_folder_per_class_gives_labels_and_class_names(tmp_path: Path) -> None:
+    _touch(tmp_path, "b b/2.mp4", "a/deeper/1.mp4", "c/3.webm", "b b/1.mp4")
+    manifest = read_manifest(tmp_path)
+    assert [ref.labels for ref in manifest.refs[:]] == [(0,), (1,), (1,), (2,)]
+    assert (manifest.label_names, manifest.class_names) == (("label",), {"label": ("a", "b b", "c")})
+
+
+@pytest.mark.parametrize("names", [("train/a.mp4", "val/b.mp4"), ("one/a.mp4", "one/b.mp4"), ("one/a.mp4", "two/b.mp4", "c.mp4")])
+def test_other_trees_have_no_labels(tmp_path: Path, names: tuple[str, ...]) -> None:
+    _touch(tmp_path, *names)
+    manifest = read_manifest(tmp_path)
+    assert (manifest.labels.shape, manifest.label_names, manifest.class_names) == ((len(names), 0), (), {})
 
 
 def test_empty_folder(tmp_path: Path) -> None:
