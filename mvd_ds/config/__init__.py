@@ -31,4 +31,4 @@ from mvd_ds.config.optimization import (
     RunSettings,
     ScheduleSettings,
 )
-from mvd_ds.config.recipes import ProbedModel, ProbeRecipe, Recipe, TrainingRecipe
+from mvd_ds.config.recipes import LearningRecipe, ProbedModel, ProbeRecipe, Recipe, TrainingRecipe

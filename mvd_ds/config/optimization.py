@@ -69,8 +69,8 @@ class OptimizerSettings(Settings):
     """Peak learning rate per 256 clips of global batch."""
     min_base_lr: Annotated[float, Field(ge=0)] = 1e-5
     """Learning rate per 256 clips at the end of the cosine."""
-    lr_counts: Literal["clips", "student_samples"] = "clips"
-    """What the learning rate grows with: clips of the global batch, or clips x masks per clip."""
+    lr_counts: Literal["clips", "student_samples", "videos"] = "clips"
+    """What the learning rate grows with: clips of the global batch, clips x masks per clip, or clips / clips per video."""
     betas: tuple[Share, Share] = (0.9, 0.95)
     """Decay of the first and second moment."""
     eps: Annotated[float, Field(gt=0)] = 1e-8

@@ -28,21 +28,11 @@ class Recipe(Settings):
         return {"distillation": "distill", "probe": "probe"}.get(self.objective, "pretrain")
 
 
-class TrainingRecipe(Recipe):
-    """One training run: stage one (``*_reconstruction``) or stage two (``distillation``)."""
+class LearningRecipe(Recipe):
+    """What every recipe has that trains a network with the engine."""
 
-    objective: Literal["image_reconstruction", "video_reconstruction", "distillation"]
-    """Stage one on images or videos, or stage two."""
-    masking: MaskingSettings = MaskingSettings()
-    """Which tokens are hidden from the encoder."""
     model: EncoderSettings
     """The encoder that is trained."""
-    decoder: DecoderSettings = DecoderSettings()
-    """The shape that all decoders share; their weights they do not."""
-    teachers: dict[str, TeacherSettings] = Field(default_factory=dict)
-    """Stage two: any number of teachers by name; each has a decoder, a loss and metrics of that name."""
-    pixels: PixelSettings | None = None
-    """Stage one: how pixel targets are made."""
     batch: BatchSettings = BatchSettings()
     """Batch sizes, in clips."""
     optimizer: OptimizerSettings = OptimizerSettings()
@@ -54,8 +44,55 @@ class TrainingRecipe(Recipe):
 
     @property
     def grid(self) -> Grid:
-        """Token grid (t, h, w) of the student."""
+        """Token grid (t, h, w) of the encoder."""
         return self.model.grid(self.data.clip.frames, self.data.clip.size_px)
+
+    @property
+    def masks_per_clip(self) -> int:
+        """Samples that the network sees of a clip."""
+        return 1
+
+    @property
+    def view_sizes_px(self) -> tuple[int, ...]:
+        """Sides at which every crop is wanted, the network's own first."""
+        return (self.data.clip.size_px,)
+
+    @property
+    def learning_rate(self) -> tuple[float, float]:
+        """Peak and final learning rate for the global batch."""
+        counted = {
+            "clips": self.batch.global_,
+            "student_samples": self.batch.global_ * self.masks_per_clip,
+            "videos": self.batch.global_ // self.data.clips_per_video,
+        }[self.optimizer.lr_counts]
+        return self.optimizer.base_lr * counted / 256, self.optimizer.min_base_lr * counted / 256
+
+    @model_validator(mode="after")
+    def _check_batch(self) -> LearningRecipe:
+        try:
+            _ = self.grid
+        except ValueError as error:
+            raise ValueError(f"data.clip does not fit model: {error}") from None
+        if self.batch.micro % self.data.clips_per_video:
+            raise ValueError(
+                f"batch.micro {self.batch.micro} is not divisible by data.clips_per_video {self.data.clips_per_video}"
+            )
+        return self
+
+
+class TrainingRecipe(LearningRecipe):
+    """One training run: stage one (``*_reconstruction``) or stage two (``distillation``)."""
+
+    objective: Literal["image_reconstruction", "video_reconstruction", "distillation"]
+    """Stage one on images or videos, or stage two."""
+    masking: MaskingSettings = MaskingSettings()
+    """Which tokens are hidden from the encoder."""
+    decoder: DecoderSettings = DecoderSettings()
+    """The shape that all decoders share; their weights they do not."""
+    teachers: dict[str, TeacherSettings] = Field(default_factory=dict)
+    """Stage two: any number of teachers by name; each has a decoder, a loss and metrics of that name."""
+    pixels: PixelSettings | None = None
+    """Stage one: how pixel targets are made."""
 
     @property
     def decoder_names(self) -> tuple[str, ...]:
@@ -76,10 +113,15 @@ class TrainingRecipe(Recipe):
         return int(self.masking.ratio * t * h * w)
 
     @property
-    def learning_rate(self) -> tuple[float, float]:
-        """Peak and final learning rate for the global batch."""
-        samples = self.batch.global_ * (self.masking.masks_per_clip if self.optimizer.lr_counts == "student_samples" else 1)
-        return self.optimizer.base_lr * samples / 256, self.optimizer.min_base_lr * samples / 256
+    def masks_per_clip(self) -> int:
+        """K, masks that the student sees each clip under."""
+        return self.masking.masks_per_clip
+
+    @property
+    def view_sizes_px(self) -> tuple[int, ...]:
+        """The student's side, then those of teachers that differ."""
+        teachers = (teacher.input_px for teacher in self.teachers.values() if teacher.input_px)
+        return tuple(dict.fromkeys([self.data.clip.size_px, *teachers]))
 
     @field_validator("teachers")
     @classmethod
@@ -91,16 +133,9 @@ class TrainingRecipe(Recipe):
 
     @model_validator(mode="after")
     def _check(self) -> TrainingRecipe:
-        try:
-            t, h, w = self.grid
-        except ValueError as error:
-            raise ValueError(f"data.clip does not fit model: {error}") from None
+        t, h, w = self.grid
         if not 0 < self.masked_tokens < t * h * w:
             raise ValueError(f"masking.ratio {self.masking.ratio} leaves no visible or no masked token on grid {(t, h, w)}")
-        if self.batch.micro % self.data.clips_per_video:
-            raise ValueError(
-                f"batch.micro {self.batch.micro} is not divisible by data.clips_per_video {self.data.clips_per_video}"
-            )
         width = self.decoder.embed_dim or self.model.embed_dim
         heads = self.decoder.num_heads or self.model.num_heads
         if width % heads:

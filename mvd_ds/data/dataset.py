@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from mvd_ds.config import ConfigError, DataSettings, TrainingRecipe
+from mvd_ds.config import ConfigError, DataSettings, LearningRecipe, TrainingRecipe
 from mvd_ds.data.batch import ClipBatch
 from mvd_ds.data.decode import READERS, open_again, open_video
 from mvd_ds.data.manifest import Manifest
@@ -70,30 +71,27 @@ class VideoSource:
         return [self.refs.path(index) for index in self.reading.tolist() if index >= 0]
 
 
-class ClipDataset(Dataset[ClipBatch | Failure]):
-    """Training clips with their masks, a micro batch at a time."""
+class KeyedClips(Dataset[Any]):
+    """Training clips, a micro batch at a time; what a batch holds beside its views is for subclasses to say."""
 
-    def __init__(self, recipe: TrainingRecipe, manifest: Manifest, drop_path_blocks: int) -> None:
+    def __init__(self, recipe: LearningRecipe, manifest: Manifest, drop_path_blocks: int) -> None:
         """Take from ``recipe`` what a clip is; ``drop_path_blocks`` uniforms are drawn per mask."""
         self._data: DataSettings = recipe.data
-        self._masking = recipe.masking
-        self._grid = recipe.grid
+        self._masks_per_clip = recipe.masks_per_clip
         self._seed = recipe.run.seed
         self._blocks = drop_path_blocks
         self._labels = manifest.labels
         self.source = VideoSource(manifest, recipe.data.reader, recipe.data.workers)
-        self.sizes_px = tuple(
-            dict.fromkeys([recipe.data.clip.size_px, *(t.input_px for t in recipe.teachers.values() if t.input_px)])
-        )
+        self.sizes_px = recipe.view_sizes_px
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.source.refs) * self._data.clips_per_video
 
-    def __getitem__(self, key: ClipKey) -> ClipBatch | Failure:
+    def __getitem__(self, key: ClipKey) -> Any:
         return self.__getitems__([key])
 
-    def __getitems__(self, keys: Sequence[ClipKey]) -> ClipBatch | Failure:
+    def __getitems__(self, keys: Sequence[ClipKey]) -> Any:
         """The micro batch of ``keys``; with R clips per video, each R of them in a row belong to one video."""
         clip, clips = self._data.clip, len(keys)
         views = {size: torch.empty((clips, 3, clip.frames, size, size), dtype=torch.uint8) for size in self.sizes_px}
@@ -106,25 +104,18 @@ class ClipDataset(Dataset[ClipBatch | Failure]):
                 samples[rows.start : rows.stop] = self._fill([keys[row] for row in rows], outputs, faults)
         except ConfigError as error:
             return Failure(str(error))
-        masks = np.stack([draw_masks(self._masking, self._grid, self._generator("mask", key)) for key in keys])
-        visible, masked = split_tokens(masks.reshape(-1, masks.shape[-1]))
-        drop_path = np.stack([self._uniforms(key) for key in keys])
-        return ClipBatch(
-            views=views,
-            visible=torch.from_numpy(visible).view(clips, masks.shape[1], -1),
-            masked=torch.from_numpy(masked).view(clips, masks.shape[1], -1),
-            drop_path=torch.from_numpy(drop_path),
-            labels=torch.from_numpy(self._labels[samples]),
-            sample=torch.from_numpy(samples),
-            faults=faults,
-        )
+        return self._batch(keys, views, samples, faults)
+
+    @abstractmethod
+    def _batch(self, keys: Sequence[ClipKey], views: dict[int, Tensor], samples: np.ndarray, faults: list[str]) -> Any:
+        """The micro batch of ``keys``, whose views are cut; ``samples`` int64 (B,) are indices in the manifest."""
 
     def _generator(self, stream: str, key: ClipKey) -> np.random.Generator:
         return keyed_generator(self._seed, stream, key.epoch, key.position)
 
     def _uniforms(self, key: ClipKey) -> np.ndarray:
         """float32 (K, blocks); row k does not depend on how many follow it."""
-        return self._generator("drop_path", key).random((self._masking.masks_per_clip, self._blocks), dtype=np.float32)
+        return self._generator("drop_path", key).random((self._masks_per_clip, self._blocks), dtype=np.float32)
 
     def _video_of(self, key: ClipKey) -> int:
         """Index in the manifest: the epoch's permutation of all videos, R positions each."""
@@ -174,3 +165,26 @@ class ClipDataset(Dataset[ClipBatch | Failure]):
             flip = bool(generator.random() < clip.flip)
             for size, view in views.items():
                 view.copy_(cut(part, box, size, flip))
+
+
+class ClipDataset(KeyedClips):
+    """Training clips with their masks."""
+
+    def __init__(self, recipe: TrainingRecipe, manifest: Manifest, drop_path_blocks: int) -> None:
+        """Take from ``recipe`` what a clip and its masks are."""
+        super().__init__(recipe, manifest, drop_path_blocks)
+        self._masking, self._grid = recipe.masking, recipe.grid
+
+    def _batch(self, keys: Sequence[ClipKey], views: dict[int, Tensor], samples: np.ndarray, faults: list[str]) -> ClipBatch:
+        masks = np.stack([draw_masks(self._masking, self._grid, self._generator("mask", key)) for key in keys])
+        visible, masked = split_tokens(masks.reshape(-1, masks.shape[-1]))
+        drop_path = np.stack([self._uniforms(key) for key in keys])
+        return ClipBatch(
+            views=views,
+            visible=torch.from_numpy(visible).view(len(keys), masks.shape[1], -1),
+            masked=torch.from_numpy(masked).view(len(keys), masks.shape[1], -1),
+            drop_path=torch.from_numpy(drop_path),
+            labels=torch.from_numpy(self._labels[samples]),
+            sample=torch.from_numpy(samples),
+            faults=faults,
+        )

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mvd_ds.config import ConfigError, DataSettings, TrainingRecipe
+from mvd_ds.config import ConfigError, DataSettings, LearningRecipe, TrainingRecipe
 from mvd_ds.data.batch import ClipBatch
-from mvd_ds.data.dataset import ClipDataset, ClipKey, Failure, VideoSource
+from mvd_ds.data.dataset import ClipDataset, ClipKey, Failure, KeyedClips, VideoSource
 from mvd_ds.data.manifest import Manifest, read_manifest
 from mvd_ds.data.sampling import SAMPLERS
 from mvd_ds.data.transforms import center_box, cut
@@ -31,29 +31,34 @@ _POLL_SECONDS = 5.0
 class ClipLoader:
     """The clip stream of one rank. Step s of G clips uses positions [s*G, (s+1)*G); a partial step does not exist."""
 
-    def __init__(self, recipe: TrainingRecipe, drop_path_blocks: int, rank: int, world: int) -> None:
-        """Read the manifest.
+    def __init__(
+        self, recipe: LearningRecipe, drop_path_blocks: int, rank: int, world: int, dataset: KeyedClips | None = None
+    ) -> None:
+        """Hand out clips.
 
         Args:
             recipe: the training run.
             drop_path_blocks: uniforms per mask that the model wants.
             rank: number of this process.
             world: number of processes.
+            dataset: the clips; None: those of the manifest of a masked-prediction recipe, with their masks.
 
         Raises:
             ConfigError: for a faulty manifest, or fewer clips than one global batch.
         """
         data = recipe.data
-        manifest = read_manifest(data.manifest, data.root)
+        if dataset is None:
+            assert isinstance(recipe, TrainingRecipe)
+            dataset = ClipDataset(recipe, read_manifest(data.manifest, data.root), drop_path_blocks)
         self._recipe, self._rank, self._world = recipe, rank, world
         self._accumulation = recipe.batch.accumulation_steps(world)
-        self._dataset = ClipDataset(recipe, manifest, drop_path_blocks)
+        self._dataset = dataset
         self.clips_in_manifest = len(self._dataset)
         """Clips of one epoch: videos x clips_per_video."""
         self.steps_per_epoch = self.clips_in_manifest // recipe.batch.global_
         if not self.steps_per_epoch:
             raise ConfigError(
-                f"{data.manifest}: {len(manifest.refs)} videos x data.clips_per_video {data.clips_per_video} = "
+                f"{data.manifest}: {len(dataset.source.refs)} videos x data.clips_per_video {data.clips_per_video} = "
                 f"{self.clips_in_manifest} clips are fewer than batch.global {recipe.batch.global_}; lower batch.global"
             )
         self._running: Iterator[Any] | None = None

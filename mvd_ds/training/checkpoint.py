@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mvd_ds.config import ConfigError, TrainingRecipe, differences, dump
+from mvd_ds.config import ConfigError, LearningRecipe, differences, dump
 from mvd_ds.training.cluster import Cluster, fail_alone
 from mvd_ds.training.run_folder import RunFolder, read_json, write_json, write_text
 
@@ -32,7 +32,7 @@ BYTES_PER_PARAMETER = 16
 class Checkpoints:
     """Saves and loads the state of one run."""
 
-    def __init__(self, folder: RunFolder, recipe: TrainingRecipe, cluster: Cluster, engine: Any) -> None:
+    def __init__(self, folder: RunFolder, recipe: LearningRecipe, cluster: Cluster, engine: Any) -> None:
         self.folder, self.recipe, self.cluster, self.engine = folder, recipe, cluster, engine
 
     def save(self, step: int) -> None:

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from mvd_ds.config import ConfigError, TrainingRecipe
+from mvd_ds.config import ConfigError, LearningRecipe
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.engine_config import student_config, teacher_config
 from mvd_ds.training.optim import build_optimizer
@@ -64,7 +64,7 @@ def joined_cluster(timeout_minutes: int, device: str = "auto") -> Iterator[Clust
         dist.destroy_process_group()
 
 
-def start_student(model: nn.Module, groups: list[dict[str, Any]], recipe: TrainingRecipe, cluster: Cluster) -> Any:
+def start_student(model: nn.Module, groups: list[dict[str, Any]], recipe: LearningRecipe, cluster: Cluster) -> Any:
     """The training engine of a plain fp32 model on the CPU.
 
     In bf16 DeepSpeed makes the fp32 masters from rounded weights; they are set back to the exact ones here.
@@ -83,7 +83,7 @@ def start_student(model: nn.Module, groups: list[dict[str, Any]], recipe: Traini
     return engine
 
 
-def start_teacher(teacher: nn.Module, placement: str, recipe: TrainingRecipe, cluster: Cluster) -> Callable[..., torch.Tensor]:
+def start_teacher(teacher: nn.Module, placement: str, recipe: LearningRecipe, cluster: Cluster) -> Callable[..., torch.Tensor]:
     """A frozen teacher at its placement: the module itself when replicated, else an inference-only ZeRO-3 engine."""
     if placement == "replicated":
         return teacher.to(cluster.device, DTYPES[recipe.engine.precision])

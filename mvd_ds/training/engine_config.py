@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mvd_ds.config import ConfigError, TrainingRecipe, find_engine_config
+from mvd_ds.config import ConfigError, LearningRecipe, find_engine_config
 
 #: Top-level keys a JSON of ours may hold.
 JSON_KEYS = {
@@ -45,7 +45,7 @@ RECIPE_KEYS = {
 }
 
 
-def student_config(recipe: TrainingRecipe, world: int, block_parameters: int) -> dict[str, Any]:
+def student_config(recipe: LearningRecipe, world: int, block_parameters: int) -> dict[str, Any]:
     """DeepSpeed's dict for the student's engine.
 
     Args:
@@ -77,7 +77,7 @@ def student_config(recipe: TrainingRecipe, world: int, block_parameters: int) ->
     return merged
 
 
-def teacher_config(recipe: TrainingRecipe, placement: str, block_parameters: int) -> dict[str, Any]:
+def teacher_config(recipe: LearningRecipe, placement: str, block_parameters: int) -> dict[str, Any]:
     """DeepSpeed's dict for the inference-only engine of a sharded teacher.
 
     Raises:
@@ -100,7 +100,7 @@ def teacher_config(recipe: TrainingRecipe, placement: str, block_parameters: int
     return merged
 
 
-def _precision(recipe: TrainingRecipe) -> dict[str, Any]:
+def _precision(recipe: LearningRecipe) -> dict[str, Any]:
     enabled = recipe.engine.precision == "bf16"
     return {"enabled": enabled, "check_grad_overflow": True} if enabled else {"enabled": False}
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from mvd_ds.config import ConfigError, TrainingRecipe
+from mvd_ds.config import ConfigError, LearningRecipe
 from mvd_ds.objectives.terms import LossTerms
 from mvd_ds.training.checkpoint import Checkpoints
 from mvd_ds.training.cluster import Cluster, fail_alone
@@ -32,7 +32,7 @@ class Objective(Protocol):
 class Training:
     """The parts of one training run, built by ``runs.train``."""
 
-    recipe: TrainingRecipe
+    recipe: LearningRecipe
     cluster: Cluster
     engine: Any
     loader: Any
@@ -74,7 +74,7 @@ class Training:
     def _set_learning_rate(self, step: int) -> float:
         learning_rate = self.schedule(step)
         for group in self.engine.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group.get("lr_scale", 1.0)
         return learning_rate
 
     def _next_batch(self, batches: Iterator[Any]) -> Any:

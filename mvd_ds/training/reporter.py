@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mvd_ds.config import ConfigError, TrainingRecipe
+from mvd_ds.config import ConfigError, LearningRecipe
 from mvd_ds.objectives.terms import LossTerms
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import StepProgress
@@ -22,7 +22,7 @@ class Reporter:
 
     def __init__(
         self,
-        recipe: TrainingRecipe,
+        recipe: LearningRecipe,
         cluster: Cluster,
         names: tuple[str, ...],
         writer: MetricsWriter,
@@ -76,7 +76,7 @@ class Reporter:
         flops_per_second = clips_per_second * self.flops_per_clip / self.cluster.world
         values = {
             "perf/clips_per_second": clips_per_second,
-            "perf/student_samples_per_second": clips_per_second * self.recipe.masking.masks_per_clip,
+            "perf/student_samples_per_second": clips_per_second * self.recipe.masks_per_clip,
             "perf/step_seconds": seconds / steps,
             "perf/data_wait_share": waited,
             "perf/model_tflops_per_second_per_device": flops_per_second / 1e12,

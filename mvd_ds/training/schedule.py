@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from mvd_ds.config import TrainingRecipe
+from mvd_ds.config import LearningRecipe
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Schedule:
         return self.final + 0.5 * (self.peak - self.final) * (1 + math.cos(math.pi * progress))
 
 
-def build_schedule(recipe: TrainingRecipe, steps_per_epoch: int) -> Schedule:
+def build_schedule(recipe: LearningRecipe, steps_per_epoch: int) -> Schedule:
     """The schedule of a recipe whose epoch has ``steps_per_epoch`` optimizer steps."""
     peak, final = recipe.learning_rate
     return Schedule(peak, final, recipe.schedule.warmup(steps_per_epoch), recipe.schedule.total_steps(steps_per_epoch))
