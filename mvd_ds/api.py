@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from mvd_ds.config import ConfigError, DecoderSettings, EncoderSettings, Grid, Settings, TeacherSettings
+from mvd_ds.config import ConfigError, DecoderSettings, EncoderSettings, Grid, PoolingSettings, Settings, TeacherSettings
 from mvd_ds.models.building import Model, load, network_of, open_model
 from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.embed import split_mask
@@ -121,11 +121,16 @@ def build_classifier(
     norm_eps: float | None = None,
     dropout: float = 0.0,
     seed: int = 0,
+    pooling: str | Mapping[str, Any] | PoolingSettings = "mean",
 ) -> Classifier:
-    """A video classifier as VideoMAE and MVD fine-tune it: ``classifier(clip)`` is (B, classes) logits."""
+    """A video classifier as VideoMAE and MVD fine-tune it: ``classifier(clip)`` is (B, classes) logits.
+
+    ``pooling`` is mean, cls, max, gem or ggem, or its settings: ``{"kind": "ggem", "groups": 4}``.
+    """
     settings = _settings(EncoderSettings, encoder)
+    pool = _settings(PoolingSettings, {"kind": pooling} if isinstance(pooling, str) else pooling)
     grid = _grid(settings, frames, size_px)
-    return initialise(build_without_weights(lambda: Classifier(settings, grid, classes, norm_eps, dropout)), seed)
+    return initialise(build_without_weights(lambda: Classifier(settings, grid, classes, norm_eps, dropout, pool)), seed)
 
 
 def distillation_loss(

@@ -5,7 +5,14 @@ properties. Neither torch nor any room is imported here, so that ``--help`` and 
 """
 
 from mvd_ds.config.base import ENGINE_FOLDER, PACKAGE_FOLDER, RECIPE_FOLDER, ConfigError, Grid, Settings
-from mvd_ds.config.data import ClipSettings, DataSettings, MaskingSettings
+from mvd_ds.config.data import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ClipSettings,
+    DataSettings,
+    MaskingSettings,
+    PreprocessingSettings,
+)
 from mvd_ds.config.load import (
     differences,
     dump,
@@ -21,6 +28,7 @@ from mvd_ds.config.model import (
     DecoderSettings,
     EncoderSettings,
     PixelSettings,
+    PoolingSettings,
     TargetSettings,
     TeacherSettings,
 )

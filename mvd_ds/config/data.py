@@ -27,6 +27,21 @@ class ClipSettings(Settings):
     """Probability of a horizontal flip. Source: 0 in MVD and VideoMAE pretraining, 0.5 in MAE."""
 
 
+#: Of pixels in [0, 1], by colour. Source: ImageNet, as MAE, VideoMAE and MVD use them.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class PreprocessingSettings(Settings):
+    """How a classifier wants its clips; it stands in its folder, so that no recipe is needed to use it."""
+
+    clip: ClipSettings = ClipSettings()
+    """Frames, stride, sampling and size that it was trained on. Crop and flip are those of the training, not of a test."""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    """Taken off pixels in [0, 1], by colour."""
+    std: tuple[float, float, float] = IMAGENET_STD
+    """What they are divided by then."""
+
+
 class DataSettings(Settings):
     """Where videos come from and how they are read."""
 

@@ -94,6 +94,44 @@ class EncoderSettings(Settings):
         return frames // self.tubelet_frames, size_px // self.patch_px, size_px // self.patch_px
 
 
+class PoolingSettings(Settings):
+    """How the tokens of a clip become one vector. ``pooling: NAME`` is short for ``pooling: {kind: NAME}``."""
+
+    kind: Literal["mean", "cls", "max", "gem", "ggem"] = "mean"
+    """mean, max: over the patch tokens; cls: the class token; gem: generalised mean, (mean of max(x, eps)^p)^(1/p) in fp32,
+    one exponent p; ggem: the same with an exponent for each group of channels. Source: GeM, Radenovic et al. 2018
+    (arXiv 1711.02512); GGeM, Ko et al. 2022 (arXiv 2212.04114). The class token is in none but cls."""
+    exponent: Annotated[float, Field(ge=1.0)] = 3.0
+    """p to start from; learned where the network is trained, fixed in probes of frozen features. Source: GeM, 3."""
+    eps: Annotated[float, Field(gt=0.0)] = 1e-6
+    """Floor of a channel before the power: negative channels count as this. Source: GeM, 1e-6."""
+    clamp: bool = True
+    """False leaves the floor out, for networks without negative channels: p = 1 is then the mean."""
+    groups: Positive | None = None
+    """Groups of neighbouring channels of ggem (None: as many as attention heads). Source: GGeM, the heads."""
+    place: Literal["before_norm", "after_norm"] = "before_norm"
+    """In a classifier: before its norm, where MVD and VideoMAE take the mean, or after it, applied to every token. Probes
+    pool what the encoder gives, after its final norm."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, values: Any) -> Any:
+        return {"kind": values} if isinstance(values, str) else values
+
+    def groups_of(self, width: int, heads: int) -> int:
+        """Exponents of this pooling for tokens of ``width`` channels in ``heads`` heads; 0 for kinds without any.
+
+        Raises:
+            ValueError: if the groups do not divide the width.
+        """
+        if self.kind not in ("gem", "ggem"):
+            return 0
+        groups = 1 if self.kind == "gem" else self.groups or heads
+        if width % groups:
+            raise ValueError(f"pooling.groups {groups} does not divide the {width} channels of a token")
+        return groups
+
+
 class DecoderSettings(Settings):
     """The decoder that predicts one target; every target has its own, nothing is shared."""
 

@@ -8,7 +8,14 @@ from pydantic import Field, field_validator, model_validator
 
 from mvd_ds.config.base import Grid, Positive, Settings
 from mvd_ds.config.data import DataSettings, MaskingSettings
-from mvd_ds.config.model import POSITION_DIVISORS, DecoderSettings, EncoderSettings, PixelSettings, TeacherSettings
+from mvd_ds.config.model import (
+    POSITION_DIVISORS,
+    DecoderSettings,
+    EncoderSettings,
+    PixelSettings,
+    PoolingSettings,
+    TeacherSettings,
+)
 from mvd_ds.config.optimization import BatchSettings, EngineSettings, OptimizerSettings, RunSettings, ScheduleSettings
 
 
@@ -222,8 +229,8 @@ class ProbeRecipe(Recipe):
     """optional: a manifest without labels is no fault; nothing is probed then."""
     compare: tuple[tuple[str, str], ...] = ()
     """Pairs of models whose accuracies are compared, with a paired bootstrap interval."""
-    pooling: Literal["mean"] = "mean"
-    """Mean of all patch tokens after the encoder's final norm."""
+    pooling: PoolingSettings = PoolingSettings()
+    """How the tokens after the encoder's final norm become one vector; a mean by default."""
     pixels: bool = True
     """Also probe raw pixels: the clip as 8 slots of 12 x 12 grey means."""
     seeds: tuple[int, ...] = (0, 1, 2)

@@ -71,8 +71,8 @@ class ClipLoader:
         Raises:
             ConfigError: if no batch comes for ``data.stall_seconds``, a worker dies, or 20 videos in a row are bad.
         """
-        loader = _loader(self._dataset, _StepKeys(self, first_step, last_step, self._accumulation), self._recipe.data)
-        self._running = _checked(loader, self._dataset.source, self._recipe.data)
+        loader = make_loader(self._dataset, _StepKeys(self, first_step, last_step, self._accumulation), self._recipe.data)
+        self._running = checked_batches(loader, self._dataset.source, self._recipe.data)
         try:
             yield from self._running
         finally:
@@ -121,7 +121,7 @@ def evaluation_batches(
     dataset = _EvaluationDataset(data, manifest, frames, size_px)
     wanted = list(range(len(manifest.refs))) if videos is None else list(videos)
     groups = [wanted[first : first + batch] for first in range(0, len(wanted), batch)]
-    for clip, labels, ok, bad in _checked(_loader(dataset, groups, data), dataset.source, data):
+    for clip, labels, ok, bad in checked_batches(make_loader(dataset, groups, data), dataset.source, data):
         if faults is not None:
             faults.extend(bad)
         yield clip, labels, ok
@@ -179,7 +179,7 @@ def _start_server() -> Any:
     return context
 
 
-def _loader(dataset: Dataset[Any], keys: Any, data: DataSettings) -> DataLoader[Any]:
+def make_loader(dataset: Dataset[Any], keys: Any, data: DataSettings) -> DataLoader[Any]:
     """A DataLoader whose samplers' items are whole batches."""
     workers = min(data.workers, max(len(keys), 1))
     parallel = {
@@ -212,7 +212,7 @@ def _prepare_worker(number: int) -> None:
     torch.set_num_threads(1)
 
 
-def _checked(loader: DataLoader[Any], source: VideoSource, data: DataSettings) -> Iterator[Any]:
+def checked_batches(loader: DataLoader[Any], source: VideoSource, data: DataSettings) -> Iterator[Any]:
     """Batches of ``loader``; what goes wrong in a worker becomes one line that names the files being read.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from mvd_ds.config import ConfigError, DecoderSettings, EncoderSettings
+from mvd_ds.config import ConfigError, DecoderSettings, EncoderSettings, PoolingSettings, dump
 from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.formats import Checkpoint, Network, describe, read_checkpoint
 from mvd_ds.models.formats.containers import CONFIG_NAME, read_json, read_safetensors
@@ -27,8 +27,9 @@ def build_network(network: Network) -> Model:
 
     def construct() -> Model:
         if network.classifier is not None:
-            classes, eps = network.classifier["classes"], network.classifier["norm_eps"]
-            return Classifier(network.encoder, network.grid, classes, eps)
+            head = network.classifier
+            pooling = PoolingSettings.model_validate(head["pooling"])
+            return Classifier(network.encoder, network.grid, head["classes"], head["norm_eps"], pooling=pooling)
         if network.outputs:
             return MaskedPredictor(network.encoder, network.grid, network.decoder or DecoderSettings(), network.outputs)
         return VisionTransformer(network.encoder, network.grid)
@@ -43,7 +44,8 @@ def network_of(model: Model) -> Network:
     clip = {"frames": slots * encoder.settings.tubelet_frames, "size_px": rows * encoder.settings.patch_px}
     settings = EncoderSettings.model_validate({key: getattr(encoder.settings, key) for key in EncoderSettings.model_fields})
     if isinstance(model, Classifier):
-        return Network(settings, None, {}, {"classes": model.head.out_features, "norm_eps": model.norm.eps}, clip)
+        head = {"classes": model.head.out_features, "norm_eps": model.norm.eps, "pooling": dump(model.pooling.settings)}
+        return Network(settings, None, {}, head, clip)
     if isinstance(model, MaskedPredictor):
         return Network(settings, model.decoder_settings, dict(model.outputs), None, clip)
     return Network(settings, None, {}, None, clip)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mvd_ds.config import EncoderSettings, Grid
+from mvd_ds.config import EncoderSettings, Grid, PoolingSettings
 from mvd_ds.models.linear import Linear
+from mvd_ds.models.pooling import Pooling
 from mvd_ds.models.vit import VisionTransformer
 
 #: The head starts this small. Source: MVD and VideoMAE, ``init_scale``.
@@ -25,24 +26,33 @@ class ClassHead(Linear):
 
 
 class Classifier(nn.Module):
-    """Mean of all patch tokens, norm, dropout, linear head; no norm between the last block and the mean. Source: MVD 2.1.
+    """Pooled tokens, norm, dropout, linear head; by default the mean of all patch tokens and no norm before it. Source: MVD 2.1.
 
     Args:
         settings: the encoder; its ``final_norm`` is left out, whatever it says.
         grid: (t, h, w) token grid.
         classes: number of classes.
-        norm_eps: epsilon of the norm of the pooled token; None: the encoder's.
+        norm_eps: epsilon of the norm; None: the encoder's.
         dropout: rate before the head.
+        pooling: how tokens become one vector, before the norm or after it; None: their mean, before it.
     """
 
     def __init__(
-        self, settings: EncoderSettings, grid: Grid, classes: int, norm_eps: float | None = None, dropout: float = 0.0
+        self,
+        settings: EncoderSettings,
+        grid: Grid,
+        classes: int,
+        norm_eps: float | None = None,
+        dropout: float = 0.0,
+        pooling: PoolingSettings | None = None,
     ) -> None:
         super().__init__()
+        width = settings.embed_dim
         self.encoder = VisionTransformer(settings.model_copy(update={"final_norm": False}), grid)
-        self.norm = nn.LayerNorm(settings.embed_dim, eps=norm_eps or settings.norm_eps)
+        self.pooling = Pooling(pooling or PoolingSettings(), width, settings.num_heads, settings.cls_token)
+        self.norm = nn.LayerNorm(width, eps=norm_eps or settings.norm_eps)
         self.dropout = nn.Dropout(dropout)
-        self.head = ClassHead(settings.embed_dim, classes)
+        self.head = ClassHead(width, classes)
 
     def forward(self, clip: Tensor, drop_path: Tensor | None = None) -> Tensor:
         """Logits (B, classes).
@@ -52,6 +62,8 @@ class Classifier(nn.Module):
             drop_path: (B, 1, depth) uniforms in [0, 1), or None.
         """
         tokens = self.encoder(clip, None, drop_path)
-        if self.encoder.cls_token is not None:
-            tokens = tokens[:, 1:]
-        return self.head(self.dropout(self.norm(tokens.mean(dim=1))))
+        if self.pooling.settings.place == "after_norm":
+            pooled = self.pooling(self.norm(tokens))
+        else:
+            pooled = self.norm(self.pooling(tokens).to(tokens.dtype))
+        return self.head(self.dropout(pooled.to(self.head.weight.dtype)))

@@ -11,6 +11,7 @@ mask token                      normal, std 0.02, cut at one std                
 class token                     normal, std 1e-6                                       normal, std 0.02
 position tables                 fixed, no parameter                                    the same
 learned positions               truncated normal, std 0.02                             the same
+exponents of GeM and GGeM       ``pooling.exponent``, 3                                the same
 ==============================  =====================================================  ============================
 
 Every module draws from a generator of its own, seeded with (seed, name): one more teacher, another order of
@@ -28,6 +29,7 @@ from torch import nn
 
 from mvd_ds.models.embed import LearnedToken, PatchEmbed, Position
 from mvd_ds.models.linear import Linear, QueryKeyValue
+from mvd_ds.models.pooling import Pooling
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -44,7 +46,7 @@ def initialise(model: Module, seed: int, prefix: str = "") -> Module:
         TypeError: if a module with parameters has no rule here.
     """
     for name, module in model.named_modules(prefix=prefix):
-        if isinstance(module, Linear | QueryKeyValue | PatchEmbed | LearnedToken | Position):
+        if isinstance(module, Linear | QueryKeyValue | PatchEmbed | LearnedToken | Position | Pooling):
             module.reset_parameters(_generator(seed, name))
         elif isinstance(module, nn.LayerNorm):
             module.reset_parameters()

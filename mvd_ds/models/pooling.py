@@ -1,10 +1,76 @@
-"""One vector per clip from an encoder."""
+"""One vector per clip from an encoder: mean, cls, max, GeM and GGeM, under the same names everywhere."""
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from mvd_ds.config import ConfigError, PoolingSettings
 from mvd_ds.models.vit import VisionTransformer
+
+
+class Pooling(nn.Module):
+    """(B, [1 +] N, D) -> (B, D), computed in fp32.
+
+    Args:
+        settings: kind, exponent, floor and groups.
+        width: D.
+        heads: of the encoder: as many groups has GGeM by default.
+        cls_token: whether the first token is a class token; it is left out of all kinds but cls.
+
+    Raises:
+        ConfigError: if there is no class token to take, or groups do not divide the width.
+    """
+
+    def __init__(self, settings: PoolingSettings, width: int, heads: int, cls_token: bool) -> None:
+        super().__init__()
+        self.settings = settings
+        self.cls_token = cls_token
+        if settings.kind == "cls" and not cls_token:
+            raise ConfigError("pooling cls: this encoder has no class token; choose mean, max, gem or ggem")
+        try:
+            groups = settings.groups_of(width, heads)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        self.exponents = nn.Parameter(torch.empty(groups)) if groups else None
+        self.reset_parameters()
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Set the exponents to ``settings.exponent``; nothing is drawn."""
+        if self.exponents is not None:
+            nn.init.constant_(self.exponents, self.settings.exponent)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, [1 +] N, D) -> fp32 (B, D)."""
+        if self.settings.kind == "cls":
+            return tokens[:, 0].float()
+        patches = tokens[:, int(self.cls_token) :].float()
+        if self.settings.kind == "max":
+            return patches.amax(dim=1)
+        if self.exponents is None:
+            return patches.mean(dim=1)
+        return generalised_mean(patches, self.exponents.float(), self.settings.eps if self.settings.clamp else None)
+
+
+def generalised_mean(tokens: Tensor, exponents: Tensor, eps: float | None) -> Tensor:
+    """(mean over tokens of max(x, eps)^p)^(1/p).
+
+    The largest value of a channel is divided out before the power, so that 1e3^20 does not overflow.
+
+    Args:
+        tokens: fp32 (B, N, D).
+        exponents: (groups,), one for each D / groups neighbouring channels.
+        eps: floor, or None for channels that are never negative.
+
+    Returns:
+        (B, D).
+    """
+    grouped = tokens.unflatten(2, (len(exponents), -1))
+    grouped = grouped if eps is None else grouped.clamp_min(eps)
+    powers = exponents[:, None]
+    largest = grouped.detach().abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(grouped.dtype).tiny)
+    means = (grouped / largest).pow(powers).mean(dim=1)
+    return (means.pow(1 / powers) * largest.squeeze(1)).flatten(1)
 
 
 def mean_tokens(tokens: Tensor, cls_token: bool) -> Tensor:
@@ -12,12 +78,20 @@ def mean_tokens(tokens: Tensor, cls_token: bool) -> Tensor:
     return tokens[:, int(cls_token) :].float().mean(dim=1)
 
 
-def clip_features(encoder: VisionTransformer, clip: Tensor) -> Tensor:
-    """(B, C, T, H, W) normalised -> (B, D): mean of all patch tokens after the final norm.
+def clip_features(encoder: VisionTransformer, clip: Tensor, pooling: Pooling | None = None) -> Tensor:
+    """(B, C, T, H, W) normalised -> (B, D): tokens after the final norm, pooled; their mean without a ``pooling``.
 
-    An image encoder sees every frame on its own; the mean is then over frames too.
+    An image encoder sees every frame on its own; the mean of its frames is the clip's.
     """
+    pool = pooling or encoder_pooling(encoder, PoolingSettings())
     if encoder.settings.kind == "video":
-        return mean_tokens(encoder(clip), encoder.settings.cls_token)
+        return pool(encoder(clip))
     frames = clip.transpose(1, 2).flatten(0, 1)[:, :, None]
-    return mean_tokens(encoder(frames), encoder.settings.cls_token).unflatten(0, (len(clip), -1)).mean(dim=1)
+    return pool(encoder(frames)).unflatten(0, (len(clip), -1)).mean(dim=1)
+
+
+def encoder_pooling(encoder: VisionTransformer, settings: PoolingSettings) -> Pooling:
+    """The pooling of an encoder's tokens, on its device."""
+    shape = encoder.settings
+    pooling = Pooling(settings, shape.embed_dim, shape.num_heads, shape.cls_token)
+    return pooling.to(next(encoder.parameters()).device)

@@ -64,6 +64,8 @@ def save_as(state: Mapping[str, Tensor], network: Network, path: Path, format: s
         config = description(network.encoder, network.decoder, network.classifier, network.clip, origin)
         write_folder(path, state, config, {"config": json.dumps(config)})
         return []
+    if network.classifier is not None and network.classifier["pooling"].get("kind", "mean") != "mean":
+        raise ConfigError(f"format '{format}' holds classifiers that pool by mean; {origin} pools by another; write 'mvd_ds'")
     layout = LAYOUTS[name]
     tensors, left_out = to_layout(layout, state, network, origin)
     notes = [f"left out, '{name}' holds an encoder alone: {len(left_out)} tensors ({left_out[0]}, ...)"] if left_out else []

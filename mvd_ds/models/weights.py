@@ -218,7 +218,7 @@ def read_recipe(weights: str | Path) -> TrainingRecipe:
         raise ConfigError(f"{origin}:{error.lineno}: is not JSON: {error.msg}") from None
     recipe = recipe_of(config if isinstance(config, dict) else {}, origin)
     if recipe is None:
-        raise ConfigError(f"{origin}: was converted from {config['converted_from']} and has no recipe; give a folder of a run")
+        raise ConfigError(f"{origin}: was made from {config['converted_from']} and has no recipe; give a folder of a run")
     return recipe
 
 

@@ -17,7 +17,7 @@ from mvd_ds.evaluation.features import Extractor, Features, extract_features, pi
 from mvd_ds.evaluation.probes import Probe, chance, compare, fit_probes
 from mvd_ds.models.building import is_run_model, open_encoder
 from mvd_ds.models.masked import build_predictor
-from mvd_ds.models.pooling import clip_features
+from mvd_ds.models.pooling import clip_features, encoder_pooling
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.models.weights import load_predictor, read_recipe
 from mvd_ds.training.console import StepProgress, say
@@ -94,9 +94,10 @@ def _forward(name: str, model: ProbedModel, recipe: ProbeRecipe, device: torch.d
     """uint8 (B, C, T, H, W) -> (B, D) of one frozen encoder."""
     encoder = _encoder(name, model, recipe).to(device).eval().requires_grad_(False)
     stride = model.every_frames if encoder.settings.kind == "image" else 1
+    pooling = encoder_pooling(encoder, recipe.pooling).requires_grad_(False)
 
     def forward(clip: Tensor) -> Tensor:
-        return clip_features(encoder, normalise(to_unit(clip[:, :, ::stride].to(device)), torch.float32))
+        return clip_features(encoder, normalise(to_unit(clip[:, :, ::stride].to(device)), torch.float32), pooling)
 
     return forward
 
@@ -171,7 +172,7 @@ def _results(
         },
         "comparisons": comparisons,
         "clips": {"train": len(known.labels), "held_out": len(unseen.labels)},
-        "pooling": recipe.pooling,
+        "pooling": recipe.pooling.kind,
         "labels": {label: len(np.unique(unseen.labels[:, i])) for i, label in enumerate(labels)},
     }
 

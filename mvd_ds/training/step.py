@@ -8,12 +8,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from mvd_ds.config import TrainingRecipe
+from mvd_ds.config import IMAGENET_MEAN, IMAGENET_STD, TrainingRecipe
 from mvd_ds.objectives.targets import gather_masked, normalise_tokens, pixel_targets
 from mvd_ds.objectives.terms import Term
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class DeviceBatch:

@@ -42,7 +42,7 @@ class Network(NamedTuple):
         encoder: its encoder.
         decoder: what its decoders share; None without decoders.
         outputs: width of the target of each decoder.
-        classifier: ``classes`` and ``norm_eps``; None without a class head.
+        classifier: ``classes``, ``norm_eps`` and ``pooling``; None without a class head.
         clip: ``frames`` and ``size_px``.
     """
 
@@ -136,7 +136,7 @@ def describe(
     try:
         settings = EncoderSettings.model_validate(values)
     except ValueError as error:
-        raise ConfigError(f"{checkpoint.origin}: {_first_line(error)}") from None
+        raise ConfigError(f"{checkpoint.origin}: {first_line(error)}") from None
     wrong = [line.replace("the recipe", "what is stated") for line in differences(checkpoint, settings)]
     wrong = [line for line in wrong if not line.startswith("norm_eps")]
     if wrong:
@@ -215,7 +215,7 @@ def _classifier(checkpoint: Checkpoint) -> dict[str, Any] | None:
                 f"{checkpoint.origin}: its class head is missing: {next(checkpoint.layout.sources('head.weight'))[0]}"
             )
         return None
-    return {"norm_eps": None, **checkpoint.stated.get("classifier", {}), "classes": head.shape[0]}
+    return {"norm_eps": None, "pooling": {}, **checkpoint.stated.get("classifier", {}), "classes": head.shape[0]}
 
 
 def _clip(checkpoint: Checkpoint, encoder: EncoderSettings, known: dict[str, int]) -> dict[str, int]:
@@ -254,7 +254,7 @@ def _mlp_ratio(checkpoint: Checkpoint, part: str, width: int) -> float:
     return hidden_ratio(widths.most_common(1)[0][0], width)
 
 
-def _first_line(error: ValueError) -> str:
+def first_line(error: ValueError) -> str:
     """What is wrong, of a fault in settings, in one line."""
     faults: list[Any] = getattr(error, "errors", list)()
     return "; ".join(fault["msg"].removeprefix("Value error, ") for fault in faults) or str(error).splitlines()[0]

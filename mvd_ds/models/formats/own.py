@@ -17,6 +17,7 @@ OWN = Layout(
     rules=(
         Rule("encoder.{rest}", "encoder.{rest}"),
         Rule("decoders.{rest}", "decoders.{rest}"),
+        Rule("pooling.exponents", "pooling.exponents"),
         Rule("norm.{w}", "norm.{w}"),
         Rule("head.{w}", "head.{w}"),
     ),

@@ -1,0 +1,134 @@
+"""The views of a test: several clips of a video and several crops of each, always the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mvd_ds.config import ClipSettings, DataSettings
+from mvd_ds.data.dataset import VideoSource
+from mvd_ds.data.loader import checked_batches, make_loader
+from mvd_ds.data.manifest import Manifest
+from mvd_ds.data.transforms import Box, cut
+from mvd_ds.data.video import DecodeError, Video
+
+
+class ViewBatch(NamedTuple):
+    """All views of B videos."""
+
+    clips: Tensor
+    """uint8 (B, views, C, T, H, W), segment by segment, the crops of each from top or left; black where ``ok`` is False."""
+    videos: Tensor
+    """int64 (B,), index in the manifest."""
+    labels: Tensor
+    """int64 (B, L)."""
+    ok: Tensor
+    """bool (B,), False where the video could not be read."""
+    faults: list[str]
+    """``path: reason`` of each of those."""
+
+
+def segment_indices(length: int, clip: ClipSettings, segments: int) -> np.ndarray:
+    """Frames int64 (segments, T) of each clip of a video of ``length`` frames.
+
+    dense: clips of ``clip.stride_frames``, from the first possible start to the last, evenly spaced; one clip is the middle
+    one. A video too short for that repeats its last reachable frame.
+    uniform: the middles of ``segments * T`` equal parts of the video, dealt out in turn: clip k gets parts k, k + segments, ...
+
+    Source: MVD 2.3, 5 clips of Kinetics and 2 of Something-Something. Differs: any number of clips; the reference divides by
+    zero for one, and has no more than two of the second kind (Q21, Q22).
+    """
+    frames, stride = clip.frames, clip.stride_frames
+    if clip.sampling == "uniform":
+        middles = (np.arange(frames * segments) + 0.5) * length / (frames * segments)
+        return middles.astype(np.int64).reshape(frames, segments).T
+    strided = (length - 1) // stride + 1
+    room = max(strided - frames, 0)
+    starts = [room * k // (segments - 1) for k in range(segments)] if segments > 1 else [room // 2]
+    return np.minimum(np.array(starts)[:, None] + np.arange(frames), strided - 1) * stride
+
+
+def crop_boxes(height: int, width: int, crops: int) -> list[Box]:
+    """Squares of the short side along the long one, from end to end and evenly spaced; one is the middle. Source: MVD 2.3."""
+    side, room = min(height, width), abs(height - width)
+    offsets = [round(room * k / (crops - 1)) for k in range(crops)] if crops > 1 else [room // 2]
+    return [Box(offset, 0, side, side) if height > width else Box(0, offset, side, side) for offset in offsets]
+
+
+def cut_views(video: Video, clip: ClipSettings, segments: int, crops: int) -> Tensor:
+    """uint8 (segments * crops, C, T, H, W) of an opened video, every frame decoded once.
+
+    Raises:
+        DecodeError: if a frame cannot be decoded.
+    """
+    indices = segment_indices(len(video), clip, segments)
+    needed, places = np.unique(indices, return_inverse=True)
+    frames = video.get(needed)
+    boxes = crop_boxes(frames.shape[1], frames.shape[2], crops)
+    places = places.reshape(indices.shape)
+    return torch.stack([cut(frames[chosen], box, clip.size_px) for chosen in places for box in boxes])
+
+
+def view_batches(
+    data: DataSettings, manifest: Manifest, groups: Sequence[Sequence[int]], segments: int = 1, crops: int = 1
+) -> Iterator[ViewBatch]:
+    """All views of every video of ``groups``, a group at a time, in this order.
+
+    Args:
+        data: reader, workers, and the clip: frames, stride, size and sampling; its crop and flip are not used.
+        manifest: the videos.
+        groups: indices in the manifest; a batch each.
+        segments: clips of a video.
+        crops: crops of a clip.
+
+    Raises:
+        ConfigError: if no batch comes for ``data.stall_seconds``, or a worker dies.
+    """
+    dataset = _ViewDataset(data, manifest, segments, crops)
+    yield from checked_batches(make_loader(dataset, list(groups), data), dataset.source, data)
+
+
+def rank_groups(count: int, size: int, rank: int, world: int) -> list[range]:
+    """This rank's share of ``count`` samples in groups of ``size``, dealt out in turn: each sample is in one group of one rank.
+
+    The groups themselves do not depend on the number of processes, so a network computes the same batches, bit by bit.
+    """
+    return [range(first, min(first + size, count)) for first in range(rank * size, count, world * size)]
+
+
+def lockstep_groups(count: int, size: int, rank: int, world: int) -> list[tuple[list[int], int]]:
+    """The same in as many groups of exactly ``size`` on every rank, each with how many of it, from its start, are to be counted.
+
+    For networks that are sharded, whose forwards are collective: a rank that has none left repeats the last sample, uncounted.
+    """
+    rounds = -(-count // (size * world))
+    firsts = [(turn * world + rank) * size for turn in range(rounds)]
+    return [([min(first + i, count - 1) for i in range(size)], min(max(count - first, 0), size)) for first in firsts]
+
+
+class _ViewDataset(Dataset[Any]):
+    """Groups of videos, all views of each."""
+
+    def __init__(self, data: DataSettings, manifest: Manifest, segments: int, crops: int) -> None:
+        self._clip, self._segments, self._crops = data.clip, segments, crops
+        self._labels = manifest.labels
+        self.source = VideoSource(manifest, data.reader, data.workers)
+
+    def __getitems__(self, videos: Sequence[int]) -> ViewBatch:
+        side = self._clip.size_px
+        shape = (len(videos), self._segments * self._crops, 3, self._clip.frames, side, side)
+        clips, ok, faults = torch.zeros(shape, dtype=torch.uint8), torch.ones(len(videos), dtype=torch.bool), []
+        for row, index in enumerate(videos):
+            try:
+                with self.source.open(index) as video:
+                    clips[row] = cut_views(video, self._clip, self._segments, self._crops)
+            except DecodeError as error:
+                faults.append(f"{self.source.refs.path(index)}: {error}")
+                ok[row] = False
+        chosen = np.asarray(videos, dtype=np.int64)
+        return ViewBatch(clips, torch.from_numpy(chosen), torch.from_numpy(self._labels[chosen]), ok, faults)

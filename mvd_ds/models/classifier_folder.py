@@ -1,0 +1,101 @@
+"""Folders of classifiers: the network with its weights, the names of its classes, and how it wants its clips."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from mvd_ds.config import ClipSettings, ConfigError, PreprocessingSettings, dump
+from mvd_ds.models.building import network_of, open_model
+from mvd_ds.models.classifier import Classifier
+from mvd_ds.models.formats.containers import CONFIG_NAME, read_json
+from mvd_ds.models.formats.describe import first_line
+from mvd_ds.models.formats.own import description
+from mvd_ds.models.weights import write_folder
+
+
+class ClassifierCard(NamedTuple):
+    """What a classifier needs to be used, beside its network."""
+
+    classes: tuple[str, ...]
+    """A name for each logit."""
+    preprocessing: PreprocessingSettings
+    """Its clips."""
+    label: str = "label"
+    """Which label of a manifest it tells."""
+
+
+def save_classifier(
+    folder: str | Path, model: Classifier, weights: Mapping[str, Tensor], card: ClassifierCard, extra: Mapping[str, Any]
+) -> None:
+    """Write a folder that ``open_classifier`` and ``mvd_ds.load`` open: ``model.safetensors`` and ``config.json``.
+
+    Args:
+        folder: written aside, then put in place of what was there.
+        model: the network; its own weights are not looked at, it may be sharded.
+        weights: its state dict, whole.
+        card: names and clips.
+        extra: JSON values kept beside it: the step, the settings it was trained by.
+
+    Raises:
+        ConfigError: if there are not as many names as classes, or the folder cannot be written.
+    """
+    network = network_of(model)
+    assert network.classifier is not None
+    if len(card.classes) != network.classifier["classes"]:
+        raise ConfigError(f"{folder}: {len(card.classes)} names for {network.classifier['classes']} classes")
+    config = description(network.encoder, None, network.classifier, network.clip, "a fine-tuned classifier")
+    config |= {
+        "classes": list(card.classes),
+        "label": card.label,
+        "preprocessing": dump(card.preprocessing),
+        **extra,
+    }
+    write_folder(Path(folder), weights, config, {"config": json.dumps(config)})
+
+
+def open_classifier(source: str | Path, format: str | None = None) -> tuple[Classifier, ClassifierCard]:
+    """A classifier with its weights, in ``eval()``, fp32, on the CPU, and its card.
+
+    Args:
+        source: a folder of ``save_classifier``; or a classifier in any known format, whose classes are numbered where it does
+            not name them, and whose clips are dense with a stride of 4.
+        format: the layout; None: it is detected.
+
+    Raises:
+        ConfigError: if there is no classifier in it, or what stands beside its weights is damaged.
+    """
+    model, _ = open_model(source, format)
+    if not isinstance(model, Classifier):
+        raise ConfigError(f"{source}: has no class head; give the model folder of a fine-tuned classifier")
+    path = Path(source)
+    config = read_json(path / CONFIG_NAME) if path.is_dir() and (path / CONFIG_NAME).is_file() else {}
+    clip = network_of(model).clip
+    try:
+        preprocessing = PreprocessingSettings.model_validate(config.get("preprocessing", {"clip": clip}))
+    except ValueError as error:
+        raise ConfigError(f"{path / CONFIG_NAME}: preprocessing: {first_line(error)}") from None
+    _require_geometry(path, preprocessing.clip, clip)
+    return model, ClassifierCard(_names(config, model.head.out_features, path), preprocessing, config.get("label", "label"))
+
+
+def _names(config: Mapping[str, Any], count: int, path: Path) -> tuple[str, ...]:
+    """Names of the classes: ours, those of a Hugging Face folder, or numbers."""
+    by_number = config.get("id2label", {})
+    names = config.get("classes") or [by_number.get(str(number), str(number)) for number in range(count)]
+    if not isinstance(names, list) or len(names) != count:
+        raise ConfigError(f"{path / CONFIG_NAME}: classes: it takes a list of {count} names, one for each output of the head")
+    return tuple(map(str, names))
+
+
+def _require_geometry(path: Path, clip: ClipSettings, built: Mapping[str, int]) -> None:
+    """Refuse a description whose clips the network does not take."""
+    for key, value in built.items():
+        if getattr(clip, key) != value:
+            raise ConfigError(
+                f"{path / CONFIG_NAME}: preprocessing.clip.{key} is {getattr(clip, key)}, but the network is for {value}"
+            )
