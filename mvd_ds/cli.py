@@ -15,13 +15,17 @@ USER_FAULT, FAILURE, INTERRUPTED = 2, 1, 130
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 2 a fault of the user's in one line each, 130 interrupted."""
+    """Run one command and return its exit code.
+
+    0 done; 75 a run that was asked to stop, did, and goes on by the same command; 2 something that a person must mend,
+    in one line each; 1 any other failure; 130 interrupted at once. ``status`` has 3 for a run that still runs.
+    """
     options = _parser().parse_args(arguments)
     is_main = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger("mvd_ds").setLevel(logging.INFO if is_main else logging.ERROR)
     try:
-        options.function(options)
+        return options.function(options) or 0
     except ConfigError as error:
         # Raised on all ranks alike; one of them speaks.
         if is_main:
@@ -35,7 +39,6 @@ def main(arguments: list[str] | None = None) -> int:
         if is_main:
             print("mvd_ds: interrupted; the same command goes on from the last checkpoint", file=sys.stderr, flush=True)
         return INTERRUPTED
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_recipe_command(commands, "distill", _train, "stage two: a student learns to predict its teachers' features")
     _add_recipe_command(commands, "probe", _probe, "what frozen features know: linear probes on held-out clips")
     _add_synthesize(commands)
+    _add_status(commands)
     _add_report(commands)
     _add_convert(commands)
     _add_recipes(commands)
@@ -81,6 +85,13 @@ def _add_synthesize(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--frames", type=int, default=16, help="frames of a clip (default %(default)s)")
     command.add_argument("--workers", type=int, default=0, help="processes (default: one per core)")
     command.set_defaults(function=_synthesize)
+
+
+def _add_status(commands: argparse._SubParsersAction) -> None:
+    summary = "where a run stands: a line, and exit code 0 finished, 75 preempted, 1 failed, 3 running"
+    command = commands.add_parser("status", help=summary, description=summary)
+    command.add_argument("run", metavar="RUN", type=Path, help="run folder")
+    command.set_defaults(function=_status)
 
 
 def _add_report(commands: argparse._SubParsersAction) -> None:
@@ -132,6 +143,12 @@ def _synthesize(options: argparse.Namespace) -> None:
     from mvd_ds.runs.synthesize import synthesize
 
     synthesize(options.folder, options.train, options.val, options.seed, options.size, options.frames, options.workers)
+
+
+def _status(options: argparse.Namespace) -> int:
+    from mvd_ds.tools.status import show_status
+
+    return show_status(options.run)
 
 
 def _report(options: argparse.Namespace) -> None:

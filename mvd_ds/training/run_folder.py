@@ -1,7 +1,8 @@
 """The folder of a run: what lies where, and files that are never half-written.
 
 ``recipe.yaml`` resolved settings · ``status.json`` where it stands · ``metrics.jsonl`` and ``tensorboard/`` curves ·
-``checkpoints/`` to resume from · ``model/`` the exported weights.
+``checkpoints/`` to resume from · ``model/`` the exported weights · ``attempts/`` where each attempt came from · ``logs/``
+what every rank said and where it hung · ``dumps/`` steps that were not finite · ``control/`` who works here, and ``stop``.
 """
 
 from __future__ import annotations
@@ -16,15 +17,25 @@ from typing import Any
 
 from mvd_ds.config import ConfigError, Recipe, to_yaml
 
+#: What a process of a run, and the ``status`` command, end with.
+FINISHED, FAILED, STILL_RUNNING, PREEMPTED = 0, 1, 3, 75
+#: Exit code by state. ``stopped`` is where ``run.stop_after_steps`` said; a preempted run goes on by the same command.
+EXIT_CODES = {"finished": FINISHED, "stopped": FINISHED, "preempted": PREEMPTED, "failed": FAILED, "running": STILL_RUNNING}
 
-def write_text(path: Path, text: str) -> None:
-    """Write aside, sync, then rename: ``path`` is the old file or the whole new one."""
+
+def write_text(path: Path, text: str, sync: bool = True) -> None:
+    """Write aside, sync, then rename: ``path`` is the old file or the whole new one.
+
+    Args:
+        sync: wait until it is on disk.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     with open(aside, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
-        os.fsync(file.fileno())
+        if sync:
+            os.fsync(file.fileno())
     os.replace(aside, path)
 
 
@@ -73,6 +84,28 @@ class RunFolder:
         return self.path / "tensorboard"
 
     @property
+    def control(self) -> Path:
+        """Owner, signs of life and stop requests."""
+        return self.path / "control"
+
+    @property
+    def stop(self) -> Path:
+        """A file of this name asks the run to save and end."""
+        return self.control / "stop"
+
+    def attempt(self, attempt: int) -> Path:
+        """Provenance of an attempt."""
+        return self.path / "attempts" / f"attempt-{attempt:03}.json"
+
+    def logs(self, attempt: int) -> Path:
+        """Logs and stacks of the ranks of an attempt."""
+        return self.path / "logs" / f"attempt-{attempt:03}"
+
+    def dump(self, step: int) -> Path:
+        """What is kept of a step that was not finite."""
+        return self.path / "dumps" / f"step-{step:08}"
+
+    @property
     def status(self) -> Path:
         return self.path / "status.json"
 
@@ -114,7 +147,7 @@ class Status:
         self.earlier_seconds = float(earlier.get("seconds", 0.0))
 
     def write(self, state: str, step: int, **more: Any) -> None:
-        """Record ``state`` (running, stopped, finished or failed) at ``step``."""
+        """Record ``state`` (a key of ``EXIT_CODES``) at ``step``."""
         seconds = self.earlier_seconds + time.monotonic() - self.started
         self.values.update(state=state, step=step, seconds=round(seconds, 1), **more)
         write_json(self.path, self.values)
