@@ -22,8 +22,10 @@ class RunSettings(Settings):
     """Optimizer steps between two lines of metrics; losses stay on the device in between."""
     save_every_steps: Positive = 1000
     """Optimizer steps between checkpoints. One is written at the end too."""
+    keep_last: Positive = 2
+    """Newest checkpoints that are kept: when the newest turns out damaged, the one before is taken."""
     keep_every_steps: Positive | None = None
-    """The newest checkpoint is kept, and every one whose step is a multiple of this (None: only the newest)."""
+    """Every checkpoint whose step is a multiple of this is kept too (None: only the newest)."""
     features_every_steps: Annotated[int, Field(ge=0)] = 100
     """Steps between measurements of target variance and effective rank (0: never)."""
     stop_after_steps: Positive | None = None
@@ -79,6 +81,8 @@ class OptimizerSettings(Settings):
     """On matrices and mask tokens; not on biases, norms and other vectors. Source: MVD, mask tokens are decayed."""
     gradient_clipping: Annotated[float, Field(ge=0)] = 0.0
     """Largest gradient norm (0: no clipping, as published)."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Keep an exponential moving average of the weights with this decay per step, saved and exported too (None: none)."""
 
 
 class ScheduleSettings(Settings):

@@ -29,8 +29,17 @@ from mvd_ds.models.vit import VisionTransformer
 
 logger = logging.getLogger(__name__)
 
+#: The moving average of the weights, beside them in a model folder.
+AVERAGE_NAME = "ema.safetensors"
 
-def save_model(folder: str | Path, state_dict: Mapping[str, Tensor], recipe: TrainingRecipe, extra: dict[str, Any]) -> None:
+
+def save_model(
+    folder: str | Path,
+    state_dict: Mapping[str, Tensor],
+    recipe: TrainingRecipe,
+    extra: dict[str, Any],
+    average: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write a model folder aside, then put it in place of what was there.
 
     Args:
@@ -38,30 +47,38 @@ def save_model(folder: str | Path, state_dict: Mapping[str, Tensor], recipe: Tra
         state_dict: of a ``MaskedPredictor``.
         recipe: the resolved tree that it was trained by.
         extra: JSON values kept beside the recipe, the step for example.
+        average: the moving average of the same weights, for ``ema.safetensors`` beside them; that file is a model too.
 
     Raises:
         ConfigError: if the folder cannot be written; nothing half-written is left.
     """
     config = {"format": FORMAT, "version": VERSION, "recipe": dump(recipe), **extra}
     # The description travels inside the file too, so that the file alone can be checked.
-    write_folder(Path(folder), state_dict, config, {"config": json.dumps(config)})
+    write_folder(Path(folder), state_dict, config, {"config": json.dumps(config)}, {AVERAGE_NAME: average} if average else {})
 
 
-def write_folder(folder: Path, tensors: Mapping[str, Tensor], config: dict[str, Any], header: dict[str, str]) -> None:
-    """Write ``model.safetensors`` and ``config.json`` aside, then put them in place of what was there.
+def write_folder(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    config: dict[str, Any],
+    header: dict[str, str],
+    more: Mapping[str, Mapping[str, Tensor]] | None = None,
+) -> None:
+    """Write ``model.safetensors``, ``config.json`` and ``more`` files aside, then put them in place of what was there.
 
     Raises:
         ConfigError: if the folder cannot be written; nothing half-written is left.
     """
-    tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    files = {WEIGHTS_NAME: tensors, **(more or {})}
     aside, replaced = (folder.with_name(f".{folder.name}.{word}") for word in ("partial", "replaced"))
     try:
         for leftover in (aside, replaced):
             shutil.rmtree(leftover, ignore_errors=True)
         aside.mkdir(parents=True)
-        save_file(tensors, aside / WEIGHTS_NAME, metadata=header)
+        for name, content in files.items():
+            save_file({key: tensor.detach().to("cpu").contiguous() for key, tensor in content.items()}, aside / name, header)
         (aside / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        for path in (aside / WEIGHTS_NAME, aside / CONFIG_NAME):
+        for path in aside.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         if folder.exists():

@@ -16,6 +16,7 @@ from mvd_ds.training.checkpoint import Checkpoints
 from mvd_ds.training.cluster import Cluster, launched_rank
 from mvd_ds.training.console import StepProgress, clock, say
 from mvd_ds.training.deepspeed_engine import DTYPES, full_weights, joined_cluster, start_student, start_teacher
+from mvd_ds.training.ema import Ema
 from mvd_ds.training.faults import VideoFaults
 from mvd_ds.training.loop import Training
 from mvd_ds.training.masked_prediction import MaskedPrediction
@@ -50,8 +51,9 @@ def _train(recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster) -> None:
     _describe(recipe, cluster, student, loader, groups)
     engine = start_student(student, groups, recipe, cluster)
     objective = MaskedPrediction(recipe, engine, _targets(recipe, teachers, cluster), cluster.device)
-    checkpoints = Checkpoints(folder, recipe, cluster, engine)
-    first_step = checkpoints.load()
+    ema = Ema(engine, recipe.optimizer.ema_decay)
+    checkpoints = Checkpoints(folder, recipe, cluster, engine, ema)
+    first_step = checkpoints.load().step
     with cluster.together():
         if cluster.is_main:
             folder.open(recipe)
@@ -66,13 +68,13 @@ def _train(recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster) -> None:
     reporter = Reporter(recipe, cluster, objective.names, writer, progress, flops, first_step)
     faults = VideoFaults(cluster, recipe.data.max_bad_share)
     schedule = build_schedule(recipe, loader.steps_per_epoch)
-    training = Training(recipe, cluster, engine, loader, objective, schedule, checkpoints, reporter, faults, status)
+    training = Training(recipe, cluster, engine, ema, loader, objective, schedule, checkpoints, reporter, faults, status)
     try:
         training.run(first_step, end)
     finally:
         loader.close()
         reporter.close()
-    _finish(recipe, cluster, folder, engine, status, faults, end, last_step)
+    _finish(recipe, cluster, folder, engine, ema, status, faults, end, last_step)
 
 
 def _is_finished(recipe: TrainingRecipe, folder: RunFolder) -> bool:
@@ -125,6 +127,7 @@ def _finish(
     cluster: Cluster,
     folder: RunFolder,
     engine: Any,
+    ema: Ema,
     status: Status,
     faults: VideoFaults,
     step: int,
@@ -132,10 +135,11 @@ def _finish(
 ) -> None:
     """Export the weights, record the end, and name the videos that were replaced. Collective."""
     weights = full_weights(engine, cluster)
+    average = ema.full_weights(cluster) if ema.active else None
     replaced = faults.merged()
     with cluster.together():
         if cluster.is_main:
-            save_model(folder.model, weights, recipe, {"step": step})
+            save_model(folder.model, weights, recipe, {"step": step}, average)
             status.write("finished" if step == last_step else "stopped", step, replaced_videos=replaced)
     if cluster.is_main:
         for fault, times in replaced.items():

@@ -10,14 +10,16 @@ import os
 import random
 import re
 import shutil
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from mvd_ds.config import ConfigError, LearningRecipe, differences, dump
 from mvd_ds.training.cluster import Cluster, fail_alone
+from mvd_ds.training.ema import Ema
 from mvd_ds.training.run_folder import RunFolder, read_json, write_json, write_text
 
 #: Settings that may differ between the attempts of one run; every other difference is refused on resume.
@@ -29,18 +31,39 @@ MAY_CHANGE = re.compile(
 BYTES_PER_PARAMETER = 16
 
 
+class Resumed(NamedTuple):
+    """Where a run goes on.
+
+    Attributes:
+        step: optimizer steps done; 0 where there is no checkpoint.
+        extra: what was given to ``save`` beside it, the same on every rank.
+    """
+
+    step: int
+    extra: dict[str, Any]
+
+
 class Checkpoints:
-    """Saves and loads the state of one run."""
+    """Saves and loads the state of one run.
 
-    def __init__(self, folder: RunFolder, recipe: LearningRecipe, cluster: Cluster, engine: Any) -> None:
-        self.folder, self.recipe, self.cluster, self.engine = folder, recipe, cluster, engine
+    Attributes:
+        last_save_seconds: what the last save of this process took, the longest over the ranks; None before the first.
+    """
 
-    def save(self, step: int) -> None:
+    def __init__(self, folder: RunFolder, recipe: LearningRecipe, cluster: Cluster, engine: Any, ema: Ema) -> None:
+        self.folder, self.recipe, self.cluster, self.engine, self.ema = folder, recipe, cluster, engine, ema
+        self.last_save_seconds: float | None = None
+
+    def save(self, step: int, extra: dict[str, Any] | None = None) -> None:
         """Write the checkpoint of ``step`` (optimizer steps done). Collective.
+
+        Args:
+            extra: JSON values of rank 0 that ``load`` gives back.
 
         Raises:
             ConfigError: on every rank, if the disk has not enough room; the older checkpoint stays.
         """
+        started = time.monotonic()
         name = f"step-{step:08d}"
         final, aside = self.folder.checkpoints / name, self.folder.checkpoints / f"writing-{name}"
         with self.cluster.together():
@@ -55,14 +78,15 @@ class Checkpoints:
             fail_alone(self.cluster, f"{aside}: could not be written ({error}); the checkpoint before it is whole")
         with self.cluster.together():
             torch.save(_random_state(), aside / f"random_state_rank_{self.cluster.rank}.pt")
+            torch.save(self.ema.averages, aside / f"ema_rank_{self.cluster.rank}.pt")
         self.cluster.barrier()
         with self.cluster.together():
             if self.cluster.is_main:
-                self._seal(aside, final, step)
-        self.cluster.barrier()
+                self._seal(aside, final, step, extra or {})
+        self.last_save_seconds = max(self.cluster.gather(time.monotonic() - started))
 
-    def load(self) -> int:
-        """Load the newest checkpoint and return its step; 0 if there is none. Collective.
+    def load(self) -> Resumed:
+        """Load the newest checkpoint. Collective.
 
         Raises:
             ConfigError: if it is incomplete, from another number of processes, or from settings that may not change.
@@ -74,14 +98,19 @@ class Checkpoints:
             if manifest is not None:
                 self._require_fit(manifest)
         if manifest is None:
-            return 0
+            return Resumed(0, {})
         name = manifest["name"]
         path, _ = self.engine.load_checkpoint(str(self.folder.checkpoints), tag=name)
         if path is None:
             raise ConfigError(f"{self.folder.checkpoints / name}: DeepSpeed could not load it")
         state = torch.load(self.folder.checkpoints / name / f"random_state_rank_{self.cluster.rank}.pt", weights_only=True)
         _restore_random_state(state)
-        return int(manifest["step"])
+        averages = torch.load(self.folder.checkpoints / name / f"ema_rank_{self.cluster.rank}.pt", weights_only=True)
+        if self.ema.active and averages:
+            self.ema.averages = averages
+        else:
+            self.ema.restart()
+        return Resumed(int(manifest["step"]), manifest["extra"])
 
     def _require_space(self) -> None:
         parameters = sum(getattr(p, "ds_numel", p.numel()) for p in self.engine.module.parameters())
@@ -94,7 +123,7 @@ class Checkpoints:
                 "free some space and start again: the run goes on from the last checkpoint"
             )
 
-    def _seal(self, aside: Path, final: Path, step: int) -> None:
+    def _seal(self, aside: Path, final: Path, step: int, extra: dict[str, Any]) -> None:
         files = {path.name: path.stat().st_size for path in sorted(aside.iterdir())}
         for path in aside.iterdir():
             _sync(path)
@@ -105,6 +134,7 @@ class Checkpoints:
             "zero_stage": self.engine.zero_optimization_stage(),
             "recipe": dump(self.recipe),
             "files": files,
+            "extra": extra,
         }
         write_json(aside / "manifest.json", manifest)
         if final.exists():
@@ -116,9 +146,10 @@ class Checkpoints:
 
     def _prune(self, keep: str) -> None:
         every = self.recipe.run.keep_every_steps
+        newest = sorted(path.name for path in self.folder.checkpoints.glob("step-*"))[-self.recipe.run.keep_last :]
         for path in self.folder.checkpoints.glob("*step-*"):
             step = int(path.name.rsplit("-", 1)[1])
-            if path.name != keep and (path.name.startswith("writing-") or not every or step % every):
+            if path.name not in (keep, *newest) and (path.name.startswith("writing-") or not every or step % every):
                 shutil.rmtree(path, ignore_errors=True)
 
     def _require_fit(self, manifest: dict[str, Any]) -> None:

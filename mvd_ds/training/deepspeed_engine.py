@@ -100,6 +100,9 @@ def full_weights(engine: Any, cluster: Cluster) -> dict[str, torch.Tensor]:
     weights = {}
     for name, parameter in engine.module.named_parameters():
         value = deepspeed.utils.safe_get_full_fp32_param(parameter)
+        if value is None:  # stage 0, or frozen: there is no master
+            with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
+                value = parameter.detach().clone()
         if cluster.is_main:
             weights[name] = value.detach().float().cpu().clone()
     return weights

@@ -11,6 +11,7 @@ from mvd_ds.config import ConfigError, LearningRecipe
 from mvd_ds.objectives.terms import LossTerms
 from mvd_ds.training.checkpoint import Checkpoints
 from mvd_ds.training.cluster import Cluster, fail_alone
+from mvd_ds.training.ema import Ema
 from mvd_ds.training.faults import VideoFaults
 from mvd_ds.training.reporter import Reporter
 from mvd_ds.training.run_folder import Status
@@ -35,6 +36,7 @@ class Training:
     recipe: LearningRecipe
     cluster: Cluster
     engine: Any
+    ema: Ema
     loader: Any
     objective: Objective
     schedule: Schedule
@@ -62,6 +64,7 @@ class Training:
             for micro in range(accumulation):
                 batch = self._next_batch(batches)
                 self._forward_backward(batch, measure=micro == 0 and _due(done, settings.features_every_steps))
+            self.ema.update()
             will_save = is_last or _due(done, settings.save_every_steps)
             if will_save or _due(done, settings.log_every_steps):
                 self.reporter.tell(done, learning_rate, self.engine)

@@ -12,6 +12,7 @@ import torch
 from mvd_ds.config import ConfigError, TrainingRecipe, load_recipe
 from mvd_ds.training.checkpoint import MAY_CHANGE, Checkpoints, newest_manifest
 from mvd_ds.training.cluster import Cluster
+from mvd_ds.training.ema import Ema
 from mvd_ds.training.run_folder import RunFolder
 
 
@@ -69,6 +70,7 @@ class _Engine:
     """Writes one shard as DeepSpeed's engine would."""
 
     module = torch.nn.Linear(4, 4)
+    optimizer = torch.optim.AdamW(module.parameters())
 
     def save_checkpoint(self, folder: str, tag: str, client_state: dict[str, object], save_latest: bool) -> None:
         (Path(folder) / tag / "shard.pt").write_bytes(b"12345")
@@ -81,7 +83,8 @@ class _Engine:
 def checkpoints(tmp_path: Path) -> Checkpoints:
     recipe = load_recipe("quickstart_distill", ["run.keep_every_steps=20"])
     assert isinstance(recipe, TrainingRecipe)
-    return Checkpoints(RunFolder(tmp_path), recipe, Cluster(0, 1, torch.device("cpu")), _Engine())
+    engine = _Engine()
+    return Checkpoints(RunFolder(tmp_path), recipe, Cluster(0, 1, torch.device("cpu")), engine, Ema(engine, None))
 
 
 def test_the_newest_is_kept_and_every_nth(checkpoints: Checkpoints, tmp_path: Path) -> None:
