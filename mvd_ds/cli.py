@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_status(commands)
     _add_report(commands)
     _add_convert(commands)
+    _add_doctor(commands)
     _add_recipes(commands)
     return parser
 
@@ -116,6 +117,31 @@ def _add_convert(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(function=_convert)
 
 
+def _add_doctor(commands: argparse._SubParsersAction) -> None:
+    summary = "what these machines can do, what is missing, and the command that mends it"
+    command = commands.add_parser(
+        "doctor",
+        help=summary,
+        description=f"{summary}. Without --hostfile: this host, or the group of the launcher it runs under. "
+        "Exit code 0: healthy; 1: something stops training.",
+    )
+    command.add_argument("--hostfile", type=Path, metavar="FILE", help="hosts to ask through ssh: lines of 'HOST slots=DEVICES'")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write all findings, by host")
+    command.add_argument(
+        "--folder",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FOLDER",
+        help="of runs or data, shared by all hosts",
+    )
+    # How a host answers the doctor that asks it.
+    command.add_argument("--answer", choices=("host", "group"), help=argparse.SUPPRESS)
+    command.add_argument("--token", default="", help=argparse.SUPPRESS)
+    command.set_defaults(function=_doctor)
+
+
 def _add_recipes(commands: argparse._SubParsersAction) -> None:
     summary = "list the shipped recipes, or print one"
     command = commands.add_parser("recipes", help=summary, description=summary)
@@ -161,6 +187,14 @@ def _convert(options: argparse.Namespace) -> None:
     from mvd_ds.tools.convert import convert
 
     convert(options.source, options.target, options.to, options.from_format, options.heads, options.decoder_heads)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from mvd_ds.tools.doctor import answer_doctor, doctor
+
+    if options.answer:
+        return answer_doctor(options.answer, options.folder, options.token)
+    return doctor(options.hostfile, options.json, options.folder)
 
 
 def _recipes(options: argparse.Namespace) -> None:

@@ -108,6 +108,14 @@ def full_weights(engine: Any, cluster: Cluster) -> dict[str, torch.Tensor]:
     return weights
 
 
+def buildable_operators() -> dict[str, bool]:
+    """DeepSpeed's compiled operators by name, and whether they could be built here. None is needed by this package."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    operators: dict[str, bool] = _import_deepspeed().ops.__compatible_ops__
+    return {name: able for name, able in operators.items() if name not in ("deepspeed_not_implemented", "deepspeed_shm_comm")}
+
+
 def block_parameters(model: nn.Module) -> int:
     """Parameters of the largest transformer block, elements."""
     blocks = [module for module in model.modules() if type(module).__name__ == "Block"]
