@@ -42,6 +42,17 @@ class PreprocessingSettings(Settings):
     """What they are divided by then."""
 
 
+class SourceSettings(Settings):
+    """One of several manifests that are mixed."""
+
+    manifest: str = Field(min_length=1)
+    """Manifest file or folder."""
+    root: str | None = None
+    """Folder that its paths are relative to (None: its own)."""
+    weight: Annotated[float, Field(gt=0)]
+    """Its share of the clips, relative to the other weights."""
+
+
 class DataSettings(Settings):
     """Where videos come from and how they are read."""
 
@@ -49,6 +60,9 @@ class DataSettings(Settings):
     """Manifest file (``path label ...`` a line) or a folder of videos or images."""
     root: str | None = None
     """Folder that manifest paths are relative to (None: the manifest's own folder)."""
+    sources: tuple[SourceSettings, ...] = ()
+    """Several manifests, mixed by weight, in place of ``manifest`` and ``root``. An epoch has as many clips as all of them
+    together; each goes through its own videos round after round."""
     reader: Literal["auto", "decord", "pyav"] = "auto"
     """auto: decord, but PyAV for files on which decord lies or hangs (edit lists, AV1, ...)."""
     clip: ClipSettings = ClipSettings()
@@ -58,11 +72,11 @@ class DataSettings(Settings):
     workers: Annotated[int, Field(ge=0)] = 8
     """Loader processes per training process (0: decode in the training process)."""
     prefetch_batches: Positive = 4
-    """Batches each worker keeps ready."""
+    """Micro batches kept ready, by all workers together; three more lie in memory, 2.4 MB a clip of 16 x 224 x 224."""
     max_bad_share: Share = 0.05
     """More undecodable videos than this share of those asked for stops the run on all ranks."""
-    stall_seconds: Annotated[float, Field(gt=0)] = 300.0
-    """A loader that gives no batch for this long ends the run, naming the files being read."""
+    stall_seconds: Annotated[float, Field(gt=0)] = 120.0
+    """A worker that is at one video for this long is ended, and the video put in quarantine (with workers only)."""
 
 
 class MaskingSettings(Settings):

@@ -11,7 +11,10 @@ class ClipBatch(NamedTuple):
     """One micro batch of B clips with K masks each. ``mask`` polarity: ``masked`` are the tokens the student does not see."""
 
     views: dict[int, Tensor]
-    """Side in pixels -> uint8 (B, C, T, H, W). Always holds ``data.clip.size_px``; other sizes are the same crop, resized."""
+    """Side in pixels -> uint8 (B, C, T, H, W), not mirrored yet. Always holds ``data.clip.size_px``; other sizes are the same
+    crop, resized."""
+    flip: Tensor
+    """bool (B,), clips that the device mirrors."""
     visible: Tensor
     """int64 (B, K, V), ascending token indices."""
     masked: Tensor
@@ -21,6 +24,8 @@ class ClipBatch(NamedTuple):
     labels: Tensor
     """int64 (B, L); L = 0 without labels."""
     sample: Tensor
-    """int64 (B,), index in the manifest of the video that was used."""
+    """int64 (B,), index in the manifest of the video that was used (with several manifests, counted through them)."""
+    place: Tensor
+    """int64 (B,), of each clip in the stream; together with the seed the key of all that is drawn for it."""
     faults: list[str]
     """``path: reason`` of every video that had to be replaced in this batch."""

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from mvd_ds.config import ClipSettings, DataSettings
-from mvd_ds.data.dataset import VideoSource
-from mvd_ds.data.loader import checked_batches, make_loader
+from mvd_ds.data.evaluation import batches_in_order
 from mvd_ds.data.manifest import Manifest
 from mvd_ds.data.transforms import Box, cut
-from mvd_ds.data.video import DecodeError, Video
+from mvd_ds.data.video import Video
 
 
 class ViewBatch(NamedTuple):
@@ -87,10 +86,13 @@ def view_batches(
         crops: crops of a clip.
 
     Raises:
-        ConfigError: if no batch comes for ``data.stall_seconds``, or a worker dies.
+        ConfigError: if workers die again and again.
     """
-    dataset = _ViewDataset(data, manifest, segments, crops)
-    yield from checked_batches(make_loader(dataset, list(groups), data), dataset.source, data)
+    clip = data.clip
+    shape = (segments * crops, 3, clip.frames, clip.size_px, clip.size_px)
+    views = partial(cut_views, clip=clip, segments=segments, crops=crops)
+    for arrays, faults in batches_in_order(data, manifest, groups, shape, views):
+        yield ViewBatch(arrays["clips"], arrays["videos"], arrays["labels"], arrays["ok"], faults)
 
 
 def rank_groups(count: int, size: int, rank: int, world: int) -> list[range]:
@@ -109,26 +111,3 @@ def lockstep_groups(count: int, size: int, rank: int, world: int) -> list[tuple[
     rounds = -(-count // (size * world))
     firsts = [(turn * world + rank) * size for turn in range(rounds)]
     return [([min(first + i, count - 1) for i in range(size)], min(max(count - first, 0), size)) for first in firsts]
-
-
-class _ViewDataset(Dataset[Any]):
-    """Groups of videos, all views of each."""
-
-    def __init__(self, data: DataSettings, manifest: Manifest, segments: int, crops: int) -> None:
-        self._clip, self._segments, self._crops = data.clip, segments, crops
-        self._labels = manifest.labels
-        self.source = VideoSource(manifest, data.reader, data.workers)
-
-    def __getitems__(self, videos: Sequence[int]) -> ViewBatch:
-        side = self._clip.size_px
-        shape = (len(videos), self._segments * self._crops, 3, self._clip.frames, side, side)
-        clips, ok, faults = torch.zeros(shape, dtype=torch.uint8), torch.ones(len(videos), dtype=torch.bool), []
-        for row, index in enumerate(videos):
-            try:
-                with self.source.open(index) as video:
-                    clips[row] = cut_views(video, self._clip, self._segments, self._crops)
-            except DecodeError as error:
-                faults.append(f"{self.source.refs.path(index)}: {error}")
-                ok[row] = False
-        chosen = np.asarray(videos, dtype=np.int64)
-        return ViewBatch(clips, torch.from_numpy(chosen), torch.from_numpy(self._labels[chosen]), ok, faults)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mvd_ds.config import ConfigError, ProbedModel, ProbeRecipe, TrainingRecipe
-from mvd_ds.data.loader import evaluation_batches
+from mvd_ds.data.evaluation import evaluation_batches
 from mvd_ds.data.manifest import Manifest, read_manifest
 from mvd_ds.evaluation.features import Extractor, Features, extract_features, pixel_features
 from mvd_ds.evaluation.probes import Probe, chance, compare, fit_probes

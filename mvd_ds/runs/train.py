@@ -44,7 +44,8 @@ def train(recipe: TrainingRecipe, name: str) -> None:
 
 def _train(recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster) -> None:
     with cluster.together():
-        loader = ClipLoader(recipe, recipe.drop_path_blocks, cluster.rank, cluster.world)
+        pin = cluster.device.type == "cuda"
+        loader = ClipLoader(recipe, recipe.drop_path_blocks, cluster.rank, cluster.world, pin=pin)
         teachers = {key: build_teacher(key, settings, recipe) for key, settings in recipe.teachers.items()}
         student = build_predictor(recipe)
     groups = parameter_groups(student, recipe.optimizer)
@@ -53,7 +54,9 @@ def _train(recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster) -> None:
     objective = MaskedPrediction(recipe, engine, _targets(recipe, teachers, cluster), cluster.device)
     ema = Ema(engine, recipe.optimizer.ema_decay)
     checkpoints = Checkpoints(folder, recipe, cluster, engine, ema)
-    first_step = checkpoints.load().step
+    resumed = checkpoints.load()
+    first_step = resumed.step
+    loader.restore(resumed.extra.get("loader", {}))
     with cluster.together():
         if cluster.is_main:
             folder.open(recipe)

@@ -69,8 +69,9 @@ class Training:
             if will_save or _due(done, settings.log_every_steps):
                 self.reporter.tell(done, learning_rate, self.engine)
                 self.faults.require_few(done)
+                self.loader.agree(done, self.cluster.gather)
             if will_save:
-                self.checkpoints.save(done)
+                self.checkpoints.save(done, {"loader": self.loader.state()})
                 if self.cluster.is_main:
                     self.status.write("running", done)
 

@@ -17,7 +17,7 @@ class DeviceBatch:
     """A ClipBatch on the device.
 
     Attributes:
-        views: side in px -> uint8 (B, C, T, H, W).
+        views: side in px -> uint8 (B, C, T, H, W), mirrored where the batch says so.
         visible, masked: int64 (B, K, V) and (B, K, M).
         drop_path: float32 (B, K, blocks) uniforms.
     """
@@ -26,8 +26,15 @@ class DeviceBatch:
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device, non_blocking=True)
 
-        self.views = {size: move(view) for size, view in batch.views.items()}
+        self.views = {size: mirror(move(view), batch.flip) for size, view in batch.views.items()}
         self.visible, self.masked, self.drop_path = move(batch.visible), move(batch.masked), move(batch.drop_path)
+
+
+def mirror(view: Tensor, flip: Tensor) -> Tensor:
+    """uint8 (B, C, T, H, W) with the clips of ``flip``, bool (B,) on the CPU, mirrored left to right."""
+    if not flip.any():
+        return view
+    return torch.where(flip.to(view.device, non_blocking=True).view(-1, 1, 1, 1, 1), view.flip(-1), view)
 
 
 def to_unit(clip: Tensor) -> Tensor:

@@ -9,27 +9,31 @@ import numpy as np
 import pytest
 import torch
 
+from mvd_ds.config import ConfigError
 from mvd_ds.data.batch import ClipBatch
-from mvd_ds.data.dataset import ClipDataset, ClipKey, Failure
+from mvd_ds.data.dataset import ClipDataset
 from mvd_ds.data.manifest import read_manifest
+from mvd_ds.data.quarantine import Quarantine
+from mvd_ds.data.stream import filled_batches
 from mvd_ds.data.transforms import Box, cut
+from mvd_ds.training.step import mirror
 from video_files import all_frames, recipe
 
-KEYS = [ClipKey(0, position) for position in range(8)]
+PLACES = list(range(8))
 
 
 def _dataset(manifest: Path, **changes: object) -> ClipDataset:
-    return ClipDataset(recipe(manifest, **changes), read_manifest(manifest), drop_path_blocks=5)
+    """Epochs of twelve clips: whole steps of four."""
+    return ClipDataset(recipe(manifest, **{"batch": {"micro": 4, "global": 4}, **changes}), read_manifest(manifest), 5)
 
 
-def _batch(dataset: ClipDataset, keys: list[ClipKey]) -> ClipBatch:
-    batch = dataset.__getitems__(keys)
-    assert isinstance(batch, ClipBatch), batch
-    return batch
+def _batch(dataset: ClipDataset, places: list[int], quarantine: Quarantine | None = None) -> ClipBatch:
+    (filled,) = filled_batches(dataset, [places], len(places), dataset._data, quarantine or Quarantine(8))
+    return dataset.batch(filled)
 
 
 def test_a_batch_has_the_promised_shapes_and_types(twelve: Path) -> None:
-    batch = _batch(_dataset(twelve), KEYS)
+    batch = _batch(_dataset(twelve), PLACES)
     assert set(batch.views) == {32}
     assert batch.views[32].shape == (8, 3, 4, 32, 32) and batch.views[32].dtype == torch.uint8
     assert batch.visible.shape == (8, 2, 8) and batch.visible.dtype == torch.int64  # grid (2, 4, 4), 0.75 masked
@@ -41,12 +45,14 @@ def test_a_batch_has_the_promised_shapes_and_types(twelve: Path) -> None:
     assert ((batch.drop_path >= 0) & (batch.drop_path < 1)).all() and batch.drop_path.unique().numel() == 80
     assert batch.labels.tolist() == [[sample, sample % 3] for sample in batch.sample.tolist()]
     assert batch.faults == []
-    assert all(tensor.is_contiguous() for tensor in (*batch.views.values(), *batch[1:6]))
+    assert batch.place.tolist() == PLACES
+    assert batch.flip.dtype == torch.bool and batch.flip.any() and not batch.flip.all()
+    assert all(tensor.is_contiguous() for tensor in (*batch.views.values(), *batch[1:8]))
 
 
 def test_an_epoch_shows_every_video_once_in_an_order_of_its_own(twelve: Path) -> None:
     dataset = _dataset(twelve)
-    orders = [_batch(dataset, [ClipKey(epoch, position) for position in range(12)]).sample.tolist() for epoch in (0, 1, 0)]
+    orders = [_batch(dataset, list(range(first, first + 12))).sample.tolist() for first in (0, 12, 0)]
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(12))
     assert orders[0] == orders[2] != orders[1]
 
@@ -54,9 +60,9 @@ def test_an_epoch_shows_every_video_once_in_an_order_of_its_own(twelve: Path) ->
 def test_the_clip_is_what_the_file_shows(twelve: Path) -> None:
     """Frames, crop and flip of a whole-video clip, found again in the file by brute force."""
     dataset = _dataset(twelve, data__clip={"frames": 4, "stride_frames": 2, "size_px": 40, "crop": "center", "flip": 0.5})
-    batch = _batch(dataset, [ClipKey(0, position) for position in range(12)])
+    batch = _batch(dataset, list(range(12)))
     starts, flips = set(), set()
-    for clip, sample in zip(batch.views[40], batch.sample.tolist(), strict=True):
+    for clip, sample in zip(mirror(batch.views[40], batch.flip), batch.sample.tolist(), strict=True):
         frames = all_frames(twelve.parent / f"{sample:02d}.mp4")
         found = []
         for start in range(max(len(frames) - 6, 1)):
@@ -80,7 +86,7 @@ def test_views_of_other_sizes_are_the_same_crop(twelve: Path) -> None:
             "c": {**teacher, "input_px": 32},
         },
     }
-    batch = _batch(_dataset(twelve, **changes), KEYS)
+    batch = _batch(_dataset(twelve, **changes), PLACES)
     assert set(batch.views) == {32, 64}
     assert batch.views[64].shape == (8, 3, 4, 64, 64)
     shrunk = torch.nn.functional.avg_pool3d(batch.views[64].float(), (1, 2, 2))
@@ -90,14 +96,14 @@ def test_views_of_other_sizes_are_the_same_crop(twelve: Path) -> None:
 
 
 def test_more_masks_leave_everything_else_as_it_is(twelve: Path) -> None:
-    two, four = (_batch(_dataset(twelve, masking__masks_per_clip=masks), KEYS) for masks in (2, 4))
+    two, four = (_batch(_dataset(twelve, masking__masks_per_clip=masks), PLACES) for masks in (2, 4))
     assert torch.equal(two.views[32], four.views[32])
     assert torch.equal(two.visible, four.visible[:, :2])
     assert torch.equal(two.drop_path, four.drop_path[:, :2])
 
 
 def test_seeds_change_everything(twelve: Path) -> None:
-    one, other = (_batch(_dataset(twelve, run={"seed": seed}), KEYS) for seed in (0, 1))
+    one, other = (_batch(_dataset(twelve, run={"seed": seed}), PLACES) for seed in (0, 1))
     assert not torch.equal(one.sample, other.sample)
     assert not torch.equal(one.visible, other.visible)
     assert not torch.equal(one.drop_path, other.drop_path)
@@ -108,7 +114,7 @@ def test_repeated_sampling_cuts_several_clips_from_one_video(twelve: Path, monke
     opened = []
     original = dataset.source.open
     monkeypatch.setattr(dataset.source, "open", lambda index: opened.append(index) or original(index))
-    batch = _batch(dataset, KEYS)
+    batch = _batch(dataset, PLACES)
     assert len(dataset) == 48
     assert len(opened) == 2
     assert batch.sample.tolist() == [opened[0]] * 4 + [opened[1]] * 4
@@ -126,7 +132,7 @@ def _with_bad(manifest: Path, folder: Path, bad: list[int]) -> Path:
 
 
 def test_a_bad_video_is_replaced_and_named_and_nobody_else_changes(twelve: Path, tmp_path: Path) -> None:
-    keys = [ClipKey(0, position) for position in range(12)]
+    keys = list(range(12))
     good = _batch(_dataset(twelve), keys)
     dataset = _dataset(_with_bad(twelve, tmp_path / "bad", [3, 4]))
     batch = _batch(dataset, keys)
@@ -140,15 +146,13 @@ def test_a_bad_video_is_replaced_and_named_and_nobody_else_changes(twelve: Path,
     named = [fault.split(": ") for fault in batch.faults]
     assert {(Path(path).name, reason) for path, reason in named} >= {("03.mp4", "no such file")}
     assert {Path(path).name for path, _ in named} == {"03.mp4", "04.mp4"}
-    again = _batch(dataset, keys[::-1])
-    assert torch.equal(again.views[32].flip(0), batch.views[32])
+    backwards = torch.cat([_batch(dataset, [place]).views[32] for place in keys[::-1]])
+    assert torch.equal(backwards.flip(0), batch.views[32])
 
 
 def test_twenty_bad_videos_in_a_row_end_the_run(twelve: Path, tmp_path: Path) -> None:
     manifest = _with_bad(twelve, tmp_path / "bad", list(range(11)))
     dataset = _dataset(manifest)
-    failure = dataset.__getitems__([ClipKey(0, position) for position in range(12)])
-    assert isinstance(failure, Failure)
-    assert failure.message.startswith("20 videos in a row cannot be read")
-    assert "00.mp4: Invalid data" in failure.message or "01.mp4: no such file" in failure.message
-    assert "\n" not in failure.message
+    with pytest.raises(ConfigError, match="20 videos in a row cannot be read") as caught:
+        _batch(dataset, list(range(12)))
+    assert "00.mp4: Invalid data" in str(caught.value) or "01.mp4: no such file" in str(caught.value)

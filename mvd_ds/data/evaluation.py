@@ -1,0 +1,136 @@
+"""Videos in order, always the same clips of them: what networks are looked at with."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mvd_ds.config import ClipSettings, DataSettings
+from mvd_ds.data.manifest import Manifest
+from mvd_ds.data.quarantine import Barred, Quarantine
+from mvd_ds.data.sampling import SAMPLERS
+from mvd_ds.data.shared_memory import Row
+from mvd_ds.data.source import VideoSource
+from mvd_ds.data.stream import Filled, filled_batches
+from mvd_ds.data.transforms import center_box, cut
+from mvd_ds.data.video import DecodeError, Video
+from mvd_ds.data.workers import Reading
+
+
+def evaluation_batches(
+    data: DataSettings,
+    manifest: Manifest,
+    batch: int,
+    frames: int,
+    size_px: int,
+    videos: Sequence[int] | None = None,
+    faults: list[str] | None = None,
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Every video once, in order: (clip uint8 (B, C, T, H, W), labels int64 (B, L), ok bool (B,)); the last batch may be smaller.
+
+    Nothing is random: dense sampling starts at frame 0, uniform sampling takes the middle of each segment, the crop is
+    the middle square. A video that cannot be read, or ends the process that reads it, is a black clip with ``ok`` False.
+
+    Args:
+        data: reader, sampling and worker settings.
+        manifest: the videos.
+        batch: B.
+        frames: T.
+        size_px: H = W.
+        videos: indices in the manifest to read, in this order; None reads all.
+        faults: ``path: reason`` of every video that could not be read is appended here.
+
+    Raises:
+        ConfigError: if workers die again and again.
+    """
+    wanted = list(range(len(manifest.refs))) if videos is None else list(videos)
+    groups = [wanted[first : first + batch] for first in range(0, len(wanted), batch)]
+    middle = partial(_middle_clip, clip=data.clip, frames=frames, size_px=size_px)
+    for filled in batches_in_order(data, manifest, groups, (3, frames, size_px, size_px), middle):
+        if faults is not None:
+            faults.extend(filled.faults)
+        yield filled.arrays["clips"], filled.arrays["labels"], filled.arrays["ok"]
+
+
+def batches_in_order(
+    data: DataSettings,
+    manifest: Manifest,
+    groups: Sequence[Sequence[int]],
+    shape: tuple[int, ...],
+    cut_video: Callable[[Video], Tensor],
+) -> Iterator[Filled]:
+    """``cut_video`` of every video of ``groups``, a group at a time, in this order.
+
+    Args:
+        data: reader and worker settings.
+        manifest: the videos.
+        groups: indices in the manifest; a batch each.
+        shape: of what ``cut_video`` gives.
+        cut_video: from an opened video to uint8; it travels to the workers.
+
+    Yields:
+        clips uint8 (B, *shape), black where a video could not be read; ok bool (B,), False there; labels int64 (B, L);
+        videos int64 (B,); and the faults.
+
+    Raises:
+        ConfigError: if workers die again and again.
+    """
+    job = _VideosInOrder(data, manifest, [index for group in groups for index in group], shape, cut_video)
+    ends = np.cumsum([0, *(len(group) for group in groups)]).tolist()
+    items = [range(first, end) for first, end in itertools.pairwise(ends)]
+    yield from filled_batches(job, items, max(map(len, items), default=0), data, Quarantine())
+
+
+class _VideosInOrder:
+    """The job: item i is the i-th video that is wanted."""
+
+    def __init__(
+        self,
+        data: DataSettings,
+        manifest: Manifest,
+        wanted: Sequence[int],
+        shape: tuple[int, ...],
+        cut_video: Callable[[Video], Tensor],
+    ) -> None:
+        self._source = VideoSource([manifest], data.reader)
+        self._wanted = np.asarray(wanted, np.int64)
+        self._labels = manifest.labels
+        self._cut_video = cut_video
+        self.layout = {
+            "clips": Row(shape, "uint8"),
+            "ok": Row((), "bool"),
+            "labels": Row(self._labels.shape[1:], "int64"),
+            "videos": Row((), "int64"),
+        }
+
+    def path(self, video: int) -> str:
+        return self._source.path(video)
+
+    def fill(self, items: Sequence[int], rows: dict[str, np.ndarray], barred: Barred, reading: Reading) -> list[str]:
+        videos = self._wanted[np.asarray(items, np.int64)]
+        rows["videos"][:], rows["labels"][:], rows["ok"][:] = videos, self._labels[videos], True
+        faults = []
+        for row, (item, video) in enumerate(zip(items, videos.tolist(), strict=True)):
+            try:
+                if reason := barred.reason(item, video):
+                    raise DecodeError(reason)
+                reading.begin(item, video)
+                with self._source.open(video) as opened:
+                    torch.from_numpy(rows["clips"][row]).copy_(self._cut_video(opened))
+            except DecodeError as error:
+                faults.append(f"{self.path(video)}: {error}")
+                rows["clips"][row], rows["ok"][row] = 0, False
+            finally:
+                reading.end()
+        return faults
+
+
+def _middle_clip(video: Video, clip: ClipSettings, frames: int, size_px: int) -> Tensor:
+    """uint8 (C, T, size_px, size_px)."""
+    images = video.get(SAMPLERS[clip.sampling](len(video), frames, clip.stride_frames, None))
+    return cut(images, center_box(images.shape[1], images.shape[2]), size_px)
