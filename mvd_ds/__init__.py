@@ -10,7 +10,8 @@ The map of the house:
 ``models``            plain ``nn.Module``s: encoder, student, teachers, and their weights
 ``objectives``        targets and losses
 ``training``          loop, schedule, checkpoints; ``training.deepspeed_engine`` is the window onto the cluster
-``evaluation``        frozen features and probes
+``evaluation``        accuracy, predictions over views, frozen features and probes
+``video_classifier``  from a video file to names of classes: what ``mvd_ds.load(FOLDER)`` opens
 ``runs``              one file per command: builds the parts and hands them on
 ``tools``             what reads finished runs and converts weights
 ====================  =================================================================================
@@ -36,6 +37,7 @@ API = (
     "load",
     "open_model",
     "read_checkpoint",
+    "read_features",
     "save",
 )
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 from mvd_ds.config import ConfigError, DecoderSettings, EncoderSettings, Grid, PoolingSettings, Settings, TeacherSettings
-from mvd_ds.models.building import Model, load, network_of, open_model
+from mvd_ds.evaluation.feature_files import read_features
+from mvd_ds.models.building import Model, load_into, network_of, open_model
 from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.embed import split_mask
-from mvd_ds.models.formats import LAYOUTS, read_checkpoint, table_lines
+from mvd_ds.models.formats import LAYOUTS, Checkpoint, read_checkpoint, table_lines
 from mvd_ds.models.formats.describe import require_decoder
 from mvd_ds.models.formats.writing import to_layout
 from mvd_ds.models.initialisation import build_without_weights, initialise
@@ -28,9 +29,11 @@ from mvd_ds.models.teachers import Teacher, make_teacher
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.objectives.losses import LOSSES
 from mvd_ds.objectives.targets import gather_masked, normalise_tokens
+from mvd_ds.video_classifier import VideoClassifier
 
 __all__ = [
     "LAYOUTS",
+    "VideoClassifier",
     "build_classifier",
     "build_encoder",
     "build_student",
@@ -41,6 +44,7 @@ __all__ = [
     "load",
     "open_model",
     "read_checkpoint",
+    "read_features",
     "save",
     "split_mask",
     "table_lines",
@@ -131,6 +135,42 @@ def build_classifier(
     pool = _settings(PoolingSettings, {"kind": pooling} if isinstance(pooling, str) else pooling)
     grid = _grid(settings, frames, size_px)
     return initialise(build_without_weights(lambda: Classifier(settings, grid, classes, norm_eps, dropout, pool)), seed)
+
+
+@overload
+def load(model: str | Path, *, format: str | None = None) -> VideoClassifier:
+    """A classifier, ready for video files."""
+
+
+@overload
+def load(model: Model | Teacher, source: str | Path | Mapping[str, Any], format: str | None = None) -> Checkpoint:
+    """A model that exists, filled with weights."""
+
+
+def load(
+    model: Model | Teacher | str | Path, source: str | Path | Mapping[str, Any] | None = None, format: str | None = None
+) -> VideoClassifier | Checkpoint:
+    """``load(FOLDER)``: a classifier, ready for video files. ``load(MODEL, SOURCE)``: a model that exists, filled with weights.
+
+    Args:
+        model: folder of ``finetune`` or ``export``; or a model to fill.
+        source: file, folder or state dict in any known layout, for a model to fill. An encoder or a teacher takes the encoder of
+            a file that holds more; anything else has to match whole.
+        format: the layout; None: it is detected.
+
+    Returns:
+        ``VideoClassifier``; or what was read, with the table of what went where.
+
+    Raises:
+        ConfigError: if the folder holds no classifier, or the file is another network or not whole; every difference is named.
+    """
+    if isinstance(model, str | Path):
+        if source is not None:
+            raise ConfigError(f"load('{model}', ...): a folder alone opens its classifier; a model to fill comes first")
+        return VideoClassifier(model, format)
+    if source is None:
+        raise ConfigError("load(MODEL): say from which file, folder or state dict")
+    return load_into(model, source, format)
 
 
 def distillation_loss(

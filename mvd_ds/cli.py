@@ -9,7 +9,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from mvd_ds.config import ConfigError, ProbeRecipe, TrainingRecipe, find_recipe, load_recipe, recipe_names
+from mvd_ds.config import (
+    ConfigError,
+    EvaluateRecipe,
+    FeaturesRecipe,
+    ProbeRecipe,
+    TrainingRecipe,
+    find_recipe,
+    load_recipe,
+    recipe_names,
+)
 
 USER_FAULT, FAILURE, INTERRUPTED = 2, 1, 130
 
@@ -52,12 +61,15 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_recipe_command(commands, "pretrain", _train, "stage one: a teacher learns to recover masked patches (MAE, VideoMAE)")
     _add_recipe_command(commands, "distill", _train, "stage two: a student learns to predict its teachers' features")
+    _add_recipe_command(commands, "evaluate", _evaluate, "test a classifier on several views of every video")
     _add_recipe_command(commands, "probe", _probe, "what frozen features know: linear probes on held-out clips")
+    _add_recipe_command(commands, "features", _features, "features of every video of a manifest, in files with an index")
     _add_synthesize(commands)
     _add_status(commands)
     _add_report(commands)
     _add_convert(commands)
     _add_doctor(commands)
+    _add_classify(commands)
     _add_recipes(commands)
     return parser
 
@@ -142,6 +154,18 @@ def _add_doctor(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(function=_doctor)
 
 
+def _add_classify(commands: argparse._SubParsersAction) -> None:
+    summary = "what a classifier sees in video files"
+    command = commands.add_parser("classify", help=summary, description=summary)
+    command.add_argument("folder", metavar="FOLDER", help="folder of `finetune` or `export`")
+    command.add_argument("videos", metavar="VIDEO", nargs="+", type=Path, help="video files")
+    command.add_argument("--top", type=int, default=5, metavar="COUNT", help="classes to print (default %(default)s)")
+    command.add_argument("--segments", type=int, default=1, metavar="COUNT", help="clips along a video (default %(default)s)")
+    command.add_argument("--crops", type=int, default=1, metavar="COUNT", help="crops of a clip (default %(default)s)")
+    command.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
+    command.set_defaults(function=_classify)
+
+
 def _add_recipes(commands: argparse._SubParsersAction) -> None:
     summary = "list the shipped recipes, or print one"
     command = commands.add_parser("recipes", help=summary, description=summary)
@@ -163,6 +187,31 @@ def _probe(options: argparse.Namespace) -> None:
     from mvd_ds.runs.probe import probe
 
     probe(recipe, find_recipe(options.recipe).stem)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    recipe = load_recipe(options.recipe, options.overrides, options.command)
+    assert isinstance(recipe, EvaluateRecipe)
+    from mvd_ds.runs.evaluate import evaluate
+    from mvd_ds.tools.evaluation_page import write_evaluation_page
+
+    folder = evaluate(recipe, find_recipe(options.recipe).stem)
+    if os.environ.get("RANK", "0") == "0":
+        write_evaluation_page(folder)
+
+
+def _features(options: argparse.Namespace) -> None:
+    recipe = load_recipe(options.recipe, options.overrides, options.command)
+    assert isinstance(recipe, FeaturesRecipe)
+    from mvd_ds.runs.extract import extract
+
+    extract(recipe, find_recipe(options.recipe).stem)
+
+
+def _classify(options: argparse.Namespace) -> None:
+    from mvd_ds.tools.classify import classify
+
+    classify(options.folder, options.videos, options.top, options.segments, options.crops, options.device)
 
 
 def _synthesize(options: argparse.Namespace) -> None:

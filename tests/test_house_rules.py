@@ -13,7 +13,7 @@ PACKAGE = ROOT / "mvd_ds"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 STANDARD = sys.stdlib_module_names | {"__future__"}
-ROOMS = {"config", "data", "models", "objectives", "training", "evaluation", "runs", "tools", "cli", "api"}
+ROOMS = {"config", "data", "models", "objectives", "training", "evaluation", "runs", "tools", "cli", "api", "video_classifier"}
 
 
 class Rule(NamedTuple):
@@ -38,9 +38,10 @@ RULES = {
     "objectives": _rule("config", "torch einops", NO_CLUSTER),
     "training": _rule("config objectives", None),
     "training/deepspeed_engine.py": _rule("config training", None, ""),
-    "evaluation": _rule("config", "torch numpy sklearn", NO_CLUSTER),
-    "api": _rule("config models objectives", "torch pydantic", NO_CLUSTER),
-    "runs": _rule(" ".join(ROOMS - {"runs", "tools", "cli", "api"}), None),
+    "evaluation": _rule("config", "torch numpy sklearn safetensors", NO_CLUSTER),
+    "video_classifier": _rule("config data evaluation models", "torch", NO_CLUSTER),
+    "api": _rule("config evaluation models objectives video_classifier", "torch pydantic", NO_CLUSTER),
+    "runs": _rule(" ".join(ROOMS - {"runs", "tools", "cli", "api", "video_classifier"}), None),
     "tools": _rule(" ".join(ROOMS - {"tools", "cli"}), None),
     "cli": _rule(" ".join(ROOMS - {"cli"}), None),
     "__main__": _rule("cli", ""),

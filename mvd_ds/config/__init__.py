@@ -13,6 +13,7 @@ from mvd_ds.config.data import (
     MaskingSettings,
     PreprocessingSettings,
 )
+from mvd_ds.config.evaluation import EvaluateRecipe, FeaturesRecipe, ViewSettings
 from mvd_ds.config.load import (
     differences,
     dump,

@@ -32,7 +32,9 @@ class Recipe(Settings):
     @property
     def command(self) -> str:
         """The command that runs it."""
-        return {"distillation": "distill", "probe": "probe"}.get(self.objective, "pretrain")
+        if self.objective.endswith("_reconstruction"):
+            return "pretrain"
+        return {"distillation": "distill"}.get(self.objective, self.objective)
 
 
 class LearningRecipe(Recipe):

@@ -22,7 +22,7 @@
 =====================  ==========================================================================================
 
 ``layers.Block`` is the unit of activation checkpointing and the leaf of ZeRO-3. Every parameter is used inside the
-``forward``            of the module that owns it, because ZeRO-3 gathers parameters in hooks around that ``forward``.
+``forward`` of the module that owns it, because ZeRO-3 gathers parameters in hooks around that ``forward``.
 """
 
 from mvd_ds.models.attention import choose_kernel

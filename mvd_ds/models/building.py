@@ -77,7 +77,7 @@ def open_model(
     return model.eval(), checkpoint
 
 
-def load(model: Model | Teacher, source: str | Path | Mapping[str, Any], format: str | None = None) -> Checkpoint:
+def load_into(model: Model | Teacher, source: str | Path | Mapping[str, Any], format: str | None = None) -> Checkpoint:
     """Fill a model that exists from a file, folder or state dict, and tell what went where.
 
     An encoder or a teacher takes the encoder of a file that holds more; anything else has to match whole.
@@ -123,18 +123,19 @@ def _forget_what_is_not_read(teacher: Teacher, checkpoint: Checkpoint) -> None:
             del checkpoint.state[name]
 
 
-def open_encoder(weights: str | Path, frames: int, size_px: int) -> VisionTransformer:
+def open_encoder(weights: str | Path, frames: int, size_px: int, format: str | None = None) -> VisionTransformer:
     """The encoder of a file or folder in any known layout, for clips of a geometry, in ``eval()``.
 
     Args:
         weights: file or folder.
         frames: of a clip; an image encoder takes one at a time.
         size_px: side of a clip.
+        format: the layout; None: it is detected.
 
     Raises:
         ConfigError: if it cannot be read, does not say enough, or does not fit the geometry.
     """
-    checkpoint = read_checkpoint(weights)
+    checkpoint = read_checkpoint(weights, format)
     network = describe(checkpoint, clip={"frames": frames, "size_px": size_px})
     try:
         grid = network.grid

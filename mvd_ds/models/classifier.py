@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mvd_ds.config import EncoderSettings, Grid, PoolingSettings
+from mvd_ds.config import EncoderSettings, Grid, PoolingSettings, PreprocessingSettings
 from mvd_ds.models.linear import Linear
 from mvd_ds.models.pooling import Pooling
 from mvd_ds.models.vit import VisionTransformer
@@ -67,3 +67,26 @@ class Classifier(nn.Module):
         else:
             pooled = self.norm(self.pooling(tokens).to(tokens.dtype))
         return self.head(self.dropout(pooled.to(self.head.weight.dtype)))
+
+
+class PixelClassifier(nn.Module):
+    """A classifier of clips as they are decoded: it normalises them itself, in fp32, so that nobody has to get this right.
+
+    Args:
+        classifier: of normalised clips.
+        preprocessing: mean and deviation.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, classifier: Classifier, preprocessing: PreprocessingSettings) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(3, 1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(3, 1, 1, 1), persistent=False)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """uint8 (B, C, T, H, W) -> logits (B, classes), in the type of the classifier's weights."""
+        unit = clip.float() / 255
+        return self.classifier(((unit - self.mean) / self.std).to(self.classifier.head.weight.dtype))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mvd_ds.config import ConfigError, PoolingSettings
+from mvd_ds.models.layers import run_blocks
 from mvd_ds.models.vit import VisionTransformer
 
 
@@ -78,16 +79,38 @@ def mean_tokens(tokens: Tensor, cls_token: bool) -> Tensor:
     return tokens[:, int(cls_token) :].float().mean(dim=1)
 
 
-def clip_features(encoder: VisionTransformer, clip: Tensor, pooling: Pooling | None = None) -> Tensor:
-    """(B, C, T, H, W) normalised -> (B, D): tokens after the final norm, pooled; their mean without a ``pooling``.
+def layer_tokens(encoder: VisionTransformer, clip: Tensor, layer: int = -1) -> Tensor:
+    """Tokens of normalised clips (B, C, T, H, W) after a block, (B, [1 +] N, D); after the last one and its norm for -1.
 
-    An image encoder sees every frame on its own; the mean of its frames is the clip's.
+    An image encoder sees every frame on its own: (B * T, [1 +] N, D).
+
+    Raises:
+        ConfigError: if there is no such block.
+    """
+    depth = len(encoder.blocks)
+    if not -depth <= layer < depth:
+        raise ConfigError(f"layer {layer}: this encoder has blocks 0 to {depth - 1}, or -{depth} to -1 from the end")
+    if encoder.settings.kind == "image":
+        clip = clip.transpose(1, 2).flatten(0, 1)[:, :, None]
+    if layer % depth == depth - 1:
+        return encoder(clip)
+    return run_blocks(encoder.blocks[: layer % depth + 1], encoder.embed(clip), None, 0)
+
+
+def clip_features(encoder: VisionTransformer, clip: Tensor, pooling: Pooling | None = None, layer: int = -1) -> Tensor:
+    """(B, C, T, H, W) normalised -> (B, D): tokens after a block (the final norm), pooled; their mean without a ``pooling``.
+
+    The mean of an image encoder's frames is the clip's.
     """
     pool = pooling or encoder_pooling(encoder, PoolingSettings())
-    if encoder.settings.kind == "video":
-        return pool(encoder(clip))
-    frames = clip.transpose(1, 2).flatten(0, 1)[:, :, None]
-    return pool(encoder(frames)).unflatten(0, (len(clip), -1)).mean(dim=1)
+    pooled = pool(layer_tokens(encoder, clip, layer))
+    return pooled if encoder.settings.kind == "video" else pooled.unflatten(0, (len(clip), -1)).mean(dim=1)
+
+
+def clip_tokens(encoder: VisionTransformer, clip: Tensor, layer: int = -1) -> Tensor:
+    """(B, C, T, H, W) normalised -> (B, N, D): patch tokens after a block (the final norm); of all frames by an image encoder."""
+    tokens = layer_tokens(encoder, clip, layer)[:, int(encoder.settings.cls_token) :]
+    return tokens if encoder.settings.kind == "video" else tokens.unflatten(0, (len(clip), -1)).flatten(1, 2)
 
 
 def encoder_pooling(encoder: VisionTransformer, settings: PoolingSettings) -> Pooling:

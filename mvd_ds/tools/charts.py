@@ -95,7 +95,7 @@ def line_chart(lines: list[Line], y_label: str, *, from_zero: bool = False, refe
         reference: a horizontal line and its name.
     """
     with matplotlib.rc_context(STYLE):
-        figure, axes = _panel(262.0, 168.0, left=44.0, right=10.0, bottom=30.0, top=8.0)
+        figure, axes = panel(262.0, 168.0, left=44.0, right=10.0, bottom=30.0, top=8.0)
         for line in lines:
             steps, values = thin(line.curve)
             axes.plot(
@@ -120,14 +120,14 @@ def line_chart(lines: list[Line], y_label: str, *, from_zero: bool = False, refe
         axes.set_xlim(0, max(step for line in lines for step in line.curve.steps) * 1.02)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=ROUND))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        return _svg(figure, f"{y_label} over optimizer steps")
+        return as_svg(figure, f"{y_label} over optimizer steps")
 
 
 def bar_chart(bars: list[Bar], chance: float | None, x_label: str) -> Html:
     """Horizontal bars in percent, with whiskers and a line at chance."""
     with matplotlib.rc_context(STYLE):
         left = _name_width([bar.name for bar in bars])
-        figure, axes = _panel(398.0, ROW * len(bars) + 50.0, left=left, right=12.0, bottom=30.0, top=20.0)
+        figure, axes = panel(398.0, ROW * len(bars) + 50.0, left=left, right=12.0, bottom=30.0, top=20.0)
         highest = max([bar.span[1] if bar.span else bar.value for bar in bars] + [chance or 0.0])
         limit = min(max(highest * 1.18, 5.0), 112.0)
         for place, bar in enumerate(bars):
@@ -153,14 +153,14 @@ def bar_chart(bars: list[Bar], chance: float | None, x_label: str) -> Html:
         axes.set_xlim(0, limit)
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
         axes.set_xlabel(x_label)
-        return _svg(figure, f"{x_label}: " + ", ".join(f"{bar.name} {bar.value:.1f}" for bar in bars))
+        return as_svg(figure, f"{x_label}: " + ", ".join(f"{bar.name} {bar.value:.1f}" for bar in bars))
 
 
 def interval_chart(intervals: list[Interval], x_label: str) -> Html:
     """Differences with their intervals around a line at zero; hollow where the interval holds zero."""
     with matplotlib.rc_context(STYLE):
         left = _name_width([interval.name for interval in intervals])
-        figure, axes = _panel(290.0, 21.0 * len(intervals) + 44.0, left=left, right=10.0, bottom=30.0, top=8.0)
+        figure, axes = panel(290.0, 21.0 * len(intervals) + 44.0, left=left, right=10.0, bottom=30.0, top=8.0)
         axes.axvline(0, color=STAND_INS["ink"], linewidth=0.9)
         for place, interval in enumerate(intervals):
             hollow = interval.low <= 0 <= interval.high
@@ -177,7 +177,7 @@ def interval_chart(intervals: list[Interval], x_label: str) -> Html:
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: proper_minus(f"{value:+g}") if value else "0"))
         axes.set_xlabel(x_label)
-        return _svg(figure, x_label)
+        return as_svg(figure, x_label)
 
 
 def thin(curve: Curve, points: int = MAX_POINTS) -> Curve:
@@ -192,7 +192,7 @@ def thin(curve: Curve, points: int = MAX_POINTS) -> Curve:
     return Curve([curve.steps[0], *steps, curve.steps[-1]], [curve.values[0], *values, curve.values[-1]])
 
 
-def _panel(width: float, height: float, *, left: float, right: float, bottom: float, top: float) -> tuple[Figure, Axes]:
+def panel(width: float, height: float, *, left: float, right: float, bottom: float, top: float) -> tuple[Figure, Axes]:
     """A figure of that many points with fixed margins, so that panels side by side line up."""
     figure = Figure(figsize=(width / 72, height / 72))
     FigureCanvasSVG(figure)
@@ -237,7 +237,7 @@ def _name_width(names: list[str]) -> float:
     return min(max(len(name) for name in names), 34) * LETTER + 14.0
 
 
-def _svg(figure: Figure, label: str) -> Html:
+def as_svg(figure: Figure, label: str) -> Html:
     """The drawing as one element that can stand in a page with others: own ids, the page's colours and letters."""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None}, transparent=True)

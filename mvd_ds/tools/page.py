@@ -172,15 +172,16 @@ def _provenance(runs: list[RunRecord], provenance: dict[str, Any]) -> Html:
         "section",
         element("h2", "Provenance"),
         element("p", "The machine and the versions are those that wrote this report.", class_="quiet"),
-        _definitions(places, str),
+        definitions(places, str),
         element("h3", "Commands") if commands else None,
-        _definitions([(run.name, run.status.command) for run in commands], lambda text: element("code", text)),
+        definitions([(run.name, run.status.command) for run in commands], lambda text: element("code", text)),
         element("h3", "Folders"),
-        _definitions([(run.name, str(run.path)) for run in runs], lambda text: element("code", text)),
+        definitions([(run.name, str(run.path)) for run in runs], lambda text: element("code", text)),
     )
 
 
-def _definitions(pairs: list[tuple[str, str]], shown: Callable[[str], str]) -> Html | None:
+def definitions(pairs: list[tuple[str, str]], shown: Callable[[str], str]) -> Html | None:
+    """A list of names and what they are, None without any."""
     if not pairs:
         return None
     return element("dl", *(join(element("dt", name), element("dd", shown(text))) for name, text in pairs))

@@ -1,0 +1,115 @@
+"""Files of features: one array each, what it holds beside it, and one index over all of them.
+
+``features-00000.safetensors`` (or ``.npy``) holds the features of some videos, ``features-00000.json`` says of which and names
+those that could not be read; it is written last, so a file with one is whole. ``index.csv`` has a line for every video.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors.numpy
+
+from mvd_ds.config import ConfigError
+
+INDEX = "index.csv"
+
+
+class FeatureFile(NamedTuple):
+    """What one file holds."""
+
+    name: str
+    """Of the file that holds the array."""
+    videos: list[int]
+    """Index in the manifest of each row."""
+    faults: dict[int, str]
+    """Why a video has no row, by its index."""
+
+
+def write_features(folder: Path, number: int, kind: str, features: np.ndarray, videos: list[int], faults: dict[int, str]) -> None:
+    """Write file ``number`` of a folder, whole or not at all.
+
+    Args:
+        folder: of the run.
+        number: of the file.
+        kind: ``safetensors`` or ``npy``.
+        features: (rows, ...).
+        videos: index in the manifest of each row.
+        faults: why a video has no row.
+    """
+    stem = folder / f"features-{number:05}"
+    aside = folder / f".{stem.name}.partial"
+    if kind == "npy":
+        with aside.open("wb") as file:
+            np.save(file, features)
+    else:
+        safetensors.numpy.save_file({"features": np.ascontiguousarray(features)}, aside)
+    os.replace(aside, stem.with_suffix(f".{kind}"))
+    described = {"file": f"{stem.name}.{kind}", "shape": list(features.shape), "videos": videos, "faults": faults}
+    aside.write_text(json.dumps(described) + "\n", encoding="utf-8")
+    os.replace(aside, stem.with_suffix(".json"))
+
+
+def read_description(folder: Path, number: int) -> FeatureFile | None:
+    """What file ``number`` holds; None while it is not whole."""
+    path = folder / f"features-{number:05}.json"
+    if not path.exists():
+        return None
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if not (folder / values["file"]).exists():
+        return None
+    return FeatureFile(values["file"], values["videos"], {int(video): text for video, text in values["faults"].items()})
+
+
+def write_index(
+    folder: Path, files: list[FeatureFile], paths: list[str], labels: np.ndarray, label_names: tuple[str, ...]
+) -> None:
+    """Write ``index.csv``: path, labels, file and row of every video, in the order of the manifest.
+
+    Args:
+        folder: of the run.
+        files: all of them.
+        paths: of all videos.
+        labels: int64 (n, L).
+        label_names: L names.
+    """
+    places = {video: (file.name, row) for file in files for row, video in enumerate(file.videos)}
+    faults = {video: text for file in files for video, text in file.faults.items()}
+    aside = folder / f".{INDEX}.partial"
+    with aside.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["path", *label_names, "file", "row", "fault"])
+        for video, path in enumerate(paths):
+            name, row = places.get(video, ("", ""))
+            writer.writerow([path, *labels[video].tolist(), name, row, faults.get(video, "")])
+    os.replace(aside, folder / INDEX)
+
+
+def read_features(folder: str | Path) -> tuple[np.ndarray, list[dict[str, str]]]:
+    """All features of a finished folder, and the lines of its index that have one, in the order of the manifest.
+
+    Raises:
+        ConfigError: if there is no index: it is written when all files are whole.
+    """
+    folder = Path(folder)
+    try:
+        with (folder / INDEX).open(encoding="utf-8", newline="") as stream:
+            lines = [line for line in csv.DictReader(stream) if line["file"]]
+    except OSError:
+        raise ConfigError(f"{folder}: has no {INDEX}; start `features` again, it goes on where it was") from None
+    arrays = {name: read_array(folder / name) for name in dict.fromkeys(line["file"] for line in lines)}
+    if not lines:
+        raise ConfigError(f"{folder / INDEX}: no video of it could be read")
+    return np.stack([arrays[line["file"]][int(line["row"])] for line in lines]), lines
+
+
+def read_array(path: Path) -> np.ndarray:
+    """The array of one file."""
+    if path.suffix == ".npy":
+        return np.load(path, mmap_mode="r")
+    return safetensors.numpy.load_file(path)["features"]

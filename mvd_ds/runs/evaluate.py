@@ -1,0 +1,205 @@
+"""``evaluate``: the published test of a classifier: several views of every video, on any number of processes."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mvd_ds.config import ConfigError, EvaluateRecipe
+from mvd_ds.data.manifest import Manifest, read_manifest
+from mvd_ds.data.views import rank_groups, view_batches
+from mvd_ds.evaluation.metrics import TOP
+from mvd_ds.evaluation.predictions import Predictions, confused_pairs, merge, predict, summarise
+from mvd_ds.models.classifier import Classifier, PixelClassifier
+from mvd_ds.models.classifier_folder import ClassifierCard, open_classifier
+from mvd_ds.training.cluster import Cluster, launched_rank
+from mvd_ds.training.console import StepProgress, say
+from mvd_ds.training.deepspeed_engine import DTYPES, joined_cluster
+from mvd_ds.training.run_folder import RunFolder, Status, write_json, write_text
+
+PRODUCT = "evaluation.json"
+
+
+def evaluate(recipe: EvaluateRecipe, name: str) -> Path:
+    """Test a classifier; ``evaluation.json`` and ``predictions.csv`` are in the run's folder, whose path is returned.
+
+    Raises:
+        ConfigError: if classifier and manifest do not fit each other; on every rank.
+    """
+    folder = RunFolder.of(recipe, name)
+    with joined_cluster(recipe.timeout_minutes, recipe.run.device) as cluster:
+        with cluster.together():
+            model, card = open_classifier(recipe.weights, recipe.format)
+            recipe = _with_clip_of(recipe, card)
+            manifest = read_manifest(recipe.data.manifest, recipe.data.root)
+            column, labels = class_numbers(recipe, manifest, card)
+        if folder.is_finished(recipe, PRODUCT):
+            if launched_rank() == 0:
+                say(f"{folder.path} is finished; nothing to do")
+            return folder.path
+        with cluster.together():
+            if cluster.is_main:
+                folder.open(recipe)
+        status = Status(folder, last_step=len(labels)) if cluster.is_main else None
+        found, faults = _predict(recipe, model, card, manifest, cluster)
+        with cluster.together():
+            if status is not None:
+                _write(recipe, folder, card, manifest, column, labels, found, faults)
+                status.write("finished", len(labels), replaced_videos={})
+    return folder.path
+
+
+def _with_clip_of(recipe: EvaluateRecipe, card: ClassifierCard) -> EvaluateRecipe:
+    """The recipe with the classifier's clip where it says nothing else.
+
+    Raises:
+        ConfigError: if it asks for clips that the network does not take.
+    """
+    stated = recipe.data.clip.model_dump(include=recipe.data.clip.model_fields_set)
+    theirs = card.preprocessing.clip
+    for key in ("frames", "size_px"):
+        if stated.get(key, getattr(theirs, key)) != getattr(theirs, key):
+            raise ConfigError(f"data.clip.{key} {stated[key]}: the classifier {recipe.weights} takes {getattr(theirs, key)}")
+    clip = theirs.model_copy(update=stated)
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"clip": clip})})
+
+
+def class_numbers(recipe: EvaluateRecipe, manifest: Manifest, card: ClassifierCard) -> tuple[int, np.ndarray]:
+    """Which label of the manifest is tested, and int64 (n,): each video's class as the classifier numbers it.
+
+    Classes that the manifest names are found by name; else its numbers are the classifier's.
+
+    Raises:
+        ConfigError: if there is no such label, or a class that the classifier does not know.
+    """
+    names = manifest.label_names
+    if not names:
+        raise ConfigError(f"{recipe.data.manifest}: has no labels; a test needs 'path label' a line, or a folder per class")
+    wanted = recipe.label or (card.label if card.label in names else names[0] if len(names) == 1 else None)
+    if wanted is None or wanted not in names:
+        given = f"label {wanted}" if wanted else f"the classifier tells '{card.label}'"
+        raise ConfigError(f"{recipe.data.manifest}: its labels are {', '.join(names)}, but {given}; set label to one of them")
+    column = names.index(wanted)
+    labels = manifest.labels[:, column]
+    if wanted in manifest.class_names:
+        return column, _by_name(recipe, manifest, manifest.class_names[wanted], card)[labels]
+    outside = np.flatnonzero((labels < 0) | (labels >= len(card.classes)))
+    if len(outside):
+        where = manifest.refs[int(outside[0])].where
+        raise ConfigError(
+            f"{recipe.data.manifest}: {where}: label {labels[outside[0]]} is outside the {len(card.classes)} classes of "
+            f"{recipe.weights} (0 to {len(card.classes) - 1}); {len(outside)} such videos"
+        )
+    return column, labels
+
+
+def _by_name(recipe: EvaluateRecipe, manifest: Manifest, theirs: tuple[str, ...], card: ClassifierCard) -> np.ndarray:
+    """int64: the classifier's number of each class of the manifest."""
+    if all(name.isdigit() for name in card.classes):
+        if len(theirs) > len(card.classes):
+            raise ConfigError(
+                f"{recipe.data.manifest}: names {len(theirs)} classes, but {recipe.weights} has {len(card.classes)} without names"
+            )
+        return np.arange(len(theirs))
+    number = {name: index for index, name in enumerate(card.classes)}
+    unknown = [name for name in theirs if name not in number]
+    if unknown:
+        raise ConfigError(
+            f"{recipe.data.manifest}: {recipe.weights} does not know the class '{unknown[0]}'"
+            + (f" and {len(unknown) - 1} more" if len(unknown) > 1 else "")
+            + f"; it knows {', '.join(card.classes[:5])}{', ...' if len(card.classes) > 5 else ''}"
+        )
+    return np.array([number[name] for name in theirs])
+
+
+def _predict(
+    recipe: EvaluateRecipe, model: Classifier, card: ClassifierCard, manifest: Manifest, cluster: Cluster
+) -> tuple[Predictions, list[str]]:
+    """Predictions of all videos and faults of all ranks. Collective.
+
+    Groups of videos do not depend on the number of processes, so neither do the numbers.
+    """
+    views = recipe.views
+    groups = rank_groups(len(manifest.refs), max(recipe.batch // views.count, 1), cluster.rank, cluster.world)
+    faults: list[str] = []
+
+    def batches() -> Any:
+        for batch in view_batches(recipe.data, manifest, groups, views.segments, views.crops):
+            faults.extend(batch.faults)
+            yield batch
+
+    total = sum(map(len, groups))
+    progress = StepProgress(f"evaluate, {views.segments} x {views.crops} views", 0, total, enabled=cluster.is_main)
+    network = PixelClassifier(model.to(DTYPES[recipe.precision]), card.preprocessing).to(cluster.device).eval()
+    with cluster.together():
+        own = predict(
+            lambda clips: network(clips.to(cluster.device)),
+            batches(),
+            len(card.classes),
+            recipe.batch,
+            lambda seen: progress.update(seen, "videos of this process"),
+        )
+        progress.close()
+    parts = cluster.gather((own, faults))
+    return merge([part for part, _ in parts]), [fault for _, listed in parts for fault in listed]
+
+
+def _write(
+    recipe: EvaluateRecipe,
+    folder: RunFolder,
+    card: ClassifierCard,
+    manifest: Manifest,
+    column: int,
+    labels: np.ndarray,
+    found: Predictions,
+    faults: list[str],
+) -> None:
+    pairs = confused_pairs(found, labels, recipe.confused_pairs, recipe.pictures_per_pair)
+    for pair in pairs:
+        pair["examples"] = [manifest.refs.path(video) for video in pair["examples"]]
+    results = {
+        "weights": recipe.weights,
+        "manifest": recipe.data.manifest,
+        "label": manifest.label_names[column],
+        "views": recipe.views.model_dump(),
+        "classes": list(card.classes),
+        **summarise(found, labels, recipe.calibration_bins),
+        "confused_pairs": pairs,
+        "unreadable_videos": sorted(faults),
+    }
+    write_text(folder.path / "predictions.csv", _table(manifest, card, labels, found))
+    write_json(folder.path / PRODUCT, results)
+    _say(results)
+
+
+def _table(manifest: Manifest, card: ClassifierCard, labels: np.ndarray, found: Predictions) -> str:
+    """``predictions.csv``: a line per video; the five likeliest classes with their probabilities."""
+    shown = min(TOP[-1], len(card.classes))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    ranks = [f"{what}_{place}" for place in range(1, shown + 1) for what in ("class", "probability")]
+    writer.writerow(["path", "label", "label_class", "readable", "right", *ranks])
+    for video, probabilities, ok, label in zip(*found[:2], found.ok, labels, strict=True):
+        best = np.argsort(-probabilities, kind="stable")[:shown]
+        cells = [cell for index in best for cell in (card.classes[index], f"{probabilities[index]:.6f}")]
+        right = int(ok and best[0] == label)
+        writer.writerow(
+            [manifest.refs.path(int(video)), label, card.classes[label], int(ok), right, *(cells if ok else [""] * 2 * shown)]
+        )
+    return text.getvalue()
+
+
+def _say(results: dict[str, Any]) -> None:
+    views = results["views"]
+    error = results["calibration_error"]
+    say(
+        f"{results['samples']} videos, {views['segments']} x {views['crops']} views, label {results['label']}: "
+        f"top-1 {100 * results['top1']:.2f} %, top-5 {100 * results['top5']:.2f} %, mean per class "
+        f"{100 * results['mean_per_class']:.2f} %" + ("" if error is None else f", calibration error {100 * error:.2f} points")
+    )
+    for fault in results["unreadable_videos"]:
+        say(f"counted as wrong: {fault}")

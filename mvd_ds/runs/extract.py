@@ -1,0 +1,168 @@
+"""``features``: embeddings or tokens of every video of a manifest, in files that any number of processes fills."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mvd_ds.config import ConfigError, FeaturesRecipe, differences, dump
+from mvd_ds.data.manifest import Manifest, read_manifest
+from mvd_ds.data.views import view_batches
+from mvd_ds.evaluation.feature_files import FeatureFile, read_description, write_features, write_index
+from mvd_ds.models.building import open_encoder
+from mvd_ds.models.pooling import clip_features, clip_tokens, encoder_pooling
+from mvd_ds.training.cluster import Cluster, launched_rank
+from mvd_ds.training.console import StepProgress, say
+from mvd_ds.training.deepspeed_engine import DTYPES, joined_cluster
+from mvd_ds.training.run_folder import RunFolder, Status, read_json, write_json
+from mvd_ds.training.step import normalise, to_unit
+
+#: Settings that change no number of a file.
+MAY_CHANGE = ("run.", "data.workers", "data.prefetch_batches", "data.stall_seconds", "data.max_bad_share", "timeout_minutes")
+PRODUCT = "index.csv"
+
+
+def extract(recipe: FeaturesRecipe, name: str) -> Path:
+    """Write the features of ``recipe`` into its folder, whose path is returned; what is there already is not made again.
+
+    Raises:
+        ConfigError: if network, clip or manifest do not fit, or the folder holds other features; on every rank.
+    """
+    folder = RunFolder.of(recipe, name)
+    with joined_cluster(recipe.timeout_minutes, recipe.run.device) as cluster:
+        with cluster.together():
+            manifest = read_manifest(recipe.data.manifest, recipe.data.root)
+            forward = _forward(recipe, cluster.device)
+        with cluster.together():
+            if cluster.is_main:
+                _open(recipe, folder, manifest)
+        size = recipe.videos_per_file or (32 if recipe.tokens else 4096)
+        parts = [range(first, min(first + size, len(manifest.refs))) for first in range(0, len(manifest.refs), size)]
+        status = Status(folder, last_step=len(manifest.refs)) if cluster.is_main else None
+        with cluster.together():
+            _fill(recipe, folder, manifest, forward, parts, cluster)
+        with cluster.together():
+            if status is not None:
+                faults = _close(folder, manifest, len(parts))
+                status.write("finished", len(manifest.refs), replaced_videos={})
+                _say(folder, len(manifest.refs), len(parts), faults)
+    return folder.path
+
+
+def _forward(recipe: FeaturesRecipe, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """uint8 clips (n, C, T, H, W) -> features (n, ...) on the CPU."""
+    clip = recipe.data.clip
+    encoder = open_encoder(recipe.weights, clip.frames, clip.size_px, recipe.format)
+    dtype = DTYPES[recipe.precision]
+    encoder = encoder.to(device, dtype).requires_grad_(False)
+    if not -len(encoder.blocks) <= recipe.layer < len(encoder.blocks):
+        raise ConfigError(
+            f"layer {recipe.layer}: {recipe.weights} has {len(encoder.blocks)} blocks, 0 to {len(encoder.blocks) - 1}"
+        )
+    pooling = None if recipe.tokens else encoder_pooling(encoder, recipe.pooling).requires_grad_(False)
+    stride = recipe.every_frames if encoder.settings.kind == "image" else 1
+
+    def forward(clips: Tensor) -> Tensor:
+        shown = normalise(to_unit(clips[:, :, ::stride].to(device)), dtype)
+        if pooling is None:
+            return clip_tokens(encoder, shown, recipe.layer).float().cpu()
+        return clip_features(encoder, shown, pooling, recipe.layer).float().cpu()
+
+    return forward
+
+
+def _open(recipe: FeaturesRecipe, folder: RunFolder, manifest: Manifest) -> None:
+    """Make the folder; or go on in one that was made for the same features of the same videos.
+
+    Raises:
+        ConfigError: if it was made for others.
+    """
+    stated = folder.path / "features.json"
+    wanted = {"recipe": dump(recipe), "videos": len(manifest.refs), "digest": _digest(manifest)}
+    if stated.exists():
+        found = read_json(stated)
+        wrong = [line for line in differences(found["recipe"], wanted["recipe"]) if not line.startswith(MAY_CHANGE)]
+        if found["digest"] != wanted["digest"]:
+            wrong.append(f"the videos of {recipe.data.manifest}: {found['videos']} -> {wanted['videos']}, or others")
+        if wrong:
+            raise ConfigError(
+                f"{folder.path}: holds other features: {'; '.join(wrong)}; set them back, or choose another run.output"
+            )
+    folder.open(recipe)
+    write_json(stated, wanted)
+
+
+def _digest(manifest: Manifest) -> str:
+    digest = hashlib.sha256()
+    for index in range(len(manifest.refs)):
+        digest.update(manifest.refs.path(index).encode(errors="surrogateescape") + b"\n")
+    return digest.hexdigest()
+
+
+def _fill(
+    recipe: FeaturesRecipe,
+    folder: RunFolder,
+    manifest: Manifest,
+    forward: Callable[[Tensor], Tensor],
+    parts: list[range],
+    cluster: Cluster,
+) -> None:
+    """Make this rank's files that are not whole yet."""
+    mine = [number for number in range(cluster.rank, len(parts), cluster.world) if not read_description(folder.path, number)]
+    total = sum(len(parts[number]) for number in mine)
+    progress = StepProgress("features", 0, total, enabled=cluster.is_main and total > 0)
+    done = 0
+    for number in mine:
+        rows, videos, faults = [], [], {}
+        size = max(recipe.batch // recipe.views.count, 1)
+        groups = [parts[number][first : first + size] for first in range(0, len(parts[number]), size)]
+        views = recipe.views
+        for batch in view_batches(recipe.data, manifest, groups, views.segments, views.crops):
+            rows.append(_features(forward, batch.clips[batch.ok], recipe.batch))
+            videos += batch.videos[batch.ok].tolist()
+            faults |= {video: _reason(manifest.refs.path(video), batch.faults) for video in batch.videos[~batch.ok].tolist()}
+            done += len(batch.videos)
+            progress.update(done, "videos of this process")
+        array = np.concatenate(rows).astype(recipe.dtype)
+        write_features(folder.path, number, recipe.file_format, array, videos, faults)
+    progress.close()
+
+
+def _reason(path: str, faults: list[str]) -> str:
+    return next((fault.removeprefix(f"{path}: ") for fault in faults if fault.startswith(f"{path}: ")), "cannot be read")
+
+
+@torch.inference_mode()
+def _features(forward: Callable[[Tensor], Tensor], clips: Tensor, chunk: int) -> np.ndarray:
+    """fp32 (B, [views,] ...) of uint8 (B, views, C, T, H, W); the axis of views only where there are several."""
+    if not len(clips):
+        # Nothing of this batch could be read: one black clip says what shape a row has.
+        return _features(forward, clips.new_zeros((1, *clips.shape[1:])), chunk)[:0]
+    found = torch.cat([forward(part) for part in clips.flatten(0, 1).split(chunk)])
+    return (found.unflatten(0, clips.shape[:2]) if clips.shape[1] > 1 else found).numpy()
+
+
+def _close(folder: RunFolder, manifest: Manifest, count: int) -> list[str]:
+    """Write the index over all files; the videos without features come back."""
+    files: list[FeatureFile] = []
+    for number in range(count):
+        file = read_description(folder.path, number)
+        if file is None:
+            raise ConfigError(f"{folder.path}: file {number} of {count} is missing; is it the same folder on every host?")
+        files.append(file)
+    paths = [manifest.refs.path(index) for index in range(len(manifest.refs))]
+    write_index(folder.path, files, paths, manifest.labels, manifest.label_names)
+    return [f"{paths[video]}: {text}" for file in files for video, text in file.faults.items()]
+
+
+def _say(folder: RunFolder, videos: int, files: int, faults: list[str]) -> None:
+    if launched_rank() != 0:
+        return
+    for fault in faults:
+        say(f"no features: {fault}")
+    say(f"{videos - len(faults)} of {videos} videos in {files} file{'s' * (files > 1)} in {folder.path}, listed in {PRODUCT}")

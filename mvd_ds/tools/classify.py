@@ -1,0 +1,33 @@
+"""``classify FOLDER VIDEO...``: what a classifier sees in video files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from mvd_ds.config import ConfigError
+from mvd_ds.training.console import say
+from mvd_ds.video_classifier import VideoClassifier
+
+
+def classify(folder: str, videos: list[Path], top: int, segments: int, crops: int, device: str) -> None:
+    """Print the likeliest classes of each video; one that cannot be read is named, and the others go on.
+
+    Raises:
+        ConfigError: if the folder holds no classifier, or a video could not be read, after all of them.
+    """
+    place = "cuda" if device == "auto" and torch.cuda.is_available() else "cpu"
+    classifier = VideoClassifier(folder, device=place)
+    faults = []
+    for video in videos:
+        try:
+            guesses = classifier.classify(video, top, segments, crops)
+        except ConfigError as error:
+            faults.append(str(error))
+            continue
+        say(str(video))
+        for guess in guesses:
+            say(f"  {100 * guess.probability:6.2f} %  {guess.name}")
+    if faults:
+        raise ConfigError("\n".join(faults))

@@ -1,0 +1,83 @@
+"""A classifier that is ready to use: from a video file to names and probabilities. ``mvd_ds.load(FOLDER)`` opens one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mvd_ds.config import ConfigError, PreprocessingSettings
+from mvd_ds.data.decode import DecodeError, open_video
+from mvd_ds.data.views import cut_views
+from mvd_ds.evaluation.predictions import view_probabilities
+from mvd_ds.models.classifier import PixelClassifier
+from mvd_ds.models.classifier_folder import open_classifier
+
+
+class Guess(NamedTuple):
+    """A class and how likely it is."""
+
+    name: str
+    probability: float
+
+
+class VideoClassifier:
+    """A fine-tuned classifier with its classes and its way to cut clips.
+
+    Attributes:
+        classes: a name for each logit.
+        preprocessing: frames, stride, size, mean and deviation of its clips.
+        network: uint8 clips (B, C, T, H, W) -> logits (B, classes); ``network.classifier`` takes normalised ones.
+    """
+
+    def __init__(self, source: str | Path, format: str | None = None, device: str | torch.device = "cpu") -> None:
+        """Open a folder of ``finetune`` or ``export``, or a classifier in any format that ``convert`` reads.
+
+        Raises:
+            ConfigError: if there is no classifier in it.
+        """
+        model, card = open_classifier(source, format)
+        self.classes: tuple[str, ...] = card.classes
+        self.preprocessing: PreprocessingSettings = card.preprocessing
+        self.network = PixelClassifier(model, card.preprocessing).to(device).eval().requires_grad_(False)
+        self.device = torch.device(device)
+
+    def clips(self, video: str | Path, segments: int = 1, crops: int = 1) -> Tensor:
+        """uint8 (segments * crops, C, T, H, W): the views of a video file as a test has them.
+
+        Raises:
+            ConfigError: if the file cannot be read.
+        """
+        try:
+            with open_video(str(video)) as opened:
+                return cut_views(opened, self.preprocessing.clip, segments, crops)
+        except DecodeError as error:
+            raise ConfigError(f"{video}: cannot be read: {error}") from None
+
+    @torch.inference_mode()
+    def probabilities(self, video: str | Path, segments: int = 1, crops: int = 1) -> Tensor:
+        """fp32 (classes,) of a video file: the mean over its views of their softmax."""
+        views = self.clips(video, segments, crops)[None]
+        return view_probabilities(lambda part: self.network(part.to(self.device)), views, chunk=8)[0]
+
+    def classify(self, video: str | Path, top: int = 5, segments: int = 1, crops: int = 1) -> list[Guess]:
+        """The likeliest classes of a video file, best first.
+
+        Args:
+            video: file.
+            top: how many.
+            segments: clips along the video.
+            crops: crops of each.
+
+        Raises:
+            ConfigError: if the file cannot be read.
+        """
+        found = self.probabilities(video, segments, crops)
+        best = found.argsort(descending=True, stable=True)[:top]
+        return [Guess(self.classes[index], float(found[index])) for index in best.tolist()]
+
+    def __repr__(self) -> str:
+        clip = self.preprocessing.clip
+        return f"VideoClassifier({len(self.classes)} classes, {clip.frames} frames of {clip.size_px} px)"
