@@ -15,7 +15,8 @@ class ClipSettings(Settings):
     frames: Positive = 16
     """T, frames of a clip."""
     stride_frames: Positive = 4
-    """Frames from one sampled frame to the next (dense sampling). Source: MVD pretraining, 4."""
+    """Frames from one sampled frame to the next (dense sampling). Source: MVD pretraining, 4. A video too short for the clip
+    starts at its first frame and repeats the last one that the stride reaches."""
     size_px: Positive = 224
     """H = W of the clip, pixels."""
     sampling: Literal["dense", "uniform"] = "dense"
@@ -23,6 +24,8 @@ class ClipSettings(Settings):
     crop: Literal["multiscale", "random_resized", "center"] = "multiscale"
     """multiscale: MVD's corner-and-centre crops; random_resized: area (0.2, 1), ratio (3/4, 4/3), as MAE; center: short
     side resized to size_px, then the middle."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """How crops are resized, antialiased. Source: bilinear in MVD and VideoMAE, bicubic in MAE."""
     flip: Share = 0.0
     """Probability of a horizontal flip. Source: 0 in MVD and VideoMAE pretraining, 0.5 in MAE."""
 
@@ -79,12 +82,26 @@ class DataSettings(Settings):
     """A worker that is at one video for this long is ended, and the video put in quarantine (with workers only)."""
 
 
+BlockScale = Annotated[float, Field(gt=0.0, le=1.0)]
+
+
 class MaskingSettings(Settings):
     """Which tokens the student does not see. True = masked, everywhere."""
 
-    kind: Literal["tube", "random"] = "tube"
-    """tube: one spatial mask repeated over time; random: over all tokens."""
+    kind: Literal["tube", "random", "multi_block"] = "tube"
+    """tube: one spatial mask repeated over time; random: over all tokens; multi_block: a union of blocks."""
     ratio: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.9
     """Share of tokens hidden; the count is int(ratio * tokens of one slot (tube) or of the clip (random))."""
     masks_per_clip: Positive = 1
     """K masks that share one decode and one teacher pass."""
+    block_scales: Annotated[tuple[BlockScale, ...], Field(min_length=1)] = (0.15, 0.7)
+    """multi_block: share of the frame that a block covers; mask k takes the k-th, in turn. Source: V-JEPA, short and long."""
+    block_aspect: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.75, 1.5)
+    """multi_block: height over width of a block, log-uniform between the two. Source: V-JEPA."""
+    block_duration: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """multi_block: share of the clip that a block lasts. Source: V-JEPA, the whole clip."""
+    decoder: Literal["all", "running_cell", "random"] = "all"
+    """Masked tokens that the decoder sees and predicts. all; running_cell: a pattern of 2 x 2 cells that goes round from slot
+    to slot, as VideoMAE v2; random: any."""
+    decoder_ratio: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    """running_cell and random: share of the masked tokens left out. Source: VideoMAE v2, 0.5."""

@@ -122,6 +122,13 @@ class TrainingRecipe(LearningRecipe):
         return int(self.masking.ratio * t * h * w)
 
     @property
+    def predicted_tokens(self) -> int:
+        """Masked tokens per mask that the decoders see and predict."""
+        if self.masking.decoder == "all":
+            return self.masked_tokens
+        return self.masked_tokens - int(self.masking.decoder_ratio * self.masked_tokens)
+
+    @property
     def masks_per_clip(self) -> int:
         """K, masks that the student sees each clip under."""
         return self.masking.masks_per_clip

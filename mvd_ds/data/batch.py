@@ -18,7 +18,7 @@ class ClipBatch(NamedTuple):
     visible: Tensor
     """int64 (B, K, V), ascending token indices."""
     masked: Tensor
-    """int64 (B, K, M), ascending token indices."""
+    """int64 (B, K, M), ascending token indices; only those that are predicted, where ``masking.decoder`` leaves some out."""
     drop_path: Tensor
     """float32 (B, K, blocks), uniforms in [0, 1) that the model compares with its rates."""
     labels: Tensor

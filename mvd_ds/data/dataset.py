@@ -13,7 +13,7 @@ from torch import Tensor
 from mvd_ds.config import ConfigError, DataSettings, LearningRecipe, TrainingRecipe
 from mvd_ds.data.batch import ClipBatch
 from mvd_ds.data.manifest import Manifest
-from mvd_ds.data.masking import draw_masks, split_tokens
+from mvd_ds.data.masking import draw_masks, predicted_tokens, split_tokens
 from mvd_ds.data.mixture import Mixture, VideoOrder
 from mvd_ds.data.quarantine import Barred
 from mvd_ds.data.randomness import keyed_generator
@@ -187,7 +187,7 @@ class KeyedClips(ABC):
         box = CROPS[clip.crop](frames.shape[1], frames.shape[2], clip.size_px, generator)
         flip = bool(generator.random() < clip.flip)
         for size, view in views.items():
-            view.copy_(cut(frames, box, size))
+            view.copy_(cut(frames, box, size, interpolation=clip.interpolation))
         return flip
 
 
@@ -197,7 +197,7 @@ class ClipDataset(KeyedClips):
     def __init__(self, recipe: TrainingRecipe, videos: Manifest | Mixture, drop_path_blocks: int) -> None:
         """Take from ``recipe`` what a clip and its masks are."""
         self._masking, self._grid = recipe.masking, recipe.grid
-        self._masked = recipe.masked_tokens
+        self._masked, self._predicted = recipe.masked_tokens, recipe.predicted_tokens
         super().__init__(recipe, videos, drop_path_blocks)
 
     def batch(self, filled: Filled) -> ClipBatch:
@@ -207,12 +207,13 @@ class ClipDataset(KeyedClips):
 
     def _more_layout(self) -> dict[str, Row]:
         t, h, w = self._grid
-        counts = {"visible": t * h * w - self._masked, "masked": self._masked}
+        counts = {"visible": t * h * w - self._masked, "masked": self._predicted}
         return {name: Row((self._masks_per_clip, count), "int64") for name, count in counts.items()}
 
     def _more(self, key: ClipKey) -> dict[str, np.ndarray]:
         visible, masked = split_tokens(draw_masks(self._masking, self._grid, self._generator("mask", key)))
-        return {"visible": visible, "masked": masked}
+        generator = self._generator("decoder_mask", key)
+        return {"visible": visible, "masked": predicted_tokens(self._masking, self._grid, masked, self._predicted, generator)}
 
 
 def _view(size_px: int) -> str:

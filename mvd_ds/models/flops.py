@@ -40,12 +40,14 @@ class ClipFlops(NamedTuple):
 def clip_flops(recipe: TrainingRecipe) -> ClipFlops:
     """Operations for one clip by part."""
     slots, rows, columns = recipe.grid
-    masked = recipe.masked_tokens
-    visible = slots * rows * columns - masked
+    predicted = recipe.predicted_tokens
+    visible = slots * rows * columns - recipe.masked_tokens
     masks = recipe.masking.masks_per_clip
     return ClipFlops(
         encoder=masks * _encoder_flops(recipe.model, visible, recipe.model.depth),
-        decoders={name: masks * _decoder_flops(recipe, visible, masked, width) for name, width in output_widths(recipe).items()},
+        decoders={
+            name: masks * _decoder_flops(recipe, visible, predicted, width) for name, width in output_widths(recipe).items()
+        },
         teachers={name: _teacher_flops(recipe, teacher) for name, teacher in recipe.teachers.items()},
     )
 
@@ -60,12 +62,12 @@ def _encoder_flops(settings: EncoderSettings, tokens: int, depth: int) -> int:
     return patch + depth * block_flops(tokens + settings.cls_token, settings.embed_dim, settings.mlp_ratio)
 
 
-def _decoder_flops(recipe: TrainingRecipe, visible: int, masked: int, output: int) -> int:
+def _decoder_flops(recipe: TrainingRecipe, visible: int, predicted: int, output: int) -> int:
     cls = int(recipe.model.cls_token)
     width = recipe.decoder.embed_dim or recipe.model.embed_dim
     projection = 2 * (visible + cls) * recipe.model.embed_dim * width
-    blocks = recipe.decoder.depth * block_flops(visible + masked + cls, width, recipe.decoder.mlp_ratio)
-    return projection + blocks + 2 * masked * width * output
+    blocks = recipe.decoder.depth * block_flops(visible + predicted + cls, width, recipe.decoder.mlp_ratio)
+    return projection + blocks + 2 * predicted * width * output
 
 
 def _teacher_flops(recipe: TrainingRecipe, teacher: TeacherSettings) -> int:

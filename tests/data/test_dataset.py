@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mvd_ds.config import ConfigError
 from mvd_ds.data.batch import ClipBatch
@@ -17,7 +19,7 @@ from mvd_ds.data.quarantine import Quarantine
 from mvd_ds.data.stream import filled_batches
 from mvd_ds.data.transforms import Box, cut
 from mvd_ds.training.step import mirror
-from video_files import all_frames, recipe
+from video_files import all_frames, picture, recipe
 
 PLACES = list(range(8))
 
@@ -156,3 +158,29 @@ def test_twenty_bad_videos_in_a_row_end_the_run(twelve: Path, tmp_path: Path) ->
     with pytest.raises(ConfigError, match="20 videos in a row cannot be read") as caught:
         _batch(dataset, list(range(12)))
     assert "00.mp4: Invalid data" in str(caught.value) or "01.mp4: no such file" in str(caught.value)
+
+
+def test_decoder_masks_make_fewer_predicted_tokens_and_change_nothing_else(twelve: Path) -> None:
+    whole = _batch(_dataset(twelve), PLACES)
+    half = _batch(_dataset(twelve, masking__decoder="running_cell"), PLACES)
+    assert half.masked.shape == (8, 2, 12) and whole.masked.shape == (8, 2, 24)
+    assert torch.equal(half.visible, whole.visible)
+    for some, everything in zip(half.masked.flatten(0, 1).tolist(), whole.masked.flatten(0, 1).tolist(), strict=True):
+        assert set(some) < set(everything)
+
+
+def test_images_are_one_frame_clips(tmp_path: Path) -> None:
+    for number, extension in enumerate(("jpg", "png")):
+        Image.fromarray(picture(number, 0, 56, 40)).save(tmp_path / f"{number}.{extension}")
+    (tmp_path / "train.txt").write_text("0.jpg 0\n1.png 1\n")
+    clip = {"frames": 1, "size_px": 40, "crop": "center"}
+    changes: dict[str, Any] = {
+        "objective": "image_reconstruction",
+        "model__kind": "image",
+        "model__tubelet_frames": 1,
+        "model__position": "sincos2d",
+    }
+    dataset = _dataset(tmp_path / "train.txt", **{**changes, "data__clip": clip, "batch": {"micro": 2, "global": 2}})
+    batch = _batch(dataset, [0, 1])
+    image = batch.views[40][batch.sample.tolist().index(1), :, 0]
+    assert torch.equal(image, torch.from_numpy(picture(1, 0, 56, 40)[:, 8:48]).permute(2, 0, 1))
