@@ -150,11 +150,11 @@ def _draw_block(grid: Grid, scale: float, settings: MaskingSettings, generator: 
     t, h, w = grid
     low, high = settings.block_aspect
     aspect = math.exp(generator.uniform(math.log(low), math.log(high)))
-    sides = (
+    wanted = (
         round(settings.block_duration * t),
         round(math.sqrt(scale * h * w * aspect)),
         round(math.sqrt(scale * h * w / aspect)),
     )
-    sides = tuple(min(max(side, 1), size) for side, size in zip(sides, grid, strict=True))
+    sides = [min(max(side, 1), size) for side, size in zip(wanted, grid, strict=True)]
     starts = [int(generator.integers(size - side + 1)) for side, size in zip(sides, grid, strict=True)]
     return tuple(slice(start, start + side) for start, side in zip(starts, sides, strict=True))
