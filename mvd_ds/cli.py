@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_recipe_command(commands, "evaluate", _evaluate, "test a classifier on several views of every video")
     _add_recipe_command(commands, "probe", _probe, "what frozen features know: linear probes on held-out clips")
     _add_recipe_command(commands, "features", _features, "features of every video of a manifest, in files with an index")
+    _add_launch(commands)
     _add_synthesize(commands)
     _add_status(commands)
     _add_report(commands)
@@ -85,6 +86,15 @@ def _add_recipe_command(commands: argparse._SubParsersAction, name: str, functio
     command.add_argument("recipe", metavar="RECIPE", help="name of a shipped recipe, or a YAML file")
     command.add_argument("overrides", metavar="key=value", nargs="*", help="settings that replace the recipe's")
     command.set_defaults(function=function, command=name)
+
+
+def _add_launch(commands: argparse._SubParsersAction) -> None:
+    from mvd_ds.tools.launch.options import add_options
+
+    summary = "start a training through deepspeed on one host or many, restart it when it fails, leave nothing behind"
+    command = commands.add_parser("launch", help=summary, description=summary)
+    add_options(command)
+    command.set_defaults(function=_launch)
 
 
 def _add_synthesize(commands: argparse._SubParsersAction) -> None:
@@ -179,6 +189,13 @@ def _train(options: argparse.Namespace) -> None:
     from mvd_ds.runs.train import train
 
     train(recipe, find_recipe(options.recipe).stem)
+
+
+def _launch(options: argparse.Namespace) -> int:
+    from mvd_ds.tools.launch.options import LaunchOptions
+    from mvd_ds.tools.launch.supervisor import launch
+
+    return launch(LaunchOptions.parsed(options))
 
 
 def _probe(options: argparse.Namespace) -> None:

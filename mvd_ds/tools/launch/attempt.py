@@ -1,0 +1,130 @@
+"""One start of the launcher, watched until nothing of it is left on any host."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from mvd_ds.tools.launch import processes, remote
+from mvd_ds.tools.launch.command import Start
+from mvd_ds.tools.launch.hosts import Host
+from mvd_ds.tools.launch.options import LaunchOptions
+from mvd_ds.tools.launch.relay import Relay
+from mvd_ds.tools.launch.stop import NAMES, StopSignals
+
+POLL_SECONDS = 0.3
+#: After one host has failed, the others may end by themselves (a saved run does so within seconds) before they are ended.
+OTHERS_SECONDS = 20.0
+#: A launcher that ended well leaves nobody; loader workers take a moment.
+REMAINDER_SECONDS = 3.0
+STOP_CODES = {-getattr(signal, name): name for name in NAMES}
+
+
+class Ended(NamedTuple):
+    """How an attempt ended."""
+
+    code: int
+    """Of the launcher; negative for a signal."""
+    survivors: int
+    """Processes of this host that had to be ended."""
+
+
+@dataclass
+class Attempt:
+    """What one attempt needs; ``run`` starts it."""
+
+    start: Start
+    options: LaunchOptions
+    hosts: list[Host]
+    folder: Path
+    """The run's folder."""
+    stop: StopSignals
+    say: Callable[[str], None]
+    told_at: float | None = field(default=None, init=False)
+
+    @property
+    def stop_file(self) -> Path:
+        """A file that asks all ranks, on all hosts, to save and end at the next step."""
+        return self.folder / "control" / "stop"
+
+    def run(self) -> Ended:
+        """Start, wait, and leave nothing behind."""
+        for path, text in self.start.files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        self.stop_file.unlink(missing_ok=True)
+        environment = os.environ | self.start.environment
+        through_pdsh = self.options.mode == "hostfile"
+        # A session of its own: Ctrl-C in a terminal reaches us alone, and we decide.
+        runner = subprocess.Popen(
+            self.start.command, env=environment, start_new_session=True, stderr=subprocess.PIPE if through_pdsh else None
+        )
+        relay = Relay(runner.stderr) if runner.stderr else None
+        try:
+            code = self._wait(runner, relay)
+        finally:
+            survivors = self._end_all(REMAINDER_SECONDS)
+            self.stop_file.unlink(missing_ok=True)
+        if relay:
+            relay.join(timeout=5)
+        return Ended(code, survivors)
+
+    def _wait(self, runner: subprocess.Popen[bytes], relay: Relay | None) -> int:
+        """Exit code of the launcher, once it and what may still save are gone, or have had their time."""
+        while True:
+            code = runner.poll()
+            if code in STOP_CODES and not self.stop.asked:
+                self.stop.ask(f"{STOP_CODES[code]} to the deepspeed runner")
+            if self.stop.asked:
+                self._tell_ranks()
+            if code is not None and not (self.stop.asked and processes.marked(self.options.launch)):
+                return code
+            if self._time_is_up(relay):
+                self._end_all(0)
+                return runner.wait()
+            time.sleep(POLL_SECONDS)
+
+    def _tell_ranks(self) -> None:
+        if self.told_at is not None:
+            return
+        self.told_at = time.monotonic()
+        self.stop_file.parent.mkdir(parents=True, exist_ok=True)
+        self.stop_file.write_text(f"{self.stop.first}\n", encoding="utf-8")
+        seconds = f"{self.options.grace_seconds:g} s"
+        self.say(f"{self.stop.first}: asked all ranks to save and end within {seconds}; once more ends them at once")
+
+    def _time_is_up(self, relay: Relay | None) -> bool:
+        now = time.monotonic()
+        if self.stop.count > 1:
+            self.say("asked again: ending all processes at once")
+            return True
+        if self.told_at is not None and now - self.told_at > self.options.grace_seconds:
+            self.say(f"not ended {self.options.grace_seconds:g} s after {self.stop.first}: ending all processes")
+            return True
+        if relay is not None and relay.ended and now - relay.ended_at > OTHERS_SECONDS:
+            self.say(f"host {relay.ended}; the others were not told by the launcher: ending all processes")
+            return True
+        return False
+
+    def _end_all(self, patience_seconds: float) -> int:
+        """End what is left on all hosts after ``patience_seconds``; how many of this host that were."""
+        left = processes.wait_until_gone(self.options.launch, patience_seconds)
+        if left:
+            self.say(f"{len(left)} processes are still here: ending them")
+        return end_launch(self.options, self.hosts)
+
+
+def end_launch(options: LaunchOptions, hosts: list[Host]) -> int:
+    """End everything of this launch on all its hosts; how many processes that were on this one."""
+    ended = processes.end(options.launch)
+    if options.mode == "hostfile":
+        remote.end_remote(options.launch, hosts)
+    if options.mode == "slurm":
+        remote.end_steps(os.environ.get("SLURM_JOB_ID", ""))
+    return ended

@@ -1,0 +1,139 @@
+"""What every rank finds in its environment, on this host and on others."""
+
+from __future__ import annotations
+
+import fnmatch
+import getpass
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+from mvd_ds.config import ConfigError, TrainingRecipe
+from mvd_ds.tools.launch.options import LaunchOptions
+from mvd_ds.tools.launch.processes import MARK
+from mvd_ds.tools.launch.remote import ssh_options
+
+#: Number of this start, for the ranks' log files.
+ATTEMPT = "MVD_DS_ATTEMPT"
+ROOT = Path(__file__).resolve().parents[3]
+#: Handed on to other hosts when set: what changes communication, compilation, threads or paths. DeepSpeed itself forwards only
+#: names that begin with PYTHON, UCX, MV2 and MLFLOW, and with NCCL where there is a GPU.
+FORWARDED = (
+    *("PATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "TMPDIR", "MVD_DS_*", "PYTHON*", "DS_*", "DEEPSPEED_*", "OMP_*", "MKL_*"),
+    *("NCCL_*", "GLOO_*", "UCX_*", "FI_*", "CUDA_*", "TORCH*", "PYTORCH_*", "TRITON_*", "HF_*"),
+)
+#: Not handed on: DeepSpeed sets it on each host.
+KEPT_HERE = ("CUDA_VISIBLE_DEVICES", "DS_ENV_FILE")
+#: Caches of compiled kernels by variable. On a shared file system thousands of ranks lock and read the same small files.
+CACHES = {
+    "TORCH_EXTENSIONS_DIR": "extensions",
+    "TORCHINDUCTOR_CACHE_DIR": "inductor",
+    "TRITON_CACHE_DIR": "triton",
+}
+
+
+def read_settings(path: Path) -> dict[str, str]:
+    """KEY=VALUE lines; empty lines and comments, also after a value, do not count.
+
+    Raises:
+        ConfigError: naming file and line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    values = {}
+    for number, line in enumerate(lines, 1):
+        text = re.sub(r"(^|\s)#.*$", "", line).strip()
+        if not text:
+            continue
+        name, equals, value = text.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z_]\w*", name):
+            raise ConfigError(f"{path}:{number}: '{text}' is not KEY=VALUE without spaces around the equals sign")
+        values[name] = value
+    return values
+
+
+def added_environment(options: LaunchOptions, recipe: TrainingRecipe, attempt: int, slots: int) -> dict[str, str]:
+    """Variables that a launch adds to its own environment; what the user has set himself stays.
+
+    Args:
+        attempt: from 1.
+        slots: processes on a host.
+    """
+    values: dict[str, str] = {}
+    for path in options.settings:
+        values |= read_settings(path)
+    values |= {name: str(cache_folder() / folder) for name, folder in CACHES.items()}
+    # Each rank otherwise takes all cores for itself.
+    values["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // max(slots, 1), 1))
+    # Groups that DeepSpeed makes later wait as long as the first one; minutes.
+    values["DEEPSPEED_TIMEOUT"] = str(recipe.engine.timeout_minutes)
+    values = {name: value for name, value in values.items() if name not in os.environ}
+    paths = [str(ROOT), *(path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != str(ROOT))]
+    values["PYTHONPATH"] = os.pathsep.join(paths)
+    values[MARK] = options.launch
+    values[ATTEMPT] = str(attempt)
+    if options.mode == "hostfile":
+        own = os.environ.get("PDSH_SSH_ARGS_APPEND", "")
+        values["PDSH_SSH_ARGS_APPEND"] = f"{own} {ssh_options(recipe.engine.timeout_minutes)}".strip()
+    return values
+
+
+def cache_folder() -> Path:
+    """Folder of this user's caches on the disk of each host (``MVD_DS_CACHE`` names another)."""
+    return Path(os.environ.get("MVD_DS_CACHE") or Path(tempfile.gettempdir()) / f"mvd_ds-{getpass.getuser()}")
+
+
+def forwarded(environment: dict[str, str], patterns: tuple[str, ...]) -> dict[str, str]:
+    """The part of ``environment`` that other hosts get."""
+    wanted = (*FORWARDED, *patterns)
+    return {
+        name: value
+        for name, value in sorted(environment.items())
+        if name not in KEPT_HERE and any(fnmatch.fnmatchcase(name, pattern) for pattern in wanted)
+    }
+
+
+def deepspeed_env(values: dict[str, str]) -> str:
+    """Text of a ``.deepspeed_env`` from which every remote shell gets exactly ``values``.
+
+    The users' own ``~/.deepspeed_env`` and ``./.deepspeed_env`` come last and win, as they would without us.
+
+    Raises:
+        ConfigError: for a value that such a file cannot hold.
+    """
+    lines = [f"{name}={shell_escaped(name, value)}" for name, value in values.items()]
+    for path in (Path.home() / ".deepspeed_env", Path(".deepspeed_env")):
+        if path.is_file():
+            lines += [line for line in path.read_text(encoding="utf-8").splitlines() if "=" in line]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def shell_escaped(name: str, value: str) -> str:
+    """``value`` as DeepSpeed writes it into ``export NAME=...;``: it adds double quotes, but escapes nothing inside them.
+
+    Percent signs are doubled for pdsh, which replaces %h, %n and %u.
+    """
+    if "\n" in value:
+        raise ConfigError(f"the variable {name} holds a line break, which no remote shell would get whole; unset it")
+    return re.sub(r'([\\"$`])', r"\\\1", value).replace("%", "%%")
+
+
+def pdsh_argument(argument: str) -> str:
+    """An argument of ours as DeepSpeed must get it, so that ranks behind pdsh and a remote shell see it unchanged.
+
+    DeepSpeed puts double quotes around arguments with a space, escaping double quotes only; others it leaves bare.
+    """
+    argument = argument.replace("%", "%%")
+    if " " in argument:
+        return re.sub(r"([\\$`])", r"\\\1", argument)
+    return argument if re.fullmatch(r"[\w@%+=:,./-]+", argument) else "'" + argument.replace("'", "'\"'\"'") + "'"
+
+
+def deepspeed_program() -> str:
+    """The ``deepspeed`` that belongs to this Python, else the one on the PATH."""
+    beside = Path(sys.executable).with_name("deepspeed")
+    return str(beside) if beside.exists() else "deepspeed"

@@ -1,0 +1,83 @@
+"""Hosts of a launch: read from a hostfile or from SLURM, and chosen so that the batch divides."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+from mvd_ds.config import ConfigError, TrainingRecipe
+
+_LINE = re.compile(r"^(\S+)\s+slots=(\d+)\s*(#.*)?$")
+
+
+class Host(NamedTuple):
+    """One line of a hostfile."""
+
+    name: str
+    slots: int
+
+    def __str__(self) -> str:
+        return f"{self.name} slots={self.slots}"
+
+
+def read_hostfile(path: Path) -> list[Host]:
+    """Hosts in the order of the file, which is that of the ranks.
+
+    Raises:
+        ConfigError: naming file and line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ConfigError(f"{path}: the hostfile cannot be read: {error.strerror}") from None
+    hosts: list[Host] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.strip().startswith("#"):
+            continue
+        match = _LINE.match(line.strip())
+        if not match or int(match[2]) < 1:
+            raise ConfigError(f"{path}:{number}: '{line.strip()}' is not `NAME slots=N`, for instance `gpu-01 slots=8`")
+        if any(host.name == match[1] for host in hosts):
+            raise ConfigError(f"{path}:{number}: host {match[1]} is named twice; give it one line with all its slots")
+        hosts.append(Host(match[1], int(match[2])))
+    if not hosts:
+        raise ConfigError(f"{path}: the hostfile names no host; write `NAME slots=N` a line")
+    return hosts
+
+
+def slurm_hosts(processes: int | None) -> list[Host]:
+    """Hosts of this SLURM job, in the order in which srun numbers them.
+
+    Args:
+        processes: per host; None takes the GPUs that SLURM gave to each.
+
+    Raises:
+        ConfigError: outside of a job, or where the number of processes is not known.
+    """
+    nodes = os.environ.get("SLURM_JOB_NODELIST")
+    if not nodes:
+        raise ConfigError("launch --slurm: there is no SLURM_JOB_NODELIST; start it inside a job: sbatch launchers/slurm.sbatch")
+    slots = processes or int(os.environ.get("SLURM_GPUS_ON_NODE") or 0)
+    if not slots:
+        raise ConfigError(
+            "launch --slurm: the job has no GPUs (--gpus-per-node); say how many processes a host has (--processes)"
+        )
+    try:
+        names = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise ConfigError(f"launch --slurm: scontrol show hostnames {nodes} failed: {error}") from None
+    return [Host(name, slots) for name in names.split()]
+
+
+def admissible(hosts: list[Host], recipe: TrainingRecipe) -> list[Host]:
+    """As many of the first hosts as divide the recipe's global batch; empty if none do."""
+    for count in range(len(hosts), 0, -1):
+        try:
+            recipe.batch.accumulation_steps(sum(host.slots for host in hosts[:count]))
+        except ConfigError:
+            continue
+        return hosts[:count]
+    return []

@@ -1,0 +1,62 @@
+"""Whether an attempt has finished its run: ``status.json`` says so; a killed launcher may well leave exit code 0."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+#: Exit codes, as those of ``python -m mvd_ds status``: 75 is EX_TEMPFAIL, start it again.
+FINISHED, FAILED, USER_FAULT, PREEMPTED = 0, 1, 2, 75
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a run stands, read from its folder."""
+
+    state: str
+    """Of status.json; none where there is none."""
+    step: int
+    checkpoint: str
+    """What ``checkpoints/latest`` names."""
+    changed: float
+    """Modification time of status.json, seconds."""
+
+    @classmethod
+    def of(cls, run: Path) -> Standing:
+        """Standing of the run in a folder; an unreadable status counts as none."""
+        path, values, changed = run / "status.json", {}, 0.0
+        try:
+            changed = path.stat().st_mtime
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            pass
+        return cls(str(values.get("state", "none")), _integer(values.get("step")), _latest(run), changed)
+
+
+def judge(code: int, before: Standing, after: Standing, survivors: int) -> int:
+    """FINISHED, PREEMPTED, USER_FAULT or FAILED.
+
+    Args:
+        code: exit code of the launcher, negative for a signal.
+        survivors: processes that outlived the launcher; after a good run there are none.
+    """
+    spoke = after.changed != before.changed
+    if after.state in ("finished", "stopped") and (spoke or (code == 0 and not survivors)):
+        return FINISHED
+    if after.state == "preempted" and spoke:
+        return PREEMPTED
+    # Ranks end with 2 when the user must mend something; another start would fail alike.
+    return USER_FAULT if code == USER_FAULT else FAILED
+
+
+def _latest(run: Path) -> str:
+    try:
+        return (run / "checkpoints" / "latest").read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+def _integer(value: Any) -> int:
+    return value if isinstance(value, int) else 0

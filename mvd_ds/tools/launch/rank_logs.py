@@ -1,0 +1,43 @@
+"""What the rank that failed first said last, taken from ``RUN/logs/attempt-NNN/rank-R.log``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+#: Lines of a log that are shown, and bytes that are read for them.
+LINES, BYTES = 15, 65536
+#: What a failure looks like in a log.
+_FAILURE = re.compile(rb"^(Traceback \(most recent call last\)|mvd_ds: |\w*(Error|Exception)\b)", re.MULTILINE)
+#: What ranks say when another one is gone: they are never the first.
+_CONSEQUENCE = re.compile(rb"Connection (closed|reset) by peer|Timed out waiting|Watchdog caught collective operation timeout")
+
+
+def last_words(run: Path, since: float) -> str:
+    """The last lines of the rank that failed first, under its name; empty where no log of this attempt is.
+
+    First is the rank with a failure of its own that fell silent earliest; then one whose peers had gone.
+
+    Args:
+        since: logs that were last written before (seconds) belong to other attempts.
+    """
+    candidates = []
+    for path in sorted(run.glob("logs/attempt-*/rank-*.log")):
+        written = path.stat().st_mtime
+        if written < since:
+            continue
+        tail = _tail(path)
+        kind = 2 if not _FAILURE.search(tail) else 1 if _CONSEQUENCE.search(tail) else 0
+        candidates.append((kind, written, path, tail))
+    if not candidates:
+        return ""
+    _, _, path, tail = min(candidates, key=lambda found: found[:2])
+    lines = tail.decode(errors="replace").splitlines()[-LINES:]
+    return "\n".join([f"{path.stem} was the first to fail; its last lines ({path}):", *(f"  | {line}" for line in lines)])
+
+
+def _tail(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(0, 2)
+        file.seek(max(file.tell() - BYTES, 0))
+        return file.read()

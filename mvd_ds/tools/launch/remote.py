@@ -1,0 +1,98 @@
+"""The hosts of a hostfile, reached through pdsh and ssh as DeepSpeed reaches them: ended, and asked whether they answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from mvd_ds.tools.launch.hosts import Host
+from mvd_ds.tools.launch.processes import MARK
+
+#: A host that does not take a connection for so long is dead.
+CONNECT_SECONDS = 10
+ALIVE_SECONDS = 15
+#: Seconds that `doctor` may take for all hosts.
+DOCTOR_SECONDS = 600
+
+
+def ssh_options(timeout_minutes: int) -> str:
+    """Options of ssh: never ask for a password, and give a silent host up only after the collectives have done so.
+
+    A network that is cut for less than ``engine.timeout_minutes`` must change nothing, so ssh waits half a minute longer.
+    """
+    count = (timeout_minutes * 60 + 30) // ALIVE_SECONDS
+    return (
+        f"-o BatchMode=yes -o ConnectTimeout={CONNECT_SECONDS} "
+        f"-o ServerAliveInterval={ALIVE_SECONDS} -o ServerAliveCountMax={count}"
+    )
+
+
+def end_remote(launch: str, hosts: list[Host], grace_seconds: int = 5) -> None:
+    """SIGTERM, then SIGKILL, to the processes of ``launch`` on all ``hosts`` that answer.
+
+    Plain shell: it must work when the shared folder, and with it our Python, does not.
+    """
+    find = f"grep -lsaz '^{MARK}={launch}$' /proc/[0-9]*/environ | cut -d/ -f3"
+    script = (
+        f'p=$({find}); [ -z "$p" ] && exit; kill -TERM $p 2>/dev/null; '
+        f'for i in $(seq {grace_seconds}); do sleep 1; p=$({find}); [ -z "$p" ] && exit; done; kill -KILL $p 2>/dev/null'
+    )
+    _on_hosts(hosts, script, grace_seconds + CONNECT_SECONDS + 20)
+
+
+def silent_hosts(hosts: list[Host]) -> dict[str, str]:
+    """Hosts on which ssh cannot run a command, with the reason."""
+    answered = _on_hosts(hosts, "echo mvd_ds-is-here", CONNECT_SECONDS + 20)
+    here = {line.partition(":")[0] for line in answered.splitlines() if line.endswith("mvd_ds-is-here")}
+    return {host.name: f"does not answer ssh within {CONNECT_SECONDS} s" for host in hosts if host.name not in here}
+
+
+def sick_hosts(hosts: list[Host], hostfile: Path) -> dict[str, str]:
+    """Hosts that should not take part, with the reason: silent ones, and those that ``doctor`` finds sick.
+
+    Args:
+        hostfile: a file of its own for the answer's question; it is written.
+    """
+    sick = silent_hosts(hosts)
+    answering = [host for host in hosts if host.name not in sick]
+    if answering:
+        hostfile.write_text("".join(f"{host}\n" for host in answering), encoding="utf-8")
+        sick |= _examined(hostfile)
+    return sick
+
+
+def _examined(hostfile: Path) -> dict[str, str]:
+    command = [sys.executable, "-m", "mvd_ds", "doctor", "--hostfile", str(hostfile), "--json"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DOCTOR_SECONDS)
+        found = json.loads(done.stdout)["hosts"]
+    except (OSError, subprocess.TimeoutExpired, ValueError, KeyError, TypeError):
+        # A doctor that cannot speak has found nobody sick: those that answer ssh take part.
+        return {}
+    return {name: "; ".join(host.get("reasons", [])) for name, host in found.items() if not host.get("healthy", True)}
+
+
+def _on_hosts(hosts: list[Host], script: str, seconds: float) -> str:
+    """Standard output of ``script`` on all hosts at once, each line after ``NAME: ``."""
+    environment = os.environ | {
+        "PDSH_RCMD_TYPE": "ssh",
+        "PDSH_SSH_ARGS_APPEND": f"{os.environ.get('PDSH_SSH_ARGS_APPEND', '')} {ssh_options(0)}",
+    }
+    names = ",".join(host.name for host in hosts)
+    command = ["pdsh", "-f", "1024", "-t", str(CONNECT_SECONDS), "-u", str(int(seconds)), "-w", names, script]
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds + 10)
+    except subprocess.TimeoutExpired as error:
+        return (error.stdout or b"").decode(errors="replace") if isinstance(error.stdout, bytes) else (error.stdout or "")
+    return done.stdout
+
+
+def end_steps(job: str) -> None:
+    """End all steps of a SLURM job on all its hosts, but not its batch script."""
+    for signal in ("TERM", "KILL"):
+        subprocess.run(["scancel", "--quiet", f"--signal={signal}", job], capture_output=True, timeout=60, check=False)
+        time.sleep(5 if signal == "TERM" else 0)

@@ -1,0 +1,190 @@
+"""Attempt after attempt, until the run is finished, told to stop, or out of restarts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mvd_ds.config import ConfigError, TrainingRecipe, find_recipe, load_recipe
+from mvd_ds.tools.launch import remote
+from mvd_ds.tools.launch.attempt import Attempt, Ended, end_launch
+from mvd_ds.tools.launch.command import Start, build_start, shown
+from mvd_ds.tools.launch.environment import added_environment
+from mvd_ds.tools.launch.guard import Guard
+from mvd_ds.tools.launch.hosts import Host, admissible, read_hostfile, slurm_hosts
+from mvd_ds.tools.launch.judgement import FAILED, FINISHED, PREEMPTED, USER_FAULT, Standing, judge
+from mvd_ds.tools.launch.options import LaunchOptions
+from mvd_ds.tools.launch.rank_logs import last_words
+from mvd_ds.tools.launch.stop import StopSignals
+from mvd_ds.training.run_folder import RunFolder
+
+MOST_BACKOFF_SECONDS = 300.0
+MEANING = {FINISHED: "finished", FAILED: "failed", USER_FAULT: "refused", PREEMPTED: "preempted"}
+
+
+def launch(options: LaunchOptions) -> int:
+    """Run the recipe to its end and return the exit code: 0 finished, 75 start it again, 2 mend something first, 1 failed.
+
+    Raises:
+        ConfigError: before anything is started.
+    """
+    recipe = load_recipe(options.recipe, list(options.overrides), options.command)
+    if not isinstance(recipe, TrainingRecipe):
+        raise ConfigError(f"launch: {options.command} is no training; start it directly: python -m mvd_ds {options.command} ...")
+    run = RunFolder.of(recipe, find_recipe(options.recipe).stem).path.absolute()
+    supervisor = Supervisor(options, recipe, run, _all_hosts(options))
+    if options.dry_run:
+        print(shown(supervisor.next_start(supervisor.chosen(supervisor.hosts))))
+        return FINISHED
+    return supervisor.run_attempts()
+
+
+def _all_hosts(options: LaunchOptions) -> list[Host]:
+    if options.slurm:
+        return slurm_hosts(options.processes)
+    if options.hostfile is None:
+        return []
+    hosts = read_hostfile(options.hostfile)
+    if options.node_rank is not None and not 0 <= options.node_rank < len(hosts):
+        raise ConfigError(f"launch: --node-rank {options.node_rank} is outside the {len(hosts)} lines of {options.hostfile}")
+    return hosts
+
+
+@dataclass
+class Supervisor:
+    """One launch of one run."""
+
+    options: LaunchOptions
+    recipe: TrainingRecipe
+    run: Path
+    hosts: list[Host]
+    """All that were given; each attempt takes the healthy ones among them."""
+    attempt: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        name = "launch" if self.options.node_rank is None else f"launch/node-{self.options.node_rank}"
+        self.folder = self.run / name
+        self.attempt = _lines(self.folder / "attempts.jsonl") + 1
+
+    def run_attempts(self) -> int:
+        """See ``launch``."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        failures, outcome = 0, FAILED
+        hosts = self.chosen(self.hosts)
+        with Guard(lambda: end_launch(self.options, self.hosts)), StopSignals() as stop:
+            while hosts is not None and not stop.asked:
+                before = Standing.of(self.run)
+                outcome = self._one(hosts, stop, before)
+                if outcome != FAILED or stop.asked:
+                    break
+                saved = Standing.of(self.run).checkpoint != before.checkpoint
+                failures = 1 if saved else failures + 1
+                if failures > self.options.restarts:
+                    self.say(f"{failures} attempts in a row without a new checkpoint: giving up; --restarts allows more")
+                    return FAILED
+                self._back_off(failures, stop)
+                hosts = self._healthy()
+            return self._leave(outcome, stop)
+
+    def _leave(self, outcome: int, stop: StopSignals) -> int:
+        """The exit code; a SLURM job near its time limit goes back into the queue."""
+        if outcome == FAILED and stop.asked:
+            outcome = PREEMPTED
+        if outcome == PREEMPTED:
+            self.say("the run is not finished; the same command goes on from its last checkpoint")
+        if outcome == PREEMPTED and self.options.slurm and stop.first == "SIGUSR1":
+            job = os.environ["SLURM_JOB_ID"]
+            self.say(f"requeueing SLURM job {job}")
+            subprocess.run(["scontrol", "requeue", job], check=False)
+        return outcome
+
+    def _one(self, hosts: list[Host], stop: StopSignals, before: Standing) -> int:
+        start = self.next_start(hosts)
+        began = time.time()
+        where = ", ".join(host.name for host in hosts) or "this host"
+        self.say(f"attempt {self.attempt} on {where}")
+        ended = Attempt(start, self.options, hosts, self.run, stop, self.say).run()
+        outcome = judge(ended.code, before, Standing.of(self.run), ended.survivors)
+        self._record(start, hosts, began, ended, outcome)
+        if outcome in (FAILED, USER_FAULT) and (words := last_words(self.run, began)):
+            print(words, file=sys.stderr, flush=True)
+        step = Standing.of(self.run).step
+        self.say(f"attempt {self.attempt} {MEANING[outcome]} at step {step} (launcher's exit code {ended.code})")
+        self.attempt += 1
+        return outcome
+
+    def next_start(self, hosts: list[Host]) -> Start:
+        """The start of the next attempt on ``hosts``."""
+        slots = hosts[0].slots if hosts else self.options.processes or 1
+        environment = added_environment(self.options, self.recipe, self.attempt, slots)
+        return build_start(self.options, hosts, self.options.rendezvous_port(self.attempt), environment, self.folder)
+
+    def chosen(self, healthy: list[Host]) -> list[Host]:
+        """As many of ``healthy`` as divide the global batch; the idle ones are named. None given means this host.
+
+        Raises:
+            ConfigError: if no number of them does.
+        """
+        if not healthy or self.options.mode == "node":
+            return healthy
+        hosts = admissible(healthy, self.recipe)
+        if not hosts:
+            batch = self.recipe.batch
+            raise ConfigError(
+                f"batch.global {batch.global_} is not divisible by batch.micro {batch.micro} x the processes of any number of "
+                f"these hosts: {', '.join(map(str, healthy))}; choose another batch.micro"
+            )
+        if idle := healthy[len(hosts) :]:
+            self.say(
+                f"idle, because they do not divide batch.global {self.recipe.batch.global_}: {', '.join(h.name for h in idle)}"
+            )
+        return hosts
+
+    def _healthy(self) -> list[Host] | None:
+        """Hosts of the next attempt; None where too few are left."""
+        if self.options.mode != "hostfile" or not self.options.check_hosts:
+            return self.chosen(self.hosts)
+        sick = remote.sick_hosts(self.hosts, self.folder / "examined_hosts")
+        for name, reason in sick.items():
+            self.say(f"left out: {name} ({reason})")
+        healthy = [host for host in self.hosts if host.name not in sick]
+        if len(healthy) < max(self.options.min_hosts, 1):
+            self.say(f"{len(healthy)} healthy hosts are fewer than --min-hosts {self.options.min_hosts}: giving up")
+            return None
+        return self.chosen(healthy)
+
+    def _back_off(self, failures: int, stop: StopSignals) -> None:
+        seconds = min(self.options.backoff_seconds * 2 ** (failures - 1), MOST_BACKOFF_SECONDS)
+        self.say(f"restart {failures} of {self.options.restarts} in {seconds:g} s")
+        stop.sleep(seconds)
+
+    def say(self, text: str) -> None:
+        """One line on standard error, and with the time in the launch's log."""
+        print(f"launch: {text}", file=sys.stderr, flush=True)
+        if self.folder.exists():
+            with open(self.folder / "log", "a", encoding="utf-8") as file:
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+    def _record(self, start: Start, hosts: list[Host], began: float, ended: Ended, outcome: int) -> None:
+        values: dict[str, Any] = {
+            "attempt": self.attempt,
+            "began": round(began, 1),
+            "seconds": round(time.time() - began, 1),
+            "hosts": [str(host) for host in hosts],
+            "command": start.command,
+            "exit_code": ended.code,
+            "survivors": ended.survivors,
+            "outcome": MEANING[outcome],
+        }
+        with open(self.folder / "attempts.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+
+def _lines(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
