@@ -8,7 +8,6 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 from mvd_ds.tools.launch import processes, remote
@@ -17,6 +16,7 @@ from mvd_ds.tools.launch.hosts import Host
 from mvd_ds.tools.launch.options import LaunchOptions
 from mvd_ds.tools.launch.relay import Relay
 from mvd_ds.tools.launch.stop import NAMES, StopSignals
+from mvd_ds.training.run_folder import RunFolder
 
 POLL_SECONDS = 0.3
 #: After one host has failed, the others may end by themselves (a saved run does so within seconds) before they are ended.
@@ -42,23 +42,17 @@ class Attempt:
     start: Start
     options: LaunchOptions
     hosts: list[Host]
-    folder: Path
-    """The run's folder."""
+    folder: RunFolder
     stop: StopSignals
     say: Callable[[str], None]
     told_at: float | None = field(default=None, init=False)
-
-    @property
-    def stop_file(self) -> Path:
-        """A file that asks all ranks, on all hosts, to save and end at the next step."""
-        return self.folder / "control" / "stop"
 
     def run(self) -> Ended:
         """Start, wait, and leave nothing behind."""
         for path, text in self.start.files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-        self.stop_file.unlink(missing_ok=True)
+        self.folder.stop.unlink(missing_ok=True)
         environment = os.environ | self.start.environment
         through_pdsh = self.options.mode == "hostfile"
         # A session of its own: Ctrl-C in a terminal reaches us alone, and we decide.
@@ -70,7 +64,7 @@ class Attempt:
             code = self._wait(runner, relay)
         finally:
             survivors = self._end_all(REMAINDER_SECONDS)
-            self.stop_file.unlink(missing_ok=True)
+            self.folder.stop.unlink(missing_ok=True)
         if relay:
             relay.join(timeout=5)
         return Ended(code, survivors)
@@ -94,8 +88,8 @@ class Attempt:
         if self.told_at is not None:
             return
         self.told_at = time.monotonic()
-        self.stop_file.parent.mkdir(parents=True, exist_ok=True)
-        self.stop_file.write_text(f"{self.stop.first}\n", encoding="utf-8")
+        self.folder.stop.parent.mkdir(parents=True, exist_ok=True)
+        self.folder.stop.write_text(f"{self.stop.first}\n", encoding="utf-8")
         seconds = f"{self.options.grace_seconds:g} s"
         self.say(f"{self.stop.first}: asked all ranks to save and end within {seconds}; once more ends them at once")
 

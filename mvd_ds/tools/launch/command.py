@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +35,9 @@ def build_start(options: LaunchOptions, hosts: list[Host], port: int, environmen
         ConfigError: if devices or variables cannot be handed on.
     """
     training = ["--module", "mvd_ds", options.command, options.recipe, *options.overrides]
+    if options.mode == "rank":
+        _require_rank()
+        return Start([sys.executable, "-u", "-m", "mvd_ds", *training[2:]], environment, {})
     base = [deepspeed_program(), "--log_level", "error", "--master_port", str(port), *options.deepspeed]
     if options.mode == "local":
         return Start([*base, *_local_devices(options), *training], environment, {})
@@ -68,6 +72,12 @@ def _through_pdsh(
     if options.master_addr:
         base += ["--master_addr", options.master_addr]
     return Start([*base, *(pdsh_argument(argument) for argument in training)], environment, files)
+
+
+def _require_rank() -> None:
+    missing = [name for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if missing:
+        raise ConfigError(f"launch --one-rank: not set: {', '.join(missing)}; torchrun and other starters of ranks set them")
 
 
 def _local_devices(options: LaunchOptions) -> list[str]:

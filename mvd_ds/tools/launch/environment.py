@@ -10,13 +10,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mvd_ds.config import ConfigError, TrainingRecipe
+from mvd_ds.config import ConfigError, LearningRecipe
 from mvd_ds.tools.launch.options import LaunchOptions
 from mvd_ds.tools.launch.processes import MARK
 from mvd_ds.tools.launch.remote import ssh_options
 
-#: Number of this start, for the ranks' log files.
-ATTEMPT = "MVD_DS_ATTEMPT"
 ROOT = Path(__file__).resolve().parents[3]
 #: Handed on to other hosts when set: what changes communication, compilation, threads or paths. DeepSpeed itself forwards only
 #: names that begin with PYTHON, UCX, MV2 and MLFLOW, and with NCCL where there is a GPU.
@@ -56,11 +54,10 @@ def read_settings(path: Path) -> dict[str, str]:
     return values
 
 
-def added_environment(options: LaunchOptions, recipe: TrainingRecipe, attempt: int, slots: int) -> dict[str, str]:
+def added_environment(options: LaunchOptions, recipe: LearningRecipe, slots: int) -> dict[str, str]:
     """Variables that a launch adds to its own environment; what the user has set himself stays.
 
     Args:
-        attempt: from 1.
         slots: processes on a host.
     """
     values: dict[str, str] = {}
@@ -75,7 +72,6 @@ def added_environment(options: LaunchOptions, recipe: TrainingRecipe, attempt: i
     paths = [str(ROOT), *(path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != str(ROOT))]
     values["PYTHONPATH"] = os.pathsep.join(paths)
     values[MARK] = options.launch
-    values[ATTEMPT] = str(attempt)
     if options.mode == "hostfile":
         own = os.environ.get("PDSH_SSH_ARGS_APPEND", "")
         values["PDSH_SSH_ARGS_APPEND"] = f"{own} {ssh_options(recipe.engine.timeout_minutes)}".strip()

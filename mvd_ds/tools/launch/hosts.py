@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
-from mvd_ds.config import ConfigError, TrainingRecipe
+from mvd_ds.config import ConfigError, LearningRecipe
 
 _LINE = re.compile(r"^(\S+)\s+slots=(\d+)\s*(#.*)?$")
 
@@ -72,7 +72,7 @@ def slurm_hosts(processes: int | None) -> list[Host]:
     return [Host(name, slots) for name in names.split()]
 
 
-def admissible(hosts: list[Host], recipe: TrainingRecipe) -> list[Host]:
+def admissible(hosts: list[Host], recipe: LearningRecipe) -> list[Host]:
     """As many of the first hosts as divide the recipe's global batch; empty if none do."""
     for count in range(len(hosts), 0, -1):
         try:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-#: Exit codes, as those of ``python -m mvd_ds status``: 75 is EX_TEMPFAIL, start it again.
-FINISHED, FAILED, USER_FAULT, PREEMPTED = 0, 1, 2, 75
+from mvd_ds.training.run_folder import EXIT_CODES, FAILED, FINISHED, PREEMPTED
+
+#: Ranks end with it when a person must mend something; another start would fail alike.
+USER_FAULT = 2
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,11 @@ def judge(code: int, before: Standing, after: Standing, survivors: int) -> int:
         survivors: processes that outlived the launcher; after a good run there are none.
     """
     spoke = after.changed != before.changed
-    if after.state in ("finished", "stopped") and (spoke or (code == 0 and not survivors)):
+    said = EXIT_CODES.get(after.state, FAILED)
+    if said == FINISHED and (spoke or (code == 0 and not survivors)):
         return FINISHED
-    if after.state == "preempted" and spoke:
+    if said == PREEMPTED and spoke:
         return PREEMPTED
-    # Ranks end with 2 when the user must mend something; another start would fail alike.
     return USER_FAULT if code == USER_FAULT else FAILED
 
 

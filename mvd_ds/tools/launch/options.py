@@ -28,6 +28,7 @@ class LaunchOptions:
     hostfile: Path | None = None
     slurm: bool = False
     node_rank: int | None = None
+    one_rank: bool = False
     processes: int | None = None
     master_addr: str | None = None
     port: int | None = None
@@ -57,13 +58,17 @@ class LaunchOptions:
             raise ConfigError("launch: --slurm finds hosts and node ranks itself; leave out --hostfile and --node-rank")
         if made.node_rank is not None and made.hostfile is None:
             raise ConfigError("launch: --node-rank needs --hostfile with all nodes, the same on each of them")
+        if made.one_rank and (made.slurm or made.hostfile or made.processes):
+            raise ConfigError("launch: --one-rank is for ranks that a scheduler starts; leave out what says where they run")
         if made.hostfile is not None and made.processes is not None:
             raise ConfigError("launch: the hostfile's slots=N say how many processes a host has; leave out --processes")
         return made
 
     @property
     def mode(self) -> str:
-        """local, hostfile (pdsh), slurm, or node (one of several that something else starts)."""
+        """local, hostfile (pdsh), slurm, node (one of several that something else starts) or rank (the same for ranks)."""
+        if self.one_rank:
+            return "rank"
         if self.slurm:
             return "slurm"
         if self.hostfile is None:
@@ -88,6 +93,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--hostfile", type=Path, metavar="FILE", help="`NAME slots=N` a line; starts them all through pdsh")
     where.add_argument("--slurm", action="store_true", help="the hosts of this SLURM job, through srun")
     where.add_argument("--node-rank", type=int, metavar="K", help="start only line K (from 0) of the hostfile, here, without ssh")
+    where.add_argument("--one-rank", action="store_true", help="become the rank that RANK, WORLD_SIZE ... describe")
     where.add_argument("--processes", type=int, metavar="N", help="processes on each host (default: its devices; 1 without)")
     where.add_argument("--master-addr", metavar="HOST", help="address of rank 0's host (default: the first of its `hostname -I`)")
     where.add_argument("--port", type=int, help="port for rendezvous (default: from the job's number, another each attempt)")
@@ -97,12 +103,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     given.add_argument("--deepspeed", default="", metavar="OPTIONS", help="more options of the deepspeed launcher, in one word")
     policy = parser.add_argument_group("when it fails")
     policy.add_argument("--restarts", type=int, default=3, metavar="N", help="in a row without a new checkpoint (default 3)")
-    policy.add_argument(
-        "--backoff-seconds", type=float, default=10.0, metavar="S", help="before the first of them; doubles, up to 300"
-    )
-    policy.add_argument(
-        "--grace-seconds", type=float, default=240.0, metavar="S", help="to save and end after a signal (default 240)"
-    )
+    policy.add_argument("--backoff-seconds", type=float, default=10.0, metavar="S", help="before the first; doubles, up to 300")
+    policy.add_argument("--grace-seconds", type=float, default=240.0, metavar="S", help="to save after a signal (default 240)")
     policy.add_argument("--min-hosts", type=int, default=1, metavar="N", help="give up when fewer are healthy (default 1)")
     policy.add_argument("--no-check", dest="check_hosts", action="store_false", help="do not ask for sick hosts before a restart")
     parser.add_argument("--dry-run", action="store_true", help="print the exact command and environment, start nothing")

@@ -11,18 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mvd_ds.config import ConfigError, TrainingRecipe, find_recipe, load_recipe
+from mvd_ds.config import ConfigError, LearningRecipe, find_recipe, load_recipe
 from mvd_ds.tools.launch import remote
 from mvd_ds.tools.launch.attempt import Attempt, Ended, end_launch
 from mvd_ds.tools.launch.command import Start, build_start, shown
 from mvd_ds.tools.launch.environment import added_environment
 from mvd_ds.tools.launch.guard import Guard
 from mvd_ds.tools.launch.hosts import Host, admissible, read_hostfile, slurm_hosts
-from mvd_ds.tools.launch.judgement import FAILED, FINISHED, PREEMPTED, USER_FAULT, Standing, judge
+from mvd_ds.tools.launch.judgement import USER_FAULT, Standing, judge
 from mvd_ds.tools.launch.options import LaunchOptions
 from mvd_ds.tools.launch.rank_logs import last_words
 from mvd_ds.tools.launch.stop import StopSignals
-from mvd_ds.training.run_folder import RunFolder
+from mvd_ds.training.run_folder import FAILED, FINISHED, PREEMPTED, RunFolder
 
 MOST_BACKOFF_SECONDS = 300.0
 MEANING = {FINISHED: "finished", FAILED: "failed", USER_FAULT: "refused", PREEMPTED: "preempted"}
@@ -35,13 +35,16 @@ def launch(options: LaunchOptions) -> int:
         ConfigError: before anything is started.
     """
     recipe = load_recipe(options.recipe, list(options.overrides), options.command)
-    if not isinstance(recipe, TrainingRecipe):
+    if not isinstance(recipe, LearningRecipe):
         raise ConfigError(f"launch: {options.command} is no training; start it directly: python -m mvd_ds {options.command} ...")
     run = RunFolder.of(recipe, find_recipe(options.recipe).stem).path.absolute()
     supervisor = Supervisor(options, recipe, run, _all_hosts(options))
     if options.dry_run:
         print(shown(supervisor.next_start(supervisor.chosen(supervisor.hosts))))
         return FINISHED
+    if options.one_rank:
+        start = supervisor.next_start([])
+        os.execvpe(start.command[0], start.command, os.environ | start.environment)
     return supervisor.run_attempts()
 
 
@@ -61,7 +64,7 @@ class Supervisor:
     """One launch of one run."""
 
     options: LaunchOptions
-    recipe: TrainingRecipe
+    recipe: LearningRecipe
     run: Path
     hosts: list[Host]
     """All that were given; each attempt takes the healthy ones among them."""
@@ -109,7 +112,7 @@ class Supervisor:
         began = time.time()
         where = ", ".join(host.name for host in hosts) or "this host"
         self.say(f"attempt {self.attempt} on {where}")
-        ended = Attempt(start, self.options, hosts, self.run, stop, self.say).run()
+        ended = Attempt(start, self.options, hosts, RunFolder(self.run), stop, self.say).run()
         outcome = judge(ended.code, before, Standing.of(self.run), ended.survivors)
         self._record(start, hosts, began, ended, outcome)
         if outcome in (FAILED, USER_FAULT) and (words := last_words(self.run, began)):
@@ -122,7 +125,7 @@ class Supervisor:
     def next_start(self, hosts: list[Host]) -> Start:
         """The start of the next attempt on ``hosts``."""
         slots = hosts[0].slots if hosts else self.options.processes or 1
-        environment = added_environment(self.options, self.recipe, self.attempt, slots)
+        environment = added_environment(self.options, self.recipe, slots)
         return build_start(self.options, hosts, self.options.rendezvous_port(self.attempt), environment, self.folder)
 
     def chosen(self, healthy: list[Host]) -> list[Host]:
@@ -141,9 +144,8 @@ class Supervisor:
                 f"these hosts: {', '.join(map(str, healthy))}; choose another batch.micro"
             )
         if idle := healthy[len(hosts) :]:
-            self.say(
-                f"idle, because they do not divide batch.global {self.recipe.batch.global_}: {', '.join(h.name for h in idle)}"
-            )
+            names = ", ".join(host.name for host in idle)
+            self.say(f"idle, because they do not divide batch.global {self.recipe.batch.global_}: {names}")
         return hosts
 
     def _healthy(self) -> list[Host] | None:
