@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from launching import launch
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.data.synthetic import write_sample_set
-from shrinking import shrink, write_teachers
+from shrinking import RECIPE, shrink, write_teachers
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu" if not torch.cuda.is_available() else "cuda")
 torch.set_num_threads(1)
@@ -38,3 +39,11 @@ def shrunk_recipe(shrunk: list[str]) -> TrainingRecipe:
     from shrinking import shipped
 
     return shipped(shrunk)
+
+
+@pytest.fixture(scope="session")
+def two_processes(shrunk: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the shrunk recipe on one host: two processes, the recipe's own ZeRO-3 and sharded teachers."""
+    folder = tmp_path_factory.mktemp("zero3") / "run"
+    launch(2, "distill", RECIPE, *shrunk, f"run.output={folder}")
+    return folder

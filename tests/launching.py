@@ -33,17 +33,24 @@ def alone(*arguments: str, timeout: float = 300, check: bool = True) -> subproce
     return _run([sys.executable, "-m", "mvd_ds", *arguments], timeout, check)
 
 
-def _run(command: list[str], timeout: float, check: bool) -> subprocess.CompletedProcess[str]:
+def cpu_environment() -> dict[str, str]:
+    """Environment in which a launch takes the CPU, one thread for each process, and says little."""
     environment = {
         **os.environ,
         "DS_ACCELERATOR": "cpu",
         "OMP_NUM_THREADS": "1",
         "PYTHONWARNINGS": "ignore",
         "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+        # The environment that runs the tests, which launchers/*.sh would look for in .venv.
+        "MVD_DS_VENV": sys.prefix,
     }
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         environment.pop(name, None)
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
+    return environment
+
+
+def _run(command: list[str], timeout: float, check: bool) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command, cwd=ROOT, env=cpu_environment(), capture_output=True, text=True, timeout=timeout)
     if check and done.returncode:
         raise AssertionError(f"exit code {done.returncode} of {' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
     return done
