@@ -13,9 +13,8 @@ from pathlib import Path
 from mvd_ds.config import ConfigError, LearningRecipe
 from mvd_ds.tools.launch.options import LaunchOptions
 from mvd_ds.tools.launch.processes import MARK
-from mvd_ds.tools.launch.remote import ssh_options
+from mvd_ds.tools.launch.remote import ROOT, ssh_options
 
-ROOT = Path(__file__).resolve().parents[3]
 #: Handed on to other hosts when set: what changes communication, compilation, threads or paths. DeepSpeed itself forwards only
 #: names that begin with PYTHON, UCX, MV2 and MLFLOW, and with NCCL where there is a GPU.
 FORWARDED = (

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
 from mvd_ds.config import ConfigError, LearningRecipe
-
-_LINE = re.compile(r"^(\S+)\s+slots=(\d+)\s*(#.*)?$")
+from mvd_ds.tools.doctor_hosts import read_hostfile
 
 
 class Host(NamedTuple):
@@ -23,29 +21,13 @@ class Host(NamedTuple):
         return f"{self.name} slots={self.slots}"
 
 
-def read_hostfile(path: Path) -> list[Host]:
+def read_hosts(path: Path) -> list[Host]:
     """Hosts in the order of the file, which is that of the ranks.
 
     Raises:
         ConfigError: naming file and line.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ConfigError(f"{path}: the hostfile cannot be read: {error.strerror}") from None
-    hosts: list[Host] = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip() or line.strip().startswith("#"):
-            continue
-        match = _LINE.match(line.strip())
-        if not match or int(match[2]) < 1:
-            raise ConfigError(f"{path}:{number}: '{line.strip()}' is not `NAME slots=N`, for instance `gpu-01 slots=8`")
-        if any(host.name == match[1] for host in hosts):
-            raise ConfigError(f"{path}:{number}: host {match[1]} is named twice; give it one line with all its slots")
-        hosts.append(Host(match[1], int(match[2])))
-    if not hosts:
-        raise ConfigError(f"{path}: the hostfile names no host; write `NAME slots=N` a line")
-    return hosts
+    return [Host(name, slots) for name, slots in read_hostfile(path).items()]
 
 
 def slurm_hosts(processes: int | None) -> list[Host]:

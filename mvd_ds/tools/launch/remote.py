@@ -15,8 +15,9 @@ from mvd_ds.tools.launch.processes import MARK
 #: A host that does not take a connection for so long is dead.
 CONNECT_SECONDS = 10
 ALIVE_SECONDS = 15
-#: Seconds that `doctor` may take for all hosts.
-DOCTOR_SECONDS = 600
+ROOT = Path(__file__).resolve().parents[3]
+#: Seconds that `doctor` may take for all hosts: its own bounds, 20 + 240 + 420, and its start.
+DOCTOR_SECONDS = 720
 
 
 def ssh_options(timeout_minutes: int) -> str:
@@ -51,29 +52,25 @@ def silent_hosts(hosts: list[Host]) -> dict[str, str]:
     return {host.name: f"does not answer ssh within {CONNECT_SECONDS} s" for host in hosts if host.name not in here}
 
 
-def sick_hosts(hosts: list[Host], hostfile: Path) -> dict[str, str]:
-    """Hosts that should not take part, with the reason: silent ones, and those that ``doctor`` finds sick.
+def sick_hosts(hosts: list[Host], run: Path, folder: Path) -> dict[str, str]:
+    """Hosts that should not take part, with the reasons that ``doctor`` finds.
 
     Args:
-        hostfile: a file of its own for the answer's question; it is written.
+        run: folder that all hosts must share.
+        folder: for the question and the answer, ``doctor_hosts`` and ``doctor.json``.
     """
-    sick = silent_hosts(hosts)
-    answering = [host for host in hosts if host.name not in sick]
-    if answering:
-        hostfile.write_text("".join(f"{host}\n" for host in answering), encoding="utf-8")
-        sick |= _examined(hostfile)
-    return sick
-
-
-def _examined(hostfile: Path) -> dict[str, str]:
-    command = [sys.executable, "-m", "mvd_ds", "doctor", "--hostfile", str(hostfile), "--json"]
+    question, answer = folder / "doctor_hosts", folder / "doctor.json"
+    question.write_text("".join(f"{host}\n" for host in hosts), encoding="utf-8")
+    answer.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "mvd_ds", "doctor", "--hostfile", str(question), "--json", str(answer), "--folder", str(run)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=DOCTOR_SECONDS)
-        found = json.loads(done.stdout)["hosts"]
+        subprocess.run(command, env=environment, capture_output=True, timeout=DOCTOR_SECONDS, check=False)
+        found = json.loads(answer.read_text(encoding="utf-8"))["hosts"]
     except (OSError, subprocess.TimeoutExpired, ValueError, KeyError, TypeError):
-        # A doctor that cannot speak has found nobody sick: those that answer ssh take part.
-        return {}
-    return {name: "; ".join(host.get("reasons", [])) for name, host in found.items() if not host.get("healthy", True)}
+        # A doctor that cannot speak has found nobody sick, except those that nobody can reach.
+        return silent_hosts(hosts)
+    return {name: "; ".join(host["reasons"]) for name, host in found.items() if not host["healthy"]}
 
 
 def _on_hosts(hosts: list[Host], script: str, seconds: float) -> str:

@@ -17,7 +17,7 @@ from mvd_ds.tools.launch.attempt import Attempt, Ended, end_launch
 from mvd_ds.tools.launch.command import Start, build_start, shown
 from mvd_ds.tools.launch.environment import added_environment
 from mvd_ds.tools.launch.guard import Guard
-from mvd_ds.tools.launch.hosts import Host, admissible, read_hostfile, slurm_hosts
+from mvd_ds.tools.launch.hosts import Host, admissible, read_hosts, slurm_hosts
 from mvd_ds.tools.launch.judgement import USER_FAULT, Standing, judge
 from mvd_ds.tools.launch.options import LaunchOptions
 from mvd_ds.tools.launch.rank_logs import last_words
@@ -53,7 +53,7 @@ def _all_hosts(options: LaunchOptions) -> list[Host]:
         return slurm_hosts(options.processes)
     if options.hostfile is None:
         return []
-    hosts = read_hostfile(options.hostfile)
+    hosts = read_hosts(options.hostfile)
     if options.node_rank is not None and not 0 <= options.node_rank < len(hosts):
         raise ConfigError(f"launch: --node-rank {options.node_rank} is outside the {len(hosts)} lines of {options.hostfile}")
     return hosts
@@ -152,7 +152,7 @@ class Supervisor:
         """Hosts of the next attempt; None where too few are left."""
         if self.options.mode != "hostfile" or not self.options.check_hosts:
             return self.chosen(self.hosts)
-        sick = remote.sick_hosts(self.hosts, self.folder / "examined_hosts")
+        sick = remote.sick_hosts(self.hosts, self.run, self.folder)
         for name, reason in sick.items():
             self.say(f"left out: {name} ({reason})")
         healthy = [host for host in self.hosts if host.name not in sick]

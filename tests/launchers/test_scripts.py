@@ -1,0 +1,159 @@
+"""Every script prints with --dry-run exactly what it would start, and answers a wrong use in one line."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from launching import ROOT, cpu_environment
+
+LAUNCHERS = ROOT / "launchers"
+RUN = ["distill", "mvd_base_from_base", "data.manifest=x"]
+SCHEDULERS = ("SLURM_", "OMPI_", "MASTER_", "PBS_", "LSB_", "CUDA_VISIBLE")
+
+
+def script(name: str, *arguments: str, environment: dict[str, str] | None = None, cwd: Path = ROOT) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a script."""
+    inherited = {key: value for key, value in cpu_environment().items() if not key.startswith(SCHEDULERS)}
+    done = subprocess.run(
+        ["bash", str(LAUNCHERS / name), *arguments],
+        env=inherited | (environment or {}),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def started(output: str) -> list[str]:
+    """The command of a dry run, as words."""
+    return shlex.split(output.splitlines()[-1])
+
+
+def test_one_host(tmp_path: Path) -> None:
+    code, output, _ = script("train.sh", "--dry-run", "--processes", "2", *RUN, f"run.output={tmp_path}")
+    command = started(output)
+    assert code == 0 and Path(command[0]).name == "deepspeed" and command[-1] == f"run.output={tmp_path}"
+    assert command[command.index("--num_accelerators") + 1] == "2"
+    for name in ("TORCH_EXTENSIONS_DIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+        assert f"export {name}=/" in output
+    assert "export TORCH_NCCL_ASYNC_ERROR_HANDLING=3" in output and "export MVD_DS_LAUNCH=" in output
+    assert list(tmp_path.iterdir()) == [], "a dry run writes nothing"
+
+
+def test_what_the_user_has_set_stays() -> None:
+    mine = {"NCCL_DEBUG": "INFO", "TRITON_CACHE_DIR": "/mine", "OMP_NUM_THREADS": "7"}
+    _, output, _ = script("train.sh", "--dry-run", *RUN, environment=mine)
+    assert not any(f"export {name}=" in output for name in mine)
+
+
+def test_visible_devices_are_kept() -> None:
+    _, output, _ = script("train.sh", "--dry-run", "--processes", "1", *RUN, environment={"CUDA_VISIBLE_DEVICES": "2,3"})
+    assert "--include localhost:2 " in output
+    code, _, errors = script("train.sh", "--processes", "3", *RUN, environment={"CUDA_VISIBLE_DEVICES": "2,3"})
+    assert code == 2 and "--processes 3 is more than the 2 devices" in errors
+
+
+def test_hosts_through_pdsh(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "pdsh").symlink_to("/bin/true")
+    (tmp_path / "hosts").write_text("a slots=8\n# b is away\nc slots=8\n")
+    path = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "MVD_DS_EXTRA": "x y", "SECRET_TOKEN": "hush"}
+    code, output, _ = script("hostfile.sh", str(tmp_path / "hosts"), "--dry-run", *RUN, environment=path)
+    command = started(output)
+    assert code == 0 and "--force_multi" in command
+    assert "#   a slots=8\n#   c slots=8\n" in output, "the hostfile that deepspeed gets"
+    assert "#   MVD_DS_EXTRA=x y" in output and "#   NCCL_DEBUG=WARN" in output, "and the variables that hosts get"
+    assert "SECRET_TOKEN" not in output
+    assert "ServerAliveCountMax=42" in output, "10 minutes of collectives and half a minute"
+
+
+def test_pdsh_missing_is_one_line(tmp_path: Path) -> None:
+    for name in ("bash", "python", "dirname", "basename", "sed"):
+        (tmp_path / name).symlink_to(shutil.which(name) or "/bin/false")
+    code, _, errors = script("hostfile.sh", "hosts", *RUN, environment={"PATH": str(tmp_path)})
+    assert code == 2 and errors == "hostfile.sh: pdsh is missing; on Debian or Ubuntu: sudo apt-get install pdsh\n"
+
+
+def test_one_node_of_several(tmp_path: Path) -> None:
+    (tmp_path / "hosts").write_text("a slots=8\nb slots=8\n")
+    code, output, _ = script("node.sh", "1", str(tmp_path / "hosts"), "--dry-run", *RUN, environment={"SLURM_JOB_ID": "12"})
+    command = started(output)
+    assert code == 0 and "--no_ssh" in command
+    assert command[command.index("--node_rank") + 1] == "1" and command[command.index("--master_addr") + 1] == "a"
+    code, _, errors = script("node.sh", "2", str(tmp_path / "hosts"), "--port", "5", *RUN)
+    assert code == 2 and "--node-rank 2 is outside the 2 lines" in errors
+    code, _, errors = script("node.sh", "1", str(tmp_path / "hosts"), "--dry-run", *RUN)
+    assert code == 2 and "nodes must agree on a port" in errors
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "a", "MASTER_PORT": "5"},
+        {
+            "OMPI_COMM_WORLD_RANK": "3",
+            "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+            "OMPI_COMM_WORLD_SIZE": "4",
+            "MASTER_ADDR": "a",
+            "MASTER_PORT": "5",
+        },
+    ],
+    ids=["torchrun", "Open MPI"],
+)
+def test_one_rank_of_another_scheduler(environment: dict[str, str]) -> None:
+    code, output, _ = script("ranks.sh", "--dry-run", *RUN, environment=environment)
+    assert code == 0 and started(output)[1:] == ["-u", "-m", "mvd_ds", *RUN]
+    code, _, errors = script("ranks.sh", "--dry-run", *RUN)
+    assert code == 2 and "not set: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT" in errors
+
+
+def slurm(tmp_path: Path, *arguments: str, **environment: str) -> tuple[int, str, str]:
+    """slurm.sbatch inside a job of two nodes, with a scontrol that knows them."""
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text("#!/bin/sh\necho n1; echo n2\n")
+    scontrol.chmod(0o755)
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_SUBMIT_DIR": str(ROOT), "SLURM_GPUS_ON_NODE": "8"}
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    return script("slurm.sbatch", *arguments, environment=job | path | environment)
+
+
+def test_slurm_starts_one_launcher_a_node(tmp_path: Path) -> None:
+    code, output, _ = slurm(tmp_path, "--dry-run", *RUN)
+    command = started(output)
+    assert code == 0 and command[0] == "srun" and "--kill-on-bad-exit=1" in command and "--nodelist=n1,n2" in command
+    inner = shlex.split(command[-1])
+    assert inner[0] == "exec" and Path(inner[1]).name == "deepspeed" and "--no_ssh" in inner
+    assert inner[inner.index("--node_rank") + 1] == "$SLURM_NODEID" and inner[inner.index("--master_addr") + 1] == "n1"
+    assert "#   n1 slots=8\n#   n2 slots=8\n" in output
+
+
+def test_slurm_arrays_have_a_folder_each(tmp_path: Path) -> None:
+    seeds = ["run.seed={seed}", "run.output=runs/x-{seed}"]
+    code, output, _ = slurm(tmp_path, "--dry-run", *RUN, *seeds, SLURM_ARRAY_TASK_ID="3")
+    assert code == 0 and "run.seed=3 run.output=runs/x-3" in output
+    code, _, errors = slurm(tmp_path, "--dry-run", *RUN, "run.seed={seed}", SLURM_ARRAY_TASK_ID="3")
+    assert code == 2 and "the tasks of a job array would share one folder" in errors
+
+
+def test_slurm_options_are_those_promised() -> None:
+    text = (LAUNCHERS / "slurm.sbatch").read_text()
+    for option in ("--signal=B:USR1@300", "--requeue", "--open-mode=append", "--ntasks-per-node=1"):
+        assert f"\n#SBATCH {option}\n" in text
+
+
+def test_faults_of_the_recipe_come_before_any_launch() -> None:
+    code, output, errors = script("train.sh", "distill", "mvd_base_from_base", "batch.mikro=3")
+    assert code == 2 and output == "" and "batch.mikro" in errors and "Traceback" not in errors
+
+
+@pytest.mark.parametrize("name", ["train.sh", "hostfile.sh", "node.sh", "ranks.sh"])
+def test_every_script_explains_itself(name: str) -> None:
+    code, output, errors = script(name, "--help")
+    assert code == 0 and f"bash launchers/{name}" in output and "#" not in output and errors == ""
