@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_report(commands)
     _add_convert(commands)
     _add_doctor(commands)
+    _add_export(commands)
     _add_classify(commands)
     _add_recipes(commands)
     return parser
@@ -164,6 +165,16 @@ def _add_doctor(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(function=_doctor)
 
 
+def _add_export(commands: argparse._SubParsersAction) -> None:
+    summary = "a classifier in one folder that needs nothing else, and as a graph for other runtimes"
+    command = commands.add_parser("export", help=summary, description=summary)
+    command.add_argument("source", metavar="SOURCE", type=Path, help="folder of a run or of a model, or what convert reads")
+    command.add_argument("folder", metavar="FOLDER", type=Path, help="folder to write; mvd_ds.load(FOLDER) opens it")
+    command.add_argument("--graph", nargs="+", choices=("torch", "onnx"), default=[], help="write model.pt2, model.onnx too")
+    command.add_argument("--from", dest="from_format", metavar="FORMAT", help="format of SOURCE where its content does not tell")
+    command.set_defaults(function=_export)
+
+
 def _add_classify(commands: argparse._SubParsersAction) -> None:
     summary = "what a classifier sees in video files"
     command = commands.add_parser("classify", help=summary, description=summary)
@@ -223,6 +234,12 @@ def _features(options: argparse.Namespace) -> None:
     from mvd_ds.runs.extract import extract
 
     extract(recipe, find_recipe(options.recipe).stem)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from mvd_ds.tools.export import export
+
+    export(options.source, options.folder, options.graph, options.from_format)
 
 
 def _classify(options: argparse.Namespace) -> None:
