@@ -38,6 +38,9 @@ RULES = {
     "objectives": _rule("config", "torch einops", NO_CLUSTER),
     "training": _rule("config objectives", None),
     "training/deepspeed_engine.py": _rule("config training", None, ""),
+    # The reader of shard files is the models room's, where teachers come from checkpoints too.
+    "training/checkpoint.py": _rule("config training models", None),
+    "training/resharding.py": _rule("config training models", None),
     "evaluation": _rule("config", "torch numpy sklearn safetensors", NO_CLUSTER),
     "video_classifier": _rule("config data evaluation models", "torch", NO_CLUSTER),
     "api": _rule("config evaluation models objectives video_classifier", "torch pydantic", NO_CLUSTER),

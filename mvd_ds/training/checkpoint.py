@@ -1,34 +1,42 @@
-"""Checkpoints that are whole or not there: written aside by all ranks, verified, renamed, then named ``latest``.
+"""Checkpoints that are whole or not there: written aside by all ranks, on disk, renamed, then named ``latest``.
 
-``RUN/checkpoints/step-00000100/`` holds DeepSpeed's shards, one random state per rank and ``manifest.json``;
-``RUN/checkpoints/latest`` names the newest whole one. Teachers are never in it.
+``RUN/checkpoints/step-00000100/`` holds DeepSpeed's shards, the shards of the moving average, a random state per rank and
+``manifest.json`` with the size and digest of each; ``RUN/checkpoints/latest`` names the newest whole one. Teachers are
+never in it. Nothing that is read can run code, and any number of processes and any ZeRO stage goes on exactly.
 """
 
 from __future__ import annotations
 
 import os
-import random
+import platform
 import re
 import shutil
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-
-from mvd_ds.config import ConfigError, LearningRecipe, differences, dump
-from mvd_ds.training.cluster import Cluster, fail_alone
+from mvd_ds import __version__
+from mvd_ds.config import ConfigError, LearningRecipe, differences, dump, validate
+from mvd_ds.models.formats.containers import load_pickled
+from mvd_ds.models.formats.zero_shards import OURS, ZeroShards
+from mvd_ds.training import checkpoint_files as files
+from mvd_ds.training.cluster import Cluster
+from mvd_ds.training.console import say
+from mvd_ds.training.deepspeed_engine import save_shards
 from mvd_ds.training.ema import Ema
-from mvd_ds.training.run_folder import RunFolder, read_json, write_json, write_text
+from mvd_ds.training.engine_shards import parameter_names
+from mvd_ds.training.random_state import random_state, restore_random_state
+from mvd_ds.training.resharding import load_shards, require_same_parameters
+from mvd_ds.training.run_folder import RunFolder, write_text
 
 #: Settings that may differ between the attempts of one run; every other difference is refused on resume.
 MAY_CHANGE = re.compile(
     r"run\.(?!seed)|data\.(root|reader|workers|prefetch_batches|max_bad_share|stall_seconds)|schedule\.|optimizer\.|batch\.micro|"
     r"engine\.|model\.(attention|activation_checkpointing)|teachers\.\w+\.(weights|placement|attention|chunk_clips)"
 )
-#: bytes per parameter of a checkpoint: fp32 master, two moments, and the 16- or 32-bit copy.
-BYTES_PER_PARAMETER = 16
+#: Bytes per parameter of a checkpoint, until one was measured: fp32 master, two moments and a 32-bit copy; and an average.
+BYTES_PER_PARAMETER, BYTES_OF_AVERAGE = 16, 4
 
 
 class Resumed(NamedTuple):
@@ -53,6 +61,7 @@ class Checkpoints:
     def __init__(self, folder: RunFolder, recipe: LearningRecipe, cluster: Cluster, engine: Any, ema: Ema) -> None:
         self.folder, self.recipe, self.cluster, self.engine, self.ema = folder, recipe, cluster, engine, ema
         self.last_save_seconds: float | None = None
+        self._last_save_bytes: int | None = None
 
     def save(self, step: int, extra: dict[str, Any] | None = None) -> None:
         """Write the checkpoint of ``step`` (optimizer steps done). Collective.
@@ -61,155 +70,184 @@ class Checkpoints:
             extra: JSON values of rank 0 that ``load`` gives back.
 
         Raises:
-            ConfigError: on every rank, if the disk has not enough room; the older checkpoint stays.
+            ConfigError: on every rank, if the disk is full, fails, or is gone; the older checkpoints stay whole.
         """
         started = time.monotonic()
-        name = f"step-{step:08d}"
-        final, aside = self.folder.checkpoints / name, self.folder.checkpoints / f"writing-{name}"
+        aside = self.folder.checkpoints / f"writing-{files.step_name(step)}"
         with self.cluster.together():
             if self.cluster.is_main:
-                self._require_space()
-                shutil.rmtree(aside, ignore_errors=True)
-                aside.mkdir(parents=True, exist_ok=True)
+                self._make_room(aside)
         try:
-            self.engine.save_checkpoint(str(aside.parent), tag=aside.name, client_state={}, save_latest=False)
-        except (OSError, RuntimeError) as error:
-            # The other ranks are inside DeepSpeed's own collectives and cannot be asked.
-            fail_alone(self.cluster, f"{aside}: could not be written ({error}); the checkpoint before it is whole")
-        with self.cluster.together():
-            torch.save(_random_state(), aside / f"random_state_rank_{self.cluster.rank}.pt")
-            torch.save(self.ema.averages, aside / f"ema_rank_{self.cluster.rank}.pt")
-        self.cluster.barrier()
-        with self.cluster.together():
+            written = self._write_shards(aside)
+            with self.cluster.together():
+                if self.cluster.is_main:
+                    self._seal(aside, step, written, extra or {})
+        except ConfigError:
             if self.cluster.is_main:
-                self._seal(aside, final, step, extra or {})
+                shutil.rmtree(aside, ignore_errors=True)
+            raise
+        self._last_save_bytes = sum(entry["size"] for entry in written.values())
         self.last_save_seconds = max(self.cluster.gather(time.monotonic() - started))
 
     def load(self) -> Resumed:
-        """Load the newest checkpoint. Collective.
+        """Load the newest checkpoint that is whole; what is wrong with a newer one is said. Collective.
 
         Raises:
-            ConfigError: if it is incomplete, from another number of processes, or from settings that may not change.
+            ConfigError: if there are checkpoints and none can be read, or settings differ that may not.
         """
         with self.cluster.together():
-            found = newest_manifest(self.folder.checkpoints) if self.cluster.is_main else None
-        manifest = self.cluster.broadcast(found)
-        with self.cluster.together():
-            if manifest is not None:
-                self._require_fit(manifest)
-        if manifest is None:
-            return Resumed(0, {})
-        name = manifest["name"]
-        path, _ = self.engine.load_checkpoint(str(self.folder.checkpoints), tag=name)
-        if path is None:
-            raise ConfigError(f"{self.folder.checkpoints / name}: DeepSpeed could not load it")
-        state = torch.load(self.folder.checkpoints / name / f"random_state_rank_{self.cluster.rank}.pt", weights_only=True)
-        _restore_random_state(state)
-        averages = torch.load(self.folder.checkpoints / name / f"ema_rank_{self.cluster.rank}.pt", weights_only=True)
-        if self.ema.active and averages:
-            self.ema.averages = averages
-        else:
-            self.ema.restart()
-        return Resumed(int(manifest["step"]), manifest["extra"])
+            found = files.newest_first(self.folder.checkpoints) if self.cluster.is_main else None
+        faults: list[str] = []
+        candidates = self.cluster.broadcast(found)
+        for path in candidates:
+            try:
+                manifest, shards = self._open(path)
+            except ConfigError as error:
+                faults.append(str(error).splitlines()[0])
+                if path != candidates[-1]:
+                    self._say(f"{faults[-1]}; taking the checkpoint before it")
+                continue
+            return self._take(manifest, shards)
+        if faults:
+            raise ConfigError(
+                f"{self.folder.checkpoints}: none of {len(faults)} checkpoints can be read ({faults[0]}); restore one, or "
+                f"remove {self.folder.checkpoints} to begin again at step 0"
+            )
+        return Resumed(0, {})
 
-    def _require_space(self) -> None:
+    def _make_room(self, aside: Path) -> None:
+        folder = self.folder.checkpoints
+        if not (folder if self._last_save_bytes else self.folder.path).is_dir():
+            raise ConfigError(f"{folder}: is gone; bring it back (is the disk mounted?) and start again")
+        folder.mkdir(exist_ok=True)
+        for leftover in folder.glob("writing-step-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
         parameters = sum(getattr(p, "ds_numel", p.numel()) for p in self.engine.module.parameters())
-        needed = BYTES_PER_PARAMETER * parameters
-        self.folder.checkpoints.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self.folder.checkpoints).free
+        estimate = (BYTES_PER_PARAMETER + BYTES_OF_AVERAGE * self.ema.active) * parameters
+        needed, free = self._last_save_bytes or estimate, shutil.disk_usage(folder).free
         if free < needed:
             raise ConfigError(
-                f"{self.folder.checkpoints}: a checkpoint needs {needed / 2**30:.2f} GiB and {free / 2**30:.2f} GiB are free; "
+                f"{folder}: a checkpoint needs {needed / 2**30:.2f} GiB and {free / 2**30:.2f} GiB are free; "
                 "free some space and start again: the run goes on from the last checkpoint"
             )
+        aside.mkdir()
 
-    def _seal(self, aside: Path, final: Path, step: int, extra: dict[str, Any]) -> None:
-        files = {path.name: path.stat().st_size for path in sorted(aside.iterdir())}
-        for path in aside.iterdir():
-            _sync(path)
-        manifest = {
-            "name": final.name,
-            "step": step,
+    def _write_shards(self, aside: Path) -> dict[str, dict[str, Any]]:
+        """Have all ranks write, and give back size and digest of every file. Collective.
+
+        A rank whose disk refuses goes on through DeepSpeed's own collectives; after them all raise together.
+        """
+        written: dict[str, dict[str, Any]] = {}
+        refused: list[str] = []
+
+        def write(path: Path, content: Any) -> None:
+            try:
+                written[path.name] = files.write_tensors(path, content)
+            except (OSError, RuntimeError) as error:
+                refused.append(f"{path}: could not be written ({_reason(error)}); the checkpoint before it is whole")
+
+        rank, stage = self.cluster.rank, self.engine.zero_optimization_stage()
+        save_shards(self.engine, aside, write, {OURS: {"parameter_names": parameter_names(self.engine)}})
+        write(aside / _random_name(rank), random_state())
+        if self.ema.active and (stage or self.cluster.is_main):
+            write(aside / f"ema_rank_{rank:05d}.pt", {"averages": self.ema.averages})
+        with self.cluster.together():
+            if refused:
+                raise ConfigError(refused[0])
+            files.sync_folder(aside)
+        return {name: entry for part in self.cluster.gather(written) for name, entry in sorted(part.items())}
+
+    def _seal(self, aside: Path, step: int, written: dict[str, dict[str, Any]], extra: dict[str, Any]) -> None:
+        """Rank 0: manifest, final name, ``latest``, in an order in which a crash at any point leaves a whole checkpoint."""
+        for name, entry in written.items():
+            if (aside / name).stat().st_size != entry["size"]:
+                raise ConfigError(f"{aside / name}: does not arrive as written; do all ranks share {self.folder.path}?")
+        name = files.step_name(step)
+        layout = {
             "world": self.cluster.world,
-            "zero_stage": self.engine.zero_optimization_stage(),
-            "recipe": dump(self.recipe),
-            "files": files,
-            "extra": extra,
+            "zero_stage": int(self.engine.zero_optimization_stage()),
+            "accumulation": self.recipe.batch.accumulation_steps(self.cluster.world),
+            "precision": self.recipe.engine.precision,
         }
-        write_json(aside / "manifest.json", manifest)
+        versions = {"mvd_ds": __version__, "python": platform.python_version()}
+        versions |= {package: version(package) for package in ("torch", "deepspeed")}
+        manifest = {"name": name, "step": step, "layout": layout, "versions": versions, "skipped": self.engine.skipped_steps}
+        files.write_manifest(aside, {**manifest, "recipe": dump(self.recipe), "files": written, "extra": extra})
+        files.sync_folder(aside)
+        final, replaced = aside.with_name(name), aside.with_name(f"writing-{name}-replaced")
         if final.exists():
-            shutil.rmtree(final)
+            os.replace(final, replaced)
         os.replace(aside, final)
-        _sync(final.parent)
-        write_text(self.folder.checkpoints / "latest", final.name + "\n")
-        self._prune(keep=final.name)
+        files.sync_folder(final.parent)
+        write_text(final.parent / files.LATEST_NAME, name + "\n")
+        files.sync_folder(final.parent)
+        settings = self.recipe.run
+        for path in [replaced, *files.to_prune(final.parent, step, settings.keep_last, settings.keep_every_steps)]:
+            shutil.rmtree(path, ignore_errors=True)
 
-    def _prune(self, keep: str) -> None:
-        every = self.recipe.run.keep_every_steps
-        newest = sorted(path.name for path in self.folder.checkpoints.glob("step-*"))[-self.recipe.run.keep_last :]
-        for path in self.folder.checkpoints.glob("*step-*"):
-            step = int(path.name.rsplit("-", 1)[1])
-            if path.name not in (keep, *newest) and (path.name.startswith("writing-") or not every or step % every):
-                shutil.rmtree(path, ignore_errors=True)
+    def _open(self, path: Path) -> tuple[dict[str, Any], ZeroShards]:
+        """Manifest and shards of a checkpoint, verified by all ranks; takes over this rank's random state. Collective.
+
+        Raises:
+            ConfigError: on every rank, if any file is not what was written.
+        """
+        with self.cluster.together():
+            manifest = files.read_manifest(path) if self.cluster.is_main else {}
+        manifest = self.cluster.broadcast(manifest)
+        listed = sorted(manifest["files"])
+        with self.cluster.together():
+            files.verify(path, manifest["files"], listed[self.cluster.rank :: self.cluster.world])
+        with self.cluster.together():
+            shards = ZeroShards(path, listed)
+            own = _random_name(self.cluster.rank)
+            if own in listed:
+                # Ranks that the run did not have before keep their own: what trains is keyed by clip, not by rank.
+                restore_random_state(load_pickled(path / own), path / own)
+        return manifest, shards
+
+    def _take(self, manifest: dict[str, Any], shards: ZeroShards) -> Resumed:
+        """Go on from an opened checkpoint. Collective."""
+        with self.cluster.together():
+            self._require_fit(manifest)
+            require_same_parameters(self.engine, shards)
+        load_shards(self.engine, self.ema, shards)
+        self.engine.global_steps, self.engine.skipped_steps = manifest["step"], manifest["skipped"]
+        self.engine.global_samples = manifest["step"] * self.recipe.batch.global_
+        return Resumed(manifest["step"], manifest["extra"])
 
     def _require_fit(self, manifest: dict[str, Any]) -> None:
-        stage = self.engine.zero_optimization_stage()
-        faults = [line for line in differences(manifest["recipe"], dump(self.recipe)) if not MAY_CHANGE.match(line)]
-        if manifest["world"] != self.cluster.world:
-            faults.append(f"number of processes: {manifest['world']} -> {self.cluster.world}")
-        if manifest["zero_stage"] != stage:
-            faults.append(f"ZeRO stage: {manifest['zero_stage']} -> {stage}")
-        if faults:
-            where = self.folder.checkpoints / manifest["name"]
+        """Say what changed since the checkpoint; refuse what may not."""
+        where = self.folder.checkpoints / manifest["name"]
+        lines = differences(_with_defaults(manifest["recipe"], str(where)), dump(self.recipe))
+        refused = [line for line in lines if not MAY_CHANGE.match(line)]
+        if refused:
             raise ConfigError(
-                f"{where} cannot be resumed, these differ: {'; '.join(faults)}; set them back, or use another run.output"
+                f"{where} cannot be resumed, these differ: {'; '.join(refused)}; set them back, or use another run.output"
             )
+        layout = manifest["layout"]
+        for key, now in (("world", self.cluster.world), ("zero_stage", int(self.engine.zero_optimization_stage()))):
+            if layout.get(key) != now:
+                lines.append(f"{key.replace('_', ' ')}: {layout.get(key)} -> {now}")
+        if lines:
+            self._say(f"since {where.name} these changed: {'; '.join(lines)}")
+
+    def _say(self, text: str) -> None:
+        if self.cluster.is_main:
+            say(text)
 
 
-def newest_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of the checkpoint that ``latest`` names, None where there is none.
-
-    Raises:
-        ConfigError: if a file of it is missing or has another size.
-    """
-    latest = folder / "latest"
-    if not latest.exists():
-        return None
-    path = folder / latest.read_text(encoding="utf-8").strip()
-    manifest = read_json(path / "manifest.json")
-    for name, size in manifest["files"].items():
-        file = path / name
-        if not file.exists() or file.stat().st_size != size:
-            raise ConfigError(f"{file}: is missing or has another size than written ({size} bytes); remove {path} and {latest}")
-    return manifest
-
-
-def _sync(path: Path) -> None:
-    """Ask the system to put a file or folder on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+def _with_defaults(recipe: dict[str, Any], origin: str) -> dict[str, Any]:
+    """A recipe as this version would dump it: settings that it did not have yet are at their defaults."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return dump(validate(recipe, origin))
+    except ConfigError:
+        return recipe
 
 
-def _random_state() -> dict[str, Any]:
-    """State of the generators of this process. Keyed randomness does not use them; what users add may."""
-    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
-    version, internal, extra = random.getstate()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss],
-        "python": [version, list(internal), extra],
-    }
+def _random_name(rank: int) -> str:
+    return f"random_state_rank_{rank:05d}.pt"
 
 
-def _restore_random_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
-    name, keys, position, has_gauss, gauss = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
-    version, internal, extra = state["python"]
-    random.setstate((version, tuple(internal), extra))
+def _reason(error: Exception) -> str:
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return text.splitlines()[0] if text else type(error).__name__

@@ -13,6 +13,7 @@ import os
 import socket
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -114,6 +115,29 @@ def buildable_operators() -> dict[str, bool]:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     operators: dict[str, bool] = _import_deepspeed().ops.__compatible_ops__
     return {name: able for name, able in operators.items() if name not in ("deepspeed_not_implemented", "deepspeed_shm_comm")}
+
+
+def save_shards(engine: Any, folder: Path, write: Callable[[Path, Any], None], ours: dict[str, Any]) -> None:
+    """Have every rank's shard files written by ``write(path, content)``, which must not raise. Collective.
+
+    Args:
+        folder: of one step; it exists.
+        ours: plain values kept in the file of model states.
+    """
+    from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
+
+    class Writer(TorchCheckpointEngine):
+        def save(self, state_dict: Any, path: str) -> None:
+            write(Path(path), state_dict)
+
+    before = engine.checkpoint_engine
+    engine.checkpoint_engine = Writer()
+    # Scripts that DeepSpeed copies beside the checkpoints: what they do, `mvd_ds checkpoints` does without running pickles.
+    engine._copy_recovery_script = lambda _folder: None
+    try:
+        engine.save_checkpoint(str(folder.parent), tag=folder.name, client_state=ours, save_latest=False)
+    finally:
+        engine.checkpoint_engine = before
 
 
 def block_parameters(model: nn.Module) -> int:

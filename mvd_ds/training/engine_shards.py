@@ -81,3 +81,11 @@ def spread_masters(engine: Any) -> None:
         optimizer.checkpoint_event_epilogue()
     elif hasattr(optimizer, "update_lp_params"):
         optimizer.update_lp_params()
+
+
+def parameter_names(engine: Any) -> list[str]:
+    """Names in the order of the optimizer's parameters; at stage 0 nothing else in a checkpoint tells it, else empty."""
+    if engine.zero_optimization_stage():
+        return []
+    names = {id(parameter): name for name, parameter in engine.module.named_parameters()}
+    return [names[id(parameter)] for parameter in masters(engine)]

@@ -52,7 +52,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: no JSON, or no text at all
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     return values
 

@@ -114,12 +114,13 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ConfigError(f"{path}: is not a readable safetensors file: {error}") from None
 
 
-def load_pickled(path: Path, harmless: tuple[Any, ...] = ()) -> Any:
+def load_pickled(path: Path, harmless: tuple[Any, ...] = (), mapped: bool = False) -> Any:
     """What ``torch.save`` wrote, read with ``weights_only``: tensors, plain containers, ``argparse.Namespace``.
 
     Args:
         path: the file.
         harmless: further classes that may be built: each a class, or (class, name in the file).
+        mapped: map the file instead of reading it; bytes are read when a tensor is used.
 
     Raises:
         ConfigError: if it is no such file, or names another class; that class is named and nothing of it is executed.
@@ -128,7 +129,7 @@ def load_pickled(path: Path, harmless: tuple[Any, ...] = ()) -> Any:
     allowed = [argparse.Namespace, *harmless]
     try:
         with torch.serialization.safe_globals(allowed):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         text = str(error)
         found = UNREADABLE_CLASS.search(text)
@@ -142,7 +143,8 @@ def load_pickled(path: Path, harmless: tuple[Any, ...] = ()) -> Any:
             "torch.save(model.state_dict()) or safetensors, where you trust the file"
         ) from None
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0]
+        # The first sentence: torch goes on with advice for its own developers.
+        line = (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]
         raise ConfigError(f"{path}: is not a readable PyTorch file: {line}") from None
 
 

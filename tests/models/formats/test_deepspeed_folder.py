@@ -5,8 +5,6 @@ The folders are written here as DeepSpeed writes them; tests/distributed reads t
 
 from __future__ import annotations
 
-import json
-import math
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ import torch
 import mvd_ds
 from mvd_ds.config import ConfigError, TrainingRecipe, dump, validate
 from mvd_ds.models import build_predictor, build_teacher
+from zero_files import write_shards, write_sizes
 
 RECIPE = {
     "objective": "video_reconstruction",
@@ -26,46 +25,13 @@ RECIPE = {
 }
 
 
-def groups_of(state: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
-    matrices = {name: value for name, value in state.items() if value.ndim > 1}
-    return [matrices, {name: value for name, value in state.items() if value.ndim == 1}]
-
-
-def shards_of(stage: int, world: int, groups: list[dict[str, torch.Tensor]]) -> list[dict[str, object]]:
-    """Optimizer states by rank, as DeepSpeed cuts the groups."""
-    ranks: list[list[torch.Tensor]] = [[] for _ in range(world)]
-    for group in groups:
-        if stage == 3:
-            for rank in range(world):
-                parts = []
-                for value in group.values():
-                    share = math.ceil(value.numel() / world)
-                    padded = torch.zeros(share * world)
-                    padded[: value.numel()] = value.flatten()
-                    parts.append(padded[rank * share : (rank + 1) * share])
-                ranks[rank].append(torch.cat(parts))
-        else:
-            flat = torch.cat([value.flatten() for value in group.values()])
-            flat = torch.cat((flat, torch.zeros(-len(flat) % (2 * world))))
-            for rank, part in enumerate(flat.chunk(world)):
-                ranks[rank].append(part.clone())
-    key = "fp32_flat_groups" if stage == 3 else "single_partition_of_fp32_groups"
-    return [{"zero_stage": stage, "partition_count": world, key: parts} for parts in ranks]
-
-
 def write(folder: Path, stage: int, world: int) -> dict[str, torch.Tensor]:
     recipe = validate(RECIPE, "test")
     assert isinstance(recipe, TrainingRecipe)
     state = build_predictor(recipe).state_dict()
-    groups = groups_of(state)
     step = folder / "step-00000004"
-    step.mkdir(parents=True)
-    for rank, shard in enumerate(shards_of(stage, world, groups)):
-        torch.save({"optimizer_state_dict": shard}, step / f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt")
-    shapes = [{name: value.shape for name, value in group.items()} for group in groups]
-    torch.save({"module": {}, "param_shapes": shapes}, step / "mp_rank_00_model_states.pt")
-    files = {path.name: path.stat().st_size for path in step.iterdir()}
-    (step / "manifest.json").write_text(json.dumps({"step": 4, "world": world, "recipe": dump(recipe), "files": files}))
+    write_shards(step, stage, world, state, {})
+    write_sizes(step, 4, dump(recipe))
     (folder / "latest").write_text(step.name + "\n")
     return state
 
@@ -108,12 +74,10 @@ def test_shards_that_do_not_fit_are_refused(tmp_path):
     write(tmp_path, 3, 2)
     step = tmp_path / "step-00000004"
     path = step / "zero_pp_rank_1_mp_rank_00_optim_states.pt"
-    shard = torch.load(path)
+    shard = torch.load(path, weights_only=False)
     shard["optimizer_state_dict"]["fp32_flat_groups"][0] = torch.zeros(5)
     torch.save(shard, path)
-    manifest = json.loads((step / "manifest.json").read_text())
-    manifest["files"][path.name] = path.stat().st_size
-    (step / "manifest.json").write_text(json.dumps(manifest))
+    write_sizes(step, 4, {})
     with pytest.raises(ConfigError, match="its shards do not fit each other"):
         mvd_ds.read_checkpoint(tmp_path)
 
@@ -128,6 +92,6 @@ def test_code_in_a_shard_is_not_run(tmp_path):
     step = tmp_path / "step-00000004"
     path = step / "zero_pp_rank_0_mp_rank_00_optim_states.pt"
     torch.save({"optimizer_state_dict": Harmful()}, path)
-    (step / "manifest.json").write_text(json.dumps({"step": 4, "recipe": {}, "files": {}}))
+    write_sizes(step, 4, {})
     with pytest.raises(ConfigError, match=r"refused: reading it would run pickled code \((\w+\.)?eval\)"):
         mvd_ds.read_checkpoint(tmp_path)

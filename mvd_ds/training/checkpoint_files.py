@@ -1,0 +1,157 @@
+"""Checkpoint folders on disk: written and digested in one pass, listed newest first, verified before they are believed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from mvd_ds.config import ConfigError
+from mvd_ds.training.run_folder import read_json, write_json
+
+MANIFEST_NAME, LATEST_NAME = "manifest.json", "latest"
+STEP_NAME = re.compile(r"step-(\d{8})")
+#: sha256 runs at 1.2 GiB/s on one core that has its instructions, faster than blake2b (0.8) and than most disks.
+DIGEST = "sha256"
+_CHUNK = 1 << 22
+
+
+def step_name(step: int) -> str:
+    """Name of the folder of a step."""
+    return f"step-{step:08d}"
+
+
+class _Digesting:
+    """A file that digests what is written to it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.digest, self.size = file, hashlib.new(DIGEST), 0
+
+    def write(self, content: Any) -> int:
+        self.digest.update(content)
+        self.size += memoryview(content).nbytes
+        return self.file.write(content)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def write_tensors(path: Path, content: Any) -> dict[str, Any]:
+    """``torch.save`` to ``path``, on disk when it returns; its size and the digest of what was meant to be written.
+
+    Raises:
+        OSError: if the disk refuses.
+    """
+    with open(path, "wb") as file:
+        digesting = _Digesting(file)
+        torch.save(content, digesting)
+        file.flush()
+        os.fsync(file.fileno())
+    return {"size": digesting.size, DIGEST: digesting.digest.hexdigest()}
+
+
+def sync_folder(path: Path) -> None:
+    """Ask the system to put a folder's list of names on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def newest_first(folder: Path) -> list[Path]:
+    """Checkpoints to try, best first: the one that ``latest`` names, then every older one.
+
+    Without a readable ``latest`` (a crash between the first rename and it) all of them, newest first: what has its
+    final name and a manifest that fits is whole.
+    """
+    steps = {int(match[1]): path for path in folder.glob("step-*") if (match := STEP_NAME.fullmatch(path.name))}
+    try:
+        named = STEP_NAME.fullmatch((folder / LATEST_NAME).read_text(encoding="utf-8").strip())
+    except (OSError, UnicodeDecodeError):
+        named = None
+    newest = int(named[1]) if named else max(steps, default=0)
+    if named:
+        # Also where its folder is gone: that is said, not passed over.
+        steps.setdefault(newest, folder / named[0])
+    return [steps[step] for step in sorted(steps, reverse=True) if step <= newest]
+
+
+def write_manifest(path: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest of a checkpoint folder, with a digest of itself."""
+    write_json(path / MANIFEST_NAME, {**manifest, DIGEST: _digest_of(manifest)})
+
+
+def _digest_of(manifest: dict[str, Any]) -> str:
+    """Of its values, in whatever order and spacing the file has them."""
+    values = {key: value for key, value in manifest.items() if key != DIGEST}
+    return hashlib.new(DIGEST, json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint folder.
+
+    Raises:
+        ConfigError: if there is none, or it is not as it was written.
+    """
+    file = path / MANIFEST_NAME
+    manifest = read_json(file)
+    if not isinstance(manifest, dict) or manifest.get(DIGEST) != _digest_of(manifest):
+        raise ConfigError(f"{file}: its content is not what was written (another {DIGEST})")
+    wanted = {"name": str, "step": int, "layout": dict, "recipe": dict, "files": dict, "extra": dict}
+    for key, kind in wanted.items():
+        if not isinstance(manifest.get(key), kind):
+            raise ConfigError(f"{file}: is damaged: {key} is not there or not as we write it")
+    if manifest["name"] != path.name or manifest["name"] != step_name(manifest["step"]):
+        raise ConfigError(f"{file}: is damaged: it is of {manifest['name']}, step {manifest['step']}")
+    for name, entry in manifest["files"].items():
+        whole = isinstance(entry, dict) and isinstance(entry.get("size"), int) and isinstance(entry.get(DIGEST), str)
+        if not whole or name != Path(name).name or name in ("", ".", "..", MANIFEST_NAME):
+            raise ConfigError(f"{file}: is damaged: files.{name} is not as we write it")
+    return manifest
+
+
+def verify(path: Path, files: dict[str, dict[str, Any]], names: Iterable[str]) -> None:
+    """Look whether files are what was written.
+
+    Args:
+        path: the checkpoint folder.
+        files: the manifest's.
+        names: which of them.
+
+    Raises:
+        ConfigError: naming the first file that is missing, of another size, unreadable, or changed.
+    """
+    for name in names:
+        file, entry = path / name, files[name]
+        try:
+            size, digest = file.stat().st_size, None
+            if size == entry["size"]:
+                digest = _digest(file)
+        except OSError as error:
+            raise ConfigError(f"{file}: cannot be read: {error.strerror or error}") from None
+        if digest is None:
+            raise ConfigError(f"{file}: has {size} bytes, {entry['size']} were written")
+        if digest != entry[DIGEST]:
+            raise ConfigError(f"{file}: its content is not what was written (another {DIGEST})")
+
+
+def _digest(file: Path) -> str:
+    digest = hashlib.new(DIGEST)
+    with open(file, "rb") as content:
+        while chunk := content.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def to_prune(folder: Path, current: int, keep_last: int, keep_every: int | None) -> list[Path]:
+    """Checkpoints that the policy does not keep, once that of step ``current`` is whole; newer ones are left alone."""
+    steps = {int(match[1]): path for path in folder.glob("step-*") if (match := STEP_NAME.fullmatch(path.name))}
+    past = sorted(step for step in steps if step <= current)
+    return [steps[step] for step in past[:-keep_last] if not keep_every or step % keep_every]

@@ -1,0 +1,56 @@
+"""What checkpoints use of DeepSpeed's engine, at stage 0 in one process: torch's optimizer over the parameters themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mvd_ds.config import TrainingRecipe, load_recipe
+from mvd_ds.training.checkpoint import Checkpoints
+from mvd_ds.training.cluster import Cluster
+from mvd_ds.training.ema import Ema
+from mvd_ds.training.run_folder import RunFolder
+
+
+class PlainEngine:
+    """Two linear layers in two parameter groups."""
+
+    def __init__(self, seed: int = 0) -> None:
+        torch.manual_seed(seed)
+        self.module = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Linear(4, 3))
+        weights = [p for p in self.module.parameters() if p.ndim > 1]
+        biases = [p for p in self.module.parameters() if p.ndim == 1]
+        groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": 0.1}, {"params": biases, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=0.1)
+        self.checkpoint_engine: Any = None
+        self.global_steps = self.skipped_steps = self.global_samples = 0
+
+    def train(self) -> float:
+        """One step on numbers that depend on the step alone; the loss before it."""
+        inputs = torch.randn(7, 5, generator=torch.Generator().manual_seed(self.global_steps))
+        loss = self.module(inputs).square().mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.global_steps += 1
+        return loss.item()
+
+    def was_step_applied(self) -> bool:
+        return True
+
+    def zero_optimization_stage(self) -> int:
+        return 0
+
+    def save_checkpoint(self, folder: str, tag: str, client_state: dict[str, Any], save_latest: bool) -> None:
+        state = {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict(), **client_state}
+        self.checkpoint_engine.save(state, str(Path(folder) / tag / "mp_rank_00_model_states.pt"))
+
+
+def plain_checkpoints(folder: Path, *overrides: str, seed: int = 0, ema_decay: float | None = 0.9) -> Checkpoints:
+    """Checkpoints of a new engine over ``folder``, as one process; its engine and average are its attributes."""
+    recipe = load_recipe("quickstart_distill", ["run.keep_every_steps=20", *overrides])
+    assert isinstance(recipe, TrainingRecipe)
+    engine = PlainEngine(seed)
+    return Checkpoints(RunFolder(folder), recipe, Cluster(0, 1, torch.device("cpu")), engine, Ema(engine, ema_decay))
