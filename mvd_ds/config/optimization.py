@@ -30,6 +30,9 @@ class RunSettings(Settings):
     """Steps between measurements of target variance and effective rank (0: never)."""
     stop_after_steps: Positive | None = None
     """End cleanly after this optimizer step, with a checkpoint; the schedule keeps its length, and a resume goes on."""
+    slow_rank_ratio: Annotated[float, Field(gt=1)] = 1.3
+    """Own time of a process (loader and computation, without waiting for others) over that of the median process from which
+    on it is named as slow; the middle of five log steps counts."""
     device: Literal["auto", "cpu"] = "auto"
     """auto: a GPU where there is one."""
     deterministic: bool = False

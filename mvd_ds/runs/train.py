@@ -69,6 +69,7 @@ def _train(recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster) -> None:
     progress = StepProgress(f"{recipe.command} {folder.path.name}", first_step, end, enabled=cluster.is_main)
     flops = clip_flops(recipe).training
     reporter = Reporter(recipe, cluster, objective.names, writer, progress, flops, first_step)
+    reporter.health.watch(engine.module, *getattr(objective.targets, "teachers", {}).values())
     faults = VideoFaults(cluster, recipe.data.max_bad_share)
     schedule = build_schedule(recipe, loader.steps_per_epoch)
     training = Training(recipe, cluster, engine, ema, loader, objective, schedule, checkpoints, reporter, faults, status)

@@ -9,6 +9,7 @@ from mvd_ds.config import ConfigError, LearningRecipe
 from mvd_ds.objectives.terms import LossTerms
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import StepProgress
+from mvd_ds.training.health import RankHealth
 from mvd_ds.training.metrics import Meter, MetricsWriter, Stopwatch, peak_flops, peak_memory_gib
 
 
@@ -33,6 +34,7 @@ class Reporter:
         self.recipe, self.cluster, self.names = recipe, cluster, names
         self.writer, self.progress, self.flops_per_clip = writer, progress, flops_per_clip
         self.meter, self.watch, self.told = Meter(cluster), Stopwatch(), first_step
+        self.health = RankHealth(cluster, recipe.run.slow_rank_ratio)
 
     def add(self, loss: LossTerms) -> None:
         """Count one micro batch; nothing waits for the device."""
@@ -82,6 +84,7 @@ class Reporter:
             "perf/model_tflops_per_second_per_device": flops_per_second / 1e12,
             "memory/peak_gib": peak_memory_gib(self.cluster.device),
         }
+        values |= self.health.tell(steps, seconds * waited)
         peak = peak_flops(self.cluster.device)
         return values | ({"perf/mfu": flops_per_second / peak} if peak else {})
 
