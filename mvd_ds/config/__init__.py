@@ -14,6 +14,15 @@ from mvd_ds.config.data import (
     PreprocessingSettings,
 )
 from mvd_ds.config.evaluation import EvaluateRecipe, FeaturesRecipe, ViewSettings
+from mvd_ds.config.finetuning import (
+    AugmentationSettings,
+    ErasingSettings,
+    FinetuneRecipe,
+    LogitTeacherSettings,
+    MixSettings,
+    RandAugmentSettings,
+    ValidationSettings,
+)
 from mvd_ds.config.load import (
     differences,
     dump,

@@ -19,13 +19,19 @@ class ClipSettings(Settings):
     starts at its first frame and repeats the last one that the stride reaches."""
     size_px: Positive = 224
     """H = W of the clip, pixels."""
-    sampling: Literal["dense", "uniform"] = "dense"
-    """dense: consecutive strided frames from a random start; uniform: one random frame in each of T equal segments."""
+    sampling: Literal["dense", "window", "uniform"] = "dense"
+    """dense: consecutive strided frames from a random start; window: spread evenly, both ends included, over a random window
+    of frames x stride (MVD's fine-tuning: 16 frames over 64, 64/15 apart; tests of it are dense); uniform: one random frame in
+    each of T equal segments (TSN)."""
     crop: Literal["multiscale", "random_resized", "center"] = "multiscale"
-    """multiscale: MVD's corner-and-centre crops; random_resized: area (0.2, 1), ratio (3/4, 4/3), as MAE; center: short
+    """multiscale: MVD's corner-and-centre crops; random_resized: area ``crop_area``, ratio (3/4, 4/3), as MAE; center: short
     side resized to size_px, then the middle."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    """How crops are resized, antialiased. Source: bilinear in MVD and VideoMAE, bicubic in MAE."""
+    """How crops are resized. Source: bilinear in MVD and VideoMAE, bicubic in MAE."""
+    crop_area: tuple[Share, Share] = (0.2, 1.0)
+    """Smallest and largest share of the frame of random_resized. Source: MAE (0.2, 1); MVD's fine-tuning (0.08, 1)."""
+    antialias: bool = True
+    """Of the resizing of training crops. Source: MVD's fine-tuning has none."""
     flip: Share = 0.0
     """Probability of a horizontal flip. Source: 0 in MVD and VideoMAE pretraining, 0.5 in MAE."""
 

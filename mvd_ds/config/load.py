@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 from mvd_ds.config.base import ENGINE_FOLDER, RECIPE_FOLDER, ConfigError, Settings
 from mvd_ds.config.evaluation import EvaluateRecipe, FeaturesRecipe
+from mvd_ds.config.finetuning import FinetuneRecipe
 from mvd_ds.config.recipes import ProbeRecipe, Recipe, TrainingRecipe
 
-RECIPE_KINDS: tuple[type[Recipe], ...] = (TrainingRecipe, ProbeRecipe, EvaluateRecipe, FeaturesRecipe)
+RECIPE_KINDS: tuple[type[Recipe], ...] = (TrainingRecipe, FinetuneRecipe, ProbeRecipe, EvaluateRecipe, FeaturesRecipe)
 
 
 def _kind_of(objective: object) -> type[Recipe] | None:

@@ -82,6 +82,9 @@ class OptimizerSettings(Settings):
     """Added to the root of the second moment."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     """On matrices and mask tokens; not on biases, norms and other vectors. Source: MVD, mask tokens are decayed."""
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """The encoder's block i of L (from 0) learns at layer_decay^(L - i) times the rate, embeddings at ^(L + 1), the rest at the
+    rate itself. Source: BEiT; MVD's fine-tuning, 0.75."""
     gradient_clipping: Annotated[float, Field(ge=0)] = 0.0
     """Largest gradient norm (0: no clipping, as published)."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None

@@ -34,7 +34,7 @@ class Recipe(Settings):
         """The command that runs it."""
         if self.objective.endswith("_reconstruction"):
             return "pretrain"
-        return {"distillation": "distill"}.get(self.objective, self.objective)
+        return {"distillation": "distill", "classification": "finetune"}.get(self.objective, self.objective)
 
 
 class LearningRecipe(Recipe):

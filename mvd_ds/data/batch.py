@@ -29,3 +29,26 @@ class ClipBatch(NamedTuple):
     """int64 (B,), of each clip in the stream; together with the seed the key of all that is drawn for it."""
     faults: list[str]
     """``path: reason`` of every video that had to be replaced in this batch."""
+
+
+class LabelledBatch(NamedTuple):
+    """One micro batch of B clips with the class of each, and how they are mixed."""
+
+    clip: Tensor
+    """uint8 (B, C, T, H, W), not yet mixed."""
+    label: Tensor
+    """int64 (B,)."""
+    partner: Tensor
+    """int64 (B,), the clip of this batch that each is mixed with."""
+    own_share: Tensor
+    """float32 (B,), share of the clip's own label; the partner's has the rest."""
+    box: Tensor
+    """int64 (B, 6): first and last + 1 frame, row and column that come from the partner; all 0: pixels are blended."""
+    drop_path: Tensor
+    """float32 (B, 1, blocks), uniforms in [0, 1)."""
+    dropout: Tensor
+    """float32 (B, D), uniforms in [0, 1) for the pooled vector."""
+    sample: Tensor
+    """int64 (B,), index in the manifest of the video that was used."""
+    faults: list[str]
+    """``path: reason`` of every video that had to be replaced in this batch."""

@@ -21,7 +21,7 @@ from mvd_ds.data.sampling import frame_indices
 from mvd_ds.data.shared_memory import Row
 from mvd_ds.data.source import VideoSource
 from mvd_ds.data.stream import Filled
-from mvd_ds.data.transforms import CROPS, cut
+from mvd_ds.data.transforms import cut, draw_box
 from mvd_ds.data.video import DecodeError
 from mvd_ds.data.workers import Reading
 
@@ -184,10 +184,10 @@ class KeyedClips(ABC):
     def _cut(self, frames: np.ndarray, generator: np.random.Generator, views: dict[int, Tensor]) -> bool:
         """Write the views of one clip, ``frames`` uint8 (T, H, W, C); whether the device is to mirror them."""
         clip = self._data.clip
-        box = CROPS[clip.crop](frames.shape[1], frames.shape[2], clip.size_px, generator)
+        box = draw_box(frames.shape[1], frames.shape[2], clip, generator)
         flip = bool(generator.random() < clip.flip)
         for size, view in views.items():
-            view.copy_(cut(frames, box, size, interpolation=clip.interpolation))
+            view.copy_(cut(frames, box, size, False, clip.interpolation, clip.antialias))
         return flip
 
 

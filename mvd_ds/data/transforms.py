@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mvd_ds.config import ClipSettings
+
 SCALES = (1.0, 0.875, 0.75, 0.66)
 """Of the short side. Source: MVD 1.6, multi-scale crop."""
 SNAP_PX = 3
@@ -39,10 +41,12 @@ def multiscale_box(height: int, width: int, size_px: int, generator: np.random.G
     return Box(down * ((height - crop_height) // 4), right * ((width - crop_width) // 4), crop_height, crop_width)
 
 
-def random_resized_box(height: int, width: int, size_px: int, generator: np.random.Generator) -> Box:
-    """Area (0.2, 1) of the frame, ratio log-uniform in (3/4, 4/3), any position. Source: MAE; Inception-style crop."""
+def random_resized_box(
+    height: int, width: int, size_px: int, generator: np.random.Generator, area_share: tuple[float, float] = (0.2, 1.0)
+) -> Box:
+    """``area_share`` of the frame, ratio log-uniform in (3/4, 4/3), any position. Source: MAE; Inception-style crop."""
     for _ in range(10):
-        area = height * width * generator.uniform(0.2, 1.0)
+        area = height * width * generator.uniform(*area_share)
         ratio = math.exp(generator.uniform(math.log(3 / 4), math.log(4 / 3)))
         crop_width, crop_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < crop_width <= width and 0 < crop_height <= height:
@@ -67,14 +71,23 @@ CROPS: dict[str, Callable[[int, int, int, np.random.Generator], Box]] = {
 }
 
 
-def cut(frames: np.ndarray, box: Box, size_px: int, flip: bool = False, interpolation: str = "bilinear") -> Tensor:
+def draw_box(height: int, width: int, clip: ClipSettings, generator: np.random.Generator) -> Box:
+    """The crop of a training clip from frames of a size."""
+    if clip.crop == "random_resized":
+        return random_resized_box(height, width, clip.size_px, generator, clip.crop_area)
+    return CROPS[clip.crop](height, width, clip.size_px, generator)
+
+
+def cut(
+    frames: np.ndarray, box: Box, size_px: int, flip: bool = False, interpolation: str = "bilinear", antialias: bool = True
+) -> Tensor:
     """The box of ``frames`` uint8 (T, H, W, C), resized to uint8 (C, T, size_px, size_px); a view where nothing is resized.
 
-    Antialiased, in integers, all frames alike: within a grey level of Pillow's, in a tenth of its time, and nothing becomes a
+    Antialiased unless told otherwise, in integers, all frames alike: within a grey level of Pillow's, in a tenth of its time, and nothing becomes a
     float before the device.
     """
     part = torch.from_numpy(frames)[:, box.top : box.top + box.height, box.left : box.left + box.width]
     part = part.permute(0, 3, 1, 2)
     if (box.height, box.width) != (size_px, size_px):
-        part = F.interpolate(part, size=(size_px, size_px), mode=interpolation, antialias=True, align_corners=False)
+        part = F.interpolate(part, size=(size_px, size_px), mode=interpolation, antialias=antialias, align_corners=False)
     return (part.flip(-1) if flip else part).transpose(0, 1)

@@ -1,0 +1,51 @@
+"""The objective of fine-tuning: the class of a clip, and where there is a teacher, its logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mvd_ds.config import FinetuneRecipe
+from mvd_ds.objectives.classification import cross_entropy, logit_distillation, mix_clips, soft_targets
+from mvd_ds.objectives.terms import LossTerms
+from mvd_ds.training.step import normalise, to_unit
+
+
+class Classification:
+    """Forward and loss of one micro batch.
+
+    Args:
+        network: a Classifier, or the engine around one.
+        teacher: a frozen Classifier of the same classes, or the engine around it; it sees the same mixed clips.
+        classes: number of classes.
+    """
+
+    def __init__(
+        self, recipe: FinetuneRecipe, network: Any, teacher: Callable[[Tensor], Tensor] | None, classes: int, device: torch.device
+    ) -> None:
+        self.network, self.teacher, self.device = network, teacher, device
+        self.settings, self.smoothing, self.classes = recipe.teacher, recipe.label_smoothing, classes
+        self.mixes = recipe.augmentation.mix is not None
+        self.names = ("class",) if teacher is None else ("class", "teacher")
+
+    def __call__(self, batch: Any, measure: bool) -> LossTerms:
+        """Losses of a LabelledBatch; ``measure`` asks for nothing more here."""
+        moved = [tensor.to(self.device, non_blocking=True) for tensor in batch[:7]]
+        clip, label, partner, own_share, box, drop_path, dropout = moved
+        dtype = next(getattr(self.network, "module", self.network).parameters()).dtype
+        shown = normalise(to_unit(clip), torch.float32)
+        if self.mixes:
+            shown = mix_clips(shown, partner, own_share, box)
+        shown = shown.to(dtype)
+        logits = self.network(shown, drop_path, dropout)
+        losses = {"class": cross_entropy(logits, soft_targets(label, partner, own_share, self.classes, self.smoothing))}
+        total = losses["class"]
+        if self.teacher is not None and self.settings is not None:
+            with torch.no_grad():
+                wanted = self.teacher(shown)
+            losses["teacher"] = logit_distillation(logits, wanted, self.settings.temperature)
+            total = (1 - self.settings.weight) * losses["class"] + self.settings.weight * losses["teacher"]
+        return LossTerms(total, {name: loss.detach() for name, loss in losses.items()})
