@@ -13,6 +13,7 @@ from mvd_ds.config import (
     ConfigError,
     EvaluateRecipe,
     FeaturesRecipe,
+    FinetuneRecipe,
     ProbeRecipe,
     TrainingRecipe,
     find_recipe,
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_recipe_command(commands, "pretrain", _train, "stage one: a teacher learns to recover masked patches (MAE, VideoMAE)")
     _add_recipe_command(commands, "distill", _train, "stage two: a student learns to predict its teachers' features")
+    _add_recipe_command(commands, "finetune", _finetune, "a pretrained encoder learns to classify, with a head of its own")
     _add_recipe_command(commands, "evaluate", _evaluate, "test a classifier on several views of every video")
     _add_recipe_command(commands, "probe", _probe, "what frozen features know: linear probes on held-out clips")
     _add_recipe_command(commands, "features", _features, "features of every video of a manifest, in files with an index")
@@ -207,6 +209,14 @@ def _launch(options: argparse.Namespace) -> int:
     from mvd_ds.tools.launch.supervisor import launch
 
     return launch(LaunchOptions.parsed(options))
+
+
+def _finetune(options: argparse.Namespace) -> None:
+    recipe = load_recipe(options.recipe, options.overrides, options.command)
+    assert isinstance(recipe, FinetuneRecipe)
+    from mvd_ds.runs.finetune import finetune
+
+    finetune(recipe, find_recipe(options.recipe).stem)
 
 
 def _probe(options: argparse.Namespace) -> None:

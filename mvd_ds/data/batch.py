@@ -35,7 +35,9 @@ class LabelledBatch(NamedTuple):
     """One micro batch of B clips with the class of each, and how they are mixed."""
 
     clip: Tensor
-    """uint8 (B, C, T, H, W), not yet mixed."""
+    """uint8 (B, C, T, H, W), neither mirrored nor mixed yet."""
+    flip: Tensor
+    """bool (B,), clips that the device mirrors."""
     label: Tensor
     """int64 (B,)."""
     partner: Tensor

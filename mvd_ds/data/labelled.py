@@ -13,9 +13,12 @@ from mvd_ds.data.augment import draw_mix, erase, partners
 from mvd_ds.data.batch import LabelledBatch
 from mvd_ds.data.dataset import ClipKey, KeyedClips
 from mvd_ds.data.manifest import Manifest
+from mvd_ds.data.mixture import Mixture
 from mvd_ds.data.rand_augment import rand_augment
 from mvd_ds.data.randomness import keyed_generator
 from mvd_ds.data.sampling import frame_indices
+from mvd_ds.data.shared_memory import Row
+from mvd_ds.data.stream import Filled
 from mvd_ds.data.transforms import cut, draw_box
 
 
@@ -26,47 +29,54 @@ class LabelledClips(KeyedClips):
     fine-tuning (``num_sample``).
     """
 
-    def __init__(self, recipe: FinetuneRecipe, manifest: Manifest, labels: np.ndarray) -> None:
-        """Take from ``recipe`` what a clip is; ``labels`` int64 (n,) are the classes of the manifest's videos."""
-        super().__init__(recipe, manifest, recipe.drop_path_blocks)
-        self._classes = labels
+    def __init__(self, recipe: FinetuneRecipe, videos: Manifest | Mixture, labels: np.ndarray) -> None:
+        """Take from ``recipe`` what a clip is; ``labels`` int64 (n,) are the classes of all videos."""
+        self._classes = torch.from_numpy(labels)
         self._augmentation = recipe.augmentation
         self._width = recipe.model.embed_dim if recipe.dropout else 0
+        super().__init__(recipe, videos, recipe.drop_path_blocks)
 
-    def _cut_clips(self, index: int, keys: Sequence[ClipKey], outputs: Sequence[dict[int, Tensor]]) -> None:
-        """Decode one clip of video ``index`` and write what becomes of it under each key into ``outputs``."""
+    def batch(self, filled: Filled) -> LabelledBatch:
+        """The micro batch."""
+        arrays, repeats = filled.arrays, self._data.clips_per_video
+        clips = len(arrays["sample"])
+        return LabelledBatch(
+            clip=self.views(filled)[self.sizes_px[0]],
+            label=self._classes[arrays["sample"]],
+            partner=torch.from_numpy(partners(clips, repeats) if self._augmentation.mix else np.arange(clips)),
+            faults=filled.faults,
+            **{name: arrays[name] for name in ("flip", "own_share", "box", "drop_path", "dropout", "sample")},
+        )
+
+    def _more_layout(self) -> dict[str, Row]:
+        return {"own_share": Row((), "float32"), "box": Row((6,), "int64"), "dropout": Row((self._width,), "float32")}
+
+    def _more(self, key: ClipKey) -> dict[str, np.ndarray]:
         clip = self._data.clip
+        mix = draw_mix(self._augmentation.mix, clip.frames, clip.size_px, self._pair_generator(key))
+        dropout = self._generator("dropout", key).random(self._width, dtype=np.float32)
+        return {"own_share": np.array(mix.own_share), "box": np.array(mix.box), "dropout": dropout}
+
+    def _cut_clips(self, index: int, keys: Sequence[ClipKey], outputs: Sequence[dict[int, Tensor]]) -> list[bool]:
+        """Decode one clip of video ``index`` and write what becomes of it under each key; whether each is to be mirrored."""
         with self.source.open(index) as video:
-            frames = video.get(frame_indices(len(video), clip, self._generator("view", keys[0])))
-        for key, views in zip(keys, outputs, strict=True):
-            generator = self._generator("augment", key)
-            operations, erasing = self._augmentation.rand_augment, self._augmentation.erasing
-            shown = rand_augment(frames, operations, generator) if operations else frames
-            box = draw_box(shown.shape[1], shown.shape[2], clip, generator)
-            flip = bool(generator.random() < clip.flip)
-            (size, view), *_ = views.items()
-            view.copy_(cut(shown, box, size, flip, clip.antialias))
+            frames = video.get(frame_indices(len(video), self._data.clip, self._generator("view", keys[0])))
+        return [
+            self._cut(frames, self._generator("augment", key), views) for key, views in zip(keys, outputs, strict=True)
+        ]
+
+    def _cut(self, frames: np.ndarray, generator: np.random.Generator, views: dict[int, Tensor]) -> bool:
+        """RandAugment, crop and erasing of one clip. An erased box is mirrored with its clip, which makes no difference."""
+        clip, operations, erasing = self._data.clip, self._augmentation.rand_augment, self._augmentation.erasing
+        if operations:
+            frames = rand_augment(frames, operations, generator)
+        box = draw_box(frames.shape[1], frames.shape[2], clip, generator)
+        flip = bool(generator.random() < clip.flip)
+        for size, view in views.items():
+            view.copy_(cut(frames, box, size, False, clip.interpolation, clip.antialias))
             if erasing:
                 erase(view, erasing, generator)
-
-    def _batch(
-        self, keys: Sequence[ClipKey], views: dict[int, Tensor], samples: np.ndarray, faults: list[str]
-    ) -> LabelledBatch:
-        clip = self._data.clip
-        mixes = [draw_mix(self._augmentation.mix, clip.frames, clip.size_px, self._pair_generator(key)) for key in keys]
-        partner = partners(len(keys), self._data.clips_per_video) if self._augmentation.mix else np.arange(len(keys))
-        dropout = [self._generator("dropout", key).random(self._width, dtype=np.float32) for key in keys]
-        return LabelledBatch(
-            clip=views[clip.size_px],
-            label=torch.from_numpy(self._classes[samples]),
-            partner=torch.from_numpy(partner),
-            own_share=torch.tensor([mix.own_share for mix in mixes], dtype=torch.float32),
-            box=torch.tensor([mix.box for mix in mixes]),
-            drop_path=torch.from_numpy(np.stack([self._uniforms(key) for key in keys])),
-            dropout=torch.from_numpy(np.stack(dropout)),
-            sample=torch.from_numpy(samples),
-            faults=faults,
-        )
+        return flip
 
     def _pair_generator(self, key: ClipKey) -> np.random.Generator:
         """The same for both clips of a pair."""

@@ -77,9 +77,9 @@ def _translate_y(strength: float, sign: float, size: tuple[int, int]) -> Operati
 
 
 def _posterize(strength: float, sign: float, size: tuple[int, int]) -> Operation:
-    """4 bits a colour down to none."""
+    """4 bits a colour down to none: black, which Pillow itself refuses."""
     bits = 4 - int(strength * 4)
-    return lambda image: ImageOps.posterize(image, bits)
+    return lambda image: ImageOps.posterize(image, bits) if bits else Image.new("RGB", image.size)
 
 
 def _solarize(strength: float, sign: float, size: tuple[int, int]) -> Operation:

@@ -25,7 +25,7 @@ def dense_indices(length: int, frames: int, stride: int, generator: np.random.Ge
 
 
 def window_indices(length: int, frames: int, stride: int, generator: np.random.Generator | None) -> np.ndarray:
-    """``frames`` indices int64 (T,), spread evenly over a random window of ``frames * stride`` (the middle one without a generator).
+    """``frames`` indices int64 (T,), spread evenly over a random window of ``frames * stride`` (without a generator, the middle).
 
     Both ends of the window are aimed at, so that they are window / (T - 1) apart, 64/15 for 16 frames and stride 4, and the
     last is the window's last frame. A video no longer than the window gives length // stride frames spread over all of it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mvd_ds.config import EncoderSettings, Grid, PoolingSettings, PreprocessingSettings
 from mvd_ds.models.linear import Linear
@@ -51,22 +52,31 @@ class Classifier(nn.Module):
         self.encoder = VisionTransformer(settings.model_copy(update={"final_norm": False}), grid)
         self.pooling = Pooling(pooling or PoolingSettings(), width, settings.num_heads, settings.cls_token)
         self.norm = nn.LayerNorm(width, eps=norm_eps or settings.norm_eps)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
         self.head = ClassHead(width, classes)
 
-    def forward(self, clip: Tensor, drop_path: Tensor | None = None) -> Tensor:
+    def forward(self, clip: Tensor, drop_path: Tensor | None = None, dropout: Tensor | None = None) -> Tensor:
         """Logits (B, classes).
 
         Args:
             clip: (B, C, T, H, W) normalised.
             drop_path: (B, 1, depth) uniforms in [0, 1), or None.
+            dropout: (B, D) uniforms in [0, 1); None: they come from torch's generator.
         """
         tokens = self.encoder(clip, None, drop_path)
         if self.pooling.settings.place == "after_norm":
             pooled = self.pooling(self.norm(tokens))
         else:
             pooled = self.norm(self.pooling(tokens).to(tokens.dtype))
-        return self.head(self.dropout(pooled.to(self.head.weight.dtype)))
+        return self.head(self._drop(pooled.to(self.head.weight.dtype), dropout))
+
+    def _drop(self, pooled: Tensor, uniforms: Tensor | None) -> Tensor:
+        """Dropout of (B, D) by ``uniforms``, so that what is dropped depends on the clip and not on the process."""
+        if self.dropout == 0.0 or not self.training:
+            return pooled
+        if uniforms is None:
+            return functional.dropout(pooled, self.dropout)
+        return pooled * ((uniforms >= self.dropout) / (1 - self.dropout)).to(pooled.dtype)
 
 
 class PixelClassifier(nn.Module):

@@ -6,9 +6,10 @@ optimizer. One block on N tokens of width D takes 2 * (4 + 2 * mlp_ratio) * N * 
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
-from mvd_ds.config import EncoderSettings, TeacherSettings, TrainingRecipe
+from mvd_ds.config import EncoderSettings, Grid, TeacherSettings, TrainingRecipe
 from mvd_ds.models.masked import output_widths
 from mvd_ds.models.timm_network import frame_flops
 
@@ -50,6 +51,11 @@ def clip_flops(recipe: TrainingRecipe) -> ClipFlops:
         },
         teachers={name: _teacher_flops(recipe, teacher) for name, teacher in recipe.teachers.items()},
     )
+
+
+def classifier_flops(settings: EncoderSettings, grid: Grid, classes: int) -> int:
+    """One forward of a classifier on one clip: all tokens, then the head."""
+    return _encoder_flops(settings, math.prod(grid), settings.depth) + 2 * settings.embed_dim * classes
 
 
 def block_flops(tokens: int, width: int, mlp_ratio: float) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor
 from mvd_ds.config import FinetuneRecipe
 from mvd_ds.objectives.classification import cross_entropy, logit_distillation, mix_clips, soft_targets
 from mvd_ds.objectives.terms import LossTerms
-from mvd_ds.training.step import normalise, to_unit
+from mvd_ds.training.step import mirror, normalise, to_unit
 
 
 class Classification:
@@ -31,12 +31,15 @@ class Classification:
         self.mixes = recipe.augmentation.mix is not None
         self.names = ("class",) if teacher is None else ("class", "teacher")
 
+    def _move(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, non_blocking=True)
+
     def __call__(self, batch: Any, measure: bool) -> LossTerms:
         """Losses of a LabelledBatch; ``measure`` asks for nothing more here."""
-        moved = [tensor.to(self.device, non_blocking=True) for tensor in batch[:7]]
-        clip, label, partner, own_share, box, drop_path, dropout = moved
+        names = ("label", "partner", "own_share", "box", "drop_path", "dropout")
+        label, partner, own_share, box, drop_path, dropout = (self._move(getattr(batch, name)) for name in names)
         dtype = next(getattr(self.network, "module", self.network).parameters()).dtype
-        shown = normalise(to_unit(clip), torch.float32)
+        shown = normalise(to_unit(mirror(self._move(batch.clip), batch.flip)), torch.float32)
         if self.mixes:
             shown = mix_clips(shown, partner, own_share, box)
         shown = shown.to(dtype)

@@ -29,9 +29,21 @@ class Objective(Protocol):
         ...
 
 
+class Validation(Protocol):
+    """What is measured on held-out clips while training."""
+
+    def resume(self, first_step: int) -> None:
+        """Take up from ``first_step``."""
+        ...
+
+    def __call__(self, done: int) -> dict[str, float]:
+        """Measurements by metric name after step ``done``; empty where none is due. Collective."""
+        ...
+
+
 @dataclass
 class Training:
-    """The parts of one training run, built by ``runs.train``."""
+    """The parts of one training run, built by ``runs.learning``."""
 
     recipe: LearningRecipe
     cluster: Cluster
@@ -44,6 +56,7 @@ class Training:
     reporter: Reporter
     faults: VideoFaults
     status: Status
+    validation: Validation | None = None
 
     def run(self, first_step: int, last_step: int) -> None:
         """Optimizer steps ``first_step`` .. ``last_step - 1``.
@@ -65,9 +78,10 @@ class Training:
                 batch = self._next_batch(batches)
                 self._forward_backward(batch, measure=micro == 0 and _due(done, settings.features_every_steps))
             self.ema.update()
+            validated = self._validate(done)
             will_save = is_last or _due(done, settings.save_every_steps)
-            if will_save or _due(done, settings.log_every_steps):
-                self.reporter.tell(done, learning_rate, self.engine)
+            if will_save or validated or _due(done, settings.log_every_steps):
+                self.reporter.tell(done, learning_rate, self.engine, validated)
                 self.faults.require_few(done)
                 self.loader.agree(done, self.cluster.gather)
             if will_save:
@@ -80,6 +94,15 @@ class Training:
         for group in self.engine.optimizer.param_groups:
             group["lr"] = learning_rate * group.get("lr_scale", 1.0)
         return learning_rate
+
+    def _validate(self, done: int) -> dict[str, float]:
+        """Measurements on held-out clips, if due; their time is no training time."""
+        if self.validation is None:
+            return {}
+        started = time.monotonic()
+        values = self.validation(done)
+        self.reporter.watch.leave_out(time.monotonic() - started)
+        return values
 
     def _next_batch(self, batches: Iterator[Any]) -> Any:
         started = time.monotonic()

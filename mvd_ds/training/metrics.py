@@ -51,6 +51,10 @@ class Stopwatch:
     def waiting(self, seconds: float) -> None:
         self.waited += seconds
 
+    def leave_out(self, seconds: float) -> None:
+        """Count ``seconds`` that just passed as if they had not."""
+        self.started += seconds
+
     def read(self) -> tuple[float, float]:
         """(seconds, share waited) since the last reading."""
         now = time.monotonic()

@@ -9,25 +9,48 @@ from torch import nn
 
 from mvd_ds.config import OptimizerSettings
 
+#: Parts of an encoder before its first block.
+EMBEDDINGS = ("patch_embed.", "cls_token.", "position.")
+
 
 def parameter_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict[str, Any]]:
-    """Two AdamW groups: ``decay`` for matrices and mask tokens, ``no_decay`` for biases, norms and the class token.
+    """AdamW groups: ``decay`` for matrices and mask tokens, ``no_decay`` for biases, norms and the class token.
+
+    With ``layer_decay`` below 1 there are two for every layer of the encoder, each with its ``lr_scale``.
 
     Source: MVD 1.5; its mask tokens are decayed because their names are missing from its exception list. The class
     token is excepted there.
     """
-    decay, no_decay = [], []
+    groups: dict[str, dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         is_vector = parameter.ndim <= 1 or name.endswith("bias") or "cls_token" in name
-        (no_decay if is_vector else decay).append((name, parameter))
-    groups = []
-    for name, weight_decay, members in (("decay", settings.weight_decay, decay), ("no_decay", 0.0, no_decay)):
-        parameters = [parameter for _, parameter in members]
-        if parameters:
-            groups.append({"name": name, "weight_decay": weight_decay, "params": parameters})
-    return groups
+        kind, weight_decay = ("no_decay", 0.0) if is_vector else ("decay", settings.weight_decay)
+        scale = layer_scale(name, _depth(model), settings.layer_decay)
+        key = kind if settings.layer_decay == 1.0 else f"{kind}_{scale:.4g}"
+        group = groups.setdefault(key, {"name": key, "weight_decay": weight_decay, "lr_scale": scale, "params": []})
+        group["params"].append(parameter)
+    return sorted(groups.values(), key=lambda group: (group["lr_scale"], group["name"]))
+
+
+def layer_scale(name: str, depth: int, decay: float) -> float:
+    """Factor of the learning rate of parameter ``name``: decay^(depth + 1 - id), id 0 for embeddings, i + 1 for block i.
+
+    What is not of the encoder, and its final norm, have 1. Source: BEiT; MVD 2.1.
+    """
+    inside = name.removeprefix("encoder.")
+    if inside == name:
+        return 1.0
+    if inside.startswith(EMBEDDINGS):
+        return decay ** (depth + 1)
+    if inside.startswith("blocks."):
+        return decay ** (depth - int(inside.split(".")[1]))
+    return 1.0
+
+
+def _depth(model: nn.Module) -> int:
+    return len(getattr(getattr(model, "encoder", None), "blocks", ()))
 
 
 def build_optimizer(groups: list[dict[str, Any]], settings: OptimizerSettings) -> torch.optim.Optimizer:
@@ -37,9 +60,10 @@ def build_optimizer(groups: list[dict[str, Any]], settings: OptimizerSettings) -
 
 
 def describe_groups(groups: list[dict[str, Any]]) -> str:
-    """A table of the groups: name, tensors, parameters, weight decay."""
-    lines = [f"{'group':<10}{'tensors':>9}{'parameters':>14}{'weight decay':>14}"]
+    """A table of the groups: name, tensors, parameters, weight decay, factor of the learning rate."""
+    lines = [f"{'group':<20}{'tensors':>9}{'parameters':>14}{'weight decay':>14}{'rate x':>10}"]
     for group in groups:
         count = sum(parameter.numel() for parameter in group["params"])
-        lines.append(f"{group['name']:<10}{len(group['params']):>9}{count:>14,}{group['weight_decay']:>14g}")
+        numbers = f"{len(group['params']):>9}{count:>14,}{group['weight_decay']:>14g}{group['lr_scale']:>10.4g}"
+        lines.append(f"{group['name']:<20}{numbers}")
     return "\n".join(lines)

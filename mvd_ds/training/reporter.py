@@ -44,15 +44,15 @@ class Reporter:
         for name, value in loss.measurements.items():
             self.meter.add(name, value)
 
-    def tell(self, done: int, learning_rate: float, engine: Any) -> None:
-        """Write the means since the last call under step ``done``. Collective.
+    def tell(self, done: int, learning_rate: float, engine: Any, validated: dict[str, float] | None = None) -> None:
+        """Write the means since the last call, and what was ``validated``, under step ``done``. Collective.
 
         Raises:
             ConfigError: on every rank, if the loss is not finite.
         """
         values = self.meter.means()
         _require_finite(done, values["loss/total"])
-        values |= self._optimizer(learning_rate, engine) | self._speed(done)
+        values |= self._optimizer(learning_rate, engine) | self._speed(done) | (validated or {})
         self.writer.write(done, values)
         parts = " ".join(f"{name} {values[f'loss/{name}']:.3f}" for name in self.names)
         speed = f"{values['perf/clips_per_second']:.0f} clips/s"

@@ -7,7 +7,7 @@ import pytest
 
 from mvd_ds.config import ClipSettings
 from mvd_ds.data.randomness import keyed_generator
-from mvd_ds.data.sampling import dense_indices, frame_indices, uniform_indices
+from mvd_ds.data.sampling import dense_indices, frame_indices, uniform_indices, window_indices
 
 
 def _short_clip(length: int, frames: int, stride: int) -> list[int]:
@@ -53,3 +53,22 @@ def test_a_clip_as_long_as_the_video_is_the_video() -> None:
         clip = ClipSettings(frames=16, stride_frames=1, sampling=sampling)
         assert frame_indices(16, clip, keyed_generator(0, "t")).tolist() == list(range(16))
         assert frame_indices(16, clip).tolist() == list(range(16))
+
+
+def test_a_window_is_sixteen_frames_sixty_four_fifteenths_apart() -> None:
+    starts = set()
+    for number in range(400):
+        chosen = window_indices(80, 16, 4, keyed_generator(0, "t", number))
+        assert chosen[-1] - chosen[0] == 63, "the last index of 0 to 64 is clipped"
+        expected = [min(int(chosen[0] + i * 64 / 15 + 1e-9), chosen[0] + 63) for i in range(16)]
+        assert chosen.tolist() == expected
+        starts.add(int(chosen[0]))
+    assert starts == set(range(17)), "from the first frame to the last"
+    assert window_indices(80, 16, 4, None)[0] == 8
+
+
+@pytest.mark.parametrize(("length", "spread"), [(64, 16), (40, 10), (9, 2), (3, 0)])
+def test_a_video_shorter_than_the_window_is_covered_and_its_last_frame_repeated(length: int, spread: int) -> None:
+    chosen = window_indices(length, 16, 4, keyed_generator(0, "t")).tolist()
+    expected = [min(int(i * length / (spread - 1) + 1e-9), length - 1) for i in range(spread)]
+    assert chosen == expected + [length - 1] * (16 - spread)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+import mvd_ds
 from mvd_ds.config import OptimizerSettings, TrainingRecipe, load_recipe
 from mvd_ds.models.masked import build_predictor
 from mvd_ds.training.optim import describe_groups, parameter_groups
@@ -33,3 +36,20 @@ def test_frozen_parameters_are_in_no_group() -> None:
     assert f"{sum(p.numel() for p in groups[0]['params']):,}" in table
     full = parameter_groups(model.requires_grad_(True), OptimizerSettings())
     assert any("cls_token" in n for n, p in model.named_parameters() if id(p) in {id(q) for q in full[1]["params"]})
+
+
+def test_layer_decay_is_the_published_formula() -> None:
+    """Scale = decay^(depth + 1 - id): embeddings have id 0, block i has i + 1, norm and head have depth + 1."""
+    depth, decay = 4, 0.75
+    model = mvd_ds.build_classifier({"embed_dim": 32, "depth": depth, "num_heads": 2, "patch_px": 8}, 5, 4, 16)
+    groups = parameter_groups(model, OptimizerSettings(layer_decay=decay))
+    found = {id(p): (group["lr_scale"], group["weight_decay"]) for group in groups for p in group["params"]}
+    assert len(found) == len(list(model.parameters()))
+    for name, parameter in model.named_parameters():
+        layer = 0 if "patch_embed" in name else depth + 1
+        if "blocks." in name:
+            layer = int(name.split("blocks.")[1].split(".")[0]) + 1
+        assert found[id(parameter)] == (pytest.approx(decay ** (depth + 1 - layer)), 0.05 if parameter.ndim > 1 else 0.0), name
+    assert len(groups) == 2 * (depth + 2)
+    assert len(parameter_groups(model, OptimizerSettings())) == 2
+    assert "0.2373" in describe_groups(groups)

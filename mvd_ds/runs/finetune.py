@@ -1,0 +1,146 @@
+"""``finetune``: a pretrained encoder and a fresh head learn to classify, under the engine of the other trainings."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from mvd_ds.config import ConfigError, FinetuneRecipe, PreprocessingSettings, dump
+from mvd_ds.data.labelled import LabelledClips
+from mvd_ds.data.labels import Classes, classes_of, labels_of
+from mvd_ds.data.loader import ClipLoader
+from mvd_ds.data.manifest import Manifest, read_manifest
+from mvd_ds.models.classifier import Classifier
+from mvd_ds.models.classifier_folder import ClassifierCard, open_classifier, save_classifier
+from mvd_ds.models.flops import classifier_flops
+from mvd_ds.models.starting import start_classifier
+from mvd_ds.runs.learning import Learner, describe_batches, describe_parameters, learn, run_in_cluster
+from mvd_ds.runs.validation import ClipValidation, HeldOut
+from mvd_ds.training.classification import Classification
+from mvd_ds.training.cluster import Cluster
+from mvd_ds.training.console import say
+from mvd_ds.training.deepspeed_engine import start_student, start_teacher
+from mvd_ds.training.ema import Ema
+from mvd_ds.training.optim import parameter_groups
+from mvd_ds.training.run_folder import RunFolder
+
+
+class LabelledVideos(NamedTuple):
+    """What is learnt from, and what accuracy is measured on."""
+
+    classes: Classes
+    manifest: Manifest
+    labels: np.ndarray
+    """int64 (n,)."""
+    held_out: HeldOut | None
+
+
+def finetune(recipe: FinetuneRecipe, name: str) -> None:
+    """Fine-tune the recipe ``name`` to its end, from its newest checkpoint if there is one.
+
+    Raises:
+        ConfigError: for whatever the user can mend; on every rank, before or during training.
+    """
+    run_in_cluster(recipe, name, lambda folder, cluster: _finetune(recipe, folder, cluster))
+
+
+def _finetune(recipe: FinetuneRecipe, folder: RunFolder, cluster: Cluster) -> None:
+    pin = cluster.device.type == "cuda"
+    with cluster.together():
+        videos = read_labelled(recipe)
+        clips = LabelledClips(recipe, videos.manifest, videos.labels)
+        loader = ClipLoader(recipe, recipe.drop_path_blocks, cluster.rank, cluster.world, clips, pin)
+        model = start_classifier(recipe, len(videos.classes.names))
+        teacher = _open_teacher(recipe, videos.classes)
+    groups = parameter_groups(model, recipe.optimizer)
+    if cluster.is_main:
+        _describe(recipe, cluster, model, loader, groups, videos)
+    card = ClassifierCard(videos.classes.names, PreprocessingSettings(clip=recipe.data.clip), videos.classes.label)
+    engine = start_student(model, groups, recipe, cluster)
+    ema = Ema(engine, recipe.optimizer.ema_decay)
+    placed = None
+    if teacher is not None and recipe.teacher is not None:
+        placed = start_teacher(teacher, recipe.teacher.placement, recipe, cluster)
+    objective = Classification(recipe, engine, placed, len(videos.classes.names), cluster.device)
+
+    def export(part: str, weights: dict[str, Tensor], beside: dict[str, Any]) -> None:
+        save_classifier(folder.path / part, engine.module, weights, card, {**beside, "finetuned_by": dump(recipe)})
+
+    def export_last(weights: dict[str, Tensor], average: dict[str, Tensor] | None, step: int) -> None:
+        export(folder.model.name, average or weights, {"step": step})
+
+    validation = None
+    if videos.held_out is not None:
+        every, last = recipe.validation.every_epochs * loader.steps_per_epoch, recipe.schedule.last_step(loader.steps_per_epoch)
+        validation = ClipValidation(recipe, videos.held_out, engine, ema, cluster, folder, export, every, last)
+    flops = _training_flops(recipe, videos.classes, teacher)
+    learn(Learner(recipe, folder, cluster, loader, engine, ema, objective, flops, export_last, validation))
+
+
+def read_labelled(recipe: FinetuneRecipe) -> LabelledVideos:
+    """Manifests, classes and labels of a recipe.
+
+    Raises:
+        ConfigError: if a manifest or its labels cannot be used, or the two do not belong together.
+    """
+    data, validation = recipe.data, recipe.validation
+    manifest = read_manifest(data.manifest, data.root)
+    classes = classes_of(manifest, recipe.label, data.manifest, recipe.allow_empty_classes)
+    labels = labels_of(manifest, classes, data.manifest)
+    if validation.manifest is None:
+        return LabelledVideos(classes, manifest, labels, None)
+    held_out = read_manifest(validation.manifest, validation.root)
+    theirs = labels_of(held_out, classes, f"validation.manifest {validation.manifest}")
+    return LabelledVideos(classes, manifest, labels, HeldOut(data, held_out, theirs))
+
+
+def _open_teacher(recipe: FinetuneRecipe, classes: Classes) -> Classifier | None:
+    """The teacher of a recipe, frozen; None where it has none.
+
+    Raises:
+        ConfigError: if it is no classifier, or of other classes or clips.
+    """
+    if recipe.teacher is None:
+        return None
+    origin = f"teacher.weights {recipe.teacher.weights}"
+    model, card = open_classifier(recipe.teacher.weights)
+    if model.head.out_features != len(classes.names):
+        raise ConfigError(f"{origin}: tells {model.head.out_features} classes, the manifest has {len(classes.names)}")
+    numbered = tuple(str(number) for number in range(len(card.classes)))
+    if classes.named and card.classes not in (classes.names, numbered):
+        differing = next(i for i, pair in enumerate(zip(card.classes, classes.names, strict=True)) if pair[0] != pair[1])
+        raise ConfigError(
+            f"{origin}: its class {differing} is '{card.classes[differing]}', the manifest's is '{classes.names[differing]}'"
+        )
+    clip, wanted = card.preprocessing.clip, recipe.data.clip
+    if (clip.frames, clip.size_px) != (wanted.frames, wanted.size_px):
+        raise ConfigError(
+            f"{origin}: sees clips of {clip.frames} frames and {clip.size_px} px, data.clip has {wanted.frames} and "
+            f"{wanted.size_px}; they have to be the same"
+        )
+    return model.requires_grad_(False)
+
+
+def _training_flops(recipe: FinetuneRecipe, classes: Classes, teacher: Classifier | None) -> float:
+    """Operations of a training step per clip; the teacher's once."""
+    own = 3 * classifier_flops(recipe.model, recipe.grid, len(classes.names))
+    return own + (classifier_flops(teacher.encoder.settings, teacher.encoder.grid, len(classes.names)) if teacher else 0)
+
+
+def _describe(
+    recipe: FinetuneRecipe,
+    cluster: Cluster,
+    model: Classifier,
+    loader: ClipLoader,
+    groups: list[dict[str, Any]],
+    videos: LabelledVideos,
+) -> None:
+    """What will happen, in a few sentences, before it does."""
+    say(describe_batches(recipe, cluster, loader))
+    held_out = f"{len(videos.held_out.labels)} held-out videos" if videos.held_out else "nothing held out: no accuracy"
+    say(f"{len(videos.classes.names)} classes of label {videos.classes.label}, {len(videos.labels)} videos, {held_out}")
+    if recipe.teacher is not None:
+        say(f"teacher: logits of {recipe.teacher.weights}, {recipe.teacher.placement}, weight {recipe.teacher.weight}")
+    say(describe_parameters(recipe, cluster, model, groups))

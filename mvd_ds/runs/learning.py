@@ -1,0 +1,150 @@
+"""What every training run does around its objective: begin or go on, train, export. ``train`` and ``finetune`` share it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mvd_ds.config import ConfigError, LearningRecipe, to_yaml
+from mvd_ds.data.loader import ClipLoader
+from mvd_ds.training.checkpoint import Checkpoints
+from mvd_ds.training.cluster import Cluster, launched_rank
+from mvd_ds.training.console import StepProgress, clock, say
+from mvd_ds.training.deepspeed_engine import full_weights, joined_cluster
+from mvd_ds.training.ema import Ema
+from mvd_ds.training.faults import VideoFaults
+from mvd_ds.training.loop import Objective, Training, Validation
+from mvd_ds.training.metrics import MetricsWriter
+from mvd_ds.training.optim import describe_groups
+from mvd_ds.training.reporter import Reporter
+from mvd_ds.training.run_folder import RunFolder, Status
+from mvd_ds.training.schedule import build_schedule
+
+
+@dataclass
+class Learner:
+    """What a run trains and how, ready to start."""
+
+    recipe: LearningRecipe
+    folder: RunFolder
+    cluster: Cluster
+    loader: ClipLoader
+    engine: Any
+    ema: Ema
+    objective: Objective
+    flops_per_clip: float
+    """Of a training step."""
+    export: Callable[[dict[str, Tensor], dict[str, Tensor] | None, int], None]
+    """Write (weights, their moving average or None, step) as a model; called on rank 0."""
+    validation: Validation | None = None
+
+
+def run_in_cluster(recipe: LearningRecipe, name: str, run: Callable[[RunFolder, Cluster], None]) -> None:
+    """``run`` in the processes of the launcher, unless the folder of recipe ``name`` holds the finished run.
+
+    Raises:
+        ConfigError: for whatever the user can mend; on every rank, before or during training.
+    """
+    folder = RunFolder.of(recipe, name)
+    if _is_finished(recipe, folder):
+        return
+    with joined_cluster(recipe.engine.timeout_minutes, recipe.run.device) as cluster:
+        torch.use_deterministic_algorithms(recipe.run.deterministic)
+        run(folder, cluster)
+
+
+def learn(learner: Learner) -> None:
+    """Train to the end of the schedule, from the newest checkpoint if there is one, and export. Collective."""
+    recipe, folder, cluster = learner.recipe, learner.folder, learner.cluster
+    checkpoints = Checkpoints(folder, recipe, cluster, learner.engine, learner.ema)
+    resumed = checkpoints.load()
+    first_step = resumed.step
+    learner.loader.restore(resumed.extra.get("loader", {}))
+    with cluster.together():
+        if cluster.is_main:
+            folder.open(recipe)
+    steps_per_epoch = learner.loader.steps_per_epoch
+    last_step = recipe.schedule.last_step(steps_per_epoch)
+    end = max(first_step, min(last_step, recipe.run.stop_after_steps or last_step))
+    if first_step and cluster.is_main:
+        say(f"resuming from the checkpoint of step {first_step}")
+    if learner.validation is not None:
+        learner.validation.resume(first_step)
+    status = Status(folder, last_step)
+    writer = MetricsWriter(folder, cluster, first_step, to_yaml(recipe))
+    progress = StepProgress(f"{recipe.command} {folder.path.name}", first_step, end, enabled=cluster.is_main)
+    reporter = Reporter(recipe, cluster, learner.objective.names, writer, progress, learner.flops_per_clip, first_step)
+    training = Training(
+        recipe=recipe,
+        cluster=cluster,
+        engine=learner.engine,
+        ema=learner.ema,
+        loader=learner.loader,
+        objective=learner.objective,
+        schedule=build_schedule(recipe, steps_per_epoch),
+        checkpoints=checkpoints,
+        reporter=reporter,
+        faults=VideoFaults(cluster, recipe.data.max_bad_share),
+        status=status,
+        validation=learner.validation,
+    )
+    try:
+        training.run(first_step, end)
+    finally:
+        learner.loader.close()
+        reporter.close()
+    _finish(learner, status, training.faults, end, last_step)
+
+
+def describe_batches(recipe: LearningRecipe, cluster: Cluster, loader: ClipLoader) -> str:
+    """Batches, learning rate and length in a sentence."""
+    batch, masks = recipe.batch, recipe.masks_per_clip
+    peak, final = recipe.learning_rate
+    each = f", {masks} mask{'s' * (masks > 1)} each" if recipe.command != "finetune" else ""
+    return (
+        f"{batch.micro} clips x {batch.accumulation_steps(cluster.world)} accumulation x {cluster.world} processes = "
+        f"{batch.global_} clips a step{each}; learning rate {peak:.3g} falling to {final:.3g} (counts "
+        f"{recipe.optimizer.lr_counts}); {loader.steps_per_epoch} steps an epoch over {loader.clips_in_manifest} clips; "
+        f"{recipe.schedule.last_step(loader.steps_per_epoch)} steps"
+    )
+
+
+def describe_parameters(recipe: LearningRecipe, cluster: Cluster, model: torch.nn.Module, groups: list[dict[str, Any]]) -> str:
+    """What is trained, where, and the table of its groups."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    line = f"{parameters:,} trained parameters on {cluster.device.type}, {recipe.engine.precision}, {recipe.engine.config}"
+    return f"{line}\n{describe_groups(groups)}"
+
+
+def _is_finished(recipe: LearningRecipe, folder: RunFolder) -> bool:
+    """Whether the run is at its end already; says so.
+
+    Raises:
+        ConfigError: if ``run.resume`` is never and the folder holds a run.
+    """
+    if recipe.run.resume == "never" and (folder.checkpoints / "latest").exists():
+        raise ConfigError(f"run.resume never: {folder.path} holds a run; choose another run.output or remove it")
+    finished = folder.is_finished(recipe, folder.model.name)
+    if finished and launched_rank() == 0:
+        say(f"{folder.path} is finished; nothing to do")
+    return finished
+
+
+def _finish(learner: Learner, status: Status, faults: VideoFaults, step: int, last_step: int) -> None:
+    """Export the weights, record the end, and name the videos that were replaced. Collective."""
+    cluster, folder = learner.cluster, learner.folder
+    weights = full_weights(learner.engine, cluster)
+    average = learner.ema.full_weights(cluster) if learner.ema.active else None
+    replaced = faults.merged()
+    with cluster.together():
+        if cluster.is_main:
+            learner.export(weights, average, step)
+            status.write("finished" if step == last_step else "stopped", step, replaced_videos=replaced)
+    if cluster.is_main:
+        for fault, times in replaced.items():
+            say(f"replaced {times} times: {fault}")
+        say(f"step {step} of {last_step} in {clock(status.values['seconds'])}; weights in {folder.model}")
