@@ -61,9 +61,7 @@ class LabelledClips(KeyedClips):
         """Decode one clip of video ``index`` and write what becomes of it under each key; whether each is to be mirrored."""
         with self.source.open(index) as video:
             frames = video.get(frame_indices(len(video), self._data.clip, self._generator("view", keys[0])))
-        return [
-            self._cut(frames, self._generator("augment", key), views) for key, views in zip(keys, outputs, strict=True)
-        ]
+        return [self._cut(frames, self._generator("augment", key), views) for key, views in zip(keys, outputs, strict=True)]
 
     def _cut(self, frames: np.ndarray, generator: np.random.Generator, views: dict[int, Tensor]) -> bool:
         """RandAugment, crop and erasing of one clip. An erased box is mirrored with its clip, which makes no difference."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,38 +26,49 @@ class Classes(NamedTuple):
     """Whether the manifest names them."""
 
 
-def classes_of(manifest: Manifest, label: str | None, origin: str, allow_empty: bool = False) -> Classes:
-    """The classes of a training manifest.
+def classes_of(
+    manifests: Sequence[Manifest], origins: Sequence[str], label: str | None, allow_empty: bool = False
+) -> tuple[Classes, np.ndarray]:
+    """The classes of the training manifests, and the class of every video, int64 (n,), through all of them.
+
+    The first manifest that names its classes decides what they are and their order.
 
     Args:
-        manifest: of the training videos.
-        label: which label; None: its only one.
-        origin: names the manifest in messages.
+        manifests: of the training videos, one or several.
+        origins: name them in messages.
+        label: which label; None: the only one.
         allow_empty: accept classes without a video.
 
     Raises:
-        ConfigError: no or several labels to choose from, a label outside its classes, a class without a video, fewer than two.
+        ConfigError: no or several labels to choose from, manifests of different labels or classes, a label outside its
+            classes, a class without a video, or fewer than two classes.
     """
-    chosen = manifest.label_names[_column(manifest, label, origin)]
-    named = manifest.class_names.get(chosen)
-    values = manifest.labels[:, manifest.label_names.index(chosen)]
-    count = len(named) if named else int(values.max()) + 1
-    _require_range(manifest, values, count, origin)
-    names = named or tuple(str(number) for number in range(count))
-    if count < 2:
-        raise ConfigError(f"{origin}: label {chosen} has a single class; fine-tuning needs at least two")
-    empty = np.flatnonzero(np.bincount(values, minlength=count) == 0)
+    columns = [_column(manifest, label, origin) for manifest, origin in zip(manifests, origins, strict=True)]
+    chosen = manifests[0].label_names[columns[0]]
+    named = next((names for m, c in zip(manifests, columns, strict=True) if (names := m.class_names.get(m.label_names[c]))), None)
+    largest = max(int(manifest.labels[:, column].max()) for manifest, column in zip(manifests, columns, strict=True))
+    names = named or tuple(str(number) for number in range(max(largest, 0) + 1))
+    classes = Classes(chosen, names, named is not None)
+    labels = np.concatenate([labels_of(*pair) for pair in zip(manifests, [classes] * len(manifests), origins, strict=True)])
+    if len(names) < 2:
+        raise ConfigError(f"{origins[0]}: label {chosen} has a single class; fine-tuning needs at least two")
+    _require_videos(classes, labels, ", ".join(origins), allow_empty)
+    return classes, labels
+
+
+def _require_videos(classes: Classes, labels: np.ndarray, origin: str, allow_empty: bool) -> None:
+    count = len(classes.names)
+    empty = np.flatnonzero(np.bincount(labels, minlength=count) == 0)
     if len(empty) and not allow_empty:
-        shown = ", ".join(f"{number} ({names[number]})" if named else str(number) for number in empty[:5])
+        shown = ", ".join(f"{number} ({classes.names[number]})" if classes.named else str(number) for number in empty[:5])
         raise ConfigError(
-            f"{origin}: {len(empty)} of {count} classes of label {chosen} have no video: {shown}{', ...' * (len(empty) > 5)}; "
-            "number classes from 0 without gaps, add videos, or set allow_empty_classes=true"
+            f"{origin}: {len(empty)} of {count} classes of label {classes.label} have no video: {shown}"
+            f"{', ...' * (len(empty) > 5)}; number classes from 0 without gaps, add videos, or set allow_empty_classes=true"
         )
-    return Classes(chosen, names, named is not None)
 
 
 def labels_of(manifest: Manifest, classes: Classes, origin: str) -> np.ndarray:
-    """int64 (n,): the class of every video of another manifest, as ``classes`` numbers them.
+    """int64 (n,): the class of every video of a manifest, as ``classes`` numbers them.
 
     Where both name their classes the names decide: a folder that lacks a class numbers the others differently.
 

@@ -83,8 +83,8 @@ def cut(
 ) -> Tensor:
     """The box of ``frames`` uint8 (T, H, W, C), resized to uint8 (C, T, size_px, size_px); a view where nothing is resized.
 
-    Antialiased unless told otherwise, in integers, all frames alike: within a grey level of Pillow's, in a tenth of its time, and nothing becomes a
-    float before the device.
+    In integers, all frames alike; antialiased within a grey level of Pillow's, in a tenth of its time. Nothing becomes a float
+    before the device.
     """
     part = torch.from_numpy(frames)[:, box.top : box.top + box.height, box.left : box.left + box.width]
     part = part.permute(0, 3, 1, 2)

@@ -11,7 +11,8 @@ from mvd_ds.config import ConfigError, FinetuneRecipe, PreprocessingSettings, du
 from mvd_ds.data.labelled import LabelledClips
 from mvd_ds.data.labels import Classes, classes_of, labels_of
 from mvd_ds.data.loader import ClipLoader
-from mvd_ds.data.manifest import Manifest, read_manifest
+from mvd_ds.data.manifest import read_manifest
+from mvd_ds.data.mixture import Mixture, read_mixture
 from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.classifier_folder import ClassifierCard, open_classifier, save_classifier
 from mvd_ds.models.flops import classifier_flops
@@ -31,9 +32,9 @@ class LabelledVideos(NamedTuple):
     """What is learnt from, and what accuracy is measured on."""
 
     classes: Classes
-    manifest: Manifest
+    training: Mixture
     labels: np.ndarray
-    """int64 (n,)."""
+    """int64 (n,), through all manifests of the mixture."""
     held_out: HeldOut | None
 
 
@@ -50,7 +51,7 @@ def _finetune(recipe: FinetuneRecipe, folder: RunFolder, cluster: Cluster) -> No
     pin = cluster.device.type == "cuda"
     with cluster.together():
         videos = read_labelled(recipe)
-        clips = LabelledClips(recipe, videos.manifest, videos.labels)
+        clips = LabelledClips(recipe, videos.training, videos.labels)
         loader = ClipLoader(recipe, recipe.drop_path_blocks, cluster.rank, cluster.world, clips, pin)
         model = start_classifier(recipe, len(videos.classes.names))
         teacher = _open_teacher(recipe, videos.classes)
@@ -86,14 +87,14 @@ def read_labelled(recipe: FinetuneRecipe) -> LabelledVideos:
         ConfigError: if a manifest or its labels cannot be used, or the two do not belong together.
     """
     data, validation = recipe.data, recipe.validation
-    manifest = read_manifest(data.manifest, data.root)
-    classes = classes_of(manifest, recipe.label, data.manifest, recipe.allow_empty_classes)
-    labels = labels_of(manifest, classes, data.manifest)
+    mixture = read_mixture(data)
+    origins = [source.manifest for source in data.sources] or [data.manifest]
+    classes, labels = classes_of(mixture.manifests, origins, recipe.label, recipe.allow_empty_classes)
     if validation.manifest is None:
-        return LabelledVideos(classes, manifest, labels, None)
+        return LabelledVideos(classes, mixture, labels, None)
     held_out = read_manifest(validation.manifest, validation.root)
     theirs = labels_of(held_out, classes, f"validation.manifest {validation.manifest}")
-    return LabelledVideos(classes, manifest, labels, HeldOut(data, held_out, theirs))
+    return LabelledVideos(classes, mixture, labels, HeldOut(data, held_out, theirs))
 
 
 def _open_teacher(recipe: FinetuneRecipe, classes: Classes) -> Classifier | None:

@@ -10,10 +10,11 @@ import torch
 
 from mvd_ds.config import FinetuneRecipe, load_recipe
 from mvd_ds.data.batch import LabelledBatch
-from mvd_ds.data.dataset import ClipKey
 from mvd_ds.data.labelled import LabelledClips
 from mvd_ds.data.loader import ClipLoader
 from mvd_ds.data.manifest import read_manifest
+from mvd_ds.data.quarantine import Quarantine
+from mvd_ds.data.stream import filled_batches
 from mvd_ds.data.transforms import center_box, cut
 from video_files import all_frames
 
@@ -37,6 +38,11 @@ def _clips(recipe: FinetuneRecipe) -> LabelledClips:
     return LabelledClips(recipe, manifest, manifest.labels[:, 0])
 
 
+def _batch(clips: LabelledClips, places: list[int]) -> LabelledBatch:
+    (filled,) = filled_batches(clips, [places], len(places), clips._data, Quarantine(8))
+    return clips.batch(filled)
+
+
 def _stream(recipe: FinetuneRecipe, world: int) -> list[tuple[Any, ...]]:
     """One entry per clip of the first three steps; a partner is named by what it is, not where."""
     loaders = [ClipLoader(recipe, recipe.drop_path_blocks, rank, world, _clips(recipe)) for rank in range(world)]
@@ -44,8 +50,8 @@ def _stream(recipe: FinetuneRecipe, world: int) -> list[tuple[Any, ...]]:
     while batches := [batch for stream in streams if (batch := next(stream, None)) is not None]:
         for batch in batches:
             assert isinstance(batch, LabelledBatch)
-            parts = (batch.clip, batch.label, batch.clip[batch.partner], *batch[3:8])
-            clips += list(zip(*parts, strict=True))
+            parts = (batch.clip, batch.flip, batch.label, batch.clip[batch.partner], *batch[4:9])
+            clips += list(zip(*(part.clone() for part in parts), strict=True))
     return clips
 
 
@@ -60,22 +66,22 @@ def test_the_stream_and_its_pairs_do_not_depend_on_the_layout(
     assert len(found) == len(expected) == 24
     for one, other in zip(found, expected, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-    assert {tuple(clip[4].shape) for clip in expected} == {(6,)} and any(clip[4].any() for clip in expected)
+    assert {tuple(clip[5].shape) for clip in expected} == {(6,)} and any(clip[5].any() for clip in expected)
 
 
 def test_two_clips_of_a_video_share_frames_and_label_and_are_not_mixed(twelve: Path) -> None:
     recipe = _recipe(twelve, "data.clips_per_video=2", "augmentation.mix={}", "data.clip.sampling=uniform")
-    batch = _clips(recipe).__getitems__([ClipKey(3, position) for position in range(8)])
+    batch = _batch(_clips(recipe), list(range(24, 32)))
     assert (batch.sample[0::2] == batch.sample[1::2]).all() and (batch.label[0::2] == batch.label[1::2]).all()
     assert torch.equal(batch.clip[0::2], batch.clip[1::2]), "no crop and no augmentation: the same frames"
     assert (batch.sample != batch.sample[batch.partner]).all()
     cropped = _clips(_recipe(twelve, "data.clips_per_video=2", "data.clip.crop=random_resized"))
-    views = cropped.__getitems__([ClipKey(3, position) for position in range(4)]).clip
+    views = _batch(cropped, list(range(24, 28))).clip
     assert not torch.equal(views[0], views[1]), "each has a crop of its own"
 
 
 def test_without_augmentation_a_clip_is_its_frames(twelve: Path) -> None:
-    batch = _clips(_recipe(twelve)).__getitems__([ClipKey(0, position) for position in range(4)])
+    batch = _batch(_clips(_recipe(twelve)), [0, 1, 2, 3])
     assert (batch.own_share == 1).all() and not batch.box.any() and batch.dropout.shape == (4, 0)
     assert batch.partner.tolist() == [0, 1, 2, 3] and batch.drop_path.shape == (4, 1, 4)
     for row, (clip, sample) in enumerate(zip(batch.clip, batch.sample.tolist(), strict=True)):
@@ -86,12 +92,11 @@ def test_without_augmentation_a_clip_is_its_frames(twelve: Path) -> None:
 
 
 def test_an_epoch_has_other_clips_and_the_seed_decides(twelve: Path) -> None:
-    keys = [ClipKey(0, position) for position in range(4)]
-    clips = _clips(_recipe(twelve, *ALL))
-    first, again = clips.__getitems__(keys), _clips(_recipe(twelve, *ALL)).__getitems__(keys)
-    assert all(torch.equal(a, b) for a, b in zip(first[:8], again[:8], strict=True))
-    other_epoch = clips.__getitems__([key._replace(epoch=1) for key in keys])
-    other_seed = _clips(_recipe(twelve, *ALL, "run.seed=1")).__getitems__(keys)
+    places, clips = [0, 1, 2, 3], _clips(_recipe(twelve, *ALL))
+    first, again = _batch(clips, places), _batch(_clips(_recipe(twelve, *ALL)), places)
+    assert all(torch.equal(a, b) for a, b in zip(first[:9], again[:9], strict=True))
+    other_epoch = _batch(clips, [place + clips.clips_per_epoch for place in places])
+    other_seed = _batch(_clips(_recipe(twelve, *ALL, "run.seed=1")), places)
     for other in (other_epoch, other_seed):
         assert not torch.equal(first.clip, other.clip) and not torch.equal(first.drop_path, other.drop_path)
         assert not torch.equal(first.own_share, other.own_share) and not torch.equal(first.dropout, other.dropout)

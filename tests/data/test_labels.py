@@ -7,9 +7,14 @@ from pathlib import Path
 import pytest
 
 from mvd_ds.config import ConfigError
-from mvd_ds.data.labels import classes_of, labels_of
+from mvd_ds.data.labels import Classes, labels_of
+from mvd_ds.data.labels import classes_of as classes_of_all
 from mvd_ds.data.manifest import Manifest, read_manifest
 from video_files import write_video
+
+
+def classes_of(manifest: Manifest, label: str | None, origin: str, allow_empty: bool = False) -> Classes:
+    return classes_of_all([manifest], [origin], label, allow_empty)[0]
 
 
 @pytest.fixture
@@ -84,3 +89,15 @@ def test_mixed_manifests_are_one_line(write, labels, headers, words) -> None:
         labels_of(write("v.txt", labels, *headers), classes, "v.txt")
     assert "\n" not in str(caught.value)
     assert labels_of(write("w.txt", ["1", "0"]), classes, "w.txt").tolist() == [1, 0], "an unnamed only label is it"
+
+
+def test_several_manifests_are_one_set_of_classes(write) -> None:
+    one = write("one.txt", ["0", "1"], '# classes: ["cat", "dog"]')
+    other = write("other.txt", ["0", "1"], '# classes: ["dog", "cat"]')
+    classes, labels = classes_of_all([one, other, write("bare.txt", ["1"])], ["one", "other", "bare"], None)
+    assert classes.names == ("cat", "dog") and labels.tolist() == [0, 1, 1, 0, 1]
+    stranger = write("stranger.txt", ["0", "1"], '# classes: ["cat", "cow"]')
+    with pytest.raises(ConfigError, match="stranger: 1 of its 2 classes are not among the 2 of the training manifest: cow"):
+        classes_of_all([one, stranger], ["one", "stranger"], None)
+    with pytest.raises(ConfigError, match="bare, more: 1 of 4 classes of label label have no video: 2"):
+        classes_of_all([write("bare.txt", ["0", "1"]), write("more.txt", ["3"])], ["bare", "more"], None)
