@@ -6,11 +6,21 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from mvd_ds.config import RECIPE_FOLDER, Recipe, TrainingRecipe, dump, find_engine_config, load_recipe, recipe_names
+from mvd_ds.config import (
+    RECIPE_FOLDER,
+    FinetuneRecipe,
+    Recipe,
+    TrainingRecipe,
+    dump,
+    find_engine_config,
+    load_recipe,
+    recipe_names,
+)
 from mvd_ds.config.recipes import ProbeRecipe
+from test_finetune_recipes import PUBLISHED as FINETUNED
 
 COMMANDS = {"distillation": "distill", "image_reconstruction": "pretrain", "video_reconstruction": "pretrain"}
-COMMANDS |= {name: name for name in ("probe", "evaluate", "features")}
+COMMANDS |= {"classification": "finetune"} | {name: name for name in ("probe", "evaluate", "features")}
 HEADER = ("What", "Source", "Command", "Cost", "Result")
 
 
@@ -53,10 +63,10 @@ STAGE_ONE = {
     "mae_large": (4096, 64, (512, 8, 16), 85.9),
     "mae_huge": (4096, 64, (512, 8, 16), 86.9),
 }
-QUICKSTART = {"quickstart_image", "quickstart_video", "quickstart_distill", "quickstart_probe"}
+QUICKSTART = {"quickstart_image", "quickstart_video", "quickstart_distill", "quickstart_finetune", "quickstart_probe"}
 
-#: Recipes that train nothing: their results are the user's.
-USES = {"evaluate_5x3", "evaluate_2x3", "features"}
+#: Recipes of whatever the user brings: so are their results.
+USES = {"evaluate_5x3", "evaluate_2x3", "features", "finetune_folder"}
 
 
 def _text(name: str) -> str:
@@ -93,7 +103,7 @@ def _shape(decoder_or_model: Any) -> tuple[int, int, int]:
 
 
 def test_the_shelf_is_complete() -> None:
-    assert set(recipe_names()) == {*PUBLISHED, *STAGE_ONE, *QUICKSTART, *USES, "mvd_large_from_base"}
+    assert set(recipe_names()) == {*PUBLISHED, *STAGE_ONE, *QUICKSTART, *USES, *FINETUNED, "mvd_large_from_base"}
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -201,11 +211,19 @@ def test_the_chain_of_recipes_holds_together(name: str) -> None:
     if isinstance(recipe, ProbeRecipe):
         assert {model.weights for model in recipe.models.values()} <= set(made)
         assert recipe.data.clip == load_recipe("quickstart_distill").data.clip
+    if isinstance(recipe, FinetuneRecipe):
+        start = made[str(recipe.weights)]
+        assert isinstance(start, TrainingRecipe)
+        assert {key: dump(recipe.model)[key] for key in _fixed(start)} == {key: dump(start.model)[key] for key in _fixed(start)}
     for teacher in recipe.teachers.values() if isinstance(recipe, TrainingRecipe) else ():
         source = made[teacher.weights]
         assert isinstance(source, TrainingRecipe)
-        fixed = set(dump(source.model)) - {"drop_path", "attention", "activation_checkpointing"}
-        assert {key: dump(teacher)[key] for key in fixed} == {key: dump(source.model)[key] for key in fixed}
+        assert {key: dump(teacher)[key] for key in _fixed(source)} == {key: dump(source.model)[key] for key in _fixed(source)}
+
+
+def _fixed(recipe: TrainingRecipe) -> set[str]:
+    """Settings of a network that its weights fix."""
+    return set(dump(recipe.model)) - {"drop_path", "attention", "activation_checkpointing"}
 
 
 @pytest.mark.parametrize("name", [n for n in recipe_names() if re.search("mvd_(large|huge)|quickstart_distill", n)])
