@@ -50,7 +50,7 @@ def test_links_and_recipe_table() -> None:
     named = set(re.findall(r"`((?:mvd|mae|videomae)_\w+)`", TEXT)) & set(
         re.findall(r"`(\w+_(?:small|base|large|huge)\w*)`", TEXT)
     )
-    named |= set(re.findall(r"`(evaluate_\w+|features)`", TEXT))
+    named |= set(re.findall(r"`(evaluate_\w+|finetune_\w+|features)`", TEXT))
     shipped = {name for name in recipe_names() if not name.startswith("quickstart")}
     assert shipped <= named and named <= set(recipe_names())
 

@@ -77,7 +77,8 @@ def _finetune(recipe: FinetuneRecipe, folder: RunFolder, cluster: Cluster) -> No
         every, last = recipe.validation.every_epochs * loader.steps_per_epoch, recipe.schedule.last_step(loader.steps_per_epoch)
         validation = ClipValidation(recipe, videos.held_out, engine, ema, cluster, folder, export, every, last)
     flops = _training_flops(recipe, videos.classes, teacher)
-    learn(Learner(recipe, folder, cluster, loader, engine, ema, objective, flops, export_last, validation))
+    frozen = () if placed is None else (placed,)
+    learn(Learner(recipe, folder, cluster, loader, engine, ema, objective, flops, export_last, frozen, validation))
 
 
 def read_labelled(recipe: FinetuneRecipe) -> LabelledVideos:

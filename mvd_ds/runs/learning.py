@@ -40,6 +40,8 @@ class Learner:
     """Of a training step."""
     export: Callable[[dict[str, Tensor], dict[str, Tensor] | None, int], None]
     """Write (weights, their moving average or None, step) as a model; called on rank 0."""
+    frozen: tuple[Any, ...] = ()
+    """Networks beside the trained one, whose time is part of a rank's."""
     validation: Validation | None = None
 
 
@@ -78,6 +80,7 @@ def learn(learner: Learner) -> None:
     writer = MetricsWriter(folder, cluster, first_step, to_yaml(recipe))
     progress = StepProgress(f"{recipe.command} {folder.path.name}", first_step, end, enabled=cluster.is_main)
     reporter = Reporter(recipe, cluster, learner.objective.names, writer, progress, learner.flops_per_clip, first_step)
+    reporter.health.watch(learner.engine.module, *learner.frozen)
     training = Training(
         recipe=recipe,
         cluster=cluster,
