@@ -16,7 +16,7 @@ from mvd_ds.config import (
     load_recipe,
     recipe_names,
 )
-from mvd_ds.config.recipes import ProbeRecipe
+from mvd_ds.config.evaluation import ProbeRecipe
 from test_finetune_recipes import PUBLISHED as FINETUNED
 
 COMMANDS = {"distillation": "distill", "image_reconstruction": "pretrain", "video_reconstruction": "pretrain"}

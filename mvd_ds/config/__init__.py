@@ -13,7 +13,15 @@ from mvd_ds.config.data import (
     MaskingSettings,
     PreprocessingSettings,
 )
-from mvd_ds.config.evaluation import EvaluateRecipe, FeaturesRecipe, ViewSettings
+from mvd_ds.config.evaluation import (
+    EvaluateRecipe,
+    FeaturesRecipe,
+    HeadSettings,
+    NeighbourSettings,
+    ProbedModel,
+    ProbeRecipe,
+    ViewSettings,
+)
 from mvd_ds.config.finetuning import (
     AugmentationSettings,
     ErasingSettings,
@@ -49,4 +57,4 @@ from mvd_ds.config.optimization import (
     RunSettings,
     ScheduleSettings,
 )
-from mvd_ds.config.recipes import LearningRecipe, ProbedModel, ProbeRecipe, Recipe, TrainingRecipe
+from mvd_ds.config.recipes import LearningRecipe, Recipe, TrainingRecipe

@@ -10,9 +10,9 @@ import yaml
 from pydantic import ValidationError
 
 from mvd_ds.config.base import ENGINE_FOLDER, RECIPE_FOLDER, ConfigError, Settings
-from mvd_ds.config.evaluation import EvaluateRecipe, FeaturesRecipe
+from mvd_ds.config.evaluation import EvaluateRecipe, FeaturesRecipe, ProbeRecipe
 from mvd_ds.config.finetuning import FinetuneRecipe
-from mvd_ds.config.recipes import ProbeRecipe, Recipe, TrainingRecipe
+from mvd_ds.config.recipes import Recipe, TrainingRecipe
 
 RECIPE_KINDS: tuple[type[Recipe], ...] = (TrainingRecipe, FinetuneRecipe, ProbeRecipe, EvaluateRecipe, FeaturesRecipe)
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mvd_ds.config.base import Grid, Positive, Settings
+from mvd_ds.config.base import Grid, Settings
 from mvd_ds.config.data import DataSettings, MaskingSettings
 from mvd_ds.config.model import (
     POSITION_DIVISORS,
     DecoderSettings,
     EncoderSettings,
     PixelSettings,
-    PoolingSettings,
     TeacherSettings,
 )
 from mvd_ds.config.optimization import BatchSettings, EngineSettings, OptimizerSettings, RunSettings, ScheduleSettings
@@ -208,55 +207,3 @@ class TrainingRecipe(LearningRecipe):
                 raise ValueError(f"teachers.{name}.target.blocks: {block} is outside a network of {teacher.depth} blocks")
         if not teacher.target.blocks:
             raise ValueError(f"teachers.{name}.target.blocks is empty")
-
-
-class ProbedModel(Settings):
-    """One frozen feature extractor of a probe run."""
-
-    weights: str = Field(min_length=1)
-    """Model folder (``model.safetensors`` and ``config.json``)."""
-    untrained: bool = False
-    """Take only the architecture and seed of ``weights`` and leave the initial weights as they were drawn."""
-    frames: Literal["all", "first", "shuffled"] = "all"
-    """all: the clip; first: its first frame repeated; shuffled: its frames in random order."""
-    every_frames: Positive = 1
-    """Image networks see every n-th frame of the clip."""
-
-
-class ProbeRecipe(Recipe):
-    """Linear probes on frozen features, one per label of the manifest."""
-
-    objective: Literal["probe"]
-    """Probe frozen features."""
-    models: dict[str, ProbedModel]
-    """What is probed, by name; every one sees the same clips and the same splits."""
-    validation_manifest: str | None = None
-    """Held-out clips, never used to choose anything (None: ``held_out_share`` of the manifest)."""
-    held_out_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    """Share of the manifest's clips held out where there is no validation manifest, drawn from ``run.seed``."""
-    labels: Literal["required", "optional"] = "required"
-    """optional: a manifest without labels is no fault; nothing is probed then."""
-    compare: tuple[tuple[str, str], ...] = ()
-    """Pairs of models whose accuracies are compared, with a paired bootstrap interval."""
-    pooling: PoolingSettings = PoolingSettings()
-    """How the tokens after the encoder's final norm become one vector; a mean by default."""
-    pixels: bool = True
-    """Also probe raw pixels: the clip as 8 slots of 12 x 12 grey means."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of the split that chooses the regularisation, and of the fit."""
-    selection_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Share of the training clips on which each model picks its regularisation."""
-    regularisations: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-    """Inverse strengths C of the L2 penalty to choose from."""
-    bootstrap_draws: Positive = 2000
-    """Resamples of the held-out clips for 95 % intervals."""
-    batch: Positive = 64
-    """Clips per forward."""
-
-    @model_validator(mode="after")
-    def _check(self) -> ProbeRecipe:
-        known = {*self.models, *(("pixels",) if self.pixels else ())}
-        for name in (name for pair in self.compare for name in pair):
-            if name not in known:
-                raise ValueError(f"compare names '{name}', which is not among {', '.join(sorted(known))}")
-        return self

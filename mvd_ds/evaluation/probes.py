@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.parallel import Parallel, delayed
 
@@ -27,7 +28,7 @@ class Probe(NamedTuple):
     per_seed: tuple[float, ...]
     """The same, seed by seed."""
     regularisations: tuple[float, ...]
-    """C that each seed chose."""
+    """What each seed chose: C of a linear probe, learning rate of a trained head, nothing for neighbours."""
     correct: np.ndarray
     """bool (seeds, S), for ``compare``."""
 
@@ -98,6 +99,31 @@ def fit_probe(
     return Probe(float(rows.mean()), tuple(rows.mean(1).tolist()), tuple(chosen), rows)
 
 
+def selection_split(count: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The random share of ``count`` training clips that chooses: bool (count,), its clips int64, and the others' int64."""
+    order = np.random.default_rng(seed).permutation(count)
+    cut = max(1, round(share * count))
+    chosen = np.zeros(count, bool)
+    chosen[order[:cut]] = True
+    return chosen, order[:cut], order[cut:]
+
+
+def nearest_neighbours(
+    train: np.ndarray, train_labels: np.ndarray, held_out: np.ndarray, held_out_labels: np.ndarray, recipe: ProbeRecipe
+) -> Probe:
+    """The vote of the nearest training clips by cosine; arguments as in ``fit_probe``. Nothing is drawn: all seeds agree."""
+    settings = recipe.neighbours
+    voters = KNeighborsClassifier(
+        min(settings.count, len(train)),
+        metric="cosine",
+        algorithm="brute",
+        weights=lambda distances: np.exp((1 - distances) / settings.temperature),
+    )
+    correct = voters.fit(train, train_labels).predict(held_out) == held_out_labels
+    rows = np.repeat(correct[None], len(recipe.seeds), axis=0)
+    return Probe(float(correct.mean()), tuple(rows.mean(1).tolist()), (), rows)
+
+
 def chance(labels: np.ndarray) -> float:
     """Accuracy of always naming the most frequent class of ``labels`` int64 (S,)."""
     return float(np.unique(labels, return_counts=True)[1].max() / len(labels))
@@ -127,9 +153,7 @@ def compare(a: Probe, b: Probe, draws: int, seed: int = 0) -> Interval:
 
 def _choose_regularisation(features: np.ndarray, labels: np.ndarray, recipe: ProbeRecipe, seed: int) -> float:
     """The C that classifies most of a random share of the training clips; of equals, the strongest regularisation."""
-    order = np.random.default_rng(seed).permutation(len(labels))
-    cut = max(1, round(recipe.selection_share * len(labels)))
-    selection, rest = order[:cut], order[cut:]
+    _, selection, rest = selection_split(len(labels), recipe.selection_share, seed)
     grid = tuple(sorted(recipe.regularisations))
     path = _fit(features[rest], labels[rest], grid)
     right = [(classify(features[selection]) == labels[selection]).mean() for classify in path]

@@ -1,4 +1,4 @@
-"""``probe``: what frozen features know, by linear probes on every label of a manifest."""
+"""``probe``: what frozen features know, by probes on every label of a manifest."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ import torch
 from torch import Tensor
 
 from mvd_ds.config import ConfigError, ProbedModel, ProbeRecipe, TrainingRecipe
+from mvd_ds.config.evaluation import VECTOR_HEADS, result_name
 from mvd_ds.data.evaluation import evaluation_batches
-from mvd_ds.data.manifest import Manifest, read_manifest
+from mvd_ds.data.manifest import read_manifest
 from mvd_ds.evaluation.features import Extractor, Features, extract_features, pixel_features
-from mvd_ds.evaluation.probes import Probe, chance, compare, fit_probes
+from mvd_ds.evaluation.probes import Probe, chance, compare, fit_probes, nearest_neighbours
 from mvd_ds.models.building import is_run_model, open_encoder
 from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.pooling import clip_features, encoder_pooling
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.models.weights import load_predictor, read_recipe
+from mvd_ds.runs.probe_heads import Split, probe_tokens
 from mvd_ds.training.console import StepProgress, say
 from mvd_ds.training.run_folder import RunFolder, Status, write_json
 from mvd_ds.training.step import normalise, to_unit
@@ -46,26 +48,51 @@ def probe(recipe: ProbeRecipe, name: str) -> None:
         write_json(folder.path / "probes.json", {"probes": {}, "chance": {}, "comparisons": {}, "labels": {}})
         status.write("finished", 1)
         return
-    extractors = _extractors(recipe)
+    encoders = _encoders(recipe)
+    extractors = _extractors(recipe, encoders)
     faults: list[str] = []
-    known = _features(recipe, extractors, train, "training clips", faults)
-    unseen = _features(recipe, extractors, held_out, "held-out clips", faults)
+    known, fitted_on = _features(recipe, extractors, train, "training clips", faults)
+    unseen, measured_on = _features(recipe, extractors, held_out, "held-out clips", faults)
     say(f"fitting {len(extractors)} models x {len(label_names)} labels x {len(recipe.seeds)} seeds")
-    probes = fit_probes(
-        known.features,
-        known.labels,
-        unseen.features,
-        unseen.labels,
-        recipe,
-        _told(len(extractors) * len(label_names)),
-        workers=os.cpu_count() or 1,
-    )
+    probes: dict[str, tuple[Probe, ...]] = {}
+    for head in recipe.heads:
+        if head in VECTOR_HEADS:
+            found = VECTOR_FITS[head](known, unseen, recipe)
+        else:
+            found = {
+                name: probe_tokens(head, name, encoder, recipe.models[name], recipe, fitted_on, measured_on)
+                for name, encoder in encoders.items()
+            }
+        probes |= {result_name(name, head): result for name, result in found.items()}
     write_json(folder.path / "probes.json", _results(recipe, label_names, probes, known, unseen))
     status.write("finished", 1, replaced_videos=dict.fromkeys(faults, 1))
     _say_results(label_names, probes, unseen)
 
 
-def _splits(recipe: ProbeRecipe) -> tuple[tuple[Manifest, list[int]], tuple[Manifest, list[int]]]:
+def _fit_linear(known: Features, unseen: Features, recipe: ProbeRecipe) -> dict[str, tuple[Probe, ...]]:
+    """Linear probes of all models, in as many processes as there are cores."""
+    told = _told(len(known.features) * known.labels.shape[1])
+    return fit_probes(known.features, known.labels, unseen.features, unseen.labels, recipe, told, workers=os.cpu_count() or 1)
+
+
+def _vote(known: Features, unseen: Features, recipe: ProbeRecipe) -> dict[str, tuple[Probe, ...]]:
+    """Nearest neighbours, by model and in order of the labels."""
+    return {
+        name: tuple(
+            nearest_neighbours(rows, known.labels[:, label], unseen.features[name], unseen.labels[:, label], recipe)
+            for label in range(known.labels.shape[1])
+        )
+        for name, rows in known.features.items()
+    }
+
+
+VECTOR_FITS: dict[str, Callable[[Features, Features, ProbeRecipe], dict[str, tuple[Probe, ...]]]] = {
+    "linear": _fit_linear,
+    "knn": _vote,
+}
+
+
+def _splits(recipe: ProbeRecipe) -> tuple[Split, Split]:
     """(manifest, videos of it) to fit on, and the same held out."""
     manifest = read_manifest(recipe.data.manifest, recipe.data.root)
     count = len(manifest.refs)
@@ -82,17 +109,25 @@ def _splits(recipe: ProbeRecipe) -> tuple[tuple[Manifest, list[int]], tuple[Mani
     return (manifest, sorted(order[cut:])), (manifest, sorted(order[:cut]))
 
 
-def _extractors(recipe: ProbeRecipe) -> dict[str, Extractor]:
+def _encoders(recipe: ProbeRecipe) -> dict[str, VisionTransformer]:
+    """The frozen encoders, on the device."""
     device = torch.device("cuda" if recipe.run.device == "auto" and torch.cuda.is_available() else "cpu")
-    extractors = {name: Extractor(_forward(name, model, recipe, device), model.frames) for name, model in recipe.models.items()}
+    return {name: _encoder(name, model, recipe).to(device).eval().requires_grad_(False) for name, model in recipe.models.items()}
+
+
+def _extractors(recipe: ProbeRecipe, encoders: dict[str, VisionTransformer]) -> dict[str, Extractor]:
+    extractors = {
+        name: Extractor(_forward(encoder, recipe.models[name], recipe), recipe.models[name].frames)
+        for name, encoder in encoders.items()
+    }
     if recipe.pixels:
         extractors["pixels"] = Extractor(pixel_features)
     return extractors
 
 
-def _forward(name: str, model: ProbedModel, recipe: ProbeRecipe, device: torch.device) -> Callable[[Tensor], Tensor]:
+def _forward(encoder: VisionTransformer, model: ProbedModel, recipe: ProbeRecipe) -> Callable[[Tensor], Tensor]:
     """uint8 (B, C, T, H, W) -> (B, D) of one frozen encoder."""
-    encoder = _encoder(name, model, recipe).to(device).eval().requires_grad_(False)
+    device = next(encoder.parameters()).device
     stride = model.every_frames if encoder.settings.kind == "image" else 1
     pooling = encoder_pooling(encoder, recipe.pooling).requires_grad_(False)
 
@@ -124,16 +159,18 @@ def _require_fit(name: str, model: ProbedModel, trained: TrainingRecipe, recipe:
 
 
 def _features(
-    recipe: ProbeRecipe, extractors: dict[str, Extractor], split: tuple[Manifest, list[int]], what: str, faults: list[str]
-) -> Features:
-    """Features of the clips of ``split`` that could be read."""
+    recipe: ProbeRecipe, extractors: dict[str, Extractor], split: Split, what: str, faults: list[str]
+) -> tuple[Features, Split]:
+    """Features of the clips of ``split`` that could be read, and the split of these."""
     manifest, videos = split
     clip = recipe.data.clip
     batches: Iterator[Any] = evaluation_batches(recipe.data, manifest, recipe.batch, clip.frames, clip.size_px, videos, faults)
     progress = StepProgress(f"features of {what}", 0, len(videos), enabled=True)
     found = extract_features(extractors, batches, recipe.run.seed, lambda seen: progress.update(seen, "clips"))
     progress.close()
-    return Features({key: rows[found.ok] for key, rows in found.features.items()}, found.labels[found.ok], found.ok[found.ok])
+    features = {key: rows[found.ok] for key, rows in found.features.items()}
+    read = [video for video, ok in zip(videos, found.ok, strict=True) if ok]
+    return Features(features, found.labels[found.ok], found.ok[found.ok]), (manifest, read)
 
 
 def _told(total: int) -> Callable[[int, int], None]:
@@ -165,7 +202,7 @@ def _results(
         "chance": {label: chance(unseen.labels[:, i]) for i, label in enumerate(labels)},
         "details": {
             name: {
-                label: {"per_seed": list(found[i].per_seed), "regularisation": list(found[i].regularisations)}
+                label: {"per_seed": list(found[i].per_seed), _chosen(name): list(found[i].regularisations)}
                 for i, label in enumerate(labels)
             }
             for name, found in probes.items()
@@ -175,6 +212,11 @@ def _results(
         "pooling": recipe.pooling.kind,
         "labels": {label: len(np.unique(unseen.labels[:, i])) for i, label in enumerate(labels)},
     }
+
+
+def _chosen(name: str) -> str:
+    """What each seed of a result chose."""
+    return "learning_rate" if name.endswith((":attentive", ":vqt")) else "regularisation"
 
 
 def _say_results(labels: tuple[str, ...], probes: dict[str, tuple[Probe, ...]], unseen: Features) -> None:

@@ -84,7 +84,9 @@ def _table_note(results: ProbeResults) -> str:
         f", and paired 95{PERCENT} bootstrap intervals of differences in points." if spread and results.comparisons else "."
     )
     pooling = f" of {results.pooling}-pooled tokens" if results.pooling else ""
-    return f"Linear probes on frozen features{pooling}; clips: {clips or 'not recorded'}.{spread}{intervals if spread else ''}"
+    heads = " (linear where no other head is named)" if any(":" in name for name in results.probes) else ""
+    kind = "Probes" if heads else "Linear probes"
+    return f"{kind} on frozen features{pooling}{heads}; clips: {clips or 'not recorded'}.{spread}{intervals if spread else ''}"
 
 
 def _share(share: float | None, results: ProbeResults, model: str, label: str) -> str:

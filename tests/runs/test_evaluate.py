@@ -39,6 +39,7 @@ def tested(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(videos / "val", folder / "val")
     (folder / "broken.mp4").write_bytes(b"no video")
     arguments = [f"weights={folder / 'model'}", f"data.manifest={folder / 'list.txt'}", "batch=12", "data.workers=1"]
+    arguments.append("data.clip.sampling=dense")  # as the classifier was trained
     done = launch(2, "evaluate", "evaluate_2x3", *arguments, f"run.output={folder / 'run'}")
     assert "counted as wrong" in done.stdout and "broken.mp4" in done.stdout
     return folder

@@ -1,0 +1,135 @@
+"""Heads on a frozen encoder: attentive pooling of its tokens, and visual query tuning of all its layers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mvd_ds.models.embed import LearnedToken
+from mvd_ds.models.layers import Block, Mlp
+from mvd_ds.models.linear import Linear
+from mvd_ds.models.pooling import layer_tokens
+from mvd_ds.models.vit import VisionTransformer
+
+
+class FrozenTokens(NamedTuple):
+    """What heads take of a frozen encoder; image encoders have the tokens of all frames in N."""
+
+    tokens: Tensor
+    """(B, N, D) after the final norm, class token included."""
+    keys_values: Tensor | None = None
+    """(B, layers, N, 2, heads, d): keys and values of every layer's attention."""
+
+
+@torch.no_grad()
+def frozen_tokens(encoder: VisionTransformer, clip: Tensor, layers: bool) -> FrozenTokens:
+    """The encoder's own forward, of which keys and values of all layers are kept on the way.
+
+    Queries of a head are no part of it, so its tokens are those of the encoder without a head, to the bit.
+
+    Args:
+        encoder: frozen.
+        clip: (B, C, T, H, W) normalised.
+        layers: whether keys and values are wanted.
+    """
+    kept: list[Tensor] = []
+
+    def keep(_module: nn.Module, _arguments: tuple[Tensor, ...], packed: Tensor) -> None:
+        kept.append(packed)
+
+    attentions = [block.attention for block in encoder.blocks if isinstance(block, Block)] if layers else []
+    hooks = [attention.qkv.register_forward_hook(keep) for attention in attentions]
+    try:
+        tokens = layer_tokens(encoder, clip)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    tokens = tokens.unflatten(0, (len(clip), -1)).flatten(1, 2)
+    if not layers:
+        return FrozenTokens(tokens)
+    packed = torch.stack(kept, dim=1).unflatten(-1, (3, encoder.settings.num_heads, -1))[:, :, :, 1:]
+    return FrozenTokens(tokens, packed.unflatten(0, (len(clip), -1)).transpose(1, 2).flatten(2, 3))
+
+
+class AttentiveHead(nn.Module):
+    """One learned query looks at all tokens, then an MLP, then a linear layer. Source: V-JEPA's attentive probe, one block.
+
+    Args:
+        width: D.
+        heads: of the cross-attention.
+        classes: number of classes.
+    """
+
+    def __init__(self, width: int, heads: int, classes: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = LearnedToken(width, std=0.02)
+        self.norm_tokens = nn.LayerNorm(width)
+        self.to_query = Linear(width, width)
+        self.to_keys_values = Linear(width, 2 * width)
+        self.projection = Linear(width, width)
+        self.norm_mlp = nn.LayerNorm(width)
+        self.mlp = Mlp(width, 4 * width)
+        self.head = Linear(width, classes)
+
+    def forward(self, frozen: FrozenTokens) -> Tensor:
+        """(B, classes) logits."""
+        query = self.query(len(frozen.tokens), 1)
+        keys, values = self.to_keys_values(self.norm_tokens(frozen.tokens)).unflatten(-1, (2, self.heads, -1)).unbind(2)
+        pooled = query + self.projection(_look(self.to_query(query).unflatten(-1, (self.heads, -1)), keys, values))
+        pooled = pooled + self.mlp(self.norm_mlp(pooled))
+        return self.head(pooled[:, 0])
+
+
+class QueryTuningHead(nn.Module):
+    """Learned queries look at the keys and values of every layer; what they see in all layers goes to a linear layer.
+
+    A query passes through its layer as a token would (norm, attention, MLP, all frozen), but it is never a key or a value, and
+    no layer sees the queries of another. Source: visual query tuning, Tu et al. 2023 (arXiv 2212.03220). Differs: every summary
+    is normalised before the linear layer, in place of a search over its scale; the mean of the last tokens stands for the class
+    token, which video encoders have not.
+
+    Args:
+        encoder: frozen; it is no part of the head's parameters.
+        classes: number of classes.
+        queries: in each layer.
+    """
+
+    def __init__(self, encoder: VisionTransformer, classes: int, queries: int = 1) -> None:
+        super().__init__()
+        width = encoder.settings.embed_dim
+        self.blocks: tuple[nn.Module, ...] = tuple(encoder.blocks)  # a tuple: they stay the encoder's
+        self.queries = nn.ModuleList(
+            nn.ModuleList(LearnedToken(width, std=0.02) for _ in range(queries)) for _ in range(len(self.blocks))
+        )
+        self.head = Linear((len(self.blocks) * queries + 1) * width, classes)
+
+    def forward(self, frozen: FrozenTokens) -> Tensor:
+        """(B, classes) logits."""
+        assert frozen.keys_values is not None
+        batch = len(frozen.tokens)
+        summaries = [frozen.tokens.mean(dim=1, keepdim=True)]
+        for number, (block, tokens) in enumerate(zip(self.blocks, self.queries, strict=True)):
+            assert isinstance(tokens, nn.ModuleList)
+            queries = torch.cat([token(batch, 1) for token in tokens], dim=1)
+            summaries.append(_through_layer(block, queries, frozen.keys_values[:, number]))
+        joined = torch.cat(summaries, dim=1)
+        return self.head(F.layer_norm(joined, joined.shape[-1:]).flatten(1))
+
+
+def _through_layer(block: nn.Module, queries: Tensor, keys_values: Tensor) -> Tensor:
+    """Queries (B, m, D) after a block of which only keys and values (B, N, 2, heads, d) of its tokens are seen."""
+    assert isinstance(block, Block)
+    packed = block.attention.qkv(block.norm_attention(queries)).unflatten(-1, (3, block.attention.heads, -1))
+    keys, values = keys_values.unbind(2)
+    seen = queries + block.attention.projection(_look(packed[:, :, 0], keys, values))
+    return seen + block.mlp(block.norm_mlp(seen))
+
+
+def _look(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attention of queries (B, m, heads, d) to keys and values (B, N, heads, d): (B, m, D)."""
+    found = F.scaled_dot_product_attention(query.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2))
+    return found.transpose(1, 2).flatten(2)

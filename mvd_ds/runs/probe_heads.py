@@ -1,0 +1,87 @@
+"""The heads of ``probe`` that see tokens: built on a frozen encoder, trained on its features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from mvd_ds.config import ProbedModel, ProbeRecipe
+from mvd_ds.data.evaluation import evaluation_batches
+from mvd_ds.data.manifest import Manifest
+from mvd_ds.evaluation.features import FRAMES
+from mvd_ds.evaluation.head_training import FrozenStore, Maker, train_heads
+from mvd_ds.evaluation.probes import Probe
+from mvd_ds.models.heads import AttentiveHead, FrozenTokens, QueryTuningHead, frozen_tokens
+from mvd_ds.models.initialisation import initialise
+from mvd_ds.models.vit import VisionTransformer
+from mvd_ds.training.console import StepProgress
+from mvd_ds.training.step import normalise, to_unit
+
+Split = tuple[Manifest, Sequence[int]]
+"""A manifest and videos of it, all of which can be read."""
+
+
+def probe_tokens(
+    head: str, name: str, encoder: VisionTransformer, model: ProbedModel, recipe: ProbeRecipe, known: Split, unseen: Split
+) -> tuple[Probe, ...]:
+    """The probes of one token head on one encoder, a label each.
+
+    Args:
+        head: ``attentive`` or ``vqt``.
+        name: of the model.
+        encoder: frozen, on its device.
+        model: what it is shown.
+        recipe: the probe run.
+        known: training clips.
+        unseen: held-out clips.
+    """
+    device = next(encoder.parameters()).device
+    shape = encoder.settings
+
+    def build(classes: int, seed: int) -> nn.Module:
+        if head == "attentive":
+            return initialise(AttentiveHead(shape.embed_dim, shape.num_heads, classes), seed)
+        return initialise(QueryTuningHead(encoder, classes, recipe.head.queries), seed)
+
+    # Both stores together stay within the setting.
+    total = len(known[1]) + len(unseen[1])
+    stores = [
+        FrozenStore(
+            _maker(head, encoder, model, recipe, split), len(split[1]), recipe.head.keep_gib * 2**30 * len(split[1]) / total
+        )
+        for split in (known, unseen)
+    ]
+    labels = [split[0].labels[np.asarray(split[1])] for split in (known, unseen)]
+    progress: list[StepProgress] = []
+
+    def tell(done: int, steps: int) -> None:
+        if not progress:
+            progress.append(StepProgress(f"{head} heads of {name}", 0, steps, enabled=True))
+        progress[0].update(done, "steps")
+
+    try:
+        return train_heads(build, stores[0], labels[0], stores[1], labels[1], recipe, device, tell)
+    finally:
+        for bar in progress:
+            bar.close()
+
+
+def _maker(head: str, encoder: VisionTransformer, model: ProbedModel, recipe: ProbeRecipe, split: Split) -> Maker:
+    """Groups of places in a split, all but the last of one size -> the same, and what the encoder says of their clips."""
+    manifest, videos = split
+    device, clip = next(encoder.parameters()).device, recipe.data.clip
+    stride = model.every_frames if encoder.settings.kind == "image" else 1
+
+    def make(groups: Sequence[Sequence[int]]) -> Iterator[tuple[Sequence[int], FrozenTokens]]:
+        wanted = [videos[place] for group in groups for place in group]
+        shown = FRAMES[model.frames]
+        batches = evaluation_batches(recipe.data, manifest, len(groups[0]), clip.frames, clip.size_px, wanted)
+        for places, (batch, _, _) in zip(groups, batches, strict=True):
+            clips = torch.cat([shown(batch[row : row + 1], place, recipe.run.seed) for row, place in enumerate(places)])
+            pixels = normalise(to_unit(clips[:, :, ::stride].to(device)), torch.float32)
+            yield places, frozen_tokens(encoder, pixels, layers=head == "vqt")
+
+    return make

@@ -1,0 +1,115 @@
+"""Heads find what is planted in tokens, choose their rate without held-out clips, and see the same numbers kept or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mvd_ds.config import ConfigError, ProbeRecipe
+from mvd_ds.evaluation.head_training import FrozenStore, train_heads
+from mvd_ds.evaluation.probes import Probe, nearest_neighbours, selection_split
+
+TRAIN, HELD_OUT, WIDTH = 300, 100, 8
+RNG = np.random.default_rng(0)
+LABELS = np.stack([RNG.integers(0, 3, TRAIN + HELD_OUT), RNG.integers(0, 2, TRAIN + HELD_OUT)], 1)
+MEANS = RNG.normal(size=(3, WIDTH)) * 2
+TOKENS = torch.from_numpy(MEANS[LABELS[:, 0]] + RNG.normal(size=(TRAIN + HELD_OUT, WIDTH))).float()
+
+
+class Frozen(NamedTuple):
+    tokens: Tensor
+    others: Tensor | None = None
+
+
+class Head(nn.Module):
+    def __init__(self, classes: int, seed: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(WIDTH, classes)
+        nn.init.normal_(self.layer.weight, std=0.1, generator=torch.Generator().manual_seed(seed))
+        nn.init.zeros_(self.layer.bias)
+
+    def forward(self, frozen: Frozen) -> Tensor:
+        return self.layer(frozen.tokens)
+
+
+def store(part: slice, calls: list[int], keep_bytes: float = 1e9) -> FrozenStore:
+    rows = TOKENS[part]
+
+    def make(groups: Sequence[Sequence[int]]) -> Iterator[tuple[Sequence[int], Frozen]]:
+        calls.append(len(groups))
+        for group in groups:
+            yield group, Frozen(rows[list(group)])
+
+    return FrozenStore(make, len(rows), keep_bytes)
+
+
+def recipe(**head: object) -> ProbeRecipe:
+    settings = {"epochs": 4, "batch": 32, "learning_rates": (1e-6, 3e-2), **head}
+    return ProbeRecipe(objective="probe", models={"a": {"weights": "a"}}, heads=("attentive",), head=settings)
+
+
+def fit(labels: np.ndarray = LABELS, keep_bytes: float = 1e9, **head: object) -> tuple[tuple[Probe, ...], list[int]]:
+    calls: list[int] = []
+    known, unseen = store(slice(TRAIN), calls, keep_bytes), store(slice(TRAIN, None), [], keep_bytes)
+    found = train_heads(Head, known, labels[:TRAIN], unseen, labels[TRAIN:], recipe(**head), torch.device("cpu"))
+    return found, calls
+
+
+def test_a_planted_label_is_found_by_the_better_rate() -> None:
+    (planted, absent), _ = fit()
+    assert planted.top1 > 0.85 and planted.regularisations == (3e-2,) * 3
+    assert absent.top1 == pytest.approx(0.5, abs=0.12)
+    assert planted.correct.shape == (3, HELD_OUT) and planted.per_seed == tuple(planted.correct.mean(1))
+
+
+def test_features_are_computed_once_where_they_fit_and_again_where_not() -> None:
+    kept, calls = fit()
+    again, more = fit(keep_bytes=TRAIN * WIDTH * 4 - 1)
+    assert len(calls) == 1 and len(more) == 5, "four epochs, and the pass that chooses"
+    for one, other in zip(kept, again, strict=True):
+        np.testing.assert_array_equal(one.correct, other.correct)
+
+
+def test_held_out_clips_choose_nothing_and_chosen_clips_teach_nothing() -> None:
+    turned = LABELS.copy()
+    turned[TRAIN:] = 0
+    assert [probe.regularisations for probe in fit(turned)[0]] == [probe.regularisations for probe in fit()[0]]
+    # A head that learned from the clips that choose would change with their labels.
+    chosen = np.flatnonzero(selection_split(TRAIN, 0.2, 0)[0])
+    changed = LABELS.copy()
+    changed[chosen] = (changed[chosen] + 1) % [3, 2]
+    one = ProbeRecipe.model_validate(recipe(learning_rates=(3e-2,)).model_dump() | {"seeds": (0,)})
+    found = [
+        train_heads(
+            Head,
+            store(slice(TRAIN), []),
+            labels[:TRAIN],
+            store(slice(TRAIN, None), []),
+            LABELS[TRAIN:],
+            one,
+            torch.device("cpu"),
+        )
+        for labels in (LABELS, changed)
+    ]
+    np.testing.assert_array_equal(found[0][0].correct, found[1][0].correct)
+
+
+def test_all_that_diverges_is_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"head\.learning_rates .*every head diverged; choose smaller ones"):
+        fit(learning_rates=(1e37,))
+
+
+def test_neighbours_vote_by_cosine_and_weight() -> None:
+    train = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 5.0], [0.1, 1.0], [0.2, 1.0]], np.float32)
+    labels = np.array([0, 0, 1, 1, 1])
+    unseen = np.array([[10.0, 0.5], [0.1, 0.9]], np.float32)
+    settings = ProbeRecipe.model_validate(recipe().model_dump() | {"neighbours": {"count": 5, "temperature": 0.07}})
+    found = nearest_neighbours(train, labels, unseen, np.array([0, 1]), settings)
+    assert found.correct.tolist() == [[True, True]] * 3, "the nearest weigh more than the many"
+    flat = ProbeRecipe.model_validate(recipe().model_dump() | {"neighbours": {"count": 5, "temperature": 1e3}})
+    assert nearest_neighbours(train, labels, unseen, np.array([0, 1]), flat).correct[0].tolist() == [False, True]

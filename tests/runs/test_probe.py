@@ -1,0 +1,78 @@
+"""Probes on real files: every head, the same numbers as before, and comparisons by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import mvd_ds
+from classifiers import CLIP, SHAPE
+from mvd_ds.config import ConfigError, ProbeRecipe, load_recipe
+from mvd_ds.runs.probe import probe
+from mvd_ds.tools.report import write_report
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("encoder") / "model"
+    mvd_ds.save(mvd_ds.build_encoder(SHAPE, CLIP.frames, CLIP.size_px), folder)
+    return folder
+
+
+def recipe(videos: Path, weights: Path, output: Path, *overrides: str) -> ProbeRecipe:
+    found = load_recipe(
+        "quickstart_probe",
+        [
+            f"data.manifest={videos / 'train.txt'}",
+            f"validation_manifest={videos / 'val.txt'}",
+            "data.workers=0",
+            *(f"data.clip.{key}={getattr(CLIP, key)}" for key in ("frames", "stride_frames", "size_px")),
+            f"models={{a: {{weights: {weights}}}, b: {{weights: {weights}, frames: shuffled}}}}",
+            "compare=[[a, pixels]]",
+            "regularisations=[0.01]",
+            f"run.output={output}",
+            *overrides,
+        ],
+        "probe",
+    )
+    assert isinstance(found, ProbeRecipe)
+    return found
+
+
+def test_every_head_on_real_files(videos: Path, weights: Path, tmp_path: Path) -> None:
+    probe(recipe(videos, weights, tmp_path / "linear"), "x")
+    heads = ["heads=[linear, knn, attentive, vqt]", "head={epochs: 2, learning_rates: [1e-3, 1e-2], batch: 16}"]
+    compare = "compare=[[a, pixels], ['a:vqt', a], ['a:attentive', 'b:attentive']]"
+    probe(recipe(videos, weights, tmp_path / "all", *heads, compare), "x")
+    linear, found = (json.loads((tmp_path / name / "probes.json").read_text()) for name in ("linear", "all"))
+    assert {name: found["probes"][name] for name in linear["probes"]} == linear["probes"], "other heads change no linear probe"
+    assert set(found["probes"]) == {"a", "b", "pixels", *(f"{m}:knn" for m in ("a", "b", "pixels"))} | {
+        f"{model}:{head}" for model in ("a", "b") for head in ("attentive", "vqt")
+    }
+    assert set(found["comparisons"]) == {"a minus pixels", "a:vqt minus a", "a:attentive minus b:attentive"}
+    chosen = found["details"]["a:vqt"]["how"]["learning_rate"]
+    assert len(chosen) == 3 and set(chosen) <= {1e-3, 1e-2}
+    write_report([tmp_path / "all"], tmp_path / "report")
+    assert "a:attentive" in (tmp_path / "report" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["heads=[]"], "heads: give at least one, and each once"),
+        (["heads=[linear, linear]"], "heads: give at least one, and each once"),
+        (["compare=[['a:vqt', a]]"], "compare names 'a:vqt', which is not among a, b, pixels"),
+        (["pooling=median"], "pooling.kind 'median': Input should be 'mean', 'cls', 'max', 'gem' or 'ggem'"),
+    ],
+)
+def test_settings_that_do_not_fit_are_one_line(videos: Path, weights: Path, overrides: list[str], words: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        recipe(videos, weights, Path("x"), *overrides)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_pooling_that_the_encoder_lacks_is_one_line(videos: Path, weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="pooling cls: this encoder has no class token"):
+        probe(recipe(videos, weights, tmp_path / "run", "pooling=cls"), "x")
