@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_report(commands)
     _add_convert(commands)
     _add_doctor(commands)
+    _add_plan(commands)
     _add_export(commands)
     _add_classify(commands)
     _add_recipes(commands)
@@ -143,6 +144,8 @@ def _add_convert(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_doctor(commands: argparse._SubParsersAction) -> None:
+    from mvd_ds.tools.options import add_doctor_options
+
     summary = "what these machines can do, what is missing, and the command that mends it"
     command = commands.add_parser(
         "doctor",
@@ -150,21 +153,19 @@ def _add_doctor(commands: argparse._SubParsersAction) -> None:
         description=f"{summary}. Without --hostfile: this host, or the group of the launcher it runs under. "
         "Exit code 0: healthy; 1: something stops training.",
     )
-    command.add_argument("--hostfile", type=Path, metavar="FILE", help="hosts to ask through ssh: lines of 'HOST slots=DEVICES'")
-    command.add_argument("--json", type=Path, metavar="FILE", help="write all findings, by host")
-    command.add_argument(
-        "--folder",
-        type=Path,
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="FOLDER",
-        help="of runs or data, shared by all hosts",
-    )
-    # How a host answers the doctor that asks it.
-    command.add_argument("--answer", choices=("host", "group"), help=argparse.SUPPRESS)
-    command.add_argument("--token", default="", help=argparse.SUPPRESS)
+    add_doctor_options(command)
     command.set_defaults(function=_doctor)
+
+
+def _add_plan(commands: argparse._SubParsersAction) -> None:
+    from mvd_ds.tools.options import add_plan_options
+
+    summary = "memory, time and cost of a recipe on so many GPUs, before anything is started"
+    command = commands.add_parser("plan", help=summary, description=summary)
+    command.add_argument("recipe", metavar="RECIPE", help="name of a shipped recipe, or a YAML file")
+    command.add_argument("overrides", metavar="key=value", nargs="*", help="settings that replace the recipe's")
+    add_plan_options(command)
+    command.set_defaults(function=_plan, command=None)
 
 
 def _add_export(commands: argparse._SubParsersAction) -> None:
@@ -288,6 +289,15 @@ def _doctor(options: argparse.Namespace) -> int:
     if options.answer:
         return answer_doctor(options.answer, options.folder, options.token)
     return doctor(options.hostfile, options.json, options.folder)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from mvd_ds.tools.plan import make_plan, write_plan
+    from mvd_ds.tools.plan_devices import find_machine
+
+    machine = find_machine(options.gpu, options.network, options.gpus_per_node, options.cores_per_node, options.efficiency)
+    plan = make_plan(options.recipe, options.overrides, options.gpus, machine, options.clips, options.decode)
+    return write_plan(plan, machine, options.json, options.plot)
 
 
 def _recipes(options: argparse.Namespace) -> None:

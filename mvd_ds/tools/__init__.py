@@ -1,1 +1,1 @@
-"""What reads finished runs: the report."""
+"""What stands beside training: plans, examines machines, reads finished runs, converts weights."""
