@@ -52,6 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from mvd_ds.tools import options
+
     parser = argparse.ArgumentParser(
         prog="mvd_ds",
         description="Train large video models by Masked Video Distillation.",
@@ -67,14 +69,44 @@ def _parser() -> argparse.ArgumentParser:
     _add_recipe_command(commands, "probe", _probe, "what frozen features know: linear probes on held-out clips")
     _add_recipe_command(commands, "features", _features, "features of every video of a manifest, in files with an index")
     _add_launch(commands)
-    _add_synthesize(commands)
+    _add_command(
+        commands,
+        "synthesize",
+        _synthesize,
+        options.add_synthesize_options,
+        "write the sample set: moving digits as H.264 files with two labels, what and how",
+    )
     _add_status(commands)
     _add_report(commands)
-    _add_convert(commands)
-    _add_doctor(commands)
-    _add_plan(commands)
-    _add_export(commands)
-    _add_classify(commands)
+    _add_command(
+        commands,
+        "convert",
+        _convert,
+        options.add_convert_options,
+        "what a weights file holds, tensor by tensor, and the same in another format",
+    )
+    _add_command(
+        commands,
+        "doctor",
+        _doctor,
+        options.add_doctor_options,
+        "what these machines can do, what is missing, and the command that mends it",
+    )
+    _add_command(
+        commands,
+        "plan",
+        _plan,
+        options.add_plan_options,
+        "memory, time and cost of a recipe on so many GPUs, before anything is started",
+    )
+    _add_command(
+        commands,
+        "export",
+        _export,
+        options.add_export_options,
+        "a classifier in one folder that needs nothing else, and as a graph for other runtimes",
+    )
+    _add_command(commands, "classify", _classify, options.add_classify_options, "what a classifier sees in video files")
     _add_recipes(commands)
     return parser
 
@@ -92,6 +124,18 @@ def _add_recipe_command(commands: argparse._SubParsersAction, name: str, functio
     command.set_defaults(function=function, command=name)
 
 
+def _add_command(
+    commands: argparse._SubParsersAction,
+    name: str,
+    function: Callable,
+    add_options: Callable[[argparse.ArgumentParser], None],
+    summary: str,
+) -> None:
+    command = commands.add_parser(name, help=summary, description=summary)
+    add_options(command)
+    command.set_defaults(function=function, command=None)
+
+
 def _add_launch(commands: argparse._SubParsersAction) -> None:
     from mvd_ds.tools.launch.options import add_options
 
@@ -99,19 +143,6 @@ def _add_launch(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("launch", help=summary, description=summary)
     add_options(command)
     command.set_defaults(function=_launch)
-
-
-def _add_synthesize(commands: argparse._SubParsersAction) -> None:
-    summary = "write the sample set: moving digits as H.264 files with two labels, what and how"
-    command = commands.add_parser("synthesize", help=summary, description=summary)
-    command.add_argument("folder", metavar="FOLDER", type=Path, help="folder to write; train.txt and val.txt are its manifests")
-    command.add_argument("--train", type=int, default=4000, metavar="CLIPS", help="training clips (default %(default)s)")
-    command.add_argument("--val", type=int, default=2000, metavar="CLIPS", help="held-out clips (default %(default)s)")
-    command.add_argument("--seed", type=int, default=0, help="the same seed writes the same clips (default %(default)s)")
-    command.add_argument("--size", type=int, default=48, metavar="PIXELS", help="side of a clip (default %(default)s)")
-    command.add_argument("--frames", type=int, default=16, help="frames of a clip (default %(default)s)")
-    command.add_argument("--workers", type=int, default=0, help="processes (default: one per core)")
-    command.set_defaults(function=_synthesize)
 
 
 def _add_status(commands: argparse._SubParsersAction) -> None:
@@ -127,67 +158,6 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
     command.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="run folders, in the order to show them")
     command.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder for report.html and report.json")
     command.set_defaults(function=_report)
-
-
-def _add_convert(commands: argparse._SubParsersAction) -> None:
-    summary = "what a weights file holds, tensor by tensor, and the same in another format"
-    command = commands.add_parser("convert", help=summary, description=summary)
-    command.add_argument("source", metavar="IN", type=Path, help="file or folder: ours, MAE, VideoMAE, MVD, Hugging Face, ZeRO")
-    command.add_argument(
-        "target", metavar="OUT", type=Path, nargs="?", help="file or folder to write; without it, only the table"
-    )
-    command.add_argument("--to", default="mvd_ds", metavar="FORMAT", help="format to write; 'list' explains them (default: ours)")
-    command.add_argument("--from", dest="from_format", metavar="FORMAT", help="format of IN where its content does not tell")
-    command.add_argument("--heads", type=int, metavar="COUNT", help="attention heads of the encoder where the file does not say")
-    command.add_argument("--decoder-heads", type=int, metavar="COUNT", help="the same of its decoders")
-    command.set_defaults(function=_convert)
-
-
-def _add_doctor(commands: argparse._SubParsersAction) -> None:
-    from mvd_ds.tools.options import add_doctor_options
-
-    summary = "what these machines can do, what is missing, and the command that mends it"
-    command = commands.add_parser(
-        "doctor",
-        help=summary,
-        description=f"{summary}. Without --hostfile: this host, or the group of the launcher it runs under. "
-        "Exit code 0: healthy; 1: something stops training.",
-    )
-    add_doctor_options(command)
-    command.set_defaults(function=_doctor)
-
-
-def _add_plan(commands: argparse._SubParsersAction) -> None:
-    from mvd_ds.tools.options import add_plan_options
-
-    summary = "memory, time and cost of a recipe on so many GPUs, before anything is started"
-    command = commands.add_parser("plan", help=summary, description=summary)
-    command.add_argument("recipe", metavar="RECIPE", help="name of a shipped recipe, or a YAML file")
-    command.add_argument("overrides", metavar="key=value", nargs="*", help="settings that replace the recipe's")
-    add_plan_options(command)
-    command.set_defaults(function=_plan, command=None)
-
-
-def _add_export(commands: argparse._SubParsersAction) -> None:
-    summary = "a classifier in one folder that needs nothing else, and as a graph for other runtimes"
-    command = commands.add_parser("export", help=summary, description=summary)
-    command.add_argument("source", metavar="SOURCE", type=Path, help="folder of a run or of a model, or what convert reads")
-    command.add_argument("folder", metavar="FOLDER", type=Path, help="folder to write; mvd_ds.load(FOLDER) opens it")
-    command.add_argument("--graph", nargs="+", choices=("torch", "onnx"), default=[], help="write model.pt2, model.onnx too")
-    command.add_argument("--from", dest="from_format", metavar="FORMAT", help="format of SOURCE where its content does not tell")
-    command.set_defaults(function=_export)
-
-
-def _add_classify(commands: argparse._SubParsersAction) -> None:
-    summary = "what a classifier sees in video files"
-    command = commands.add_parser("classify", help=summary, description=summary)
-    command.add_argument("folder", metavar="FOLDER", help="folder of `finetune` or `export`")
-    command.add_argument("videos", metavar="VIDEO", nargs="+", type=Path, help="video files")
-    command.add_argument("--top", type=int, default=5, metavar="COUNT", help="classes to print (default %(default)s)")
-    command.add_argument("--segments", type=int, default=1, metavar="COUNT", help="clips along a video (default %(default)s)")
-    command.add_argument("--crops", type=int, default=1, metavar="COUNT", help="crops of a clip (default %(default)s)")
-    command.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
-    command.set_defaults(function=_classify)
 
 
 def _add_recipes(commands: argparse._SubParsersAction) -> None:

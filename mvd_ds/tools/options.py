@@ -1,4 +1,4 @@
-"""Options of the commands that look at machines; apart from the tools, so that ``--help`` costs nothing."""
+"""Options of the commands that take no recipe, and of ``plan``; apart from what they do, so that ``--help`` costs nothing."""
 
 from __future__ import annotations
 
@@ -6,8 +6,49 @@ import argparse
 from pathlib import Path
 
 
+def add_synthesize_options(command: argparse.ArgumentParser) -> None:
+    """Options of ``synthesize``."""
+    command.add_argument("folder", metavar="FOLDER", type=Path, help="folder to write; train.txt and val.txt are its manifests")
+    command.add_argument("--train", type=int, default=4000, metavar="CLIPS", help="training clips (default %(default)s)")
+    command.add_argument("--val", type=int, default=2000, metavar="CLIPS", help="held-out clips (default %(default)s)")
+    command.add_argument("--seed", type=int, default=0, help="the same seed writes the same clips (default %(default)s)")
+    command.add_argument("--size", type=int, default=48, metavar="PIXELS", help="side of a clip (default %(default)s)")
+    command.add_argument("--frames", type=int, default=16, help="frames of a clip (default %(default)s)")
+    command.add_argument("--workers", type=int, default=0, help="processes (default: one per core)")
+
+
+def add_convert_options(command: argparse.ArgumentParser) -> None:
+    """Options of ``convert``."""
+    command.add_argument("source", metavar="IN", type=Path, help="file or folder: ours, MAE, VideoMAE, MVD, Hugging Face, ZeRO")
+    command.add_argument(
+        "target", metavar="OUT", type=Path, nargs="?", help="file or folder to write; without it, only the table"
+    )
+    command.add_argument("--to", default="mvd_ds", metavar="FORMAT", help="format to write; 'list' explains them (default: ours)")
+    command.add_argument("--from", dest="from_format", metavar="FORMAT", help="format of IN where its content does not tell")
+    command.add_argument("--heads", type=int, metavar="COUNT", help="attention heads of the encoder where the file does not say")
+    command.add_argument("--decoder-heads", type=int, metavar="COUNT", help="the same of its decoders")
+
+
+def add_export_options(command: argparse.ArgumentParser) -> None:
+    """Options of ``export``."""
+    command.add_argument("source", metavar="SOURCE", type=Path, help="folder of a run or of a model, or what convert reads")
+    command.add_argument("folder", metavar="FOLDER", type=Path, help="folder to write; mvd_ds.load(FOLDER) opens it")
+    command.add_argument("--graph", nargs="+", choices=("torch", "onnx"), default=[], help="write model.pt2, model.onnx too")
+    command.add_argument("--from", dest="from_format", metavar="FORMAT", help="format of SOURCE where its content does not tell")
+
+
+def add_classify_options(command: argparse.ArgumentParser) -> None:
+    """Options of ``classify``."""
+    command.add_argument("folder", metavar="FOLDER", help="folder of `finetune` or `export`")
+    command.add_argument("videos", metavar="VIDEO", nargs="+", type=Path, help="video files")
+    command.add_argument("--top", type=int, default=5, metavar="COUNT", help="classes to print (default %(default)s)")
+    command.add_argument("--segments", type=int, default=1, metavar="COUNT", help="clips along a video (default %(default)s)")
+    command.add_argument("--crops", type=int, default=1, metavar="COUNT", help="crops of a clip (default %(default)s)")
+    command.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
+
+
 def add_doctor_options(command: argparse.ArgumentParser) -> None:
-    """Options of ``doctor``."""
+    """Options of ``doctor``; its exit code is 0 for healthy hosts, 1 where something stops training."""
     command.add_argument("--hostfile", type=Path, metavar="FILE", help="hosts to ask through ssh: lines of 'HOST slots=DEVICES'")
     command.add_argument("--json", type=Path, metavar="FILE", help="write all findings, by host")
     command.add_argument(
@@ -25,7 +66,9 @@ def add_doctor_options(command: argparse.ArgumentParser) -> None:
 
 
 def add_plan_options(command: argparse.ArgumentParser) -> None:
-    """Options of ``plan`` besides recipe and settings."""
+    """Options of ``plan``."""
+    command.add_argument("recipe", metavar="RECIPE", help="name of a shipped recipe, or a YAML file")
+    command.add_argument("overrides", metavar="key=value", nargs="*", help="settings that replace the recipe's")
     command.add_argument("--gpus", type=positive, default=8, metavar="COUNT", help="devices in all (default %(default)s)")
     command.add_argument("--gpu", default="h200", metavar="NAME", help="kind of device (default %(default)s)")
     command.add_argument("--network", metavar="RATE", help="400Gb/s: one adapter a GPU; 2x200Gb/s: the adapters of a node")

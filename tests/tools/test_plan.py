@@ -207,5 +207,5 @@ def test_the_manifest_is_counted(tmp_path: Path) -> None:
     machine = find_machine("h200", None, None, None, 0.45)
     plan = make_plan(FLAGSHIP, [f"data.manifest={tmp_path / 'train.txt'}"], 8, machine, None, 65.0)
     assert plan.case is not None and plan.case.steps == 2 * 800 and plan.notes == []
-    with pytest.raises(ConfigError, match="1024 clips are fewer than batch.global 2048"):
+    with pytest.raises(ConfigError, match=r"1024 clips are fewer than batch.global 2048"):
         make_plan(FLAGSHIP, [f"data.manifest={tmp_path / 'train.txt'}", "batch.global=2048"], 8, machine, None, 65.0)
