@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -66,3 +68,16 @@ def losses(run: Path, name: str = "loss/total") -> list[float]:
     lines = metrics(run)
     assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
     return [line[name] for line in lines]
+
+
+def processes_of(run: Path) -> list[str]:
+    """Everything on this machine, in whatever namespace, that belongs to a launch of ``run``."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            command = process.cmdline()
+        except psutil.Error:
+            continue
+        if any(f"run.output={run}" in argument for argument in command) and process.pid != os.getpid():
+            found.append(" ".join(command)[:200])
+    return found

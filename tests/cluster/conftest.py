@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from cluster import slurm
 from cluster.debian import Unavailable, unpacked
 from cluster.machines import Machine, Switch, write_etc
 
 NAMES = ("mvd-a", "mvd-b")
-PACKAGES = ["pdsh", "openssh-server", "openssh-client", "iproute2", "hostname"]
+PACKAGES = ["pdsh", "openssh-server", "openssh-client", "iproute2", "hostname", *slurm.PACKAGES]
 
 
 @pytest.fixture(scope="session")
@@ -24,10 +25,11 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def two_hosts(packages: Path, tmp_path: Path) -> Iterator[list[Machine]]:
-    """mvd-a and mvd-b, each with an address, sshd, pdsh and all files of this machine."""
+    """mvd-a and mvd-b, each with an address, sshd, pdsh, what SLURM needs, and all files of this machine."""
     machines: list[Machine] = []
     try:
         etc = write_etc(tmp_path / "etc", packages, NAMES)
+        slurm.prepare(packages, etc, tmp_path / "slurm", NAMES)
         switch = Switch()
         try:
             machines.extend(Machine(name, number, switch, packages, etc) for number, name in enumerate(NAMES, 1))
@@ -46,3 +48,12 @@ def hostfile(tmp_path: Path) -> Path:
     path = tmp_path / "hosts"
     path.write_text("".join(f"{name} slots=1\n" for name in NAMES))
     return path
+
+
+@pytest.fixture
+def cluster(two_hosts: list[Machine], tmp_path: Path) -> slurm.Slurm:
+    """SLURM on both hosts."""
+    try:
+        return slurm.Slurm(two_hosts, tmp_path / "slurm")
+    except Unavailable as reason:
+        pytest.skip(str(reason))

@@ -22,7 +22,9 @@ POLL_SECONDS = 0.3
 #: After one host has failed, the others may end by themselves (a saved run does so within seconds) before they are ended.
 OTHERS_SECONDS = 20.0
 #: A launcher that ended well leaves nobody; loader workers take a moment.
-REMAINDER_SECONDS = 3.0
+REMAINDER_SECONDS = 1.0
+#: Ranks whose launcher died save and end by themselves within 30 s (``training/launcher.py``).
+ORPHANS_SECONDS = 35.0
 STOP_CODES = {-getattr(signal, name): name for name in NAMES}
 
 
@@ -32,7 +34,7 @@ class Ended(NamedTuple):
     code: int
     """Of the launcher; negative for a signal."""
     survivors: int
-    """Processes of this host that had to be ended."""
+    """Processes of this host that outlived it."""
 
 
 @dataclass
@@ -60,10 +62,15 @@ class Attempt:
             self.start.command, env=environment, start_new_session=True, stderr=subprocess.PIPE if through_pdsh else None
         )
         relay = Relay(runner.stderr) if runner.stderr else None
+        survivors = 0
         try:
             code = self._wait(runner, relay)
+            survivors = len(processes.wait_until_gone(self.options.launch, REMAINDER_SECONDS))
+            if survivors and not self.stop.asked:
+                self.say(f"the launcher ended and left {survivors} processes behind, which may still save")
+                processes.wait_until_gone(self.options.launch, ORPHANS_SECONDS)
         finally:
-            survivors = self._end_all(REMAINDER_SECONDS)
+            end_launch(self.options, self.hosts)
             self.folder.stop.unlink(missing_ok=True)
         if relay:
             relay.join(timeout=5)
@@ -80,16 +87,17 @@ class Attempt:
             if code is not None and not (self.stop.asked and processes.marked(self.options.launch)):
                 return code
             if self._time_is_up(relay):
-                self._end_all(0)
+                end_launch(self.options, self.hosts)
                 return runner.wait()
             time.sleep(POLL_SECONDS)
 
     def _tell_ranks(self) -> None:
+        # Again and again: a run that is about to begin removes the file of an earlier one.
+        self.folder.stop.parent.mkdir(parents=True, exist_ok=True)
+        self.folder.stop.touch()
         if self.told_at is not None:
             return
         self.told_at = time.monotonic()
-        self.folder.stop.parent.mkdir(parents=True, exist_ok=True)
-        self.folder.stop.write_text(f"{self.stop.first}\n", encoding="utf-8")
         seconds = f"{self.options.grace_seconds:g} s"
         self.say(f"{self.stop.first}: asked all ranks to save and end within {seconds}; once more ends them at once")
 
@@ -106,19 +114,11 @@ class Attempt:
             return True
         return False
 
-    def _end_all(self, patience_seconds: float) -> int:
-        """End what is left on all hosts after ``patience_seconds``; how many of this host that were."""
-        left = processes.wait_until_gone(self.options.launch, patience_seconds)
-        if left:
-            self.say(f"{len(left)} processes are still here: ending them")
-        return end_launch(self.options, self.hosts)
 
-
-def end_launch(options: LaunchOptions, hosts: list[Host]) -> int:
-    """End everything of this launch on all its hosts; how many processes that were on this one."""
-    ended = processes.end(options.launch)
+def end_launch(options: LaunchOptions, hosts: list[Host]) -> None:
+    """End everything of this launch on all its hosts."""
+    processes.end(options.launch)
     if options.mode == "hostfile":
         remote.end_remote(options.launch, hosts)
     if options.mode == "slurm":
         remote.end_steps(os.environ.get("SLURM_JOB_ID", ""))
-    return ended

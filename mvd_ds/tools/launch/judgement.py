@@ -9,6 +9,8 @@ from typing import Any
 
 from mvd_ds.training.run_folder import EXIT_CODES, FAILED, FINISHED, PREEMPTED
 
+#: How ``training/launcher.py`` begins its reason.
+LAUNCHER_DIED = "the launcher ("
 #: Ranks end with it when a person must mend something; another start would fail alike.
 USER_FAULT = 2
 
@@ -20,6 +22,8 @@ class Standing:
     state: str
     """Of status.json; none where there is none."""
     step: int
+    reason: str
+    """Why it ended, in its own words."""
     checkpoint: str
     """What ``checkpoints/latest`` names."""
     changed: float
@@ -34,7 +38,8 @@ class Standing:
             values = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             pass
-        return cls(str(values.get("state", "none")), _integer(values.get("step")), _latest(run), changed)
+        state, reason = str(values.get("state", "none")), str(values.get("reason", ""))
+        return cls(state, _integer(values.get("step")), reason, _latest(run), changed)
 
 
 def judge(code: int, before: Standing, after: Standing, survivors: int) -> int:
@@ -48,7 +53,8 @@ def judge(code: int, before: Standing, after: Standing, survivors: int) -> int:
     said = EXIT_CODES.get(after.state, FAILED)
     if said == FINISHED and (spoke or (code == 0 and not survivors)):
         return FINISHED
-    if said == PREEMPTED and spoke:
+    # Ranks that saved and ended because their launcher was killed were not asked to: that is a fault, and they start again.
+    if said == PREEMPTED and spoke and not after.reason.startswith(LAUNCHER_DIED):
         return PREEMPTED
     return USER_FAULT if code == USER_FAULT else FAILED
 

@@ -10,7 +10,9 @@ LINES, BYTES = 15, 65536
 #: What a failure looks like in a log.
 _FAILURE = re.compile(rb"^(Traceback \(most recent call last\)|mvd_ds: |\w*(Error|Exception)\b)", re.MULTILINE)
 #: What ranks say when another one is gone: they are never the first.
-_CONSEQUENCE = re.compile(rb"Connection (closed|reset) by peer|Timed out waiting|Watchdog caught collective operation timeout")
+_CONSEQUENCE = re.compile(
+    rb"Connection (closed|reset) by peer|Timed out waiting|Watchdog caught collective operation timeout|lost a rank|\) died"
+)
 
 
 def last_words(run: Path, since: float) -> str:

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from mvd_ds.tools.launch.hosts import Host
@@ -89,7 +88,14 @@ def _on_hosts(hosts: list[Host], script: str, seconds: float) -> str:
 
 
 def end_steps(job: str) -> None:
-    """End all steps of a SLURM job on all its hosts, but not its batch script."""
-    for signal in ("TERM", "KILL"):
-        subprocess.run(["scancel", "--quiet", f"--signal={signal}", job], capture_output=True, timeout=60, check=False)
-        time.sleep(5 if signal == "TERM" else 0)
+    """End all steps of a SLURM job on all its hosts, but not its batch script (which SIGKILL to the job would hit, too)."""
+    listed = subprocess.run(
+        ["squeue", "--steps", "--noheader", "--jobs", job, "--format", "%i"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    steps = [step for step in listed.stdout.split() if step.rpartition(".")[2].isdigit()]
+    if steps:
+        subprocess.run(["scancel", "--quiet", *steps], capture_output=True, timeout=60, check=False)

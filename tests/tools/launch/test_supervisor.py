@@ -18,11 +18,11 @@ from mvd_ds.tools.launch.rank_logs import last_words
 from mvd_ds.training.run_folder import FAILED, FINISHED, PREEMPTED, write_json, write_text
 
 RECIPE = "mvd_base_from_base"
-OLD = Standing("running", 5, "", 1.0)
+OLD = Standing("running", 5, "", "", 1.0)
 
 
-def standing(state: str, changed: float) -> Standing:
-    return Standing(state, 5, "step-5", changed)
+def standing(state: str, changed: float, reason: str = "") -> Standing:
+    return Standing(state, 5, reason, "step-5", changed)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,7 @@ def standing(state: str, changed: float) -> Standing:
         (0, standing("running", 2.0), 0, FAILED),
         (1, standing("preempted", 2.0), 0, PREEMPTED),  # DeepSpeed turns every code of a terminated node into 1
         (1, standing("preempted", 1.0), 0, FAILED),
+        (0, standing("preempted", 2.0, "the launcher (process 7 on a) died"), 3, FAILED),  # nobody asked; start again
         (2, standing("running", 1.0), 0, USER_FAULT),
         (247, standing("running", 2.0), 0, FAILED),
         (-9, standing("none", 1.0), 3, FAILED),
@@ -47,7 +48,7 @@ def test_the_run_is_believed_and_not_the_launcher(code: int, after: Standing, su
 
 
 def test_a_standing_is_read_from_what_is_there(tmp_path: Path) -> None:
-    assert Standing.of(tmp_path) == Standing("none", 0, "", 0.0)
+    assert Standing.of(tmp_path) == Standing("none", 0, "", "", 0.0)
     (tmp_path / "status.json").write_text("{half")
     assert Standing.of(tmp_path).state == "none"
     write_json(tmp_path / "status.json", {"state": "running", "step": 7})
