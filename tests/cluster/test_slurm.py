@@ -69,8 +69,7 @@ def test_the_job_equals_one_host(cluster: Slurm, shrunk: list[str], two_processe
     run, log = tmp_path / "run", tmp_path / "slurm.log"
     training = ["--processes", "1", "distill", RECIPE, *shrunk, f"run.output={run}"]
     options = ["--nodes=2", f"--output={log}"]
-    cluster.run(
-        "sbatch", *options, str(ROOT / "launchers" / "slurm.sbatch"), *training, environment=cpu_environment(), folder=ROOT
-    )
+    script = [str(ROOT / "launchers" / "slurm.sbatch"), *training]
+    cluster.run("sbatch", *options, *script, environment=cpu_environment(), folder=ROOT)
     wait_for(log, "finished at step 20", 1, 200)
     assert losses(run) == losses(two_processes)

@@ -21,6 +21,8 @@ from mvd_ds.training.run_folder import RunFolder
 POLL_SECONDS = 0.3
 #: After one host has failed, the others may end by themselves (a saved run does so within seconds) before they are ended.
 OTHERS_SECONDS = 20.0
+#: Between SIGTERM, at which ranks save and end, and SIGKILL; DeepSpeed's launcher gives its ranks as much.
+GRACE_SECONDS = 30
 #: A launcher that ended well leaves nobody; loader workers take a moment.
 REMAINDER_SECONDS = 1.0
 #: Ranks whose launcher died save and end by themselves within 30 s (``training/launcher.py``).
@@ -87,7 +89,7 @@ class Attempt:
             if code is not None and not (self.stop.asked and processes.marked(self.options.launch)):
                 return code
             if self._time_is_up(relay):
-                end_launch(self.options, self.hosts)
+                end_launch(self.options, self.hosts, 1 if self.stop.asked else GRACE_SECONDS)
                 return runner.wait()
             time.sleep(POLL_SECONDS)
 
@@ -115,10 +117,10 @@ class Attempt:
         return False
 
 
-def end_launch(options: LaunchOptions, hosts: list[Host]) -> None:
-    """End everything of this launch on all its hosts."""
-    processes.end(options.launch)
+def end_launch(options: LaunchOptions, hosts: list[Host], grace_seconds: int = GRACE_SECONDS) -> None:
+    """End everything of this launch on all its hosts, after ``grace_seconds`` by force."""
+    processes.end(options.launch, grace_seconds)
     if options.mode == "hostfile":
-        remote.end_remote(options.launch, hosts)
+        remote.end_remote(options.launch, hosts, grace_seconds)
     if options.mode == "slurm":
         remote.end_steps(os.environ.get("SLURM_JOB_ID", ""))

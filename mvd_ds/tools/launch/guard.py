@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -45,6 +46,7 @@ class Guard:
             os._exit(0)
 
     def __exit__(self, *_: Any) -> None:
-        os.write(self.writing, b"d")
+        with contextlib.suppress(BrokenPipeError):  # somebody killed it
+            os.write(self.writing, b"d")
         os.close(self.writing)
         os.waitpid(self.child, 0)

@@ -37,7 +37,7 @@ def wait_until_gone(launch: str, seconds: float) -> list[psutil.Process]:
     return left
 
 
-def end(launch: str, grace_seconds: float = 10.0) -> int:
+def end(launch: str, grace_seconds: float) -> int:
     """SIGTERM, after ``grace_seconds`` SIGKILL, until none is left; how many there were.
 
     A process inside a system call that cannot be interrupted (a dead file server) does not die; after a minute it is left.

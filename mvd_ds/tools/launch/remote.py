@@ -31,7 +31,7 @@ def ssh_options(timeout_minutes: int) -> str:
     )
 
 
-def end_remote(launch: str, hosts: list[Host], grace_seconds: int = 5) -> None:
+def end_remote(launch: str, hosts: list[Host], grace_seconds: int) -> None:
     """SIGTERM, then SIGKILL, to the processes of ``launch`` on all ``hosts`` that answer.
 
     Plain shell: it must work when the shared folder, and with it our Python, does not.
@@ -89,13 +89,8 @@ def _on_hosts(hosts: list[Host], script: str, seconds: float) -> str:
 
 def end_steps(job: str) -> None:
     """End all steps of a SLURM job on all its hosts, but not its batch script (which SIGKILL to the job would hit, too)."""
-    listed = subprocess.run(
-        ["squeue", "--steps", "--noheader", "--jobs", job, "--format", "%i"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    query = ["squeue", "--steps", "--noheader", "--jobs", job, "--format", "%i"]
+    listed = subprocess.run(query, capture_output=True, text=True, timeout=60, check=False)
     steps = [step for step in listed.stdout.split() if step.rpartition(".")[2].isdigit()]
     if steps:
         subprocess.run(["scancel", "--quiet", *steps], capture_output=True, timeout=60, check=False)

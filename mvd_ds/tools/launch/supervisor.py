@@ -25,6 +25,8 @@ from mvd_ds.tools.launch.stop import StopSignals
 from mvd_ds.training.run_folder import FAILED, FINISHED, PREEMPTED, RunFolder
 
 MOST_BACKOFF_SECONDS = 300.0
+#: NFS shows a renamed file to other hosts after at most so long by default (acdirmin).
+VISIBLE_SECONDS = 30.0
 MEANING = {FINISHED: "finished", FAILED: "failed", USER_FAULT: "refused", PREEMPTED: "preempted"}
 
 
@@ -113,7 +115,7 @@ class Supervisor:
         where = ", ".join(host.name for host in hosts) or "this host"
         self.say(f"attempt {self.attempt} on {where}")
         ended = Attempt(start, self.options, hosts, RunFolder(self.run), stop, self.say).run()
-        outcome = judge(ended.code, before, Standing.of(self.run), ended.survivors)
+        outcome = judge(ended.code, before, self._standing(before, ended), ended.survivors)
         self._record(start, hosts, began, ended, outcome)
         if outcome in (FAILED, USER_FAULT) and (words := last_words(self.run, began)):
             print(words, file=sys.stderr, flush=True)
@@ -121,6 +123,16 @@ class Supervisor:
         self.say(f"attempt {self.attempt} {MEANING[outcome]} at step {step} (launcher's exit code {ended.code})")
         self.attempt += 1
         return outcome
+
+    def _standing(self, before: Standing, ended: Ended) -> Standing:
+        """Standing after an attempt; a good end on another host may take a while to be seen through a shared file system."""
+        deadline = time.monotonic() + VISIBLE_SECONDS
+        while True:
+            after = Standing.of(self.run)
+            seen = after.changed != before.changed and after.state != "running"
+            if seen or not self.hosts or ended.code or ended.survivors or time.monotonic() > deadline:
+                return after
+            time.sleep(0.5)
 
     def next_start(self, hosts: list[Host]) -> Start:
         """The start of the next attempt on ``hosts``."""
