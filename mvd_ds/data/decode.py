@@ -15,7 +15,7 @@ from mvd_ds.data.scan import Scan, not_for_decord, not_for_torchcodec, scan_file
 from mvd_ds.data.torchcodec_reader import TorchcodecVideo, decoder_class
 from mvd_ds.data.video import IMAGE_EXTENSIONS, DecodeError, Video, check_indices, one_line
 
-__all__ = ["READERS", "DecodeError", "Video", "open_again", "open_video", "read_frames"]
+__all__ = ["READERS", "DecodeError", "Video", "open_video", "read_frames"]
 
 
 def open_video(location: Location, reader: str = "auto") -> Video:
@@ -33,15 +33,6 @@ def open_video(location: Location, reader: str = "auto") -> Video:
     """
     if extension_of(location) in IMAGE_EXTENSIONS:
         return ImageVideo(location)
-    return READERS[reader](location)
-
-
-def open_again(location: Location, reader: str) -> Video:
-    """``location`` opened by the reader that read it before.
-
-    Raises:
-        DecodeError: if that fails.
-    """
     return READERS[reader](location)
 
 
@@ -114,5 +105,4 @@ READERS: dict[str, Callable[[Location], Video]] = {
     "decord": _open_by_decord,
     "pyav": PyavVideo,
     "torchcodec": _open_by_torchcodec,
-    "image": ImageVideo,
 }
