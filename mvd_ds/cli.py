@@ -20,6 +20,7 @@ from mvd_ds.config import (
     load_recipe,
     recipe_names,
 )
+from mvd_ds.tools.bench_command import add_bench
 
 USER_FAULT, FAILURE, INTERRUPTED = 2, 1, 130
 
@@ -107,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         "a classifier in one folder that needs nothing else, and as a graph for other runtimes",
     )
     _add_command(commands, "classify", _classify, options.add_classify_options, "what a classifier sees in video files")
+    add_bench(commands)
     _add_recipes(commands)
     return parser
 

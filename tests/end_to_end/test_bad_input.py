@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launching import launch, metrics
+from launching import launch
 from mvd_ds.cli import main
 from shrinking import RECIPE
 from video_files import write_video
@@ -86,8 +86,8 @@ def test_all_ranks_stop_together_and_one_speaks(shrunk: list[str], tmp_path: Pat
 
 
 @pytest.mark.launch
-def test_broken_videos_are_replaced_and_named(videos: Path, shrunk: list[str], tmp_path: Path) -> None:
-    """Four of 64 files broken: the run ends well and names them; with a smaller share allowed it stops with one line."""
+def test_too_many_broken_videos_end_the_run_in_one_line(videos: Path, shrunk: list[str], tmp_path: Path) -> None:
+    """Four of 64 files broken, and next to none allowed. What happens to those that are allowed: test_broken_files."""
     sound = [line for line in (videos / "train.txt").read_text().splitlines() if not line.startswith("#")]
     listed = [f"{videos / line.split()[0]} {' '.join(line.split()[1:])}" for line in sound]
     for number, content in enumerate([b"", b"not a video", (videos / sound[0].split()[0]).read_bytes()[:300]]):
@@ -97,9 +97,6 @@ def test_broken_videos_are_replaced_and_named(videos: Path, shrunk: list[str], t
     manifest = tmp_path / "list.txt"
     manifest.write_text("\n".join(listed) + "\n")
     command = ["distill", RECIPE, *shrunk, f"data.manifest={manifest}", "schedule.steps=8", "schedule.warmup_steps=1"]
-    said = launch(2, *command, f"run.output={tmp_path / 'run'}", "data.max_bad_share=0.2").stdout
-    assert all(f"broken{number}.mp4" in said for number in range(3)) and "missing.mp4" in said, said
-    assert len(metrics(tmp_path / "run")) == 8
     done = launch(2, *command, f"run.output={tmp_path / 'strict'}", "data.max_bad_share=0.001", check=False)
     assert done.returncode == 2
     assert [line for line in done.stderr.splitlines() if "data.max_bad_share 0.001" in line], done.stderr

@@ -1,0 +1,58 @@
+"""The command line of ``bench``; nothing is imported before one of its measurements runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_bench(commands: argparse._SubParsersAction) -> None:
+    """``bench WHAT``: a sub-command for everything that can be measured."""
+    summary = "measure: what your files can feed"
+    command = commands.add_parser("bench", help=summary, description=summary)
+    benches = command.add_subparsers(title="what is measured", metavar="WHAT", required=True)
+    _add_data(benches)
+    _add_start(benches)
+
+
+def _add_data(benches: argparse._SubParsersAction) -> None:
+    summary = "clips/s by reader and stage, what limits, the cores that are needed, and what preparing the files would gain"
+    data = benches.add_parser("data", help=summary, description=summary)
+    data.add_argument("manifest", metavar="MANIFEST", type=Path, help="manifest, or folder of videos")
+    data.add_argument("overrides", metavar="key=value", nargs="*", help="settings, such as data.workers=8 data.clip.frames=8")
+    data.add_argument("--clips-per-second", type=float, metavar="RATE", help="what the training is to be fed with")
+    data.add_argument("--files", type=int, default=16, help="files that are measured, drawn at random (default %(default)s)")
+    data.add_argument("--clips", type=int, default=96, help="clips of a round (default %(default)s)")
+    data.add_argument("--rounds", type=int, default=3, help="rounds, whose medians are shown (default %(default)s)")
+    data.add_argument("--reference", action="store_true", help="also measure the usual pipeline: decord, Pillow, two float views")
+    data.add_argument("--no-prepare", action="store_true", help="do not encode the files anew to measure what that gains")
+    data.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write")
+    data.add_argument(
+        "--make-sample", type=int, default=0, metavar="COUNT", help="first write so many videos to the folder MANIFEST"
+    )
+    data.set_defaults(function=_bench_data)
+
+
+def _add_start(benches: argparse._SubParsersAction) -> None:
+    summary = "seconds from the manifest to the first batch"
+    start = benches.add_parser("start", help=summary, description=summary)
+    start.add_argument("manifest", metavar="MANIFEST", type=Path, help="manifest, or folder of videos")
+    start.add_argument("overrides", metavar="key=value", nargs="*", help="settings, such as data.workers=8")
+    start.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write")
+    start.set_defaults(function=_bench_start)
+
+
+def _bench_start(options: argparse.Namespace) -> None:
+    from mvd_ds.tools.bench import bench_start
+
+    bench_start(options.manifest, options.overrides, options.output)
+
+
+def _bench_data(options: argparse.Namespace) -> None:
+    from mvd_ds.tools.bench import bench_data
+    from mvd_ds.tools.bench_data import Options
+
+    measured = Options(
+        options.files, options.clips, options.rounds, options.clips_per_second, options.reference, not options.no_prepare
+    )
+    bench_data(options.manifest, options.overrides, measured, options.output, options.make_sample)

@@ -1,0 +1,95 @@
+"""Videos to measure on: like Kinetics in size, rate and structure, from photographs that a camera moves over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+WIDTH, HEIGHT, FPS, SECONDS = 340, 256, 30, 10
+NOISE = 6.0
+"""Grey levels, standard deviation: a camera's. With it x264 makes 0.7 Mbit/s, as of real clips of this size."""
+SCENE_SECONDS = 5
+
+#: Encoders' options by kind of file. ``original``: x264 as it comes, key frames up to 250 frames apart.
+KINDS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "original": ("libx264", "yuv420p", {"preset": "medium", "crf": "23"}),
+    "fastdecode": (
+        "libx264",
+        "yuv420p",
+        {"preset": "veryfast", "crf": "20", "g": "16", "keyint_min": "16", "sc_threshold": "0", "bf": "0", "tune": "fastdecode"},
+    ),
+    "mjpeg": ("mjpeg", "yuvj420p", {"q:v": "5", "qmin": "5", "qmax": "5"}),
+}
+
+
+def write_videos(folder: Path, count: int, seed: int = 0) -> list[Path]:
+    """``count`` videos of ten seconds, 340 x 256, 30 frames a second, H.264 with long groups of pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number in range(count):
+        path = folder / f"{number:03d}.mp4"
+        if not path.exists():
+            _encode(path, _scenes(np.random.default_rng([seed, number])), "original")
+        paths.append(path)
+    (folder / "list.txt").write_text("".join(f"{path.name}\n" for path in paths))
+    return paths
+
+
+def reencode(source: Path, folder: Path, kind: str) -> Path:
+    """``source`` encoded anew as ``kind``, its frames in the same order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{source.stem}.mp4"
+    with av.open(str(source)) as container:
+        frames = (frame.to_ndarray(format="rgb24") for frame in container.decode(video=0))
+        _encode(path, frames, kind)
+    return path
+
+
+def _encode(path: Path, frames: Iterator[np.ndarray], kind: str) -> None:
+    codec, pixels, options = KINDS[kind]
+    aside = path.with_name(f".{path.name}")
+    with av.open(str(aside), "w", format="mp4", options={"movflags": "faststart"}) as output:
+        stream = None
+        for number, picture in enumerate(frames):
+            if stream is None:
+                stream = output.add_stream(codec, rate=FPS, options=options)
+                stream.height, stream.width = picture.shape[:2]
+                stream.pix_fmt = pixels
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, FPS)
+            output.mux(stream.encode(frame))
+        assert stream is not None
+        output.mux(stream.encode())
+    aside.replace(path)
+
+
+def _scenes(generator: np.random.Generator) -> Iterator[np.ndarray]:
+    """Frames uint8 (H, W, 3): every few seconds another path of the camera, so that some key frames are where x264 puts them."""
+    photographs = [np.asarray(image) for image in load_sample_images().images]
+    for number in range(SECONDS // SCENE_SECONDS):
+        yield from _one_scene(photographs[number % len(photographs)], generator)
+
+
+def _one_scene(photograph: np.ndarray, generator: np.random.Generator) -> Iterator[np.ndarray]:
+    """A camera that pans and zooms, and a second, smaller picture that moves before it."""
+    image = Image.fromarray(photograph)
+    frames = SCENE_SECONDS * FPS
+    start, end = generator.uniform(0, 1, (2, 2))
+    widths = generator.uniform(0.5, 0.85, 2) * image.width
+    patch = image.resize((90, 70))
+    patch_path = generator.uniform(0, 1, (2, 2)) * [WIDTH - 90, HEIGHT - 70]
+    for step in np.linspace(0, 1, frames):
+        width = widths[0] + step * (widths[1] - widths[0])
+        height = width * HEIGHT / WIDTH
+        left, top = (start + step * (end - start)) * [image.width - width, image.height - height]
+        box = (left, top, left + width, top + height)
+        picture = image.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR, box=box)
+        picture.paste(patch, tuple((patch_path[0] + step * (patch_path[1] - patch_path[0])).astype(int)))
+        noise = generator.normal(0, NOISE, (HEIGHT, WIDTH, 1))
+        yield (np.asarray(picture) + noise).clip(0, 255).astype(np.uint8)

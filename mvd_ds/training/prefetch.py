@@ -1,0 +1,94 @@
+"""Batches on the device before they are needed: the next one is copied while the device computes on this one."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mvd_ds.training.step import mirror
+
+_END = object()
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """A batch, a NamedTuple, with all its tensors on ``device``; ``views`` are mirrored there where ``flip`` says so.
+
+    What is pinned is copied without waiting. Done twice, it does nothing the second time.
+    """
+    moved = {name: _moved(value, device) for name, value in batch._asdict().items() if name != "flip"}
+    flip = getattr(batch, "flip", None)
+    if flip is not None:
+        moved["views"] = {size: mirror(view, flip) for size, view in moved["views"].items()}
+        moved["flip"] = torch.zeros_like(flip)
+    return batch._replace(**moved)
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, dict):
+        return {name: _moved(part, device) for name, part in value.items()}
+    return value
+
+
+class DeviceBatches:
+    """The batches of a loader on a device, in order.
+
+    On a GPU ``fetch_ahead`` starts to copy the next batch on a stream of its own. Call it where the device has work for a
+    while, after the backward pass: it may wait for the loader. On the CPU it does nothing. What the loader raises comes out
+    of ``next``, at the batch that it stands for.
+    """
+
+    def __init__(self, batches: Iterator[Any], device: torch.device) -> None:
+        self._batches, self._device = batches, device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._ahead: Any = None
+        self._copied: deque[tuple[Any, Any]] = deque()
+        """Batches on the host with the event after their copy: their memory is not free before it."""
+
+    def __iter__(self) -> DeviceBatches:
+        return self
+
+    def __next__(self) -> Any:
+        if self._stream is None:
+            return to_device(next(self._batches), self._device)
+        self.fetch_ahead()
+        batch, self._ahead = self._ahead, None
+        if isinstance(batch, BaseException):
+            raise batch
+        if batch is _END:
+            raise StopIteration
+        current = torch.cuda.current_stream(self._device)
+        current.wait_stream(self._stream)
+        for tensor in _tensors(batch):
+            tensor.record_stream(current)
+        return batch
+
+    def fetch_ahead(self) -> None:
+        """Take the next batch from the loader and start its copy, if that has not been done."""
+        if self._stream is None or self._ahead is not None:
+            return
+        while self._copied and self._copied[0][1].query():
+            self._copied.popleft()
+        try:
+            batch = next(self._batches, _END)
+        except Exception as error:
+            self._ahead = error
+            return
+        if batch is _END:
+            self._ahead = _END
+            return
+        with torch.cuda.stream(self._stream):
+            self._ahead = to_device(batch, self._device)
+            self._copied.append((batch, self._stream.record_event()))
+
+
+def _tensors(batch: Any) -> Iterator[Tensor]:
+    for value in batch:
+        for tensor in value.values() if isinstance(value, dict) else [value]:
+            if isinstance(tensor, Tensor) and tensor.is_cuda:
+                yield tensor
