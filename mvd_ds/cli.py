@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from mvd_ds.config import (
-    ConfigError,
-    EvaluateRecipe,
-    FeaturesRecipe,
-    FinetuneRecipe,
-    ProbeRecipe,
-    TrainingRecipe,
-    find_recipe,
-    load_recipe,
-    recipe_names,
-)
+from mvd_ds.config import ConfigError, EvaluateRecipe, find_recipe, load_recipe, recipe_names
 from mvd_ds.tools.bench_command import add_bench
 
 USER_FAULT, FAILURE, INTERRUPTED = 2, 1, 130
@@ -63,12 +54,12 @@ def _parser() -> argparse.ArgumentParser:
     # The deepspeed launcher puts this in front; the environment says the same.
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add_recipe_command(commands, "pretrain", _train, "stage one: a teacher learns to recover masked patches (MAE, VideoMAE)")
-    _add_recipe_command(commands, "distill", _train, "stage two: a student learns to predict its teachers' features")
-    _add_recipe_command(commands, "finetune", _finetune, "a pretrained encoder learns to classify, with a head of its own")
+    _add_recipe_command(commands, "pretrain", _runner("train", "train"), "stage one: recover masked patches (MAE, VideoMAE)")
+    _add_recipe_command(commands, "distill", _runner("train", "train"), "stage two: predict the features of frozen teachers")
+    _add_recipe_command(commands, "finetune", _runner("finetune", "finetune"), "a pretrained encoder learns to classify")
     _add_recipe_command(commands, "evaluate", _evaluate, "test a classifier on several views of every video")
-    _add_recipe_command(commands, "probe", _probe, "what frozen features know: linear probes on held-out clips")
-    _add_recipe_command(commands, "features", _features, "features of every video of a manifest, in files with an index")
+    _add_recipe_command(commands, "probe", _runner("probe", "probe"), "what frozen features know: linear probes")
+    _add_recipe_command(commands, "features", _runner("extract", "extract"), "features of every video, in files with an index")
     _add_launch(commands)
     _add_command(
         commands,
@@ -79,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_status(commands)
     _add_report(commands)
+    _add_command(
+        commands, "compare", _compare, options.add_compare_options, "how much more fine-tuned runs get right than others"
+    )
     _add_command(
         commands,
         "convert",
@@ -169,12 +163,14 @@ def _add_recipes(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(function=_recipes)
 
 
-def _train(options: argparse.Namespace) -> None:
-    recipe = load_recipe(options.recipe, options.overrides, options.command)
-    assert isinstance(recipe, TrainingRecipe)
-    from mvd_ds.runs.train import train
+def _runner(file: str, name: str) -> Callable[[argparse.Namespace], None]:
+    """A command that hands its recipe to function ``name`` of ``runs/FILE.py``."""
 
-    train(recipe, find_recipe(options.recipe).stem)
+    def run(options: argparse.Namespace) -> None:
+        recipe = load_recipe(options.recipe, options.overrides, options.command)
+        getattr(importlib.import_module(f"mvd_ds.runs.{file}"), name)(recipe, find_recipe(options.recipe).stem)
+
+    return run
 
 
 def _launch(options: argparse.Namespace) -> int:
@@ -182,22 +178,6 @@ def _launch(options: argparse.Namespace) -> int:
     from mvd_ds.tools.launch.supervisor import launch
 
     return launch(LaunchOptions.parsed(options))
-
-
-def _finetune(options: argparse.Namespace) -> None:
-    recipe = load_recipe(options.recipe, options.overrides, options.command)
-    assert isinstance(recipe, FinetuneRecipe)
-    from mvd_ds.runs.finetune import finetune
-
-    finetune(recipe, find_recipe(options.recipe).stem)
-
-
-def _probe(options: argparse.Namespace) -> None:
-    recipe = load_recipe(options.recipe, options.overrides, options.command)
-    assert isinstance(recipe, ProbeRecipe)
-    from mvd_ds.runs.probe import probe
-
-    probe(recipe, find_recipe(options.recipe).stem)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -209,14 +189,6 @@ def _evaluate(options: argparse.Namespace) -> None:
     folder = evaluate(recipe, find_recipe(options.recipe).stem)
     if os.environ.get("RANK", "0") == "0":
         write_evaluation_page(folder)
-
-
-def _features(options: argparse.Namespace) -> None:
-    recipe = load_recipe(options.recipe, options.overrides, options.command)
-    assert isinstance(recipe, FeaturesRecipe)
-    from mvd_ds.runs.extract import extract
-
-    extract(recipe, find_recipe(options.recipe).stem)
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -247,6 +219,12 @@ def _report(options: argparse.Namespace) -> None:
     from mvd_ds.tools.report import write_report
 
     write_report(options.runs, options.output)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from mvd_ds.tools.compare import compare_runs
+
+    compare_runs(options.runs, options.against, options.output)
 
 
 def _convert(options: argparse.Namespace) -> None:

@@ -140,7 +140,12 @@ def compare(a: Probe, b: Probe, draws: int, seed: int = 0) -> Interval:
         draws: resamples.
         seed: of the resampling.
     """
-    gain = a.correct.astype(np.float32) - b.correct.astype(np.float32)
+    return paired_interval(a.correct, b.correct, draws, seed)
+
+
+def paired_interval(a: np.ndarray, b: np.ndarray, draws: int, seed: int = 0) -> Interval:
+    """``compare`` of two tables of what was right, bool (seeds, clips) each."""
+    gain = a.astype(np.float32) - b.astype(np.float32)
     seeds, clips = gain.shape
     rng = np.random.default_rng(seed)
     means = np.empty(draws)

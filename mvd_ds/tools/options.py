@@ -17,6 +17,13 @@ def add_synthesize_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--workers", type=int, default=0, help="processes (default: one per core)")
 
 
+def add_compare_options(command: argparse.ArgumentParser) -> None:
+    """Options of ``compare``."""
+    command.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="run folders, one for each seed")
+    command.add_argument("--against", metavar="RUN", nargs="+", type=Path, required=True, help="run folders of the same seeds")
+    command.add_argument("--output", type=Path, metavar="FILE", help="JSON to write")
+
+
 def add_convert_options(command: argparse.ArgumentParser) -> None:
     """Options of ``convert``."""
     command.add_argument("source", metavar="IN", type=Path, help="file or folder: ours, MAE, VideoMAE, MVD, Hugging Face, ZeRO")

@@ -1,0 +1,58 @@
+"""``compare``: two sets of fine-tuned runs on the same held-out videos, paired by seed and video."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mvd_ds.config import ConfigError
+from mvd_ds.evaluation.probes import Interval, paired_interval
+from mvd_ds.runs.validation import PREDICTIONS
+from mvd_ds.training.console import say
+from mvd_ds.training.run_folder import read_json, write_json
+
+DRAWS = 10_000
+"""Resamples of videos and seeds."""
+
+
+def compare_runs(runs: Sequence[Path], against: Sequence[Path], output: Path | None = None) -> Interval:
+    """Say, and write to ``output``, how much more of the held-out videos ``runs`` get right than ``against``.
+
+    The interval is a paired bootstrap of 95 % over videos and seeds: run i of one set is compared with run i of the other.
+
+    Raises:
+        ConfigError: if a run was not validated, or the runs are not as many or not of the same videos.
+    """
+    if len(runs) != len(against):
+        raise ConfigError(f"compare: {len(runs)} runs against {len(against)}; give as many, in the order of their seeds")
+    ours, theirs = _right(runs), _right(against)
+    if ours.shape != theirs.shape:
+        raise ConfigError(f"compare: {ours.shape[1]} held-out videos in {runs[0]}, {theirs.shape[1]} in {against[0]}")
+    found = paired_interval(ours, theirs, DRAWS)
+    for names, right in ((runs, ours), (against, theirs)):
+        each = ", ".join(f"{value:.3f}" for value in right.mean(1))
+        say(f"top-1 {right.mean():.3f} ({each})  {', '.join(str(name) for name in names)}")
+    say(
+        f"difference {100 * found.difference:+.1f} points, 95 % interval {100 * found.low:.1f} to {100 * found.high:.1f} "
+        f"({len(runs)} seeds, {ours.shape[1]} videos)"
+    )
+    if output is not None:
+        values = {"top1": float(ours.mean()), "against": float(theirs.mean()), **found._asdict()}
+        write_json(output, values | {"seeds": len(runs), "videos": ours.shape[1]})
+    return found
+
+
+def _right(runs: Sequence[Path]) -> np.ndarray:
+    """bool (runs, videos): which videos the last validation of each run got right."""
+    rows, labels = [], None
+    for run in runs:
+        if not (run / PREDICTIONS).exists():
+            raise ConfigError(f"{run}: has no {PREDICTIONS}; give a folder of `finetune` with a validation.manifest")
+        found = read_json(run / PREDICTIONS)
+        if labels is not None and found["label"] != labels:
+            raise ConfigError(f"{run}: was validated on other videos than {runs[0]}")
+        labels = found["label"]
+        rows.append(np.array(found["predicted"]) == np.array(labels))
+    return np.stack(rows)
