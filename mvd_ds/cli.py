@@ -70,9 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_status(commands)
     _add_report(commands)
-    _add_command(
-        commands, "compare", _compare, options.add_compare_options, "how much more fine-tuned runs get right than others"
-    )
+    _add_command(commands, "compare", _compare, options.add_compare_options, "two sets of fine-tuned runs, with an interval")
     _add_command(
         commands,
         "convert",
@@ -163,12 +161,12 @@ def _add_recipes(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(function=_recipes)
 
 
-def _runner(file: str, name: str) -> Callable[[argparse.Namespace], None]:
+def _runner(file: str, name: str) -> Callable[[argparse.Namespace], int | None]:
     """A command that hands its recipe to function ``name`` of ``runs/FILE.py``."""
 
-    def run(options: argparse.Namespace) -> None:
+    def run(options: argparse.Namespace) -> int | None:
         recipe = load_recipe(options.recipe, options.overrides, options.command)
-        getattr(importlib.import_module(f"mvd_ds.runs.{file}"), name)(recipe, find_recipe(options.recipe).stem)
+        return getattr(importlib.import_module(f"mvd_ds.runs.{file}"), name)(recipe, find_recipe(options.recipe).stem)
 
     return run
 
