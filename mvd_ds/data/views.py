@@ -53,7 +53,10 @@ def segment_indices(length: int, clip: ClipSettings, segments: int) -> np.ndarra
 
 
 def crop_boxes(height: int, width: int, crops: int) -> list[Box]:
-    """Squares of the short side along the long one, from end to end and evenly spaced; one is the middle. Source: MVD 2.3."""
+    """Squares of the short side along the long one, from end to end and evenly spaced; one is the middle. Source: MVD 2.3.
+
+    Differs: they are resized with antialiasing, which the reference's OpenCV has not.
+    """
     side, room = min(height, width), abs(height - width)
     offsets = [round(room * k / (crops - 1)) for k in range(crops)] if crops > 1 else [room // 2]
     return [Box(offset, 0, side, side) if height > width else Box(0, offset, side, side) for offset in offsets]

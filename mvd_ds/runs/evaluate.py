@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mvd_ds.config import ConfigError, EvaluateRecipe
+from mvd_ds.data.labels import Classes, labels_of
 from mvd_ds.data.manifest import Manifest, read_manifest
 from mvd_ds.data.views import rank_groups, view_batches
 from mvd_ds.evaluation.metrics import TOP
@@ -36,7 +37,7 @@ def evaluate(recipe: EvaluateRecipe, name: str) -> Path:
             model, card = open_classifier(recipe.weights, recipe.format)
             recipe = _with_clip_of(recipe, card)
             manifest = read_manifest(recipe.data.manifest, recipe.data.root)
-            column, labels = class_numbers(recipe, manifest, card)
+            label, labels = class_numbers(recipe, manifest, card)
         if folder.is_finished(recipe, PRODUCT):
             if launched_rank() == 0:
                 say(f"{folder.path} is finished; nothing to do")
@@ -48,7 +49,7 @@ def evaluate(recipe: EvaluateRecipe, name: str) -> Path:
         found, faults = _predict(recipe, model, card, manifest, cluster)
         with cluster.together():
             if status is not None:
-                _write(recipe, folder, card, manifest, column, labels, found, faults)
+                _write(recipe, folder, card, manifest, label, labels, found, faults)
                 status.write("finished", len(labels), replaced_videos={})
     return folder.path
 
@@ -68,52 +69,16 @@ def _with_clip_of(recipe: EvaluateRecipe, card: ClassifierCard) -> EvaluateRecip
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"clip": clip})})
 
 
-def class_numbers(recipe: EvaluateRecipe, manifest: Manifest, card: ClassifierCard) -> tuple[int, np.ndarray]:
-    """Which label of the manifest is tested, and int64 (n,): each video's class as the classifier numbers it.
-
-    Classes that the manifest names are found by name; else its numbers are the classifier's.
+def class_numbers(recipe: EvaluateRecipe, manifest: Manifest, card: ClassifierCard) -> tuple[str, np.ndarray]:
+    """Name of the manifest's label that is tested, and int64 (n,): each video's class as the classifier numbers it.
 
     Raises:
         ConfigError: if there is no such label, or a class that the classifier does not know.
     """
-    names = manifest.label_names
-    if not names:
-        raise ConfigError(f"{recipe.data.manifest}: has no labels; a test needs 'path label' a line, or a folder per class")
-    wanted = recipe.label or (card.label if card.label in names else names[0] if len(names) == 1 else None)
-    if wanted is None or wanted not in names:
-        given = f"label {wanted}" if wanted else f"the classifier tells '{card.label}'"
-        raise ConfigError(f"{recipe.data.manifest}: its labels are {', '.join(names)}, but {given}; set label to one of them")
-    column = names.index(wanted)
-    labels = manifest.labels[:, column]
-    if wanted in manifest.class_names:
-        return column, _by_name(recipe, manifest, manifest.class_names[wanted], card)[labels]
-    outside = np.flatnonzero((labels < 0) | (labels >= len(card.classes)))
-    if len(outside):
-        where = manifest.refs[int(outside[0])].where
-        raise ConfigError(
-            f"{recipe.data.manifest}: {where}: label {labels[outside[0]]} is outside the {len(card.classes)} classes of "
-            f"{recipe.weights} (0 to {len(card.classes) - 1}); {len(outside)} such videos"
-        )
-    return column, labels
-
-
-def _by_name(recipe: EvaluateRecipe, manifest: Manifest, theirs: tuple[str, ...], card: ClassifierCard) -> np.ndarray:
-    """int64: the classifier's number of each class of the manifest."""
-    if all(name.isdigit() for name in card.classes):
-        if len(theirs) > len(card.classes):
-            raise ConfigError(
-                f"{recipe.data.manifest}: names {len(theirs)} classes, but {recipe.weights} has {len(card.classes)} without names"
-            )
-        return np.arange(len(theirs))
-    number = {name: index for index, name in enumerate(card.classes)}
-    unknown = [name for name in theirs if name not in number]
-    if unknown:
-        raise ConfigError(
-            f"{recipe.data.manifest}: {recipe.weights} does not know the class '{unknown[0]}'"
-            + (f" and {len(unknown) - 1} more" if len(unknown) > 1 else "")
-            + f"; it knows {', '.join(card.classes[:5])}{', ...' if len(card.classes) > 5 else ''}"
-        )
-    return np.array([number[name] for name in theirs])
+    numbered = card.classes == tuple(str(number) for number in range(len(card.classes)))
+    classes = Classes(recipe.label or card.label, card.classes, named=not numbered)
+    labels = labels_of(manifest, classes, recipe.data.manifest)
+    return classes.label if classes.label in manifest.label_names else manifest.label_names[0], labels
 
 
 def _predict(
@@ -153,7 +118,7 @@ def _write(
     folder: RunFolder,
     card: ClassifierCard,
     manifest: Manifest,
-    column: int,
+    label: str,
     labels: np.ndarray,
     found: Predictions,
     faults: list[str],
@@ -164,7 +129,7 @@ def _write(
     results = {
         "weights": recipe.weights,
         "manifest": recipe.data.manifest,
-        "label": manifest.label_names[column],
+        "label": label,
         "views": recipe.views.model_dump(),
         "classes": list(card.classes),
         **summarise(found, labels, recipe.calibration_bins),

@@ -80,27 +80,27 @@ def test_the_page_needs_nothing_beside_it(tested: Path) -> None:
 
 def test_classes_are_found_by_name(videos: Path, tmp_path: Path) -> None:
     manifest = read_manifest(videos / "val.txt")
-    column, numbers = class_numbers(recipe(videos / "val.txt"), manifest, CARD)
-    assert column == 1 and numbers.tolist() == manifest.labels[:, 1].tolist()
+    label, numbers = class_numbers(recipe(videos / "val.txt"), manifest, CARD)
+    assert label == "how" and numbers.tolist() == manifest.labels[:, 1].tolist()
     turned = CARD._replace(classes=tuple(reversed(HOW)))
     np.testing.assert_array_equal(class_numbers(recipe(videos / "val.txt"), manifest, turned)[1], 7 - manifest.labels[:, 1])
     numbered = CARD._replace(classes=tuple(map(str, range(8))))
     np.testing.assert_array_equal(class_numbers(recipe(videos / "val.txt"), manifest, numbered)[1], manifest.labels[:, 1])
+    what, labels = class_numbers(
+        recipe(videos / "val.txt", "label=what"), manifest, numbered._replace(classes=tuple("0123456789"))
+    )
+    assert what == "what" and labels.tolist() == manifest.labels[:, 0].tolist()
 
 
 @pytest.mark.parametrize(
     ("text", "overrides", "words"),
     [
-        ("a.mp4\n", [], "has no labels; a test needs"),
-        ("a.mp4 0 1\n", [], "its labels are label_1, label_2, but the classifier tells 'how'; set label to one of them"),
-        ("a.mp4 0 1\n", ["label=who"], "its labels are label_1, label_2, but label who"),
-        ("a.mp4 3\na.mp4 8\n", [], "list.txt:2: label 8 is outside the 8 classes of model (0 to 7); 1 such videos"),
-        ("a.mp4 -1\n", [], "list.txt:1: label -1 is outside the 8 classes"),
-        (
-            '# classes: ["orbit clockwise", "juggle"]\na.mp4 1\n',
-            [],
-            "model does not know the class 'juggle'; it knows",
-        ),
+        ("a.mp4\n", [], "has no labels; write 'path label' lines"),
+        ("a.mp4 0 1\n", [], "has no label 'how'; its labels are label_1, label_2"),
+        ("a.mp4 0 1\n", ["label=label_3"], "has no label 'label_3'; did you mean 'label_"),
+        ("a.mp4 3\na.mp4 8\n", [], "list.txt:2: label 8 is outside 0 to 7 (8 classes)"),
+        ("a.mp4 -1\n", [], "list.txt:1: label -1 is outside 0 to 7"),
+        ('# classes: ["orbit clockwise", "juggle"]\na.mp4 1\n', [], "1 of its 2 classes are not among the 8"),
     ],
 )
 def test_what_does_not_fit_is_one_line(tmp_path: Path, text: str, overrides: list[str], words: str) -> None:
