@@ -33,7 +33,17 @@ class ViewSettings(Settings):
         return self.segments * self.crops
 
 
-class EvaluateRecipe(Recipe):
+class OneManifestRecipe(Recipe):
+    """A recipe that looks at every video of one manifest, once."""
+
+    @model_validator(mode="after")
+    def _check_manifest(self) -> OneManifestRecipe:
+        if self.data.sources:
+            raise ValueError("data.sources mixes manifests for training; give the one to look at as data.manifest")
+        return self
+
+
+class EvaluateRecipe(OneManifestRecipe):
     """A test of a classifier on labelled videos. What ``data.clip`` does not say is as the classifier was trained."""
 
     objective: Literal["evaluate"]
@@ -60,7 +70,7 @@ class EvaluateRecipe(Recipe):
     """Ranks wait for the slowest of them this long."""
 
 
-class FeaturesRecipe(Recipe):
+class FeaturesRecipe(OneManifestRecipe):
     """Features of every video of a manifest, in files with an index."""
 
     objective: Literal["features"]
@@ -133,7 +143,7 @@ class NeighbourSettings(Settings):
     """A vote weighs exp(cosine / temperature). Source: DINO, 0.07."""
 
 
-class ProbeRecipe(Recipe):
+class ProbeRecipe(OneManifestRecipe):
     """Probes of frozen features, one per label of the manifest: linear ones, and other heads."""
 
     objective: Literal["probe"]

@@ -17,6 +17,9 @@ def classify(folder: str, videos: list[Path], top: int, segments: int, crops: in
     Raises:
         ConfigError: if the folder holds no classifier, or a video could not be read, after all of them.
     """
+    for option, value in {"--top": top, "--segments": segments, "--crops": crops}.items():
+        if value < 1:
+            raise ConfigError(f"{option} {value}: it takes a number from 1")
     place = "cuda" if device == "auto" and torch.cuda.is_available() else "cpu"
     classifier = VideoClassifier(folder, device=place)
     faults = []

@@ -111,6 +111,11 @@ def test_what_does_not_fit_is_one_line(tmp_path: Path, text: str, overrides: lis
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
+def test_several_manifests_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"data\.sources mixes manifests for training; give the one to look at"):
+        recipe("x", "data.sources=[{manifest: a, weight: 1}, {manifest: b, weight: 1}]")
+
+
 def test_clips_are_as_the_classifier_was_trained() -> None:
     resolved = _with_clip_of(recipe("x", "data.clip.stride_frames=2"), CARD).data.clip
     assert (resolved.frames, resolved.size_px, resolved.stride_frames) == (4, 48, 2)

@@ -12,6 +12,7 @@ import torch
 
 import mvd_ds
 from classifiers import CLIP, SHAPE
+from launching import launch
 from mvd_ds.config import ConfigError, FeaturesRecipe, load_recipe
 from mvd_ds.data.manifest import read_manifest
 from mvd_ds.data.views import view_batches
@@ -72,6 +73,22 @@ def test_embeddings_stand_in_the_order_of_the_manifest(features, weights, videos
     assert [line["path"] for line in lines] == [listed.refs.path(index) for index in range(16)]
     assert [[int(line["what"]), int(line["how"])] for line in lines] == listed.labels.tolist()
     assert {line["file"] for line in lines} == {f"features-{number:05}.{kind}" for number in range(4)}
+
+
+@pytest.mark.launch
+def test_two_processes_under_the_launcher_write_the_same(features, weights, videos, tmp_path) -> None:
+    alone, _ = read_features(features())
+    settings = [
+        f"weights={weights}",
+        f"data.manifest={videos / 'val.txt'}",
+        "data.workers=1",
+        "videos_per_file=3",
+        *CLIP_OVERRIDES,
+    ]
+    launch(2, "features", "features", *settings, f"run.output={tmp_path / 'two'}")
+    found, lines = read_features(tmp_path / "two")
+    assert len({line["file"] for line in lines}) == 6
+    np.testing.assert_allclose(found, alone, atol=1e-6)
 
 
 @torch.no_grad()
