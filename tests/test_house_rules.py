@@ -34,7 +34,7 @@ NO_CLUSTER = "deepspeed torch.distributed"
 RULES = {
     "config": _rule("", "pydantic yaml", "torch"),
     "models": _rule("config", "torch timm einops numpy safetensors flash_attn", NO_CLUSTER),
-    "data": _rule("config", "torch numpy einops decord av PIL sklearn rich", NO_CLUSTER),
+    "data": _rule("config", "torch numpy einops decord av torchcodec PIL sklearn rich", NO_CLUSTER),
     "objectives": _rule("config", "torch einops", NO_CLUSTER),
     "training": _rule("config objectives", None),
     "training/deepspeed_engine.py": _rule("config training", None, ""),

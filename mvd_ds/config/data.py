@@ -72,8 +72,9 @@ class DataSettings(Settings):
     sources: tuple[SourceSettings, ...] = ()
     """Several manifests, mixed by weight, in place of ``manifest`` and ``root``. An epoch has as many clips as all of them
     together; each goes through its own videos round after round."""
-    reader: Literal["auto", "decord", "pyav"] = "auto"
-    """auto: decord, but PyAV for files on which decord lies or hangs (edit lists, AV1, ...)."""
+    reader: Literal["auto", "decord", "pyav", "torchcodec"] = "auto"
+    """auto: PyAV, exact on every file and the fastest on most; decord refuses files on which it lies or hangs (edit lists, AV1,
+    ...); torchcodec has to be installed, with FFmpeg's shared libraries. Frames are the same bytes from all of them."""
     clip: ClipSettings = ClipSettings()
     """What is cut out of each video."""
     clips_per_video: Positive = 1

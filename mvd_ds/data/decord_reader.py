@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 
 import decord
@@ -9,6 +10,7 @@ import numpy as np
 from decord import DECORDError
 from decord._ffi.base import DECORDLimitReachedError
 
+from mvd_ds.data.location import Location, read_bytes, url_of
 from mvd_ds.data.video import DecodeError, Video, check_indices, one_line
 
 decord.logging.set_level(decord.logging.QUIET)
@@ -26,17 +28,19 @@ class DecordVideo(Video):
 
     reader = "decord"
 
-    def __init__(self, path: str) -> None:
-        """Open ``path``.
+    def __init__(self, location: Location, fps: float) -> None:
+        """Open ``location``, of which a scan found out ``fps``: readers differ in what they call the frame rate.
 
         Raises:
             DecodeError: if decord cannot.
         """
+        self.fps = fps
         try:
-            self._reader = decord.VideoReader(path, num_threads=1, fault_tol=RECOVERED_FRAMES)
-        except (DECORDError, RuntimeError, AssertionError) as error:
+            file = url_of(location) if isinstance(location, str) else io.BytesIO(read_bytes(location))
+            self._reader = decord.VideoReader(file, num_threads=1, fault_tol=RECOVERED_FRAMES)
+            self._length = len(self._reader)
+        except (DECORDError, RuntimeError, AssertionError, OSError) as error:
             raise DecodeError(f"decord cannot open it: {_reason(error)}") from None
-        self._length = len(self._reader)
 
     def __len__(self) -> int:
         return self._length

@@ -10,7 +10,8 @@ from typing import NamedTuple, overload
 import numpy as np
 
 from mvd_ds.config import ConfigError
-from mvd_ds.data.manifest_text import parse_manifest
+from mvd_ds.data.location import Stretch
+from mvd_ds.data.manifest_text import ShardPlaces, parse_manifest
 from mvd_ds.data.video import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
 
 _LOOKED_AT = 32
@@ -32,7 +33,14 @@ class ClipRefs(Sequence[ClipRef]):
     """The lines of a manifest, kept as bytes: 200,000 lines take about 20 MB, a ClipRef is made when asked for."""
 
     def __init__(
-        self, text: bytes, spans: np.ndarray, lines: np.ndarray | None, labels: np.ndarray, root: str, name: str
+        self,
+        text: bytes,
+        spans: np.ndarray,
+        lines: np.ndarray | None,
+        labels: np.ndarray,
+        root: str,
+        name: str,
+        shards: ShardPlaces | None = None,
     ) -> None:
         """Keep ``text`` and where each path begins and ends in it.
 
@@ -43,8 +51,10 @@ class ClipRefs(Sequence[ClipRef]):
             labels: int64 (n, L).
             root: folder the paths are relative to.
             name: of the manifest, for messages.
+            shards: where each video stands in tar files; None: each is a file.
         """
         self._text, self._spans, self._lines, self._root, self._name = text, spans, lines, root, name
+        self._shards = shards
         self.labels = labels
 
     def __len__(self) -> int:
@@ -65,6 +75,14 @@ class ClipRefs(Sequence[ClipRef]):
         """The path of line ``index``, joined to the root."""
         start, end = self._spans[index]
         return os.path.join(self._root, os.fsdecode(self._text[start:end]))
+
+    def location(self, index: int) -> str | Stretch:
+        """Where the bytes of line ``index`` are: a file, or a stretch of a shard."""
+        path = self.path(index)
+        if self._shards is None:
+            return path
+        shard = os.path.join(self._root, self._shards.names[self._shards.shard[index]])
+        return Stretch(shard, int(self._shards.offset[index]), int(self._shards.size[index]), path)
 
 
 class Manifest(NamedTuple):
@@ -89,14 +107,17 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
     **A file.** A line is ``path label [label ...]``: labels are the integers after the path's extension, or everything is
     separated by tabs. Headers: ``# labels: what how`` names the labels, ``# classes: ["abseiling", "air drumming"]`` the
     classes of the only label, ``# classes: {"what": [...], "how": [...]}`` those of several, both in JSON on one line, label
-    0 first. Other lines that begin with ``#`` are comments.
+    0 first; ``# root: FOLDER`` says what paths are relative to, if not the manifest; ``# columns: frames fps ...`` names what
+    stands, separated by tabs, behind the labels (``prepare`` writes it). Of these, ``shard``, ``offset`` and ``bytes`` say
+    where in which tar file the video is; the others are for people and scripts. Other lines that begin with ``#`` are comments.
 
     **A folder.** Where every video lies below one of several subfolders, these are the classes, in order of their names, and
     there is one label. Subfolders that are named as splits (train, val, ...), or files beside them, mean that there is none.
 
     Args:
         path: file or folder.
-        root: folder that paths are relative to; None means the manifest's own. A folder given as ``path`` is its own root.
+        root: folder that paths are relative to; None means what the manifest says, or else its own. A folder given as
+            ``path`` is its own root.
 
     Raises:
         ConfigError: manifest missing or empty, a line that cannot be read (with file:line), or videos that do not exist.
@@ -110,9 +131,9 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
         raise ConfigError(f"{path}: no such manifest file or folder of videos (data.manifest)") from None
     except OSError as error:
         raise ConfigError(f"{path}: the manifest cannot be read: {error.strerror}") from None
-    folder = str(Path(root).expanduser() if root is not None else source.parent)
     parsed = parse_manifest(text, str(path))
-    refs = ClipRefs(text, parsed.spans, parsed.lines, parsed.labels, folder, source.name)
+    folder = str(Path(root).expanduser() if root is not None else source.parent / (parsed.root or ""))
+    refs = ClipRefs(text, parsed.spans, parsed.lines, parsed.labels, folder, source.name, parsed.shards)
     manifest = Manifest(refs, parsed.label_names, parsed.class_names, source.name)
     _check_some_exist(manifest, str(path), folder)
     return manifest
@@ -120,10 +141,13 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
 
 def _check_some_exist(manifest: Manifest, shown: str, root: str) -> None:
     """Refuse a manifest of which nothing exists: the root is wrong then. Single missing files are replaced in training."""
-    looked_at = manifest.refs[:_LOOKED_AT]
-    if not any(os.path.exists(ref.path) for ref in looked_at):
+    looked_at = [manifest.refs.location(index) for index in range(min(_LOOKED_AT, len(manifest.refs)))]
+    files = [
+        location if isinstance(location, str) else location.path for location in looked_at if not isinstance(location, bytes)
+    ]
+    if not any(map(os.path.exists, files)):
         raise ConfigError(
-            f"{shown}: none of the first {len(looked_at)} videos exists, for example {looked_at[0].path}; "
+            f"{shown}: none of the first {len(files)} videos exists, for example {files[0]}; "
             f"paths are relative to {root}: set data.root to the folder that holds them"
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 from array import array
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ from mvd_ds.config import ConfigError
 #: Path up to its extension (which holds a letter), then integers. Paths may hold spaces, and dots.
 _LINE = re.compile(rb"(?P<path>.*[^\s./]\.[0-9]*[A-Za-z][0-9A-Za-z]*)(?P<labels>(?:[ ]+-?[0-9]{1,18})*)")
 _INTEGER = re.compile(rb"-?[0-9]{1,18}")
-_HEADER = re.compile(rb"#\s*(?P<key>labels|classes):\s*(?P<value>.*)")
+_HEADER = re.compile(rb"#\s*(?P<key>labels|classes|columns|root):\s*(?P<value>.*)")
+_SHARD_COLUMNS = ("shard", "offset", "bytes")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -31,6 +33,22 @@ class ParsedLines(NamedTuple):
     """int64 (n, L)."""
     label_names: tuple[str, ...]
     class_names: dict[str, tuple[str, ...]]
+    root: str | None
+    """Folder that paths are relative to, where the file says."""
+    shards: ShardPlaces | None
+
+
+class ShardPlaces(NamedTuple):
+    """Where each video stands in the tar files that hold all of them."""
+
+    names: tuple[str, ...]
+    """Of the shards."""
+    shard: np.ndarray
+    """int32 (n,), index in ``names``."""
+    offset: np.ndarray
+    """int64 (n,), bytes before the video."""
+    size: np.ndarray
+    """int64 (n,), bytes of the video."""
 
 
 def parse_manifest(text: bytes, shown: str) -> ParsedLines:
@@ -43,15 +61,28 @@ def parse_manifest(text: bytes, shown: str) -> ParsedLines:
     spans, lines, labels = array("q"), array("l"), array("q")
     headers: dict[str, tuple[int, bytes]] = {}
     count = -1
+    shards: _Shards | None = None
+    columns = 0
     for number, start, line in _lines_of(text):
         if line.startswith(b"#"):
             header = _HEADER.fullmatch(line.strip())
             if header is not None:
                 headers[header["key"].decode()] = (number, header["value"])
+                if header["key"] == b"columns":
+                    names = header["value"].decode(errors="replace").split()
+                    columns, shards = len(names), _Shards.of(names)
             continue
         if not line.strip():
             continue
+        fields: list[bytes] = []
+        if columns:
+            line, *fields = line.rsplit(b"\t", columns)
+            line += b"\t"  # what is left is separated by tabs, too, even if it is but the path
+        if len(fields) != columns:
+            raise ConfigError(f"{shown}:{number}: fewer fields than '# columns:' in line {headers['columns'][0]} names")
         parsed = _read_line(line)
+        if shards is not None and not isinstance(parsed, str):
+            parsed = shards.add(fields) or parsed
         if isinstance(parsed, str):
             raise ConfigError(f"{shown}:{number}: {parsed}")
         begin, end, values = parsed
@@ -67,7 +98,42 @@ def parse_manifest(text: bytes, shown: str) -> ParsedLines:
     found = np.array(labels, np.int64).reshape(len(lines), count)
     names = _label_names(headers, count, shown)
     classes = _class_names(headers, names, found, shown)
-    return ParsedLines(np.array(spans, np.int64).reshape(-1, 2), np.array(lines, np.int32), found, names, classes)
+    root = headers["root"][1].decode(errors="surrogateescape").strip() if "root" in headers else None
+    places = np.array(spans, np.int64).reshape(-1, 2)
+    held = shards.places() if shards is not None else None
+    return ParsedLines(places, np.array(lines, np.int32), found, names, classes, root, held)
+
+
+class _Shards:
+    """Collects the columns ``shard``, ``offset`` and ``bytes``."""
+
+    def __init__(self, shard: int, offset: int, size: int) -> None:
+        """Keep the numbers of these columns."""
+        self._columns = (shard, offset, size)
+        self._numbers: dict[bytes, int] = {}
+        self._shard, self._offset, self._size = array("l"), array("q"), array("q")
+
+    @classmethod
+    def of(cls, names: list[str]) -> _Shards | None:
+        """None where the columns do not name shards."""
+        return cls(*map(names.index, _SHARD_COLUMNS)) if set(_SHARD_COLUMNS) <= set(names) else None
+
+    def add(self, fields: list[bytes]) -> str:
+        """Take the fields of a line; what is wrong with them, or nothing."""
+        name, offset, size = (fields[column].strip() for column in self._columns)
+        if not name or not offset.isdigit() or not size.isdigit():
+            shown = b" ".join((name, offset, size)).decode(errors="replace")
+            return f"'{shown}' is not the name of a shard and two numbers of bytes"
+        self._shard.append(self._numbers.setdefault(name, len(self._numbers)))
+        self._offset.append(int(offset))
+        self._size.append(int(size))
+        return ""
+
+    def places(self) -> ShardPlaces:
+        """What was collected."""
+        names = tuple(map(os.fsdecode, self._numbers))
+        shard, offset, size = np.array(self._shard, np.int32), np.array(self._offset, np.int64), np.array(self._size, np.int64)
+        return ShardPlaces(names, shard, offset, size)
 
 
 def _lines_of(text: bytes) -> Iterator[tuple[int, int, bytes]]:
@@ -84,7 +150,7 @@ def _read_line(line: bytes) -> tuple[int, int, list[int]] | str:
     """Start and end of the path in ``line`` and the labels; or what is wrong with the line."""
     indent = len(line) - len(line.lstrip(b" "))
     if b"\t" in line:
-        path, *fields = (field.strip() for field in line.split(b"\t"))
+        path, *fields = (field.strip() for field in line.removesuffix(b"\t").split(b"\t"))
         if not path:
             return "the path is missing before the first tab"
         for field in fields:

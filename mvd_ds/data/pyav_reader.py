@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
-import av
 import numpy as np
-from av.container import InputContainer
-from av.error import FFmpegError
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
-from av.video.stream import VideoStream
 
+from mvd_ds.data.location import Location, size_of
+from mvd_ds.data.pyav_container import READ_ERRORS, SampleTable, container_name, open_container, sample_table
 from mvd_ds.data.video import DecodeError, Video, check_indices, one_line
 
-# FFmpeg's messages go through Python otherwise, which dead-locks in loader workers.
-av.logging.set_level(None)
-
-READ_ERRORS = (FFmpegError, OSError, ValueError, IndexError)
-"""What PyAV raises on damaged files (IndexError: a stream that its container does not list)."""
 KEEP_BYTES = 256 << 20
-"""Packets of smaller files are kept in memory; larger files are read again for every ``get``."""
+"""Packets of smaller files are kept in memory; larger files without a table are read again for every ``get``."""
 _SKIPPABLE = frozenset(("h264", "hevc", "mpeg4"))
 """Codecs whose disposable frames can be left out without changing a byte of the others."""
 _HIDDEN_PACKETS = frozenset(("vp8",))
@@ -31,47 +24,49 @@ _STAMPED = frozenset(("mov", "matroska", "mpegts", "mpeg", "flv", "gif"))
 """Containers whose presentation time stamps are true. AVI has none: there, too, frames are counted by decoding."""
 
 
-def open_container(path: str) -> tuple[InputContainer, VideoStream]:
-    """An opened file and its best video stream, decoded by one thread.
+class _Listing(NamedTuple):
+    """Packets in a row, and the frames they show."""
 
-    Raises:
-        DecodeError: if the file cannot be opened or holds no video.
-    """
-    try:
-        container = av.open(path, metadata_errors="ignore")
-    except READ_ERRORS as error:
-        raise DecodeError(one_line(error)) from None
-    stream = container.streams.best("video")
-    if not isinstance(stream, VideoStream) or stream.codec_context is None:
-        container.close()
-        raise DecodeError("no video in this file" if stream is None else "its codec is not known")
-    # Slice threads can dead-lock in loader workers, and cores are busy with other clips anyway.
-    stream.thread_type = "NONE"
-    stream.codec_context.thread_count = 1
-    return container, stream
+    first: int
+    """Number in the video of the first frame."""
+    packets: list[Packet] | None
+    """None: too large to keep."""
+    stamps: np.ndarray
+    """int64 (packets,), presentation time stamps in decoding order."""
+    keys: np.ndarray
+    """int64, ascending places of key frames."""
+    order: np.ndarray
+    """int64 (frames,), places of the shown packets, in order of presentation."""
 
 
 class PyavVideo(Video):
     """A video read by PyAV.
 
-    All packets are listed once (2 ms for ten seconds at 340 x 256); frames are the shown packets in order of their time
-    stamps. Decoding begins at the key frame before a wanted frame and ends with the last one. There is no seeking: on
-    some files it does not land where it was sent.
+    Frames are the shown packets in order of their time stamps. Of an mp4 whose table of samples is plain, only the groups of
+    pictures that hold wanted frames are read, and what the table says is checked against them; of all other files, or where
+    that check fails, all packets are listed once (1 to 4 ms for ten seconds at 340 x 256), because on some files seeking does
+    not land where it was sent. Decoding begins at the key frame before a wanted frame and ends with the last one.
     """
 
     reader = "pyav"
 
-    def __init__(self, path: str) -> None:
-        """Open and list ``path``.
+    def __init__(self, location: Location) -> None:
+        """Open ``location``.
 
         Raises:
             DecodeError: if that fails, or the file shows no frame.
         """
-        self._path = path
-        self._container, self._stream = open_container(path)
-        self._packets: list[Packet] | None = None
+        self._location = location
+        self._container, self._stream = open_container(location)
         try:
-            self._list_packets()
+            self.fps = float(self._stream.average_rate or 0)
+            self._skips = self._stream.codec_context.name in _SKIPPABLE
+            self._table = sample_table(self._container, self._stream, size_of(location))
+            self._whole: _Listing | None = None
+            if self._table is not None:
+                self._length = len(self._table.stamps)
+            else:
+                self._list_all()
         except READ_ERRORS as error:
             self.close()
             raise DecodeError(one_line(error)) from None
@@ -83,23 +78,98 @@ class PyavVideo(Video):
         return self._length
 
     def close(self) -> None:
-        self._packets = None
+        self._whole = None
         self._container.close()
 
     def get(self, indices: np.ndarray) -> np.ndarray:
         check_indices(indices, len(self))
         wanted, back = np.unique(indices, return_inverse=True)
         try:
-            frames = self._decode_listed(wanted) if self._order is not None else self._decode_counted(wanted)
+            frames = self._frames(wanted)
             images = _to_rgb(frames)
         except READ_ERRORS as error:
             raise DecodeError(one_line(error)) from None
         return images if len(back) == len(wanted) and np.array_equal(indices, wanted) else images[back]
 
-    def _list_packets(self) -> None:
-        codec = self._stream.codec_context.name
-        stamped = self._container.format.name.split(",")[0] in _STAMPED
-        keep = os.path.getsize(self._path) <= KEEP_BYTES
+    def _frames(self, wanted: np.ndarray) -> list[VideoFrame]:
+        if self._table is not None:
+            frames = self._frames_by_table(self._table, wanted)
+            if frames is not None:
+                return frames
+            self._give_up_table()
+        if self._whole is None:
+            return self._decode_counted(wanted)
+        found, stamps = self._decode_listed(self._whole, wanted)
+        for index, stamp in zip(wanted.tolist(), stamps, strict=True):
+            if stamp not in found:
+                raise DecodeError(f"frame {index} of {len(self)} could not be decoded")
+        return [found[stamp] for stamp in stamps]
+
+    def _frames_by_table(self, table: SampleTable, wanted: np.ndarray) -> list[VideoFrame] | None:
+        """None if the table is wrong about the groups of pictures, or they need others to be decoded."""
+        frames = []
+        for listing, part in self._listings_of(table, wanted) or ():
+            found, stamps = self._decode_listed(listing, part)
+            frames += [found[stamp] for stamp in stamps if stamp in found]
+        return frames if len(frames) == len(wanted) else None
+
+    def _give_up_table(self) -> None:
+        listed = self._length
+        self._table = None
+        self._container.close()
+        self._container, self._stream = open_container(self._location)
+        self._list_all()
+        if self._length != listed:
+            raise DecodeError(f"its header lists {listed} frames, the file holds {self._length}")
+
+    def _listings_of(self, table: SampleTable, wanted: np.ndarray) -> list[tuple[_Listing, np.ndarray]] | None:
+        """The groups of pictures that show ``wanted`` (ascending), neighbours together; None if the table is wrong about them."""
+        groups = np.searchsorted(table.keys, wanted, "right") - 1
+        found = []
+        for part in np.split(np.arange(len(wanted)), np.flatnonzero(np.diff(groups) > 1) + 1):
+            listing = self._read_groups(table, int(groups[part[0]]), int(groups[part[-1]]))
+            if listing is None:
+                return None
+            found.append((listing, wanted[part]))
+        return found
+
+    def _read_groups(self, table: SampleTable, first_group: int, last_group: int) -> _Listing | None:
+        """Packets of groups of pictures in a row; None unless they are what the table says and show just their own frames."""
+        first = int(table.keys[first_group])
+        end = int(table.keys[last_group + 1]) if last_group + 1 < len(table.keys) else len(table.stamps)
+        # The two packets after them show whether the next group begins with frames that are shown before its key frame.
+        looked_at = min(end + 2, len(table.stamps))
+        packets = self._read_packets(table, first, looked_at)
+        if packets is None:
+            return None
+        stamps = np.array([packet.pts for packet in packets], np.int64)
+        inside, after = stamps[: end - first], stamps[end - first :]
+        closed = inside.min() == inside[0] and (not len(after) or after.min() == after[0] > inside.max())
+        if not closed or len(np.unique(inside)) != len(inside):
+            return None
+        keys = table.keys[first_group : last_group + 1] - first
+        return _Listing(first, packets[: end - first], inside, keys, np.argsort(inside))
+
+    def _read_packets(self, table: SampleTable, first: int, end: int) -> list[Packet] | None:
+        """Packets ``first`` to ``end - 1``; None unless they stand where the table says."""
+        # The table holds decoding times, seeking takes presentation times: they differ as those of the first frame do.
+        shift = (self._stream.start_time or 0) - int(table.stamps[0])
+        self._container.seek(int(table.stamps[first]) + shift, stream=self._stream)
+        packets: list[Packet] = []
+        for packet in self._container.demux(self._stream):
+            place = first + len(packets)
+            if not packets and packet.pos is not None and packet.pos < table.positions[first] and packet.size:
+                continue
+            if not packet.size or packet.pts is None or packet.is_discard or packet.pos != table.positions[place]:
+                return None
+            packets.append(packet)
+            if place + 1 == end:
+                return packets
+        return None
+
+    def _list_all(self) -> None:
+        """List the packets of the whole file, or count its frames where packets do not tell them."""
+        keep = size_of(self._location) <= KEEP_BYTES
         packets, stamps, keys, shown = [], [], [], []
         for packet in self._container.demux(self._stream):
             if packet.size:
@@ -108,27 +178,21 @@ class PyavVideo(Video):
                 shown.append(not packet.is_discard)
                 if keep:
                     packets.append(packet)
-        self._packets = packets if keep else None
-        self._skips = codec in _SKIPPABLE
-        self._order: np.ndarray | None = None
-        if None in stamps or len(set(stamps)) != len(stamps) or codec in _HIDDEN_PACKETS or not stamped:
-            self._length = sum(1 for _ in self._decode(0))
+        counted = self._stream.codec_context.name in _HIDDEN_PACKETS or container_name(self._container) not in _STAMPED
+        if counted or None in stamps or len(set(stamps)) != len(stamps):
+            self._length = sum(1 for _ in self._decode(self._read_again(0)))
         else:
-            self._stamps = np.array(stamps, np.int64)
-            self._keys = np.flatnonzero(keys)
-            numbers = np.flatnonzero(shown)
-            self._order = numbers[np.argsort(self._stamps[numbers])]
-            self._length = len(numbers)
+            numbers, times = np.flatnonzero(shown), np.array(stamps, np.int64)
+            order = numbers[np.argsort(times[numbers])]
+            self._whole = _Listing(0, packets if keep else None, times, np.flatnonzero(keys), order)
+            self._length = len(order)
         if not self._length:
             raise DecodeError("the video holds no frames")
 
-    def _read_packets(self, first: int) -> Iterator[Packet]:
-        """Packets from number ``first`` on, in decoding order."""
-        if self._packets is not None:
-            yield from self._packets[first:]
-            return
+    def _read_again(self, first: int) -> Iterator[Packet]:
+        """Packets from number ``first`` on, read from the file's beginning."""
         self._container.close()
-        self._container, self._stream = open_container(self._path)
+        self._container, self._stream = open_container(self._location)
         number = 0
         for packet in self._container.demux(self._stream):
             if packet.size:
@@ -136,50 +200,65 @@ class PyavVideo(Video):
                     yield packet
                 number += 1
 
-    def _decode(self, first: int, needed: frozenset[int] | None = None) -> Iterator[VideoFrame]:
-        """Frames decoded from packet ``first`` on; of disposable ones only those whose time stamp is ``needed``."""
-        packets = self._read_packets(first)
+    def _decode(self, packets: Iterable[Packet], needed: frozenset[int] | None = None) -> Iterator[VideoFrame]:
+        """Frames decoded from ``packets``; with ``needed``, of disposable ones only those with such a time stamp.
+
+        Packets after the last needed one are not decoded: the decoder is told that the stream ends.
+        """
+        packets = iter(packets)
         packet = next(packets, None)
         decoder = self._stream.codec_context
         decoder.flush_buffers()
-        while packet is not None:
-            if needed is not None and self._skips:
-                decoder.skip_frame = "DEFAULT" if packet.pts in needed else "NONREF"
+        missing = len(needed) if needed is not None else -1
+        while packet is not None and missing:
+            if needed is not None:
+                is_needed = packet.pts in needed
+                missing -= is_needed
+                if self._skips:
+                    decoder.skip_frame = "DEFAULT" if is_needed else "NONREF"
             yield from decoder.decode(packet)
             packet = next(packets, None)
         yield from decoder.decode(None)
 
-    def _decode_listed(self, wanted: np.ndarray) -> list[VideoFrame]:
-        """Frames number ``wanted`` (ascending), each decoded from the key frame it depends on."""
-        assert self._order is not None
+    def _decode_listed(self, listing: _Listing, wanted: np.ndarray) -> tuple[dict[int, VideoFrame], list[int]]:
+        """Frames by time stamp, each decoded from the key frame it depends on; and the time stamps of ``wanted`` (ascending)."""
+        places = listing.order[wanted - listing.first]
+        keys, stamps = listing.keys, listing.stamps
         groups: dict[int, list[int]] = {}
-        for number in self._order[wanted]:
+        for place in places:
             # A frame shown before the key frame that precedes it in the file belongs to the key frame before that one.
-            before = self._keys[(self._keys <= number) & (self._stamps[self._keys] <= self._stamps[number])]
-            groups.setdefault(int(before[-1]) if len(before) else 0, []).append(int(self._stamps[number]))
+            before = np.flatnonzero((keys <= place) & (stamps[keys] <= stamps[place]))
+            groups.setdefault(int(before[-1]) if len(before) else -1, []).append(int(stamps[place]))
         found: dict[int, VideoFrame] = {}
-        for first, stamps in groups.items():
-            needed = frozenset(stamps)
-            missing = set(stamps)
-            for frame in self._decode(first, needed):
-                if frame.pts in missing:
-                    missing.remove(frame.pts)
+        for key, needed in groups.items():
+            found |= self._decode_group(listing, key, frozenset(needed))
+        return found, stamps[places].tolist()
+
+    def _decode_group(self, listing: _Listing, key: int, needed: frozenset[int]) -> dict[int, VideoFrame]:
+        """Frames by time stamp, decoded from the key frame number ``key`` (-1: the first packet).
+
+        Where it turns out to be no true key frame (gradual refresh: the decoder keeps what is not yet whole), from the one
+        before it.
+        """
+        found: dict[int, VideoFrame] = {}
+        while True:
+            first = int(listing.keys[key]) if key >= 0 else 0
+            packets = listing.packets[first:] if listing.packets is not None else self._read_again(first)
+            for frame in self._decode(packets, needed):
+                # Those decoded later may be made of it, and the decoder marks none but the first.
+                if frame.is_corrupt:
+                    raise DecodeError("the video is corrupt in or before one of the wanted frames")
+                if frame.pts in needed:
                     found[frame.pts] = frame
-                    if not missing:
-                        break
-        stamps = self._stamps[self._order[wanted]].tolist()
-        for index, stamp in zip(wanted.tolist(), stamps, strict=True):
-            if stamp not in found:
-                raise DecodeError(f"frame {index} of {len(self)} could not be decoded")
-            if found[stamp].is_corrupt:
-                raise DecodeError(f"frame {index} of {len(self)} is corrupt")
-        return [found[stamp] for stamp in stamps]
+            if len(found) == len(needed) or not first:
+                return found
+            key -= 1
 
     def _decode_counted(self, wanted: np.ndarray) -> list[VideoFrame]:
         """Frames number ``wanted`` (ascending) by counting from the first."""
         numbers = set(wanted.tolist())
         found = []
-        for number, frame in enumerate(self._decode(0)):
+        for number, frame in enumerate(self._decode(self._read_again(0))):
             if number in numbers:
                 found.append(frame)
                 if len(found) == len(numbers):

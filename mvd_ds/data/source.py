@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from mvd_ds.data.decode import READERS, open_again, open_video
-from mvd_ds.data.manifest import Manifest
+from mvd_ds.data.decode import open_video
+from mvd_ds.data.location import Location
+from mvd_ds.data.manifest import ClipRefs, Manifest
 from mvd_ds.data.video import Video
-
-_READER_NAMES = ("", *READERS)
 
 
 class VideoSource:
@@ -22,27 +20,29 @@ class VideoSource:
         self._refs = [manifest.refs for manifest in manifests]
         self._ends = np.cumsum([len(refs) for refs in self._refs])
         self._reader = reader
-        self._known = np.zeros(len(self), np.uint8)
 
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_known": np.zeros(len(self), np.uint8)}
-
     def path(self, index: int) -> str:
-        """Path of video ``index``."""
-        number = int(np.searchsorted(self._ends, index, side="right"))
-        return self._refs[number].path(index - int(self._ends[number]) + len(self._refs[number]))
+        """Path of video ``index``, for messages."""
+        refs, number = self._find(index)
+        return refs.path(number)
+
+    def location(self, index: int) -> Location:
+        """Where the bytes of video ``index`` are."""
+        refs, number = self._find(index)
+        return refs.location(number)
 
     def open(self, index: int) -> Video:
-        """Video ``index``; scanned when this process opens it for the first time.
+        """Video ``index``.
 
         Raises:
             DecodeError: if it cannot be opened.
         """
-        if self._known[index]:
-            return open_again(self.path(index), _READER_NAMES[self._known[index]])
-        video = open_video(self.path(index), self._reader)
-        self._known[index] = _READER_NAMES.index(video.reader)
-        return video
+        return open_video(self.location(index), self._reader)
+
+    def _find(self, index: int) -> tuple[ClipRefs, int]:
+        """The manifest that holds video ``index``, and its number there."""
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        return self._refs[number], index - int(self._ends[number]) + len(self._refs[number])

@@ -40,6 +40,8 @@ class Video(ABC):
 
     reader: ClassVar[str]
     """Name of the kind of reader."""
+    fps: float
+    """Frames shown per second, on average; 0 where the file does not say, as for images."""
 
     @abstractmethod
     def __len__(self) -> int:

@@ -180,11 +180,7 @@ def _read(reader: str, path: str, frames: int) -> Any:
     """All frames uint8 (T, H, W, 3) by ``reader``."""
     import numpy as np
 
-    from mvd_ds.data.decode import READERS, open_again
+    from mvd_ds.data.decode import open_video
 
-    if reader not in READERS:
-        from torchcodec.decoders import VideoDecoder
-
-        return VideoDecoder(path, dimension_order="NHWC").get_frames_in_range(0, frames).data.numpy()
-    with open_again(path, reader) as video:
+    with open_video(path, reader) as video:
         return video.get(np.arange(frames))

@@ -74,6 +74,25 @@ def test_classes_of_several_labels_stand_by_name(tmp_path: Path) -> None:
     assert read_manifest(_write(tmp_path, text)).class_names == {"how": ("Holding [something]", "ä")}
 
 
+def test_columns_stand_behind_the_labels(tmp_path: Path) -> None:
+    _touch(tmp_path, "videos/a b", "c.mp4")
+    text = "# root: videos\n# columns: frames codec\na b\t3\t-1\t300\th264\n../c.mp4\t4\t5\t20\tvp9\n"
+    manifest = read_manifest(_write(tmp_path, text))
+    assert [ref.labels for ref in manifest.refs] == [(3, -1), (4, 5)]
+    assert manifest.refs[0].path == manifest.refs.location(0) == str(tmp_path / "videos/a b")
+    unlabelled = read_manifest(_write(tmp_path, "# columns: frames\nc.mp4\t300\n"))
+    assert (unlabelled.refs[0].labels, unlabelled.refs[0].path) == ((), str(tmp_path / "c.mp4"))
+    assert read_manifest(_write(tmp_path, text), tmp_path / "videos").refs[1].path == str(tmp_path / "videos/../c.mp4")
+
+
+def test_shards_are_places_in_tar_files(tmp_path: Path) -> None:
+    _touch(tmp_path, "shards/0.tar", "shards/1.tar")
+    text = "# columns: offset shard frames bytes\na/b.mp4\t3\t512\tshards/0.tar\t9\t70\nc.mp4\t4\t1024\tshards/1.tar\t9\t80\n"
+    refs = read_manifest(_write(tmp_path, text)).refs
+    assert refs.location(0) == (str(tmp_path / "shards/0.tar"), 512, 70, str(tmp_path / "a/b.mp4"))
+    assert refs.location(1) == (str(tmp_path / "shards/1.tar"), 1024, 80, str(tmp_path / "c.mp4"))
+
+
 def test_labels_without_names_are_numbered(tmp_path: Path) -> None:
     _touch(tmp_path, "a.mp4")
     assert read_manifest(_write(tmp_path, "a.mp4 1")).label_names == ("label",)
@@ -101,6 +120,8 @@ def test_labels_without_names_are_numbered(tmp_path: Path) -> None:
         ('# classes: ["x"]\na.mp4\n', r"train.txt:1: '# classes:' needs JSON"),
         ('# classes: {"why": ["x"]}\na.mp4 0\n', r"names 'why', but the labels are: label"),
         ('# classes: ["x", "y"]\na.mp4 1\nb.mp4 2\n', r"2 classes of 'label' \(0 to 1\), but video 2 is labelled 2"),
+        ("# columns: frames fps\na.mp4\t1\n", r"train.txt:2: fewer fields than '# columns:' in line 1"),
+        ("# columns: shard offset bytes\na.mp4\t0.tar\tx\t3\n", r"train.txt:2: '0.tar x 3' is not the name of a shard"),
         ("gone.mp4 1\nlost.mp4 2\n", r"none of the first 2 videos exists, for example .*gone.mp4.*set data.root"),
     ],
 )
