@@ -10,82 +10,12 @@ import pytest
 
 from mvd_ds.tools import doctor_host, doctor_software
 from mvd_ds.tools.doctor_compare import GroupSpeed, compare_hosts, judge_group, slow_hosts
-from mvd_ds.tools.doctor_devices import judge_gpus, judge_xids, read_gpus, read_xids
 from mvd_ds.tools.doctor_findings import Finding, HostReport, from_answer, run_checks, to_answer
 from mvd_ds.tools.doctor_host import check_folder, check_shared_memory, check_token, write_token
 from mvd_ds.tools.doctor_matrix import check_matrix_product
 from mvd_ds.tools.doctor_page import print_page
 from mvd_ds.tools.doctor_software import READER_PACKAGES, check_packages, check_reader
 from mvd_ds.tools.doctor_speed import ring_phases
-
-GPU = """<gpu id="00000000:{bus}:00.0"><product_name>NVIDIA H200</product_name>
- <fb_memory_usage><total>143771 MiB</total><used>{used} MiB</used></fb_memory_usage>
- <ecc_errors><volatile><sram_correctable>0</sram_correctable><sram_uncorrectable_parity>0</sram_uncorrectable_parity>
-  <dram_correctable>{corrected}</dram_correctable><dram_uncorrectable>{uncorrected}</dram_uncorrectable></volatile>
-  <aggregate><dram_uncorrectable>99</dram_uncorrectable></aggregate></ecc_errors>
- <remapped_rows><remapped_row_pending>{pending}</remapped_row_pending>
-  <remapped_row_failure>{failed}</remapped_row_failure></remapped_rows>
- <clocks_event_reasons><clocks_event_reason_gpu_idle>Active</clocks_event_reason_gpu_idle>
-  <clocks_event_reason_hw_thermal_slowdown>{hot}</clocks_event_reason_hw_thermal_slowdown></clocks_event_reasons></gpu>"""
-WELL = {"used": "4", "corrected": "0", "uncorrected": "0", "pending": "No", "failed": "No", "hot": "Not Active"}
-
-
-def _smi(*changes: dict[str, str]) -> str:
-    gpus = "".join(GPU.format(**{**WELL, "bus": f"3{place}", **change}) for place, change in enumerate(changes))
-    return f"<?xml version='1.0'?><nvidia_smi_log><driver_version>570.86.15</driver_version>{gpus}</nvidia_smi_log>"
-
-
-def test_nvidia_smi_is_read() -> None:
-    driver, gpus = read_gpus(_smi({}, {"used": "70123", "corrected": "3"}))
-    assert driver == "570.86.15" and [gpu.name for gpu in gpus] == ["NVIDIA H200"] * 2
-    assert gpus[1].used_mib == 70123 and gpus[1].total_mib == 143771
-    assert [gpu.corrected for gpu in gpus] == [0, 3]
-    assert all(gpu.uncorrected == 0 and not gpu.pending and not gpu.failed and not gpu.slowed for gpu in gpus)
-
-
-def test_a_consumer_card_without_ecc_is_well() -> None:
-    text = (
-        "<nvidia_smi_log><gpu id='0'><ecc_errors><volatile><dram_uncorrectable>N/A</dram_uncorrectable></volatile></ecc_errors>"
-    )
-    _, gpus = read_gpus(text + "</gpu></nvidia_smi_log>")
-    assert judge_gpus(gpus).state == "ok"
-
-
-@pytest.mark.parametrize(
-    ("change", "state", "said"),
-    [
-        ({}, "ok", "none uncorrectable"),
-        ({"corrected": "12"}, "ok", "12 corrected errors"),
-        ({"uncorrected": "2"}, "bad", "00000000:31:00.0: 2 uncorrectable"),
-        ({"failed": "Yes"}, "bad", "00000000:31:00.0: a memory row could not"),
-        ({"pending": "Yes"}, "warn", "00000000:31:00.0: a memory row waits"),
-        ({"hot": "Active"}, "warn", "00000000:31:00.0: hw_thermal_slowdown"),
-    ],
-)
-def test_what_the_driver_says_of_a_gpu(change: dict[str, str], state: str, said: str) -> None:
-    finding = judge_gpus(read_gpus(_smi({}, change))[1])
-    assert finding.state == state and said in finding.text
-    assert bool(finding.remedy) == (state != "ok")
-
-
-DMESG = """[   12.345678] NVRM: loading NVIDIA UNIX x86_64 Kernel Module  570.86.15
-[ 1000.000001] NVRM: Xid (PCI:0000:3b:00): 31, pid=4321, name=python, Ch 00000008
-[ 1000.000002] NVRM: Xid (PCI:0000:3b:00): 31, pid=4322, name=python, Ch 00000009
-[90000.000000] NVRM: Xid (PCI:0000:86:00): 79, pid='<unknown>', GPU has fallen off the bus.
-"""
-
-
-def test_kernel_messages_are_counted() -> None:
-    counts, recent = read_xids(DMESG, now_seconds=90100)
-    assert counts == {("PCI:0000:3b:00", 31): 2, ("PCI:0000:86:00", 79): 1}
-    assert recent == ["Xid 79 on PCI:0000:86:00 (fallen off the bus)"]
-
-
-def test_a_lost_gpu_makes_a_host_sick_for_a_day() -> None:
-    assert judge_xids(DMESG, 90100).state == "bad"
-    old = judge_xids(DMESG, 90000 + 25 * 3600)
-    assert old.state == "warn" and "2 x Xid 31 on PCI:0000:3b:00" in old.text
-    assert judge_xids(DMESG.splitlines()[0], 100).state == "ok"
 
 
 def test_packages_missing_and_outside_their_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

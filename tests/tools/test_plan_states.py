@@ -17,7 +17,7 @@ from launching import ROOT
 SCALARS = 1024
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.nightly), 2])
 def test_planned_states_are_those_that_the_engine_holds(processes: int) -> None:
     """Without the launcher: its environment by hand takes half the time."""
     port = str(random.SystemRandom().randrange(20000, 32000))
