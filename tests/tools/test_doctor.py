@@ -37,8 +37,11 @@ def test_this_environment_is_the_one_of_requirements() -> None:
 @pytest.mark.parametrize("reader", READER_PACKAGES)
 def test_readers_decode_what_was_written(reader: str) -> None:
     finding = check_reader(reader)
-    assert finding.state == "ok"
-    assert "decodes H.264" in finding.text or (reader == "torchcodec" and "not installed" in finding.text)
+    if reader == "torchcodec" and "decodes H.264" not in finding.text:
+        # It is an option; where it is installed without FFmpeg's libraries, what is missing is said.
+        assert finding.state == "ok" if "not installed" in finding.text else "apt-get install ffmpeg" in finding.remedy
+    else:
+        assert finding.state == "ok" and "decodes H.264" in finding.text
 
 
 def test_a_reader_that_shows_another_picture_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:
