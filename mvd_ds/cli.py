@@ -144,6 +144,11 @@ def _add_status(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("status", help=summary, description=summary)
     command.add_argument("run", metavar="RUN", type=Path, help="run folder")
     command.set_defaults(function=_status)
+    summary = "run a step that was not finite again in one process, and name the clip and the tensor"
+    command = commands.add_parser("replay", help=summary, description=summary)
+    command.add_argument("dump", metavar="DUMP", type=Path, help="folder RUN/dumps/step-NNN")
+    command.add_argument("--device", default="auto", help="auto, cpu or cuda (default %(default)s)")
+    command.set_defaults(function=_replay)
 
 
 def _add_report(commands: argparse._SubParsersAction) -> None:
@@ -211,6 +216,12 @@ def _status(options: argparse.Namespace) -> int:
     from mvd_ds.tools.status import show_status
 
     return show_status(options.run)
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from mvd_ds.tools.replay import replay
+
+    return replay(options.dump, options.device)
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -33,6 +33,16 @@ class RunSettings(Settings):
     slow_rank_ratio: Annotated[float, Field(gt=1)] = 1.3
     """Own time of a process (loader and computation, without waiting for others) over that of the median process from which
     on it is named as slow; the middle of five log steps counts."""
+    stop_before_seconds: Annotated[float, Field(gt=0)] | None = None
+    """Time limit of the job, seconds after its processes began: it saves and ends twice the last save's time earlier."""
+    on_nonfinite: Literal["skip", "stop"] = "skip"
+    """A loss or gradient that is not finite on any rank: skip the step on all, or stop. Both tell and write a dump."""
+    nonfinite_limit: Annotated[int, Field(ge=0)] = 10
+    """More skipped steps than this in one attempt stop the run."""
+    heartbeat_seconds: Annotated[float, Field(gt=0, le=10)] = 5.0
+    """Between two signs of life of a rank."""
+    log_mib: Positive = 64
+    """Size at which a rank's log is moved to ``.1`` and begun anew, MiB."""
     device: Literal["auto", "cpu"] = "auto"
     """auto: a GPU where there is one."""
     deterministic: bool = False
@@ -137,5 +147,5 @@ class EngineSettings(Settings):
     """DeepSpeed JSON of the teachers that are not replicated."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Of weights and activations on the device; master weights, losses and targets are fp32 in both."""
-    timeout_minutes: Positive = 10
-    """A collective that waits longer ends the run on all ranks."""
+    timeout_minutes: Annotated[float, Field(gt=0)] = 10.0
+    """A rank that begins nothing new for so long ends the run on all ranks, with their stacks written."""

@@ -89,6 +89,17 @@ class ClipLoader:
             running, self._running = self._running, None
             running.close()  # type: ignore[attr-defined]
 
+    def again(self, step: int) -> list[Any]:
+        """The micro batches of ``step`` once more, the same to the byte, decoded in this process."""
+        groups = [self.places(step, accumulation) for accumulation in range(self._accumulation)]
+        alone = self._data.model_copy(update={"workers": 0})
+        filled = filled_batches(self._dataset, groups, self._batch.micro, alone, self._quarantine, self._data.clips_per_video)
+        return [self._dataset.batch(batch) for batch in filled]
+
+    def path_of(self, index: int) -> str:
+        """Path of video ``index``, as ``ClipBatch.sample`` counts."""
+        return self._dataset.source.path(index)
+
     def places(self, step: int, accumulation: int) -> range:
         """Places in the stream of this rank's micro batch."""
         first = step * self._batch.global_ + (accumulation * self._world + self._rank) * self._batch.micro

@@ -23,6 +23,7 @@ _PRELOAD = ["torch", "mvd_ds.data.loader", "mvd_ds.data.evaluation"]
 _POLL_SECONDS = 0.5
 """How often a waiting consumer looks whether a worker still gets on. The death of one is noticed at once."""
 _CLOSE_SECONDS = 5.0
+STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
 DEATHS_IN_A_ROW = 5
 """A task that ends so many workers ends the run: then it is not its files, it is memory or the machine."""
 _NOTHING = -1
@@ -167,7 +168,7 @@ class Worker:
     def close(self) -> None:
         """End it."""
         self.pipe.close()
-        self.process.terminate()
+        self.process.kill()
 
     def join(self) -> None:
         """Wait until it has ended."""
@@ -180,11 +181,17 @@ class Worker:
 def start_server() -> Any:
     """The process that workers are forked from: it imports torch once for all of them, while the model is being built.
 
-    Workers are not forked from the training process, whose CUDA context and threads would not survive it.
+    Workers are not forked from the training process, whose CUDA context and threads would not survive it. The server, and
+    the workers with it, are deaf to the signals that ask a job to stop: launchers send them to every process, and the
+    training process needs its batches until it has saved.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOAD)
-    forkserver.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
 
 
@@ -210,7 +217,6 @@ def _reason(exit_code: int | None) -> str:
 
 def _work(pipe: connection.Connection, job: Job, memory: BatchMemory, notes: BatchMemory, number: int) -> None:
     """The life of a worker: task after task until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the keyboard's interrupt is the training process's to handle
     # Stuck in a reader it would outlive the run: it dies with the server, and that with the training process.
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     torch.set_num_threads(1)

@@ -17,7 +17,7 @@ from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.classifier_folder import ClassifierCard, open_classifier, save_classifier
 from mvd_ds.models.flops import classifier_flops
 from mvd_ds.models.starting import start_classifier
-from mvd_ds.runs.learning import Learner, describe_batches, describe_parameters, learn, run_in_cluster
+from mvd_ds.runs.learning import Learner, describe_batches, describe_parameters, run_in_cluster
 from mvd_ds.runs.validation import ClipValidation, HeldOut
 from mvd_ds.training.classification import Classification
 from mvd_ds.training.cluster import Cluster
@@ -38,16 +38,19 @@ class LabelledVideos(NamedTuple):
     held_out: HeldOut | None
 
 
-def finetune(recipe: FinetuneRecipe, name: str) -> None:
+def finetune(recipe: FinetuneRecipe, name: str) -> int:
     """Fine-tune the recipe ``name`` to its end, from its newest checkpoint if there is one.
+
+    Returns:
+        Exit code of where it stands: ``run_folder.EXIT_CODES``.
 
     Raises:
         ConfigError: for whatever the user can mend; on every rank, before or during training.
     """
-    run_in_cluster(recipe, name, lambda folder, cluster: _finetune(recipe, folder, cluster))
+    return run_in_cluster(recipe, name, lambda folder, cluster: _finetune(recipe, folder, cluster))
 
 
-def _finetune(recipe: FinetuneRecipe, folder: RunFolder, cluster: Cluster) -> None:
+def _finetune(recipe: FinetuneRecipe, folder: RunFolder, cluster: Cluster) -> Learner:
     pin = cluster.device.type == "cuda"
     with cluster.together():
         videos = read_labelled(recipe)
@@ -78,7 +81,7 @@ def _finetune(recipe: FinetuneRecipe, folder: RunFolder, cluster: Cluster) -> No
         validation = ClipValidation(recipe, videos.held_out, engine, ema, cluster, folder, export, every, last)
     flops = _training_flops(recipe, videos.classes, teacher)
     frozen = () if placed is None else (placed,)
-    learn(Learner(recipe, folder, cluster, loader, engine, ema, objective, flops, export_last, frozen, validation))
+    return Learner(recipe, folder, cluster, loader, engine, ema, objective, flops, export_last, frozen, validation)
 
 
 def read_labelled(recipe: FinetuneRecipe) -> LabelledVideos:

@@ -11,18 +11,23 @@ from torch import Tensor
 
 from mvd_ds.config import ConfigError, LearningRecipe, to_yaml
 from mvd_ds.data.loader import ClipLoader
+from mvd_ds.training.attempt import Attempt, attempt_of
 from mvd_ds.training.checkpoint import Checkpoints
 from mvd_ds.training.cluster import Cluster, launched_rank
 from mvd_ds.training.console import StepProgress, clock, say
 from mvd_ds.training.deepspeed_engine import full_weights, joined_cluster
 from mvd_ds.training.ema import Ema
 from mvd_ds.training.faults import VideoFaults
+from mvd_ds.training.finite import NonFiniteSteps
+from mvd_ds.training.launcher import LauncherWatch
 from mvd_ds.training.loop import Objective, Training, Validation
 from mvd_ds.training.metrics import MetricsWriter
 from mvd_ds.training.optim import describe_groups
+from mvd_ds.training.provenance import write_provenance
 from mvd_ds.training.reporter import Reporter
-from mvd_ds.training.run_folder import RunFolder, Status
+from mvd_ds.training.run_folder import EXIT_CODES, FINISHED, RunFolder, Status
 from mvd_ds.training.schedule import build_schedule
+from mvd_ds.training.stop import StopRequests
 
 
 @dataclass
@@ -45,26 +50,41 @@ class Learner:
     validation: Validation | None = None
 
 
-def run_in_cluster(recipe: LearningRecipe, name: str, run: Callable[[RunFolder, Cluster], None]) -> None:
-    """``run`` in the processes of the launcher, unless the folder of recipe ``name`` holds the finished run.
+def run_in_cluster(recipe: LearningRecipe, name: str, build: Callable[[RunFolder, Cluster], Learner]) -> int:
+    """Train what ``build`` gives in the processes of the launcher, unless the folder of recipe ``name`` holds the finished run.
+
+    Returns:
+        Exit code of where the run stands: ``run_folder.EXIT_CODES``.
 
     Raises:
         ConfigError: for whatever the user can mend; on every rank, before or during training.
     """
     folder = RunFolder.of(recipe, name)
     if _is_finished(recipe, folder):
-        return
-    with joined_cluster(recipe.engine.timeout_minutes, recipe.run.device) as cluster:
+        return FINISHED
+    with (
+        StopRequests() as stop,
+        LauncherWatch(stop, speaks=launched_rank() == 0),
+        joined_cluster(recipe.engine.timeout_minutes, recipe.run.device) as cluster,
+    ):
         torch.use_deterministic_algorithms(recipe.run.deterministic)
-        run(folder, cluster)
+        learner = build(folder, cluster)
+        last_step = recipe.schedule.last_step(learner.loader.steps_per_epoch)
+        with attempt_of(recipe, folder, cluster, stop, last_step) as attempt:
+            write_provenance(folder, attempt.number, recipe, cluster, learner.engine.config)
+            _learn(learner, attempt)
+            return EXIT_CODES[cluster.broadcast(attempt.status.values["state"])]
 
 
-def learn(learner: Learner) -> None:
+def _learn(learner: Learner, attempt: Attempt) -> None:
     """Train to the end of the schedule, from the newest checkpoint if there is one, and export. Collective."""
     recipe, folder, cluster = learner.recipe, learner.folder, learner.cluster
     checkpoints = Checkpoints(folder, recipe, cluster, learner.engine, learner.ema)
+    attempt.stop.save_seconds = lambda: checkpoints.last_save_seconds or 0.0
+    attempt.heartbeat.at("resuming", tell=True)
     resumed = checkpoints.load()
     first_step = resumed.step
+    attempt.heartbeat.at("ready", first_step, tell=True)
     learner.loader.restore(resumed.extra.get("loader", {}))
     with cluster.together():
         if cluster.is_main:
@@ -76,7 +96,7 @@ def learn(learner: Learner) -> None:
         say(f"resuming from the checkpoint of step {first_step}")
     if learner.validation is not None:
         learner.validation.resume(first_step)
-    status = Status(folder, last_step)
+        learner.validation.alive = lambda: attempt.heartbeat.at("validating")
     writer = MetricsWriter(folder, cluster, first_step, to_yaml(recipe))
     progress = StepProgress(f"{recipe.command} {folder.path.name}", first_step, end, enabled=cluster.is_main)
     reporter = Reporter(recipe, cluster, learner.objective.names, writer, progress, learner.flops_per_clip, first_step)
@@ -92,15 +112,20 @@ def learn(learner: Learner) -> None:
         checkpoints=checkpoints,
         reporter=reporter,
         faults=VideoFaults(cluster, recipe.data.max_bad_share),
-        status=status,
+        nonfinite=NonFiniteSteps(recipe, folder, cluster, learner.engine, learner.objective, learner.loader),
+        attempt=attempt,
         validation=learner.validation,
     )
     try:
-        training.run(first_step, end)
+        stopped = training.run(first_step, end)
     finally:
         learner.loader.close()
         reporter.close()
-    _finish(learner, status, training.faults, end, last_step)
+    if stopped.reason is not None:
+        attempt.preempted(stopped.step, stopped.reason)
+        return
+    attempt.heartbeat.at("exporting", tell=True)
+    _finish(learner, attempt.status, training.faults, end, last_step)
 
 
 def describe_batches(recipe: LearningRecipe, cluster: Cluster, loader: ClipLoader) -> str:

@@ -12,7 +12,7 @@ from mvd_ds.models.flops import clip_flops
 from mvd_ds.models.masked import MaskedPredictor, build_predictor
 from mvd_ds.models.teachers import Teacher, build_teacher
 from mvd_ds.models.weights import save_model
-from mvd_ds.runs.learning import Learner, describe_batches, describe_parameters, learn, run_in_cluster
+from mvd_ds.runs.learning import Learner, describe_batches, describe_parameters, run_in_cluster
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
 from mvd_ds.training.deepspeed_engine import DTYPES, start_student, start_teacher
@@ -23,16 +23,19 @@ from mvd_ds.training.run_folder import RunFolder
 from mvd_ds.training.step import PixelTargets, TargetSource, TeacherTargets
 
 
-def train(recipe: TrainingRecipe, name: str) -> None:
+def train(recipe: TrainingRecipe, name: str) -> int:
     """Train the recipe ``name`` to its end, from its newest checkpoint if there is one.
+
+    Returns:
+        Exit code of where it stands: ``run_folder.EXIT_CODES``.
 
     Raises:
         ConfigError: for whatever the user can mend; on every rank, before or during training.
     """
-    run_in_cluster(recipe, name, lambda folder, cluster: _train(recipe, folder, cluster))
+    return run_in_cluster(recipe, name, lambda folder, cluster: _train(recipe, folder, cluster))
 
 
-def _train(recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster) -> None:
+def _train(recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster) -> Learner:
     with cluster.together():
         pin = cluster.device.type == "cuda"
         loader = ClipLoader(recipe, recipe.drop_path_blocks, cluster.rank, cluster.world, pin=pin)
@@ -49,7 +52,7 @@ def _train(recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster) -> None:
     ema = Ema(engine, recipe.optimizer.ema_decay)
     frozen = tuple(getattr(objective.targets, "teachers", {}).values())
     flops = clip_flops(recipe).training
-    learn(Learner(recipe, folder, cluster, loader, engine, ema, objective, flops, export, frozen))
+    return Learner(recipe, folder, cluster, loader, engine, ema, objective, flops, export, frozen)
 
 
 def _describe(

@@ -64,6 +64,7 @@ class ClipValidation:
         self.every_steps, self.last_step = every_steps, last_step
         self.batch = recipe.validation.batch or recipe.batch.micro
         self.best = -1.0
+        self.alive: Callable[[], None] = lambda: None
 
     def resume(self, first_step: int) -> None:
         """Know the best model of the steps before ``first_step``; one of a later step will be made again. Collective."""
@@ -95,6 +96,7 @@ class ClipValidation:
         with torch.no_grad():
             batches = view_batches(self.held_out.data, self.held_out.manifest, [videos for videos, _ in groups])
             for batch, (videos, counted) in zip(batches, groups, strict=True):
+                self.alive()
                 clip = normalise(to_unit(batch.clips[:, 0].to(self.cluster.device)), dtype)
                 logits = self.engine(clip).float()
                 labels = torch.from_numpy(self.held_out.labels[videos]).to(logits.device)

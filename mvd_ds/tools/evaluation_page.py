@@ -15,10 +15,10 @@ from mvd_ds.data.decode import DecodeError, open_video
 from mvd_ds.tools.evaluation_figures import confusion_picture, reliability_chart, worst_classes
 from mvd_ds.tools.markup import Html, element, row, table
 from mvd_ds.tools.page import definitions
-from mvd_ds.tools.provenance import machine, versions
 from mvd_ds.tools.quantities import MISSING, PERCENT, count, percent
 from mvd_ds.tools.style import STYLE
 from mvd_ds.training.console import say
+from mvd_ds.training.provenance import machine, versions
 from mvd_ds.training.run_folder import read_json, write_text
 
 #: Videos that could not be read and are named on the page; evaluation.json names all.

@@ -9,9 +9,9 @@ from typing import Any
 from mvd_ds.config import ConfigError
 from mvd_ds.tools.charts import thin
 from mvd_ds.tools.page import render_page
-from mvd_ds.tools.provenance import machine, versions
 from mvd_ds.tools.records import ProbeResults, RunRecord, read_runs
 from mvd_ds.training.console import say
+from mvd_ds.training.provenance import machine, versions
 from mvd_ds.training.run_folder import write_json, write_text
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
 
 from mvd_ds.config import ConfigError
+from mvd_ds.training.ending import leave
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Cluster:
     rank: int
     world: int
     device: torch.device
+    hosts: Any = None
+    """Process group of the hosts' own reductions (None: the default one)."""
 
     @property
     def is_main(self) -> bool:
@@ -46,6 +48,14 @@ class Cluster:
         holder = [value]
         dist.broadcast_object_list(holder, src=0)
         return holder[0]
+
+    def any(self, flag: bool) -> bool:
+        """Whether ``flag`` holds on any rank; the device is not waited for."""
+        if not dist.is_initialized():
+            return flag
+        value = torch.tensor(int(flag))
+        dist.all_reduce(value, dist.ReduceOp.MAX, group=self.hosts)
+        return bool(value)
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
         """Element-wise mean of ``values`` over the ranks, fp32."""
@@ -76,10 +86,6 @@ def launched_rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def fail_alone(cluster: Cluster, message: str, code: int = 1) -> None:
-    """End this process at once with one line; the launcher ends the others.
-
-    For faults that hit one rank between collectives: waiting for the others would hang until the timeout.
-    """
-    print(f"mvd_ds: rank {cluster.rank} of {cluster.world}: {message}", file=sys.stderr, flush=True)
-    os._exit(code)
+def fail_alone(cluster: Cluster, message: str) -> NoReturn:
+    """End this process at once with one line; see ``ending.leave``."""
+    leave(f"rank {cluster.rank} of {cluster.world}: {message}")

@@ -28,11 +28,15 @@ from mvd_ds.training.optim import build_optimizer
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
-def join_cluster(timeout_minutes: int, device: str = "auto") -> Cluster:
+#: A hang is ended by the watch of an attempt, which names the laggard; so much later collectives give up by themselves.
+LATER_MINUTES = 1.0
+
+
+def join_cluster(timeout_minutes: float, device: str = "auto") -> Cluster:
     """Join the launcher's process group; without a launcher, a group of one.
 
     Args:
-        timeout_minutes: collectives that wait longer end the process.
+        timeout_minutes: collectives that wait ``LATER_MINUTES`` longer end the process.
         device: auto takes a GPU where there is one.
     """
     _default_environment()
@@ -45,14 +49,14 @@ def join_cluster(timeout_minutes: int, device: str = "auto") -> Cluster:
         if local_rank >= torch.cuda.device_count():
             raise ConfigError(f"local rank {local_rank} has no GPU: this host has {torch.cuda.device_count()}")
         torch.cuda.set_device(local_rank)
-    timeout = datetime.timedelta(minutes=timeout_minutes)
+    timeout = datetime.timedelta(minutes=timeout_minutes + LATER_MINUTES)
     deepspeed.init_distributed(dist_backend="nccl" if use_gpu else "gloo", timeout=timeout, verbose=False)
     torch_device = torch.device("cuda", local_rank) if use_gpu else torch.device("cpu")
-    return Cluster(rank=dist.get_rank(), world=dist.get_world_size(), device=torch_device)
+    return Cluster(dist.get_rank(), dist.get_world_size(), torch_device, _hosts_group(timeout) if use_gpu else None)
 
 
 @contextlib.contextmanager
-def joined_cluster(timeout_minutes: int, device: str = "auto") -> Iterator[Cluster]:
+def joined_cluster(timeout_minutes: float, device: str = "auto") -> Iterator[Cluster]:
     """``join_cluster``, and a clean end: without it a rank may abort at exit after a successful run.
 
     A fault is raised on all ranks alike, so each may leave at once; after a good run they wait for the last.
@@ -63,6 +67,20 @@ def joined_cluster(timeout_minutes: int, device: str = "auto") -> Iterator[Clust
         cluster.barrier()
     finally:
         dist.destroy_process_group()
+
+
+def _hosts_group(timeout: datetime.timedelta) -> Any:
+    """A gloo group beside NCCL's, for what hosts agree on without waiting for devices."""
+    interface = os.environ.get("NCCL_SOCKET_IFNAME", "^")
+    if not interface.startswith("^"):  # which names interfaces that are not to be used
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface.lstrip("=").partition(",")[0])
+    try:
+        return dist.new_group(backend="gloo", timeout=timeout)
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"hosts cannot reach each other ({reason}); set GLOO_SOCKET_IFNAME to their network interface"
+        ) from None
 
 
 def start_student(model: nn.Module, groups: list[dict[str, Any]], recipe: LearningRecipe, cluster: Cluster) -> Any:

@@ -49,12 +49,18 @@ class Heartbeat:
         self.lock = threading.Lock()
         self.moved = time.monotonic()
 
-    def at(self, doing: str, step: int | None = None) -> None:
-        """Something new has begun: ``doing``, in optimizer step ``step`` (None: as before)."""
+    def at(self, doing: str, step: int | None = None, tell: bool = False) -> None:
+        """Something new has begun: ``doing``, in optimizer step ``step`` (None: as before).
+
+        Args:
+            tell: write it at once; for what is rare, and what one wants to know after a death.
+        """
         self.beat.count += 1
         self.beat.doing = doing
         self.beat.step = self.beat.step if step is None else step
         self.moved = time.monotonic()
+        if tell:
+            self.write()
 
     def still_seconds(self) -> float:
         """Seconds since something new was begun."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from mvd_ds.config import ConfigError, LearningRecipe
 from mvd_ds.objectives.terms import LossTerms
+from mvd_ds.training.attempt import Attempt
 from mvd_ds.training.checkpoint import Checkpoints
 from mvd_ds.training.cluster import Cluster, fail_alone
 from mvd_ds.training.ema import Ema
 from mvd_ds.training.faults import VideoFaults
+from mvd_ds.training.finite import NonFiniteSteps, minimised
 from mvd_ds.training.reporter import Reporter
-from mvd_ds.training.run_folder import Status
 from mvd_ds.training.schedule import Schedule
 
 
@@ -32,6 +33,9 @@ class Objective(Protocol):
 class Validation(Protocol):
     """What is measured on held-out clips while training."""
 
+    alive: Callable[[], None]
+    """Called for every batch: a long validation is no hang."""
+
     def resume(self, first_step: int) -> None:
         """Take up from ``first_step``."""
         ...
@@ -39,6 +43,14 @@ class Validation(Protocol):
     def __call__(self, done: int) -> dict[str, float]:
         """Measurements by metric name after step ``done``; empty where none is due. Collective."""
         ...
+
+
+class Stopped(NamedTuple):
+    """Where a run stands at its end."""
+
+    step: int
+    reason: str | None
+    """Who asked for it; None at the step that was the aim."""
 
 
 @dataclass
@@ -55,39 +67,64 @@ class Training:
     checkpoints: Checkpoints
     reporter: Reporter
     faults: VideoFaults
-    status: Status
+    nonfinite: NonFiniteSteps
+    attempt: Attempt
     validation: Validation | None = None
 
-    def run(self, first_step: int, last_step: int) -> None:
-        """Optimizer steps ``first_step`` .. ``last_step - 1``.
+    def run(self, first_step: int, last_step: int) -> Stopped:
+        """Optimizer steps ``first_step`` .. ``last_step - 1``, or fewer if a stop is asked for.
 
-        The order of the lines is their meaning: a step is told before it is saved, so that a checkpoint never is ahead
-        of the metrics, and a non-finite loss is never saved.
+        The order of the lines is their meaning: a step that is not finite is skipped before anything counts it; a step is
+        told before it is saved, so that a checkpoint never is ahead of the metrics, and a non-finite loss is never saved.
 
         Raises:
-            ConfigError: on every rank, when too many videos are broken, the loss is not finite, or the disk is full.
+            ConfigError: on every rank, when too many videos are broken, too many steps are not finite, or the disk is full.
         """
-        settings = self.recipe.run
+        settings, cluster = self.recipe.run, self.cluster
+        reason = self.attempt.stop.agreed(cluster)
+        if reason is not None:
+            return Stopped(first_step, reason)
         batches = self.loader.batches(first_step, last_step)
-        accumulation = self.recipe.batch.accumulation_steps(self.cluster.world)
         for step in range(first_step, last_step):
-            learning_rate = self._set_learning_rate(step)
             done = step + 1
-            is_last = done == last_step
-            for micro in range(accumulation):
-                batch = self._next_batch(batches)
-                self._forward_backward(batch, measure=micro == 0 and _due(done, settings.features_every_steps))
-            self.ema.update()
+            learning_rate = self._set_learning_rate(step)
+            self._step(batches, done)
             validated = self._validate(done)
-            will_save = is_last or _due(done, settings.save_every_steps)
+            reason = self.attempt.stop.agreed(cluster)
+            will_save = done == last_step or reason is not None or _due(done, settings.save_every_steps)
             if will_save or validated or _due(done, settings.log_every_steps):
-                self.reporter.tell(done, learning_rate, self.engine, validated)
+                self.attempt.heartbeat.at("writing metrics")
+                self.reporter.tell(done, learning_rate, self.engine, self.nonfinite.count, validated)
                 self.faults.require_few(done)
                 self.loader.agree(done, self.cluster.gather)
             if will_save:
-                self.checkpoints.save(done, {"loader": self.loader.state()})
-                if self.cluster.is_main:
-                    self.status.write("running", done)
+                self._save(done)
+            if reason is not None:
+                return Stopped(done, reason)
+        return Stopped(last_step, None)
+
+    def _step(self, batches: Iterator[Any], done: int) -> None:
+        """All micro batches of one step; the engine divides the loss by their number and updates at the last of them."""
+        losses = []
+        for micro in range(self.recipe.batch.accumulation_steps(self.cluster.world)):
+            batch = self._next_batch(batches, done)
+            loss = self.objective(batch, measure=micro == 0 and _due(done, self.recipe.run.features_every_steps))
+            self.engine.backward(minimised(loss.total))
+            self.engine.step()
+            losses.append(loss._replace(total=loss.total.detach()))
+        if not self.engine.was_step_applied():
+            self.nonfinite.handle(done, losses)
+            return
+        self.ema.update()
+        for loss in losses:
+            self.reporter.add(loss)
+
+    def _save(self, done: int) -> None:
+        self.attempt.heartbeat.at("saving", tell=True)
+        self.checkpoints.save(done, {"loader": self.loader.state()})
+        self.attempt.heartbeat.at("after saving", tell=True)
+        if self.cluster.is_main:
+            self.attempt.status.write("running", done)
 
     def _set_learning_rate(self, step: int) -> float:
         learning_rate = self.schedule(step)
@@ -99,12 +136,14 @@ class Training:
         """Measurements on held-out clips, if due; their time is no training time."""
         if self.validation is None:
             return {}
+        self.attempt.heartbeat.at("validating")
         started = time.monotonic()
         values = self.validation(done)
         self.reporter.watch.leave_out(time.monotonic() - started)
         return values
 
-    def _next_batch(self, batches: Iterator[Any]) -> Any:
+    def _next_batch(self, batches: Iterator[Any], done: int) -> Any:
+        self.attempt.heartbeat.at("waiting for a batch", done)
         started = time.monotonic()
         try:
             batch = next(batches)
@@ -112,14 +151,8 @@ class Training:
             fail_alone(self.cluster, f"the loader ended: {error}")
         self.reporter.watch.waiting(time.monotonic() - started)
         self.faults.add(batch.faults, asked=len(batch.sample) // self.recipe.data.clips_per_video)
+        self.attempt.heartbeat.at("computing")
         return batch
-
-    def _forward_backward(self, batch: Any, measure: bool) -> None:
-        """One micro batch; the engine divides the loss by the accumulation steps and updates at the last of them."""
-        loss = self.objective(batch, measure)
-        self.engine.backward(loss.total)
-        self.engine.step()
-        self.reporter.add(loss)
 
 
 def _due(done: int, every: int) -> bool:

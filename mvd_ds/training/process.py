@@ -5,10 +5,13 @@ from __future__ import annotations
 import functools
 import os
 import socket
+import time
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import BaseModel
+
+_IMPORTED = time.monotonic()
 
 
 class ProcessName(BaseModel, frozen=True):
@@ -76,3 +79,13 @@ def _machine() -> str:
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text(encoding='utf-8').strip()} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return ""
+
+
+def age_seconds() -> float:
+    """Seconds since this process was started."""
+    found = _look(os.getpid())
+    try:
+        uptime = float(Path("/proc/uptime").read_text(encoding="utf-8").split()[0])
+    except OSError:
+        return time.monotonic() - _IMPORTED
+    return uptime - found.born / os.sysconf("SC_CLK_TCK") if found else time.monotonic() - _IMPORTED

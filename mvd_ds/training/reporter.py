@@ -44,19 +44,24 @@ class Reporter:
         for name, value in loss.measurements.items():
             self.meter.add(name, value)
 
-    def tell(self, done: int, learning_rate: float, engine: Any, validated: dict[str, float] | None = None) -> None:
+    def tell(self, done: int, learning_rate: float, engine: Any, skipped_steps: int, validated: dict[str, float]) -> None:
         """Write the means since the last call, and what was ``validated``, under step ``done``. Collective.
+
+        Args:
+            skipped_steps: of this attempt, which were not finite; their losses are in no mean.
 
         Raises:
             ConfigError: on every rank, if the loss is not finite.
         """
         values = self.meter.means()
-        _require_finite(done, values["loss/total"])
-        values |= self._optimizer(learning_rate, engine) | self._speed(done) | (validated or {})
-        self.writer.write(done, values)
-        parts = " ".join(f"{name} {values[f'loss/{name}']:.3f}" for name in self.names)
-        speed = f"{values['perf/clips_per_second']:.0f} clips/s"
-        self.progress.update(done, f"loss {values['loss/total']:.4f} ({parts})  {speed}")
+        told = "no step was applied"
+        if values:
+            _require_finite(done, values["loss/total"])
+            parts = " ".join(f"{name} {values[f'loss/{name}']:.3f}" for name in self.names)
+            told = f"loss {values['loss/total']:.4f} ({parts})"
+        values |= self._optimizer(learning_rate, engine) | {"optim/skipped_steps": float(skipped_steps)} | self._speed(done)
+        self.writer.write(done, values | validated)
+        self.progress.update(done, f"{told}  {values['perf/clips_per_second']:.0f} clips/s")
 
     def close(self) -> None:
         self.progress.close()
@@ -67,8 +72,6 @@ class Reporter:
             "optim/lr": learning_rate,
             "optim/weight_decay": self.recipe.optimizer.weight_decay,
             "optim/gradient_norm": float(engine.get_global_grad_norm() or 0.0),
-            # DeepSpeed skips a step with a non-finite gradient without a word at this log level.
-            "optim/skipped_steps": float(engine.skipped_steps),
         }
 
     def _speed(self, done: int) -> dict[str, float]:

@@ -140,7 +140,7 @@ class Status:
             "state": "running",
             "command": " ".join(sys.argv),
             "attempts": earlier.get("attempts", 0) + 1,
-            "step": 0,
+            "step": earlier.get("step", 0),
             "last_step": last_step,
             "seconds": 0.0,
         }
@@ -148,6 +148,13 @@ class Status:
 
     def write(self, state: str, step: int, **more: Any) -> None:
         """Record ``state`` (a key of ``EXIT_CODES``) at ``step``."""
-        seconds = self.earlier_seconds + time.monotonic() - self.started
-        self.values.update(state=state, step=step, seconds=round(seconds, 1), **more)
+        self.values.update(state=state, step=step, seconds=self._seconds(), **more)
         write_json(self.path, self.values)
+
+    def fail(self, reason: str) -> None:
+        """Record, from any rank, that the attempt failed; what was saved stays as it is told."""
+        values = read_json(self.path) if self.path.exists() else self.values
+        write_json(self.path, {**values, "state": "failed", "reason": reason, "seconds": self._seconds()})
+
+    def _seconds(self) -> float:
+        return round(self.earlier_seconds + time.monotonic() - self.started, 1)

@@ -1,0 +1,83 @@
+"""A step kept to be run again: clips, masks and keys of all ranks, the student as it was, and the settings. No pickle.
+
+``dumps/step-NNN/``: ``rank-R.safetensors`` micro batches · ``student.safetensors`` fp32 weights · ``dump.json``, written last.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mvd_ds.config import LearningRecipe, dump
+from mvd_ds.training.cluster import Cluster
+from mvd_ds.training.run_folder import write_json
+
+
+def write_dump(
+    path: Path,
+    step: int,
+    recipe: LearningRecipe,
+    cluster: Cluster,
+    weights: dict[str, Tensor],
+    batches: list[Any],
+    ranks: list[dict[str, Any]],
+) -> None:
+    """Write the dump of ``step`` into the folder ``path``. Collective.
+
+    Args:
+        weights: the whole student on rank 0.
+        batches: this rank's micro batches, NamedTuples of tensors, dicts of tensors and lists of text.
+        ranks: what every rank found.
+
+    Raises:
+        ConfigError: on every rank, if any cannot write.
+    """
+    with cluster.together():
+        path.mkdir(parents=True, exist_ok=True)
+        tensors = {f"{number}.{name}": value for number, batch in enumerate(batches) for name, value in flat(batch).items()}
+        save_file(tensors, path / f"rank-{cluster.rank}.safetensors", metadata={"format": "pt"})
+        if cluster.is_main:
+            save_file({name: value.contiguous() for name, value in weights.items()}, path / "student.safetensors")
+    with cluster.together():
+        if cluster.is_main:
+            kind = type(batches[0]).__name__
+            values = {"step": step, "world": cluster.world, "batch": kind, "recipe": dump(recipe), "ranks": _readable(ranks)}
+            write_json(path / "dump.json", values)
+
+
+def flat(batch: Any) -> dict[str, Tensor]:
+    """Tensors of a NamedTuple by name; those in dicts have the key behind a dot."""
+    tensors: dict[str, Tensor] = {}
+    for name, value in batch._asdict().items():
+        if isinstance(value, Tensor):
+            tensors[name] = value.contiguous()
+        elif isinstance(value, dict):
+            tensors |= {f"{name}.{key}": inner.contiguous() for key, inner in value.items() if isinstance(inner, Tensor)}
+    return tensors
+
+
+def nested(tensors: dict[str, Tensor], kind: Any) -> Any:
+    """The NamedTuple ``kind`` that ``flat`` took apart; what is no tensor is empty."""
+    values: dict[str, Any] = {}
+    for field in kind._fields:
+        inside = {name.removeprefix(f"{field}."): value for name, value in tensors.items() if name.startswith(f"{field}.")}
+        if field in tensors:
+            values[field] = tensors[field]
+        elif inside:
+            values[field] = {int(key) if key.isdigit() else key: value for key, value in inside.items()}
+        elif field not in kind._field_defaults:
+            values[field] = []
+    return kind(**values)
+
+
+def _readable(value: Any) -> Any:
+    """Numbers that JSON does not know as text."""
+    if isinstance(value, dict):
+        return {key: _readable(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_readable(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not torch.isfinite(torch.tensor(value)) else value

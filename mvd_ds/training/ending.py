@@ -1,0 +1,55 @@
+"""How a process ends that cannot go on: one line, what must be recorded, and out. No collective, which might never end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from mvd_ds.training.run_folder import FAILED
+
+#: Called with the reason and whether this process speaks for the run, before the process ends.
+_records: list[Callable[[str, bool], None]] = []
+#: The terminal's descriptor, where standard error is a log.
+_terminal: list[int] = []
+
+
+def record_with(function: Callable[[str, bool], None]) -> Callable[[], None]:
+    """Have ``function(reason, speaks)`` called before the process ends; returns what takes that back."""
+    _records.append(function)
+    return lambda: _records.remove(function)
+
+
+def speak_to(descriptor: int) -> Callable[[], None]:
+    """Have ``cry`` write to ``descriptor``, too; returns what takes that back."""
+    _terminal.append(descriptor)
+    return lambda: _terminal.remove(descriptor)
+
+
+def cry(text: str) -> None:
+    """One line for the person who watches, from any rank: on standard error, and where that is a log on the terminal."""
+    line = f"mvd_ds: {text}\n"
+    try:
+        sys.stderr.write(line)
+        sys.stderr.flush()
+        for descriptor in _terminal:
+            os.write(descriptor, line.encode())
+    except OSError:
+        pass
+
+
+def leave(reason: str, speak: bool = True) -> NoReturn:
+    """End this process at once; the launcher and the watch of the other ranks end them.
+
+    For faults that hit one rank between collectives: waiting for the others would hang until the timeout.
+    """
+    if speak:
+        cry(reason)
+    for function in list(_records):
+        try:
+            function(reason, speak)
+        except OSError:
+            pass
+    sys.stdout.flush()
+    os._exit(FAILED)
