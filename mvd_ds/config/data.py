@@ -17,6 +17,9 @@ class ClipSettings(Settings):
     stride_frames: Positive = 4
     """Frames from one sampled frame to the next (dense sampling). Source: MVD pretraining, 4. A video too short for the clip
     starts at its first frame and repeats the last one that the stride reaches."""
+    stride_seconds: Annotated[float, Field(gt=0)] | None = None
+    """In place of ``stride_frames``: time from one sampled frame to the next, whatever a video's frame rate is. 4 frames of 30
+    a second are 0.1333."""
     size_px: Positive = 224
     """H = W of the clip, pixels."""
     sampling: Literal["dense", "window", "uniform"] = "dense"

@@ -175,7 +175,7 @@ class KeyedClips(ABC):
         clip = self._data.clip
         generators = [self._generator("view", key) for key in keys]
         with self.source.open(index) as video:
-            indices = [frame_indices(len(video), clip, generator) for generator in generators]
+            indices = [frame_indices(len(video), clip, generator, video.fps) for generator in generators]
             needed = indices[0] if len(indices) == 1 else np.unique(np.concatenate(indices))
             frames = video.get(needed)
         parts = [frames if len(indices) == 1 else frames[np.searchsorted(needed, chosen)] for chosen in indices]

@@ -13,7 +13,7 @@ from torch import Tensor
 from mvd_ds.config import ClipSettings, DataSettings
 from mvd_ds.data.manifest import Manifest
 from mvd_ds.data.quarantine import Barred, Quarantine
-from mvd_ds.data.sampling import SAMPLERS
+from mvd_ds.data.sampling import frame_indices
 from mvd_ds.data.shared_memory import Row
 from mvd_ds.data.source import VideoSource
 from mvd_ds.data.stream import Filled, filled_batches
@@ -132,5 +132,6 @@ class _VideosInOrder:
 
 def _middle_clip(video: Video, clip: ClipSettings, frames: int, size_px: int) -> Tensor:
     """uint8 (C, T, size_px, size_px)."""
-    images = video.get(SAMPLERS[clip.sampling](len(video), frames, clip.stride_frames, None))
+    clip = clip.model_copy(update={"frames": frames})
+    images = video.get(frame_indices(len(video), clip, fps=video.fps))
     return cut(images, center_box(images.shape[1], images.shape[2]), size_px)

@@ -60,7 +60,8 @@ class LabelledClips(KeyedClips):
     def _cut_clips(self, index: int, keys: Sequence[ClipKey], outputs: Sequence[dict[int, Tensor]]) -> list[bool]:
         """Decode one clip of video ``index`` and write what becomes of it under each key; whether each is to be mirrored."""
         with self.source.open(index) as video:
-            frames = video.get(frame_indices(len(video), self._data.clip, self._generator("view", keys[0])))
+            generator = self._generator("view", keys[0])
+            frames = video.get(frame_indices(len(video), self._data.clip, generator, video.fps))
         return [self._cut(frames, self._generator("augment", key), views) for key, views in zip(keys, outputs, strict=True)]
 
     def _cut(self, frames: np.ndarray, generator: np.random.Generator, views: dict[int, Tensor]) -> bool:

@@ -7,24 +7,27 @@ from collections.abc import Callable
 import numpy as np
 
 from mvd_ds.config import ClipSettings
+from mvd_ds.data.video import DecodeError
 
-FramePicker = Callable[[int, int, int, np.random.Generator | None], np.ndarray]
+FramePicker = Callable[[int, int, float, np.random.Generator | None], np.ndarray]
 
 
-def dense_indices(length: int, frames: int, stride: int, generator: np.random.Generator | None) -> np.ndarray:
+def dense_indices(length: int, frames: int, stride: float, generator: np.random.Generator | None) -> np.ndarray:
     """``frames`` indices int64 (T,), ``stride`` apart, from a random start (from 0 without a generator).
 
-    A video shorter than the clip starts at 0, goes on while the next index exists, and repeats the last reachable one.
+    Of a stride that is no whole number, the frames are those that are shown at its multiples. A video shorter than the clip
+    starts at 0, goes on while the next index exists, and repeats the last reachable one.
 
     Source: MVD 1.6 and quirk Q18. Differs: all start positions are used, the reference never draws the last few (Q17).
     """
-    starts = length - ((frames - 1) * stride + 1) + 1
+    offsets = multiples(stride, frames)
+    starts = length - int(offsets[-1])
     start = int(generator.integers(starts)) if generator is not None and starts > 1 else 0
-    last_reachable = (length - 1 - start) // stride
-    return start + stride * np.minimum(np.arange(frames), last_reachable)
+    reachable = int(np.searchsorted(offsets, length - 1 - start, side="right"))
+    return start + offsets[np.minimum(np.arange(frames), reachable - 1)]
 
 
-def window_indices(length: int, frames: int, stride: int, generator: np.random.Generator | None) -> np.ndarray:
+def window_indices(length: int, frames: int, stride: float, generator: np.random.Generator | None) -> np.ndarray:
     """``frames`` indices int64 (T,), spread evenly over a random window of ``frames * stride`` (without a generator, the middle).
 
     Both ends of the window are aimed at, so that they are window / (T - 1) apart, 64/15 for 16 frames and stride 4, and the
@@ -33,15 +36,15 @@ def window_indices(length: int, frames: int, stride: int, generator: np.random.G
 
     Source: MVD 2.2, dense sampling of its fine-tuning. Differs: the last start position is used, too.
     """
-    window = frames * stride
+    window = round(frames * stride)
     if length <= window:
-        spread = np.linspace(0, length, num=length // stride).astype(np.int64)
+        spread = np.linspace(0, length, num=int(length / stride)).astype(np.int64)
         return np.minimum(np.concatenate((spread, np.full(frames - len(spread), length))), length - 1)
     start = int(generator.integers(length - window + 1)) if generator is not None else (length - window) // 2
     return np.minimum(np.linspace(start, start + window, num=frames), start + window - 1).astype(np.int64)
 
 
-def uniform_indices(length: int, frames: int, stride: int, generator: np.random.Generator | None) -> np.ndarray:
+def uniform_indices(length: int, frames: int, stride: float, generator: np.random.Generator | None) -> np.ndarray:
     """One index, int64 (T,), from each of T equal segments of the video: random, or the segment's centre without a generator.
 
     A video of exactly T frames gives all of them, in order; ``stride`` is not used.
@@ -56,6 +59,30 @@ def uniform_indices(length: int, frames: int, stride: int, generator: np.random.
 SAMPLERS: dict[str, FramePicker] = {"dense": dense_indices, "window": window_indices, "uniform": uniform_indices}
 
 
-def frame_indices(length: int, clip: ClipSettings, generator: np.random.Generator | None = None) -> np.ndarray:
-    """Frame indices int64 (T,) of one clip from a video of ``length`` frames; without a generator always the same ones."""
-    return SAMPLERS[clip.sampling](length, clip.frames, clip.stride_frames, generator)
+def frame_indices(length: int, clip: ClipSettings, generator: np.random.Generator | None = None, fps: float = 0.0) -> np.ndarray:
+    """Frame indices int64 (T,) of one clip from a video of ``length`` frames, ``fps`` of them a second.
+
+    Without a generator they are always the same ones.
+
+    Raises:
+        DecodeError: if the stride is in seconds and the frame rate is not known.
+    """
+    return SAMPLERS[clip.sampling](length, clip.frames, stride_in_frames(length, clip, fps), generator)
+
+
+def stride_in_frames(length: int, clip: ClipSettings, fps: float) -> float:
+    """From one sampled frame to the next; a whole number unless ``clip`` gives it in seconds.
+
+    Raises:
+        DecodeError: if it does, and the frame rate is not known.
+    """
+    if clip.stride_seconds is None or length == 1:
+        return clip.stride_frames
+    if fps <= 0:
+        raise DecodeError("its frame rate is not known; give data.clip.stride_frames in place of stride_seconds")
+    return clip.stride_seconds * fps
+
+
+def multiples(stride: float, count: int) -> np.ndarray:
+    """int64 (count,): 0, stride, 2 * stride, ... rounded down, but for what floats lack to a whole number."""
+    return np.floor(np.arange(count) * stride + 1e-6).astype(np.int64)

@@ -13,6 +13,7 @@ from torch import Tensor
 from mvd_ds.config import ClipSettings, DataSettings
 from mvd_ds.data.evaluation import batches_in_order
 from mvd_ds.data.manifest import Manifest
+from mvd_ds.data.sampling import multiples, stride_in_frames
 from mvd_ds.data.transforms import Box, cut
 from mvd_ds.data.video import Video
 
@@ -32,24 +33,25 @@ class ViewBatch(NamedTuple):
     """``path: reason`` of each of those."""
 
 
-def segment_indices(length: int, clip: ClipSettings, segments: int) -> np.ndarray:
-    """Frames int64 (segments, T) of each clip of a video of ``length`` frames.
+def segment_indices(length: int, clip: ClipSettings, segments: int, fps: float = 0.0) -> np.ndarray:
+    """Frames int64 (segments, T) of each clip of a video of ``length`` frames, ``fps`` of them a second.
 
-    dense: clips of ``clip.stride_frames``, from the first possible start to the last, evenly spaced; one clip is the middle
+    dense: clips of the stride of ``clip``, from the first possible start to the last, evenly spaced; one clip is the middle
     one. A video too short for that repeats its last reachable frame.
     uniform: the middles of ``segments * T`` equal parts of the video, dealt out in turn: clip k gets parts k, k + segments, ...
 
     Source: MVD 2.3, 5 clips of Kinetics and 2 of Something-Something. Differs: any number of clips; the reference divides by
     zero for one, and has no more than two of the second kind (Q21, Q22).
     """
-    frames, stride = clip.frames, clip.stride_frames
+    frames = clip.frames
     if clip.sampling == "uniform":
         middles = (np.arange(frames * segments) + 0.5) * length / (frames * segments)
         return middles.astype(np.int64).reshape(frames, segments).T
-    strided = (length - 1) // stride + 1
-    room = max(strided - frames, 0)
+    strided = multiples(stride_in_frames(length, clip, fps), length)
+    strided = strided[strided < length]
+    room = max(len(strided) - frames, 0)
     starts = [room * k // (segments - 1) for k in range(segments)] if segments > 1 else [room // 2]
-    return np.minimum(np.array(starts)[:, None] + np.arange(frames), strided - 1) * stride
+    return strided[np.minimum(np.array(starts)[:, None] + np.arange(frames), len(strided) - 1)]
 
 
 def crop_boxes(height: int, width: int, crops: int) -> list[Box]:
@@ -68,7 +70,7 @@ def cut_views(video: Video, clip: ClipSettings, segments: int, crops: int) -> Te
     Raises:
         DecodeError: if a frame cannot be decoded.
     """
-    indices = segment_indices(len(video), clip, segments)
+    indices = segment_indices(len(video), clip, segments, video.fps)
     needed, places = np.unique(indices, return_inverse=True)
     frames = video.get(needed)
     boxes = crop_boxes(frames.shape[1], frames.shape[2], crops)

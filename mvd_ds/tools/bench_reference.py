@@ -35,7 +35,7 @@ class ReferenceClips(Dataset[tuple[Tensor, Tensor]]):
 
         generator = keyed_generator(0, "reference", number)
         reader = decord.VideoReader(self._paths[number % len(self._paths)], num_threads=1)
-        indices = frame_indices(len(reader), self._clip, generator)
+        indices = frame_indices(len(reader), self._clip, generator, reader.get_avg_fps())
         pictures = [Image.fromarray(frame).convert("RGB") for frame in reader.get_batch(indices.tolist()).asnumpy()]
         size = self._clip.size_px
         box = multiscale_box(pictures[0].height, pictures[0].width, size, generator)

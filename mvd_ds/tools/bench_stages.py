@@ -40,6 +40,7 @@ class File(NamedTuple):
     keys: list[int]
     """Key frames, in order of presentation."""
     bytes: int
+    fps: float = 0.0
 
 
 class Clip(NamedTuple):
@@ -58,7 +59,9 @@ def look_at(path: str) -> File:
     with av.open(path, metadata_errors="ignore") as container:
         packets = [p for p in container.demux(video=0) if p.size and p.pts is not None and not p.is_discard]
         packets.sort(key=lambda packet: packet.pts)
-        return File(path, len(packets), [n for n, packet in enumerate(packets) if packet.is_keyframe], container.size)
+        keys = [number for number, packet in enumerate(packets) if packet.is_keyframe]
+        fps = float(container.streams.video[0].average_rate or 0)
+        return File(path, len(packets), keys, container.size, fps)
 
 
 def draw_clips(files: Sequence[File], clip: ClipSettings, count: int) -> list[Clip]:
@@ -66,7 +69,8 @@ def draw_clips(files: Sequence[File], clip: ClipSettings, count: int) -> list[Cl
     clips = []
     for number in range(count):
         file = files[number % len(files)]
-        clips.append(Clip(file, frame_indices(file.frames, clip, keyed_generator(0, "bench", number))))
+        generator = keyed_generator(0, "bench", number)
+        clips.append(Clip(file, frame_indices(file.frames, clip, generator, file.fps)))
     return clips
 
 

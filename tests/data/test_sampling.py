@@ -8,6 +8,7 @@ import pytest
 from mvd_ds.config import ClipSettings
 from mvd_ds.data.randomness import keyed_generator
 from mvd_ds.data.sampling import dense_indices, frame_indices, uniform_indices, window_indices
+from mvd_ds.data.video import DecodeError
 
 
 def _short_clip(length: int, frames: int, stride: int) -> list[int]:
@@ -72,3 +73,36 @@ def test_a_video_shorter_than_the_window_is_covered_and_its_last_frame_repeated(
     chosen = window_indices(length, 16, 4, keyed_generator(0, "t")).tolist()
     expected = [min(int(i * length / (spread - 1) + 1e-9), length - 1) for i in range(spread)]
     assert chosen == expected + [length - 1] * (16 - spread)
+
+
+@pytest.mark.parametrize("fps", [12.0, 24.0, 25.0, 29.97, 30.0, 60.0])
+def test_a_stride_in_seconds_shows_the_same_times_at_any_frame_rate(fps: float) -> None:
+    clip = ClipSettings(frames=8, stride_seconds=0.15)
+    for number in range(30):
+        indices = frame_indices(300, clip, keyed_generator(0, "t", number), fps)
+        shown = (indices - indices[0]) / fps
+        wanted = np.arange(8) * 0.15
+        assert (shown <= wanted + 1e-6).all() and (shown > wanted - 1 / fps - 1e-6).all(), "the frame on show at that time"
+        assert indices.min() >= 0 and indices.max() < 300
+    reached = {int(frame_indices(300, clip, keyed_generator(0, "t", number), fps)[-1]) for number in range(3000)}
+    assert max(reached) == 299 and min(reached) == int(7 * 0.15 * fps + 1e-6)
+
+
+def test_whole_strides_in_seconds_equal_strides_in_frames() -> None:
+    seconds, frames = ClipSettings(frames=16, stride_seconds=4 / 30), ClipSettings(frames=16, stride_frames=4)
+    for length in (5, 61, 300):
+        for number in range(20):
+            generators = [keyed_generator(0, "t", number) for _ in range(2)]
+            one, other = frame_indices(length, seconds, generators[0], 30.0), frame_indices(length, frames, generators[1])
+            assert one.tolist() == other.tolist()
+
+
+def test_short_videos_repeat_the_last_frame_that_a_stride_in_seconds_reaches() -> None:
+    clip = ClipSettings(frames=5, stride_seconds=0.1)
+    assert frame_indices(4, clip, None, 15.0).tolist() == [0, 1, 3, 3, 3]
+    assert frame_indices(1, clip, None, 0.0).tolist() == [0] * 5, "an image has no rate and needs none"
+
+
+def test_without_a_frame_rate_there_are_no_seconds() -> None:
+    with pytest.raises(DecodeError, match=r"frame rate is not known; give data.clip.stride_frames"):
+        frame_indices(30, ClipSettings(stride_seconds=0.1), None, 0.0)

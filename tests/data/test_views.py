@@ -95,3 +95,10 @@ def test_every_sample_has_one_place(count: int, world: int) -> None:
     assert len({len(share) for share in together}) == 1
     assert all(len(group) == 4 for share in together for group, _ in share)
     assert sorted(index for share in together for group, real in share for index in group[:real]) == list(range(count))
+
+
+def test_strides_in_seconds() -> None:
+    clip = ClipSettings(frames=16, stride_seconds=4 / 30)
+    assert segment_indices(300, clip, 5, fps=30.0).tolist() == segment_indices(300, DENSE, 5).tolist()
+    found = segment_indices(150, clip, 3, fps=15.0)
+    assert found[0].tolist() == list(range(0, 32, 2)) and found[-1, -1] == 148
