@@ -76,6 +76,10 @@ class BatchSettings(Settings):
             )
         return self.global_ // (self.micro * world)
 
+    def admissible_processes(self, available: int) -> int:
+        """The largest number of processes, up to ``available``, that divides the global batch into micro batches."""
+        return next(world for world in range(available, 0, -1) if self.global_ % (self.micro * world) == 0)
+
 
 class OptimizerSettings(Settings):
     """AdamW. Source: MVD 1.5, VideoMAE."""

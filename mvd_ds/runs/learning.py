@@ -16,6 +16,7 @@ from mvd_ds.training.checkpoint import Checkpoints
 from mvd_ds.training.cluster import Cluster, launched_rank
 from mvd_ds.training.console import StepProgress, clock, say
 from mvd_ds.training.deepspeed_engine import full_weights, joined_cluster
+from mvd_ds.training.elasticity import leave_out_surplus
 from mvd_ds.training.ema import Ema
 from mvd_ds.training.faults import VideoFaults
 from mvd_ds.training.finite import NonFiniteSteps
@@ -62,6 +63,7 @@ def run_in_cluster(recipe: LearningRecipe, name: str, build: Callable[[RunFolder
     folder = RunFolder.of(recipe, name)
     if _is_finished(recipe, folder):
         return FINISHED
+    leave_out_surplus(recipe.batch)
     with (
         StopRequests() as stop,
         LauncherWatch(stop, speaks=launched_rank() == 0),

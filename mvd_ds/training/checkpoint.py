@@ -151,7 +151,7 @@ class Checkpoints:
         save_shards(self.engine, aside, write, {OURS: {"parameter_names": parameter_names(self.engine)}})
         write(aside / _random_name(rank), random_state())
         if self.ema.active and (stage or self.cluster.is_main):
-            write(aside / f"ema_rank_{rank:05d}.pt", {"averages": self.ema.averages})
+            write(aside / f"{files.AVERAGE_PREFIX}{rank:05d}.pt", {"averages": self.ema.averages})
         with self.cluster.together():
             if refused:
                 raise ConfigError(refused[0])

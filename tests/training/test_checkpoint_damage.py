@@ -17,8 +17,7 @@ import torch
 
 from mvd_ds.config import ConfigError
 from mvd_ds.models.formats.zero_shards import MASTER, MOMENTS, ZeroShards
-from mvd_ds.training.checkpoint_files import DIGEST, read_manifest, write_manifest
-from mvd_ds.training.checkpoint_files import _digest as digest_of
+from mvd_ds.training.checkpoint_files import DIGEST, digest_of, read_manifest, write_manifest
 from plain_engine import plain_checkpoints
 from zero_files import write_shards
 

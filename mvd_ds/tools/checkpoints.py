@@ -1,0 +1,158 @@
+"""``checkpoints``: list, verify, prune and convert the checkpoints of a run, on any machine, without a GPU or a launcher."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from mvd_ds.config import ConfigError
+from mvd_ds.models.formats.deepspeed_folder import read_checkpoint_folder
+from mvd_ds.models.weights import AVERAGE_NAME, write_folder
+from mvd_ds.training.checkpoint_files import (
+    LATEST_NAME,
+    MANIFEST_NAME,
+    STEP_NAME,
+    holds_average,
+    read_manifest,
+    step_name,
+    to_prune,
+    verify,
+)
+from mvd_ds.training.console import say
+
+#: What ``--to`` takes.
+FORMATS = ("safetensors",)
+
+
+def list_checkpoints(folder: Path, thorough: bool) -> None:
+    """A line for every checkpoint: step, size, layout, whether it is whole.
+
+    Args:
+        folder: of a run, of its checkpoints, or of one.
+        thorough: read every file and compare its digest; else sizes are compared.
+
+    Raises:
+        ConfigError: if there are none, or if any is damaged; what is wrong is in its line.
+    """
+    home, paths = find_checkpoints(folder)
+    latest = latest_of(home)
+    damaged = []
+    say(f"{'step':>9}  {'GiB':>8}  {'ranks':>5}  ZeRO  average  state")
+    for path in paths:
+        try:
+            manifest = read_manifest(path)
+            line = _line(manifest)
+            fault = _fault(path, manifest, thorough)
+        except ConfigError as error:
+            line, fault = f"{int(path.name.removeprefix('step-')):>9}  {'':>8}  {'':>5}  {'':>4}  {'':>7}", str(error)
+        if fault:
+            damaged.append(path.name)
+        good = "digests are right" if thorough else "whole"
+        say(f"{line}  {f'damaged: {fault}' if fault else good}{', latest' if path.name == latest else ''}")
+    if latest is not None and not (home / latest).is_dir():
+        damaged.append(latest)
+        say(f"{home / LATEST_NAME}: names {latest}, which is not there")
+    if damaged:
+        raise ConfigError(f"{home}: {len(damaged)} of {len(paths)} damaged: {', '.join(damaged)}; a resume takes the one before")
+
+
+def prune_checkpoints(folder: Path, keep_last: int, keep_every: int | None) -> None:
+    """Remove all but the newest ``keep_last`` checkpoints and every one whose step is a multiple of ``keep_every``.
+
+    Raises:
+        ConfigError: if none that would stay is whole; then nothing is removed.
+    """
+    home, paths = find_checkpoints(folder)
+    latest = latest_of(home)
+    current = int(latest.removeprefix("step-")) if latest else max(_step(path) for path in paths)
+    gone = to_prune(home, current, keep_last, keep_every)
+    kept = [path for path in paths if path not in gone]
+    if gone and not any(_is_whole(path) for path in kept):
+        raise ConfigError(f"{home}: nothing is removed: none of the {len(kept)} that would stay is whole; see --verify")
+    for path in gone:
+        shutil.rmtree(path)
+        say(f"removed {path}")
+    say(f"{home}: {len(kept)} stay: {', '.join(path.name for path in kept)}")
+
+
+def convert_checkpoint(folder: Path, target: Path, step: int | None, average_only: bool) -> None:
+    """Write the model of a checkpoint as a model folder, as the end of a run does.
+
+    Args:
+        folder: of a run, of its checkpoints, or of one.
+        target: folder to write: ``model.safetensors``, ``config.json``, and ``ema.safetensors`` where there is an average.
+        step: which; None: the one that ``latest`` names, or the newest.
+        average_only: the moving average is the model.
+
+    Raises:
+        ConfigError: if there is no such checkpoint, it is damaged, or holds no average.
+    """
+    home, paths = find_checkpoints(folder)
+    name = step_name(step) if step is not None else latest_of(home) or paths[-1].name
+    path = next((path for path in paths if path.name == name), None)
+    if path is None:
+        raise ConfigError(f"{home}: there is no {name}; there are {', '.join(path.name for path in paths)}")
+    manifest = read_manifest(path)
+    verify(path, manifest["files"], manifest["files"])
+    weights = read_checkpoint_folder(path, average=average_only)
+    more = {}
+    if holds_average(manifest) and not average_only:
+        more[AVERAGE_NAME] = read_checkpoint_folder(path, average=True).tensors
+    config = {**weights.config, "weights": "ema"} if average_only else weights.config
+    write_folder(target, weights.tensors, config, {"config": json.dumps(config)}, more)
+    say(f"{path}: {weights.notes[0]}; wrote {target}{' and ' + AVERAGE_NAME + ' in it' if more else ''}")
+
+
+def find_checkpoints(folder: Path) -> tuple[Path, list[Path]]:
+    """The folder of checkpoints and those in it, oldest first.
+
+    Args:
+        folder: of a run, of its checkpoints, or of one.
+
+    Raises:
+        ConfigError: if there are none.
+    """
+    if STEP_NAME.fullmatch(folder.name) and (folder / MANIFEST_NAME).exists():
+        return folder.parent, [folder]
+    for home in (folder / "checkpoints", folder):
+        paths = sorted(path for path in home.glob("step-*") if STEP_NAME.fullmatch(path.name)) if home.is_dir() else []
+        if paths:
+            return home, paths
+    raise ConfigError(f"{folder}: has no checkpoints; give the folder of a run (run.output), or of its checkpoints")
+
+
+def latest_of(home: Path) -> str | None:
+    """The name in ``latest``; None where there is none that is one of ours."""
+    try:
+        text = (home / LATEST_NAME).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return text if STEP_NAME.fullmatch(text) else None
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def _line(manifest: dict[str, Any]) -> str:
+    size = sum(entry["size"] for entry in manifest["files"].values()) / 2**30
+    layout = manifest["layout"]
+    average = "yes" if holds_average(manifest) else "no"
+    return f"{manifest['step']:>9}  {size:>8.3f}  {layout.get('world'):>5}  {layout.get('zero_stage'):>4}  {average:>7}"
+
+
+def _fault(path: Path, manifest: dict[str, Any], thorough: bool) -> str | None:
+    try:
+        verify(path, manifest["files"], manifest["files"], digests=thorough)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        return _fault(path, read_manifest(path), thorough=True) is None
+    except ConfigError:
+        return False

@@ -1,0 +1,97 @@
+"""One run handed on among 1, 2 and 4 processes and all ZeRO stages: the losses and the average of the untouched run.
+
+Every direction once, with an average, drop path and two parameter groups; and what a damaged checkpoint, a full disk and a
+process too many do to it.
+"""
+
+from __future__ import annotations
+
+import resource
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from launching import alone, launch, losses
+from mvd_ds.training.checkpoint_files import newest_first, read_manifest
+from shrinking import RECIPE
+
+pytestmark = pytest.mark.launch
+
+#: Launched processes, ZeRO, step at which this attempt ends. Three processes do not divide the batch: two go on.
+LEGS = [
+    (1, "zero3.json", 3),
+    (2, "zero2.json", 6),
+    (4, "zero3.json", 9),
+    (1, "zero1.json", 12),
+    (4, "zero3_lowmem.json", 14),
+    (3, "zero1.json", 17),
+    (1, "zero2.json", 20),
+]
+
+
+@pytest.fixture(scope="module")
+def handed_on(shrunk: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """The folder of a run after all legs, and what each said."""
+    folder, said = tmp_path_factory.mktemp("resume") / "run", []
+    for processes, engine, last in LEGS:
+        command = ["distill", RECIPE, *shrunk, "optimizer.ema_decay=0.9", f"run.output={folder}"]
+        command += [f"engine.config={engine}", f"run.stop_after_steps={last}"]
+        done = alone(*command) if processes == 1 else launch(processes, *command)
+        said.append(done.stdout)
+    return folder, said
+
+
+def test_the_losses_are_those_of_the_untouched_run(run: Path, handed_on: tuple[Path, list[str]]) -> None:
+    folder, said = handed_on
+    for name in ("loss/total", "loss/image", "loss/video"):
+        assert losses(folder, name) == pytest.approx(losses(run, name), rel=1e-5), name
+    for (_, _, before), text in zip(LEGS, said[1:], strict=False):
+        assert f"resuming from the checkpoint of step {before}" in text
+    assert "world: 1 -> 2; zero stage: 3 -> 2" in said[1]
+    assert "2 go on, with accumulation 2, and rank 2 idles" in said[5] and "world: 4 -> 2" in said[5]
+
+
+def test_weights_and_average_are_those_of_the_untouched_run(run: Path, handed_on: tuple[Path, list[str]]) -> None:
+    for file in ("model.safetensors", "ema.safetensors"):
+        got, expected = load_file(handed_on[0] / "model" / file), load_file(run / "model" / file)
+        assert got.keys() == expected.keys()
+        for name, value in expected.items():
+            assert (got[name] - value).norm() <= 1e-5 * value.norm() + 1e-6, (file, name)
+    weights, average = (load_file(run / "model" / file) for file in ("model.safetensors", "ema.safetensors"))
+    assert any((weights[name] - average[name]).norm() > 1e-3 * weights[name].norm() for name in weights), "an average of its own"
+
+
+def test_a_damaged_checkpoint_and_then_a_full_disk(shrunk: list[str], handed_on: tuple[Path, list[str]], tmp_path: Path) -> None:
+    """The newest is damaged: the one before goes on. Then no file may grow: all ranks end with one line, all is whole."""
+    folder = shutil.copytree(handed_on[0], tmp_path / "run")
+    newest, before = newest_first(folder / "checkpoints")
+    largest = max(newest.glob("*.pt"), key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    command = ["distill", RECIPE, *shrunk, "optimizer.ema_decay=0.9", f"run.output={folder}", "run.save_every_steps=1"]
+    with largest_file(largest.stat().st_size // 4):
+        done = launch(2, *command, check=False)
+    assert f"{largest}: its content is not what was written (another sha256); taking the checkpoint before it" in done.stdout
+    assert "resuming from the checkpoint of step 17" in done.stdout
+    lines = [line for line in done.stderr.splitlines() if line.startswith("mvd_ds:")]
+    assert done.returncode == 2 and len(lines) <= 2, done.stderr
+    assert all("could not be written (File too large); the checkpoint before it is whole" in line for line in lines), lines
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not list((folder / "checkpoints").glob("writing-*"))
+    assert read_manifest(before)["step"] == 17 and read_manifest(newest)["step"] == 20
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Inside, processes that are started cannot write a file beyond ``size`` bytes, as on a disk that is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
