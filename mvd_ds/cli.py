@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         "write the sample set: moving digits as H.264 files with two labels, what and how",
     )
     _add_status(commands)
+    _add_checkpoints(commands)
     _add_report(commands)
     _add_command(commands, "compare", _compare, options.add_compare_options, "two sets of fine-tuned runs, with an interval")
     _add_command(
@@ -149,6 +150,13 @@ def _add_status(commands: argparse._SubParsersAction) -> None:
     command.add_argument("dump", metavar="DUMP", type=Path, help="folder RUN/dumps/step-NNN")
     command.add_argument("--device", default="auto", help="auto, cpu or cuda (default %(default)s)")
     command.set_defaults(function=_replay)
+
+
+def _add_checkpoints(commands: argparse._SubParsersAction) -> None:
+    from mvd_ds.tools.checkpoint_options import add_options
+
+    summary = "list, verify, prune or convert the checkpoints of a run; needs neither GPU nor launcher"
+    add_options(commands.add_parser("checkpoints", help=summary, description=summary))
 
 
 def _add_report(commands: argparse._SubParsersAction) -> None:

@@ -22,9 +22,6 @@ from mvd_ds.training.checkpoint_files import (
 )
 from mvd_ds.training.console import say
 
-#: What ``--to`` takes.
-FORMATS = ("safetensors",)
-
 
 def list_checkpoints(folder: Path, thorough: bool) -> None:
     """A line for every checkpoint: step, size, layout, whether it is whole.

@@ -1,0 +1,108 @@
+"""The checkpoints of a run from outside: listed, verified, pruned, converted, by the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mvd_ds.cli import main
+from mvd_ds.training.checkpoint import Checkpoints
+from plain_engine import plain_checkpoints
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Checkpoints:
+    """A run with the checkpoints of steps 1 to 4."""
+    checkpoints = plain_checkpoints(tmp_path / "run", "run.keep_last=9")
+    (tmp_path / "run").mkdir()
+    for step in range(1, 5):
+        checkpoints.engine.train()
+        checkpoints.ema.update()
+        checkpoints.save(step)
+    return checkpoints
+
+
+def names(run: Checkpoints) -> list[str]:
+    return sorted(path.name for path in run.folder.checkpoints.glob("step-*"))
+
+
+def damage(run: Checkpoints, step: int, kind: str = "model_states") -> Path:
+    file = next((run.folder.checkpoints / f"step-{step:08d}").glob(f"*{kind}*.pt"))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+    return file
+
+
+@pytest.mark.parametrize("inside", ["", "checkpoints"])
+def test_listed(run: Checkpoints, capsys: pytest.CaptureFixture[str], inside: str) -> None:
+    assert main(["checkpoints", str(run.folder.path / inside)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5 and lines[-1].split() == ["4", "0.000", "1", "0", "yes", "whole,", "latest"]
+
+
+def test_damage_is_found(run: Checkpoints, capsys: pytest.CaptureFixture[str]) -> None:
+    file = damage(run, 3)
+    assert main(["checkpoints", str(run.folder.path)]) == 0, "sizes are right"
+    capsys.readouterr()
+    assert main(["checkpoints", str(run.folder.path), "--verify"]) == 2
+    told = capsys.readouterr()
+    assert told.out.splitlines()[3].endswith(f"damaged: {file}: its content is not what was written (another sha256)")
+    assert "digests are right, latest" in told.out.splitlines()[4]
+    assert told.err.startswith("mvd_ds: ") and "1 of 4 damaged: step-00000003" in told.err
+    (file.parent / "manifest.json").write_text("{")
+    assert main(["checkpoints", str(run.folder.path)]) == 2
+    assert "damaged: " in capsys.readouterr().out.splitlines()[3]
+    assert main(["checkpoints", str(file.parent.with_name("step-00000002"))]) == 0
+
+
+def test_pruned(run: Checkpoints, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["checkpoints", str(run.folder.path), "--prune", "1", "--keep-every", "2"]) == 0
+    assert names(run) == ["step-00000002", "step-00000004"]
+    assert "removed" in capsys.readouterr().out
+    damage(run, 4)
+    assert main(["checkpoints", str(run.folder.path), "--prune", "1"]) == 2
+    assert "nothing is removed: none of the 1 that would stay is whole" in capsys.readouterr().err
+    assert names(run) == ["step-00000002", "step-00000004"]
+
+
+def test_converted(run: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    convert = ["checkpoints", str(run.folder.path), "--to", "safetensors", "--output"]
+    assert main([*convert, str(tmp_path / "both")]) == 0
+    weights, average = (load_file(tmp_path / "both" / name) for name in ("model.safetensors", "ema.safetensors"))
+    assert all(torch.equal(weights[name], value) for name, value in run.engine.module.state_dict().items())
+    assert torch.equal(average["0.weight"], run.ema.averages[0]) and not torch.equal(average["0.weight"], weights["0.weight"])
+    assert main([*convert, str(tmp_path / "average"), "--ema", "--step", "4"]) == 0
+    assert all(torch.equal(average[name], value) for name, value in load_file(tmp_path / "average" / "model.safetensors").items())
+    assert sorted(path.name for path in (tmp_path / "average").iterdir()) == ["config.json", "model.safetensors"]
+    damage(run, 4, "ema")
+    capsys.readouterr()
+    assert main([*convert, str(tmp_path / "damaged")]) == 2
+    assert "its content is not what was written" in capsys.readouterr().err and not (tmp_path / "damaged").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--to", "safetensors"], "--to and --output belong together"),
+        (["--to", "safetensors", "--output", "out", "--step", "9"], "there is no step-00000009; there are step-00000001"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(
+    run: Checkpoints, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    assert main(["checkpoints", str(run.folder.path), *arguments]) == 2
+    told = capsys.readouterr().err
+    assert words in told and told.count("\n") == 1
+
+
+def test_no_checkpoints_and_no_average(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["checkpoints", str(tmp_path)]) == 2
+    assert "has no checkpoints" in capsys.readouterr().err
+    plain = plain_checkpoints(tmp_path, ema_decay=None)
+    plain.save(1)
+    assert main(["checkpoints", str(tmp_path), "--to", "safetensors", "--output", str(tmp_path / "out"), "--ema"]) == 2
+    assert "holds no moving average: the run had no optimizer.ema_decay" in capsys.readouterr().err
