@@ -51,6 +51,11 @@ def cpu_environment() -> dict[str, str]:
     return environment
 
 
+def alone_script(script: Path, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """A script of the tests as one process, without the launcher."""
+    return _run([sys.executable, str(script), *arguments], timeout, check=True)
+
+
 def _run(command: list[str], timeout: float, check: bool) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(command, cwd=ROOT, env=cpu_environment(), capture_output=True, text=True, timeout=timeout)
     if check and done.returncode:
