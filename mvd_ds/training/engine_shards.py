@@ -21,15 +21,15 @@ class Held(NamedTuple):
 
     Attributes:
         name: the parameter's.
-        first: its first element, counted in the flattened parameter.
-        count: elements.
+        first: its first element, sizeed in the flattened parameter.
+        size: elements.
         flat: which flat tensor.
         offset: where in it.
     """
 
     name: str
     first: int
-    count: int
+    size: int
     flat: int
     offset: int
 
@@ -50,19 +50,19 @@ def held(engine: Any) -> Iterator[Held]:
         if not parameter.requires_grad:
             continue
         if hasattr(parameter, "ds_id"):
-            flat, offset, count = optimizer.grad_position[optimizer.get_param_id(parameter)]
-            first = count * optimizer._get_param_partition_rank(parameter)
+            flat, offset, size = optimizer.grad_position[optimizer.get_param_id(parameter)]
+            first = size * optimizer._get_param_partition_rank(parameter)
             # The last ranks' parts of a parameter are padded, or nothing but padding.
-            count = min(count, parameter.ds_numel - first)
+            size = min(size, parameter.ds_numel - first)
         elif hasattr(parameter, "_hp_mapping"):
             if (place := parameter._hp_mapping) is None:
                 continue
-            first, count = place.lp_fragment_address.start, place.lp_fragment_address.numel
+            first, size = place.lp_fragment_address.start, place.lp_fragment_address.numel
             flat, offset = place.param_group_index, place.hp_fragment_address.start
         else:
-            first, count, flat, offset = 0, parameter.numel(), whole[id(parameter)], 0
-        if count > 0:
-            yield Held(name, first, count, flat, offset)
+            first, size, flat, offset = 0, parameter.numel(), whole[id(parameter)], 0
+        if size > 0:
+            yield Held(name, first, size, flat, offset)
 
 
 def adam(engine: Any) -> torch.optim.Optimizer:

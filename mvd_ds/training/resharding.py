@@ -32,8 +32,8 @@ def load_shards(engine: Any, ema: Ema, shards: ZeroShards) -> None:
         targets[AVERAGE] = ema.averages
     for run in held(engine):
         for kind, tensors in targets.items():
-            part = shards.part(kind, run.name, run.first, run.count)
-            tensors[run.flat].detach().view(-1).narrow(0, run.offset, run.count).copy_(part)
+            part = shards.part(kind, run.name, run.first, run.size)
+            tensors[run.flat].detach().view(-1).narrow(0, run.offset, run.size).copy_(part)
     spread_masters(engine)
     if AVERAGE not in targets:
         ema.restart()

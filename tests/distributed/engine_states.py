@@ -97,7 +97,7 @@ class Run:
     def _moments(self, run: Held) -> list[Tensor]:
         """DeepSpeed's own getters know them only after a step."""
         state = adam(self.engine).state[masters(self.engine)[run.flat]]
-        return [state[kind].flatten()[run.offset : run.offset + run.count].clone() for kind in ("exp_avg", "exp_avg_sq")]
+        return [state[kind].flatten()[run.offset : run.offset + run.size].clone() for kind in ("exp_avg", "exp_avg_sq")]
 
 
 def write(folder: Path, overrides: list[str], cluster: Cluster) -> int:

@@ -6,6 +6,7 @@
 ``huggingface``       ``VideoMAE*`` and ``ViTMAE*`` folders
 ``own``               our model folders
 ``deepspeed_folder``  our ZeRO checkpoints
+``zero_shards``       their shard files, as any part of any parameter
 ``containers``        PyTorch and safetensors files; pickled code is never executed
 ``detect``            which layout a file has; ``read_checkpoint``
 ``reading``           every tensor placed, ignored for a reason, or named as a fault

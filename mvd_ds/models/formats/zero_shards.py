@@ -47,10 +47,10 @@ HARMLESS = (
 
 
 class _Run(NamedTuple):
-    """Elements ``first`` .. of a flattened parameter, and where they are: at ``offset`` of flat tensor ``flat`` of ``rank``."""
+    """``size`` elements from ``first`` of a flattened parameter, and where they are: at ``offset`` of flat tensor ``flat`` of ``rank``."""
 
     first: int
-    count: int
+    size: int
     rank: int
     flat: int
     offset: int
@@ -99,7 +99,7 @@ class ZeroShards:
         """Elements ``first`` to ``first + count - 1`` of a flattened parameter, fp32 (count,), copied."""
         parts = []
         for run in self._runs[name]:
-            begin, end = max(first, run.first), min(first + count, run.first + run.count)
+            begin, end = max(first, run.first), min(first + count, run.first + run.size)
             if begin < end:
                 flat = self._values[kind][run.rank][run.flat].detach().flatten()
                 parts.append(flat.narrow(0, run.offset + begin - run.first, end - begin))
@@ -160,7 +160,7 @@ class ZeroShards:
                     if not isinstance(flat, Tensor) or flat.dtype != torch.float32 or flat.numel() < master.numel():
                         raise ValueError(f"a flat tensor of {kind} is no fp32 tensor of {master.numel()} elements")
         for name, runs in self._runs.items():
-            if sum(run.count for run in runs) != math.prod(self.shapes[name]):
+            if sum(run.size for run in runs) != math.prod(self.shapes[name]):
                 raise ValueError(f"{name} is not whole")
 
 
@@ -201,7 +201,7 @@ def _runs_of_groups(
                 for rank in range(len(flats))
                 if (count := min(end, (rank + 1) * size) - max(begin, rank * size)) > 0
             ]
-            if any(run.offset + run.count > flats[run.rank][index].numel() for run in runs[name]):
+            if any(run.offset + run.size > flats[run.rank][index].numel() for run in runs[name]):
                 raise ValueError(f"{name} does not fit into the flat tensors of group {index}")
             begin = end + padding
         held = sum(rank[index].numel() for rank in flats)
