@@ -21,7 +21,7 @@ class Held(NamedTuple):
 
     Attributes:
         name: the parameter's.
-        first: its first element, sizeed in the flattened parameter.
+        first: its first element, counted in the flattened parameter.
         size: elements.
         flat: which flat tensor.
         offset: where in it.

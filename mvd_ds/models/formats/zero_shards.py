@@ -47,7 +47,7 @@ HARMLESS = (
 
 
 class _Run(NamedTuple):
-    """``size`` elements from ``first`` of a flattened parameter, and where they are: at ``offset`` of flat tensor ``flat`` of ``rank``."""
+    """Elements of a flattened parameter from ``first`` on, and where they are: flat tensor ``flat`` of ``rank`` at ``offset``."""
 
     first: int
     size: int
