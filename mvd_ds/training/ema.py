@@ -63,18 +63,19 @@ class Ema:
     def in_place_of_weights(self) -> Iterator[None]:
         """Inside, the network computes with the average; afterwards weights are what they were, to the bit. Collective.
 
-        For validation: neither step nor save inside. Without a decay it changes nothing.
+        For validation: neither step nor save inside. Without a decay it changes nothing. A fault inside ends the run: the
+        masters are put back, the network's weights not, since a rank that fails alone would wait for the others there.
         """
         if not self.active:
             yield
             return
         self._exchange()
-        spread_masters(self.engine)
         try:
+            spread_masters(self.engine)
             yield
         finally:
             self._exchange()
-            spread_masters(self.engine)
+        spread_masters(self.engine)
 
     @torch.no_grad()
     def _exchange(self) -> None:
