@@ -69,7 +69,13 @@ def _parser() -> argparse.ArgumentParser:
         "write the sample set: moving digits as H.264 files with two labels, what and how",
     )
     _add_status(commands)
-    _add_checkpoints(commands)
+    _add_command(
+        commands,
+        "checkpoints",
+        _checkpoints,
+        options.add_checkpoints_options,
+        "list, verify, prune or convert the checkpoints of a run; needs neither GPU nor launcher",
+    )
     _add_report(commands)
     _add_command(commands, "compare", _compare, options.add_compare_options, "two sets of fine-tuned runs, with an interval")
     _add_command(
@@ -152,13 +158,6 @@ def _add_status(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(function=_replay)
 
 
-def _add_checkpoints(commands: argparse._SubParsersAction) -> None:
-    from mvd_ds.tools.checkpoint_options import add_options
-
-    summary = "list, verify, prune or convert the checkpoints of a run; needs neither GPU nor launcher"
-    add_options(commands.add_parser("checkpoints", help=summary, description=summary))
-
-
 def _add_report(commands: argparse._SubParsersAction) -> None:
     summary = "one self-contained HTML page and JSON over finished runs"
     command = commands.add_parser("report", help=summary, description=summary)
@@ -230,6 +229,17 @@ def _replay(options: argparse.Namespace) -> int:
     from mvd_ds.tools.replay import replay
 
     return replay(options.dump, options.device)
+
+
+def _checkpoints(options: argparse.Namespace) -> None:
+    from mvd_ds.tools.checkpoints import convert_checkpoint, list_checkpoints, prune_checkpoints
+
+    if options.prune is not None:
+        prune_checkpoints(options.folder, options.prune, options.keep_every)
+    elif options.to is not None:
+        convert_checkpoint(options.folder, options.output, options.step, options.ema)
+    else:
+        list_checkpoints(options.folder, options.verify)
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -24,6 +24,24 @@ def add_compare_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--output", type=Path, metavar="FILE", help="JSON to write")
 
 
+def add_checkpoints_options(command: argparse.ArgumentParser) -> None:
+    """Options of ``checkpoints``."""
+    command.add_argument("folder", metavar="DIR", type=Path, help="folder of a run, of its checkpoints, or of one")
+    command.add_argument("--verify", action="store_true", help="read every file and compare its digest, not only its size")
+    command.add_argument("--prune", type=_positive, metavar="COUNT", help="remove all but the newest COUNT")
+    command.add_argument("--keep-every", type=_positive, metavar="STEPS", help="with --prune: keep multiples of STEPS too")
+    command.add_argument("--to", choices=("safetensors",), help="write the model of one as a model folder")
+    command.add_argument("--output", type=Path, metavar="OUT", help="with --to: the folder to write")
+    command.add_argument("--step", type=_positive, help="with --to: which (default: the latest)")
+    command.add_argument("--ema", action="store_true", help="with --to: the moving average in place of the weights")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return int(text)
+
+
 def add_convert_options(command: argparse.ArgumentParser) -> None:
     """Options of ``convert``."""
     command.add_argument("source", metavar="IN", type=Path, help="file or folder: ours, MAE, VideoMAE, MVD, Hugging Face, ZeRO")

@@ -87,7 +87,7 @@ def test_converted(run: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--to", "safetensors"], "--to and --output belong together"),
+        (["--to", "safetensors"], "--to needs --output, the folder to write"),
         (["--to", "safetensors", "--output", "out", "--step", "9"], "there is no step-00000009; there are step-00000001"),
     ],
 )
