@@ -69,13 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         "write the sample set: moving digits as H.264 files with two labels, what and how",
     )
     _add_status(commands)
-    _add_command(
-        commands,
-        "checkpoints",
-        _checkpoints,
-        options.add_checkpoints_options,
-        "list, verify, prune or convert the checkpoints of a run; needs neither GPU nor launcher",
-    )
+    _add_command(commands, "checkpoints", _checkpoints, options.add_checkpoints_options, "list, verify, prune, convert them")
     _add_report(commands)
     _add_command(commands, "compare", _compare, options.add_compare_options, "two sets of fine-tuned runs, with an interval")
     _add_command(
