@@ -44,8 +44,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from mvd_ds.tools import options
-
     parser = argparse.ArgumentParser(
         prog="mvd_ds",
         description="Train large video models by Masked Video Distillation.",
@@ -61,6 +59,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_recipe_command(commands, "probe", _runner("probe", "probe"), "what frozen features know: linear probes")
     _add_recipe_command(commands, "features", _runner("extract", "extract"), "features of every video, in files with an index")
     _add_launch(commands)
+    _add_tools(commands)
+    add_bench(commands)
+    _add_recipes(commands)
+    return parser
+
+
+def _add_tools(commands: argparse._SubParsersAction) -> None:
+    from mvd_ds.tools import options
+
     _add_command(
         commands,
         "synthesize",
@@ -101,9 +108,6 @@ def _parser() -> argparse.ArgumentParser:
         "a classifier in one folder that needs nothing else, and as a graph for other runtimes",
     )
     _add_command(commands, "classify", _classify, options.add_classify_options, "what a classifier sees in video files")
-    add_bench(commands)
-    _add_recipes(commands)
-    return parser
 
 
 def _add_recipe_command(commands: argparse._SubParsersAction, name: str, function: Callable, summary: str) -> None:
