@@ -34,8 +34,8 @@ class ClipBatch(NamedTuple):
 class LabelledBatch(NamedTuple):
     """One micro batch of B clips with the class of each, and how they are mixed."""
 
-    clip: Tensor
-    """uint8 (B, C, T, H, W), neither mirrored nor mixed yet."""
+    views: dict[int, Tensor]
+    """Side in pixels -> uint8 (B, C, T, H, W), neither mirrored nor mixed yet."""
     flip: Tensor
     """bool (B,), clips that the device mirrors."""
     label: Tensor

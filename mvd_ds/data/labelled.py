@@ -41,7 +41,7 @@ class LabelledClips(KeyedClips):
         arrays, repeats = filled.arrays, self._data.clips_per_video
         clips = len(arrays["sample"])
         return LabelledBatch(
-            clip=self.views(filled)[self.sizes_px[0]],
+            views=self.views(filled),
             label=self._classes[arrays["sample"]],
             partner=torch.from_numpy(partners(clips, repeats) if self._augmentation.mix else np.arange(clips)),
             faults=filled.faults,

@@ -11,7 +11,8 @@ from torch import Tensor
 from mvd_ds.config import FinetuneRecipe
 from mvd_ds.objectives.classification import cross_entropy, logit_distillation, mix_clips, soft_targets
 from mvd_ds.objectives.terms import LossTerms
-from mvd_ds.training.step import mirror, normalise, to_unit
+from mvd_ds.training.prefetch import to_device
+from mvd_ds.training.step import normalise, to_unit
 
 
 class Classification:
@@ -28,23 +29,20 @@ class Classification:
     ) -> None:
         self.network, self.teacher, self.device = network, teacher, device
         self.settings, self.smoothing, self.classes = recipe.teacher, recipe.label_smoothing, classes
+        self.size_px = recipe.data.clip.size_px
         self.mixes = recipe.augmentation.mix is not None
         self.names = ("class",) if teacher is None else ("class", "teacher")
 
-    def _move(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device, non_blocking=True)
-
     def __call__(self, batch: Any, measure: bool) -> LossTerms:
         """Losses of a LabelledBatch; ``measure`` asks for nothing more here."""
-        names = ("label", "partner", "own_share", "box", "drop_path", "dropout")
-        label, partner, own_share, box, drop_path, dropout = (self._move(getattr(batch, name)) for name in names)
-        dtype = next(getattr(self.network, "module", self.network).parameters()).dtype
-        shown = normalise(to_unit(mirror(self._move(batch.clip), batch.flip)), torch.float32)
+        inputs = to_device(batch, self.device)
+        shown = normalise(to_unit(inputs.views[self.size_px]), torch.float32)
         if self.mixes:
-            shown = mix_clips(shown, partner, own_share, box)
-        shown = shown.to(dtype)
-        logits = self.network(shown, drop_path, dropout)
-        losses = {"class": cross_entropy(logits, soft_targets(label, partner, own_share, self.classes, self.smoothing))}
+            shown = mix_clips(shown, inputs.partner, inputs.own_share, inputs.box)
+        shown = shown.to(next(getattr(self.network, "module", self.network).parameters()).dtype)
+        logits = self.network(shown, inputs.drop_path, inputs.dropout)
+        target = soft_targets(inputs.label, inputs.partner, inputs.own_share, self.classes, self.smoothing)
+        losses = {"class": cross_entropy(logits, target)}
         total = losses["class"]
         if self.teacher is not None and self.settings is not None:
             with torch.no_grad():
