@@ -6,112 +6,23 @@ Memory and times are formulas, said with their sources where they stand; what is
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from mvd_ds.config import ConfigError, TrainingRecipe, load_recipe
 from mvd_ds.config.base import ENGINE_FOLDER
+from mvd_ds.tools.plan_case import Case, Change, Plan, plan_json
 from mvd_ds.tools.plan_devices import Machine
-from mvd_ds.tools.plan_memory import Memory, plan_memory
+from mvd_ds.tools.plan_memory import plan_memory
 from mvd_ds.tools.plan_sizes import RecipeSizes, recipe_sizes
-from mvd_ds.tools.plan_time import StepTime, cores_needed, plan_time
+from mvd_ds.tools.plan_time import plan_time
 from mvd_ds.training.engine_config import student_config, teacher_config
 
 #: Clips an epoch of Kinetics-400 has, of which some are gone from the web by now. Source: MVD.
 KINETICS_CLIPS = 240_436
+#: A change that saves less of a step is no news: the assumed rates are not that exact.
+WORTH_SAYING = 0.03
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-
-
-class Case(NamedTuple):
-    """One recipe on so many GPUs.
-
-    Attributes:
-        recipe: with the micro batch that the number of GPUs allows.
-        steps: optimizer steps until the end.
-    """
-
-    recipe: TrainingRecipe
-    machine: Machine
-    gpus: int
-    memory: Memory
-    time: StepTime
-    steps: int
-    clip_flops: int
-    decode_milliseconds: float
-
-    @property
-    def fits(self) -> bool:
-        """Whether its peak is within the device's memory."""
-        return self.memory.device_bytes <= self.machine.device.memory_gib * 2**30
-
-    @property
-    def clips_per_second(self) -> float:
-        """Of all GPUs together."""
-        return self.recipe.batch.global_ / self.time.total
-
-    @property
-    def mfu(self) -> float:
-        """Model FLOPs over the datasheet's rate; recomputation does not count."""
-        return self.clips_per_second / self.gpus * self.clip_flops / (self.machine.device.bf16_tflops * 1e12)
-
-    @property
-    def hours(self) -> float:
-        """Until the end, without checkpoints and restarts."""
-        return self.steps * self.time.total / 3600
-
-    @property
-    def cores_per_node(self) -> float:
-        """CPU cores that decode what the devices of a node would take if data never made them wait."""
-        share = min(self.gpus, self.machine.gpus_per_node) / self.gpus
-        return cores_needed(self.recipe, self.recipe.batch.global_ / self.time.device * share, self.decode_milliseconds)
-
-    def as_json(self) -> dict[str, Any]:
-        """Every number, with its unit in its name."""
-        accumulation = self.recipe.batch.accumulation_steps(self.gpus)
-        return {
-            "gpus": self.gpus,
-            "engine_config": self.recipe.engine.config,
-            "batch": {"micro": self.recipe.batch.micro, "accumulation": accumulation, "global": self.recipe.batch.global_},
-            "fits": self.fits,
-            "device_bytes": {"total": self.memory.device_bytes, **self.memory.device},
-            "host_bytes_per_node": {"total": self.memory.host_bytes, **self.memory.host},
-            "step_seconds": {
-                "total": self.time.total,
-                "compute": self.time.compute,
-                "communication": self.time.communication,
-                "visible_communication": self.time.visible_communication,
-                "visible_data": self.time.visible_data,
-                **{name: value for name, value in self.time._asdict().items() if name != "overlaps"},
-            },
-            "clips_per_second": self.clips_per_second,
-            "mfu": self.mfu,
-            "steps": self.steps,
-            "hours": self.hours,
-            "gpu_hours": self.hours * self.gpus,
-            "loader_cores_per_node": self.cores_per_node,
-        }
-
-
-class Plan(NamedTuple):
-    """What is told.
-
-    Attributes:
-        case: what was asked; None where no micro batch divides the global batch on so many GPUs.
-        configs: every engine config at that number, the best first.
-        remedies: settings with which it fits, and the case; None if it fits as it is, or nothing helps.
-        scaling: from 1 to 1,024 GPUs.
-        admissible: numbers of GPUs up to 1,024 on which the recipe's own micro batch divides the global batch.
-        notes: what was assumed.
-    """
-
-    name: str
-    gpus: int
-    case: Case | None
-    configs: list[Case]
-    remedy: tuple[list[str], Case] | None
-    scaling: list[Case]
-    admissible: list[int]
-    notes: list[str]
 
 
 class Planner:
@@ -179,21 +90,29 @@ class Planner:
     def configs(self, gpus: int) -> list[Case]:
         """Every engine config for students at ``gpus``; those that fit first, then the fastest, then the smallest."""
         found = [self.case(gpus, self.load([f"engine.config={name}"])) for name in student_configs()]
-        return sorted(filter(None, found), key=lambda case: (not case.fits, round(case.time.total, 3), case.memory.device_bytes))
+        return sorted(filter(None, found), key=lambda case: (not case.fits, _percent(case.time.total), case.memory.device_bytes))
 
-    def remedy(self, gpus: int) -> tuple[list[str], Case] | None:
+    def remedy(self, gpus: int) -> Change | None:
         """The settings that make it fit and cost least time; among equals the fewest."""
-        best: tuple[tuple[float, int], list[str], Case] | None = None
-        for changes in self._changes():
+        return self._best(gpus, self._smaller())
+
+    def advice(self, case: Case) -> Change | None:
+        """Settings that keep it fitting and are faster by more than a blunt model can be wrong about; None without any."""
+        found = self._best(case.gpus, self._faster())
+        return found if found is not None and found.case.time.total < (1 - WORTH_SAYING) * case.time.total else None
+
+    def _best(self, gpus: int, alternatives: list[list[str]]) -> Change | None:
+        best: tuple[tuple[int, int], Change] | None = None
+        for changes in alternatives:
             case = self.case(gpus, self.load(changes))
             if case is None or not case.fits:
                 continue
-            rank = (round(case.time.total, 3), len(changes))
+            rank = (_percent(case.time.total), len(changes))
             if best is None or rank < best[0]:
-                best = rank, changes, case
-        return None if best is None else (best[1], best[2])
+                best = rank, Change(changes, case)
+        return None if best is None else best[1]
 
-    def _changes(self) -> list[list[str]]:
+    def _smaller(self) -> list[list[str]]:
         """All combinations of what saves memory."""
         micro = self.recipe.batch.micro
         choices: list[list[list[str]]] = [
@@ -206,8 +125,22 @@ class Planner:
             sharded = [f"teachers.{n}.placement=zero3" for n in names if self.recipe.teachers[n].network is None]
             chunks = [f"teachers.{name}.chunk_clips={max(micro // 4, 1)}" for name in names]
             choices += [[[], sharded], [[], chunks]]
-        combined = ([change for part in parts for change in part] for parts in itertools.product(*choices))
-        return sorted(combined, key=len)[1:]
+        return _combinations(choices)
+
+    def _faster(self) -> list[list[str]]:
+        """All combinations of what saves time."""
+        cores = self.machine.cores_per_node // self.machine.gpus_per_node
+        choices: list[list[list[str]]] = [
+            [[], *([f"engine.config={name}"] for name in student_configs() if name != self.recipe.engine.config)],
+            [[], ["model.activation_checkpointing=0"]] if self.recipe.model.activation_checkpointing else [[]],
+            [[], [f"data.workers={cores}"]] if self.recipe.data.workers < cores else [[]],
+            [[], [f"teachers.{name}.placement=replicated" for name in self._sharded]],
+        ]
+        return _combinations(choices)
+
+    @property
+    def _sharded(self) -> list[str]:
+        return [name for name, teacher in self.recipe.teachers.items() if teacher.placement != "replicated"]
 
     def _may_be(self, micro: int) -> bool:
         batch = self.recipe.batch
@@ -217,8 +150,8 @@ class Planner:
         """Everything at ``gpus``, and the way up to 1,024."""
         case = self.case(gpus)
         scaling = [found for count in sorted({*COUNTS, gpus}) if (found := self.case(count)) is not None]
-        remedy = self.remedy(gpus) if case is not None and not case.fits else None
-        return Plan(self.name, gpus, case, self.configs(gpus), remedy, scaling, admissible_counts(self.recipe), self.notes)
+        change = None if case is None else self.advice(case) if case.fits else self.remedy(gpus)
+        return Plan(self.name, gpus, case, self.configs(gpus), change, scaling, admissible_counts(self.recipe), self.notes)
 
 
 def student_configs() -> list[str]:
@@ -230,6 +163,17 @@ def admissible_counts(recipe: TrainingRecipe, highest: int = 1024) -> list[int]:
     """Numbers of GPUs on which the recipe's micro batch divides its global batch."""
     batch = recipe.batch
     return [count for count in range(1, highest + 1) if batch.global_ % (batch.micro * count) == 0]
+
+
+def _combinations(choices: list[list[list[str]]]) -> list[list[str]]:
+    """Every way to take one list of settings from each choice but that of changing nothing, the fewest settings first."""
+    combined = {tuple(setting for part in parts for setting in part) for parts in itertools.product(*choices)}
+    return sorted((list(settings) for settings in combined if settings), key=lambda settings: (len(settings), settings))
+
+
+def _percent(seconds: float) -> int:
+    """A number that is the same for times within a percent."""
+    return round(100 * math.log(seconds))
 
 
 def _with_micro(recipe: TrainingRecipe, gpus: int) -> TrainingRecipe | None:
@@ -265,20 +209,3 @@ def write_plan(plan: Plan, machine: Machine, json_file: Path | None, plot_file: 
     if plot_file is not None:
         plot_scaling(plan, machine, plot_file)
     return 0 if plan.case is not None and plan.case.fits else 1
-
-
-def plan_json(plan: Plan, machine: Machine) -> dict[str, Any]:
-    """The plan as plain values."""
-    return {
-        "recipe": plan.name,
-        "gpus": plan.gpus,
-        "device": machine.device.model_dump(),
-        "network_bytes_per_second_per_node": machine.network,
-        "assumed_efficiency": machine.efficiency,
-        "notes": plan.notes,
-        "case": plan.case.as_json() if plan.case else None,
-        "engine_configs": [case.as_json() for case in plan.configs],
-        "remedy": {"overrides": plan.remedy[0], "case": plan.remedy[1].as_json()} if plan.remedy else None,
-        "scaling": [case.as_json() for case in plan.scaling],
-        "admissible_gpus": plan.admissible,
-    }

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mvd_ds.tools.plan import Case, Plan
+from mvd_ds.tools.plan_case import Case, Plan
 from mvd_ds.tools.plan_devices import Machine
 
 GIB = 2**30
@@ -44,15 +44,19 @@ def _print_case(console: Console, plan: Plan, case: Case) -> None:
         f"{case.hours * case.gpus:,.0f} GPU-hours; loaders need {case.cores_per_node:,.0f} cores of a node's "
         f"{case.machine.cores_per_node} to keep up"
     )
-    if case.fits:
-        return
-    if plan.remedy is None:
+    if not case.fits and plan.change is None:
         console.print(Text("it does not fit, and no setting known here makes it", style="bold red"))
+    if plan.change is None:
         return
-    settings, mended = plan.remedy
-    slower = mended.time.total / case.time.total
-    console.print(Text(f"it does not fit; the cheapest way that does: {' '.join(settings)}", style="bold red"))
-    console.print(f"  {mended.memory.device_bytes / GIB:.1f} GiB, {slower:.2f} times the time of a step")
+    changed = plan.change.case
+    settings = " ".join(plan.change.overrides)
+    if case.fits:
+        console.print(f"faster, and fits: {settings}")
+    else:
+        console.print(Text(f"it does not fit; the cheapest way that does: {settings}", style="bold red"))
+    console.print(
+        f"  {changed.memory.device_bytes / GIB:.1f} GiB, {changed.time.total / case.time.total:.2f} times the time of a step"
+    )
 
 
 def _parts(title: str, parts: dict[str, float], total: float, limit_gib: float, fits: bool | None = None) -> Table:
