@@ -161,7 +161,7 @@ class Checkpoints:
     def _seal(self, aside: Path, step: int, written: dict[str, dict[str, Any]], extra: dict[str, Any]) -> None:
         """Rank 0: manifest, final name, ``latest``, in an order in which a crash at any point leaves a whole checkpoint."""
         for name, entry in written.items():
-            if (aside / name).stat().st_size != entry["size"]:
+            if not (aside / name).exists() or (aside / name).stat().st_size != entry["size"]:
                 raise ConfigError(f"{aside / name}: does not arrive as written; do all ranks share {self.folder.path}?")
         name = files.step_name(step)
         layout = {

@@ -71,8 +71,11 @@ def newest_first(folder: Path) -> list[Path]:
 
     Without a readable ``latest`` (a crash between the first rename and it) all of them, newest first: what has its
     final name and a manifest that fits is whole.
+
+    Raises:
+        OSError: if the folder is there and cannot be read: a run must not begin again beside its checkpoints.
     """
-    steps = {int(match[1]): path for path in folder.glob("step-*") if (match := STEP_NAME.fullmatch(path.name))}
+    steps = _steps_in(folder)
     try:
         named = STEP_NAME.fullmatch((folder / LATEST_NAME).read_text(encoding="utf-8").strip())
     except (OSError, UnicodeDecodeError):
@@ -95,6 +98,11 @@ def _manifest_digest(manifest: dict[str, Any]) -> str:
     return hashlib.new(DIGEST, json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
+def _steps_in(folder: Path) -> dict[int, Path]:
+    names = os.listdir(folder) if folder.exists() else []
+    return {int(match[1]): folder / name for name in names if (match := STEP_NAME.fullmatch(name))}
+
+
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of a checkpoint folder.
 
@@ -105,7 +113,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     manifest = read_json(file)
     if not isinstance(manifest, dict) or manifest.get(DIGEST) != _manifest_digest(manifest):
         raise ConfigError(f"{file}: its content is not what was written (another {DIGEST})")
-    wanted = {"name": str, "step": int, "layout": dict, "recipe": dict, "files": dict, "extra": dict}
+    wanted = {"name": str, "step": int, "skipped": int, "layout": dict, "recipe": dict, "files": dict, "extra": dict}
     for key, kind in wanted.items():
         if not isinstance(manifest.get(key), kind):
             raise ConfigError(f"{file}: is damaged: {key} is not there or not as we write it")
@@ -159,6 +167,6 @@ def holds_average(manifest: dict[str, Any]) -> bool:
 
 def to_prune(folder: Path, current: int, keep_last: int, keep_every: int | None) -> list[Path]:
     """Checkpoints that the policy does not keep, once that of step ``current`` is whole; newer ones are left alone."""
-    steps = {int(match[1]): path for path in folder.glob("step-*") if (match := STEP_NAME.fullmatch(path.name))}
+    steps = _steps_in(folder)
     past = sorted(step for step in steps if step <= current)
     return [steps[step] for step in past[:-keep_last] if not keep_every or step % keep_every]
