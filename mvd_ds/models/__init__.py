@@ -15,6 +15,7 @@
 ``saving``             from a model to the formats of others
 ``classifier``         ``Classifier``: pooling, norm and a class head
 ``classifier_folder``  folders of classifiers, with names of classes and how clips are cut
+``heads``              heads on a frozen encoder: attentive pooling, visual query tuning
 ``timm_network``       any image network of timm as a teacher's encoder
 ``precision``          what runs in bf16 and what stays fp32
 ``pooling``            one vector per clip: mean, cls, max, GeM, GGeM
