@@ -122,7 +122,7 @@ def _train(
         torch.optim.AdamW([p for p in one.head.parameters() if p.requires_grad], lr=one.rate, weight_decay=settings.weight_decay)
         for one in candidates
     ]
-    targets, held_back = torch.from_numpy(labels).to(device), torch.from_numpy(splits).to(device)
+    targets, held_back = torch.from_numpy(labels).to(device), torch.from_numpy(splits)
     steps = math.ceil(len(labels) / settings.batch) * settings.epochs
     done = 0
     for epoch in range(settings.epochs):
@@ -140,13 +140,13 @@ def _step(
     one: Candidate, optimizer: torch.optim.Optimizer, factor: float, frozen: Frozen, targets: Tensor, counted: Tensor
 ) -> None:
     """One step of one head, on the clips of the batch that it learns from."""
-    if not bool(counted.any()):
+    if not bool(counted.any()):  # counted is on the CPU: nobody waits for the device
         return
     for group in optimizer.param_groups:
         group["lr"] = one.rate * factor
     losses = F.cross_entropy(one.head(frozen).float(), targets, reduction="none")
     optimizer.zero_grad(set_to_none=True)
-    (losses * counted).sum().div(counted.sum()).backward()
+    (losses * counted.to(losses.device)).sum().div(int(counted.sum())).backward()
     optimizer.step()
 
 
