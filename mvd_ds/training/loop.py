@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -15,6 +15,7 @@ from mvd_ds.training.cluster import Cluster, fail_alone
 from mvd_ds.training.ema import Ema
 from mvd_ds.training.faults import VideoFaults
 from mvd_ds.training.finite import NonFiniteSteps, minimised
+from mvd_ds.training.prefetch import DeviceBatches
 from mvd_ds.training.reporter import Reporter
 from mvd_ds.training.schedule import Schedule
 
@@ -84,7 +85,7 @@ class Training:
         reason = self.attempt.stop.agreed(cluster)
         if reason is not None:
             return Stopped(first_step, reason)
-        batches = self.loader.batches(first_step, last_step)
+        batches = DeviceBatches(self.loader.batches(first_step, last_step), cluster.device)
         for step in range(first_step, last_step):
             done = step + 1
             learning_rate = self._set_learning_rate(step)
@@ -103,13 +104,14 @@ class Training:
                 return Stopped(done, reason)
         return Stopped(last_step, None)
 
-    def _step(self, batches: Iterator[Any], done: int) -> None:
+    def _step(self, batches: DeviceBatches, done: int) -> None:
         """All micro batches of one step; the engine divides the loss by their number and updates at the last of them."""
         losses = []
         for micro in range(self.recipe.batch.accumulation_steps(self.cluster.world)):
             batch = self._next_batch(batches, done)
             loss = self.objective(batch, measure=micro == 0 and _due(done, self.recipe.run.features_every_steps))
             self.engine.backward(minimised(loss.total))
+            self._fetch_ahead(batches)
             self.engine.step()
             losses.append(loss._replace(total=loss.total.detach()))
         if not self.engine.was_step_applied():
@@ -142,7 +144,13 @@ class Training:
         self.reporter.watch.leave_out(time.monotonic() - started)
         return values
 
-    def _next_batch(self, batches: Iterator[Any], done: int) -> Any:
+    def _fetch_ahead(self, batches: DeviceBatches) -> None:
+        """While a GPU is busy with the backward pass, bring it the next batch; what the loader makes it wait counts as waiting."""
+        started = time.monotonic()
+        batches.fetch_ahead()
+        self.reporter.watch.waiting(time.monotonic() - started)
+
+    def _next_batch(self, batches: DeviceBatches, done: int) -> Any:
         self.attempt.heartbeat.at("waiting for a batch", done)
         started = time.monotonic()
         try:
