@@ -13,12 +13,14 @@ import av
 import numpy as np
 
 from mvd_ds.config import ConfigError, DataSettings, TrainingRecipe, load_recipe
+from mvd_ds.data.location import Stretch, extension_of, read_bytes
 from mvd_ds.data.manifest import read_manifest
 from mvd_ds.data.randomness import keyed_generator
+from mvd_ds.data.video import DecodeError, one_line
 from mvd_ds.tools import bench_stages, bench_stream
 from mvd_ds.tools.bench_reference import EXPECTED_MS, reference_ms
 from mvd_ds.tools.bench_sample import KINDS, reencode
-from mvd_ds.tools.provenance import machine, versions
+from mvd_ds.training.provenance import machine, versions
 
 READERS: tuple[str, ...] = get_args(DataSettings.model_fields["reader"].annotation)
 _RECIPE = "videomae_base"
@@ -49,8 +51,8 @@ def measure(manifest: Path, overrides: Sequence[str], options: Options) -> dict[
         ConfigError: for a faulty manifest or setting, or if no file can be read.
     """
     recipe = clip_recipe(manifest, overrides)
-    files, faults = _choose(recipe, options.files)
     with tempfile.TemporaryDirectory(prefix="mvd_ds-bench-") as scratch:
+        files, faults = _choose(recipe, options.files, Path(scratch) / "members")
         paths = [file.path for file in files]
         folders = {"as they are": paths}
         if options.prepare:
@@ -82,25 +84,36 @@ def clip_recipe(manifest: Path, overrides: Sequence[str]) -> TrainingRecipe:
     return recipe
 
 
-def _choose(recipe: TrainingRecipe, count: int) -> tuple[list[bench_stages.File], dict[str, str]]:
-    """Files of the manifest, drawn at random, and those drawn that cannot be read, with the reason."""
+def _choose(recipe: TrainingRecipe, count: int, members: Path) -> tuple[list[bench_stages.File], dict[str, str]]:
+    """Files of the manifest, drawn at random, and those drawn that cannot be read, with the reason.
+
+    Members of shards are written to ``members``: reading them from a shard costs the same.
+    """
     refs = read_manifest(recipe.data.manifest, recipe.data.root).refs
     files: list[bench_stages.File] = []
     faults = {}
     for index in keyed_generator(0, "files").permutation(len(refs))[: 2 * count].tolist():
         path = refs.path(index)
         try:
-            file = bench_stages.look_at(path)
-        except (av.FFmpegError, OSError, IndexError) as error:
-            faults[path] = str(error)
+            file = bench_stages.look_at(_as_file(refs.location(index), members))
+        except (av.FFmpegError, OSError, IndexError, DecodeError) as error:
+            faults[path] = one_line(error)
             continue
         if file.frames and len(files) < count:
             files.append(file)
     if not files:
-        raise ConfigError(
-            f"{recipe.data.manifest}: none of the videos drawn can be read, for example {next(iter(faults.items()))}"
-        )
+        path, reason = next(iter(faults.items()))
+        raise ConfigError(f"{recipe.data.manifest}: none of the videos drawn can be read, for example {path}: {reason}")
     return files, faults
+
+
+def _as_file(location: str | Stretch, members: Path) -> str:
+    if isinstance(location, str):
+        return location
+    path = members / f"{location.offset}{extension_of(location)}"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(read_bytes(location))
+    return str(path)
 
 
 def _prepared(paths: Sequence[str], folder: Path, kind: str) -> list[str]:

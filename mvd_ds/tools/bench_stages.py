@@ -11,7 +11,7 @@ import av
 import numpy as np
 import torch
 
-from mvd_ds.config import ClipSettings
+from mvd_ds.config import ClipSettings, ConfigError
 from mvd_ds.data.decode import open_video
 from mvd_ds.data.randomness import keyed_generator
 from mvd_ds.data.sampling import frame_indices
@@ -85,7 +85,7 @@ def measure_stages(clips: Sequence[Clip], settings: ClipSettings, reader: str) -
             times.append(time.process_time())
             frames = video.get(clip.indices)
             video.close()
-        except DecodeError as error:
+        except (DecodeError, ConfigError) as error:
             return f"{clip.file.path}: {error}"
         times.append(time.process_time())
         generator = keyed_generator(0, "crop", number)

@@ -10,7 +10,7 @@ from typing import Any
 from mvd_ds.data.loader import ClipLoader
 from mvd_ds.data.mixture import read_mixture
 from mvd_ds.tools.bench_data import clip_recipe
-from mvd_ds.tools.provenance import machine, versions
+from mvd_ds.training.provenance import machine, versions
 
 
 def measure_start(manifest: Path, overrides: list[str]) -> dict[str, Any]:

@@ -145,7 +145,7 @@ class Training:
         return values
 
     def _fetch_ahead(self, batches: DeviceBatches) -> None:
-        """While a GPU is busy with the backward pass, bring it the next batch; what the loader makes it wait counts as waiting."""
+        """Bring a GPU the next batch while it is busy with the backward pass; waiting for the loader counts as such."""
         started = time.monotonic()
         batches.fetch_ahead()
         self.reporter.watch.waiting(time.monotonic() - started)
