@@ -75,6 +75,7 @@ def _add_tools(commands: argparse._SubParsersAction) -> None:
         options.add_synthesize_options,
         "write the sample set: moving digits as H.264 files with two labels, what and how",
     )
+    _add_prepare(commands)
     _add_status(commands)
     _add_command(commands, "checkpoints", _checkpoints, options.add_checkpoints_options, "list, verify, prune, convert them")
     _add_report(commands)
@@ -144,6 +145,13 @@ def _add_launch(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(function=_launch)
 
 
+def _add_prepare(commands: argparse._SubParsersAction) -> None:
+    from mvd_ds.tools import options
+
+    summary = "look at videos, report what is broken, and make files that are quick to read"
+    _add_command(commands, "prepare", _prepare, options.add_prepare_options, summary)
+
+
 def _add_status(commands: argparse._SubParsersAction) -> None:
     summary = "where a run stands: a line, and exit code 0 finished, 75 preempted, 1 failed, 3 running"
     command = commands.add_parser("status", help=summary, description=summary)
@@ -209,6 +217,12 @@ def _classify(options: argparse.Namespace) -> None:
     from mvd_ds.tools.classify import classify
 
     classify(options.folder, options.videos, options.top, options.segments, options.crops, options.device)
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from mvd_ds.runs.prepare import options_of, prepare_videos
+
+    prepare_videos(options.source, options.output, options.videos, options.classes, options_of(options))
 
 
 def _synthesize(options: argparse.Namespace) -> None:

@@ -42,6 +42,25 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def add_prepare_options(command: argparse.ArgumentParser) -> None:
+    """Options of ``prepare``. A command that was stopped goes on where it was."""
+    add = command.add_argument
+    add("source", metavar="SOURCE", type=Path, help="folder, manifest, CSV (Kinetics, or path,label), Something-Something JSON")
+    add("output", metavar="OUT", type=Path, help="folder to write: manifest.txt, report.txt, videos or shards")
+    add("--videos", type=Path, metavar="FOLDER", help="holds the videos of a list (default: the list's folder)")
+    add("--classes", type=Path, metavar="FILE", help="class names: JSON, or the training split's manifest (default: the list's)")
+    add("--verify", action="store_true", help="decode every frame (0.1 s for 10 s of video)")
+    add("--encode", choices=("h264", "mjpeg"), help="encode anew, quick to decode: h264 in short groups, mjpeg quicker still")
+    add("--short-side", type=positive, metavar="PIXELS", help="with --encode, make larger videos this small")
+    add("--group", type=positive, default=16, metavar="FRAMES", help="h264: from key frame to key frame (default %(default)s)")
+    add("--quality", type=positive, metavar="NUMBER", help="smaller is better (default: 20 for h264, 5 for mjpeg)")
+    add("--shards", action="store_true", help="pack into tar files, which webdataset can read, too")
+    add("--shard-mib", type=positive, default=512, metavar="SIZE", help="of a tar file (default %(default)s)")
+    add("--workers", type=int, default=0, metavar="COUNT", help="processes (default: one per core)")
+    limit = "a file that takes longer is ended and named in the report (default %(default)s)"
+    add("--seconds-per-file", type=above_zero, default=300.0, metavar="SECONDS", help=limit)
+
+
 def add_convert_options(command: argparse.ArgumentParser) -> None:
     """Options of ``convert``."""
     command.add_argument("source", metavar="IN", type=Path, help="file or folder: ours, MAE, VideoMAE, MVD, Hugging Face, ZeRO")

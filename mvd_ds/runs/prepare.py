@@ -1,0 +1,70 @@
+"""``prepare``: look at videos, encode and pack them, with progress."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from mvd_ds.config import ConfigError
+from mvd_ds.data.encode import DEFAULT_QUALITY, QUALITIES, Encoding
+from mvd_ds.data.listings import read_listing
+from mvd_ds.data.prepare import Options, is_prepared, prepare
+from mvd_ds.data.prepare_report import report_lines
+from mvd_ds.training.console import StepProgress, say
+
+_SHOWN = 20
+"""Lines of the report on the terminal; the rest is in the file."""
+
+
+def options_of(asked: argparse.Namespace) -> Options:
+    """What the command line asks for.
+
+    Raises:
+        ConfigError: for settings of an encoding that was not asked for, or a quality out of range.
+    """
+    encoding = None
+    if asked.encode:
+        quality = asked.quality or DEFAULT_QUALITY[asked.encode]
+        least, most = QUALITIES[asked.encode]
+        if not least <= quality <= most:
+            raise ConfigError(f"--quality {quality}: {asked.encode} takes {least} to {most}; smaller is better")
+        encoding = Encoding(asked.encode, quality, asked.group, asked.short_side)
+    elif asked.short_side or asked.quality:
+        raise ConfigError("--short-side and --quality say how to encode: add --encode h264 or --encode mjpeg")
+    shard_bytes = asked.shard_mib << 20 if asked.shards else 0
+    return Options(asked.verify, encoding, shard_bytes, asked.workers, asked.seconds_per_file)
+
+
+def prepare_videos(source: Path, output: Path, videos: Path | None, classes: Path | None, options: Options) -> None:
+    """Prepare the videos of ``source`` in ``output`` and say what was found; what is done already is not done again.
+
+    Raises:
+        ConfigError: for a list that cannot be read, a folder that is in use, or if no video is good.
+    """
+    if is_prepared(output):
+        say(f"{output} is prepared; nothing to do (delete it to prepare it anew)")
+        return
+    listing = read_listing(source.expanduser(), videos, classes)
+    options = options._replace(workers=options.workers or os.cpu_count() or 1)
+    bars: dict[str, StepProgress] = {}
+
+    def tell(phase: str, done: int, total: int) -> None:
+        if phase not in bars:
+            for bar in bars.values():
+                bar.close()
+            bars[phase] = StepProgress(phase, done, total, enabled=True)
+        if done:
+            bars[phase].update(done, "files")
+
+    try:
+        report = prepare(source.expanduser(), listing, output, options, tell)
+    finally:
+        for bar in bars.values():
+            bar.close()
+    lines = report_lines(report)
+    for line in lines[:_SHOWN]:
+        say(line)
+    if len(lines) > _SHOWN:
+        say(f"... {len(lines) - _SHOWN} lines more in {output / 'report.txt'}")
+    say(f"data.manifest={output / 'manifest.txt'}")
