@@ -108,6 +108,11 @@ class Plan(NamedTuple):
     admissible: list[int]
     notes: list[str]
 
+    @property
+    def smaller_micro(self) -> int | None:
+        """The micro batch that is planned with where the recipe's own does not divide the global batch."""
+        return self.case.recipe.batch.micro if self.case is not None and self.gpus not in self.admissible else None
+
 
 def plan_json(plan: Plan, machine: Machine) -> dict[str, Any]:
     """The plan as plain values."""

@@ -28,6 +28,10 @@ def print_plan(plan: Plan, machine: Machine) -> None:
     if plan.case is None:
         console.print(Text(f"no micro batch divides the global batch on {plan.gpus} GPUs", style="bold red"))
     else:
+        if plan.smaller_micro:
+            console.print(
+                f"batch.micro {plan.smaller_micro} is meant: the recipe's does not divide batch.global on {plan.gpus} GPUs"
+            )
         _print_case(console, plan, plan.case)
     console.print(_table("every engine config on this number of GPUs, the best first", plan.configs, by_config=True))
     console.print(_table("more and fewer GPUs", plan.scaling, by_config=False))

@@ -153,6 +153,7 @@ def test_admissible_counts() -> None:
     recipe = _planner().recipe
     assert admissible_counts(recipe) == [1, 2, 4, 8, 16, 32, 64]
     assert _planner().case(128).recipe.batch.micro == 4, "a smaller micro batch where the recipe's does not divide"
+    assert _planner().plan(128).smaller_micro == 4 and _planner().plan(64).smaller_micro is None
     assert _planner().case(3) is None and _planner().case(1024) is None
 
 
