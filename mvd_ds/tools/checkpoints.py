@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mvd_ds.config import ConfigError
+from torch import Tensor
+
+from mvd_ds.config import ConfigError, FinetuneRecipe, PreprocessingSettings, dump, validate
+from mvd_ds.models.classifier import Classifier
+from mvd_ds.models.classifier_folder import ClassifierCard, save_classifier
 from mvd_ds.models.formats.deepspeed_folder import read_checkpoint_folder
-from mvd_ds.models.weights import AVERAGE_NAME, write_folder
+from mvd_ds.models.initialisation import build_without_weights
+from mvd_ds.models.weights import AVERAGE_NAME, load_strictly, write_folder
+from mvd_ds.runs.finetune import read_labelled
 from mvd_ds.training.checkpoint_files import (
     LATEST_NAME,
     MANIFEST_NAME,
@@ -96,12 +103,38 @@ def convert_checkpoint(folder: Path, target: Path | None, step: int | None, aver
     manifest = read_manifest(path)
     verify(path, manifest["files"], manifest["files"])
     weights = read_checkpoint_folder(path, average=average_only)
+    recipe = validate(weights.config["recipe"], str(path / MANIFEST_NAME))
+    if isinstance(recipe, FinetuneRecipe):
+        write_classifier(target, recipe, weights.tensors, {"step": manifest["step"]})
+        say(f"{path}: {weights.notes[0]}; wrote the classifier {target}")
+        return
     more = {}
     if holds_average(manifest) and not average_only:
         more[AVERAGE_NAME] = read_checkpoint_folder(path, average=True).tensors
     config = {**weights.config, "weights": "ema"} if average_only else weights.config
     write_folder(target, weights.tensors, config, {"config": json.dumps(config)}, more)
     say(f"{path}: {weights.notes[0]}; wrote {target}{' and ' + AVERAGE_NAME + ' in it' if more else ''}")
+
+
+def write_classifier(target: Path, recipe: FinetuneRecipe, weights: Mapping[str, Tensor], beside: dict[str, Any]) -> None:
+    """Write weights of a fine-tuning run as a classifier's folder; where its videos are not at hand, classes have numbers.
+
+    Raises:
+        ConfigError: if the weights are not those of its classifier, or the folder cannot be written.
+    """
+    count = len(weights["head.weight"]) if "head.weight" in weights else 0
+    model = build_without_weights(
+        lambda: Classifier(recipe.model, recipe.grid, count, dropout=recipe.dropout, pooling=recipe.pooling)
+    )
+    load_strictly(model, weights, str(target))
+    try:
+        classes = read_labelled(recipe).classes
+        names, label = classes.names, classes.label
+    except ConfigError as error:
+        say(f"classes are numbered, their names cannot be read: {error}")
+        names, label = tuple(str(number) for number in range(count)), recipe.label or "label"
+    card = ClassifierCard(names, PreprocessingSettings(clip=recipe.data.clip), label)
+    save_classifier(target, model, weights, card, {**beside, "finetuned_by": dump(recipe)})
 
 
 def find_checkpoints(folder: Path) -> tuple[Path, list[Path]]:

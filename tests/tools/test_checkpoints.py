@@ -9,8 +9,14 @@ import torch
 from safetensors.torch import load_file
 
 from mvd_ds.cli import main
+from mvd_ds.config import FinetuneRecipe, load_recipe
+from mvd_ds.models.classifier_folder import open_classifier
+from mvd_ds.models.starting import start_classifier
 from mvd_ds.training.checkpoint import Checkpoints
-from plain_engine import plain_checkpoints
+from mvd_ds.training.cluster import Cluster
+from mvd_ds.training.ema import Ema
+from mvd_ds.training.run_folder import RunFolder
+from plain_engine import PlainEngine, plain_checkpoints
 
 
 @pytest.fixture
@@ -106,3 +112,24 @@ def test_no_checkpoints_and_no_average(tmp_path: Path, capsys: pytest.CaptureFix
     plain.save(1)
     assert main(["checkpoints", str(tmp_path), "--to", "safetensors", "--output", str(tmp_path / "out"), "--ema"]) == 2
     assert "holds no moving average: the run had no optimizer.ema_decay" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("at_hand", [True, False])
+def test_a_classifier_comes_out_ready_to_use(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], at_hand: bool
+) -> None:
+    data = [f"data.manifest={videos / 'train.txt'}", "label=how", "weights=null", "model.depth=1", "validation.manifest=null"]
+    recipe = load_recipe("quickstart_finetune", [*data, "allow_empty_classes=true"])
+    assert isinstance(recipe, FinetuneRecipe)
+    if not at_hand:
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"manifest": str(tmp_path / "gone.txt")})})
+    engine = PlainEngine()
+    engine.module = start_classifier(recipe, 8)
+    engine.optimizer = torch.optim.AdamW(engine.module.parameters())
+    Checkpoints(RunFolder(tmp_path), recipe, Cluster(0, 1, torch.device("cpu")), engine, Ema(engine, None)).save(1)
+    assert main(["checkpoints", str(tmp_path), "--to", "safetensors", "--output", str(tmp_path / "out")]) == 0
+    model, card = open_classifier(tmp_path / "out")
+    state = model.state_dict()
+    assert all(state[name].equal(value) for name, value in engine.module.state_dict().items())
+    assert len(card.classes) == 8 and card.label == "how" and card.preprocessing.clip == recipe.data.clip
+    assert ("classes are numbered" in capsys.readouterr().out) != at_hand
