@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,8 +26,8 @@ MAY_CHANGE = ("run.", "data.workers", "data.prefetch_batches", "data.stall_secon
 PRODUCT = "index.csv"
 
 
-def extract(recipe: FeaturesRecipe, name: str) -> Path:
-    """Write the features of ``recipe`` into its folder, whose path is returned; what is there already is not made again.
+def extract(recipe: FeaturesRecipe, name: str) -> None:
+    """Write the features of ``recipe`` into its folder; what is there already is not made again.
 
     Raises:
         ConfigError: if network, clip or manifest do not fit, or the folder holds other features; on every rank.
@@ -51,7 +50,6 @@ def extract(recipe: FeaturesRecipe, name: str) -> Path:
                 faults = _close(folder, manifest, len(parts))
                 status.write("finished", len(manifest.refs), replaced_videos={})
                 _say(folder, len(manifest.refs), len(parts), faults)
-    return folder.path
 
 
 def _forward(recipe: FeaturesRecipe, device: torch.device) -> Callable[[Tensor], Tensor]:
