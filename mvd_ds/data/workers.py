@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
+import fcntl
 import multiprocessing
+import os
 import signal
 import time
 import traceback
@@ -217,8 +218,7 @@ def _reason(exit_code: int | None) -> str:
 
 def _work(pipe: connection.Connection, job: Job, memory: BatchMemory, notes: BatchMemory, number: int) -> None:
     """The life of a worker: task after task until the pipe closes."""
-    # Stuck in a reader it would outlive the run: it dies with the server, and that with the training process.
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    _die_with_parent()
     torch.set_num_threads(1)
     reading = Reading(notes.arrays(0)["note"][number])
     try:
@@ -229,6 +229,17 @@ def _work(pipe: connection.Connection, job: Job, memory: BatchMemory, notes: Bat
             pipe.send(answer)
     except (EOFError, OSError):
         return
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end this process when the training process is gone: one that is stuck in a reader cannot see it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    pipe = parent.sentinel  # its other end is the training process's: when that dies, SIGIO comes, which ends this one
+    fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
+    if not parent.is_alive():
+        os._exit(1)
 
 
 def _answer(job: Job, memory: BatchMemory, task: Task, barred: Barred, reading: Reading) -> tuple[str, Any]:

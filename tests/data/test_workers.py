@@ -6,9 +6,12 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -21,6 +24,7 @@ from mvd_ds.data.manifest import read_manifest
 from mvd_ds.data.mixture import read_mixture
 from video_files import recipe
 
+ROOT = Path(__file__).resolve().parents[2]
 STEPS = 9
 """Three epochs of twelve clips in steps of four."""
 
@@ -128,3 +132,28 @@ def test_evaluation_marks_a_video_that_kills_its_worker(twelve: Path, tmp_path: 
     batches = list(evaluation_batches(data, read_manifest(data.manifest), 5, 4, 32, faults=faults))
     assert torch.cat([ok for _, _, ok in batches]).tolist() == [number != 3 for number in range(12)]
     assert faults == [f"{tmp_path / 'copy' / '03.mp4'}: gave no answer for data.stall_seconds 1"]
+
+
+def test_workers_end_with_the_training_process_even_when_they_are_stuck(tmp_path: Path) -> None:
+    for number in range(8):
+        os.mkfifo(tmp_path / f"{number}.mp4")
+    code = f"""
+import sys, multiprocessing, threading, time
+from pathlib import Path
+from mvd_ds.data.loader import ClipLoader
+from video_files import recipe
+loader = ClipLoader(recipe(Path({str(tmp_path)!r}), data__workers=2), 3, 0, 1)
+threading.Thread(target=lambda: next(loader.batches(0, 1)), daemon=True).start()
+while len(multiprocessing.active_children()) < 2: time.sleep(0.1)
+time.sleep(1)
+print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+time.sleep(60)
+"""
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        workers = [int(number) for number in process.stdout.readline().split()]
+        assert len(workers) == 2 and all(psutil.pid_exists(worker) for worker in workers)
+        process.kill()
+    left = [psutil.Process(worker) for worker in workers if psutil.pid_exists(worker)]
+    assert not psutil.wait_procs(left, timeout=10)[1]
