@@ -121,6 +121,7 @@ class Attempt:
 
     def _record(self, reason: str, speaks: bool) -> None:
         if speaks:
+            self.watchdog.claim()
             self.status.fail(reason)
         self.heartbeat.end(reason)
 

@@ -6,11 +6,14 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from mvd_ds.config import RunSettings
-from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.process import age_seconds
 from mvd_ds.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from mvd_ds.training.cluster import Cluster
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 

@@ -47,7 +47,7 @@ class Watchdog:
         self.folder, self.peers, self.heartbeat, self.log = folder, peers, heartbeat, log
         self.rank, self.attempt = heartbeat.beat.rank, heartbeat.beat.attempt
         self.timeout_seconds, self.heartbeat_seconds, self.chores = timeout_seconds, heartbeat_seconds, chores
-        self.hang = folder.control / f"hang-{self.attempt:03}"
+        self.hang, self.spoken = (folder.control / f"{word}-{self.attempt:03}" for word in ("hang", "spoken"))
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
@@ -62,17 +62,24 @@ class Watchdog:
         faulthandler.cancel_dump_traceback_later()
 
     def follow_the_dead(self) -> None:
-        """End this process if another rank of this machine died, naming it unless it told its reason itself."""
+        """End this process if another rank of this machine died, naming it unless a rank has spoken already."""
         badly, silent = self._dead()
-        if silent:
-            self.leave("; ".join(self._obituary(rank, beat) for rank, beat in silent.items()))
         if badly:
-            leave(f"rank {badly[0]} ended, and said why", speak=False)
+            self.leave("; ".join(self._obituary(rank, beat) for rank, beat in silent.items()) or f"rank {badly[0]} ended")
 
     def leave(self, reason: str) -> NoReturn:
-        """End this process for what happened to another; of the ranks of a machine that are left, the first speaks."""
-        first = next((rank for rank, peer in enumerate(self.peers) if peer.is_alive()), self.rank)
-        leave(f"{reason}; {GOES_ON}", speak=first == self.rank)
+        """End this process for what happened to another; of the ranks that are left, the first to come here speaks."""
+        leave(f"{reason}; {GOES_ON}", speak=self.claim())
+
+    def claim(self) -> bool:
+        """Take the right to say why the run ends; only the first rank that asks gets it."""
+        try:
+            self.spoken.touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        except OSError:
+            pass  # better said twice than never
+        return True
 
     def _dead(self) -> tuple[list[int], dict[int, Beat | None]]:
         """Ranks of this machine that ended otherwise than well; those of them that did not say so, with their last sign."""
@@ -115,19 +122,18 @@ class Watchdog:
         seen = self.hang.exists()
         if not seen and self.heartbeat.still_seconds() < self.timeout_seconds:
             return
-        first = not seen and self._is_first_to_notice()
+        self._tell_of_hang()
         beat = self.heartbeat.beat
         self.log.write_stacks(f"hang in step {beat.step}, {beat.doing}")
         self.heartbeat.write()
         time.sleep(STACKS_SECONDS)
-        leave(f"{self._hang()}; {GOES_ON}", speak=first)
+        self.leave(self._hang())
 
-    def _is_first_to_notice(self) -> bool:
+    def _tell_of_hang(self) -> None:
         try:
-            self.hang.touch(exist_ok=False)
+            self.hang.touch()
         except OSError:
-            return False
-        return True
+            pass  # the others notice by themselves
 
     def _hang(self) -> str:
         """Who is behind: the rank that has begun the fewest things."""
