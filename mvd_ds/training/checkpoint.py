@@ -32,7 +32,8 @@ from mvd_ds.training.run_folder import RunFolder, write_text
 
 #: Settings that may differ between the attempts of one run; every other difference is refused on resume.
 MAY_CHANGE = re.compile(
-    r"run\.(?!seed)|data\.(root|reader|workers|prefetch_batches|max_bad_share|stall_seconds)|schedule\.|optimizer\.|batch\.micro|"
+    r"run\.(?!seed)|data\.(root|reader|workers|prefetch_batches|max_bad_share|stall_seconds)|schedule\.|"
+    r"optimizer\.(?!layer_decay)|batch\.micro|"
     r"engine\.|model\.(attention|activation_checkpointing)|validation\.|weights: |teacher\.(weights|placement): |"
     r"teachers\.\w+\.(weights|placement|attention|chunk_clips)"
 )

@@ -5,8 +5,62 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+
+import mvd_ds
+from launching import launch
+from mvd_ds.config import ClipSettings, PreprocessingSettings
+from mvd_ds.models.classifier_folder import ClassifierCard, save_classifier
+
+SHAPE = {"embed_dim": 64, "depth": 3, "num_heads": 2, "patch_px": 8}
+CLIP = {"frames": 8, "size_px": 32}
+HOW = 8
 
 
 @pytest.fixture(scope="session")
 def run(two_processes: Path) -> Path:
     return two_processes
+
+
+@pytest.fixture(scope="session")
+def small_finetune(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides of sizes, paths and length; augmentation, layer decay, dropout, drop path, ZeRO-3 and recomputation stay."""
+    folder = tmp_path_factory.mktemp("starts")
+    mvd_ds.save(mvd_ds.build_student(SHAPE, {"embed_dim": 32, "num_heads": 2}, **CLIP, seed=1), folder / "student.pth", "mvd")
+    teacher = mvd_ds.build_classifier(SHAPE | {"embed_dim": 96}, HOW, **CLIP, seed=2)
+    torch.nn.init.normal_(teacher.head.weight, std=0.5, generator=torch.Generator().manual_seed(3))
+    card = ClassifierCard(tuple(map(str, range(HOW))), PreprocessingSettings(clip=ClipSettings(**CLIP)))
+    save_classifier(folder / "teacher", teacher, teacher.state_dict(), card, {})
+    return [
+        f"data.manifest={videos / 'train.txt'}",
+        f"validation.manifest={videos / 'val.txt'}",
+        "validation.batch=3",
+        "label=how",
+        f"weights={folder / 'student.pth'}",
+        f"teacher.weights={folder / 'teacher'}",
+        "teacher.temperature=2",
+        "model.size=null",
+        *(f"model.{key}={value}" for key, value in SHAPE.items()),
+        *(f"data.clip.{key}={value}" for key, value in CLIP.items()),
+        "data.clip.stride_frames=1",
+        "data.workers=0",
+        "batch.micro=4",
+        "batch.global=16",
+        # The published rate is per 256 videos: raised by as much as the batch is smaller, so that 16 steps do something.
+        "optimizer.base_lr=0.03",
+        "optimizer.ema_decay=0.8",
+        "optimizer.gradient_clipping=1.0",
+        "schedule.epochs=2",
+        "schedule.warmup_epochs=1",
+        "engine.precision=fp32",
+        "run.log_every_steps=1",
+        "run.save_every_steps=4",
+    ]
+
+
+@pytest.fixture(scope="session")
+def finetuned(small_finetune: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two processes, ZeRO-3, two accumulation steps, the teacher sharded."""
+    folder = tmp_path_factory.mktemp("finetuned")
+    launch(2, "finetune", "finetune_k400_large", *small_finetune, "teacher.placement=zero3", f"run.output={folder}")
+    return folder

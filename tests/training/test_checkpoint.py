@@ -138,6 +138,12 @@ def test_settings_that_an_older_version_did_not_have(tmp_path: Path, checkpoints
         ("batch.micro: 8 -> 4", True),
         ("batch.global: 8 -> 4", False),
         ("masking.ratio: 0.9 -> 0.8", False),
+        ("optimizer.base_lr: 0.1 -> 0.2", True),
+        ("optimizer.layer_decay: 0.75 -> 0.7", False),
+        ("weights: a -> b", True),
+        ("teacher.weights: a -> b", True),
+        ("teacher.temperature: 1.0 -> 2.0", False),
+        ("augmentation.mix: None -> {}", False),
     ],
 )
 def test_what_may_change_between_attempts(line: str, may: bool) -> None:
