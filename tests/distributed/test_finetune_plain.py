@@ -71,7 +71,7 @@ def _plain(recipe: FinetuneRecipe) -> tuple[dict[str, list[float]], dict[str, to
     average = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     curves: dict[str, list[float]] = {"loss/class": [], "loss/teacher": []}
     steps, warmup, peak, final = 16, 8, 0.03 * 8 / 256, 1e-6 * 8 / 256
-    batches = loader.batches(0, steps)
+    batches, norms = loader.batches(0, steps), []
     for step in range(steps):
         cosine = 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
         rate = peak * step / (warmup - 1) if step < warmup else final + (peak - final) * cosine
@@ -89,7 +89,7 @@ def _plain(recipe: FinetuneRecipe) -> tuple[dict[str, list[float]], dict[str, to
             (sum(parts.values()) * 0.5 / 4).backward()
             for name, part in parts.items():
                 sums[name] += float(part.detach()) / 4
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), 0.3)))
         for group in optimizer.param_groups:
             group["lr"] = rate * group["factor"]
         optimizer.step()
@@ -98,6 +98,7 @@ def _plain(recipe: FinetuneRecipe) -> tuple[dict[str, list[float]], dict[str, to
             average[name] = 0.8 * average[name] + 0.2 * parameter.detach()
         for name, total in sums.items():
             curves[name].append(total)
+    assert max(norms) > 0.3, "some steps are clipped"
     return curves, average
 
 
