@@ -38,6 +38,10 @@ class ClipSettings(Settings):
     flip: Share = 0.0
     """Probability of a horizontal flip. Source: 0 in MVD and VideoMAE pretraining, 0.5 in MAE."""
 
+    def over(self, other: ClipSettings) -> ClipSettings:
+        """``other`` with what was stated here: in a recipe or on the command line, not by default."""
+        return other.model_copy(update={key: getattr(self, key) for key in self.model_fields_set})
+
 
 #: Of pixels in [0, 1], by colour. Source: ImageNet, as MAE, VideoMAE and MVD use them.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

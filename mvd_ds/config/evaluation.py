@@ -71,7 +71,10 @@ class EvaluateRecipe(OneManifestRecipe):
 
 
 class FeaturesRecipe(OneManifestRecipe):
-    """Features of every video of a manifest, in files with an index."""
+    """Features of every video of a manifest, in files with an index.
+
+    What ``data.clip`` does not say is as the network was trained, as far as its file tells.
+    """
 
     objective: Literal["features"]
     """Write features."""

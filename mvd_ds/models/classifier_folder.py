@@ -13,7 +13,8 @@ from mvd_ds.config import ClipSettings, ConfigError, PreprocessingSettings, dump
 from mvd_ds.models.building import network_of, open_model
 from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.formats.containers import CONFIG_NAME, read_json
-from mvd_ds.models.formats.describe import first_line
+from mvd_ds.models.formats.describe import describe, first_line
+from mvd_ds.models.formats.detect import read_checkpoint
 from mvd_ds.models.formats.own import description
 from mvd_ds.models.weights import write_folder
 
@@ -81,6 +82,23 @@ def open_classifier(source: str | Path, format: str | None = None) -> tuple[Clas
         raise ConfigError(f"{path / CONFIG_NAME}: preprocessing: {first_line(error)}") from None
     _require_geometry(path, preprocessing.clip, clip)
     return model, ClassifierCard(_names(config, model.head.out_features, path), preprocessing, config.get("label", "label"))
+
+
+def trained_clip(source: str | Path, format: str | None = None) -> ClipSettings:
+    """The clips that a network was trained on, as far as its file says: at least their size, and frames of a video network.
+
+    Raises:
+        ConfigError: if it cannot be read.
+    """
+    checkpoint, path = read_checkpoint(source, format), Path(source)
+    if checkpoint.recipe is not None:
+        return checkpoint.recipe.data.clip
+    config = read_json(path / CONFIG_NAME) if path.is_dir() and (path / CONFIG_NAME).is_file() else {}
+    if "preprocessing" in config:
+        return PreprocessingSettings.model_validate(config["preprocessing"]).clip
+    network = describe(checkpoint)
+    keys = ("size_px",) if network.encoder.kind == "image" else ("frames", "size_px")
+    return ClipSettings.model_validate({key: network.clip[key] for key in keys})
 
 
 def _names(config: Mapping[str, Any], count: int, path: Path) -> tuple[str, ...]:

@@ -60,12 +60,13 @@ def _with_clip_of(recipe: EvaluateRecipe, card: ClassifierCard) -> EvaluateRecip
     Raises:
         ConfigError: if it asks for clips that the network does not take.
     """
-    stated = recipe.data.clip.model_dump(include=recipe.data.clip.model_fields_set)
     theirs = card.preprocessing.clip
+    clip = recipe.data.clip.over(theirs)
     for key in ("frames", "size_px"):
-        if stated.get(key, getattr(theirs, key)) != getattr(theirs, key):
-            raise ConfigError(f"data.clip.{key} {stated[key]}: the classifier {recipe.weights} takes {getattr(theirs, key)}")
-    clip = theirs.model_copy(update=stated)
+        if getattr(clip, key) != getattr(theirs, key):
+            raise ConfigError(
+                f"data.clip.{key} {getattr(clip, key)}: the classifier {recipe.weights} takes {getattr(theirs, key)}"
+            )
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"clip": clip})})
 
 

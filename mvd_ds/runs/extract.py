@@ -14,6 +14,7 @@ from mvd_ds.data.manifest import Manifest, read_manifest
 from mvd_ds.data.views import view_batches
 from mvd_ds.evaluation.feature_files import FeatureFile, read_description, write_features, write_index
 from mvd_ds.models.building import open_encoder
+from mvd_ds.models.classifier_folder import trained_clip
 from mvd_ds.models.pooling import clip_features, clip_tokens, encoder_pooling
 from mvd_ds.training.cluster import Cluster, launched_rank
 from mvd_ds.training.console import StepProgress, say
@@ -35,6 +36,8 @@ def extract(recipe: FeaturesRecipe, name: str) -> None:
     folder = RunFolder.of(recipe, name)
     with joined_cluster(recipe.timeout_minutes, recipe.run.device) as cluster:
         with cluster.together():
+            clip = recipe.data.clip.over(trained_clip(recipe.weights, recipe.format))
+            recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"clip": clip})})
             manifest = read_manifest(recipe.data.manifest, recipe.data.root)
             forward = _forward(recipe, cluster.device)
         with cluster.together():

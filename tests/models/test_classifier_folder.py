@@ -9,7 +9,8 @@ import torch
 
 import mvd_ds
 from mvd_ds.config import ClipSettings, ConfigError, PreprocessingSettings
-from mvd_ds.models.classifier_folder import ClassifierCard, open_classifier, save_classifier
+from mvd_ds.models import build_predictor, save_model
+from mvd_ds.models.classifier_folder import ClassifierCard, open_classifier, save_classifier, trained_clip
 
 SHAPE = {"embed_dim": 32, "depth": 1, "num_heads": 2, "patch_px": 8}
 CLIP = torch.randn(2, 3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -50,6 +51,23 @@ def test_a_classifier_of_others_opens_with_what_is_known(tmp_path):
     assert (card.preprocessing.clip.frames, card.preprocessing.clip.size_px, card.label) == (4, 16, "label")
     mvd_ds.save(model, tmp_path / "mvd.safetensors", "mvd_ds")
     assert open_classifier(tmp_path / "mvd.safetensors")[1].classes == ("0", "1", "2")
+
+
+def test_a_network_says_which_clips_it_was_trained_on(folder, tmp_path, video_recipe):
+    assert trained_clip(folder) == CARD.preprocessing.clip
+    save_model(tmp_path / "run", build_predictor(video_recipe).state_dict(), video_recipe, {})
+    assert trained_clip(tmp_path / "run") == video_recipe.data.clip
+    mvd_ds.save(mvd_ds.build_encoder(SHAPE, 6, 24), tmp_path / "encoder")
+    assert trained_clip(tmp_path / "encoder") == ClipSettings(frames=6, size_px=24)
+    image = {"kind": "image", "tubelet_frames": 1, "position": "sincos2d"}
+    mvd_ds.save(mvd_ds.build_encoder(SHAPE | image, size_px=24), tmp_path / "image")
+    assert trained_clip(tmp_path / "image") == ClipSettings(size_px=24), "frames are for the user to say"
+
+
+def test_what_is_stated_goes_over_what_is_known():
+    stated = ClipSettings(stride_frames=1)
+    assert stated.over(CARD.preprocessing.clip) == CARD.preprocessing.clip.model_copy(update={"stride_frames": 1})
+    assert ClipSettings().over(CARD.preprocessing.clip) == CARD.preprocessing.clip
 
 
 def test_other_formats_hold_no_other_pooling(tmp_path):
