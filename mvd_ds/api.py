@@ -25,7 +25,7 @@ from mvd_ds.models.formats.writing import to_layout
 from mvd_ds.models.initialisation import build_without_weights, initialise
 from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.saving import save_as
-from mvd_ds.models.teachers import Teacher, make_teacher
+from mvd_ds.models.teachers import Teacher, plan_lone_teacher
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.objectives.losses import LOSSES
 from mvd_ds.objectives.targets import gather_masked, normalise_tokens
@@ -114,7 +114,7 @@ def build_teacher(
         own = chosen.grid(frames, side) if chosen.kind == "video" else (frames // tubelet_frames, *chosen.frame_grid(side))
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    return make_teacher(name, chosen, frames, size_px, grid or own, tubelet_frames, seed)
+    return plan_lone_teacher(name, chosen, frames, size_px, grid or own, tubelet_frames, seed).build()
 
 
 def build_classifier(

@@ -16,16 +16,26 @@ from mvd_ds.config import ConfigError, TrainingRecipe, load_recipe
 from mvd_ds.config.base import ENGINE_FOLDER
 from mvd_ds.models.layers import Block
 from mvd_ds.models.masked import build_predictor
-from mvd_ds.training.engine_config import student_config, teacher_config
+from mvd_ds.training.deepspeed_start import zero_faults
+from mvd_ds.training.engine_config import Place, Sizes, student_config, teacher_config
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu" if not torch.cuda.is_available() else "cuda")
 
-STAGES = {"zero1": 1, "zero2": 2, "zero3": 3, "zero3_lowmem": 3, "zero3_offload": 3}
+STAGES = {"zero1": 1, "zero2": 2, "zero3": 3, "zero3_lowmem": 3, "zero3_hpz": 3, "zero3_offload": 3, "zero3_nvme": 3}
 TEACHERS = ("teacher_zero3", "teacher_zero3_offload")
 ALL = (*STAGES, *TEACHERS)
 SHARDED = [name for name in ALL if STAGES.get(name, 3) == 3]
 FILLED = {"stage3_prefetch_bucket_size", "stage3_max_live_parameters"}
 BLOCK = 12 * 128**2
+SIZES = Sizes(block=BLOCK, tensor=4 * 128**2, tensors_per_block=12)
+
+
+def _student(recipe: TrainingRecipe, world: int, **place: Any) -> dict[str, Any]:
+    return student_config(recipe, Place(world, per_host=world, **place), SIZES, zero_faults)
+
+
+def _teacher(recipe: TrainingRecipe, placement: str, **place: Any) -> dict[str, Any]:
+    return teacher_config(recipe, placement, Place(2, per_host=2, **place), SIZES, zero_faults)
 
 
 def _json(name: str) -> dict[str, Any]:
@@ -64,10 +74,13 @@ def test_the_folder_holds_what_its_readme_describes() -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_json_owns_zero_and_communication_only(name: str) -> None:
-    extra = {"zero_force_ds_cpu_optimizer"} if name == "zero3_offload" else set()
+    extra = {
+        "zero3_offload": {"zero_force_ds_cpu_optimizer"},
+        "zero3_nvme": {"zero_force_ds_cpu_optimizer", "aio"},
+    }.get(name, set())
     assert set(_json(name)) == {"zero_optimization"} | extra
     assert _zero(name)["stage"] == STAGES.get(name, 3)
-    assert {leaf for leaf in _leaves(_json(name)) if isinstance(leaf, str)} <= {"Block", "cpu"}  # so none is "auto"
+    assert {leaf for leaf in _leaves(_json(name)) if isinstance(leaf, str)} <= {"Block", "cpu", "nvme"}  # so none is "auto"
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -110,13 +123,14 @@ def test_thresholds_are_written_or_left_to_the_engine(name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_features_that_are_broken_in_this_release_are_not_used(name: str) -> None:
     broken = {"zero_quantized_nontrainable_weights", "zero_quantized_weights", "stage3_module_granularity_threshold"}
-    assert not broken & set(_zero(name)) and "zero_hpz_partition_size" not in _zero(name)
+    assert not broken & set(_zero(name))
 
 
 def test_offload_is_where_its_name_says() -> None:
     pinned = {"device": "cpu", "pin_memory": True}
     where = {name: {k: v for k, v in _zero(name).items() if k.startswith("offload")} for name in ALL}
     assert where.pop("zero3_offload") == {"offload_optimizer": pinned}
+    assert where.pop("zero3_nvme") == {"offload_optimizer": {"device": "nvme", "pin_memory": True, "buffer_count": 4}}
     assert where.pop("teacher_zero3_offload") == {"offload_param": pinned}
     assert not any(where.values())
     assert _json("zero3_offload")["zero_force_ds_cpu_optimizer"] is False  # torch's AdamW; DeepSpeed's wants a compiler
@@ -141,7 +155,7 @@ def test_every_block_is_a_leaf_and_every_matrix_of_the_tiny_encoder_is_sharded()
 @pytest.mark.parametrize("name", STAGES)
 def test_the_engine_gets_batch_precision_and_thresholds(name: str, world: int) -> None:
     recipe = _recipe(f"engine.config={name}.json", "engine.precision=bf16", "batch.micro=16", "batch.global=64")
-    values = student_config(recipe, world, BLOCK)
+    values = _student(recipe, world, nvme=Path("/nvme/run/student"))
     assert (values["train_batch_size"], values["train_micro_batch_size_per_gpu"]) == (64, 16)
     assert values["gradient_accumulation_steps"] == 4 // world
     assert values["gradient_clipping"] == 0.0  # written out: DeepSpeed's own default is 1.0
@@ -157,14 +171,14 @@ def test_the_engine_gets_batch_precision_and_thresholds(name: str, world: int) -
 @pytest.mark.parametrize("name", TEACHERS)
 def test_a_teachers_engine_is_offloaded_only_where_its_placement_says(name: str) -> None:
     recipe = _recipe(f"engine.teacher_config={name}.json")
-    values = teacher_config(recipe, "zero3_offload", BLOCK)
+    values = _teacher(recipe, "zero3_offload")
     assert values["zero_optimization"]["offload_param"]["device"] == "cpu" and "optimizer" not in values
     assert values["zero_optimization"]["stage3_max_live_parameters"] == 4 * BLOCK
     if name == "teacher_zero3":
-        assert "offload_param" not in teacher_config(recipe, "zero3", BLOCK)["zero_optimization"]
+        assert "offload_param" not in _teacher(recipe, "zero3")["zero_optimization"]
     else:
         with pytest.raises(ConfigError, match="offload_param contradicts placement zero3; choose zero3_offload"):
-            teacher_config(recipe, "zero3", BLOCK)
+            _teacher(recipe, "zero3")
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
@@ -176,6 +190,13 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"elasticity": {}}, "elasticity is not a key the engine knows"),
     ({"zero_optimization": {"stage": 2, "reduce_bucket_size": "auto"}}, 'zero_optimization.reduce_bucket_size is "auto"'),
     ({"zero_optimization": {"stage": 3}}, "memory_efficient_linear must be false"),
+    ({"zero_optimization": {"stage": 2, "overlap_com": True}}, "zero_optimization.overlap_com: Extra inputs"),
+    ({"zero_optimization": {"stage": 2, "offload_optimizer": {"devise": "cpu"}}}, "offload_optimizer.devise: Extra inputs"),
+    ({"zero_optimization": {"stage": 2, "reduce_bucket_size": -1}}, "reduce_bucket_size: Input should be greater"),
+    ({"zero_optimization": {"stage": 2, "zero_hpz_partition_size": 3}}, "zero_hpz_partition_size 3: this host runs 2"),
+    ({"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "nvme"}}}, "set engine.nvme_folder"),
+    ({"aio": {"block_sizes": 1}}, "aio.block_sizes is not a key the engine knows"),
+    ({"data_types": "fp32"}, "data_types must be an object with keys of buffer_dtype, grad_accum_dtype"),
     ({"zero_optimization": {"stage": 0}}, "stage 0 with engine.precision bf16 starts Adam one step late"),
 ]
 
@@ -183,7 +204,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 def _refusal(path: Path, values: dict[str, Any]) -> str:
     path.write_text(json.dumps(values))
     with pytest.raises(ConfigError) as caught:
-        student_config(_recipe(f"engine.config={path}", "engine.precision=bf16"), 2, BLOCK)
+        _student(_recipe(f"engine.config={path}", "engine.precision=bf16"), 2)
     return str(caught.value)
 
 
@@ -191,6 +212,21 @@ def _refusal(path: Path, values: dict[str, Any]) -> str:
 def test_a_json_that_contradicts_is_refused(tmp_path: Path, change: dict[str, Any], expected: str) -> None:
     message = _refusal(tmp_path / "mine.json", {**_json("zero2"), **change})
     assert message.startswith(str(tmp_path / "mine.json")) and expected in message and "\n" not in message
+
+
+def test_a_nodes_secondary_shards_are_as_many_as_its_processes() -> None:
+    values = _student(_recipe("engine.config=zero3_hpz.json"), 2)
+    assert values["zero_optimization"]["zero_hpz_partition_size"] == 2
+
+
+def test_shards_on_nvme_get_the_folder_and_buffers_that_hold_the_blocks_in_flight() -> None:
+    folder = Path("/nvme/run/video")
+    offload = _teacher(_recipe(), "zero3_nvme", nvme=folder)["zero_optimization"]["offload_param"]
+    assert (offload["device"], offload["nvme_path"]) == ("nvme", str(folder))
+    assert offload["buffer_size"] >= SIZES.tensor / 2 and offload["buffer_size"] % 1024 == 0
+    assert offload["buffer_count"] >= 3 * SIZES.tensors_per_block
+    with pytest.raises(ConfigError, match=r"set engine\.nvme_folder"):
+        _teacher(_recipe(), "zero3_nvme")
 
 
 def test_all_contradictions_come_in_one_message(tmp_path: Path) -> None:
@@ -203,7 +239,7 @@ def test_json_that_cannot_be_read_names_its_line(tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     path.write_text('{\n "zero_optimization": {"stage": 3,}\n}')
     with pytest.raises(ConfigError, match=r"mine.json:2: is not JSON: "):
-        student_config(_recipe(f"engine.config={path}"), 2, BLOCK)
+        _student(_recipe(f"engine.config={path}"), 2)
 
 
 def test_the_defaults_that_made_us_write_these_files_are_still_there() -> None:

@@ -38,6 +38,7 @@ RULES = {
     "objectives": _rule("config", "torch einops", NO_CLUSTER),
     "training": _rule("config objectives", None),
     "training/deepspeed_engine.py": _rule("config training", None, ""),
+    "training/deepspeed_start.py": _rule("config training", None, ""),
     # The reader of shard files is the models room's, where teachers come from checkpoints too.
     "training/checkpoint.py": _rule("config training models", None),
     "training/resharding.py": _rule("config training models", None),

@@ -175,8 +175,9 @@ class TeacherSettings(EncoderSettings):
     """Mean of the pixels that a timm network expects (None: what timm states for it)."""
     input_std: tuple[float, float, float] | None = None
     """Their standard deviation (None: what timm states for it)."""
-    placement: Literal["replicated", "zero3", "zero3_offload"] = "replicated"
-    """replicated: whole on every device; zero3: sharded over all; zero3_offload: sharded, shards in pinned host memory."""
+    placement: Literal["replicated", "zero3", "zero3_node", "zero3_offload", "zero3_nvme"] = "replicated"
+    """replicated: whole on every device; zero3: sharded over all; zero3_node: over the devices of each host; zero3_offload:
+    as zero3, shards in pinned host memory; zero3_nvme: shards on a disk in ``engine.nvme_folder``."""
     input_px: Positive | None = None
     """Side of the teacher's view, resized from the same crop (None: the student's)."""
     frame_in_tubelet: Annotated[int, Field(ge=0)] = 0

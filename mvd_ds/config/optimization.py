@@ -149,6 +149,11 @@ class EngineSettings(Settings):
     """DeepSpeed JSON: a path, or a name in ds_configs/. It owns ZeRO, offload, buckets and communication."""
     teacher_config: str = "teacher_zero3.json"
     """DeepSpeed JSON of the teachers that are not replicated."""
+    build: Literal["auto", "whole", "streamed"] = "auto"
+    """whole: every process builds the fp32 model, then it is sharded; streamed: module by module into shards, for models
+    that no host holds once per process; auto: streamed above 1e9 parameters. The values are the same."""
+    nvme_folder: str | None = None
+    """Folder on a disk of each node, for shards that the JSON or a teacher's placement puts on NVMe."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Of weights and activations on the device; master weights, losses and targets are fp32 in both."""
     timeout_minutes: Annotated[float, Field(gt=0)] = 10.0

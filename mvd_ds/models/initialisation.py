@@ -46,13 +46,22 @@ def initialise(model: Module, seed: int, prefix: str = "") -> Module:
         TypeError: if a module with parameters has no rule here.
     """
     for name, module in model.named_modules(prefix=prefix):
-        if isinstance(module, Linear | QueryKeyValue | PatchEmbed | LearnedToken | Position | Pooling):
-            module.reset_parameters(_generator(seed, name))
-        elif isinstance(module, nn.LayerNorm):
-            module.reset_parameters()
-        elif next(module.parameters(recurse=False), None) is not None:
-            raise TypeError(f"no initial weights are defined for {name} ({type(module).__name__})")
+        initialise_module(name, module, seed)
     return model
+
+
+def initialise_module(name: str, module: nn.Module, seed: int) -> None:
+    """Draw the initial weights of one module's own parameters.
+
+    Raises:
+        TypeError: if it has parameters and no rule here.
+    """
+    if isinstance(module, Linear | QueryKeyValue | PatchEmbed | LearnedToken | Position | Pooling):
+        module.reset_parameters(_generator(seed, name))
+    elif isinstance(module, nn.LayerNorm):
+        module.reset_parameters()
+    elif next(module.parameters(recurse=False), None) is not None:
+        raise TypeError(f"no initial weights are defined for {name} ({type(module).__name__})")
 
 
 def build_without_weights(construct: Callable[[], Module]) -> Module:

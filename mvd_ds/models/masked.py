@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from mvd_ds.config import ConfigError, DecoderSettings, EncoderSettings, Grid, TrainingRecipe
+from mvd_ds.models.blueprint import Blueprint
 from mvd_ds.models.embed import LearnedToken, Position, split_mask
-from mvd_ds.models.initialisation import build_without_weights, initialise
+from mvd_ds.models.initialisation import initialise_module
 from mvd_ds.models.layers import Block, drop_path_factors, run_blocks
 from mvd_ds.models.linear import Linear
 from mvd_ds.models.vit import VisionTransformer
@@ -117,8 +118,8 @@ def output_widths(recipe: TrainingRecipe) -> dict[str, int]:
     return {"pixels": 3 * recipe.model.tubelet_frames * recipe.model.patch_px**2}
 
 
-def build_predictor(recipe: TrainingRecipe) -> MaskedPredictor:
-    """The model of a recipe with its initial weights, which depend on ``run.seed`` alone; fp32, on the CPU.
+def plan_predictor(recipe: TrainingRecipe) -> Blueprint[MaskedPredictor]:
+    """The model of a recipe and its initial weights, which depend on ``run.seed`` alone, before any memory is taken.
 
     Raises:
         ConfigError: if a teacher's name cannot be the name of a decoder.
@@ -127,5 +128,16 @@ def build_predictor(recipe: TrainingRecipe) -> MaskedPredictor:
     for name in outputs:
         if hasattr(nn.ModuleDict, name):
             raise ConfigError(f"teachers.{name}: this name is taken by torch; choose another, {name}_teacher for example")
-    model = build_without_weights(lambda: MaskedPredictor(recipe.model, recipe.grid, recipe.decoder, outputs))
-    return initialise(model, recipe.run.seed)
+    return Blueprint(
+        lambda: MaskedPredictor(recipe.model, recipe.grid, recipe.decoder, outputs),
+        lambda name, module: initialise_module(name, module, recipe.run.seed),
+    )
+
+
+def build_predictor(recipe: TrainingRecipe) -> MaskedPredictor:
+    """``plan_predictor``, built: fp32, on the CPU.
+
+    Raises:
+        ConfigError: as ``plan_predictor``.
+    """
+    return plan_predictor(recipe).build()

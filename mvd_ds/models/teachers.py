@@ -7,11 +7,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mvd_ds.config import ConfigError, Grid, TeacherSettings, TrainingRecipe
-from mvd_ds.models.initialisation import build_without_weights, initialise
+from mvd_ds.models.blueprint import Blueprint, Built
+from mvd_ds.models.initialisation import initialise_module
 from mvd_ds.models.layers import run_blocks
 from mvd_ds.models.timm_network import TimmNetwork, build_timm_network
 from mvd_ds.models.vit import VisionTransformer
-from mvd_ds.models.weights import load_encoder
+from mvd_ds.models.weights import plan_encoder
 
 
 class Teacher(nn.Module):
@@ -92,8 +93,8 @@ def resize_grid(tokens: Tensor, grid: Grid, wanted: Grid) -> Tensor:
     return volume.flatten(2).transpose(1, 2).to(tokens.dtype)
 
 
-def build_teacher(name: str, settings: TeacherSettings, recipe: TrainingRecipe) -> Teacher:
-    """A teacher with its weights, in ``eval()`` and without gradients; fp32, on the CPU.
+def plan_teacher(name: str, settings: TeacherSettings, recipe: TrainingRecipe) -> Blueprint[Teacher]:
+    """A teacher whose weights were found to fit, before they take memory.
 
     Args:
         name: its name under ``teachers``.
@@ -104,10 +105,19 @@ def build_teacher(name: str, settings: TeacherSettings, recipe: TrainingRecipe) 
         ConfigError: if its weights are missing, do not fit, or describe another architecture than ``settings``.
     """
     clip = recipe.data.clip
-    return make_teacher(name, settings, clip.frames, clip.size_px, recipe.grid, recipe.model.tubelet_frames, recipe.run.seed)
+    return plan_lone_teacher(name, settings, clip.frames, clip.size_px, recipe.grid, recipe.model.tubelet_frames, recipe.run.seed)
 
 
-def make_teacher(
+def build_teacher(name: str, settings: TeacherSettings, recipe: TrainingRecipe) -> Teacher:
+    """``plan_teacher``, built: in ``eval()`` and without gradients; fp32, on the CPU.
+
+    Raises:
+        ConfigError: as ``plan_teacher``.
+    """
+    return plan_teacher(name, settings, recipe).build()
+
+
+def plan_lone_teacher(
     name: str,
     settings: TeacherSettings,
     frames: int,
@@ -115,8 +125,8 @@ def make_teacher(
     student_grid: Grid,
     student_tubelet_frames: int,
     seed: int = 0,
-) -> Teacher:
-    """``build_teacher`` outside of a recipe.
+) -> Blueprint[Teacher]:
+    """``plan_teacher`` outside of a recipe.
 
     Args:
         name: it enters random weights and messages.
@@ -128,20 +138,25 @@ def make_teacher(
         seed: of random weights.
 
     Raises:
-        ConfigError: as ``build_teacher``.
+        ConfigError: as ``plan_teacher``.
     """
     side, origin = settings.input_px or size_px, f"teachers.{name}"
-    encoder: VisionTransformer | TimmNetwork
     if settings.network is not None:
-        encoder = build_timm_network(settings, side, seed, origin)
+        network = build_timm_network(settings, side, seed, origin)
+        return Built(Teacher(network, settings, student_grid, student_tubelet_frames).eval().requires_grad_(False))
+    grid = settings.grid(1 if settings.kind == "image" else frames, side)
+    if settings.is_random:
+        encoder = Blueprint(
+            lambda: VisionTransformer(settings, grid),
+            lambda part, module: initialise_module(f"{origin}.{part}", module, seed),
+        )
     else:
-        grid = settings.grid(1 if settings.kind == "image" else frames, side)
-        encoder = build_without_weights(lambda: VisionTransformer(settings, grid))
-        if settings.is_random:
-            initialise(encoder, seed, prefix=origin)
-        else:
-            load_encoder(encoder, settings, settings.weights, origin=f"{origin}.weights")
-        if settings.target.norm == "final" and isinstance(encoder.norm, nn.Identity):
-            raise ConfigError(f"{origin}.target.norm final: {settings.weights} has no norm after its last block; choose none")
-    teacher = Teacher(encoder, settings, student_grid, student_tubelet_frames)
-    return teacher.eval().requires_grad_(False)
+        encoder = plan_encoder(settings, grid, settings.weights, origin=f"{origin}.weights")
+    if settings.target.norm == "final" and isinstance(encoder.structure.norm, nn.Identity):
+        raise ConfigError(f"{origin}.target.norm final: {settings.weights} has no norm after its last block; choose none")
+
+    def construct() -> Teacher:
+        teacher = Teacher(encoder.construct(), settings, student_grid, student_tubelet_frames)
+        return teacher.eval().requires_grad_(False)
+
+    return Blueprint(construct, lambda part, module: encoder.fill(part.removeprefix("encoder."), module))

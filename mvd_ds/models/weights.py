@@ -7,24 +7,25 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mvd_ds.config import ConfigError, EncoderSettings, Grid, TrainingRecipe, dump
+from mvd_ds.models.blueprint import Blueprint
 from mvd_ds.models.formats.containers import CONFIG_NAME, WEIGHTS_NAME, read_safetensors
 from mvd_ds.models.formats.describe import differences
 from mvd_ds.models.formats.detect import read_checkpoint
 from mvd_ds.models.formats.learned_positions import fit_learned_positions
 from mvd_ds.models.formats.own import FORMAT, VERSION, recipe_of
-from mvd_ds.models.formats.reading import Checkpoint, is_finite, shorten, table_lines
+from mvd_ds.models.formats.reading import Checkpoint, table_lines
 from mvd_ds.models.initialisation import build_without_weights
 from mvd_ds.models.masked import MaskedPredictor, output_widths
+from mvd_ds.models.strict import copy_strictly, load_strictly, require_fit
 from mvd_ds.models.vit import VisionTransformer
 
 logger = logging.getLogger(__name__)
@@ -105,12 +106,12 @@ def load_predictor(folder: str | Path) -> tuple[MaskedPredictor, TrainingRecipe]
     return model, recipe
 
 
-def load_encoder(encoder: VisionTransformer, settings: EncoderSettings, weights: str | Path, origin: str) -> None:
-    """Fill ``encoder`` with the encoder of a file or folder in any format that ``formats`` knows.
+def plan_encoder(settings: EncoderSettings, grid: Grid, weights: str | Path, origin: str) -> Blueprint[VisionTransformer]:
+    """The encoder of a file or folder in any format that ``formats`` knows: read and found to fit; copied when built.
 
     Args:
-        encoder: network to fill.
         settings: the architecture that the recipe states for it.
+        grid: (t, h, w) of its tokens.
         weights: folder or file.
         origin: names the setting in messages.
 
@@ -124,18 +125,42 @@ def load_encoder(encoder: VisionTransformer, settings: EncoderSettings, weights:
     wrong = differences(checkpoint, settings)
     if wrong:
         raise ConfigError(f"{origin} {weights}: another architecture: {'; '.join(wrong)}")
-    fill_encoder(encoder, checkpoint, f"{origin} {weights}")
-    log_checkpoint(checkpoint, f"{origin} {weights}", encoder.grid)
+    where = f"{origin} {weights}"
+    state, has_norm = encoder_state(checkpoint, grid, where)
+
+    def construct() -> VisionTransformer:
+        encoder = VisionTransformer(settings, grid)
+        return encoder if has_norm else without_norm(encoder)
+
+    def fill(name: str, module: nn.Module) -> None:
+        own = {key: state[f"{name}.{key}"] for key, _ in module.named_parameters(recurse=False)}
+        copy_strictly(module, own, where, lambda key: _name_in_file(checkpoint, f"encoder.{name}.{key}"))
+
+    plan = Blueprint(construct, fill)
+    require_fit(plan.structure, state, where, lambda name: _name_in_file(checkpoint, f"encoder.{name}"))
+    log_checkpoint(checkpoint, where, grid)
+    return plan
 
 
 def fill_encoder(encoder: VisionTransformer, checkpoint: Checkpoint, origin: str) -> None:
     """Fill an encoder from a file that holds one, with or without more."""
-    fit_learned_positions(checkpoint, "encoder.", encoder.grid, origin)
-    state = {name.removeprefix("encoder."): value for name, value in checkpoint.state.items() if name.startswith("encoder.")}
-    if not any(name.startswith("norm.") for name in state) and _has_no_final_norm(checkpoint):
-        # A file of a classifier has no such norm; whoever reads features behind it is told in teachers.py.
-        encoder.norm = nn.Identity()
+    state, has_norm = encoder_state(checkpoint, encoder.grid, origin)
+    if not has_norm:
+        without_norm(encoder)
     load_strictly(encoder, state, origin, lambda name: _name_in_file(checkpoint, f"encoder.{name}"))
+
+
+def encoder_state(checkpoint: Checkpoint, grid: Grid, origin: str) -> tuple[dict[str, Tensor], bool]:
+    """Weights of the encoder in a file, learned positions resized to ``grid``; and whether it has a final norm."""
+    fit_learned_positions(checkpoint, "encoder.", grid, origin)
+    state = {name.removeprefix("encoder."): value for name, value in checkpoint.state.items() if name.startswith("encoder.")}
+    return state, any(name.startswith("norm.") for name in state) or not _has_no_final_norm(checkpoint)
+
+
+def without_norm(encoder: VisionTransformer) -> VisionTransformer:
+    """An encoder from a classifier's file, which has no such norm; whoever reads features behind it is told in teachers.py."""
+    encoder.norm = nn.Identity()
+    return encoder
 
 
 def fill_model(model: nn.Module, checkpoint: Checkpoint, grid: Grid, origin: str) -> None:
@@ -166,52 +191,6 @@ def log_checkpoint(checkpoint: Checkpoint, origin: str, grid: Grid) -> None:
         logger.info("%s: %s", origin, note)
     for line in table_lines(checkpoint.rows):
         logger.debug("%s", line)
-
-
-def load_strictly(
-    module: nn.Module, state_dict: Mapping[str, Tensor], origin: str, name_in_file: Callable[[str], str] = str
-) -> None:
-    """Copy ``state_dict`` into ``module``, all of it or nothing, and look whether it arrived.
-
-    Args:
-        module: the module.
-        state_dict: tensors by its names.
-        origin: names the file in messages.
-        name_in_file: what a tensor is called there.
-
-    Raises:
-        ConfigError: if a name is missing, unexpected, of another shape, holds a number that is not finite, or if a
-            tensor of the module does not equal the file's afterwards.
-    """
-    own = module.state_dict()
-    common = [name for name in own if name in state_dict]
-    faults = {
-        "missing": [name_in_file(name) for name in own if name not in state_dict],
-        "unexpected": [name_in_file(name) for name in state_dict if name not in own],
-        "of another shape": [
-            f"{name_in_file(name)} {_shapes(state_dict[name], own[name])}"
-            for name in common
-            if state_dict[name].shape != own[name].shape
-        ],
-        "not finite": [name_in_file(name) for name in common if not is_finite(state_dict[name])],
-    }
-    found = [f"{len(names)} {kind}: {shorten(names)}" for kind, names in faults.items() if names]
-    if found:
-        raise ConfigError(f"{origin}: weights do not fit {type(module).__name__}: {'; '.join(found)}")
-    module.load_state_dict(dict(state_dict), strict=True)
-    # Strict loading has been seen to leave biases at zero without an error: what counts is what is in the module now.
-    lost = [name_in_file(name) for name, value in module.state_dict().items() if not _equal(value, state_dict[name])]
-    if lost:
-        raise ConfigError(f"{origin}: {len(lost)} tensors did not arrive as they are in the file: {shorten(lost)}")
-
-
-def _equal(value: Tensor, stored: Tensor) -> bool:
-    return torch.equal(value.cpu(), stored.to("cpu", value.dtype))
-
-
-def _shapes(stored: Tensor, wanted: Tensor) -> str:
-    hint = " (transposed)" if tuple(stored.shape) == tuple(wanted.shape)[::-1] else ""
-    return f"{tuple(stored.shape)} instead of {tuple(wanted.shape)}{hint}"
 
 
 def read_recipe(weights: str | Path) -> TrainingRecipe:

@@ -22,8 +22,9 @@ from mvd_ds.runs.validation import ClipValidation, HeldOut
 from mvd_ds.training.classification import Classification
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
-from mvd_ds.training.deepspeed_engine import start_student, start_teacher
+from mvd_ds.training.deepspeed_start import start_student, start_teacher
 from mvd_ds.training.ema import Ema
+from mvd_ds.training.memory import Memory
 from mvd_ds.training.optim import parameter_groups
 from mvd_ds.training.run_folder import RunFolder
 
@@ -62,12 +63,15 @@ def _finetune(recipe: FinetuneRecipe, folder: RunFolder, cluster: Cluster) -> Le
     if cluster.is_main:
         _describe(recipe, cluster, model, loader, groups, videos)
     card = ClassifierCard(videos.classes.names, PreprocessingSettings(clip=recipe.data.clip), videos.classes.label)
+    memory = Memory(cluster)
     engine = start_student(model, groups, recipe, cluster)
     ema = Ema(engine, recipe.optimizer.ema_decay)
-    placed = None
-    if teacher is not None and recipe.teacher is not None:
-        placed = start_teacher(teacher, recipe.teacher.placement, recipe, cluster)
-    objective = Classification(recipe, engine, placed, len(videos.classes.names), cluster.device)
+
+    def objective() -> tuple[Classification, dict[str, Any]]:
+        placed = {}
+        if teacher is not None and recipe.teacher is not None:
+            placed["teacher"] = start_teacher(teacher, recipe.teacher.placement, recipe, cluster)
+        return Classification(recipe, engine, placed.get("teacher"), len(videos.classes.names), cluster.device), placed
 
     def export(part: str, weights: dict[str, Tensor], beside: dict[str, Any]) -> None:
         save_classifier(folder.path / part, engine.module, weights, card, {**beside, "finetuned_by": dump(recipe)})
@@ -80,8 +84,7 @@ def _finetune(recipe: FinetuneRecipe, folder: RunFolder, cluster: Cluster) -> Le
         every, last = recipe.validation.every_epochs * loader.steps_per_epoch, recipe.schedule.last_step(loader.steps_per_epoch)
         validation = ClipValidation(recipe, videos.held_out, engine, ema, cluster, folder, export, every, last)
     flops = _training_flops(recipe, videos.classes, teacher)
-    frozen = () if placed is None else (placed,)
-    return Learner(recipe, folder, cluster, loader, engine, ema, objective, flops, export_last, frozen, validation)
+    return Learner(recipe, folder, cluster, loader, engine, ema, objective, flops, export_last, memory, validation)
 
 
 def read_labelled(recipe: FinetuneRecipe) -> LabelledVideos:

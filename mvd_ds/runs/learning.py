@@ -22,6 +22,7 @@ from mvd_ds.training.faults import VideoFaults
 from mvd_ds.training.finite import NonFiniteSteps
 from mvd_ds.training.launcher import LauncherWatch
 from mvd_ds.training.loop import Objective, Training, Validation
+from mvd_ds.training.memory import Memory
 from mvd_ds.training.metrics import MetricsWriter
 from mvd_ds.training.optim import describe_groups
 from mvd_ds.training.provenance import write_provenance
@@ -41,13 +42,14 @@ class Learner:
     loader: ClipLoader
     engine: Any
     ema: Ema
-    objective: Objective
+    objective: Callable[[], tuple[Objective, dict[str, Any]]]
+    """Makes the objective, and places its frozen networks, by name; called when the states are loaded, which take most."""
     flops_per_clip: float
     """Of a training step."""
     export: Callable[[dict[str, Tensor], dict[str, Tensor] | None, int], None]
     """Write (weights, their moving average or None, step) as a model; called on rank 0."""
-    frozen: tuple[Any, ...] = ()
-    """Networks beside the trained one, whose time is part of a rank's."""
+    memory: Memory
+    """Begun before the engine was started."""
     validation: Validation | None = None
 
 
@@ -88,6 +90,10 @@ def _learn(learner: Learner, attempt: Attempt) -> None:
     first_step = resumed.step
     attempt.heartbeat.at("ready", first_step, tell=True)
     learner.loader.restore(resumed.extra.get("loader", {}))
+    if first_step:
+        learner.memory.mark("resume")
+    objective, frozen = learner.objective()
+    learner.memory.watch(learner.engine, frozen)
     with cluster.together():
         if cluster.is_main:
             folder.open(recipe)
@@ -101,20 +107,20 @@ def _learn(learner: Learner, attempt: Attempt) -> None:
         learner.validation.alive = lambda: attempt.heartbeat.at("validating")
     writer = MetricsWriter(folder, cluster, first_step, to_yaml(recipe))
     progress = StepProgress(f"{recipe.command} {folder.path.name}", first_step, end, enabled=cluster.is_main)
-    reporter = Reporter(recipe, cluster, learner.objective.names, writer, progress, learner.flops_per_clip, first_step)
-    reporter.health.watch(learner.engine.module, *learner.frozen)
+    reporter = Reporter(recipe, cluster, objective.names, writer, progress, learner.flops_per_clip, first_step, learner.memory)
+    reporter.health.watch(learner.engine.module, *frozen.values())
     training = Training(
         recipe=recipe,
         cluster=cluster,
         engine=learner.engine,
         ema=learner.ema,
         loader=learner.loader,
-        objective=learner.objective,
+        objective=objective,
         schedule=build_schedule(recipe, steps_per_epoch),
         checkpoints=checkpoints,
         reporter=reporter,
         faults=VideoFaults(cluster, recipe.data.max_bad_share),
-        nonfinite=NonFiniteSteps(recipe, folder, cluster, learner.engine, learner.objective, learner.loader),
+        nonfinite=NonFiniteSteps(recipe, folder, cluster, learner.engine, objective, learner.loader),
         attempt=attempt,
         validation=learner.validation,
     )

@@ -8,16 +8,19 @@ from torch import Tensor
 
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.data.loader import ClipLoader
+from mvd_ds.models.blueprint import Blueprint
 from mvd_ds.models.flops import clip_flops
-from mvd_ds.models.masked import MaskedPredictor, build_predictor
-from mvd_ds.models.teachers import Teacher, build_teacher
+from mvd_ds.models.masked import MaskedPredictor, plan_predictor
+from mvd_ds.models.teachers import Teacher, plan_teacher
 from mvd_ds.models.weights import save_model
 from mvd_ds.runs.learning import Learner, describe_batches, describe_parameters, run_in_cluster
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
-from mvd_ds.training.deepspeed_engine import DTYPES, start_student, start_teacher
+from mvd_ds.training.deepspeed_engine import DTYPES
+from mvd_ds.training.deepspeed_start import start_student, start_teacher
 from mvd_ds.training.ema import Ema
 from mvd_ds.training.masked_prediction import MaskedPrediction
+from mvd_ds.training.memory import Memory
 from mvd_ds.training.optim import parameter_groups
 from mvd_ds.training.run_folder import RunFolder
 from mvd_ds.training.step import PixelTargets, TargetSource, TeacherTargets
@@ -39,20 +42,24 @@ def _train(recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster) -> Learn
     with cluster.together():
         pin = cluster.device.type == "cuda"
         loader = ClipLoader(recipe, recipe.drop_path_blocks, cluster.rank, cluster.world, pin=pin)
-        teachers = {key: build_teacher(key, settings, recipe) for key, settings in recipe.teachers.items()}
-        student = build_predictor(recipe)
-    groups = parameter_groups(student, recipe.optimizer)
-    _describe(recipe, cluster, student, loader, groups)
+        # Every file is looked at before anything takes memory; teachers do so last, when the optimizer's states are loaded.
+        teachers = {key: plan_teacher(key, settings, recipe) for key, settings in recipe.teachers.items()}
+        student = plan_predictor(recipe)
+    groups = parameter_groups(student.structure, recipe.optimizer)
+    _describe(recipe, cluster, student.structure, loader, groups)
+    memory = Memory(cluster)
     engine = start_student(student, groups, recipe, cluster)
-    objective = MaskedPrediction(recipe, engine, _targets(recipe, teachers, cluster), cluster.device)
+
+    def objective() -> tuple[MaskedPrediction, dict[str, Any]]:
+        targets = _targets(recipe, teachers, cluster)
+        return MaskedPrediction(recipe, engine, targets, cluster.device), getattr(targets, "teachers", {})
 
     def export(weights: dict[str, Tensor], average: dict[str, Tensor] | None, step: int) -> None:
         save_model(folder.model, weights, recipe, {"step": step}, average)
 
     ema = Ema(engine, recipe.optimizer.ema_decay)
-    frozen = tuple(getattr(objective.targets, "teachers", {}).values())
     flops = clip_flops(recipe).training
-    return Learner(recipe, folder, cluster, loader, engine, ema, objective, flops, export, frozen)
+    return Learner(recipe, folder, cluster, loader, engine, ema, objective, flops, export, memory)
 
 
 def _describe(
@@ -67,10 +74,10 @@ def _describe(
     say(describe_parameters(recipe, cluster, student, groups))
 
 
-def _targets(recipe: TrainingRecipe, teachers: dict[str, Teacher], cluster: Cluster) -> TargetSource:
+def _targets(recipe: TrainingRecipe, teachers: dict[str, Blueprint[Teacher]], cluster: Cluster) -> TargetSource:
     if not teachers:
         return PixelTargets(recipe)
     placed = {
-        name: start_teacher(teacher, recipe.teachers[name].placement, recipe, cluster) for name, teacher in teachers.items()
+        name: start_teacher(plan, recipe.teachers[name].placement, recipe, cluster, name) for name, plan in teachers.items()
     }
     return TeacherTargets(recipe, placed, DTYPES[recipe.engine.precision])

@@ -7,6 +7,7 @@ from typing import Any
 
 from mvd_ds.tools.findings import attention, label_names, last, middle, probe_sentences, training_sentence
 from mvd_ds.tools.markup import Html, element, join, row, table
+from mvd_ds.tools.memory_table import memory_section
 from mvd_ds.tools.probe_figures import difference_figure, probe_figures
 from mvd_ds.tools.quantities import MISSING, PERCENT, join_words, percent, signed, span
 from mvd_ds.tools.records import ProbeResults, RunRecord
@@ -36,6 +37,7 @@ def render_page(runs: list[RunRecord], results: ProbeResults, provenance: dict[s
         _stages(runs),
         loss_figures(runs),
         machine_figures(runs),
+        memory_section(runs),
         _replaced(runs),
         _recipes(runs),
         _provenance(runs, provenance),

@@ -16,7 +16,8 @@ from mvd_ds.tools.plan_devices import Machine
 from mvd_ds.tools.plan_memory import plan_memory
 from mvd_ds.tools.plan_sizes import RecipeSizes, recipe_sizes
 from mvd_ds.tools.plan_time import plan_time
-from mvd_ds.training.engine_config import student_config, teacher_config
+from mvd_ds.training.deepspeed_start import zero_faults
+from mvd_ds.training.engine_config import Place, student_config, teacher_config
 
 #: Clips an epoch of Kinetics-400 has, of which some are gone from the web by now. Source: MVD.
 KINETICS_CLIPS = 240_436
@@ -75,9 +76,10 @@ class Planner:
         recipe = _with_micro(recipe or self.recipe, gpus)
         if recipe is None:
             return None
-        engine = student_config(recipe, gpus, self.sizes.student.block)
+        place = Place(gpus, min(gpus, self.machine.gpus_per_node), Path(recipe.engine.nvme_folder or "node-local disk"))
+        engine = student_config(recipe, place, self.sizes.student.thresholds, zero_faults)
         teachers = {
-            name: teacher_config(recipe, recipe.teachers[name].placement, teacher.block)
+            name: teacher_config(recipe, recipe.teachers[name].placement, place, teacher.thresholds, zero_faults)
             for name, teacher in self.sizes.teachers.items()
             if recipe.teachers[name].placement != "replicated"
         }

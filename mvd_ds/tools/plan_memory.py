@@ -76,7 +76,7 @@ def student_states(student: NetworkSizes, engine: dict[str, Any], world: int, bf
     if zero["stage"] < 3:
         padded = sum(_round_up(sum(group), 2 * world) for group in student.groups)
         optimizer = 12 * padded // world
-        if _is_on_cpu(zero, "offload_optimizer"):
+        if _is_elsewhere(zero, "offload_optimizer"):
             moved = optimizer
         return States(size * padded, 0, optimizer, 0, moved)
     shard = sum(-(-count // world) for group in student.groups for count in group)
@@ -84,15 +84,15 @@ def student_states(student: NetworkSizes, engine: dict[str, Any], world: int, bf
     whole = size * student.small(zero.get("stage3_param_persistence_threshold", 100_000)) if world > 1 else 0
     gradient = 4 if engine.get("data_types", {}).get("grad_accum_dtype") == "fp32" else size
     states = States(size * shard + whole, gradient * shard, 12 * shard, size * zero["reduce_bucket_size"], 0)
-    if _is_on_cpu(zero, "offload_optimizer"):
+    if _is_elsewhere(zero, "offload_optimizer"):
         moved += states.gradients + states.optimizer
-    if _is_on_cpu(zero, "offload_param"):
+    if _is_elsewhere(zero, "offload_param"):
         moved += size * shard
     return states._replace(moved=moved)
 
 
-def _is_on_cpu(zero: dict[str, Any], part: str) -> bool:
-    return bool(zero.get(part, {}).get("device") == "cpu")
+def _is_elsewhere(zero: dict[str, Any], part: str) -> bool:
+    return zero.get(part, {}).get("device", "none") != "none"
 
 
 def _round_up(count: int, multiple: int) -> int:
@@ -122,7 +122,7 @@ def plan_memory(
     }
     transient = 0.0
     for name, teacher in sizes.teachers.items():
-        resident, running = _teacher_bytes(recipe, name, teacher, teacher_engines.get(name), world, bf16)
+        resident, running = _teacher_bytes(recipe, name, teacher, teacher_engines.get(name), world, node, bf16)
         device[f"teacher {name}"] = resident
         transient = max(transient, running)
     student = activation_bytes(recipe, sizes)
@@ -131,7 +131,7 @@ def plan_memory(
     device["clips"] = _clip_bytes(recipe)
     device["context"] = CONTEXT_BYTES
     device["fragmentation"] = FRAGMENTATION * (sum(device.values()) - CONTEXT_BYTES)
-    return Memory(device, _host_bytes(recipe, sizes, states, world, node, bf16))
+    return Memory(device, _host_bytes(recipe, sizes, engine["zero_optimization"], states, world, node, bf16))
 
 
 def _live_bytes(student: NetworkSizes, engine: dict[str, Any], world: int, bf16: bool) -> float:
@@ -148,17 +148,19 @@ def _live_bytes(student: NetworkSizes, engine: dict[str, Any], world: int, bf16:
         gradients = size * count if zero["stage"] == 1 else gradient * count / world
         return gradients + size * zero["reduce_bucket_size"] * (2 if zero.get("overlap_comm") else 1) + block
     live = min(count, zero["stage3_max_live_parameters"] + zero["stage3_prefetch_bucket_size"] + student.block)
-    return size * live + block
+    secondary = zero.get("zero_hpz_partition_size", 1)
+    return size * live + block + (size * count / secondary if secondary > 1 else 0)
 
 
 def _teacher_bytes(
-    recipe: TrainingRecipe, name: str, teacher: NetworkSizes, engine: dict[str, Any] | None, world: int, bf16: bool
+    recipe: TrainingRecipe, name: str, teacher: NetworkSizes, engine: dict[str, Any] | None, world: int, node: int, bf16: bool
 ) -> tuple[float, float]:
     """(resident bytes, bytes of its forward pass) of a frozen teacher.
 
     Whole: its weights. Sharded: its share, what stays whole, and the blocks in flight; the share is in host memory with
-    ``zero3_offload``. A forward without gradients holds about 20 bytes a token and channel in bf16: residual stream, packed
-    qkv, hidden layer of the MLP before and after its activation, one block at a time.
+    ``zero3_offload``, on a disk with ``zero3_nvme``, and one of a host's with ``zero3_node``. A forward without gradients holds
+    about 20 bytes a token and channel in bf16: residual stream, packed qkv, hidden layer of the MLP before and after its
+    activation, one block at a time.
     """
     settings, size = recipe.teachers[name], 2 if bf16 else 4
     clips = min(settings.chunk_clips or recipe.batch.micro, recipe.batch.micro)
@@ -168,7 +170,8 @@ def _teacher_bytes(
     if engine is None:
         return size * teacher.parameters, running
     zero = engine["zero_optimization"]
-    share = 0.0 if settings.placement == "zero3_offload" else size * teacher.parameters / world
+    sharers = min(world, node) if settings.placement == "zero3_node" else world
+    share = 0.0 if settings.placement in ("zero3_offload", "zero3_nvme") else size * teacher.parameters / sharers
     flight = min(teacher.parameters, zero["stage3_prefetch_bucket_size"] + zero["stage3_max_live_parameters"])
     return share + size * teacher.small(zero.get("stage3_param_persistence_threshold", 100_000)), running + size * flight
 
@@ -208,7 +211,7 @@ def _clip_bytes(recipe: TrainingRecipe) -> float:
 
 
 def _host_bytes(
-    recipe: TrainingRecipe, sizes: RecipeSizes, states: States, world: int, node: int, bf16: bool
+    recipe: TrainingRecipe, sizes: RecipeSizes, zero: dict[str, Any], states: States, world: int, node: int, bf16: bool
 ) -> dict[str, float]:
     """Memory of a node: every process builds its networks whole in fp32; loaders; what is offloaded, pinned."""
     processes, size = min(world, node), 2 if bf16 else 4
@@ -217,6 +220,9 @@ def _host_bytes(
     ready = max(recipe.data.workers, 1) * recipe.data.prefetch_batches * recipe.batch.micro * clip
     # Copies of gradients and masters for the way to the device, and their pinned blocks: 1.5 times.
     offloaded = 1.5 * states.moved
+    if zero.get("offload_optimizer", {}).get("device") == "nvme":
+        # Only the buffers that a sub-group passes through on its way: master, gradient and two moments, fp32.
+        offloaded = 16.0 * min(zero.get("sub_group_size", 10**9), sizes.student.parameters / world)
     for name, teacher in sizes.teachers.items():
         if recipe.teachers[name].placement == "zero3_offload":
             offloaded += size * teacher.parameters / world

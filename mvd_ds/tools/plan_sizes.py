@@ -11,7 +11,7 @@ from mvd_ds.config import TeacherSettings, TrainingRecipe
 from mvd_ds.models.flops import ClipFlops, clip_flops
 from mvd_ds.models.masked import MaskedPredictor, output_widths
 from mvd_ds.models.vit import VisionTransformer
-from mvd_ds.training.deepspeed_engine import block_parameters
+from mvd_ds.training.engine_config import Sizes, sizes_of
 from mvd_ds.training.optim import parameter_groups
 
 
@@ -20,17 +20,22 @@ class NetworkSizes(NamedTuple):
 
     Attributes:
         groups: elements of every tensor, by parameter group of the optimizer (one group for what is frozen).
-        block: parameters of the largest block.
+        thresholds: largest block and tensor, from which the engine's thresholds follow.
         blocks: number of blocks.
         tokens: that a clip has in it, class tokens included, one mask.
         width: of a token.
     """
 
     groups: list[list[int]]
-    block: int
+    thresholds: Sizes
     blocks: int
     tokens: int
     width: int
+
+    @property
+    def block(self) -> int:
+        """Parameters of the largest block."""
+        return self.thresholds.block
 
     @property
     def parameters(self) -> int:
@@ -72,7 +77,7 @@ def recipe_sizes(recipe: TrainingRecipe) -> RecipeSizes:
     groups = [[parameter.numel() for parameter in group["params"]] for group in parameter_groups(student, recipe.optimizer)]
     visible = tokens - recipe.masked_tokens + recipe.model.cls_token
     return RecipeSizes(
-        NetworkSizes(groups, block_parameters(student), recipe.model.depth, visible, recipe.model.embed_dim),
+        NetworkSizes(groups, sizes_of(student), recipe.model.depth, visible, recipe.model.embed_dim),
         tokens + recipe.model.cls_token,
         recipe.decoder.embed_dim or recipe.model.embed_dim,
         recipe.decoder.depth,
@@ -101,4 +106,4 @@ def _teacher(recipe: TrainingRecipe, settings: TeacherSettings) -> NetworkSizes:
     sequences = slots if settings.kind == "image" else 1
     tokens = slots * rows * columns + sequences * settings.cls_token
     counts = [parameter.numel() for parameter in network.parameters()]
-    return NetworkSizes([counts], block_parameters(network), depth, tokens, settings.embed_dim)
+    return NetworkSizes([counts], sizes_of(network), depth, tokens, settings.embed_dim)

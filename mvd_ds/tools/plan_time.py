@@ -13,6 +13,8 @@ from mvd_ds.tools.plan_sizes import NetworkSizes, RecipeSizes
 DECODE_MILLISECONDS = 65.0
 #: Bytes a parameter that a step of torch's AdamW on the CPU moves, over what one process gets of the memory: rough.
 CPU_ADAM_BYTES, CPU_BYTES_PER_SECOND = 60.0, 20e9
+#: Of a node's disk, read and written, all processes together: one PCIe 4 drive, as data sheets have it; not measured.
+NVME_BYTES_PER_SECOND = 5e9
 
 
 class StepTime(NamedTuple):
@@ -103,7 +105,8 @@ def plan_time(
     zero = engine["zero_optimization"]
     sharded = sizes.student.parameters / gpus
     communication = _student_communication(recipe, sizes.student, zero, machine, gpus, accumulation)
-    on_host = zero.get("offload_optimizer", {}).get("device") == "cpu"
+    on_host = zero.get("offload_optimizer", {}).get("device", "none") != "none"
+    on_disk = zero.get("offload_optimizer", {}).get("device") == "nvme"
     link = machine.device.host_link_gb_per_second * 1e9
     return StepTime(
         teachers=clips * sum(flops.teachers.values()) / rate,
@@ -118,7 +121,9 @@ def plan_time(
         student_communication=communication[0],
         step_communication=communication[1],
         # Gradients there in fp32, weights back.
-        offload=6 * sharded / link if on_host else 0.0,
+        # On a disk masters and moments are read and written, too.
+        offload=(6 * sharded / link if on_host else 0.0)
+        + (24 * sharded * min(gpus, machine.gpus_per_node) / NVME_BYTES_PER_SECOND if on_disk else 0.0),
         copies=clips * sum(3 * recipe.data.clip.frames * side**2 for side in recipe.view_sizes_px) / link,
         data=clips / loader_rate(recipe, machine, gpus, decode_milliseconds),
         overlaps=bool(zero.get("overlap_comm")),
@@ -165,7 +170,13 @@ def _student_communication(
     kept = live >= student.parameters and zero.get("stage3_max_reuse_distance", 10**9) >= 2 * student.parameters
     gathers = 1 if kept else 2
     calls = max(student.parameters / max(zero["stage3_prefetch_bucket_size"], student.block), 1)
-    return accumulation * (gathers * seconds(calls) + seconds(buckets)), 0.0
+    within = zero.get("zero_hpz_partition_size", 1)
+    if gathers == 2 and within > 1:
+        # Backward gathers from the copy within the host.
+        gathering = seconds(calls) + machine.collective_seconds(size, calls, min(gpus, within))
+    else:
+        gathering = gathers * seconds(calls)
+    return accumulation * (gathering + seconds(buckets)), 0.0
 
 
 def _teacher_communication(
@@ -183,8 +194,11 @@ def _teacher_communication(
         size = (2 if recipe.engine.precision == "bf16" else 4) * teacher.parameters
         chunks = -(-recipe.batch.micro // (settings.chunk_clips or recipe.batch.micro))
         bucket = max(engines[name]["zero_optimization"]["stage3_prefetch_bucket_size"], teacher.block)
-        seconds = machine.collective_seconds(size, max(teacher.parameters / bucket, 1), gpus)
+        sharers = min(gpus, machine.gpus_per_node) if settings.placement == "zero3_node" else gpus
+        seconds = machine.collective_seconds(size, max(teacher.parameters / bucket, 1), sharers)
         if settings.placement == "zero3_offload":
             seconds += size / gpus / (machine.device.host_link_gb_per_second * 1e9)
+        if settings.placement == "zero3_nvme":
+            seconds += size / gpus * min(gpus, machine.gpus_per_node) / NVME_BYTES_PER_SECOND
         total += chunks * seconds
     return total

@@ -1,4 +1,4 @@
-"""The window onto the cluster: the only file of the package that imports deepspeed.
+"""The window onto the cluster: with ``deepspeed_start``, the only files of the package that import deepspeed.
 
 Ten facts of DeepSpeed 0.19 silently change numbers; those of the JSON are handled in ``engine_config``, those of the
 process here.
@@ -18,12 +18,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
 
-from mvd_ds.config import ConfigError, LearningRecipe
+from mvd_ds.config import ConfigError
 from mvd_ds.training.cluster import Cluster
-from mvd_ds.training.engine_config import student_config, teacher_config
-from mvd_ds.training.optim import build_optimizer
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -43,7 +40,7 @@ def join_cluster(timeout_minutes: float, device: str = "auto") -> Cluster:
     use_gpu = device != "cpu" and torch.cuda.is_available()
     if not use_gpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    deepspeed = _import_deepspeed()
+    deepspeed = import_deepspeed()
     local_rank = int(os.environ["LOCAL_RANK"])
     if use_gpu:
         if local_rank >= torch.cuda.device_count():
@@ -83,39 +80,9 @@ def _hosts_group(timeout: datetime.timedelta) -> Any:
         ) from None
 
 
-def start_student(model: nn.Module, groups: list[dict[str, Any]], recipe: LearningRecipe, cluster: Cluster) -> Any:
-    """The training engine of a plain fp32 model on the CPU.
-
-    In bf16 DeepSpeed makes the fp32 masters from rounded weights; they are set back to the exact ones here.
-
-    Args:
-        groups: AdamW parameter groups over ``model``.
-    """
-    deepspeed = _import_deepspeed()
-    exact = {name: p.detach().clone() for name, p in model.named_parameters()} if recipe.engine.precision == "bf16" else {}
-    optimizer = build_optimizer(groups, recipe.optimizer)
-    config = student_config(recipe, cluster.world, block_parameters(model))
-    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config, dist_init_required=False)
-    for name, parameter in engine.module.named_parameters():
-        if name in exact:
-            deepspeed.utils.safe_set_full_fp32_param(parameter, exact[name].to(cluster.device))
-    return engine
-
-
-def start_teacher(teacher: nn.Module, placement: str, recipe: LearningRecipe, cluster: Cluster) -> Callable[..., torch.Tensor]:
-    """A frozen teacher at its placement: the module itself when replicated, else an inference-only ZeRO-3 engine."""
-    if placement == "replicated":
-        return teacher.to(cluster.device, DTYPES[recipe.engine.precision])
-    deepspeed = _import_deepspeed()
-    config = teacher_config(recipe, placement, block_parameters(teacher))
-    engine, *_ = deepspeed.initialize(model=teacher, config=config, dist_init_required=False)
-    engine.eval()
-    return engine
-
-
 def full_weights(engine: Any, cluster: Cluster) -> dict[str, torch.Tensor]:
     """fp32 weights of a sharded student by name, whole, on the CPU of rank 0 (empty elsewhere). Collective."""
-    deepspeed = _import_deepspeed()
+    deepspeed = import_deepspeed()
     weights = {}
     for name, parameter in engine.module.named_parameters():
         value = deepspeed.utils.safe_get_full_fp32_param(parameter)
@@ -131,7 +98,7 @@ def buildable_operators() -> dict[str, bool]:
     """DeepSpeed's compiled operators by name, and whether they could be built here. None is needed by this package."""
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    operators: dict[str, bool] = _import_deepspeed().ops.__compatible_ops__
+    operators: dict[str, bool] = import_deepspeed().ops.__compatible_ops__
     return {name: able for name, able in operators.items() if name not in ("deepspeed_not_implemented", "deepspeed_shm_comm")}
 
 
@@ -158,12 +125,6 @@ def save_shards(engine: Any, folder: Path, write: Callable[[Path, Any], None], o
         engine.checkpoint_engine = before
 
 
-def block_parameters(model: nn.Module) -> int:
-    """Parameters of the largest transformer block, elements."""
-    blocks = [module for module in model.modules() if type(module).__name__ == "Block"]
-    return max((sum(p.numel() for p in block.parameters()) for block in blocks), default=1)
-
-
 def _default_environment() -> None:
     """A process started without a launcher is a group of one on a free port."""
     if "RANK" in os.environ:
@@ -174,7 +135,7 @@ def _default_environment() -> None:
     os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
 
 
-def _import_deepspeed() -> Any:
+def import_deepspeed() -> Any:
     """deepspeed, quiet, and without its two small compilations at start (they take minutes and serve inference only)."""
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"(torch|deepspeed)\..*")

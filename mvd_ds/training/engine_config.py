@@ -1,62 +1,67 @@
-"""The dict DeepSpeed gets: a JSON of ds_configs/ plus what the recipe owns, with every contradiction refused.
+"""The dict DeepSpeed gets: a JSON of ds_configs/ plus what the recipe and the network decide.
 
-The JSON owns ZeRO, offload, buckets and communication; the recipe owns batch sizes, precision, clipping, optimizer.
-DeepSpeed accepts unknown top-level keys silently and knows no "auto", so both are refused here.
+The JSON owns ZeRO, offload, buckets and communication; the recipe owns batch sizes, precision, clipping, optimizer; sizes
+that follow from the network are filled in where the JSON leaves them open.
 """
 
 from __future__ import annotations
 
-import json
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from mvd_ds.config import ConfigError, LearningRecipe, find_engine_config
+from torch import nn
 
-#: Top-level keys a JSON of ours may hold.
-JSON_KEYS = {
-    "zero_optimization",
-    "communication_data_type",
-    "data_types",
-    "aio",
-    "checkpoint",
-    "comms_logger",
-    "log_level",
-    "dump_state",
-    "zero_force_ds_cpu_optimizer",
-    "zero_allow_untested_optimizer",
-    "wall_clock_breakdown",
-    "disable_python_gc",
-    "prescale_gradients",
-    "gradient_predivide_factor",
-}
-#: Keys of the engine that the recipe owns, and the setting that does.
-RECIPE_KEYS = {
-    "train_batch_size": "batch.global",
-    "train_micro_batch_size_per_gpu": "batch.micro",
-    "gradient_accumulation_steps": "batch.global / (batch.micro x processes)",
-    "gradient_clipping": "optimizer.gradient_clipping",
-    "bf16": "engine.precision",
-    "fp16": "engine.precision",
-    "torch_autocast": "engine.precision",
-    "optimizer": "optimizer",
-    "scheduler": "schedule",
-    "tensorboard": "run",
-    "steps_per_print": "run.log_every_steps",
-}
+from mvd_ds.config import LearningRecipe, find_engine_config
+from mvd_ds.training.engine_json import ZeroFaults, faults_of, read_engine_json, refuse
+
+#: What a placement asks of a teacher's JSON: where its shards are kept.
+SHARDS_ON = {"zero3": "none", "zero3_node": "none", "zero3_offload": "cpu", "zero3_nvme": "nvme"}
+#: DeepSpeed aligns shards on NVMe to this many bytes for each of its reading threads.
+NVME_ALIGNMENT = 1024
 
 
-def student_config(recipe: LearningRecipe, world: int, block_parameters: int) -> dict[str, Any]:
+class Sizes(NamedTuple):
+    """What thresholds follow from."""
+
+    block: int
+    """Parameters of the largest transformer block."""
+    tensor: int
+    """Elements of the largest parameter."""
+    tensors_per_block: int
+    """Parameters of a block, counted as tensors."""
+
+
+class Place(NamedTuple):
+    """Where an engine runs."""
+
+    world: int
+    """Processes that share the parameters."""
+    per_host: int = 1
+    """Processes of this host."""
+    nvme: Path | None = None
+    """Folder on a node-local disk for this engine's shards alone (``engine.nvme_folder``)."""
+
+
+def sizes_of(model: nn.Module) -> Sizes:
+    """What the engine's thresholds follow from."""
+    blocks = [list(module.parameters()) for module in model.modules() if type(module).__name__ == "Block"]
+    return Sizes(
+        block=max((sum(p.numel() for p in block) for block in blocks), default=1),
+        tensor=max((p.numel() for p in model.parameters()), default=1),
+        tensors_per_block=max(map(len, blocks), default=1),
+    )
+
+
+def student_config(recipe: LearningRecipe, place: Place, sizes: Sizes, zero_faults: ZeroFaults) -> dict[str, Any]:
     """DeepSpeed's dict for the student's engine.
-
-    Args:
-        block_parameters: parameters of the largest transformer block; ZeRO-3's prefetch is two of them.
 
     Raises:
         ConfigError: naming every fault of the JSON in one message.
     """
     path = find_engine_config(recipe.engine.config)
-    values = _read(path)
-    accumulation = recipe.batch.accumulation_steps(world)
+    values = read_engine_json(path)
+    accumulation = recipe.batch.accumulation_steps(place.world)
     owned = {
         "train_batch_size": recipe.batch.global_,
         "train_micro_batch_size_per_gpu": recipe.batch.micro,
@@ -65,39 +70,47 @@ def student_config(recipe: LearningRecipe, world: int, block_parameters: int) ->
         "gradient_clipping": recipe.optimizer.gradient_clipping,
         "bf16": _precision(recipe),
     }
-    faults = _faults(values, owned)
-    stage = values.get("zero_optimization", {}).get("stage", 0)
+    zero = values.setdefault("zero_optimization", {})
+    stage = zero.get("stage", 0)
+    faults = faults_of(values, owned, zero_faults) + _fill_node(zero, place) + _fill_nvme(zero, place, sizes)
     if recipe.engine.precision == "bf16" and stage == 0:
         faults.append("zero_optimization.stage 0 with engine.precision bf16 starts Adam one step late; use zero1.json")
-    _raise(path, faults)
+    if zero.get("offload_param", {}).get("device", "none") != "none":
+        faults.append("zero_optimization.offload_param: a student's parameters stay on their device; offload the optimizer")
+    refuse(path, faults)
     merged = {**values, **owned, "log_level": values.get("log_level", "error")}
     if recipe.engine.precision == "bf16" and accumulation > 1 and stage >= 2:
         merged.setdefault("data_types", {}).setdefault("grad_accum_dtype", "fp32")
-    _fill_thresholds(merged, block_parameters)
+    _fill_thresholds(zero, sizes)
     return merged
 
 
-def teacher_config(recipe: LearningRecipe, placement: str, block_parameters: int) -> dict[str, Any]:
+def teacher_config(recipe: LearningRecipe, placement: str, place: Place, sizes: Sizes, zero_faults: ZeroFaults) -> dict[str, Any]:
     """DeepSpeed's dict for the inference-only engine of a sharded teacher.
 
     Raises:
         ConfigError: naming every fault of the JSON in one message.
     """
     path = find_engine_config(recipe.engine.teacher_config)
-    values = _read(path)
+    values = read_engine_json(path)
     owned = {"train_micro_batch_size_per_gpu": recipe.batch.micro, "bf16": _precision(recipe)}
-    faults = _faults(values, owned)
-    zero = values.get("zero_optimization", {})
+    zero = values.setdefault("zero_optimization", {})
+    faults = faults_of(values, owned, zero_faults)
     if zero.get("stage") != 3:
         faults.append(f"zero_optimization.stage {zero.get('stage')}: a sharded teacher needs 3")
-    _raise(path, faults)
-    merged = {**values, **owned, "log_level": values.get("log_level", "error")}
-    if placement == "zero3_offload":
-        zero.setdefault("offload_param", {"device": "cpu", "pin_memory": True})
-    elif zero.get("offload_param", {}).get("device", "none") != "none":
-        _raise(path, [f"zero_optimization.offload_param contradicts placement {placement}; choose zero3_offload"])
-    _fill_thresholds(merged, block_parameters)
-    return merged
+    if zero.get("zero_hpz_partition_size", 1) != 1:
+        faults.append("zero_optimization.zero_hpz_partition_size: for a teacher, choose placement zero3_node")
+    device = SHARDS_ON[placement]
+    stated = zero.get("offload_param", {}).get("device", "none")
+    if device != "none" and "offload_param" not in zero:
+        zero["offload_param"] = {"device": device, "pin_memory": True}
+    elif stated != device:
+        fitting = next(name for name, where in SHARDS_ON.items() if where == stated)
+        faults.append(f"zero_optimization.offload_param contradicts placement {placement}; choose {fitting}")
+    faults += _fill_nvme(zero, place, sizes)
+    refuse(path, faults)
+    _fill_thresholds(zero, sizes)
+    return {**values, **owned, "log_level": values.get("log_level", "error")}
 
 
 def _precision(recipe: LearningRecipe) -> dict[str, Any]:
@@ -105,56 +118,44 @@ def _precision(recipe: LearningRecipe) -> dict[str, Any]:
     return {"enabled": enabled, "check_grad_overflow": True} if enabled else {"enabled": False}
 
 
-def _fill_thresholds(values: dict[str, Any], block_parameters: int) -> None:
+def _fill_thresholds(zero: dict[str, Any], sizes: Sizes) -> None:
     """Sizes in elements, where the JSON leaves them open.
 
     Two blocks of prefetch hide a gather behind a block; DeepSpeed's default of 5e7 would gather a small model whole.
     Four live blocks shard it truly; its default of 1e9 keeps every student up to H whole from forward to backward.
     """
-    zero = values.setdefault("zero_optimization", {})
     # DeepSpeed allocates this buffer at once, and its default of 5e8 elements is larger than all states of a ViT-L.
     zero.setdefault("reduce_bucket_size", 50_000_000)
     if zero.get("stage") != 3:
         return
-    zero.setdefault("stage3_prefetch_bucket_size", 2 * block_parameters)
-    zero.setdefault("stage3_max_live_parameters", 4 * block_parameters)
+    zero.setdefault("stage3_prefetch_bucket_size", 2 * sizes.block)
+    zero.setdefault("stage3_max_live_parameters", 4 * sizes.block)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}:{error.lineno}: is not JSON: {error.msg}") from None
-    if not isinstance(values, dict) or not isinstance(values.get("zero_optimization", {}), dict):
-        raise ConfigError(f"{path}: an engine config is a JSON object with an object zero_optimization")
-    return values
+def _fill_node(zero: dict[str, Any], place: Place) -> list[str]:
+    """0 processes in a node's secondary partition stands for all of the host's."""
+    size = zero.get("zero_hpz_partition_size", 1)
+    if size == 0:
+        zero["zero_hpz_partition_size"] = place.per_host
+    elif size not in (1, place.per_host):
+        where = f"zero_optimization.zero_hpz_partition_size {size}"
+        return [f"{where}: this host runs {place.per_host} processes; write that, or 0 for it"]
+    return []
 
 
-def _faults(values: dict[str, Any], owned: dict[str, Any]) -> list[str]:
-    faults = []
-    for key, value in values.items():
-        if key in owned:
-            if value != owned[key]:
-                faults.append(f"{key} {value} contradicts {RECIPE_KEYS[key]} of the recipe ({owned[key]}); leave it out")
-        elif key in RECIPE_KEYS:
-            faults.append(f"{key} belongs to the recipe ({RECIPE_KEYS[key]}); leave it out")
-        elif key not in JSON_KEYS:
-            faults.append(f"{key} is not a key the engine knows")
-    faults += [f'{where} is "auto", which DeepSpeed does not resolve' for where in _autos(values)]
-    zero = values.get("zero_optimization", {})
-    if zero.get("stage") == 3 and zero.get("memory_efficient_linear", True):
-        faults.append("zero_optimization.memory_efficient_linear must be false: it replaces Linear in the whole process")
-    if zero.get("zero_quantized_nontrainable_weights"):
-        faults.append("zero_optimization.zero_quantized_nontrainable_weights zeroes frozen weights in this DeepSpeed")
-    return faults
+def _fill_nvme(zero: dict[str, Any], place: Place, sizes: Sizes) -> list[str]:
+    """Folder and buffers of whatever the JSON puts on NVMe.
 
-
-def _autos(values: Any, prefix: str = "") -> list[str]:
-    if isinstance(values, dict):
-        return [found for key, value in values.items() for found in _autos(value, f"{prefix}.{key}" if prefix else key)]
-    return [prefix] if values == "auto" else []
-
-
-def _raise(path: Path, faults: list[str]) -> None:
-    if faults:
-        raise ConfigError("; ".join([f"{path}: {faults[0]}", *faults[1:]]))
+    A buffer holds a shard of the largest parameter; there are enough for the blocks that are prefetched and the one that
+    runs, and DeepSpeed stops with an assertion where there are not.
+    """
+    wanted = [zero[key] for key in ("offload_param", "offload_optimizer") if zero.get(key, {}).get("device") == "nvme"]
+    if wanted and place.nvme is None:
+        return ["shards on NVMe need a folder on a node-local disk: set engine.nvme_folder"]
+    for part in wanted:
+        part.setdefault("nvme_path", str(place.nvme))
+    if zero.get("offload_param", {}).get("device") == "nvme":
+        shard = math.ceil(sizes.tensor / place.world)
+        zero["offload_param"].setdefault("buffer_size", math.ceil(shard / NVME_ALIGNMENT) * NVME_ALIGNMENT)
+        zero["offload_param"].setdefault("buffer_count", 4 * sizes.tensors_per_block)
+    return []

@@ -124,6 +124,7 @@ class Training:
     def _save(self, done: int) -> None:
         self.attempt.heartbeat.at("saving", tell=True)
         self.checkpoints.save(done, {"loader": self.loader.state()})
+        self.reporter.memory.mark("save")
         self.attempt.heartbeat.at("after saving", tell=True)
         if self.cluster.is_main:
             self.attempt.status.write("running", done)

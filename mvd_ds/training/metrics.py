@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -107,13 +106,6 @@ def _keep_until(path: Path, step: int) -> None:
         except (json.JSONDecodeError, KeyError):
             continue
     write_text(path, "".join(line + "\n" for line in kept))
-
-
-def peak_memory_gib(device: torch.device) -> float:
-    """Largest memory of this process so far: allocated on the GPU, or resident on the CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def peak_flops(device: torch.device) -> float | None:

@@ -10,7 +10,8 @@ from mvd_ds.objectives.terms import LossTerms
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import StepProgress
 from mvd_ds.training.health import RankHealth
-from mvd_ds.training.metrics import Meter, MetricsWriter, Stopwatch, peak_flops, peak_memory_gib
+from mvd_ds.training.memory import Memory
+from mvd_ds.training.metrics import Meter, MetricsWriter, Stopwatch, peak_flops
 
 
 class Reporter:
@@ -30,8 +31,9 @@ class Reporter:
         progress: StepProgress,
         flops_per_clip: float,
         first_step: int,
+        memory: Memory,
     ) -> None:
-        self.recipe, self.cluster, self.names = recipe, cluster, names
+        self.recipe, self.cluster, self.names, self.memory = recipe, cluster, names, memory
         self.writer, self.progress, self.flops_per_clip = writer, progress, flops_per_clip
         self.meter, self.watch, self.told = Meter(cluster), Stopwatch(), first_step
         self.health = RankHealth(cluster, recipe.run.slow_rank_ratio)
@@ -59,7 +61,12 @@ class Reporter:
             _require_finite(done, values["loss/total"])
             parts = " ".join(f"{name} {values[f'loss/{name}']:.3f}" for name in self.names)
             told = f"loss {values['loss/total']:.4f} ({parts})"
-        values |= self._optimizer(learning_rate, engine) | {"optim/skipped_steps": float(skipped_steps)} | self._speed(done)
+        values |= (
+            self._optimizer(learning_rate, engine)
+            | {"optim/skipped_steps": float(skipped_steps)}
+            | self._speed(done)
+            | self.memory.tell()
+        )
         self.writer.write(done, values | validated)
         self.progress.update(done, f"{told}  {values['perf/clips_per_second']:.0f} clips/s")
 
@@ -85,7 +92,6 @@ class Reporter:
             "perf/step_seconds": seconds / steps,
             "perf/data_wait_share": waited,
             "perf/model_tflops_per_second_per_device": flops_per_second / 1e12,
-            "memory/peak_gib": peak_memory_gib(self.cluster.device),
         }
         values |= self.health.tell(steps, seconds * waited)
         peak = peak_flops(self.cluster.device)

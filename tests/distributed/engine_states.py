@@ -23,7 +23,8 @@ from mvd_ds.data.loader import ClipLoader
 from mvd_ds.models.masked import build_predictor
 from mvd_ds.training.checkpoint import Checkpoints
 from mvd_ds.training.cluster import Cluster
-from mvd_ds.training.deepspeed_engine import DTYPES, full_weights, joined_cluster, start_student
+from mvd_ds.training.deepspeed_engine import DTYPES, full_weights, joined_cluster
+from mvd_ds.training.deepspeed_start import start_student
 from mvd_ds.training.ema import Ema
 from mvd_ds.training.engine_shards import Held, adam, held, masters
 from mvd_ds.training.run_folder import RunFolder

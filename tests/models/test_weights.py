@@ -175,7 +175,7 @@ def test_what_does_not_arrive_is_noticed(folder, recipe, monkeypatch):
     chosen = recipe(teachers={"video": {"weights": str(folder)}})
     with pytest.raises(ConfigError) as error:
         build_teacher("video", chosen.teachers["video"], chosen)
-    assert "2 tensors did not arrive as they are in the file: encoder.blocks.0.attention.qkv.q_bias, " in line(error)
+    assert "1 tensors did not arrive as they are in the file: encoder.blocks.0.attention.qkv.q_bias" in line(error)
 
 
 def test_several_faults_stand_in_one_line_and_nothing_is_copied():

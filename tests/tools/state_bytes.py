@@ -16,8 +16,9 @@ from mvd_ds.models.masked import build_predictor
 from mvd_ds.tools.plan_memory import student_states
 from mvd_ds.tools.plan_sizes import recipe_sizes
 from mvd_ds.training.cluster import Cluster
-from mvd_ds.training.deepspeed_engine import joined_cluster, start_student
-from mvd_ds.training.engine_config import student_config
+from mvd_ds.training.deepspeed_engine import joined_cluster
+from mvd_ds.training.deepspeed_start import start_student, zero_faults
+from mvd_ds.training.engine_config import Place, student_config
 from mvd_ds.training.optim import parameter_groups
 from shrinking import shipped
 
@@ -65,7 +66,7 @@ def measure(recipe: TrainingRecipe, cluster: Cluster) -> dict[str, Any]:
     held = {address: size for address, size in tensor_bytes().items() if address not in before}
     tables = sum(buffer.untyped_storage().nbytes() for buffer in engine.module.buffers())
     sizes = recipe_sizes(recipe).student
-    config = student_config(recipe, cluster.world, sizes.block)
+    config = student_config(recipe, Place(cluster.world), sizes.thresholds, zero_faults)
     planned = student_states(sizes, config, cluster.world, recipe.engine.precision == "bf16")
     engine.destroy()
     return {"measured": sum(held.values()) - tables, "planned": planned.total, "parameters": sizes.parameters}

@@ -1,0 +1,74 @@
+"""Run under the launcher by test_layout_matrix.py: the same run in many layouts, one after another, in one group of processes.
+
+Prints one line of JSON on rank 0: losses of every step and bytes of sharded state by layout.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from mvd_ds.config import TrainingRecipe
+from mvd_ds.data.loader import ClipLoader
+from mvd_ds.models.masked import plan_predictor
+from mvd_ds.models.teachers import plan_teacher
+from mvd_ds.training.cluster import Cluster
+from mvd_ds.training.deepspeed_engine import joined_cluster
+from mvd_ds.training.deepspeed_start import start_student, start_teacher
+from mvd_ds.training.masked_prediction import MaskedPrediction
+from mvd_ds.training.memory import state_bytes
+from mvd_ds.training.optim import parameter_groups
+from mvd_ds.training.schedule import build_schedule
+from mvd_ds.training.step import TeacherTargets
+from shrinking import STEPS, shipped
+
+
+def main(layouts: dict[str, list[str]], overrides: list[str]) -> None:
+    with joined_cluster(5, "cpu") as cluster:
+        found = {name: _train(shipped([*overrides, *more]), cluster) for name, more in layouts.items()}
+        if cluster.is_main:
+            print(json.dumps(found), flush=True)
+
+
+def _train(recipe: TrainingRecipe, cluster: Cluster) -> dict[str, Any]:
+    hosts = int(os.environ.get("TEST_PROCESSES_PER_HOST", cluster.world))
+    os.environ.update(LOCAL_RANK=str(cluster.rank % hosts), LOCAL_SIZE=str(hosts))
+    plan = plan_predictor(recipe)
+    engine = start_student(plan, parameter_groups(plan.structure, recipe.optimizer), recipe, cluster)
+    placed = {
+        name: start_teacher(plan_teacher(name, settings, recipe), settings.placement, recipe, cluster, name)
+        for name, settings in recipe.teachers.items()
+    }
+    objective = MaskedPrediction(
+        recipe, engine, TeacherTargets(recipe, placed, next(engine.module.parameters()).dtype), cluster.device
+    )
+    loader = ClipLoader(recipe, recipe.drop_path_blocks, cluster.rank, cluster.world)
+    schedule = build_schedule(recipe, loader.steps_per_epoch)
+    batches = loader.batches(0, STEPS)
+    losses = []
+    accumulation = recipe.batch.accumulation_steps(cluster.world)
+    for step in range(STEPS):
+        for group in engine.optimizer.param_groups:
+            group["lr"] = schedule(step)
+        mean = 0.0
+        for _ in range(accumulation):
+            terms = objective(next(batches), measure=False)
+            engine.backward(terms.total)
+            engine.step()
+            mean += float(cluster.mean(terms.total.detach())) / accumulation
+        losses.append(mean)
+    loader.close()
+    state = state_bytes(engine, placed)
+    engine.destroy()
+    del engine, placed, objective, plan
+    gc.collect()
+    return {"losses": losses, "bytes": state}
+
+
+if __name__ == "__main__":
+    arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank")]
+    main(json.loads(Path(arguments[0]).read_text()), arguments[1:])

@@ -1,0 +1,71 @@
+"""The largest published student beside its two teachers, published geometry, on two CPU processes in 24 GiB."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from launching import launch, metrics
+from mvd_ds.config import TrainingRecipe, load_recipe
+from mvd_ds.data.synthetic import write_sample_set
+from mvd_ds.models.masked import plan_predictor
+from mvd_ds.models.teachers import plan_teacher
+from results import keep
+
+pytestmark = [pytest.mark.launch, pytest.mark.nightly]
+
+RECIPE = "mvd_huge_from_huge"
+PROCESSES = 2
+GIB = 2**30
+#: Of one process beside its share of the states: Python with torch and DeepSpeed, buffers, one block of each network, and
+#: what a chunk of a teacher's pass takes (20 widths a token in bf16, attention included, both teachers apart).
+OTHER_GIB = 2.0
+
+
+def expected_gib(recipe: TrainingRecipe) -> dict[str, float]:
+    """Resident memory of one process by formula: bf16 weights 2, gradients 2, fp32 masters 4, moments 8 bytes a parameter."""
+    student = plan_predictor(recipe).parameters / PROCESSES / GIB
+    teachers = sum(plan_teacher(name, settings, recipe).parameters for name, settings in recipe.teachers.items())
+    shards = 2 * teachers / PROCESSES / GIB
+    return {"build": 8 * student + shards + OTHER_GIB, "step": 16 * student + shards + OTHER_GIB}
+
+
+def test_a_huge_student_steps_saves_and_resumes(tmp_path: Path) -> None:
+    if shutil.disk_usage(tmp_path).free < 20 * GIB:
+        pytest.skip(f"needs 20 GiB of disk in {tmp_path}")
+    write_sample_set(tmp_path / "videos", train_clips=8, validation_clips=2, seed=0, size_px=224, frames=16, workers=2)
+    overrides = [
+        f"data.manifest={tmp_path / 'videos' / 'train.txt'}",
+        "data.clip.stride_frames=1",
+        "data.workers=1",
+        "batch.micro=1",
+        "batch.global=2",
+        "teachers.image.weights=random",
+        "teachers.video.weights=random",
+        "teachers.image.chunk_clips=1",
+        "teachers.video.chunk_clips=1",
+        "engine.config=zero3_lowmem.json",
+        "engine.build=streamed",
+        "engine.timeout_minutes=60",
+        "schedule.epochs=null",
+        "schedule.stop_after_epochs=null",
+        "schedule.warmup_epochs=null",
+        "schedule.steps=2",
+        "run.log_every_steps=1",
+        f"run.output={tmp_path / 'run'}",
+    ]
+    recipe = load_recipe(RECIPE, overrides, "distill")
+    assert isinstance(recipe, TrainingRecipe)
+    assert 700e6 < plan_predictor(recipe).parameters < 720e6
+    found = {}
+    for stop, phase in ((1, "first"), (2, "resumed")):
+        launch(PROCESSES, "distill", RECIPE, *overrides, f"run.stop_after_steps={stop}", timeout=3600)
+        line = metrics(tmp_path / "run")[-1]
+        assert line["step"] == stop
+        found[phase] = {name.removeprefix("memory/"): value for name, value in line.items() if name.startswith("memory/")}
+    expected = expected_gib(recipe)
+    keep("huge_on_cpu", {"recipe": RECIPE, "processes": PROCESSES, "expected_gib_per_process": expected, **found})
+    assert found["first"]["step_peak_gib"] < 12 and found["resumed"]["resume_peak_gib"] < 12
+    assert found["first"]["step_peak_gib"] == pytest.approx(expected["step"], rel=0.25)

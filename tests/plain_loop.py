@@ -1,0 +1,71 @@
+"""Stage two as an ordinary PyTorch loop in one process, to compare with: no engine, no code of training/."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+from mvd_ds.config import TrainingRecipe
+from mvd_ds.data.loader import ClipLoader
+from mvd_ds.models.masked import build_predictor
+from mvd_ds.models.teachers import build_teacher
+from shrinking import STEPS
+
+
+def plain_losses(recipe: TrainingRecipe) -> dict[str, list[float]]:
+    """Losses of every step by name from an ordinary loop: no engine, no sharding, no checkpointing, no code of training/."""
+    student = build_predictor(
+        recipe.model_copy(update={"model": recipe.model.model_copy(update={"activation_checkpointing": 0})})
+    )
+    teachers = {name: build_teacher(name, settings, recipe) for name, settings in recipe.teachers.items()}
+    matrices = [p for n, p in student.named_parameters() if p.ndim > 1 and not n.endswith("cls_token")]
+    vectors = [p for p in student.parameters() if not any(p is m for m in matrices)]
+    settings = recipe.optimizer
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+        betas=settings.betas,
+        eps=settings.eps,
+    )
+    loader = ClipLoader(recipe, student.drop_path_blocks, rank=0, world=1)
+    batches = loader.batches(0, STEPS)
+    micro_batches = recipe.batch.global_ // recipe.batch.micro
+    curves: dict[str, list[float]] = {name: [] for name in ("total", *teachers)}
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1, 1)
+    deviation = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1, 1)
+    student.train()
+    for step in range(STEPS):
+        sums = dict.fromkeys(curves, 0.0)
+        for _ in range(micro_batches):
+            batch = next(batches)
+            clip = (batch.views[recipe.data.clip.size_px].float() / 255 - mean) / deviation
+            predictions = student(clip, batch.visible, batch.masked, batch.drop_path)
+            total = torch.zeros(())
+            for name, teacher in teachers.items():
+                with torch.no_grad():
+                    features = teacher(clip)
+                rows = batch.masked[:, 0]
+                target = torch.stack([features[i, rows[i]] for i in range(len(rows))])
+                loss = F.smooth_l1_loss(predictions[name], target)
+                sums[name] += loss.item() / micro_batches
+                total = total + loss
+            (total / micro_batches).backward()
+            sums["total"] += total.item() / micro_batches
+        for group in optimizer.param_groups:
+            group["lr"] = plain_rate(step, recipe)
+        optimizer.step()
+        optimizer.zero_grad()
+        for name, value in sums.items():
+            curves[name].append(value)
+    loader.close()
+    return curves
+
+
+def plain_rate(step: int, recipe: TrainingRecipe) -> float:
+    scale = recipe.batch.global_ / 256
+    peak, final = recipe.optimizer.base_lr * scale, recipe.optimizer.min_base_lr * scale
+    warmup = recipe.schedule.warmup_steps or 0
+    if step < warmup:
+        return peak * step / (warmup - 1)
+    return final + (peak - final) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (STEPS - warmup)))
