@@ -40,7 +40,10 @@ class ClipSettings(Settings):
 
     def over(self, other: ClipSettings) -> ClipSettings:
         """``other`` with what was stated here: in a recipe or on the command line, not by default."""
-        return other.model_copy(update={key: getattr(self, key) for key in self.model_fields_set})
+        stated = {key: getattr(self, key) for key in self.model_fields_set}
+        if "stride_frames" in stated:  # it would not be looked at beside a stride in seconds
+            stated.setdefault("stride_seconds", None)
+        return other.model_copy(update=stated)
 
 
 #: Of pixels in [0, 1], by colour. Source: ImageNet, as MAE, VideoMAE and MVD use them.

@@ -68,6 +68,7 @@ def test_what_is_stated_goes_over_what_is_known():
     stated = ClipSettings(stride_frames=1)
     assert stated.over(CARD.preprocessing.clip) == CARD.preprocessing.clip.model_copy(update={"stride_frames": 1})
     assert ClipSettings().over(CARD.preprocessing.clip) == CARD.preprocessing.clip
+    assert stated.over(ClipSettings(stride_seconds=0.2)).stride_seconds is None
 
 
 def test_other_formats_hold_no_other_pooling(tmp_path):
