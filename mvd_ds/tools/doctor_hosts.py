@@ -28,7 +28,8 @@ GROUP_SECONDS = 420
 """All-reduce over all hosts, their start included."""
 GRACE_SECONDS = 10
 """For what a host has said on its way here."""
-FAN_OUT = 64
+FAN_OUT = 1024
+"""Hosts asked at the same time, as many as DeepSpeed lets pdsh ask: a group forms only when all its hosts have begun."""
 
 #: What ssh says when it fails, and what mends it.
 SSH_REMEDIES = {

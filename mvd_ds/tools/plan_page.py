@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mvd_ds.config import ConfigError
 from mvd_ds.tools.plan_case import Case, Plan
 from mvd_ds.tools.plan_devices import Machine
 
@@ -123,7 +125,11 @@ def _table(title: str, cases: list[Case], by_config: bool) -> Table:
 
 
 def plot_scaling(plan: Plan, machine: Machine, path: Path) -> None:
-    """Clips/s and GPU-hours against the number of GPUs; the format follows the file's extension."""
+    """Clips/s and GPU-hours against the number of GPUs; the format follows the file's extension.
+
+    Raises:
+        ConfigError: if that is not one of a picture.
+    """
     import matplotlib
 
     matplotlib.use("agg")
@@ -131,6 +137,8 @@ def plot_scaling(plan: Plan, machine: Machine, path: Path) -> None:
 
     counts = [case.gpus for case in plan.scaling]
     figure, (speed, cost) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    if path.suffix[1:].lower() not in figure.canvas.get_supported_filetypes():
+        raise ConfigError(f"--plot {path}: '{path.suffix}' is no format of a picture; write plan.png, plan.svg or plan.pdf")
     speed.loglog(counts, [case.clips_per_second for case in plan.scaling], "o-", label="planned")
     first = plan.scaling[0]
     speed.loglog(counts, [first.clips_per_second / first.gpus * count for count in counts], ":", label="in proportion")
@@ -145,5 +153,7 @@ def plot_scaling(plan: Plan, machine: Machine, path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend()
     figure.suptitle(f"{plan.name} on {machine.device.name}, planned")
-    figure.savefig(path)
+    aside = path.with_name(f".{os.getpid()}-{path.name}")
+    figure.savefig(aside)
+    os.replace(aside, path)
     pyplot.close(figure)

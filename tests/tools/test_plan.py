@@ -207,6 +207,13 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert (tmp_path / "plan.png").stat().st_size > 10_000
 
 
+def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong, said in (("--plot=plan.xyz", "plan.png, plan.svg or plan.pdf"), ("--gpu=h300", "did you mean")):
+        assert main(["plan", FLAGSHIP, wrong]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and said in error
+
+
 def test_a_plan_that_does_not_fit_ends_with_1(capsys: pytest.CaptureFixture[str]) -> None:
     settings = ["batch.micro=64", "model.activation_checkpointing=0", "batch.global=512"]
     assert main(["plan", "mvd_huge_from_huge", *settings, "--gpus", "8", "--gpu", "rtx4090"]) == 1
