@@ -1,0 +1,64 @@
+"""The page of a test: any number of classes, nothing beside it, nothing of a file becomes markup."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mvd_ds.config import ConfigError
+from mvd_ds.evaluation.predictions import Predictions, confused_pairs, summarise
+from mvd_ds.tools.evaluation_page import write_evaluation_page
+
+
+def results(classes: int, count: int = 60) -> dict[str, Any]:
+    """A test of ``count`` videos, the last of which could not be read."""
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(classes), count).astype(np.float32)
+    found = Predictions(np.arange(count), probabilities, np.arange(count) < count - 1)
+    labels = rng.integers(0, classes, count)
+    pairs = confused_pairs(found, labels, 5, 2)
+    return {
+        "weights": "runs/<b>/model",
+        "manifest": "val.txt",
+        "label": "how",
+        "views": {"segments": 5, "crops": 3},
+        "classes": [f"<i>class {number} with a name that is rather long" for number in range(classes)],
+        **summarise(found, labels, 15),
+        "confused_pairs": [{**pair, "examples": [f"{video}.mp4" for video in pair["examples"]]} for pair in pairs],
+        "unreadable_videos": ["bad <script>.mp4: no video in it"],
+    }
+
+
+@pytest.mark.parametrize("classes", [2, 45])
+def test_it_is_one_file_and_a_picture(tmp_path: Path, classes: int) -> None:
+    told = results(classes)
+    (tmp_path / "evaluation.json").write_text(json.dumps(told))
+    write_evaluation_page(tmp_path)
+    page = (tmp_path / "evaluation.html").read_text()
+    assert "<script" not in page and "<i>class" not in page and "&lt;i&gt;class 0" in page
+    assert "60 videos" in page and "5 x 3 views" in page and "no video in it" in page
+    assert f"{100 * told['top1']:.2f}" in page
+    assert page.count("<svg") == 2, "how sure it is, and the classes it knows least"
+    width, height = Image.open(tmp_path / "confusion.png").size
+    assert 400 < width < 3000 and 400 < height < 3000
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["confusion.png", "evaluation.html", "evaluation.json"]
+
+
+def test_without_a_readable_video_there_is_a_page_too(tmp_path: Path) -> None:
+    told = results(3)
+    found = Predictions(np.arange(4), np.zeros((4, 3), np.float32), np.zeros(4, bool))
+    told |= summarise(found, np.array([0, 1, 2, 0]), 15) | {"confused_pairs": []}
+    assert told["calibration_error"] is None and told["top1"] == 0
+    (tmp_path / "evaluation.json").write_text(json.dumps(told))
+    write_evaluation_page(tmp_path)
+    assert "counted as wrong" in (tmp_path / "evaluation.html").read_text()
+
+
+def test_a_folder_without_a_test_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"evaluation\.json: cannot be read"):
+        write_evaluation_page(tmp_path)
