@@ -18,6 +18,9 @@ from torch import Tensor
 from mvd_ds.config import ConfigError
 
 _ALIGNMENT = 64
+_MEMORY = Path("/proc/meminfo")
+_GROUP = Path("/sys/fs/cgroup")
+"""Limits of this container, where it has its own (control groups, version 2)."""
 
 
 class Row(NamedTuple):
@@ -110,10 +113,14 @@ class BatchMemory:
 
 def _available_bytes() -> int:
     """Memory that can be had without swapping. Asked before it is taken: taking more is not refused, the kernel kills."""
-    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    fields = dict(line.split(":", 1) for line in _MEMORY.read_text(encoding="ascii").splitlines())
+    available = int(fields["MemAvailable"].split()[0]) * 1024
+    try:  # a container may have less than the machine; what it holds of files is given back when needed
+        limit, used = ((_GROUP / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
+        held = dict(line.split() for line in (_GROUP / "memory.stat").read_text(encoding="ascii").splitlines())
+        return available if limit == "max" else min(available, int(limit) - int(used) + int(held["inactive_file"]))
+    except (OSError, KeyError, ValueError):
+        return available
 
 
 def _bytes(row: Row) -> int:

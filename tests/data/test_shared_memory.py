@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mvd_ds.config import ConfigError
+from mvd_ds.data import shared_memory
 from mvd_ds.data.loader import ClipLoader
 from mvd_ds.data.shared_memory import BatchMemory, Row
 from video_files import recipe
@@ -60,6 +61,18 @@ def test_tensors_outlive_the_memory() -> None:
 def test_more_than_there_is_memory_is_one_line() -> None:
     with pytest.raises(ConfigError, match=r"4 batches of \d+ MiB do not fit into \d+ MiB of free memory; lower data.pref"):
         BatchMemory({"clip": Row((1 << 20, 1 << 24), "uint8")}, 1 << 8, 4)
+
+
+def test_the_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_memory, "_GROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("10000000\n")
+    (tmp_path / "memory.current").write_text("9500000\n")
+    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 100000\n")
+    BatchMemory({"clip": Row((1000,), "uint8")}, 100, 5)
+    with pytest.raises(ConfigError, match="do not fit into 1 MiB of free memory"):
+        BatchMemory({"clip": Row((1000,), "uint8")}, 100, 7)
+    (tmp_path / "memory.max").write_text("max\n")
+    BatchMemory({"clip": Row((1000,), "uint8")}, 100, 7)
 
 
 def test_a_consumer_may_keep_every_batch(twelve: Path) -> None:
