@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from mvd_ds.tools.bench_data import Options, measure
 from mvd_ds.tools.bench_reference import EXPECTED_MS
 from mvd_ds.tools.bench_sample import write_videos
 from mvd_ds.tools.bench_start import measure_start
+
+_WIDTH = 120
+"""Columns of a table that goes to a file."""
 
 
 def bench_data(manifest: Path, overrides: list[str], options: Options, output: Path | None, sample: int) -> None:
@@ -31,7 +35,7 @@ def bench_data(manifest: Path, overrides: list[str], options: Options, output: P
     if sample:
         write_videos(manifest, sample)
     result = measure(manifest, overrides, options)
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
     console.print(_stage_table(result))
     console.print(_stream_table(result))
     for line in _sentences(result):
@@ -69,7 +73,7 @@ def _stage_table(result: dict[str, Any]) -> Table:
         if reader == "bound":
             continue
         if "refused" in row:
-            table.add_row(reader, "cannot: " + row["refused"])
+            table.add_row(reader, "cannot")
             continue
         values = [f"{row[name]:.1f}" for name in columns]
         table.add_row(reader, *values, f"{1000 / row['total']:.1f}", f"{row['over_bound']:.2f} x")
@@ -99,7 +103,8 @@ def _stream_table(result: dict[str, Any]) -> Table:
 def _sentences(result: dict[str, Any]) -> list[str]:
     bound, streams, wait = result["readers"]["bound"], result["streams"], result["data_wait_share"]
     plain = streams["as they are"]
-    lines = [
+    lines = [f"{reader} cannot: {row['refused']}" for reader, row in result["readers"].items() if "refused" in row]
+    lines += [
         f"{result['limits']} limits. Bound of decoding: {bound['frames']:.0f} frames from the key frame on x "
         f"{bound['frame_ms']:.2f} ms = {bound['clip_ms']:.1f} ms. Handing a clip over takes {result['transport_ms']:.2f} ms.",
         f"A consumer that takes {wait['at_share_of_rate']:.0%} of what the loader gives waits {wait['share']:.1%} of its time.",
