@@ -116,9 +116,11 @@ def write_etc(folder: Path, files: Path, names: Sequence[str]) -> Path:
 
 
 def _hold(namespaces: list[str]) -> subprocess.Popen[bytes]:
-    """A process that keeps new namespaces alive, and ends everything in its process namespace with itself."""
+    """A process that keeps new namespaces alive; it ends with this one, and everything in its process namespace with it."""
     try:
-        return subprocess.Popen(["unshare", *namespaces, *HOLD, "sleep", "infinity"], stderr=subprocess.PIPE)
+        return subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", "unshare", *namespaces, *HOLD, "sleep", "infinity"], stderr=subprocess.PIPE
+        )
     except OSError as error:
         raise Unavailable(f"unshare: {error}") from None
 

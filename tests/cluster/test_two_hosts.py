@@ -66,7 +66,7 @@ def untouched(shrunk: list[str], tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def long(shrunk: list[str], run: Path) -> list[str]:
     """A run that lasts until something has happened to it, and gives a silent host up after a minute."""
-    return [*shrunk, "schedule.steps=300", "run.save_every_steps=5", "engine.timeout_minutes=1", f"run.output={run}"]
+    return [*shrunk, "schedule.steps=60", "run.save_every_steps=10", "engine.timeout_minutes=1", f"run.output={run}"]
 
 
 def begun(two_hosts: list[Machine], hostfile: Path, shrunk: list[str], folder: Path, *options: str) -> tuple[Launch, Path]:

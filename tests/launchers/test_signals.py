@@ -1,0 +1,136 @@
+"""Every signal to every process of a launch: what happens stands in launchers/README.md, and nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from launching import ROOT, cpu_environment, losses
+from mvd_ds.tools.launch import processes
+from nightly_record import record
+from shrinking import RECIPE
+
+pytestmark = pytest.mark.launch
+SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGKILL")
+TARGETS = ("script", "runner", "launcher", "rank")
+#: What a cell of the table says, and the exit code of the script with --restarts 0.
+CELLS = {"saves, 75": 75, "saves, restarts": 1, "restarts": 1, "all end": -signal.SIGKILL}
+END_SECONDS = 60.0
+
+
+def documented() -> dict[tuple[str, str], str]:
+    """The table of launchers/README.md: cell by (target, signal)."""
+    cells = {}
+    for line in (ROOT / "launchers" / "README.md").read_text().splitlines():
+        row = [cell.strip() for cell in line.strip("|").split("|")]
+        if row[0].strip("`") in TARGETS:
+            cells |= {(row[0].strip("`"), name): cell for name, cell in zip(SIGNALS, row[2:], strict=True)}
+    return cells
+
+
+class Launch:
+    """``launchers/train.sh`` on two processes, for longer than a test takes."""
+
+    def __init__(self, run: Path, shrunk: list[str], *options: str, steps: int = 4000) -> None:
+        self.run = run
+        more = [f"schedule.steps={steps}", "run.save_every_steps=3", f"run.output={run}"]
+        command = ["bash", str(ROOT / "launchers" / "train.sh"), "--processes", "2", *options, "distill", RECIPE, *shrunk, *more]
+        self.log = run.with_suffix(".log")
+        with open(self.log, "wb") as file:
+            self.script = subprocess.Popen(command, env=cpu_environment(), stdout=file, stderr=subprocess.STDOUT)
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def wait_for_checkpoint_after(self, step: int, seconds: float = 200) -> None:
+        deadline = time.monotonic() + seconds
+        while self.saved <= step:
+            assert self.script.poll() is None and time.monotonic() < deadline, self.said[-4000:]
+            time.sleep(0.1)
+
+    @property
+    def saved(self) -> int:
+        """Step of the newest checkpoint; 0 without one."""
+        latest = self.run / "checkpoints" / "latest"
+        return int(latest.read_text().rpartition("-")[2]) if latest.exists() else 0
+
+    def target(self, name: str) -> psutil.Process:
+        """The script, the ``deepspeed`` runner, its launch.py, or rank 1."""
+        script = psutil.Process(self.script.pid)
+        if name == "script":
+            return script
+        signs = {"runner": r"/deepspeed ", "launcher": r"-m deepspeed\.launcher\.launch ", "rank": r"-m mvd_ds --local_rank=1 "}
+        found = [child for child in script.children(recursive=True) if re.search(signs[name], " ".join(child.cmdline()))]
+        assert len(found) >= 1, name
+        return found[0]
+
+    @property
+    def mark(self) -> str:
+        return self.target("launcher").environ()[processes.MARK]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Path]:
+    """A run's folder; whatever still works there at the end is ended."""
+    yield tmp_path / "run"
+    for process in psutil.process_iter():
+        try:
+            if any(f"run.output={tmp_path}" in word for word in process.cmdline()):
+                process.kill()
+        except psutil.Error:
+            continue
+
+
+def test_the_table_is_whole() -> None:
+    assert set(documented()) == {(target, name) for target in TARGETS for name in SIGNALS}
+    assert set(documented().values()) == set(CELLS)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", SIGNALS)
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_signal_does_what_the_table_says(target: str, name: str, run: Path, shrunk: list[str]) -> None:
+    launch = Launch(run, shrunk, "--restarts", "0")
+    launch.wait_for_checkpoint_after(2)
+    mark, cell = launch.mark, documented()[target, name]
+    launch.target(target).send_signal(getattr(signal, name))
+    began = time.monotonic()
+    code = launch.script.wait(timeout=END_SECONDS)
+    left = processes.wait_until_gone(mark, END_SECONDS)
+    seconds = time.monotonic() - began
+    assert not left, launch.said[-3000:]
+    assert code == CELLS[cell], launch.said[-3000:]
+    status = json.loads((run / "status.json").read_text())
+    if cell.startswith("saves"):
+        assert status["state"] == "preempted" and status["step"] == launch.saved, "no step is lost"
+    record("signals", f"{name} to {target}", {"does": cell, "exit_code": code, "seconds": round(seconds, 1)})
+
+
+def test_a_killed_launcher_starts_again_and_a_signal_saves(run: Path, two_processes: Path, shrunk: list[str]) -> None:
+    launch = Launch(run, [item for item in shrunk if not item.startswith("schedule.steps")], "--backoff-seconds", "0", steps=20)
+    launch.wait_for_checkpoint_after(2)
+    mark = launch.mark
+    launch.target("launcher").kill()
+    deadline = time.monotonic() + 200
+    while "resuming from the checkpoint of step" not in launch.said:
+        assert launch.script.poll() is None and time.monotonic() < deadline, launch.said[-3000:]
+        time.sleep(0.1)
+    launch.script.send_signal(signal.SIGUSR1)
+    code = launch.script.wait(timeout=END_SECONDS)
+    assert processes.marked(mark) == []
+    if code == 75:
+        assert "asked all ranks to save and end" in launch.said and launch.saved < 20
+    else:
+        # On a fast machine the 20 steps may be over before the signal is seen.
+        assert code == 0 and launch.saved == 20, launch.said[-3000:]
+    done = losses(run)
+    assert done == losses(two_processes)[: len(done)] and len(done) >= 3
