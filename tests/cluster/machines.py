@@ -17,7 +17,8 @@ import psutil
 from cluster.debian import Unavailable
 
 NETWORK = "10.99.0"
-HOLD = ["--fork", "--kill-child=KILL"]
+#: Ends with this process, and with it everything in its process namespace.
+HOLD = ["setpriv", "--pdeathsig", "KILL", "unshare", "--fork", "--kill-child=KILL"]
 
 
 class Switch:
@@ -116,11 +117,9 @@ def write_etc(folder: Path, files: Path, names: Sequence[str]) -> Path:
 
 
 def _hold(namespaces: list[str]) -> subprocess.Popen[bytes]:
-    """A process that keeps new namespaces alive; it ends with this one, and everything in its process namespace with it."""
+    """A process that keeps new namespaces alive."""
     try:
-        return subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "unshare", *namespaces, *HOLD, "sleep", "infinity"], stderr=subprocess.PIPE
-        )
+        return subprocess.Popen([*HOLD, *namespaces, "sleep", "infinity"], stderr=subprocess.PIPE)
     except OSError as error:
         raise Unavailable(f"unshare: {error}") from None
 
