@@ -13,8 +13,8 @@ from nightly_record import record
 from shrinking import RECIPE
 
 pytestmark = [pytest.mark.launch, pytest.mark.nightly]
-#: Enough to be neither finished by the first interruption nor by the signal before the time limit.
-STEPS = 800
+#: Enough to be finished neither by the first interruption nor by the second: at least a minute.
+STEPS = 600
 
 
 def wait_for(log: Path, text: str, times: int, seconds: float) -> None:
@@ -27,8 +27,7 @@ def wait_for(log: Path, text: str, times: int, seconds: float) -> None:
 
 def test_a_job_is_preempted_reaches_its_limit_and_finishes(cluster: Slurm, shrunk: list[str], tmp_path: Path) -> None:
     run, log = tmp_path / "run", tmp_path / "slurm.log"
-    # The last of --signal wins: SIGUSR1 comes 2 minutes before the end of 3, give or take SLURM's half minute.
-    options = ["--nodes=2", "--time=3", "--signal=B:USR1@120", f"--output={log}", "--parsable"]
+    options = ["--nodes=2", "--time=30", f"--output={log}", "--parsable"]
     training = ["--processes", "1", "distill", RECIPE, *shrunk, f"schedule.steps={STEPS}", "run.save_every_steps=20"]
     script = [str(ROOT / "launchers" / "slurm.sbatch"), *training, f"run.output={run}"]
     began = time.monotonic()
@@ -39,7 +38,10 @@ def test_a_job_is_preempted_reaches_its_limit_and_finishes(cluster: Slurm, shrun
         time.sleep(0.3)
     cluster.run("scontrol", "requeue", job)
     wait_for(log, "resuming from the checkpoint of step", 1, 150)
+    # Less than the 5 minutes of the script's --signal are left now; SLURM looks twice a minute.
+    cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=5")
     wait_for(log, f"requeueing SLURM job {job}", 1, 150)
+    cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=30")
     wait_for(log, "resuming from the checkpoint of step", 2, 150)
     wait_for(log, "finished at step", 1, 400)
     said = log.read_text()
