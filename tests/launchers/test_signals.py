@@ -95,26 +95,6 @@ def test_the_table_is_whole() -> None:
     assert set(documented().values()) == set(CELLS)
 
 
-@pytest.mark.nightly
-@pytest.mark.parametrize("name", SIGNALS)
-@pytest.mark.parametrize("target", TARGETS)
-def test_a_signal_does_what_the_table_says(target: str, name: str, run: Path, shrunk: list[str]) -> None:
-    launch = Launch(run, shrunk, "--restarts", "0")
-    launch.wait_for_checkpoint_after(2)
-    mark, cell = launch.mark, documented()[target, name]
-    launch.target(target).send_signal(getattr(signal, name))
-    began = time.monotonic()
-    code = launch.script.wait(timeout=END_SECONDS)
-    left = processes.wait_until_gone(mark, END_SECONDS)
-    seconds = time.monotonic() - began
-    assert not left, launch.said[-3000:]
-    assert code == CELLS[cell], launch.said[-3000:]
-    status = json.loads((run / "status.json").read_text())
-    if cell.startswith("saves"):
-        assert status["state"] == "preempted" and status["step"] == launch.saved, "no step is lost"
-    record("signals", f"{name} to {target}", {"does": cell, "exit_code": code, "seconds": round(seconds, 1)})
-
-
 def test_a_killed_launcher_starts_again_and_a_signal_saves(run: Path, two_processes: Path, shrunk: list[str]) -> None:
     launch = Launch(run, [item for item in shrunk if not item.startswith("schedule.steps")], "--backoff-seconds", "0", steps=20)
     launch.wait_for_checkpoint_after(2)
@@ -134,3 +114,23 @@ def test_a_killed_launcher_starts_again_and_a_signal_saves(run: Path, two_proces
         assert code == 0 and launch.saved == 20, launch.said[-3000:]
     done = losses(run)
     assert done == losses(two_processes)[: len(done)] and len(done) >= 3
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", SIGNALS)
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_signal_does_what_the_table_says(target: str, name: str, run: Path, shrunk: list[str]) -> None:
+    launch = Launch(run, shrunk, "--restarts", "0")
+    launch.wait_for_checkpoint_after(2)
+    mark, cell = launch.mark, documented()[target, name]
+    launch.target(target).send_signal(getattr(signal, name))
+    began = time.monotonic()
+    code = launch.script.wait(timeout=END_SECONDS)
+    left = processes.wait_until_gone(mark, END_SECONDS)
+    seconds = time.monotonic() - began
+    assert not left, launch.said[-3000:]
+    assert code == CELLS[cell], launch.said[-3000:]
+    status = json.loads((run / "status.json").read_text())
+    if cell.startswith("saves"):
+        assert status["state"] == "preempted" and status["step"] == launch.saved, "no step is lost"
+    record("signals", f"{name} to {target}", {"does": cell, "exit_code": code, "seconds": round(seconds, 1)})
