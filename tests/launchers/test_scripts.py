@@ -43,6 +43,7 @@ def test_one_host(tmp_path: Path) -> None:
     assert command[command.index("--num_accelerators") + 1] == "2"
     for name in ("TORCH_EXTENSIONS_DIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
         assert f"export {name}=/" in output
+    assert "export DEEPSPEED_TIMEOUT=10\n" in output, "DeepSpeed reads whole minutes only"
     assert "export TORCH_NCCL_ASYNC_ERROR_HANDLING=3" in output and "export MVD_DS_LAUNCH=" in output
     assert list(tmp_path.iterdir()) == [], "a dry run writes nothing"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import getpass
+import math
 import os
 import re
 import sys
@@ -65,8 +66,8 @@ def added_environment(options: LaunchOptions, recipe: LearningRecipe, slots: int
     values |= {name: str(cache_folder() / folder) for name, folder in CACHES.items()}
     # Each rank otherwise takes all cores for itself.
     values["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // max(slots, 1), 1))
-    # Groups that DeepSpeed makes later wait as long as the first one; minutes.
-    values["DEEPSPEED_TIMEOUT"] = str(recipe.engine.timeout_minutes)
+    # Groups that DeepSpeed makes later wait as long as the first one; it takes whole minutes only.
+    values["DEEPSPEED_TIMEOUT"] = str(math.ceil(recipe.engine.timeout_minutes))
     values = {name: value for name, value in values.items() if name not in os.environ}
     paths = [str(ROOT), *(path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != str(ROOT))]
     values["PYTHONPATH"] = os.pathsep.join(paths)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -19,12 +20,12 @@ ROOT = Path(__file__).resolve().parents[3]
 DOCTOR_SECONDS = 720
 
 
-def ssh_options(timeout_minutes: int) -> str:
+def ssh_options(timeout_minutes: float) -> str:
     """Options of ssh: never ask for a password, and give a silent host up only after the collectives have done so.
 
     A network that is cut for less than ``engine.timeout_minutes`` must change nothing, so ssh waits half a minute longer.
     """
-    count = (timeout_minutes * 60 + 30) // ALIVE_SECONDS
+    count = math.ceil((timeout_minutes * 60 + 30) / ALIVE_SECONDS)
     return (
         f"-o BatchMode=yes -o ConnectTimeout={CONNECT_SECONDS} "
         f"-o ServerAliveInterval={ALIVE_SECONDS} -o ServerAliveCountMax={count}"
