@@ -57,21 +57,22 @@ def test_one_process_has_the_same_losses_accuracies_and_predictions(
 
 
 def test_interrupted_and_resumed_equals_untouched(finetuned: Path, small_finetune: list[str], tmp_path: Path) -> None:
-    command = ["finetune", RECIPE, *small_finetune, "teacher.placement=zero3", f"run.output={tmp_path}"]
+    two, one = tmp_path / "two", tmp_path / "one"
+    command = ["finetune", RECIPE, *small_finetune, "teacher.placement=zero3", f"run.output={two}"]
     launch(2, *command, "run.stop_after_steps=11")
-    shutil.copytree(tmp_path, tmp_path / "alone")
+    shutil.copytree(two, one)
     assert "resuming from the checkpoint of step 11" in launch(2, *command).stdout
-    assert losses(tmp_path) == losses(finetuned), "every step once, equal to the last bit"
-    assert _accuracies(tmp_path) == _accuracies(finetuned) and _predictions(tmp_path) == _predictions(finetuned)
+    assert losses(two) == losses(finetuned), "every step once, equal to the last bit"
+    assert _accuracies(two) == _accuracies(finetuned) and _predictions(two) == _predictions(finetuned)
     for part in ("best", "model"):
-        resumed, untouched = (load_file(folder / part / "model.safetensors") for folder in (tmp_path, finetuned))
+        resumed, untouched = (load_file(folder / part / "model.safetensors") for folder in (two, finetuned))
         assert resumed.keys() == untouched.keys()
         assert all(torch.equal(resumed[name], untouched[name]) for name in resumed), part
-    # The same checkpoint, gone on with by one process under ZeRO-1: groups of layers find their shards.
+    # The same checkpoint, gone on with by one process under ZeRO-1: the groups of layers find their shards.
     layout = ["batch.micro=8", "engine.config=zero1.json", "teacher.placement=replicated"]
-    alone("finetune", RECIPE, *small_finetune, *layout, f"run.output={tmp_path / 'alone'}")
-    assert losses(tmp_path / "alone") == pytest.approx(losses(finetuned), rel=1e-4)
-    assert _predictions(tmp_path / "alone") == _predictions(finetuned)
+    alone("finetune", RECIPE, *small_finetune, *layout, f"run.output={one}")
+    assert losses(one) == pytest.approx(losses(finetuned), rel=1e-4)
+    assert _predictions(one) == _predictions(finetuned)
 
 
 def test_bf16_under_zero_2_follows_fp32(finetuned: Path, small_finetune: list[str], tmp_path: Path) -> None:
