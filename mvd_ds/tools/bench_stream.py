@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import os
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -22,6 +23,9 @@ from mvd_ds.tools.bench_reference import ReferenceClips
 
 WARM_BATCHES = 4
 """Taken before the clock starts, beside what lies ready by then."""
+
+_TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
+"""The system counts CPU time in steps of this."""
 
 
 class Rate(NamedTuple):
@@ -109,7 +113,7 @@ def _rate(batches: Iterator[Any], micro: int, clips: int, ready: int) -> Rate:
     wanted = -(-clips // micro)
     for _ in itertools.islice(batches, wanted):
         pass
-    seconds, cpu = time.monotonic() - began, _cpu_seconds(processes) - spent
+    seconds, cpu = time.monotonic() - began, max(_cpu_seconds(processes) - spent, _TICK_SECONDS)
     return Rate(wanted * micro / seconds, 1000 * cpu / (wanted * micro))
 
 
