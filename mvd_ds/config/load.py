@@ -137,14 +137,19 @@ def _one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
+def _shortened(text: str) -> str:
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
 def _apply_override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
+    shown = _shortened(_one_line(override))
     if not equals or not key:
-        raise ConfigError(f"override '{override}' is not of the form key.path=value")
+        raise ConfigError(f"override '{shown}' is not of the form key.path=value")
     try:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError):
-        raise ConfigError(f"override '{override}': the value is not YAML") from None
+        raise ConfigError(f"override '{shown}': the value is not YAML") from None
     *parents, leaf = key.split(".")
     node = values
     for parent in parents:
@@ -152,13 +157,13 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
             node[parent] = {}
         node = node[parent]
         if not isinstance(node, dict):
-            raise ConfigError(f"override '{override}': '{parent}' is a value, not a group of settings")
+            raise ConfigError(f"override '{shown}': '{_shortened(_one_line(parent))}' is a value, not a group of settings")
     node[leaf] = value
 
 
 def _explain(fault: Any, kind: type[Settings]) -> str:
     """One line for one pydantic fault: key path, value, what is wrong, nearest right name."""
-    where = _one_line(".".join(str(part) for part in fault["loc"]))
+    where = _shortened(_one_line(".".join(str(part) for part in fault["loc"])))
     if fault["type"] == "extra_forbidden":
         names = _names_at(kind, fault["loc"][:-1])
         near = difflib.get_close_matches(str(fault["loc"][-1]), names, n=1)
@@ -168,8 +173,7 @@ def _explain(fault: Any, kind: type[Settings]) -> str:
     if fault["type"] == "missing":
         return f"{where}: is required and not given"
     value = fault["input"]
-    text = repr(value)
-    shown = "" if isinstance(value, dict | list) else f" {text if len(text) <= 100 else text[:97] + '...'}"
+    shown = "" if isinstance(value, dict | list) else f" {_shortened(repr(value))}"
     return f"{where}{shown}: {message}" if where else message
 
 

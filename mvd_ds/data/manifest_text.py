@@ -69,6 +69,8 @@ def parse_manifest(text: bytes, shown: str) -> ParsedLines:
             if header is not None:
                 headers[header["key"].decode()] = (number, header["value"])
                 if header["key"] == b"columns":
+                    if lines:
+                        raise ConfigError(f"{shown}:{number}: '# columns:' must stand before the first video")
                     names = header["value"].decode(errors="replace").split()
                     columns, shards = len(names), _Shards.of(names)
             continue
