@@ -23,6 +23,8 @@ from mvd_ds.data.shared_memory import BatchMemory, Row
 _PRELOAD = ["torch", "mvd_ds.data.loader", "mvd_ds.data.evaluation"]
 _POLL_SECONDS = 0.5
 """How often a waiting consumer looks whether a worker still gets on. The death of one is noticed at once."""
+_START_SECONDS = 60.0
+"""A worker may take as long before its first file, on a machine that is busy with other things."""
 _CLOSE_SECONDS = 5.0
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
 DEATHS_IN_A_ROW = 5
@@ -111,6 +113,7 @@ class Worker:
     def _start(self) -> None:
         self._reading.end()
         self._seen, self._stuck_seconds = self._reading.now[2], 0.0
+        self._begun = False
         self.pipe, theirs = multiprocessing.Pipe()
         self.process = start_server().Process(target=_work, args=(theirs, *self._arguments), daemon=True)
         self.process.start()
@@ -145,11 +148,12 @@ class Worker:
     def end_if_stuck(self, seconds: float, limit: float) -> None:
         """Kill it if it has been at one file for ``limit`` seconds, of which ``seconds`` passed since the last look."""
         count = self._reading.now[2]
+        self._begun |= count != self._seen
         if count != self._seen or not self._tasks:
             self._seen, self._stuck_seconds = count, 0.0
             return
         self._stuck_seconds += seconds
-        if self._stuck_seconds >= limit:
+        if self._stuck_seconds >= (limit if self._begun else max(limit, _START_SECONDS)):
             self._stall_reason = f"gave no answer for data.stall_seconds {limit:g}"
             self.process.kill()
 
