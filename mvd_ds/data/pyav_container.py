@@ -21,6 +21,10 @@ av.logging.set_level(None)
 READ_ERRORS = (FFmpegError, OSError, ValueError, IndexError)
 """What PyAV raises on damaged files (IndexError: a stream that its container does not list)."""
 
+_MARKS_DAMAGE = frozenset(("h264", "hevc"))
+"""Decoders that mark damaged frames, and take the first frames of an open group for errors. Others have to stop at errors: a
+damaged frame of theirs holds what its memory held before."""
+
 
 def open_container(location: Location) -> tuple[InputContainer, VideoStream]:
     """An opened file and its best video stream, decoded by one thread; packets of other streams are not read.
@@ -45,6 +49,8 @@ def open_container(location: Location) -> tuple[InputContainer, VideoStream]:
     # Slice threads can dead-lock in loader workers, and cores are busy with other clips anyway.
     stream.thread_type = "NONE"
     stream.codec_context.thread_count = 1
+    if stream.codec_context.name not in _MARKS_DAMAGE:
+        stream.codec_context.options = {"err_detect": "explode"}
     return container, stream
 
 

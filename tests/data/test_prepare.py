@@ -155,7 +155,11 @@ def test_shards_of_encoded_videos_leave_nothing_else_and_can_be_prepared_again(t
             assert video.get(np.array([0])).shape[0] == 1
 
 
-def test_killed_at_any_time_it_goes_on(tree: Path, tmp_path: Path) -> None:
+def test_killed_at_any_time_it_goes_on(plain: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for number in range(30):  # so that there is something left to do when the first one is done
+        (tree / f"{number:02d}.mp4").write_bytes(plain.read_bytes())
     arguments = [str(tree), str(tmp_path / "out"), "--encode", "h264", "--shards", "--workers", "1"]
     whole = tmp_path / "whole"
     assert main(["prepare", str(tree), str(whole), *arguments[2:]]) == 0
