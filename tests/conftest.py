@@ -43,7 +43,7 @@ def shrunk_recipe(shrunk: list[str]) -> TrainingRecipe:
 
 @pytest.fixture(scope="session")
 def two_processes(shrunk: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of the shrunk recipe on one host: two processes, the recipe's own ZeRO-3 and sharded teachers."""
+    """A finished run of the shrunk recipe on one host: two processes, the recipe's own ZeRO-3, sharded teachers, an average."""
     folder = tmp_path_factory.mktemp("zero3") / "run"
-    launch(2, "distill", RECIPE, *shrunk, f"run.output={folder}")
+    launch(2, "distill", RECIPE, *shrunk, "optimizer.ema_decay=0.9", f"run.output={folder}")
     return folder
