@@ -75,7 +75,7 @@ def validate(values: dict[str, Any], origin: str) -> Recipe:
     kind = _kind_of(values.get("objective"))
     if kind is None:
         known = [name for k in RECIPE_KINDS for name in get_args(k.model_fields["objective"].annotation)]
-        raise ConfigError(f"{origin}: objective {values.get('objective')!r} is not one of {', '.join(known)}")
+        raise ConfigError(f"{origin}: objective {_shortened(repr(values.get('objective')))} is not one of {', '.join(known)}")
     try:
         return kind.model_validate(values)
     except ValidationError as error:

@@ -1,0 +1,86 @@
+"""A step that was not finite, run again from its dump."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mvd_ds.cli import main
+from mvd_ds.config import TrainingRecipe
+from mvd_ds.data.loader import ClipLoader
+from mvd_ds.models.masked import build_predictor
+from mvd_ds.models.teachers import build_teacher
+from mvd_ds.training.cluster import Cluster
+from mvd_ds.training.dump import write_dump
+from mvd_ds.training.masked_prediction import MaskedPrediction
+from mvd_ds.training.step import TeacherTargets
+
+CPU = torch.device("cpu")
+
+
+def write(folder: Path, recipe: TrainingRecipe, ruin: bool) -> list[float]:
+    """The dump of the first step, of a student with one weight that is not finite or of a sound one; its losses."""
+    student = build_predictor(recipe).train()
+    if ruin:
+        with torch.no_grad():
+            student.decoders["video"].blocks[1].mlp.expand.weight[3, 5] = torch.inf
+    teachers = {name: build_teacher(name, settings, recipe) for name, settings in recipe.teachers.items()}
+    objective = MaskedPrediction(recipe, student, TeacherTargets(recipe, teachers, torch.float32), CPU)
+    loader = ClipLoader(recipe, recipe.drop_path_blocks, 0, 1)
+    batches = loader.again(0)
+    totals = [float(objective(batch, False).total.detach()) for batch in batches]
+    clips = [[loader.path_of(index) for index in batch.sample.tolist()] for batch in batches]
+    micros = [{"total": total, "terms": {}, "tensors": [], "clips": names} for total, names in zip(totals, clips, strict=True)]
+    ranks = [{"rank": 0, "micro_batches": micros}]
+    write_dump(folder, 1, recipe, Cluster(0, 1, CPU), student.state_dict(), batches, ranks)
+    return totals
+
+
+def test_a_ruined_weight_is_found(shrunk_recipe: TrainingRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    totals = write(tmp_path, shrunk_recipe, ruin=True)
+    assert not any(total - total == 0 for total in totals)
+    assert main(["replay", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert said.count(": the same") == len(totals) and "DIFFERENT" not in said
+    first = next(line for line in said.splitlines() if "not finite" in line)
+    assert "in this order: output of decoders.video.blocks.1.mlp.expand, output of decoders.video.blocks.1.mlp.contract" in first
+    assert "train/" in next(line for line in said.splitlines() if line.startswith("  clips: "))
+
+
+def test_a_sound_step_has_the_losses_it_had(
+    shrunk_recipe: TrainingRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    totals = write(tmp_path, shrunk_recipe, ruin=False)
+    assert main(["replay", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert all(f"loss {total:.8g} then, {total:.8g} now: the same" in said for total in totals) and "not finite" not in said
+    values = json.loads((tmp_path / "dump.json").read_text())
+    values["ranks"][0]["micro_batches"][0]["total"] = totals[0] * 1.01
+    (tmp_path / "dump.json").write_text(json.dumps(values))
+    assert main(["replay", str(tmp_path)]) == 1
+    assert capsys.readouterr().out.count("DIFFERENT") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("dump.json", None),
+        ("dump.json", b"{}"),
+        ("dump.json", b"\xff"),
+        ("student.safetensors", b"x"),
+        ("rank-0.safetensors", None),
+    ],
+)
+def test_a_broken_dump_is_one_line(
+    name: str, content: bytes | None, shrunk_recipe: TrainingRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, shrunk_recipe, ruin=False)
+    (tmp_path / name).unlink()
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    assert main(["replay", str(tmp_path)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and name in lines[0]
