@@ -12,7 +12,7 @@ from mvd_ds.config import TrainingRecipe, load_recipe
 from mvd_ds.data.synthetic import write_sample_set
 from mvd_ds.models.masked import plan_predictor
 from mvd_ds.models.teachers import plan_teacher
-from results import keep
+from nightly_record import record
 
 pytestmark = [pytest.mark.launch, pytest.mark.nightly]
 
@@ -66,6 +66,6 @@ def test_a_huge_student_steps_saves_and_resumes(tmp_path: Path) -> None:
         assert line["step"] == stop
         found[phase] = {name.removeprefix("memory/"): value for name, value in line.items() if name.startswith("memory/")}
     expected = expected_gib(recipe)
-    keep("huge_on_cpu", {"recipe": RECIPE, "processes": PROCESSES, "expected_gib_per_process": expected, **found})
+    record("scale", "huge_on_cpu", {"recipe": RECIPE, "processes": PROCESSES, "expected_gib_per_process": expected, **found})
     assert found["first"]["step_peak_gib"] < 12 and found["resumed"]["resume_peak_gib"] < 12
     assert found["first"]["step_peak_gib"] == pytest.approx(expected["step"], rel=0.25)

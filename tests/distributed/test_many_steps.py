@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from launching import launch_script
-from results import keep
+from nightly_record import record
 
 pytestmark = [pytest.mark.launch, pytest.mark.nightly]
 
@@ -30,5 +30,9 @@ def test_a_thousand_forwards(placement: str, shrunk: list[str], tmp_path: Path) 
     assert not list(tmp_path.glob("disk/*")), "shards on disk are removed at the end"
     # The allocator settles in the first hundreds; 2 MiB a hundred would be 20 KiB a forward.
     growth = (found["memory"][-1] - found["memory"][4]) / 5
-    keep(f"many_steps_{placement}", {"resident_mib_per_hundred": found["memory"], "growth_mib_per_hundred": growth})
+    record(
+        "scale",
+        f"a thousand forwards, {placement}",
+        {"resident_mib_per_hundred": found["memory"], "growth_mib_per_hundred": growth},
+    )
     assert growth < 2
