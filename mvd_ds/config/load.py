@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -169,7 +170,7 @@ def _explain(fault: Any, kind: type[Settings]) -> str:
         near = difflib.get_close_matches(str(fault["loc"][-1]), names, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"settings here are {', '.join(names)}"
         return f"{where}: unknown setting; {hint}"
-    message = fault["msg"].removeprefix("Value error, ")
+    message = re.sub(r"\S{101,}", lambda word: _shortened(word[0]), fault["msg"].removeprefix("Value error, "))
     if fault["type"] == "missing":
         return f"{where}: is required and not given"
     value = fault["input"]
