@@ -38,6 +38,12 @@ LINES = [
     "\t: \t",
     "x: !!binary ====",
     "x: !!timestamp 2026-13-45",
+    "x: !!timestamp soon",
+    "x: !!bool maybe",
+    "x: !!int ''",
+    "x: !!float .",
+    "x: !!set [1]",
+    "x: !!omap {a: 1}",
     "%YAML 9.9",
     "run: {output: '{recipe!r:>{width}}'}",
 ]

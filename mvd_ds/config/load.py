@@ -15,6 +15,8 @@ from mvd_ds.config.evaluation import EvaluateRecipe, FeaturesRecipe, ProbeRecipe
 from mvd_ds.config.finetuning import FinetuneRecipe
 from mvd_ds.config.recipes import Recipe, TrainingRecipe
 
+#: What PyYAML lets through from dates such as 2026-13-45, from deep nesting, and from values that are not what their tag says.
+YAML_SLIPS = (ValueError, RecursionError, AttributeError, LookupError, TypeError)
 RECIPE_KINDS: tuple[type[Recipe], ...] = (TrainingRecipe, FinetuneRecipe, ProbeRecipe, EvaluateRecipe, FeaturesRecipe)
 
 
@@ -127,7 +129,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}" if mark else ""
         raise ConfigError(f"{path}{where}: is not YAML: {getattr(error, 'problem', None) or _one_line(error)}") from None
-    except (ValueError, RecursionError) as error:  # PyYAML lets these through from dates such as 2026-13-45 and from deep nesting
+    except YAML_SLIPS as error:
         raise ConfigError(f"{path}: is not YAML: {_one_line(error)}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a recipe is a mapping of settings, got {type(values).__name__}")
@@ -149,7 +151,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"override '{shown}' is not of the form key.path=value")
     try:
         value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except (yaml.YAMLError, *YAML_SLIPS):
         raise ConfigError(f"override '{shown}': the value is not YAML") from None
     *parents, leaf = key.split(".")
     node = values
