@@ -31,8 +31,9 @@ def documented() -> dict[tuple[str, str], str]:
     cells = {}
     for line in (ROOT / "launchers" / "README.md").read_text().splitlines():
         row = [cell.strip() for cell in line.strip("|").split("|")]
-        if row[0].strip("`") in TARGETS:
-            cells |= {(row[0].strip("`"), name): cell for name, cell in zip(SIGNALS, row[2:], strict=True)}
+        target = row[0].strip("`")
+        if target in TARGETS and len(row) == 2 + len(SIGNALS) and target != row[0]:
+            cells |= {(target, name): cell for name, cell in zip(SIGNALS, row[2:], strict=True)}
     return cells
 
 
