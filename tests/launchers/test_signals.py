@@ -18,7 +18,7 @@ from mvd_ds.tools.launch import processes
 from nightly_record import record
 from shrinking import RECIPE
 
-pytestmark = [pytest.mark.launch, pytest.mark.nightly]
+pytestmark = pytest.mark.launch
 SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGKILL")
 TARGETS = ("script", "runner", "launcher", "rank")
 #: What a cell of the table says, and the exit code of the script with --restarts 0.
@@ -112,6 +112,7 @@ def test_a_killed_launcher_starts_again_and_a_signal_saves(run: Path, shrunk: li
     assert len(losses(run)) == launch.saved, "every step once, and none after the checkpoint"
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", SIGNALS)
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_signal_does_what_the_table_says(target: str, name: str, run: Path, shrunk: list[str]) -> None:
