@@ -87,7 +87,7 @@ def test_bf16_under_zero_2_follows_fp32(finetuned: Path, small_finetune: list[st
 
 @pytest.mark.nightly
 def test_an_epoch_of_vit_large_on_two_cpu_processes(videos: Path, tmp_path: Path) -> None:
-    """The published ViT-L, 304 M parameters, under ZeRO-3 on tiny clips; its memory is measured, not only stated."""
+    """The published ViT-L, 304 M parameters, under ZeRO-3 on tiny clips: 5.2 GiB in each process when it was written."""
     tiny = ["data.clip.frames=2", "data.clip.stride_frames=1", "data.clip.size_px=32", "data.workers=0", "batch.micro=4"]
     paths = [f"data.manifest={videos / 'val.txt'}", f"validation.manifest={videos / 'val.txt'}", f"run.output={tmp_path}"]
     length = ["batch.global=8", "schedule.epochs=1", "schedule.warmup_epochs=0", "run.log_every_steps=1"]
@@ -99,4 +99,4 @@ def test_an_epoch_of_vit_large_on_two_cpu_processes(videos: Path, tmp_path: Path
     peak = metrics(tmp_path)[-1]["memory/peak_gib"]
     print(f"ViT-L under ZeRO-3 on two CPU processes: {peak:.1f} GiB each")
     # 16 bytes for each of a rank's half of the parameters are 2.3 GiB, its whole fp32 model before sharding is 1.1.
-    assert peak < 9
+    assert peak < 7
