@@ -33,11 +33,16 @@ class _Digesting:
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.digest, self.size = file, hashlib.new(DIGEST), 0
+        self.fault: OSError | None = None
 
     def write(self, content: Any) -> int:
         self.digest.update(content)
         self.size += memoryview(content).nbytes
-        return self.file.write(content)
+        try:
+            return self.file.write(content)
+        except OSError as error:
+            self.fault = error
+            raise
 
     def flush(self) -> None:
         self.file.flush()
@@ -51,7 +56,11 @@ def write_tensors(path: Path, content: Any) -> dict[str, Any]:
     """
     with open(path, "wb") as file:
         digesting = _Digesting(file)
-        torch.save(content, digesting)
+        try:
+            torch.save(content, digesting)
+        except RuntimeError:
+            # torch goes on after a write that failed, and ends with a count of bytes that does not fit.
+            raise digesting.fault or OSError("torch could not write it") from None
         file.flush()
         os.fsync(file.fileno())
     return {"size": digesting.size, DIGEST: digesting.digest.hexdigest()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 from pathlib import Path
 
@@ -184,12 +185,12 @@ def test_a_vanished_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "checkpoints").exists(), "nothing is begun beside what was there"
 
 
-def test_a_disk_that_fills_while_writing(checkpoints: Checkpoints) -> None:
-    import resource
-
+@pytest.mark.parametrize("room", [0, 300, 2000, 4000])
+def test_a_disk_that_fills_while_writing(checkpoints: Checkpoints, room: int) -> None:
+    """In the first bytes of a file, or between two of its tensors."""
     train_and_save(checkpoints, 10)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
     try:
         with pytest.raises(ConfigError) as caught:
             checkpoints.save(20)
