@@ -42,7 +42,7 @@ RULES = {
     # The reader of shard files is the models room's, where teachers come from checkpoints too.
     "training/checkpoint.py": _rule("config training models", None),
     "training/resharding.py": _rule("config training models", None),
-    "evaluation": _rule("config", "torch numpy sklearn safetensors", NO_CLUSTER),
+    "evaluation": _rule("config", "torch numpy sklearn safetensors PIL matplotlib", NO_CLUSTER),
     "video_classifier": _rule("config data evaluation models", "torch", NO_CLUSTER),
     "api": _rule("config evaluation models objectives video_classifier", "torch pydantic", NO_CLUSTER),
     "runs": _rule(" ".join(ROOMS - {"runs", "tools", "cli", "api", "video_classifier"}), None),

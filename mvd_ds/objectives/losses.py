@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -47,3 +48,9 @@ def cosine(prediction: Tensor, target: Tensor) -> Tensor:
 
 LOSSES: dict[str, Loss] = {"smooth_l1": smooth_l1, "l1": l1, "l2": l2, "cosine": cosine}
 """Every value of the settings ``teachers.*.loss`` and ``pixels.loss``."""
+
+
+def per_token(loss: str, prediction: Tensor, target: Tensor) -> Tensor:
+    """fp32 (...,): the loss of this name for every token of (..., D) alone; their mean is the loss of all."""
+    values: Tensor = torch.vmap(LOSSES[loss])(prediction.flatten(0, -2), target.flatten(0, -2))
+    return values.unflatten(0, prediction.shape[:-1])

@@ -55,17 +55,47 @@ def pixel_targets(clip: Tensor, tubelet_frames: int, patch_px: int, settings: Pi
     Returns:
         (B, N, P) fp32, ordered as ``patchify`` says.
     """
-    patches = patchify(clip.float(), tubelet_frames, patch_px)
-    if settings.normalise == "none":
-        return patches
-    if settings.normalise == "joint":
-        variance, mean = torch.var_mean(patches, dim=-1, correction=1, keepdim=True)
-        return (patches - mean) / (variance + settings.variance_floor + STABILISER).sqrt()
-    by_colour = rearrange(patches, "b n (pixel c) -> b n pixel c", c=clip.shape[1])
-    variance, mean = torch.var_mean(by_colour, dim=-2, correction=1, keepdim=True)
+    patches = _by_colour(patchify(clip.float(), tubelet_frames, patch_px), clip.shape[1], settings)
+    mean, divisor = _statistics(patches, settings)
+    return ((patches - mean) / divisor).flatten(-2)
+
+
+def predicted_pixels(predictions: Tensor, clip: Tensor, tubelet_frames: int, patch_px: int, settings: PixelSettings) -> Tensor:
+    """``pixel_targets`` undone: predictions of every patch (B, N, P) as pixels of ``clip``'s units, by the patch's own mean and
+    deviation, which a network that predicts normalised patches never tells. Same arguments; (B, N, P) fp32."""
+    patches = _by_colour(patchify(clip.float(), tubelet_frames, patch_px), clip.shape[1], settings)
+    mean, divisor = _statistics(patches, settings)
+    return (_by_colour(predictions.float(), clip.shape[1], settings) * divisor + mean).flatten(-2)
+
+
+def unpatchify(patches: Tensor, grid: tuple[int, int, int], tubelet_frames: int, patch_px: int) -> Tensor:
+    """``patchify`` undone: (B, N, P) on the token ``grid`` (t, h, w) -> (B, C, T, H, W)."""
+    t, h, w = grid
     return rearrange(
-        (by_colour - mean) / ((variance + settings.variance_floor).sqrt() + STABILISER), "b n pixel c -> b n (pixel c)"
+        patches,
+        "b (t h w) (frame row column c) -> b c (t frame) (h row) (w column)",
+        t=t,
+        h=h,
+        w=w,
+        frame=tubelet_frames,
+        row=patch_px,
+        column=patch_px,
     )
+
+
+def _by_colour(patches: Tensor, colours: int, settings: PixelSettings) -> Tensor:
+    """(B, N, P) -> (B, N, P / groups, groups): what is normalised together has one group of its own."""
+    return patches.unflatten(-1, (-1, colours if settings.normalise == "per_channel" else 1))
+
+
+def _statistics(patches: Tensor, settings: PixelSettings) -> tuple[Tensor, Tensor]:
+    """What ``pixel_targets`` takes off patches (B, N, P / groups, groups) and what it divides them by."""
+    if settings.normalise == "none":
+        return patches.new_zeros(()), patches.new_ones(())
+    variance, mean = torch.var_mean(patches, dim=-2, correction=1, keepdim=True)
+    if settings.normalise == "joint":
+        return mean, (variance + settings.variance_floor + STABILISER).sqrt()
+    return mean, (variance + settings.variance_floor).sqrt() + STABILISER
 
 
 def gather_masked(features: Tensor, masked: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from mvd_ds.config import PixelSettings, TeacherSettings
-from mvd_ds.objectives.losses import LOSSES
+from mvd_ds.objectives.losses import LOSSES, per_token
 from mvd_ds.objectives.terms import Term, combine
 
 PREDICTION = torch.tensor([[[3.0, 4.0], [0.5, 0.0]]])
@@ -92,3 +92,12 @@ def test_names_must_agree(missing: int) -> None:
     parts[missing] = {name: part for name, part in parts[missing].items() if name != "video"}
     with pytest.raises(ValueError, match="must be the same names"):
         combine(*parts)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_of_single_tokens_have_the_loss_as_their_mean(name: str) -> None:
+    prediction, target = (torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    values = per_token(name, prediction, target)
+    assert values.shape == (2, 5)
+    assert float(values[1, 3]) == pytest.approx(float(LOSSES[name](prediction[1, 3], target[1, 3])), rel=1e-5)
+    assert float(values.mean()) == pytest.approx(float(LOSSES[name](prediction, target)), rel=1e-5)

@@ -7,7 +7,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from mvd_ds.config import PixelSettings
-from mvd_ds.objectives.targets import gather_masked, normalise_tokens, patchify, pixel_targets
+from mvd_ds.objectives.targets import gather_masked, normalise_tokens, patchify, pixel_targets, predicted_pixels, unpatchify
 
 
 def _clip(frames: int = 4, side: int = 8) -> Tensor:
@@ -96,3 +96,16 @@ def test_normalise_tokens_equals_the_formula_in_fp32() -> None:
     got = normalise_tokens(features)
     assert got.dtype == torch.float32
     np.testing.assert_allclose(got.numpy(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("normalise", ["per_channel", "joint", "none"])
+def test_predicted_pixels_undo_the_normalisation(normalise: str) -> None:
+    settings = PixelSettings(normalise=normalise)
+    clip = torch.rand(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    perfect = pixel_targets(clip, 2, 4, settings)
+    pixels = unpatchify(predicted_pixels(perfect, clip, 2, 4, settings), (2, 2, 2), 2, 4)
+    assert torch.allclose(pixels, clip, atol=1e-5)
+    patch = clip[1, :, 2:4, 4:8, :4]  # token (1, 1, 0)
+    flat = unpatchify(predicted_pixels(torch.zeros_like(perfect), clip, 2, 4, settings), (2, 2, 2), 2, 4)[1, :, 2:4, 4:8, :4]
+    means = {"per_channel": patch.mean((1, 2, 3)), "joint": patch.mean().expand(3), "none": torch.zeros(3)}[normalise]
+    assert torch.allclose(flat, means[:, None, None, None].expand_as(flat), atol=1e-6)

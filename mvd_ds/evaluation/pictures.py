@@ -1,0 +1,133 @@
+"""What a network sees, predicts and attends to, as images. Nothing here knows a model: tensors in, arrays out.
+
+A *film* is uint8 (t, H, W, 3): one image for each slot of the token grid, so that films of one clip lie frame by frame
+beside each other.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+from mvd_ds.config import Grid
+
+#: What is not known, the student's predictions at visible tokens for example.
+UNKNOWN = 96
+#: Share of a frame's brightness that is left where a token is hidden.
+HIDDEN = 0.15
+#: Tokens that a colour space is fitted on; more change the third component by less than its colour's rounding.
+FIT_TOKENS = 8192
+
+
+def clip_film(clip: Tensor, slots: int) -> np.ndarray:
+    """The first frame of every slot of a clip, uint8 (C, T, H, W)."""
+    frames = clip.permute(1, 2, 3, 0)
+    return frames[:: max(len(frames) // slots, 1)].contiguous().cpu().numpy()
+
+
+def spread(values: np.ndarray, grid: Grid, size_px: int) -> np.ndarray:
+    """Values of tokens (N, ...) at every pixel of their patches: (t, size_px, size_px, ...)."""
+    t, h, w = grid
+    placed = values.reshape(t, h, w, *values.shape[1:])
+    rows, columns = (np.arange(size_px) * count // size_px for count in (h, w))
+    return placed[:, rows][:, :, columns]
+
+
+def hidden_film(film: np.ndarray, masked: Tensor, grid: Grid) -> np.ndarray:
+    """The film with the patches of ``masked``, int64 (M,), darkened: what is left bright is what the student sees."""
+    hidden = np.zeros(int(np.prod(grid)), bool)
+    hidden[masked.cpu().numpy()] = True
+    dark = spread(hidden, grid, film.shape[1])[..., None]
+    return np.where(dark, film * HIDDEN, film).round().astype(np.uint8)
+
+
+def placed(values: Tensor, tokens: Tensor, count: int) -> np.ndarray:
+    """fp32 (count, ...): ``values`` (M, ...) at ``tokens`` (M,), not a number elsewhere."""
+    result = np.full((count, *values.shape[1:]), np.nan, np.float32)
+    result[tokens.cpu().numpy()] = values.detach().float().cpu().numpy()
+    return result
+
+
+def heat_film(values: np.ndarray, grid: Grid, size_px: int, high: float) -> np.ndarray:
+    """A film of values of tokens (N,) between 0 (dark) and ``high`` (yellow), grey where they are not numbers."""
+    from matplotlib import colormaps
+
+    shares = np.clip(np.nan_to_num(values) / max(high, 1e-12), 0, 1)
+    colours = colormaps["inferno"](shares, bytes=True)[:, :3]
+    colours[np.isnan(values)] = UNKNOWN
+    return spread(colours, grid, size_px)
+
+
+class ColourSpace:
+    """Three colours for features of any width: their first three principal components.
+
+    Args:
+        features: (..., D) of one network; the same space then shows what another predicts of it. Colours reach from the
+            1st to the 99th percentile of these features along each component.
+    """
+
+    def __init__(self, features: Tensor) -> None:
+        tokens = features.detach().float().flatten(0, -2).cpu()
+        tokens = tokens[:: -(-len(tokens) // FIT_TOKENS)].numpy()
+        components = min(3, *tokens.shape)
+        self.pca = PCA(components, svd_solver="full").fit(tokens)
+        self.low, self.high = np.percentile(self.pca.transform(tokens), (1, 99), axis=0)
+
+    def colours(self, features: np.ndarray) -> np.ndarray:
+        """uint8 (N, 3) of features (N, D), grey where they are not numbers."""
+        known = ~np.isnan(features).any(axis=1)
+        colours = np.full((len(features), 3), UNKNOWN, np.uint8)
+        if known.any():
+            shares = (self.pca.transform(features[known]) - self.low) / np.maximum(self.high - self.low, 1e-12)
+            shown = (255 * np.clip(shares, 0, 1)).round().astype(np.uint8)
+            colours[known] = np.pad(shown, ((0, 0), (0, 3 - shown.shape[1])), constant_values=UNKNOWN)
+        return colours
+
+
+def received_attention(qkv: Tensor, heads: list[int], skipped: int) -> Tensor:
+    """How much attention every token gets: the mean over all queries, or that of the class token where there is one.
+
+    Args:
+        qkv: (B, [skipped +] N, 3, heads, d) before the softmax.
+        heads: which of them.
+        skipped: tokens before those of the grid.
+
+    Returns:
+        fp32 (B, len(heads), N); a row adds up to one, but for what ``skipped`` tokens get.
+    """
+    rows = []
+    for clip in qkv.float():  # one at a time: N x N weights of several clips of ViT-H would be gigabytes
+        query, key = (clip[:, part][:, heads].transpose(0, 1) for part in (0, 1))
+        query = query[:, :1] if skipped else query
+        weights = (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)).softmax(dim=-1)
+        rows.append(weights.mean(dim=1)[:, skipped:])
+    return torch.stack(rows)
+
+
+def frame_similarity(tokens: Tensor) -> Tensor:
+    """Mean cosine similarity of tokens at the same place in two slots, for every pair of slots.
+
+    Source: MVD's analysis of its teachers: features of a video teacher differ more from frame to frame.
+
+    Args:
+        tokens: (B, t, places, D).
+
+    Returns:
+        fp32 (t, t), the mean over clips and places; ones on the diagonal.
+    """
+    directions = torch.nn.functional.normalize(tokens.detach().float(), dim=-1)
+    return torch.einsum("bipd,bjpd->ij", directions, directions) / (tokens.shape[0] * tokens.shape[2])
+
+
+def across_frames(similarity: Tensor) -> float:
+    """Mean of a (t, t) similarity over pairs of different slots."""
+    slots = len(similarity)
+    return float((similarity.sum() - similarity.diagonal().sum()) / (slots * (slots - 1)))
+
+
+def matrix_film(matrices: list[Tensor], size_px: int) -> np.ndarray:
+    """One image for each (t, t) matrix of similarities between 0 (dark) and 1 (yellow)."""
+    cells = [heat_film(matrix.cpu().numpy().reshape(-1), (1, *matrix.shape), size_px, 1.0) for matrix in matrices]
+    return np.concatenate(cells)
