@@ -80,20 +80,10 @@ def _add_tools(commands: argparse._SubParsersAction) -> None:
     _add_command(commands, "checkpoints", _checkpoints, options.add_checkpoints_options, "list, verify, prune, convert them")
     _add_report(commands)
     _add_command(commands, "compare", _compare, options.add_compare_options, "two sets of fine-tuned runs, with an interval")
-    _add_command(
-        commands,
-        "convert",
-        _convert,
-        options.add_convert_options,
-        "what a weights file holds, tensor by tensor, and the same in another format",
-    )
-    _add_command(
-        commands,
-        "doctor",
-        _doctor,
-        options.add_doctor_options,
-        "what these machines can do, what is missing, and the command that mends it",
-    )
+    summary = "what a weights file holds, tensor by tensor, and the same in another format"
+    _add_command(commands, "convert", _convert, options.add_convert_options, summary)
+    summary = "what these machines can do, what is missing, and the command that mends it"
+    _add_command(commands, "doctor", _doctor, options.add_doctor_options, summary)
     _add_command(
         commands,
         "plan",
@@ -109,6 +99,8 @@ def _add_tools(commands: argparse._SubParsersAction) -> None:
         "a classifier in one folder that needs nothing else, and as a graph for other runtimes",
     )
     _add_command(commands, "classify", _classify, options.add_classify_options, "what a classifier sees in video files")
+    summary = "pictures of what a network makes of videos: predictions, reconstruction, features, attention"
+    _add_command(commands, "visualize", _visualize, options.add_visualize_options, summary)
 
 
 def _add_recipe_command(commands: argparse._SubParsersAction, name: str, function: Callable, summary: str) -> None:
@@ -169,6 +161,7 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("report", help=summary, description=summary)
     command.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="run folders, in the order to show them")
     command.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder for report.html and report.json")
+    command.add_argument("--pdf", action="store_true", help="print it to report.pdf, too, by an installed chromium")
     command.set_defaults(function=_report)
 
 
@@ -219,6 +212,12 @@ def _classify(options: argparse.Namespace) -> None:
     classify(options.folder, options.videos, options.top, options.segments, options.crops, options.device)
 
 
+def _visualize(options: argparse.Namespace) -> None:
+    from mvd_ds.tools.visualize import visualize
+
+    visualize(**{name: value for name, value in vars(options).items() if name not in ("function", "command", "local_rank")})
+
+
 def _prepare(options: argparse.Namespace) -> None:
     from mvd_ds.runs.prepare import options_of, prepare_videos
 
@@ -257,7 +256,7 @@ def _checkpoints(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     from mvd_ds.tools.report import write_report
 
-    write_report(options.runs, options.output)
+    write_report(options.runs, options.output, options.pdf)
 
 
 def _compare(options: argparse.Namespace) -> None:

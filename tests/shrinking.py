@@ -47,6 +47,7 @@ def shrink(videos: Path, teachers: Path) -> list[str]:
         "engine.precision=fp32",
         "run.log_every_steps=1",
         "run.features_every_steps=5",
+        "run.pictures_every_steps=0",
     ]
 
 

@@ -36,6 +36,7 @@ from mvd_ds.config.load import (
     dump,
     find_engine_config,
     find_recipe,
+    leaves,
     load_recipe,
     recipe_names,
     to_yaml,

@@ -28,6 +28,13 @@ class RunSettings(Settings):
     """Every checkpoint whose step is a multiple of this is kept too (None: only the newest)."""
     features_every_steps: Annotated[int, Field(ge=0)] = 100
     """Steps between measurements of target variance and effective rank (0: never)."""
+    pictures_every_steps: Annotated[int, Field(ge=0)] = 1000
+    """Steps between pictures of what the network makes of a few clips, in TensorBoard, ``pictures/`` and the report; there
+    are some at the end, too (0: never). Not for ``finetune``."""
+    picture_clips: Positive = 4
+    """How many: the first videos of ``picture_manifest``, the same ones under the same masks every time."""
+    picture_manifest: str | None = None
+    """Manifest of held-out videos to look at (None: the training manifest, the first of several)."""
     stop_after_steps: Positive | None = None
     """End cleanly after this optimizer step, with a checkpoint; the schedule keeps its length, and a resume goes on."""
     slow_rank_ratio: Annotated[float, Field(gt=1)] = 1.3

@@ -68,7 +68,7 @@ def _sheet(seen: Observed, row: int, spaces: dict[str, ColourSpace], own: Colour
     film = clip_film(seen.clip[row], seen.grid[0])
     sheet = {"clip": film}
     if seen.hidden is not None:
-        sheet["what the student sees"] = hidden_film(film, seen.hidden[row], seen.grid)
+        sheet["what the network sees"] = hidden_film(film, seen.hidden[row], seen.grid)
     if seen.reconstruction is not None:
         sheet["reconstruction"] = clip_film(seen.reconstruction[row], seen.grid[0])
     for name in dict.fromkeys([*seen.losses, *seen.predictions]):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mvd_ds.config import ConfigError, LearningRecipe, to_yaml
+from mvd_ds.config import ConfigError, LearningRecipe, dump, leaves, to_yaml
 from mvd_ds.data.loader import ClipLoader
 from mvd_ds.training.attempt import Attempt, attempt_of
 from mvd_ds.training.checkpoint import Checkpoints
@@ -21,7 +21,7 @@ from mvd_ds.training.ema import Ema
 from mvd_ds.training.faults import VideoFaults
 from mvd_ds.training.finite import NonFiniteSteps
 from mvd_ds.training.launcher import LauncherWatch
-from mvd_ds.training.loop import Objective, Training, Validation
+from mvd_ds.training.loop import Objective, Pictures, Training, Validation
 from mvd_ds.training.memory import Memory
 from mvd_ds.training.metrics import MetricsWriter
 from mvd_ds.training.optim import describe_groups
@@ -51,6 +51,7 @@ class Learner:
     memory: Memory
     """Begun before the engine was started."""
     validation: Validation | None = None
+    pictures: Pictures | None = None
 
 
 def run_in_cluster(recipe: LearningRecipe, name: str, build: Callable[[RunFolder, Cluster], Learner]) -> int:
@@ -106,6 +107,7 @@ def _learn(learner: Learner, attempt: Attempt) -> None:
         learner.validation.resume(first_step)
         learner.validation.alive = lambda: attempt.heartbeat.at("validating")
     writer = MetricsWriter(folder, cluster, first_step, to_yaml(recipe))
+    writer.describe(objective.names, compared_settings(recipe))
     progress = StepProgress(f"{recipe.command} {folder.path.name}", first_step, end, enabled=cluster.is_main)
     reporter = Reporter(recipe, cluster, objective.names, writer, progress, learner.flops_per_clip, first_step, learner.memory)
     reporter.health.watch(learner.engine.module, *frozen.values())
@@ -123,6 +125,7 @@ def _learn(learner: Learner, attempt: Attempt) -> None:
         nonfinite=NonFiniteSteps(recipe, folder, cluster, learner.engine, objective, learner.loader),
         attempt=attempt,
         validation=learner.validation,
+        pictures=learner.pictures,
     )
     try:
         stopped = training.run(first_step, end)
@@ -134,6 +137,12 @@ def _learn(learner: Learner, attempt: Attempt) -> None:
         return
     attempt.heartbeat.at("exporting", tell=True)
     _finish(learner, attempt.status, training.faults, end, last_step)
+
+
+def compared_settings(recipe: LearningRecipe) -> dict[str, str | float | bool]:
+    """Every setting as one value under its dotted name, as TensorBoard's table of hyper-parameters takes them."""
+    values = leaves(dump(recipe)).items()
+    return {key: value if isinstance(value, str | float | int | bool) else str(value) for key, value in values}
 
 
 def describe_batches(recipe: LearningRecipe, cluster: Cluster, loader: ClipLoader) -> str:

@@ -14,6 +14,7 @@ from mvd_ds.models.masked import MaskedPredictor, plan_predictor
 from mvd_ds.models.teachers import Teacher, plan_teacher
 from mvd_ds.models.weights import save_model
 from mvd_ds.runs.learning import Learner, describe_batches, describe_parameters, run_in_cluster
+from mvd_ds.runs.pictures import TrainingPictures, plan_pictures
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
 from mvd_ds.training.deepspeed_engine import DTYPES
@@ -45,6 +46,7 @@ def _train(recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster) -> Learn
         # Every file is looked at before anything takes memory; teachers do so last, when the optimizer's states are loaded.
         teachers = {key: plan_teacher(key, settings, recipe) for key, settings in recipe.teachers.items()}
         student = plan_predictor(recipe)
+        looked_at = plan_pictures(recipe)
     groups = parameter_groups(student.structure, recipe.optimizer)
     _describe(recipe, cluster, student.structure, loader, groups)
     memory = Memory(cluster)
@@ -59,7 +61,11 @@ def _train(recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster) -> Learn
 
     ema = Ema(engine, recipe.optimizer.ema_decay)
     flops = clip_flops(recipe).training
-    return Learner(recipe, folder, cluster, loader, engine, ema, objective, flops, export, memory)
+    pictures = None
+    if looked_at is not None:
+        last_step = recipe.schedule.last_step(loader.steps_per_epoch)
+        pictures = TrainingPictures(recipe, folder, cluster, engine, looked_at, last_step)
+    return Learner(recipe, folder, cluster, loader, engine, ema, objective, flops, export, memory, pictures=pictures)
 
 
 def _describe(

@@ -86,8 +86,15 @@ class Interval(NamedTuple):
     high: float
 
 
-def line_chart(lines: list[Line], y_label: str, *, from_zero: bool = False, reference: tuple[float, str] | None = None) -> Html:
-    """Curves over optimizer steps.
+def line_chart(
+    lines: list[Line],
+    y_label: str,
+    *,
+    from_zero: bool = False,
+    reference: tuple[float, str] | None = None,
+    x_label: str = "optimizer step",
+) -> Html:
+    """Curves over optimizer steps, or over what ``x_label`` says.
 
     Args:
         y_label: what is drawn, with its unit.
@@ -115,12 +122,12 @@ def line_chart(lines: list[Line], y_label: str, *, from_zero: bool = False, refe
         values = [value for line in lines for value in line.curve.values]
         _scale(axes, values + ([reference[0]] if reference else []), from_zero)
         axes.grid(axis="y")
-        axes.set_xlabel("optimizer step")
+        axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.set_xlim(0, max(step for line in lines for step in line.curve.steps) * 1.02)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=ROUND))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        return as_svg(figure, f"{y_label} over optimizer steps")
+        return as_svg(figure, f"{y_label} by {x_label}")
 
 
 def bar_chart(bars: list[Bar], chance: float | None, x_label: str) -> Html:

@@ -91,6 +91,25 @@ def add_classify_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
 
 
+def add_visualize_options(command: argparse.ArgumentParser) -> None:
+    """Options of ``visualize``."""
+    add = command.add_argument
+    add(
+        "model",
+        metavar="MODEL",
+        type=Path,
+        help="folder of a run or its model: stage one, student, classifier, encoder",
+    )
+    add("videos", metavar="VIDEO", nargs="+", type=Path, help="video or image files")
+    add("--output", type=Path, default=Path("pictures"), metavar="FOLDER", help="folder to write (default %(default)s)")
+    add("--format", choices=("png", "gif", "mp4"), default="png", help="a page of frames, or moving (default %(default)s)")
+    teacher = "of a student: weights of a teacher of its recipe, to compare with; once for each"
+    add("--teacher", action="append", default=[], metavar="NAME=FOLDER", help=teacher)
+    add("--heads", type=int, nargs="+", metavar="INDEX", help="heads of the last layer, from 0 (default: three, evenly spread)")
+    add("--cell", type=positive, default=112, metavar="PIXELS", help="side of an image (default %(default)s)")
+    add("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
+
+
 def add_doctor_options(command: argparse.ArgumentParser) -> None:
     """Options of ``doctor``; its exit code is 0 for healthy hosts, 1 where something stops training."""
     command.add_argument("--hostfile", type=Path, metavar="FILE", help="hosts to ask through ssh: lines of 'HOST slots=DEVICES'")

@@ -8,6 +8,8 @@ from typing import Any
 from mvd_ds.tools.findings import attention, label_names, last, middle, probe_sentences, training_sentence
 from mvd_ds.tools.markup import Html, element, join, row, table
 from mvd_ds.tools.memory_table import memory_section
+from mvd_ds.tools.origins import differences_section, origin_table
+from mvd_ds.tools.picture_section import picture_section
 from mvd_ds.tools.probe_figures import difference_figure, probe_figures
 from mvd_ds.tools.quantities import MISSING, PERCENT, join_words, percent, signed, span
 from mvd_ds.tools.records import ProbeResults, RunRecord
@@ -20,7 +22,7 @@ MAX_VIDEOS = 200
 #: No script, no request: the browser itself refuses what is not in the file.
 HEAD = Html(
     '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
 )
 
 
@@ -35,10 +37,12 @@ def render_page(runs: list[RunRecord], results: ProbeResults, provenance: dict[s
         _summary(runs, results),
         probe_figures(runs, results),
         _stages(runs),
+        picture_section(runs),
         loss_figures(runs),
         machine_figures(runs),
         memory_section(runs),
         _replaced(runs),
+        differences_section(runs),
         _recipes(runs),
         _provenance(runs, provenance),
     )
@@ -175,7 +179,8 @@ def _provenance(runs: list[RunRecord], provenance: dict[str, Any]) -> Html:
     return element(
         "section",
         element("h2", "Provenance"),
-        element("p", "The machine and the versions are those that wrote this report.", class_="quiet"),
+        origin_table(runs),
+        element("h3", "This report"),
         definitions(places, str),
         element("h3", "Commands") if commands else None,
         definitions([(run.name, run.status.command) for run in commands], lambda text: element("code", text)),

@@ -8,19 +8,23 @@ from typing import Any
 
 from mvd_ds.config import ConfigError
 from mvd_ds.tools.charts import thin
+from mvd_ds.tools.origins import attempt_of, recipe_differences
 from mvd_ds.tools.page import render_page
+from mvd_ds.tools.paper import find_browser, write_pdf
+from mvd_ds.tools.picture_section import picture_numbers
 from mvd_ds.tools.records import ProbeResults, RunRecord, read_runs
 from mvd_ds.training.console import say
 from mvd_ds.training.provenance import machine, versions
 from mvd_ds.training.run_folder import write_json, write_text
 
 
-def write_report(runs: list[Path], output: Path) -> None:
-    """Write ``output/report.json`` and ``output/report.html`` over the run folders ``runs``, in this order.
+def write_report(runs: list[Path], output: Path, pdf: bool = False) -> None:
+    """Write ``report.json``, ``report.html`` and, with ``pdf``, ``report.pdf`` over the run folders ``runs`` into ``output``.
 
     Raises:
         ConfigError: if a folder is no run, one of its files cannot be understood, or ``output`` cannot be written.
     """
+    browser = find_browser() if pdf else None
     records = read_runs(runs)
     results = merge_probes(records)
     provenance = {
@@ -34,6 +38,8 @@ def write_report(runs: list[Path], output: Path) -> None:
         write_text(output / "report.html", page)
     except OSError as error:
         raise ConfigError(f"--output {output}: cannot be written: {error.strerror or error}") from None
+    if browser is not None:
+        write_pdf(browser, output / "report.html", output / "report.pdf")
     say(f"{output / 'report.html'} and report.json over {len(records)} run{'s' * (len(records) > 1)}")
 
 
@@ -60,6 +66,9 @@ def figures(runs: list[RunRecord], results: ProbeResults) -> dict[str, Any]:
         "losses": {run.name: {"first": _losses(run, 0), "last": _losses(run, -1)} for run in trained},
         "seconds": {run.name: run.status.seconds for run in runs},
         "runs": {run.name: {"objective": run.objective, "path": str(run.path), **run.status.model_dump()} for run in runs},
+        "pictures": {run.name: numbers for run in runs if (numbers := picture_numbers(run.path))},
+        "recipe_differences": recipe_differences(runs),
+        "provenance": {run.name: attempt for run in runs if (attempt := attempt_of(run.path))},
         "curves": {run.name: {name: thin(curve)._asdict() for name, curve in run.curves.items()} for run in trained},
     }
 

@@ -60,6 +60,8 @@ table.words td.number {{ text-align: right; white-space: nowrap; }}
 .beside > figure {{ margin-top: 1.2rem; }}
 figure {{ margin: 0; break-inside: avoid; min-width: 0; }}
 figure > strong {{ font-weight: 600; font-size: 0.9rem; }}
+.pictures {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1.2rem; align-items: start; }}
+.pictures img {{ display: block; max-width: 100%; height: auto; background: #fdfdfc; margin-top: 0.3rem; }}
 svg {{ display: block; width: 100%; height: auto; }}
 svg * {{ stroke-linejoin: round; stroke-linecap: butt; }}
 svg text {{ font-family: inherit !important; }}
@@ -87,6 +89,8 @@ dd {{ margin: 0; overflow-wrap: anywhere; }}
   .key i {{ print-color-adjust: exact; }}
   .beside {{ grid-template-columns: max-content minmax(0, 1fr); gap: 0 2rem; }}
   tr, pre {{ break-inside: avoid; }}
+  .pictures {{ grid-template-columns: repeat(2, 1fr); }}
+  .pictures img {{ max-height: 225mm; print-color-adjust: exact; }}
   .panels {{ grid-template-columns: repeat(3, 1fr); }}
   .panels.wide {{ grid-template-columns: repeat(2, 1fr); }}
 }}

@@ -15,6 +15,7 @@ from mvd_ds.training.cluster import Cluster, fail_alone
 from mvd_ds.training.ema import Ema
 from mvd_ds.training.faults import VideoFaults
 from mvd_ds.training.finite import NonFiniteSteps, minimised
+from mvd_ds.training.metrics import MetricsWriter
 from mvd_ds.training.prefetch import DeviceBatches
 from mvd_ds.training.reporter import Reporter
 from mvd_ds.training.schedule import Schedule
@@ -46,6 +47,14 @@ class Validation(Protocol):
         ...
 
 
+class Pictures(Protocol):
+    """What a person looks at while training."""
+
+    def __call__(self, done: int, objective: Objective, writer: MetricsWriter) -> bool:
+        """Take pictures after step ``done`` and show them; False where none are due. Collective, and changes nothing."""
+        ...
+
+
 class Stopped(NamedTuple):
     """Where a run stands at its end."""
 
@@ -71,6 +80,7 @@ class Training:
     nonfinite: NonFiniteSteps
     attempt: Attempt
     validation: Validation | None = None
+    pictures: Pictures | None = None
 
     def run(self, first_step: int, last_step: int) -> Stopped:
         """Optimizer steps ``first_step`` .. ``last_step - 1``, or fewer if a stop is asked for.
@@ -91,6 +101,7 @@ class Training:
             learning_rate = self._set_learning_rate(step)
             self._step(batches, done)
             validated = self._validate(done)
+            self._take_pictures(done)
             reason = self.attempt.stop.agreed(cluster)
             will_save = done == last_step or reason is not None or _due(done, settings.save_every_steps)
             if will_save or validated or _due(done, settings.log_every_steps):
@@ -144,6 +155,15 @@ class Training:
         values = self.validation(done)
         self.reporter.watch.leave_out(time.monotonic() - started)
         return values
+
+    def _take_pictures(self, done: int) -> None:
+        """Pictures, if due; their time is no training time."""
+        if self.pictures is None:
+            return
+        self.attempt.heartbeat.at("taking pictures")
+        started = time.monotonic()
+        if self.pictures(done, self.objective, self.reporter.writer):
+            self.reporter.watch.leave_out(time.monotonic() - started)
 
     def _fetch_ahead(self, batches: DeviceBatches) -> None:
         """Bring a GPU the next batch while it is busy with the backward pass; waiting for the loader counts as such."""

@@ -88,6 +88,30 @@ class MetricsWriter:
         for name, value in values.items():
             self.board.add_scalar(name, value, step)
 
+    def describe(self, losses: tuple[str, ...], settings: dict[str, str | float | bool]) -> None:
+        """Charts that hold all ``losses``, by name, and the settings that runs are compared by."""
+        if self.board is None:
+            return
+        from torch.utils.tensorboard.summary import hparams
+
+        charts = {
+            title: ["Multiline", [f"{room}/{name}" for name in losses]]
+            for title, room in (("losses of all targets", "loss"), ("over the loss of the mean target", "loss_relative"))
+        }
+        self.board.add_custom_scalars({"losses": charts})
+        for summary in hparams(settings, {"loss/total": 0.0}):
+            self.board.file_writer.add_summary(summary)
+
+    def show(self, step: int, images: dict[str, Any], values: dict[str, Any]) -> None:
+        """Images, uint8 (H, W, 3), and histograms of values, by name, under step ``step``."""
+        if self.board is None:
+            return
+        for name, image in images.items():
+            self.board.add_image(name, image, step, dataformats="HWC")
+        for name, part in values.items():
+            self.board.add_histogram(name, part, step)
+        self.board.flush()
+
     def close(self) -> None:
         if self.file is not None:
             self.file.close()

@@ -1,7 +1,8 @@
 """The folder of a run: what lies where, and files that are never half-written.
 
 ``recipe.yaml`` resolved settings · ``status.json`` where it stands · ``metrics.jsonl`` and ``tensorboard/`` curves ·
-``checkpoints/`` to resume from · ``model/`` the exported weights · ``attempts/`` where each attempt came from · ``logs/``
+``pictures/`` what the network makes of a few
+clips · ``checkpoints/`` to resume from · ``model/`` the exported weights · ``attempts/`` where each attempt came from · ``logs/``
 what every rank said and where it hung · ``dumps/`` steps that were not finite · ``control/`` who works here, and ``stop``.
 """
 
@@ -82,6 +83,11 @@ class RunFolder:
     @property
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
+
+    @property
+    def pictures(self) -> Path:
+        """A folder for each step at which pictures were taken."""
+        return self.path / "pictures"
 
     @property
     def control(self) -> Path:

@@ -89,11 +89,12 @@ class TeacherTargets:
 
     @torch.no_grad()
     def __call__(self, batch: DeviceBatch) -> dict[str, Tensor]:
-        targets = {}
-        for name, settings in self.settings.items():
-            view = batch.views[settings.input_px or self.size_px]
-            features = self.teachers[name](normalise(to_unit(view), self.dtype))
-            if settings.target.normalise:
-                features = normalise_tokens(features)
-            targets[name] = gather_masked(features, batch.masked).float()
-        return targets
+        return {name: gather_masked(self.features(name, batch), batch.masked).float() for name in self.settings}
+
+    @torch.no_grad()
+    def features(self, name: str, batch: DeviceBatch) -> Tensor:
+        """What a teacher says of all tokens, (B, N, D), normalised where its settings ask for it."""
+        settings = self.settings[name]
+        view = batch.views[settings.input_px or self.size_px]
+        features = self.teachers[name](normalise(to_unit(view), self.dtype))
+        return normalise_tokens(features) if settings.target.normalise else features

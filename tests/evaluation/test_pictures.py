@@ -168,7 +168,7 @@ def test_sheets_as_still_and_moving_images() -> None:
     names = [name.partition(", 0 to")[0] for name in sheets[0]]
     assert names == [
         "clip",
-        "what the student sees",
+        "what the network sees",
         "image: loss per token",
         "image: the teacher's features",
         "image: the student's prediction",

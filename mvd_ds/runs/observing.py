@@ -1,0 +1,188 @@
+"""What networks do with a fixed handful of clips, for pictures: predictions, losses, attention, likeness across frames."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mvd_ds.config import IMAGENET_MEAN, IMAGENET_STD, PixelSettings, TrainingRecipe
+from mvd_ds.data.batch import ClipBatch
+from mvd_ds.data.masking import draw_masks, predicted_tokens, split_tokens
+from mvd_ds.data.randomness import keyed_generator
+from mvd_ds.evaluation.listening import AttentionOf, LayerSimilarity, spread_heads
+from mvd_ds.evaluation.sheets import Observed
+from mvd_ds.models.teachers import Teacher
+from mvd_ds.models.vit import VisionTransformer
+from mvd_ds.objectives.losses import per_token
+from mvd_ds.objectives.targets import gather_masked, patchify, predicted_pixels, unpatchify
+from mvd_ds.training.step import DeviceBatch, TeacherTargets, normalise, to_unit
+
+
+def picture_batch(recipe: TrainingRecipe, views: dict[int, Tensor]) -> ClipBatch:
+    """A batch of ``views`` (side in pixels -> uint8 (B, C, T, H, W)) with one mask each, the same in every run of this seed."""
+    settings = recipe.masking.model_copy(update={"masks_per_clip": 1})
+    clips = len(views[recipe.data.clip.size_px])
+    visible, masked = [], []
+    for clip in range(clips):
+        generator = keyed_generator(recipe.run.seed, "pictures", clip)
+        seen, hidden = split_tokens(draw_masks(settings, recipe.grid, generator))
+        visible.append(seen)
+        masked.append(predicted_tokens(settings, recipe.grid, hidden, recipe.predicted_tokens, generator))
+    none = torch.zeros(clips, dtype=torch.int64)
+    return ClipBatch(
+        views=views,
+        flip=none.bool(),
+        visible=torch.from_numpy(np.stack(visible)),
+        masked=torch.from_numpy(np.stack(masked)),
+        drop_path=torch.zeros(clips, 1, recipe.drop_path_blocks),
+        labels=none[:, None][:, :0],
+        sample=none,
+        place=none,
+        faults=[],
+    )
+
+
+@torch.no_grad()
+def observe(
+    recipe: TrainingRecipe,
+    forward: Callable[..., dict[str, Tensor]],
+    model: nn.Module,
+    targets: Any,
+    batch: ClipBatch,
+    device: torch.device,
+    heads: list[int] | None = None,
+    frames: int = 1,
+) -> Observed:
+    """Run a MaskedPredictor, and its teachers, on a batch. Collective where networks are sharded.
+
+    The network runs twice, through ``forward`` alone: with the mask, for predictions, and on all tokens, for attention and
+    likeness across frames. Modules run in the order of a training step both times, as ZeRO-3's prefetching has them.
+
+    Args:
+        recipe: of the network.
+        forward: the network or the engine around it, in ``eval()``.
+        model: the network itself.
+        targets: the ``TeacherTargets`` of the run; None or another: no teachers are asked.
+        batch: of ``picture_batch``.
+        device: where the networks are.
+        heads: of the encoder's last layer; None: three, evenly spread.
+        frames: of one video, for a network of images: so many images of the batch, in a row, are one.
+    """
+    inputs = DeviceBatch(batch, device)
+    view = inputs.views[recipe.data.clip.size_px]
+    clip = normalise(to_unit(view), next(model.parameters()).dtype)
+    predictions = forward(clip, inputs.visible, inputs.masked)
+    tokens = int(np.prod(recipe.grid))
+    everything = torch.arange(tokens, device=device).repeat(len(clip), 1, 1)
+    visible = torch.zeros(len(clip), tokens, dtype=torch.bool, device=device).scatter(1, inputs.visible[:, 0], True)
+    with listening(model.encoder, heads, frames) as (similarity, attention):
+        # All tokens are visible; the one that decoders are asked for keeps them busy, and nobody looks at it.
+        forward(clip, everything, everything[:, :, :1])
+    seen = Observed(
+        clip=view,
+        grid=recipe.grid,
+        masked=inputs.masked[:, 0],
+        hidden=(~visible).nonzero()[:, 1].view(len(clip), -1),
+        attention=attention.received,
+        similarity={"student" if recipe.pixels is None else "network": similarity.layers},
+    )
+    if recipe.pixels is not None:
+        _add_pixels(seen, recipe, predictions["pixels"], targets, inputs)
+        return seen
+    seen.predictions = predictions
+    if isinstance(targets, TeacherTargets):
+        _add_teachers(seen, targets, inputs)
+    return seen
+
+
+@contextlib.contextmanager
+def listening(
+    encoder: VisionTransformer, heads: list[int] | None = None, frames: int = 1
+) -> Iterator[tuple[LayerSimilarity, AttentionOf]]:
+    """Hear every layer of an encoder that is given all tokens, and the attention of its last one; arguments as ``observe``."""
+    settings, skipped = encoder.settings, int(encoder.settings.cls_token)
+    is_image = settings.kind == "image"
+    chosen = spread_heads(settings.num_heads) if heads is None else heads
+    last = encoder.blocks[-1].attention
+    with (
+        LayerSimilarity(encoder.blocks, frames if is_image else encoder.grid[0], skipped, is_image) as similarity,
+        AttentionOf(last.qkv, settings.num_heads, chosen, skipped) as attention,
+    ):
+        yield similarity, attention
+
+
+@torch.no_grad()
+def observe_encoder(
+    encoder: VisionTransformer, clip: Tensor, normalised: Tensor, heads: list[int] | None = None, frames: int = 1
+) -> Observed:
+    """Features of all tokens, attention and likeness across frames of an encoder.
+
+    Args:
+        encoder: in ``eval()``.
+        clip: uint8 (B, C, T, H, W), to be shown.
+        normalised: the same as the encoder wants it.
+        heads: as ``observe``.
+        frames: as ``observe``.
+    """
+    with listening(encoder, heads, frames) as (similarity, attention):
+        features = encoder(normalised)[:, int(encoder.settings.cls_token) :]
+    return Observed(
+        clip=clip,
+        grid=encoder.grid,
+        features=features,
+        attention=attention.received,
+        similarity={"encoder": similarity.layers},
+    )
+
+
+def _add_teachers(seen: Observed, targets: TeacherTargets, inputs: DeviceBatch) -> None:
+    """Features of all teachers, the loss of every predicted token against them, and their likeness across frames."""
+    heard = {}
+    for name, teacher in targets.teachers.items():
+        network = getattr(teacher, "module", teacher)
+        if isinstance(network, Teacher) and isinstance(network.encoder, VisionTransformer):
+            with _hear_teacher(network, seen.grid[0]) as similarity:
+                seen.targets[name] = targets.features(name, inputs)
+            heard[name] = similarity.layers
+        else:
+            seen.targets[name] = targets.features(name, inputs)
+        aim = gather_masked(seen.targets[name], inputs.masked)
+        seen.losses[name] = per_token(targets.terms[name].loss, seen.predictions[name], aim)
+    seen.similarity = heard | seen.similarity
+
+
+def _hear_teacher(teacher: Teacher, slots: int) -> LayerSimilarity:
+    settings = teacher.settings
+    is_image = settings.kind == "image"
+    grid = slots if is_image else teacher.encoder.grid[0]
+    return LayerSimilarity(teacher.encoder.blocks, grid, int(settings.cls_token), frame_by_frame=is_image)
+
+
+def _add_pixels(seen: Observed, recipe: TrainingRecipe, predicted: Tensor, targets: Any, inputs: DeviceBatch) -> None:
+    """The clip as the network thinks it is: predicted patches by their own mean and deviation, visible ones as they are."""
+    assert recipe.pixels is not None and seen.masked is not None
+    seen.reconstruction = reconstruct(recipe, recipe.pixels, seen.clip, seen.masked, predicted)
+    if targets is not None:
+        aim = targets(inputs)["pixels"]
+        seen.losses["pixels"] = per_token(recipe.pixels.loss, predicted, aim)
+
+
+def reconstruct(recipe: TrainingRecipe, pixels: PixelSettings, clip: Tensor, masked: Tensor, predicted: Tensor) -> Tensor:
+    """uint8 (B, C, T, H, W): ``clip`` with the patches ``masked`` (B, M) as ``predicted``, (B, M, P) of ``pixel_targets``."""
+    tubelet, patch = recipe.model.tubelet_frames, recipe.model.patch_px
+    unit = to_unit(clip)
+    standard = normalise(unit, torch.float32) if pixels.normalise == "joint" else unit
+    own = patchify(standard, tubelet, patch)
+    where = masked[:, :, None].expand(-1, -1, own.shape[-1])
+    undone = predicted_pixels(torch.zeros_like(own).scatter(1, where, predicted.float()), standard, tubelet, patch, pixels)
+    patches = own.scatter(1, where, undone.gather(1, where))
+    result = unpatchify(patches, recipe.grid, tubelet, patch)
+    if pixels.normalise == "joint":
+        mean, std = (unit.new_tensor(values).view(1, 3, 1, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        result = result * std + mean
+    return (result.clamp(0, 1) * 255).round().to(torch.uint8)

@@ -1,0 +1,135 @@
+"""Pictures of what a network makes of the same few clips, taken while it trains."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mvd_ds.config import ConfigError, TrainingRecipe
+from mvd_ds.data.batch import ClipBatch
+from mvd_ds.data.evaluation import evaluation_batches
+from mvd_ds.data.manifest import Manifest, read_manifest
+from mvd_ds.data.mixture import read_mixture
+from mvd_ds.evaluation.pictures import across_frames
+from mvd_ds.evaluation.sheets import Observed, Sheet, clip_sheets, joined, similarity_sheet, still
+from mvd_ds.runs.observing import observe, picture_batch
+from mvd_ds.training.cluster import Cluster
+from mvd_ds.training.console import say
+from mvd_ds.training.loop import Objective
+from mvd_ds.training.metrics import MetricsWriter
+from mvd_ds.training.run_folder import RunFolder, write_json
+
+#: Side of an image in a sheet: 8 slots of 224 px are a page of 800 px and some 300 kB.
+CELL_PX = 96
+NUMBERS = "numbers.json"
+
+
+class TrainingPictures:
+    """Sheets of the first clips of a manifest, in TensorBoard and in ``pictures/``.
+
+    Every rank reads the same clips and runs the same forwards, so that sharded weights can be gathered; rank 0 draws.
+
+    Args:
+        engine: around the MaskedPredictor that is trained.
+        manifest: its first videos are looked at.
+        last_step: of the whole run; pictures are taken there, too.
+    """
+
+    def __init__(
+        self, recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster, engine: Any, manifest: Manifest, last_step: int
+    ) -> None:
+        self.recipe, self.folder, self.cluster, self.engine = recipe, folder, cluster, engine
+        self.manifest, self.last_step = manifest, last_step
+        self.batch: ClipBatch | None = None
+
+    def __call__(self, done: int, objective: Objective, writer: MetricsWriter) -> bool:
+        every = self.recipe.run.pictures_every_steps
+        if not every or (done % every and done != self.last_step):
+            return False
+        self.batch = self.batch or self._read()
+        targets = getattr(objective, "targets", None)
+        self.engine.eval()
+        seen = observe(self.recipe, self.engine, self.engine.module, targets, self.batch, self.cluster.device)
+        self.engine.train()
+        with self.cluster.together():
+            if self.cluster.is_main:
+                self._show(done, seen, writer)
+        return True
+
+    def _read(self) -> ClipBatch:
+        """The clips; one that cannot be read is black, and named."""
+        data = self.recipe.data.model_copy(update={"workers": min(self.recipe.data.workers, 1)})
+        wanted = range(min(self.recipe.run.picture_clips, len(self.manifest.refs)))
+        views: dict[int, Tensor] = {}
+        for size_px in self.recipe.view_sizes_px:
+            faults: list[str] = []
+            batches = evaluation_batches(data, self.manifest, len(wanted), data.clip.frames, size_px, wanted, faults)
+            views[size_px] = torch.cat([clips.clone() for clips, _, _ in batches])
+        if self.cluster.is_main:
+            for fault in faults:
+                say(f"black in the pictures: {fault}")
+        return picture_batch(self.recipe, views)
+
+    def _show(self, done: int, seen: Observed, writer: MetricsWriter) -> None:
+        sheets = named_sheets(seen)
+        images = {name: still(sheet, CELL_PX) for name, sheet in sheets.items()}
+        writer.show(done, {f"pictures/{name}": image for name, image in images.items()}, _norms(seen))
+        write_pictures(self.folder.pictures / f"step-{done:08}", images, {"step": done, "similarity": similarity_numbers(seen)})
+
+
+def plan_pictures(recipe: TrainingRecipe) -> Manifest | None:
+    """Videos to take pictures of; None where none are wanted.
+
+    Raises:
+        ConfigError: if their manifest is faulty.
+    """
+    if not recipe.run.pictures_every_steps:
+        return None
+    if recipe.run.picture_manifest is not None:
+        return read_manifest(recipe.run.picture_manifest)
+    return read_mixture(recipe.data).manifests[0]
+
+
+def named_sheets(seen: Observed) -> dict[str, Sheet]:
+    """Sheets by the name of what they show; images, which have one slot each, in one sheet."""
+    sheets = clip_sheets(seen)
+    named = {"images": joined(sheets)} if seen.grid[0] == 1 else {f"clip {place}": sheet for place, sheet in enumerate(sheets)}
+    similarity = similarity_sheet(seen.similarity, CELL_PX)
+    return named | ({"similarity across frames": similarity} if similarity else {})
+
+
+def similarity_numbers(seen: Observed) -> dict[str, list[float]]:
+    """Mean similarity across frames after every layer, by network; those that see one frame at a time are left out."""
+    found = {name: [across_frames(layer) for layer in layers if len(layer) > 1] for name, layers in seen.similarity.items()}
+    return {name: means for name, means in found.items() if means}
+
+
+def write_pictures(folder: Path, images: dict[str, Any], numbers: dict[str, Any]) -> None:
+    """A PNG for each of ``images``, uint8 (H, W, 3), and ``numbers.json``: aside, then in place of what was there.
+
+    Raises:
+        ConfigError: if they cannot be written.
+    """
+    aside = folder.with_name(f".{folder.name}.partial")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        for name, image in images.items():
+            Image.fromarray(image).save(aside / f"{name.replace(' ', '-')}.png", optimize=True)
+        write_json(aside / NUMBERS, numbers)
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.rename(folder)
+    except OSError as error:
+        raise ConfigError(f"{folder}: pictures cannot be written: {error.strerror or error}") from None
+
+
+def _norms(seen: Observed) -> dict[str, Tensor]:
+    """L2 norms of every teacher's features and of what the student predicts of them: a flat one has no content."""
+    teachers = {f"features/norm_{name}": features for name, features in seen.targets.items()}
+    students = {f"features/predicted_norm_{name}": predicted for name, predicted in seen.predictions.items()}
+    return {name: features.float().norm(dim=-1).flatten().cpu() for name, features in (teachers | students).items()}

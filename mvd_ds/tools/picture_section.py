@@ -1,0 +1,92 @@
+"""The newest pictures of runs, in the page itself."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+from mvd_ds.tools.charts import Line, line_chart
+from mvd_ds.tools.markup import Html, element
+from mvd_ds.tools.records import Curve, RunRecord
+from mvd_ds.training.run_folder import read_json
+
+#: Bytes of all images of a page; base64 makes them a third larger, and the page is to stay below 10 MB.
+MAX_BYTES = 5_000_000
+SERIES = 8
+
+
+def newest_pictures(run: Path) -> Path | None:
+    """The folder of the last step at which pictures were taken, None without any."""
+    folders = sorted((run / "pictures").glob("step-*"))
+    return folders[-1] if folders else None
+
+
+def picture_numbers(run: Path) -> dict[str, Any]:
+    """Step, similarity by network and layer, and files of the newest pictures; empty without any.
+
+    Raises:
+        ConfigError: if ``numbers.json`` cannot be read.
+    """
+    folder = newest_pictures(run)
+    if folder is None:
+        return {}
+    numbers = read_json(folder / "numbers.json") if (folder / "numbers.json").exists() else {}
+    return numbers | {"folder": str(folder), "files": sorted(path.name for path in folder.glob("*.png"))}
+
+
+def picture_section(runs: list[RunRecord]) -> Html | None:
+    """Pictures and likeness across frames of every run that took some; None without any."""
+    left = MAX_BYTES
+    parts = []
+    for run in runs:
+        numbers = picture_numbers(run.path)
+        if not numbers:
+            continue
+        images, used = _images(Path(numbers["folder"]), numbers["files"], left)
+        left -= used
+        step = f", step {numbers['step']:,}" if "step" in numbers else ""
+        parts.append(element("h3", run.name + step))
+        parts.append(element("div", *images, class_="pictures"))
+        chart = _similarity_chart(numbers.get("similarity", {}))
+        if chart is not None:
+            parts.append(element("div", chart, class_="together"))
+    if not parts:
+        return None
+    note = (
+        "Columns are moments of a clip. Grey: not predicted there. Features are shown by their first three principal components, "
+        "a teacher's and what the student predicts of it in the same colours. Frames x frames: mean cosine similarity of tokens "
+        "at the same place, from 0 (dark) to 1 (yellow), one square for each layer."
+    )
+    return element("section", element("h2", "Pictures"), element("p", note, class_="quiet"), *parts)
+
+
+def _images(folder: Path, files: list[str], budget: int) -> tuple[list[Html], int]:
+    """Figures of as many files as the budget holds, the others by name; and the bytes taken."""
+    figures, used = [], 0
+    for file in files:
+        content, name = (folder / file).read_bytes(), Path(file).stem.replace("-", " ")
+        if used + len(content) > budget:
+            figures.append(element("p", f"{name}: left out of this page for its size; it is {folder / file}", class_="quiet"))
+            continue
+        used += len(content)
+        source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+        figures.append(element("figure", element("strong", name), Html(f'<img alt="{name}" src="{source}">')))
+    return figures, used
+
+
+def _similarity_chart(similarity: dict[str, list[float]]) -> Html | None:
+    curves = {name: values for name, values in similarity.items() if values}
+    if not curves:
+        return None
+    lines = [
+        Line(Curve(list(range(1, len(values) + 1)), values), f"series-{place % SERIES}")
+        for place, values in enumerate(curves.values())
+    ]
+    chart = line_chart(lines, "mean cosine (no unit)", x_label="layer")
+    entries = (
+        element("span", element("i", style=f"border-color: var(--{line.colour})"), name)
+        for name, line in zip(curves, lines, strict=True)
+    )
+    figure = element("figure", element("strong", "Similarity across frames, by layer"), chart)
+    return element("div", element("p", *entries, class_="key"), element("div", figure, class_="panels"))

@@ -1,0 +1,201 @@
+"""``visualize MODEL VIDEO...``: what a network makes of videos, as still or moving pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mvd_ds.config import ClipSettings, ConfigError, TrainingRecipe
+from mvd_ds.data.decode import DecodeError, open_video
+from mvd_ds.data.views import cut_views
+from mvd_ds.evaluation.sheets import Observed, clip_sheets, joined, similarity_sheet
+from mvd_ds.models.building import open_model
+from mvd_ds.models.classifier import Classifier
+from mvd_ds.models.classifier_folder import open_classifier, trained_clip
+from mvd_ds.models.masked import MaskedPredictor
+from mvd_ds.models.teachers import build_teacher
+from mvd_ds.models.vit import VisionTransformer
+from mvd_ds.runs.observing import observe, observe_encoder, picture_batch
+from mvd_ds.runs.pictures import similarity_numbers
+from mvd_ds.tools.picture_files import WRITERS, write_still
+from mvd_ds.training.console import say
+from mvd_ds.training.run_folder import write_json
+from mvd_ds.training.step import PixelTargets, TargetSource, TeacherTargets, normalise, to_unit
+
+#: Frames of a video that a network of single images is shown.
+IMAGES = 8
+
+
+class Viewer(NamedTuple):
+    """How a network is looked at."""
+
+    clip: ClipSettings
+    """What is cut out of a video."""
+    sizes_px: tuple[int, ...]
+    """Sides at which it is wanted."""
+    look: Callable[[dict[int, Tensor]], Observed]
+    """From views, side in pixels -> uint8 (1, C, T, H, W)."""
+
+
+def visualize(
+    model: Path,
+    videos: list[Path],
+    output: Path,
+    format: str,
+    teacher: list[str],
+    heads: list[int] | None,
+    cell: int,
+    device: str,
+) -> None:
+    """Write ``output/VIDEO.FORMAT``, the similarity across frames, and its numbers; a video that cannot be read is named last.
+
+    Raises:
+        ConfigError: if the model, a teacher or a head is not there, or a video could not be read, after all of them.
+    """
+    place = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else "cpu")
+    viewer = _viewer(model, _named(teacher), heads, place)
+    faults = []
+    for name, video in zip(_names(videos), videos, strict=True):
+        try:
+            seen = viewer.look(_views(video, viewer))
+        except DecodeError as error:
+            faults.append(f"{video}: cannot be read: {error}")
+            continue
+        say(str(_write(output, name, format, seen, cell)))
+    if faults:
+        raise ConfigError("\n".join(faults))
+
+
+def _write(output: Path, name: str, format: str, seen: Observed, cell: int) -> Path:
+    """Files of one video; the main one."""
+    sheet = joined(clip_sheets(seen))
+    similarity = similarity_sheet(seen.similarity, cell)
+    target = output / f"{name}.{format}"
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        if format == "png":
+            write_still(sheet | similarity, target, cell)
+        else:
+            WRITERS[format](sheet, target, cell)
+            if similarity:
+                write_still(similarity, output / f"{name}-similarity.png", cell)
+        write_json(output / f"{name}.json", {"similarity": similarity_numbers(seen)})
+    except OSError as error:
+        raise ConfigError(f"--output {output}: cannot be written: {error.strerror or error}") from None
+    return target
+
+
+def _viewer(source: Path, teachers: dict[str, Path], heads: list[int] | None, device: torch.device) -> Viewer:
+    folder = _model_of(source)
+    model, checkpoint = open_model(folder)
+    model = model.to(device).requires_grad_(False)
+    encoder = model if isinstance(model, VisionTransformer) else model.encoder
+    _require_heads(heads, encoder)
+    recipe = checkpoint.recipe
+    if isinstance(model, MaskedPredictor) and recipe is not None:
+        return _predictor_viewer(model, recipe, teachers, heads, device)
+    if teachers:
+        raise ConfigError(f"--teacher: {folder} predicts nothing of teachers; give the model folder of a `distill` run")
+    clip = trained_clip(folder)
+    if isinstance(model, Classifier):
+        preprocessing = open_classifier(folder)[1].preprocessing
+        mean, std = (torch.tensor(values, device=device) for values in (preprocessing.mean, preprocessing.std))
+        adapt: Callable[[Tensor], Tensor] = lambda view: _standardised(view, mean, std)  # noqa: E731
+    else:
+        adapt = lambda view: normalise(to_unit(view), torch.float32)  # noqa: E731
+    is_image = encoder.settings.kind == "image"
+
+    def look(views: dict[int, Tensor]) -> Observed:
+        view = _as_batch(views[clip.size_px], is_image).to(device)
+        return observe_encoder(encoder, view, adapt(view), heads, IMAGES)
+
+    return Viewer(_shown_clip(clip, is_image), (clip.size_px,), look)
+
+
+def _predictor_viewer(
+    model: MaskedPredictor, recipe: TrainingRecipe, teachers: dict[str, Path], heads: list[int] | None, device: torch.device
+) -> Viewer:
+    """Stage one and students: under a mask of the recipe."""
+    for name in teachers:
+        if name not in recipe.teachers:
+            known = f"its teachers are {', '.join(recipe.teachers)}" if recipe.teachers else "this model has no teachers"
+            raise ConfigError(f"--teacher {name}: {known}")
+    given = {
+        name: recipe.teachers[name].model_copy(update={"weights": str(_model_of(folder))}) for name, folder in teachers.items()
+    }
+    full = recipe.model_copy(update={"teachers": recipe.teachers | given})
+    targets: TargetSource | None = PixelTargets(recipe) if recipe.pixels is not None else None
+    if given:
+        built = {name: build_teacher(name, settings, full).to(device) for name, settings in given.items()}
+        targets = TeacherTargets(recipe.model_copy(update={"teachers": given}), built, torch.float32)
+    is_image = recipe.model.kind == "image"
+    sizes_px = tuple(dict.fromkeys([recipe.data.clip.size_px, *(settings.input_px or 0 for settings in given.values())]))
+
+    def look(views: dict[int, Tensor]) -> Observed:
+        batch = picture_batch(recipe, {size: _as_batch(view, is_image) for size, view in views.items()})
+        return observe(recipe, model, model, targets, batch, device, heads, IMAGES)
+
+    return Viewer(_shown_clip(recipe.data.clip, is_image), tuple(size for size in sizes_px if size), look)
+
+
+def _views(video: Path, viewer: Viewer) -> dict[int, Tensor]:
+    """The middle of a video, uint8 (1, C, T, H, W) by side.
+
+    Raises:
+        DecodeError: if it cannot be read.
+    """
+    with open_video(str(video)) as opened:
+        cuts = partial(cut_views, opened, segments=1, crops=1)
+        return {size: cuts(viewer.clip.model_copy(update={"size_px": size})) for size in viewer.sizes_px}
+
+
+def _shown_clip(clip: ClipSettings, is_image: bool) -> ClipSettings:
+    """Images are shown so many frames of the whole video."""
+    return clip.model_copy(update={"frames": IMAGES, "sampling": "uniform"}) if is_image else clip
+
+
+def _as_batch(view: Tensor, is_image: bool) -> Tensor:
+    """uint8 (1, C, T, H, W), or (T, C, 1, H, W) for a network of single images."""
+    return view[0].transpose(0, 1).unsqueeze(2) if is_image else view
+
+
+def _standardised(view: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    return (to_unit(view) - mean.view(1, 3, 1, 1, 1)) / std.view(1, 3, 1, 1, 1)
+
+
+def _named(given: list[str]) -> dict[str, Path]:
+    """Folders by name from ``NAME=FOLDER``."""
+    for text in given:
+        name, equals, folder = text.partition("=")
+        if not (name and equals and folder):
+            raise ConfigError(f"--teacher {text}: it takes NAME=FOLDER")
+        if not Path(folder).exists():
+            raise ConfigError(f"--teacher {text}: {folder} is not there")
+    return {text.partition("=")[0]: Path(text.partition("=")[2]) for text in given}
+
+
+def _model_of(folder: Path) -> Path:
+    return folder / "model" if (folder / "model").is_dir() else folder
+
+
+def _names(videos: list[Path]) -> list[str]:
+    """File names of pictures, none twice."""
+    names: list[str] = []
+    for video in videos:
+        name, number = video.stem, 2
+        while name in names:
+            name, number = f"{video.stem}-{number}", number + 1
+        names.append(name)
+    return names
+
+
+def _require_heads(heads: list[int] | None, encoder: VisionTransformer) -> None:
+    count = encoder.settings.num_heads
+    for head in heads or ():
+        if not 0 <= head < count:
+            raise ConfigError(f"--heads {head}: the last layer has {count}, 0 to {count - 1}")
