@@ -163,7 +163,9 @@ class Training:
         self.attempt.heartbeat.at("taking pictures")
         started = time.monotonic()
         if self.pictures(done, self.objective, self.reporter.writer):
-            self.reporter.watch.leave_out(time.monotonic() - started)
+            seconds = time.monotonic() - started
+            self.reporter.watch.leave_out(seconds)
+            self.reporter.once["perf/pictures_seconds"] = seconds
 
     def _fetch_ahead(self, batches: DeviceBatches) -> None:
         """Bring a GPU the next batch while it is busy with the backward pass; waiting for the loader counts as such."""

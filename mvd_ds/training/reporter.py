@@ -37,6 +37,8 @@ class Reporter:
         self.writer, self.progress, self.flops_per_clip = writer, progress, flops_per_clip
         self.meter, self.watch, self.told = Meter(cluster), Stopwatch(), first_step
         self.health = RankHealth(cluster, recipe.run.slow_rank_ratio)
+        self.once: dict[str, float] = {}
+        """Told with the next line of metrics, and then forgotten."""
 
     def add(self, loss: LossTerms) -> None:
         """Count one micro batch; nothing waits for the device."""
@@ -66,7 +68,9 @@ class Reporter:
             | {"optim/skipped_steps": float(skipped_steps)}
             | self._speed(done)
             | self.memory.tell()
+            | self.once
         )
+        self.once = {}
         self.writer.write(done, values | validated)
         self.progress.update(done, f"{told}  {values['perf/clips_per_second']:.0f} clips/s")
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from launching import launch, losses
+from launching import launch, losses, metrics
 from mvd_ds.training.run_folder import read_json
 from shrinking import RECIPE, STEPS
 
@@ -20,6 +20,7 @@ def test_pictures_under_zero3_leave_the_losses_as_they_are(run: Path, shrunk: li
     settings = ["optimizer.ema_decay=0.9", "run.pictures_every_steps=8", "run.picture_clips=2", f"run.output={tmp_path}"]
     launch(2, "distill", RECIPE, *shrunk, *settings)
     assert losses(tmp_path) == losses(run), "equal to the last bit"
+    assert [line["step"] for line in metrics(tmp_path) if "perf/pictures_seconds" in line] == [8, 16, STEPS]
     taken = sorted((tmp_path / "pictures").iterdir())
     assert [folder.name for folder in taken] == [f"step-{step:08}" for step in (8, 16, STEPS)]
     names = ["clip-0.png", "clip-1.png", "numbers.json", "similarity-across-frames.png"]
