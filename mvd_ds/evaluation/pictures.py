@@ -109,7 +109,7 @@ def received_attention(qkv: Tensor, heads: list[int], skipped: int) -> Tensor:
 def frame_similarity(tokens: Tensor) -> Tensor:
     """Mean cosine similarity of tokens at the same place in two slots, for every pair of slots.
 
-    Source: MVD's analysis of its teachers: features of a video teacher differ more from frame to frame.
+    Source: MVD, which compares its two teachers by it.
 
     Args:
         tokens: (B, t, places, D).

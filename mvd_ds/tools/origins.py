@@ -60,11 +60,12 @@ def origin_table(runs: list[RunRecord]) -> Html | None:
             versions = dict(attempt.get("versions", {}))
             commit = versions.pop("commit", MISSING)
             packages = ", ".join(f"{name} {version}" for name, version in versions.items())
-            cells = (str(attempt.get("began", MISSING)), element("code", commit), _devices(attempt), packages)
+            began = str(attempt.get("began", MISSING))[:16].replace("T", " ")
+            cells = (began, element("code", commit), _devices(attempt), packages)
             lines.append(element("tr", element("td", run.name), *(element("td", cell) for cell in cells)))
     if not lines:
         return None
-    return table(["run", "newest attempt began", "commit", "devices", "versions"], lines, class_="words")
+    return table(["run", "newest attempt began (UTC)", "commit", "devices", "versions"], lines, class_="words")
 
 
 def _devices(attempt: dict[str, Any]) -> str:

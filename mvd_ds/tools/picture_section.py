@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from mvd_ds.training.run_folder import read_json
 #: Bytes of all images of a page; base64 makes them a third larger, and the page is to stay below 10 MB.
 MAX_BYTES = 5_000_000
 SERIES = 8
+#: Clips of a run that a reader sees without asking for more.
+OPEN_CLIPS = 2
 
 
 def newest_pictures(run: Path) -> Path | None:
@@ -47,10 +50,8 @@ def picture_section(runs: list[RunRecord]) -> Html | None:
         left -= used
         step = f", step {numbers['step']:,}" if "step" in numbers else ""
         parts.append(element("h3", run.name + step))
-        parts.append(element("div", *images, class_="pictures"))
         chart = _similarity_chart(numbers.get("similarity", {}))
-        if chart is not None:
-            parts.append(element("div", chart, class_="together"))
+        parts += _laid_out(images, chart)
     if not parts:
         return None
     note = (
@@ -61,17 +62,31 @@ def picture_section(runs: list[RunRecord]) -> Html | None:
     return element("section", element("h2", "Pictures"), element("p", note, class_="quiet"), *parts)
 
 
-def _images(folder: Path, files: list[str], budget: int) -> tuple[list[Html], int]:
-    """Figures of as many files as the budget holds, the others by name; and the bytes taken."""
-    figures, used = [], 0
+def _laid_out(images: dict[str, Html], chart: Html | None) -> list[Html]:
+    """The first clips and what sums them up, open; the others for whom wants to look on."""
+    clips = [name for name in images if name.startswith("clip")]
+    more = clips[OPEN_CLIPS:]
+    shown = element("div", *(image for name, image in images.items() if name not in more), chart, class_="pictures")
+    if not more:
+        return [shown]
+    summary = element("summary", f"{len(more)} more clip{'s' * (len(more) > 1)}")
+    return [shown, element("details", summary, element("div", *(images[name] for name in more), class_="pictures"))]
+
+
+def _images(folder: Path, files: list[str], budget: int) -> tuple[dict[str, Html], int]:
+    """Figures by name of as many files as the budget holds, of the others a word; and the bytes taken."""
+    figures: dict[str, Html] = {}
+    used = 0
     for file in files:
         content, name = (folder / file).read_bytes(), Path(file).stem.replace("-", " ")
         if used + len(content) > budget:
-            figures.append(element("p", f"{name}: left out of this page for its size; it is {folder / file}", class_="quiet"))
+            figures[name] = element("p", f"{name}: left out of this page for its size; it is {folder / file}", class_="quiet")
             continue
         used += len(content)
         source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
-        figures.append(element("figure", element("strong", name), Html(f'<img alt="{name}" src="{source}">')))
+        # Of images alone, what stands in their name is text from a file; everything else here is ours.
+        image = Html(f'<img alt="{html.escape(name)}" src="{source}">')
+        figures[name] = element("figure", element("strong", name), image)
     return figures, used
 
 
@@ -88,5 +103,4 @@ def _similarity_chart(similarity: dict[str, list[float]]) -> Html | None:
         element("span", element("i", style=f"border-color: var(--{line.colour})"), name)
         for name, line in zip(curves, lines, strict=True)
     )
-    figure = element("figure", element("strong", "Similarity across frames, by layer"), chart)
-    return element("div", element("p", *entries, class_="key"), element("div", figure, class_="panels"))
+    return element("figure", element("strong", "Similarity across frames, by layer"), element("p", *entries, class_="key"), chart)

@@ -60,7 +60,7 @@ table.words td.number {{ text-align: right; white-space: nowrap; }}
 .beside > figure {{ margin-top: 1.2rem; }}
 figure {{ margin: 0; break-inside: avoid; min-width: 0; }}
 figure > strong {{ font-weight: 600; font-size: 0.9rem; }}
-.pictures {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1.2rem; align-items: start; }}
+.pictures {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(27rem, 1fr)); gap: 1.2rem; align-items: start; }}
 .pictures img {{ display: block; max-width: 100%; height: auto; background: #fdfdfc; margin-top: 0.3rem; }}
 svg {{ display: block; width: 100%; height: auto; }}
 svg * {{ stroke-linejoin: round; stroke-linecap: butt; }}

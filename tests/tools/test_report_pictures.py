@@ -54,6 +54,15 @@ def test_the_newest_pictures_are_in_the_page_itself(tmp_path: Path, training_run
     assert not re.search(r'(?:src|href)="(?!data:|#)', page), "nothing is fetched"
 
 
+def test_more_clips_are_there_for_whom_asks(tmp_path: Path, training_run: Build) -> None:
+    run = training_run(tmp_path / "student")
+    images = {f"clip {place}": np.full((4, 4, 3), place, np.uint8) for place in range(5)}
+    write_pictures(run / "pictures" / "step-00000010", images, {"step": 10, "similarity": {}})
+    _, page = report([run], tmp_path / "out")
+    opened, _, folded = page.partition("3 more clips</summary>")
+    assert [re.findall(r'alt="clip (\d)"', part) for part in (opened, folded)] == [["0", "1"], ["2", "3", "4"]]
+
+
 def test_a_page_has_a_limit(tmp_path: Path, training_run: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     run = training_run(tmp_path / "student")
     with_pictures(run, 10, 200)
