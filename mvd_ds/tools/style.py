@@ -90,7 +90,7 @@ dd {{ margin: 0; overflow-wrap: anywhere; }}
   .beside {{ grid-template-columns: max-content minmax(0, 1fr); gap: 0 2rem; }}
   tr, pre {{ break-inside: avoid; }}
   .pictures {{ grid-template-columns: repeat(2, 1fr); }}
-  .pictures img {{ max-height: 225mm; print-color-adjust: exact; }}
+  .pictures img {{ max-height: 165mm; print-color-adjust: exact; }}
   .panels {{ grid-template-columns: repeat(3, 1fr); }}
   .panels.wide {{ grid-template-columns: repeat(2, 1fr); }}
 }}
