@@ -120,7 +120,7 @@ def write_pictures(folder: Path, images: dict[str, Any], numbers: dict[str, Any]
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         for name, image in images.items():
-            Image.fromarray(image).save(aside / f"{name.replace(' ', '-')}.png", optimize=True)
+            Image.fromarray(image).save(aside / f"{name.replace(' ', '-')}.png")
         write_json(aside / NUMBERS, numbers)
         shutil.rmtree(folder, ignore_errors=True)
         aside.rename(folder)
