@@ -15,7 +15,7 @@ from mvd_ds.tools.bench_reference import EXPECTED_MS
 from mvd_ds.tools.bench_sample import write_videos
 from mvd_ds.tools.bench_start import measure_start
 
-_WIDTH = 120
+TABLE_WIDTH = 120
 """Columns of a table that goes to a file."""
 
 
@@ -35,12 +35,12 @@ def bench_data(manifest: Path, overrides: list[str], options: Options, output: P
     if sample:
         write_videos(manifest, sample)
     result = measure(manifest, overrides, options)
-    console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
+    console = Console() if sys.stdout.isatty() else Console(width=TABLE_WIDTH)
     console.print(_stage_table(result))
     console.print(_stream_table(result))
     for line in _sentences(result):
         console.print(line, soft_wrap=True, highlight=False)
-    _write(result, output)
+    write_result(result, output)
 
 
 def bench_start(manifest: Path, overrides: list[str], output: Path | None) -> None:
@@ -54,10 +54,11 @@ def bench_start(manifest: Path, overrides: list[str], output: Path | None) -> No
         f"{result['lines']:,} lines read in {result['manifest_seconds']:.2f} s, {result['manifest_mib']:.0f} MiB; first batch of "
         f"{result['workers']} workers after {result['start_to_first_batch_seconds']:.1f} s"
     )
-    _write(result, output)
+    write_result(result, output)
 
 
-def _write(result: dict[str, Any], output: Path | None) -> None:
+def write_result(result: dict[str, Any], output: Path | None) -> None:
+    """Write JSON to ``output``, if there is one."""
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

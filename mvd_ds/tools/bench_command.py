@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mvd_ds.tools.options import positive
+
 
 def add_bench(commands: argparse._SubParsersAction) -> None:
     """``bench WHAT``: a sub-command for everything that can be measured."""
-    summary = "measure: what your files can feed"
+    summary = "measure: what your files can feed, how fast a step is"
     command = commands.add_parser("bench", help=summary, description=summary)
     benches = command.add_subparsers(title="what is measured", metavar="WHAT", required=True)
     _add_data(benches)
     _add_start(benches)
+    _add_step(benches)
 
 
 def _add_data(benches: argparse._SubParsersAction) -> None:
@@ -40,6 +43,33 @@ def _add_start(benches: argparse._SubParsersAction) -> None:
     start.add_argument("overrides", metavar="key=value", nargs="*", help="settings, such as data.workers=8")
     start.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write")
     start.set_defaults(function=_bench_start)
+
+
+def _add_step(benches: argparse._SubParsersAction) -> None:
+    summary = "a training step beside the usual ways to write it, on equal weights and inputs; random weights, no data"
+    step = benches.add_parser("step", help=summary, description=summary)
+    step.add_argument("recipe", metavar="RECIPE", help="name of a shipped recipe that distills, or a YAML file")
+    step.add_argument(
+        "overrides", metavar="key=value", nargs="*", help="settings, such as batch.micro=16 masking.masks_per_clip=4"
+    )
+    geometry = "cpu: base widths, encoder and teachers 6 blocks deep, decoders 1, fp32, one clip (default: the recipe's own)"
+    step.add_argument("--geometry", choices=("recipe", "cpu"), default="recipe", help=geometry)
+    step.add_argument("--steps", type=positive, metavar="COUNT", help="timed steps of a turn (default: 10; 1 on a CPU)")
+    step.add_argument("--warmup", type=int, metavar="COUNT", help="steps before them (default: 10; 0 on a CPU)")
+    rounds = "of two turns for every variant, in the order A B B A (default %(default)s)"
+    step.add_argument("--rounds", type=positive, default=1, metavar="COUNT", help=rounds)
+    step.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
+    step.add_argument("--profile", type=Path, metavar="FOLDER", help="leave a trace of a step there, ours and P1's")
+    step.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write")
+    step.set_defaults(function=_bench_step)
+
+
+def _bench_step(options: argparse.Namespace) -> int:
+    from mvd_ds.tools.bench_step import Options
+    from mvd_ds.tools.bench_step_table import bench_step
+
+    measured = Options(options.geometry, options.steps, options.warmup, options.rounds, options.device, options.profile)
+    return bench_step(options.recipe, options.overrides, measured, options.output)
 
 
 def _bench_start(options: argparse.Namespace) -> None:

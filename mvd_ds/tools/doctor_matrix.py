@@ -24,12 +24,12 @@ def check_matrix_product() -> Finding:
 
     cuda = torch.cuda.is_available()
     devices = [torch.device("cuda", index) for index in range(torch.cuda.device_count())] if cuda else [torch.device("cpu")]
-    rates = [_matrix_rate(device) for device in devices]
+    rates = [matrix_rate(device) for device in devices]
     slowest = min(range(len(rates)), key=rates.__getitem__)
     kind = f"bf16 TFLOP/s, {len(rates)} GPUs" if cuda else "fp32 TFLOP/s on the CPU"
     spread = f"{rates[slowest]:.3g} to {max(rates):.3g}" if len(rates) > 1 else f"{rates[0]:.3g}"
     text, facts = f"{spread} {kind}", {"tflops": rates[slowest]}
-    peak = _peak(devices[0])
+    peak = datasheet_rate(devices[0])
     if len(rates) > 1 and statistics.median(rates) > SLOW_RATIO * rates[slowest]:
         text += f"; GPU {slowest} is slow"
         return Finding("matrix product", "warn", text, f"nvidia-smi -q -d PERFORMANCE,CLOCK,POWER -i {slowest}", facts)
@@ -39,8 +39,8 @@ def check_matrix_product() -> Finding:
     return Finding("matrix product", "ok", text, facts=facts)
 
 
-def _matrix_rate(device: Any) -> float:
-    """TFLOP/s of a ``torch.device``."""
+def matrix_rate(device: Any, clock: Callable[[], float] = time.monotonic) -> float:
+    """TFLOP/s of a ``torch.device``, by the seconds of ``clock``."""
     import torch
 
     side = MATRIX_SIDE[device.type]
@@ -48,11 +48,11 @@ def _matrix_rate(device: Any) -> float:
     product = torch.empty_like(left)
     # A tenth as warm-up: the first products choose kernels and raise clocks.
     seconds_of(lambda: torch.mm(left, left, out=product), device, max(PRODUCTS[device.type] // 10, 1))
-    seconds = seconds_of(lambda: torch.mm(left, left, out=product), device, PRODUCTS[device.type])
+    seconds = seconds_of(lambda: torch.mm(left, left, out=product), device, PRODUCTS[device.type], clock)
     return 2 * side**3 / seconds / 1e12
 
 
-def _peak(device: Any) -> float | None:
+def datasheet_rate(device: Any) -> float | None:
     """TFLOP/s of the datasheet, None where it is not known."""
     import torch
 
@@ -62,15 +62,15 @@ def _peak(device: Any) -> float | None:
     return next((peak / 1e12 for key, peak in BF16_PEAKS.items() if key in name), None)
 
 
-def seconds_of(function: Callable[[], object], device: Any, times: int) -> float:
-    """Seconds of one call, the mean of ``times``."""
+def seconds_of(function: Callable[[], object], device: Any, times: int, clock: Callable[[], float] = time.monotonic) -> float:
+    """Seconds of one call by ``clock``, the mean of ``times``."""
     import torch
 
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    started = time.monotonic()
+    started = clock()
     for _ in range(times):
         function()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return (time.monotonic() - started) / times
+    return (clock() - started) / times

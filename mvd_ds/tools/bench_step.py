@@ -1,0 +1,204 @@
+"""``bench step RECIPE``: the product's training step beside yardsticks, in one process, on equal weights and inputs.
+
+No ratio is given unless the first losses and gradient norms of all variants agree. Weights and pixels are random: their values
+do not change what has to be computed. Drop path is off, as no two implementations draw it alike.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Iterator
+from itertools import cycle
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from mvd_ds.config import TrainingRecipe
+from mvd_ds.models.flops import clip_flops
+from mvd_ds.tools.bench_step_case import Variant, build_variants, geometry_of, gflops_of, step_recipe, with_mask_count
+from mvd_ds.tools.bench_step_clock import Clock, PeakMemory
+from mvd_ds.tools.bench_step_reference import STYLES
+from mvd_ds.tools.doctor_matrix import datasheet_rate, matrix_rate
+from mvd_ds.training.provenance import machine, versions
+
+TOLERANCE = {"fp32": 1e-4, "bf16": 1e-2}
+"""Largest relative difference of first losses and gradient norms by precision."""
+
+
+class Options(NamedTuple):
+    """How it is measured; None: 10 on a GPU, 1 (and no warm-up beyond the gate) on a CPU."""
+
+    geometry: str = "recipe"
+    steps: int | None = None
+    """Timed steps of a turn."""
+    warmup: int | None = None
+    rounds: int = 1
+    """Of two turns for every variant, in the order A B B A."""
+    device: str = "auto"
+    profile: Path | None = None
+
+
+def measure_step(name: str, overrides: list[str], options: Options) -> dict[str, Any]:
+    """Everything, as JSON.
+
+    Raises:
+        ConfigError: for a faulty setting, or a recipe that has no yardstick.
+    """
+    device = torch.device("cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu")
+    threads = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        return _measure(step_recipe(name, overrides, options.geometry, device), name, options, device)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _measure(recipe: TrainingRecipe, name: str, options: Options, device: torch.device) -> dict[str, Any]:
+    matrix = matrix_rate(device, time.monotonic if device.type == "cuda" else time.process_time)
+    variants, doubled = build_variants(recipe, device)
+    gate = _gate(variants, doubled, recipe.engine.precision, device)
+    samples, peaks = _timed(variants, options, device)
+    if options.profile is not None:
+        _profile({key: variants[key] for key in ("P1", "ours")}, options.profile, device)
+    datasheet = datasheet_rate(device)
+    rows = {
+        key: _row(samples[key], recipe, variant, matrix, datasheet) | {"peak_gib": peaks[key]}
+        for key, variant in variants.items()
+    }
+    return {
+        "command": "bench step",
+        "recipe": name,
+        "label": f"{_device_name(device)}, {recipe.engine.precision}",
+        "options": options._asdict() | {"profile": str(options.profile) if options.profile else None},
+        "geometry": geometry_of(recipe),
+        "gflops_per_clip": gflops_of(recipe),
+        "gate": gate,
+        "matrix_tflops": matrix,
+        "datasheet_tflops": datasheet,
+        "variants": rows,
+        **(_ratios(rows, recipe) if gate["equal"] else {}),
+        "machine": machine(),
+        "versions": versions(),
+    }
+
+
+def _gate(variants: dict[str, Variant], doubled: Variant, precision: str, device: torch.device) -> dict[str, Any]:
+    """First losses and gradient norms, and whether they agree; the product under K masks against K clips."""
+    found = {key: _first_step(variant, device) for key, variant in variants.items()}
+    expected = dict.fromkeys(found, found["P1"])
+    if doubled.masks > 1:
+        key = f"ours, {doubled.masks} masks"
+        expected[key] = found[f"P2, {doubled.masks} masks"] = _first_step(doubled, device)
+    pairs = [pair for key, numbers in expected.items() for pair in zip(found[key], numbers, strict=True)]
+    worst = max((abs(a - b) / abs(b) for a, b in pairs), key=lambda share: math.inf if math.isnan(share) else share)
+    return {
+        "equal": worst <= TOLERANCE[precision],
+        "worst_relative_difference": worst,
+        "tolerance": TOLERANCE[precision],
+        "losses": {key: loss for key, (loss, _) in found.items()},
+        "gradient_norms": {key: norm for key, (_, norm) in found.items()},
+    }
+
+
+def _first_step(variant: Variant, device: torch.device) -> tuple[float, float]:
+    """Loss and gradient norm of a whole step, which makes the optimizer's states, too."""
+    loss = variant.step.loss(variant.batches[0], Clock(device))
+    variant.step.backward(loss)
+    norm = variant.step.gradient_norm()
+    variant.step.update()
+    return loss.item(), norm
+
+
+def _timed(variants: dict[str, Variant], options: Options, device: torch.device) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Milliseconds by part of every timed step, and GiB at most, both by variant."""
+    usual = (10, 10) if device.type == "cuda" else (1, 0)
+    steps = usual[0] if options.steps is None else options.steps
+    warmup = usual[1] if options.warmup is None else options.warmup
+    samples: dict[str, list[dict[str, float]]] = {key: [] for key in variants}
+    peaks: dict[str, float | None] = {}
+    turns = {key: cycle(variant.batches) for key, variant in variants.items()}
+    for _ in range(options.rounds):
+        for key in [*variants, *reversed(variants)]:
+            with PeakMemory(device) as memory:
+                timed = [_step(variants[key], turns[key], device) for _ in range(warmup + steps)][warmup:]
+            samples[key] += timed
+            peaks[key] = None if memory.above is None else (memory.above + _held_bytes(variants[key])) / 2**30
+    return samples, peaks
+
+
+def _step(variant: Variant, batches: Iterator[Any], device: torch.device) -> dict[str, float]:
+    batch, clock = next(batches), Clock(device)
+    clock.start()
+    loss = variant.step.loss(batch, clock)
+    variant.step.backward(loss)
+    clock.mark("backward")
+    variant.step.update()
+    clock.mark("optimizer")
+    return clock.parts()
+
+
+def _held_bytes(variant: Variant) -> int:
+    """Weights, optimizer states and teachers: what is there before a step."""
+    step = variant.step
+    tensors = [*step.student.parameters(), *getattr(step, "masters", [])]
+    tensors += [value for states in step.optimizer.state.values() for value in states.values() if torch.is_tensor(value)]
+    tensors += [parameter for teacher in step.teachers.values() for parameter in teacher.parameters()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _profile(variants: dict[str, Variant], folder: Path, device: torch.device) -> None:
+    """A trace of one step of each, for chrome://tracing or Perfetto."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    activities += [torch.profiler.ProfilerActivity.CUDA] if device.type == "cuda" else []
+    folder.mkdir(parents=True, exist_ok=True)
+    for key, variant in variants.items():
+        with torch.profiler.profile(activities=activities) as profiler:
+            _step(variant, iter(variant.batches), device)
+        profiler.export_chrome_trace(str(folder / f"{key}.json"))
+
+
+def _row(
+    samples: list[dict[str, float]], recipe: TrainingRecipe, variant: Variant, matrix: float, datasheet: float | None
+) -> dict[str, Any]:
+    """One variant: the median step, and what follows from it."""
+    totals = [sum(parts.values()) for parts in samples]
+    seconds = statistics.median(totals) / 1e3
+    clips = recipe.batch.micro / seconds
+    tflops = clips * clip_flops(with_mask_count(recipe, variant.masks)).training / 1e12
+    return {
+        "step_ms": 1e3 * seconds,
+        "step_ms_least_and_most": [min(totals), max(totals)],
+        "steps": len(totals),
+        "clips_per_second": clips,
+        "student_samples_per_second": clips * variant.masks,
+        "tflops": tflops,
+        "mfu_of_matrix_rate": tflops / matrix,
+        "mfu_of_datasheet": None if datasheet is None else tflops / datasheet,
+        "parts_ms": {name: statistics.median([parts[name] for parts in samples]) for name in samples[0]},
+    }
+
+
+def _ratios(rows: dict[str, dict[str, Any]], recipe: TrainingRecipe) -> dict[str, Any]:
+    """Steps of the yardsticks over the product's, and what K masks give beside what the count of operations promises."""
+    ours, masks = rows["ours"], recipe.masks_per_clip
+    found: dict[str, Any] = {"times": {key: rows[key]["step_ms"] / ours["step_ms"] for key in STYLES}}
+    if masks > 1:
+        samples = {key: row["student_samples_per_second"] for key, row in rows.items()}
+        key = f"ours, {masks} masks"
+        formula = masks * clip_flops(with_mask_count(recipe, 1)).training / clip_flops(recipe).training
+        measured = samples[key] / samples["ours"]
+        found["masks"] = {
+            "samples_times_P1": samples[key] / samples["P1"],
+            "samples_times_one_mask": measured,
+            "by_count_of_operations": formula,
+            "share": measured / formula,
+        }
+    return found
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu, one thread, CPU time"

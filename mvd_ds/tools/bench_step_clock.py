@@ -1,0 +1,82 @@
+"""How long the parts of a step take, and how much memory it needs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+class Clock:
+    """Milliseconds between marks: device events on a GPU, which make no one wait; CPU time of this process on a CPU.
+
+    CPU time and not wall time, so that what else runs on the machine counts little.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._marks: list[tuple[str, Any]] = []
+
+    def start(self) -> None:
+        """Begin a step."""
+        self._marks = [("", self._now())]
+
+    def mark(self, name: str) -> None:
+        """What happened since the last mark was ``name``."""
+        self._marks.append((name, self._now()))
+
+    def parts(self) -> dict[str, float]:
+        """Milliseconds by name, of all marks of one name together. Waits for the device."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        found: dict[str, float] = {}
+        for (_, before), (name, now) in zip(self._marks, self._marks[1:], strict=False):
+            passed = before.elapsed_time(now) if self.device.type == "cuda" else 1e3 * (now - before)
+            found[name] = found.get(name, 0.0) + passed
+        return found
+
+    def _now(self) -> Any:
+        if self.device.type != "cuda":
+            return time.process_time()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self.device))
+        return event
+
+
+class PeakMemory:
+    """Context that finds how many bytes more than at its start were taken at most; None where the system does not tell."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.above: int | None = None
+
+    def __enter__(self) -> PeakMemory:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self._before: int | None = torch.cuda.memory_allocated(self.device)
+        else:
+            self._before = _resident("VmRSS") if _forget_peak() else None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        is_cuda = self.device.type == "cuda"
+        peak = torch.cuda.max_memory_allocated(self.device) if is_cuda else _resident("VmHWM")
+        if self._before is not None:
+            self.above = peak - self._before
+
+
+def _forget_peak() -> bool:
+    """Linux: let the highest resident size begin anew."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
+def _resident(field: str) -> int:
+    """Bytes of a field of ``/proc/self/status``."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))

@@ -1,0 +1,89 @@
+"""The product's step in ``bench step``: its own student, teachers, targets, losses and AdamW, in plain torch.
+
+DeepSpeed's engine is left out, so that one process can hold all variants. With one device it adds nothing to the arithmetic;
+fp32 masters of bf16 weights are kept here as it keeps them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from mvd_ds.config import TrainingRecipe
+from mvd_ds.data.batch import ClipBatch
+from mvd_ds.models.masked import MaskedPredictor
+from mvd_ds.models.teachers import Teacher
+from mvd_ds.tools.bench_step_clock import Clock
+from mvd_ds.training.deepspeed_engine import DTYPES
+from mvd_ds.training.masked_prediction import MaskedPrediction
+from mvd_ds.training.optim import build_optimizer, parameter_groups
+from mvd_ds.training.step import TeacherTargets
+
+
+class ProductStep:
+    """The step of ``distill``, whatever the number of masks of a batch.
+
+    Args:
+        recipe: of the step.
+        student: fp32; becomes the step's own, in the recipe's precision.
+        teachers: the same.
+    """
+
+    def __init__(
+        self, recipe: TrainingRecipe, student: MaskedPredictor, teachers: dict[str, Teacher], device: torch.device
+    ) -> None:
+        dtype = DTYPES[recipe.engine.precision]
+        groups = parameter_groups(student, recipe.optimizer)
+        order = {id(parameter): index for index, parameter in enumerate(student.parameters())}
+        places = [[order[id(parameter)] for parameter in group["params"]] for group in groups]
+        self.is_mixed = dtype != torch.float32
+        # Copied before the weights are rounded.
+        self.masters = [parameter.detach().to(device) for parameter in student.parameters()] if self.is_mixed else []
+        self.student = student.to(device, dtype)
+        self.teachers = {name: teacher.to(device, dtype) for name, teacher in teachers.items()}
+        self.weights = list(self.student.parameters())
+        trained = self.masters if self.is_mixed else self.weights
+        of_group = [{**group, "params": [trained[i] for i in own]} for group, own in zip(groups, places, strict=True)]
+        # Learning rate 0: the arithmetic is the same, and every step starts from equal weights.
+        self.optimizer = build_optimizer(of_group, recipe.optimizer)
+        timed = {name: self._timed(name, teacher) for name, teacher in self.teachers.items()}
+        self.objective = MaskedPrediction(recipe, self.student, TeacherTargets(recipe, timed, dtype), device)
+        self.clock = Clock(device)
+
+    def loss(self, batch: ClipBatch, clock: Clock) -> Tensor:
+        """The weighted loss of a batch."""
+        self.clock = clock
+        loss = self.objective(batch, measure=False).total
+        clock.mark("student")
+        return loss
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients, in the precision of the weights."""
+        loss.backward()
+
+    def gradient_norm(self) -> float:
+        """L2 norm of all gradients."""
+        return float(nn.utils.get_total_norm([p.grad.float() for p in self.weights if p.grad is not None]))
+
+    def update(self) -> None:
+        """The optimizer's step on fp32 weights; gradients are gone then."""
+        if self.is_mixed:
+            for master, weight in zip(self.masters, self.weights, strict=True):
+                master.grad = None if weight.grad is None else weight.grad.float()
+        self.optimizer.step()
+        if self.is_mixed:
+            with torch.no_grad():
+                torch._foreach_copy_(self.weights, self.masters)
+        for tensor in (*self.masters, *self.weights):
+            tensor.grad = None
+
+    def _timed(self, name: str, teacher: Teacher) -> Callable[[Tensor], Tensor]:
+        def features(clip: Tensor) -> Tensor:
+            self.clock.mark("inputs")
+            found: Tensor = teacher(clip)
+            self.clock.mark(f"teacher {name}")
+            return found
+
+        return features
