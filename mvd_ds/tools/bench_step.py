@@ -58,6 +58,7 @@ def measure_step(name: str, overrides: list[str], options: Options) -> dict[str,
 
 
 def _measure(recipe: TrainingRecipe, name: str, options: Options, device: torch.device) -> dict[str, Any]:
+    origin = {"machine": machine(), "versions": versions()}  # first: files may change while this runs
     matrix = matrix_rate(device, time.monotonic if device.type == "cuda" else time.process_time)
     variants, doubled = build_variants(recipe, device)
     gate = _gate(variants, doubled, recipe.engine.precision, device)
@@ -81,8 +82,7 @@ def _measure(recipe: TrainingRecipe, name: str, options: Options, device: torch.
         "datasheet_tflops": datasheet,
         "variants": rows,
         **(_ratios(rows, recipe) if gate["equal"] else {}),
-        "machine": machine(),
-        "versions": versions(),
+        **origin,
     }
 
 
