@@ -134,6 +134,7 @@ def with_mask_count(recipe: TrainingRecipe, masks: int) -> TrainingRecipe:
 
 
 def geometry_of(recipe: TrainingRecipe) -> dict[str, Any]:
+    """Sizes of the step, in the words of the settings; networks as width x depth."""
     encoders = {"student": recipe.model, **recipe.teachers}
     tokens = recipe.grid[0] * recipe.grid[1] * recipe.grid[2]
     return {
