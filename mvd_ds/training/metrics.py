@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from pathlib import Path
@@ -102,12 +103,17 @@ class MetricsWriter:
         for summary in hparams(settings, {"loss/total": 0.0}):
             self.board.file_writer.add_summary(summary)
 
-    def show(self, step: int, images: dict[str, Any], values: dict[str, Any]) -> None:
-        """Images, uint8 (H, W, 3), and histograms of values, by name, under step ``step``."""
+    def show(self, step: int, images: dict[str, bytes], values: dict[str, Any]) -> None:
+        """Images, as PNG files, and histograms of values, by name, under step ``step``."""
         if self.board is None:
             return
-        for name, image in images.items():
-            self.board.add_image(name, image, step, dataformats="HWC")
+        from PIL import Image
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        for name, content in images.items():
+            width, height = Image.open(io.BytesIO(content)).size
+            image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=content)
+            self.board.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
         for name, part in values.items():
             self.board.add_histogram(name, part, step)
         self.board.flush()

@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 
 from mvd_ds.config import ConfigError
-from mvd_ds.runs.pictures import write_pictures
+from mvd_ds.runs.pictures import as_png, write_pictures
 from mvd_ds.tools import picture_section
 from mvd_ds.tools.report import write_report
 
@@ -33,7 +33,7 @@ ATTEMPT = {
 def with_pictures(run: Path, step: int, level: int) -> np.ndarray:
     image = np.full((40, 60, 3), level, np.uint8)
     similarity = {"student": [0.9, 0.7]}
-    write_pictures(run / "pictures" / f"step-{step:08}", {"clip 0": image}, {"step": step, "similarity": similarity})
+    write_pictures(run / "pictures" / f"step-{step:08}", {"clip 0": as_png(image)}, {"step": step, "similarity": similarity})
     return image
 
 
@@ -56,7 +56,7 @@ def test_the_newest_pictures_are_in_the_page_itself(tmp_path: Path, training_run
 
 def test_more_clips_are_there_for_whom_asks(tmp_path: Path, training_run: Build) -> None:
     run = training_run(tmp_path / "student")
-    images = {f"clip {place}": np.full((4, 4, 3), place, np.uint8) for place in range(5)}
+    images = {f"clip {place}": as_png(np.full((4, 4, 3), place, np.uint8)) for place in range(5)}
     write_pictures(run / "pictures" / "step-00000010", images, {"step": 10, "similarity": {}})
     _, page = report([run], tmp_path / "out")
     opened, _, folded = page.partition("3 more clips</summary>")
