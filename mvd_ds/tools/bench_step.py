@@ -66,7 +66,8 @@ def _measure(recipe: TrainingRecipe, name: str, options: Options, device: torch.
     gate = _gate(variants, doubled, recipe.engine.precision, device)
     samples, peaks = _timed(variants, options, device)
     if options.profile is not None:
-        _profile({key: variants[key] for key in (options.against[0], "ours")}, options.profile, device)
+        yardstick = "P1" if "P1" in variants else options.against[0]
+        _profile({key: variants[key] for key in (yardstick, "ours")}, options.profile, device)
     datasheet = datasheet_rate(device)
     rows = {
         key: _row(samples[key], recipe, variant, matrix, datasheet) | {"peak_gib": peaks[key]}
