@@ -13,21 +13,37 @@ from mvd_ds.training.process import ProcessName, command_of, parent_of
 from mvd_ds.training.stop import StopRequests
 
 POLL_SECONDS = 1.0
+LAUNCH_MODULE = "deepspeed.launcher.launch"
 #: So long the ranks may take to save and end after their launcher died; as long as deepspeed's gives them when told to end.
 GRACE_SECONDS = 30.0
 
 
-def launcher_processes() -> list[ProcessName]:
-    """Parent of this process under a launcher, and the ``deepspeed`` command above it; none without a launcher.
+class Launcher:
+    """Parent of this process under a launcher, and the ``deepspeed`` command above it; nothing without a launcher.
 
     A shell that started this process without a launcher may end long before it.
     """
-    if "RANK" not in os.environ:
-        return []
-    parent = os.getppid()
-    above = parent_of(parent)
-    by_command = above is not None and any(os.path.basename(word) == "deepspeed" for word in command_of(above)[:3])
-    return [ProcessName.of(parent), *([ProcessName.of(above)] if above is not None and by_command else [])]
+
+    def __init__(self) -> None:
+        self.processes: list[ProcessName] = []
+        self.is_orphan = False
+        if "RANK" not in os.environ:
+            return
+        parent = os.getppid()
+        above = parent_of(parent)
+        self.processes.append(ProcessName.of(parent))
+        if above is not None and any(os.path.basename(word) == "deepspeed" for word in command_of(above)[:3]):
+            self.processes.append(ProcessName.of(above))
+        else:
+            # Its command may have died before we looked; the first process of the machine has taken its place.
+            self.is_orphan = above == 1 and LAUNCH_MODULE in command_of(parent)
+
+    def dead(self) -> str | None:
+        """Who died, if anyone."""
+        if self.is_orphan:
+            return "the launcher's command"
+        found = next((process for process in self.processes if process.is_alive() is False), None)
+        return None if found is None else f"the launcher ({found})"
 
 
 class LauncherWatch:
@@ -35,12 +51,12 @@ class LauncherWatch:
 
     def __init__(self, stop: StopRequests, speaks: bool) -> None:
         self.stop, self.speaks = stop, speaks
-        self.processes = launcher_processes()
+        self.launcher = Launcher()
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._watch, name="launcher watch", daemon=True)
 
     def __enter__(self) -> LauncherWatch:
-        if self.processes:
+        if self.launcher.processes:
             self.thread.start()
         return self
 
@@ -49,9 +65,9 @@ class LauncherWatch:
 
     def _watch(self) -> None:
         while not self.over.wait(POLL_SECONDS):
-            dead = next((process for process in self.processes if process.is_alive() is False), None)
+            dead = self.launcher.dead()
             if dead is not None:
-                self._end(f"the launcher ({dead}) died")
+                self._end(f"{dead} died")
                 return
 
     def _end(self, reason: str) -> None:

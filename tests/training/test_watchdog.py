@@ -147,3 +147,18 @@ def test_a_request_to_stop_is_obeyed_and_a_second_interrupt_ends_at_once(tmp_pat
     stubborn.processes[0].send_signal(signal.SIGINT)
     codes, lines = stubborn.ends(5)
     assert codes == [-signal.SIGINT] and "KeyboardInterrupt" in lines
+
+
+def test_a_rank_whose_command_died_before_it_could_look_is_asked_to_stop(tmp_path: Path) -> None:
+    """deepspeed's launcher is then a child of the first process, as is here what stands for it."""
+    (tmp_path / "deepspeed" / "launcher").mkdir(parents=True)
+    (tmp_path / "deepspeed" / "launcher" / "launch.py").write_text(LAUNCHER)
+    for folder in ("deepspeed", "deepspeed/launcher"):
+        (tmp_path / folder / "__init__.py").touch()
+    command = [sys.executable, "-m", "deepspeed.launcher.launch", str(SCRIPT), str(tmp_path / "run"), "0", "1", "obeys"]
+    starter = f"import subprocess; subprocess.Popen({command!r}, cwd={str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", starter], env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}, check=True)
+    began = time.monotonic()
+    while not (beats := read_beats(RunFolder(tmp_path / "run"))) or beats[0].process.is_alive():
+        assert time.monotonic() - began < 30
+        time.sleep(0.05)
