@@ -58,6 +58,8 @@ def _add_step(benches: argparse._SubParsersAction) -> None:
     step.add_argument("--warmup", type=int, metavar="COUNT", help="steps before them (default: 10; 0 on a CPU)")
     rounds = "of two turns for every variant, in the order A B B A (default %(default)s)"
     step.add_argument("--rounds", type=positive, default=1, metavar="COUNT", help=rounds)
+    yardsticks = "yardsticks to measure (default: all three)"
+    step.add_argument("--against", nargs="+", choices=("P0", "P1", "P2"), default=["P0", "P1", "P2"], help=yardsticks)
     step.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
     step.add_argument("--profile", type=Path, metavar="FOLDER", help="leave a trace of a step there, ours and P1's")
     step.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write")
@@ -68,7 +70,15 @@ def _bench_step(options: argparse.Namespace) -> int:
     from mvd_ds.tools.bench_step import Options
     from mvd_ds.tools.bench_step_table import bench_step
 
-    measured = Options(options.geometry, options.steps, options.warmup, options.rounds, options.device, options.profile)
+    measured = Options(
+        options.geometry,
+        options.steps,
+        options.warmup,
+        options.rounds,
+        options.device,
+        options.profile,
+        tuple(dict.fromkeys(options.against)),
+    )
     return bench_step(options.recipe, options.overrides, measured, options.output)
 
 

@@ -39,6 +39,8 @@ class Options(NamedTuple):
     """Of two turns for every variant, in the order A B B A."""
     device: str = "auto"
     profile: Path | None = None
+    against: tuple[str, ...] = tuple(STYLES)
+    """Yardsticks that are measured; ratios and the gate are to the first."""
 
 
 def measure_step(name: str, overrides: list[str], options: Options) -> dict[str, Any]:
@@ -60,11 +62,12 @@ def measure_step(name: str, overrides: list[str], options: Options) -> dict[str,
 def _measure(recipe: TrainingRecipe, name: str, options: Options, device: torch.device) -> dict[str, Any]:
     origin = {"machine": machine(), "versions": versions()}  # first: files may change while this runs
     matrix = matrix_rate(device, time.monotonic if device.type == "cuda" else time.process_time)
-    variants, doubled = build_variants(recipe, device)
+    variants, doubled = build_variants(recipe, device, options.against)
     gate = _gate(variants, doubled, recipe.engine.precision, device)
     samples, peaks = _timed(variants, options, device)
     if options.profile is not None:
-        _profile({key: variants[key] for key in ("P1", "ours")}, options.profile, device)
+        yardstick = "P1" if "P1" in variants else options.against[0]
+        _profile({key: variants[key] for key in (yardstick, "ours")}, options.profile, device)
     datasheet = datasheet_rate(device)
     rows = {
         key: _row(samples[key], recipe, variant, matrix, datasheet) | {"peak_gib": peaks[key]}
@@ -89,7 +92,7 @@ def _measure(recipe: TrainingRecipe, name: str, options: Options, device: torch.
 def _gate(variants: dict[str, Variant], doubled: Variant, precision: str, device: torch.device) -> dict[str, Any]:
     """First losses and gradient norms, and whether they agree; the product under K masks against K clips."""
     found = {key: _first_step(variant, device) for key, variant in variants.items()}
-    expected = dict.fromkeys(found, found["P1"])
+    expected = dict.fromkeys(found, found[next(iter(found))])
     if doubled.masks > 1:
         key = f"ours, {doubled.masks} masks"
         expected[key] = found[f"P2, {doubled.masks} masks"] = _first_step(doubled, device)
@@ -185,14 +188,14 @@ def _row(
 def _ratios(rows: dict[str, dict[str, Any]], recipe: TrainingRecipe) -> dict[str, Any]:
     """Steps of the yardsticks over the product's, and what K masks give beside what the count of operations promises."""
     ours, masks = rows["ours"], recipe.masks_per_clip
-    found: dict[str, Any] = {"times": {key: rows[key]["step_ms"] / ours["step_ms"] for key in STYLES}}
+    found: dict[str, Any] = {"times": {key: row["step_ms"] / ours["step_ms"] for key, row in rows.items() if key in STYLES}}
     if masks > 1:
         samples = {key: row["student_samples_per_second"] for key, row in rows.items()}
         key = f"ours, {masks} masks"
         formula = masks * clip_flops(with_mask_count(recipe, 1)).training / clip_flops(recipe).training
         measured = samples[key] / samples["ours"]
         found["masks"] = {
-            "samples_times_P1": samples[key] / samples["P1"],
+            **{f"samples_times_{name}": samples[key] / samples[name] for name in STYLES if name in samples},
             "samples_times_one_mask": measured,
             "by_count_of_operations": formula,
             "share": measured / formula,

@@ -71,8 +71,10 @@ def _distillation(name: str, overrides: list[str]) -> TrainingRecipe:
     return recipe
 
 
-def build_variants(recipe: TrainingRecipe, device: torch.device) -> tuple[dict[str, Variant], Variant]:
-    """All variants by name, and P2 on the clips of all masks, which only the gate runs."""
+def build_variants(
+    recipe: TrainingRecipe, device: torch.device, against: tuple[str, ...] = tuple(STYLES)
+) -> tuple[dict[str, Variant], Variant]:
+    """The variants ``against`` and the product's by name, and P2 on the clips of all masks, which only the gate runs."""
     student = build_predictor(recipe)
     teachers = {key: build_teacher(key, settings, recipe) for key, settings in recipe.teachers.items()}
     # fp32 teachers never change, and serve all variants; others are rounded for the product.
@@ -87,7 +89,7 @@ def build_variants(recipe: TrainingRecipe, device: torch.device) -> tuple[dict[s
     single = [_with_masks(batch, 1) for batch in batches]
     size, masks = recipe.data.clip.size_px, recipe.masks_per_clip
     usual = [_pinned(inputs_of(batch, size), device) for batch in single]
-    variants = {key: Variant(step, usual, 1) for key, step in steps.items()}
+    variants = {key: Variant(steps[key], usual, 1) for key in against}
     variants["ours"] = Variant(ours, [_pinned(batch, device) for batch in single], 1)
     if masks > 1:
         variants[f"ours, {masks} masks"] = Variant(ours, [_pinned(batch, device) for batch in batches], masks)

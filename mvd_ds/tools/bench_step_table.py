@@ -86,10 +86,11 @@ def _sentences(result: dict[str, Any]) -> list[str]:
     lines.append(f"First losses and gradient norms of all variants agree within {gate['worst_relative_difference']:.1e}.")
     if "masks" in result:
         masks = result["masks"]
+        times = ", ".join(f"{masks[f'samples_times_{name}']:.2f} x those of {name}" for name in result["times"])
         lines.append(
             f"{result['geometry']['masks_per_clip']} masks: {masks['samples_times_one_mask']:.2f} x the student samples/s of "
             f"one, {masks['share']:.0%} of the {masks['by_count_of_operations']:.2f} x that the count of operations gives; "
-            f"{masks['samples_times_P1']:.2f} x those of P1."
+            f"{times}."
         )
     return lines
 
