@@ -67,10 +67,11 @@ def run_in_cluster(recipe: LearningRecipe, name: str, build: Callable[[RunFolder
     if _is_finished(recipe, folder):
         return FINISHED
     leave_out_surplus(recipe.batch)
+    stop = StopRequests()
     with (
-        StopRequests() as stop,
         LauncherWatch(stop, speaks=launched_rank() == 0),
         joined_cluster(recipe.engine.timeout_minutes, recipe.run.device) as cluster,
+        stop,  # from here on; a process that still waits for the others ends at a signal as any does
     ):
         torch.use_deterministic_algorithms(recipe.run.deterministic)
         learner = build(folder, cluster)

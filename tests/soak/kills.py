@@ -175,7 +175,7 @@ def kill(life: Life, kind: str, chance: random.Random) -> Kill | None:
     elif not life.wait_until(lambda: life.rank(rank), "the start of a rank"):
         return None
     else:
-        time.sleep(chance.uniform(0, 20))
+        time.sleep(chance.uniform(0, 30))
     return strike(life, kind, rank, before)
 
 
