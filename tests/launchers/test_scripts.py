@@ -14,7 +14,8 @@ from launching import ROOT, cpu_environment
 
 LAUNCHERS = ROOT / "launchers"
 RUN = ["distill", "mvd_base_from_base", "data.manifest=x"]
-SCHEDULERS = ("SLURM_", "OMPI_", "MASTER_", "PBS_", "LSB_", "CUDA_VISIBLE")
+#: What another scheduler sets, or torch in the process of the tests when it compiles.
+SCHEDULERS = ("SLURM_", "OMPI_", "MASTER_", "PBS_", "LSB_", "CUDA_VISIBLE", "TORCHINDUCTOR_", "TRITON_", "TORCH_EXTENSIONS_")
 
 
 def script(name: str, *arguments: str, environment: dict[str, str] | None = None, cwd: Path = ROOT) -> tuple[int, str, str]:
