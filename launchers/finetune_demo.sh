@@ -28,15 +28,7 @@ output=${output:-$quickstart/finetune}
 
 [ -e "$quickstart/student/model/model.safetensors" ] || bash launchers/quickstart.sh --output "$quickstart"
 setup_environment requirements.txt
-read -r device processes threads < <(python - <<'PYTHON'
-import os, torch
-devices = torch.cuda.device_count()
-processes = max(n for n in (1, 2, 4, 8) if n <= (devices or 2))
-print("cuda" if devices else "cpu", processes, max((os.cpu_count() or 1) // processes, 1))
-PYTHON
-)
-export DS_ACCELERATOR=$device
-export OMP_NUM_THREADS=$threads PYTHONWARNINGS=ignore TORCH_CPP_LOG_LEVEL=ERROR
+choose_processes
 started=$SECONDS
 
 for label in what how; do

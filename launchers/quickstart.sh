@@ -29,16 +29,7 @@ if [ -n "$videos" ] && [ ! -e "$videos" ]; then
 fi
 
 setup_environment requirements.txt
-# As many processes as devices, in powers of two so that they divide the recipes' global batches.
-read -r device processes threads < <(python - <<'PYTHON'
-import os, torch
-devices = torch.cuda.device_count()
-processes = max(n for n in (1, 2, 4, 8) if n <= (devices or 2))
-print("cuda" if devices else "cpu", processes, max((os.cpu_count() or 1) // processes, 1))
-PYTHON
-)
-export DS_ACCELERATOR=$device
-export OMP_NUM_THREADS=$threads PYTHONWARNINGS=ignore TORCH_CPP_LOG_LEVEL=ERROR
+choose_processes
 started=$SECONDS
 
 stage() { echo; echo "=== $* ($(((SECONDS - started) / 60)):$(printf %02d $(((SECONDS - started) % 60))) so far)"; }

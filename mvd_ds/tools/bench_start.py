@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from mvd_ds.data.loader import ClipLoader
 from mvd_ds.data.mixture import read_mixture
 from mvd_ds.tools.bench_data import clip_recipe
+from mvd_ds.training.memory import resident_bytes
 from mvd_ds.training.provenance import machine, versions
 
 
@@ -20,10 +20,10 @@ def measure_start(manifest: Path, overrides: list[str]) -> dict[str, Any]:
         ConfigError: for a faulty manifest or setting.
     """
     recipe = clip_recipe(manifest, overrides)
-    before, began = _resident_mib(), time.monotonic()
+    before, began = resident_bytes(), time.monotonic()
     mixture = read_mixture(recipe.data)
     read = time.monotonic()
-    held = _resident_mib() - before
+    held = (resident_bytes() - before) / 2**20
     del mixture
     started = time.monotonic()
     loader = ClipLoader(recipe, recipe.drop_path_blocks, rank=0, world=1)
@@ -38,12 +38,7 @@ def measure_start(manifest: Path, overrides: list[str]) -> dict[str, Any]:
         "manifest_seconds": read - began,
         "manifest_mib": held,
         "start_to_first_batch_seconds": first - started,
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mib": resident_bytes("VmHWM") / 2**20,
         "machine": machine(),
         "versions": versions(),
     }
-
-
-def _resident_mib() -> float:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * resource.getpagesize() / 2**20

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
+
+from mvd_ds.training.memory import forget_peak, resident_bytes
 
 
 class Clock:
@@ -57,26 +58,11 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self.device)
             self._before: int | None = torch.cuda.memory_allocated(self.device)
         else:
-            self._before = _resident("VmRSS") if _forget_peak() else None
+            self._before = resident_bytes() if forget_peak() else None
         return self
 
     def __exit__(self, *_: object) -> None:
         is_cuda = self.device.type == "cuda"
-        peak = torch.cuda.max_memory_allocated(self.device) if is_cuda else _resident("VmHWM")
+        peak = torch.cuda.max_memory_allocated(self.device) if is_cuda else resident_bytes("VmHWM")
         if self._before is not None:
             self.above = peak - self._before
-
-
-def _forget_peak() -> bool:
-    """Linux: let the highest resident size begin anew."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return False
-    return True
-
-
-def _resident(field: str) -> int:
-    """Bytes of a field of ``/proc/self/status``."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))

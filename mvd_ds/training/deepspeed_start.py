@@ -163,8 +163,8 @@ def _node_group(cluster: Cluster) -> Any:
 def _nvme_folder(recipe: LearningRecipe, name: str) -> Path | None:
     """A folder for the shards of one engine of this run alone: DeepSpeed clears it when another engine starts there.
 
-    It is named after the run's output, so that a restart finds and clears what a killed attempt left; an attempt that
-    ends otherwise removes it.
+    It is named after the run's output, so that a restart finds and clears what a failed attempt left; one that ends well
+    removes it.
     """
     if recipe.engine.nvme_folder is None:
         return None

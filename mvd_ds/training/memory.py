@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -82,11 +81,17 @@ def _now_and_peak(device: torch.device, reset: bool = True) -> tuple[int, int]:
         return now, peak
     now, peak = resident_bytes(), resident_bytes("VmHWM")
     if reset:
-        # 5 sets the high-water mark of resident memory back to what is resident now. A container may forbid it: the mark
-        # then never falls, and a phase reads as the largest before it.
-        with contextlib.suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")
+        forget_peak()  # where that is forbidden, a phase reads as the largest before it
     return now, peak
+
+
+def forget_peak() -> bool:
+    """Let the highest resident size begin anew; False where the system does not allow it, as some containers do not."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
 
 
 def resident_bytes(field: str = "VmRSS") -> int:
