@@ -21,6 +21,7 @@ from mvd_ds.config import ConfigError, LearningRecipe
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.deepspeed_engine import DTYPES, import_deepspeed
 from mvd_ds.training.engine_config import Place, sizes_of, student_config, teacher_config
+from mvd_ds.training.engine_json import faults_in
 from mvd_ds.training.optim import build_optimizer
 
 #: Larger models are streamed into shards: up to here a whole fp32 copy in the memory of every process is cheap.
@@ -175,13 +176,30 @@ def _nvme_folder(recipe: LearningRecipe, name: str) -> Path | None:
 
 
 def zero_faults(zero: dict[str, Any]) -> list[str]:
-    """What DeepSpeed itself finds wrong in an object ``zero_optimization``, each in half a sentence."""
+    """What DeepSpeed itself finds wrong in an object ``zero_optimization``, or takes for something else, in half sentences."""
     import_deepspeed()
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
     from pydantic import ValidationError
 
+    prefix = "zero_optimization."
+    renamed = {name: field.json_schema_extra or {} for name, field in DeepSpeedZeroConfig.model_fields.items()}
+    faults = [
+        f"{prefix}{name} is deprecated; write {renamed[name]['new_param']}"
+        for name in zero
+        if renamed.get(name, {}).get("deprecated")
+    ]
     try:
-        DeepSpeedZeroConfig(**zero)
+        read = DeepSpeedZeroConfig(**zero)
     except ValidationError as error:
-        return [f"{'.'.join(('zero_optimization', *map(str, fault['loc'])))}: {fault['msg']}" for fault in error.errors()]
-    return []
+        return faults + faults_in(error, DeepSpeedZeroConfig, prefix)
+    return faults + [f"{prefix}{where}" for where in _taken_for(zero, read.model_dump(by_alias=True))]
+
+
+def _taken_for(stated: dict[str, Any], read: dict[str, Any], where: str = "") -> Iterator[str]:
+    """Values that were read as another kind than they are: text or true as a number, a number as true."""
+    for key, value in stated.items():
+        got = read.get(key)
+        if isinstance(value, dict) and isinstance(got, dict):
+            yield from _taken_for(value, got, f"{where}{key}.")
+        elif isinstance(got, int | float) and (isinstance(value, str) or isinstance(value, bool) != isinstance(got, bool)):
+            yield f"{where}{key} {value!r} would be taken for {got}; write that"

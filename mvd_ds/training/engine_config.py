@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from mvd_ds.config import LearningRecipe, find_engine_config
-from mvd_ds.training.engine_json import ZeroFaults, faults_of, read_engine_json, refuse
+from mvd_ds.training.engine_json import ZeroFaults, faults_of, read_engine_json, refuse, settings_in
 
 #: What a placement asks of a teacher's JSON: where its shards are kept.
 SHARDS_ON = {"zero3": "none", "zero3_node": "none", "zero3_offload": "cpu", "zero3_nvme": "nvme"}
@@ -60,7 +60,7 @@ def student_config(recipe: LearningRecipe, place: Place, sizes: Sizes, zero_faul
         ConfigError: naming every fault of the JSON in one message.
     """
     path = find_engine_config(recipe.engine.config)
-    values = read_engine_json(path)
+    values, twice = read_engine_json(path)
     accumulation = recipe.batch.accumulation_steps(place.world)
     owned = {
         "train_batch_size": recipe.batch.global_,
@@ -72,10 +72,10 @@ def student_config(recipe: LearningRecipe, place: Place, sizes: Sizes, zero_faul
     }
     zero = values.setdefault("zero_optimization", {})
     stage = zero.get("stage", 0)
-    faults = faults_of(values, owned, zero_faults) + _fill_node(zero, place) + _fill_nvme(zero, place, sizes)
+    faults = twice + faults_of(values, owned, zero_faults) + _fill_node(zero, place) + _fill_nvme(zero, place, sizes)
     if recipe.engine.precision == "bf16" and stage == 0:
         faults.append("zero_optimization.stage 0 with engine.precision bf16 starts Adam one step late; use zero1.json")
-    if zero.get("offload_param", {}).get("device", "none") != "none":
+    if settings_in(zero, "offload_param").get("device", "none") != "none":
         faults.append("zero_optimization.offload_param: a student's parameters stay on their device; offload the optimizer")
     refuse(path, faults)
     merged = {**values, **owned, "log_level": values.get("log_level", "error")}
@@ -92,17 +92,17 @@ def teacher_config(recipe: LearningRecipe, placement: str, place: Place, sizes: 
         ConfigError: naming every fault of the JSON in one message.
     """
     path = find_engine_config(recipe.engine.teacher_config)
-    values = read_engine_json(path)
+    values, twice = read_engine_json(path)
     owned = {"train_micro_batch_size_per_gpu": recipe.batch.micro, "bf16": _precision(recipe)}
     zero = values.setdefault("zero_optimization", {})
-    faults = faults_of(values, owned, zero_faults)
+    faults = twice + faults_of(values, owned, zero_faults)
     if zero.get("stage") != 3:
         faults.append(f"zero_optimization.stage {zero.get('stage')}: a sharded teacher needs 3")
     if zero.get("zero_hpz_partition_size", 1) != 1:
         faults.append("zero_optimization.zero_hpz_partition_size: for a teacher, choose placement zero3_node")
     device = SHARDS_ON[placement]
-    stated = zero.get("offload_param", {}).get("device", "none")
-    if device != "none" and "offload_param" not in zero:
+    stated = settings_in(zero, "offload_param").get("device", "none")
+    if device != "none" and zero.get("offload_param") is None:
         zero["offload_param"] = {"device": device, "pin_memory": True}
     elif stated != device:
         fitting = next(name for name, where in SHARDS_ON.items() if where == stated)
@@ -149,12 +149,13 @@ def _fill_nvme(zero: dict[str, Any], place: Place, sizes: Sizes) -> list[str]:
     A buffer holds a shard of the largest parameter; there are enough for the blocks that are prefetched and the one that
     runs, and DeepSpeed stops with an assertion where there are not.
     """
-    wanted = [zero[key] for key in ("offload_param", "offload_optimizer") if zero.get(key, {}).get("device") == "nvme"]
+    parts = [settings_in(zero, key) for key in ("offload_param", "offload_optimizer")]
+    wanted = [part for part in parts if part.get("device") == "nvme"]
     if wanted and place.nvme is None:
         return ["shards on NVMe need a folder on a node-local disk: set engine.nvme_folder"]
     for part in wanted:
         part.setdefault("nvme_path", str(place.nvme))
-    if zero.get("offload_param", {}).get("device") == "nvme":
+    if settings_in(zero, "offload_param").get("device") == "nvme":
         shard = math.ceil(sizes.tensor / place.world)
         zero["offload_param"].setdefault("buffer_size", math.ceil(shard / NVME_ALIGNMENT) * NVME_ALIGNMENT)
         zero["offload_param"].setdefault("buffer_count", 4 * sizes.tensors_per_block)

@@ -1,34 +1,80 @@
 """The DeepSpeed JSONs of ds_configs/: read, and every fault of one named in one message.
 
-DeepSpeed accepts unknown keys outside of ``zero_optimization`` silently and knows no "auto", so both are refused here.
+DeepSpeed takes unknown keys outside of ``zero_optimization`` silently, finds wrong values there late or never, and knows no
+"auto"; JSON takes the last of two equal keys. All of that is refused here.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
 
 from mvd_ds.config import ConfigError
 
-#: Keys a JSON of ours may hold, and those of its objects (None: a plain value, or an object that DeepSpeed checks itself).
-JSON_KEYS: dict[str, set[str] | None] = {
-    "zero_optimization": None,
-    "communication_data_type": None,
-    "data_types": {"grad_accum_dtype", "buffer_dtype"},
-    "aio": {"block_size", "queue_depth", "intra_op_parallelism", "single_submit", "overlap_events", "use_gds"},
-    "checkpoint": {"tag_validation", "use_node_local_storage", "parallel_write"},
-    "comms_logger": {"enabled", "verbose", "prof_all", "debug", "prof_ops"},
-    "log_level": None,
-    "dump_state": None,
-    "zero_force_ds_cpu_optimizer": None,
-    "zero_allow_untested_optimizer": None,
-    "wall_clock_breakdown": None,
-    "disable_python_gc": None,
-    "prescale_gradients": None,
-    "gradient_predivide_factor": None,
-}
+Dtype = Literal["fp32", "bf16", "fp16"]
+
+
+class _Keys(BaseModel):
+    """Keys that DeepSpeed reads, and no others, with values of the type that it expects."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _DataTypes(_Keys):
+    grad_accum_dtype: Dtype | None = None
+    buffer_dtype: Dtype | None = None
+
+
+class _Aio(_Keys):
+    block_size: PositiveInt = 1
+    queue_depth: PositiveInt = 1
+    intra_op_parallelism: PositiveInt = 1
+    single_submit: bool = False
+    overlap_events: bool = True
+    use_gds: bool = False
+
+
+class _ParallelWrite(_Keys):
+    pipeline_stage: bool = False
+
+
+class _Checkpoint(_Keys):
+    tag_validation: Literal["Ignore", "Warn", "Fail"] = "Warn"
+    use_node_local_storage: bool = False
+    parallel_write: _ParallelWrite = _ParallelWrite()
+
+
+class _CommsLogger(_Keys):
+    enabled: bool = False
+    verbose: bool = False
+    prof_all: bool = True
+    debug: bool = False
+    prof_ops: list[str] = []
+
+
+class EngineJson(_Keys):
+    """What a JSON of ours may hold beside ``zero_optimization``, which DeepSpeed checks itself. Read for its faults only."""
+
+    communication_data_type: Dtype | None = None
+    data_types: _DataTypes = _DataTypes()
+    aio: _Aio = _Aio()
+    checkpoint: _Checkpoint = _Checkpoint()
+    comms_logger: _CommsLogger = _CommsLogger()
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = "error"
+    dump_state: bool = False
+    zero_force_ds_cpu_optimizer: bool = True
+    zero_allow_untested_optimizer: bool = False
+    wall_clock_breakdown: bool = False
+    disable_python_gc: bool = False
+    prescale_gradients: bool = False
+    gradient_predivide_factor: PositiveFloat = 1.0
+
+
 #: Keys of the engine that the recipe owns, and the setting that does.
 RECIPE_KEYS = {
     "train_batch_size": "batch.global",
@@ -47,19 +93,26 @@ RECIPE_KEYS = {
 ZeroFaults = Callable[[dict[str, Any]], list[str]]
 
 
-def read_engine_json(path: Path) -> dict[str, Any]:
-    """The object in ``path``.
+def read_engine_json(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """The object in ``path``, and a fault for every key that stands twice.
 
     Raises:
         ConfigError: if it is not JSON, or no engine config.
     """
+    twice: list[str] = []
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        twice.extend(f"{name} stands twice in one object" for name in dict.fromkeys(names) if names.count(name) > 1)
+        return dict(pairs)
+
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=once)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}:{error.lineno}: is not JSON: {error.msg}") from None
     if not isinstance(values, dict) or not isinstance(values.get("zero_optimization", {}), dict):
         raise ConfigError(f"{path}: an engine config is a JSON object with an object zero_optimization")
-    return values
+    return values, twice
 
 
 def faults_of(values: dict[str, Any], owned: dict[str, Any], zero_faults: ZeroFaults) -> list[str]:
@@ -71,23 +124,43 @@ def faults_of(values: dict[str, Any], owned: dict[str, Any], zero_faults: ZeroFa
         zero_faults: DeepSpeed's own check of ``zero_optimization``.
     """
     faults = []
-    for key, value in values.items():
-        if key in owned:
-            if value != owned[key]:
-                faults.append(f"{key} {value} contradicts {RECIPE_KEYS[key]} of the recipe ({owned[key]}); leave it out")
-        elif key in RECIPE_KEYS:
+    for key in (key for key in values if key in RECIPE_KEYS):
+        if key not in owned:
             faults.append(f"{key} belongs to the recipe ({RECIPE_KEYS[key]}); leave it out")
-        elif key not in JSON_KEYS:
-            faults.append(f"{key} is not a key the engine knows")
-        else:
-            faults += _unknown_inside(key, value)
-    autos = [f'{where} is "auto", which DeepSpeed does not resolve' for where in _autos(values)]
-    zero = values.get("zero_optimization", {})
+        elif values[key] != owned[key]:
+            faults.append(f"{key} {values[key]} contradicts {RECIPE_KEYS[key]} of the recipe ({owned[key]}); leave it out")
+    faults += [f'{where} is "auto", which DeepSpeed does not resolve' for where in _autos(values)]
+    stated = _without_autos(values)
+    zero = stated.pop("zero_optimization", {})
     if zero.get("stage") == 3 and zero.get("memory_efficient_linear", True):
         faults.append("zero_optimization.memory_efficient_linear must be false: it replaces Linear in the whole process")
     if zero.get("zero_quantized_nontrainable_weights"):
         faults.append("zero_optimization.zero_quantized_nontrainable_weights zeroes frozen weights in this DeepSpeed")
-    return faults + autos + ([] if autos else zero_faults(zero))
+    try:
+        EngineJson.model_validate({key: value for key, value in stated.items() if key not in RECIPE_KEYS})
+    except ValidationError as error:
+        faults += faults_in(error, EngineJson)
+    return faults + zero_faults(zero)
+
+
+def faults_in(error: ValidationError, keys: type[BaseModel], prefix: str = "") -> list[str]:
+    """What pydantic says, one half sentence a fault; a key that is not known with the nearest one that is."""
+    faults = []
+    for fault in error.errors():
+        where = ".".join(map(str, fault["loc"]))
+        if fault["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(fault["loc"][-1]), _names(keys, fault["loc"][:-1]), n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            faults.append(f"{prefix}{where} is not a key the engine knows{hint}")
+        else:
+            faults.append(f"{prefix}{where} {fault['input']!r}: {fault['msg']}")
+    return faults
+
+
+def settings_in(zero: dict[str, Any], key: str) -> dict[str, Any]:
+    """The object ``key``; empty where there is none, or something else that DeepSpeed finds wrong."""
+    value = zero.get(key)
+    return value if isinstance(value, dict) else {}
 
 
 def refuse(path: Path, faults: list[str]) -> None:
@@ -99,16 +172,23 @@ def refuse(path: Path, faults: list[str]) -> None:
         raise ConfigError("; ".join([f"{path}: {faults[0]}", *faults[1:]]))
 
 
-def _unknown_inside(key: str, value: Any) -> list[str]:
-    known = JSON_KEYS[key]
-    if known is None:
-        return []
-    if not isinstance(value, dict):
-        return [f"{key} must be an object with keys of {', '.join(sorted(known))}"]
-    return [f"{key}.{inner} is not a key the engine knows" for inner in value if inner not in known]
+def _names(keys: type[BaseModel], where: Iterable[Any]) -> list[str]:
+    """Names that the object at ``where`` inside ``keys`` may hold, without deprecated ones."""
+    for part in where:
+        fields = {field.alias or name: field for name, field in keys.model_fields.items()}
+        kind = fields[part].annotation
+        inner = [kind, *getattr(kind, "__args__", ())]
+        keys = next((choice for choice in inner if isinstance(choice, type) and issubclass(choice, BaseModel)), BaseModel)
+    fields = [(field.alias or name, field.json_schema_extra) for name, field in keys.model_fields.items()]
+    return [name for name, extra in fields if not (isinstance(extra, dict) and extra.get("deprecated"))]
 
 
 def _autos(values: Any, prefix: str = "") -> list[str]:
     if isinstance(values, dict):
         return [found for key, value in values.items() for found in _autos(value, f"{prefix}.{key}" if prefix else key)]
     return [prefix] if values == "auto" else []
+
+
+def _without_autos(values: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: _without_autos(value) if isinstance(value, dict) else value for key, value in values.items()}
+    return {key: value for key, value in kept.items() if value != "auto"}
