@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +16,7 @@ from av.video.reformatter import Interpolation
 from mvd_ds.data.location import Location
 from mvd_ds.data.pyav_container import READ_ERRORS, open_container
 from mvd_ds.data.video import DecodeError, one_line
-from mvd_ds.data.whole_files import finish
+from mvd_ds.data.whole_files import DISK_FULL, finish
 
 QUALITIES = {"h264": (1, 51), "mjpeg": (2, 31)}
 DEFAULT_QUALITY = {"h264": 20, "mjpeg": 5}
@@ -55,6 +56,7 @@ def encode(location: Location, target: Path, encoding: Encoding) -> int:
 
     Raises:
         DecodeError: if one of them cannot be decoded.
+        OSError: if the disk is full.
     """
     name, pixels, options = options_of(encoding)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -78,6 +80,8 @@ def encode(location: Location, target: Path, encoding: Encoding) -> int:
             output.mux(video.encode())
         finish(part, target)
     except READ_ERRORS as error:
+        if (code := getattr(error, "errno", None)) in DISK_FULL:
+            raise OSError(code, os.strerror(code)) from None
         raise DecodeError(one_line(error)) from None
     finally:
         container.close()

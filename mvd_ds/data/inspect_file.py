@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from mvd_ds.data.decode import open_video
-from mvd_ds.data.location import Location, extension_of
-from mvd_ds.data.pyav_container import READ_ERRORS, open_container
+from mvd_ds.data.location import Location, extension_of, size_of
+from mvd_ds.data.pyav_container import READ_ERRORS, open_container, sample_table
 from mvd_ds.data.scan import Scan, not_for_decord, scan_file
 from mvd_ds.data.video import IMAGE_EXTENSIONS, DecodeError, one_line
 
@@ -53,6 +53,7 @@ def _decode(location: Location, scan: Scan, verify: bool) -> int:
     container, stream = open_container(location)
     rotation = count = corrupt = 0
     try:
+        sample_table(container, stream, size_of(location))  # refuses a file that ends before its header says it does
         for frame in container.decode(stream):
             if not count:
                 rotation = round(frame.rotation / 90) % 4 * 90

@@ -15,6 +15,8 @@ class Fault(NamedTuple):
     """What came of a job that failed, hung or ended its process."""
 
     reason: str
+    code: int = 0
+    """``errno``, of an error of the operating system."""
 
 
 class _Worker(NamedTuple):
@@ -81,7 +83,7 @@ def _serve(connection: Connection, function: Callable[[Any], Any], seconds: floa
         try:
             result = function(job)
         except Exception as error:
-            result = Fault(one_line(error))
+            result = Fault(one_line(error), getattr(error, "errno", None) or 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
         connection.send(result)
 

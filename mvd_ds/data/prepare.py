@@ -25,7 +25,7 @@ from mvd_ds.data.location import Stretch, extension_of
 from mvd_ds.data.prepare_report import write_report
 from mvd_ds.data.shards import Member, Shard, divide, write_shard
 from mvd_ds.data.video import IMAGE_EXTENSIONS, DecodeError
-from mvd_ds.data.whole_files import Journal, write_whole
+from mvd_ds.data.whole_files import DISK_FULL, Journal, write_whole
 
 MANIFEST = "manifest.txt"
 _SETTINGS = "prepare.json"
@@ -44,6 +44,15 @@ class Options(NamedTuple):
     """0: no shards."""
     workers: int = 1
     seconds_per_file: float = 300.0
+
+
+class _Job(NamedTuple):
+    """Something to do with one video."""
+
+    name: str
+    location: str | Stretch
+    target: str = ""
+    """File to write."""
 
 
 class Found(NamedTuple):
@@ -123,7 +132,7 @@ def _nameable(entry: Entry, faults: dict[str, str]) -> bool:
 
 def _look(entries: list[Entry], work: Path, options: Options, faults: dict[str, str], tell: Tell) -> list[Found]:
     """Facts of each good video."""
-    jobs = [(entry.name, entry.location, _stamp(entry.location)) for entry in entries]
+    jobs = [_Job(entry.name, entry.location) for entry in entries]
     function = partial(_look_at, verify=options.verify)
     results = _run("looking", function, jobs, Journal(work / "looked.jsonl"), options, tell)
     return [
@@ -133,8 +142,8 @@ def _look(entries: list[Entry], work: Path, options: Options, faults: dict[str, 
     ]
 
 
-def _look_at(job: tuple[str, str | Stretch, str], verify: bool) -> dict[str, Any]:
-    return inspect_file(job[1], verify)
+def _look_at(job: _Job, verify: bool) -> dict[str, Any]:
+    return inspect_file(job.location, verify)
 
 
 def _encode(
@@ -143,24 +152,24 @@ def _encode(
     """Every video encoded anew into ``output/videos``; images stay as they are."""
     videos = [one for one in found if extension_of(one.location) not in IMAGE_EXTENSIONS]
     targets = _targets([one.entry.name for one in videos], output / "videos")
-    jobs = [
-        (one.entry.name, (one.location, str(target)), _stamp(one.location)) for one, target in zip(videos, targets, strict=True)
-    ]
+    jobs = [_Job(one.entry.name, one.location, str(target)) for one, target in zip(videos, targets, strict=True)]
     function = partial(_encode_one, encoding=encoding)
     results = _run("encoding", function, jobs, Journal(output / _WORK / "encoded.jsonl"), options, tell)
-    made = {
-        one.entry.name: Found(one.entry, result, str(target))
-        for one, target, result in zip(videos, targets, results, strict=True)
-        if not _is_fault(one.entry, result, faults)
-    }
-    kept = {one.entry.name: one for one in found if extension_of(one.location) in IMAGE_EXTENSIONS}
-    return [{**kept, **made}[one.entry.name] for one in found if one.entry.name in made or one.entry.name in kept]
+    made = iter(zip(jobs, results, strict=True))
+    kept = []
+    for one in found:
+        if extension_of(one.location) not in IMAGE_EXTENSIONS:
+            job, result = next(made)
+            if _is_fault(one.entry, result, faults):
+                continue
+            one = Found(one.entry, result, job.target)
+        kept.append(one)
+    return kept
 
 
-def _encode_one(job: tuple[str, tuple[str | Stretch, str], str], encoding: Encoding) -> dict[str, Any]:
-    location, target = job[1]
-    count = encode(location, Path(target), encoding)
-    facts = inspect_file(target, verify=False)
+def _encode_one(job: _Job, encoding: Encoding) -> dict[str, Any]:
+    count = encode(job.location, Path(job.target), encoding)
+    facts = inspect_file(job.target, verify=False)
     if facts["frames"] != count:
         raise DecodeError(f"{facts['frames']} frames were written, not {count}")
     return facts
@@ -217,33 +226,35 @@ def _member(number: int, one: Found) -> Member:
 
 
 def _run(
-    phase: str, function: Callable[[Any], Any], jobs: list[tuple[str, Any, str]], journal: Journal, options: Options, tell: Tell
+    phase: str, function: Callable[[_Job], Any], jobs: list[_Job], journal: Journal, options: Options, tell: Tell
 ) -> list[Any]:
-    """Results of all jobs (name, work, stamp of the file), from the journal or by processes."""
-    known = {(record["name"], record["stamp"]): record for record in journal.read() if {"name", "stamp"} <= record.keys()}
-    results: list[Any] = [None] * len(jobs)
-    left = []
-    for number, (name, _, stamp) in enumerate(jobs):
-        record = known.get((name, stamp))
-        if record is None:
-            left.append(number)
-        else:
-            results[number] = Fault(record["fault"]) if "fault" in record else record["facts"]
+    """Results of all jobs, from the journal or by processes. What failed is not in the journal: it is tried again."""
+    known = {record["job"]: record["facts"] for record in journal.read() if {"job", "facts"} <= record.keys()}
+    results = [known.get(_mark(job)) for job in jobs]
+    left = [number for number, result in enumerate(results) if result is None]
     tell(phase, len(jobs) - len(left), len(jobs))
-    pending = run_jobs(
-        function, [jobs[number] for number in left], min(options.workers, max(len(left), 1)), options.seconds_per_file
-    )
+    workers = min(options.workers, max(len(left), 1))
+    pending = run_jobs(function, [jobs[number] for number in left], workers, options.seconds_per_file)
     for done, (place, result) in enumerate(pending, len(jobs) - len(left) + 1):
-        name, _, stamp = jobs[left[place]]
-        outcome = {"fault": result.reason} if isinstance(result, Fault) else {"facts": result}
-        journal.append({"name": name, "stamp": stamp, **outcome})
+        job = jobs[left[place]]
+        if isinstance(result, Fault):
+            if result.code in DISK_FULL:
+                raise ConfigError(f"{job.target}: {result.reason}; make room, and start the same command again: it goes on")
+        else:
+            journal.append({"job": _mark(job), "facts": result})
         results[left[place]] = result
         tell(phase, done, len(jobs))
     return results
 
 
+def _mark(job: _Job) -> str:
+    """Which file it is and what was made of it, with sizes and times: what was found out about another file does not count."""
+    made = f" -> {job.target} {_stamp(job.target)}" if job.target else ""
+    return f"{job.name} {_stamp(job.location)}{made}"
+
+
 def _stamp(location: str | Stretch) -> str:
-    """Size and time of the file: what was found out about another one does not count."""
+    """Size and time of the file."""
     try:
         state = os.stat(location if isinstance(location, str) else location.path)
     except OSError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -9,7 +10,7 @@ import tarfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mvd_ds.data.location import Location, read_bytes, size_of
+from mvd_ds.data.location import Stretch, read_bytes, size_of
 from mvd_ds.data.whole_files import finish, write_whole
 
 HEADER_BYTES = 512
@@ -22,7 +23,7 @@ class Member(NamedTuple):
     key: str
     """Name without extension. No dots: webdataset takes what follows the first one for the kind of file."""
     extension: str
-    location: Location
+    location: str | Stretch
     facts: dict[str, Any]
     """Written beside the video as JSON."""
     label: int | None
@@ -37,24 +38,26 @@ class Shard(NamedTuple):
 
 
 def sidecar_of(shard: Path) -> Path:
-    """The JSON file beside a shard: ``{key: [offset, bytes]}``. The shard is whole if it is there."""
+    """The JSON file beside a shard: ``videos``, ``{key: [offset, bytes]}``, and ``digest``, of what they were packed from."""
     return shard.with_suffix(".json")
 
 
-def read_sidecar(shard: Path) -> dict[str, list[int]]:
-    """Offset and bytes of each video of ``shard``, by key."""
-    places: dict[str, list[int]] = json.loads(sidecar_of(shard).read_bytes())
-    return places
-
-
 def write_shard(shard: Shard) -> dict[str, list[int]]:
-    """Write a tar file, then its sidecar; a shard that is whole is left as it is.
+    """Write a tar file, then its sidecar; a shard that is whole and made of the same videos is left as it is.
+
+    Returns:
+        Offset and bytes of each video, by key.
 
     Raises:
         OSError: if a video cannot be read or the shard cannot be written.
     """
-    if sidecar_of(shard.path).exists() and shard.path.exists():
-        return read_sidecar(shard.path)
+    digest, sidecar = _digest(shard.members), sidecar_of(shard.path)
+    if sidecar.exists() and shard.path.exists():
+        held = json.loads(sidecar.read_bytes())
+        if held["digest"] == digest:
+            videos: dict[str, list[int]] = held["videos"]
+            return videos
+    sidecar.unlink(missing_ok=True)
     places = {}
     part = shard.path.with_name(f"{shard.path.name}.part")
     with tarfile.open(part, "w", format=tarfile.USTAR_FORMAT) as tar:
@@ -66,11 +69,18 @@ def write_shard(shard: Shard) -> dict[str, list[int]]:
             if member.label is not None:
                 _add(tar, f"{member.key}.cls", str(member.label).encode())
     finish(part, shard.path)
-    write_whole(sidecar_of(shard.path), json.dumps(places).encode())
+    write_whole(sidecar, json.dumps({"videos": places, "digest": digest}).encode())
     return places
 
 
-def _add(tar: tarfile.TarFile, name: str, location: Location) -> None:
+def _digest(members: list[Member]) -> str:
+    """Of what is packed: names, facts, labels, and size and time of each file."""
+    files = [os.stat(one.location if isinstance(one.location, str) else one.location.path) for one in members]
+    held = [(*one, file.st_size, file.st_mtime_ns) for one, file in zip(members, files, strict=True)]
+    return hashlib.sha256(repr(held).encode()).hexdigest()
+
+
+def _add(tar: tarfile.TarFile, name: str, location: str | Stretch) -> None:
     header = tarfile.TarInfo(name)  # no owner, no time: the same videos make the same shard
     header.size = size_of(location)
     if isinstance(location, str):

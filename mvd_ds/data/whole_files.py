@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Codes of errors that are the disk's fault, not a video's."""
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,17 +13,22 @@ import tarfile
 import time
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from conformance_files import BROKEN, CHANGED, ENCODED, plain_decode
 from mvd_ds.cli import main
+from mvd_ds.data import prepare as prepare_module
 from mvd_ds.data.decode import open_video, read_frames
 from mvd_ds.data.encode import Encoding, encode
+from mvd_ds.data.inspect_file import inspect_file
+from mvd_ds.data.killable import Fault
 from mvd_ds.data.location import Stretch
 from mvd_ds.data.manifest import read_manifest
 from mvd_ds.data.scan import scan_file
 from mvd_ds.data.shards import divide
+from mvd_ds.data.video import DecodeError
 from mvd_ds.data.whole_files import Journal
 from video_files import all_frames, write_trimmed, write_turned, write_video
 
@@ -100,6 +107,14 @@ def test_facts_and_faults(tree: Path, tmp_path: Path) -> None:
 def test_without_verify_only_the_beginning_is_decoded(tree: Path, tmp_path: Path) -> None:
     assert prepare(tree, tmp_path / "out") == 0
     assert json.loads((tmp_path / "out" / "report.json").read_text())["broken"].keys() == {"dog/text.mp4"}
+
+
+def test_a_file_that_is_cut_off_is_named_at_the_first_look(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "whole.mp4", frames=60, options={"g": "20"}, container={"movflags": "faststart"})
+    (tmp_path / "cut.mp4").write_bytes(whole.read_bytes()[:-1])
+    with pytest.raises(DecodeError, match="the file is cut off: 59 of the 60 frames its header lists are there"):
+        inspect_file(str(tmp_path / "cut.mp4"), verify=False)
+    assert inspect_file(str(whole), verify=False)["frames"] == 60
 
 
 @pytest.mark.parametrize(("codec", "psnr"), [("h264", 34.0), ("mjpeg", 30.0)])
@@ -192,11 +207,73 @@ def test_what_is_known_is_not_looked_at_again(tree: Path, tmp_path: Path, monkey
     (tmp_path / "out" / "manifest.txt").unlink()
     journal = tmp_path / "out/.prepare/looked.jsonl"
     lines = journal.read_bytes().splitlines()
-    assert len(lines) == 6
+    assert len(lines) == 5, "the broken one is looked at each time: the disk may have been at fault"
     journal.write_bytes(b"\n".join(lines[:-1]))
     assert prepare(tree, tmp_path / "out") == 0
-    assert [record["name"] for record in Journal(journal).read()].count(json.loads(lines[-1])["name"]) == 1
-    assert len(list(Journal(journal).read())) == 6
+    assert [record["job"] for record in Journal(journal).read()].count(json.loads(lines[-1])["job"]) == 1
+    assert len(list(Journal(journal).read())) == 5
+
+
+def test_what_is_gone_or_has_changed_since_is_made_again(tree: Path, tmp_path: Path) -> None:
+    """Killed before the manifest; until it is started again, one output is lost and another video arrives."""
+    source, out = tmp_path / "tree", tmp_path / "out"
+    shutil.copytree(tree, source)
+    (source / "dog/turned.1.mp4").rename(tmp_path / "late.mp4")
+    arguments = [source, out, "--encode", "mjpeg", "--shards", "--shard-mib", 1]
+    assert prepare(*arguments[:4]) == 0
+    lost, kept = out / "videos/cat/plain.mp4", out / "videos/dog/plain.mp4"
+    before = kept.stat().st_mtime_ns
+    lost.unlink()
+    (out / "manifest.txt").unlink()
+    assert prepare(*arguments[:4]) == 0
+    assert lost.exists() and kept.stat().st_mtime_ns == before
+    shutil.rmtree(out)
+    assert prepare(*arguments) == 0
+    (out / "manifest.txt").unlink()
+    (tmp_path / "late.mp4").rename(source / "dog/turned.1.mp4")
+    assert prepare(*arguments) == 0
+    manifest = read_manifest(out / "manifest.txt")
+    assert len(manifest.refs) == 4
+    for index, ref in enumerate(manifest.refs):
+        original = next(
+            path
+            for path in source.rglob("*")
+            if path.with_suffix("") == source / Path(os.path.relpath(ref.path, out)).with_suffix("")
+        )
+        with open_video(manifest.refs.location(index)) as video, open_video(str(original)) as other:
+            error = video.get(np.array([3])).astype(float) - other.get(np.array([3]))
+            assert len(video) == len(other) and 10 * np.log10(255**2 / (error**2).mean()) > 30
+
+
+def test_a_full_disk_is_not_the_videos_fault(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = av.error.OSError(errno.ENOSPC, "No space left on device", "x.mp4")
+
+    def fail(*_: object) -> None:
+        raise full
+
+    monkeypatch.setattr("mvd_ds.data.encode.finish", fail)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        encode(str(tree / "cat/plain.mp4"), tmp_path / "x.mp4", Encoding("mjpeg", 5))
+    assert caught.value.errno == errno.ENOSPC and not list(tmp_path.iterdir())
+    really = prepare_module.run_jobs
+
+    def run(function, jobs, workers, seconds):  # type: ignore[no-untyped-def]
+        if jobs and jobs[0].target:
+            return iter([(0, Fault("No space left on device", errno.ENOSPC))])
+        return really(function, jobs, workers, seconds)
+
+    monkeypatch.setattr(prepare_module, "run_jobs", run)
+    assert prepare(tree, tmp_path / "out", "--encode", "mjpeg") == 2
+    assert "No space left on device; make room, and start the same command again" in capsys.readouterr().err
+    assert not (tmp_path / "out/manifest.txt").exists()
+
+
+def test_a_video_listed_twice_keeps_both_labels(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(f"{tree / 'cat/plain.mp4'}\t0\n{tree / 'cat/plain.mp4'}\t1\n")
+    assert prepare(tmp_path / "list.txt", tmp_path / "out", "--encode", "mjpeg") == 0
+    assert read_manifest(tmp_path / "out/manifest.txt").labels[:, 0].tolist() == [0, 1]
 
 
 def test_a_file_that_takes_too_long_is_named(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
