@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,6 +14,8 @@ from mvd_ds.data.manifest import Manifest
 
 UNNAMED = "label"
 """What a manifest's only label is called where nobody named it."""
+MOST_CLASSES = 100_000
+"""Of classes without names. A larger label is a fault, a video's id for example, and so many names would fill the memory."""
 
 
 class Classes(NamedTuple):
@@ -47,7 +50,7 @@ def classes_of(
     chosen = manifests[0].label_names[columns[0]]
     named = next((names for m, c in zip(manifests, columns, strict=True) if (names := m.class_names.get(m.label_names[c]))), None)
     largest = max(int(manifest.labels[:, column].max()) for manifest, column in zip(manifests, columns, strict=True))
-    names = named or tuple(str(number) for number in range(max(largest, 0) + 1))
+    names = named or tuple(str(number) for number in range(min(max(largest, 0) + 1, MOST_CLASSES)))
     classes = Classes(chosen, names, named is not None)
     labels = np.concatenate([labels_of(*pair) for pair in zip(manifests, [classes] * len(manifests), origins, strict=True)])
     if len(names) < 2:
@@ -91,6 +94,40 @@ def labels_of(manifest: Manifest, classes: Classes, origin: str) -> np.ndarray:
             f"manifest: {', '.join(strange[:5])}; both need the same classes"
         )
     return np.array([number[name] for name in named], np.int64)[values]
+
+
+def relabelled(manifest: Manifest, labels: dict[str, np.ndarray]) -> Manifest:
+    """The same videos with these labels, int64 (n,) by name, in place of their own."""
+    refs = copy.copy(manifest.refs)
+    refs.labels = np.stack(list(labels.values()), axis=1) if labels else np.zeros((len(refs), 0), np.int64)
+    names = {name: classes for name, classes in manifest.class_names.items() if name in labels}
+    return manifest._replace(refs=refs, label_names=tuple(labels), class_names=names)
+
+
+def numbered_alike(held_out: Manifest, training: Manifest, origin: str) -> Manifest:
+    """``held_out`` with the labels of ``training``, numbered alike: where both name their classes, by name.
+
+    Raises:
+        ConfigError: if it lacks one of them, has other classes, or numbers that are none.
+    """
+    numbers = {}
+    for label in training.label_names:
+        if names := training.class_names.get(label):
+            numbers[label] = labels_of(held_out, Classes(label, names, named=True), origin)
+        else:
+            numbers[label] = held_out.labels[:, _column(held_out, label, origin)]
+            _require_range(held_out, numbers[label], MOST_CLASSES, origin)
+    return relabelled(held_out, numbers)
+
+
+def why_not_a_class(manifest: Manifest, label: str, origin: str) -> str:
+    """What keeps the numbers of a label from being classes that can be told apart; nothing where they can be."""
+    values = manifest.labels[:, manifest.label_names.index(label)]
+    try:
+        _require_range(manifest, values, MOST_CLASSES, origin)
+    except ConfigError as error:
+        return str(error)
+    return f"{origin}: label {label} shows a single class; a probe needs at least two" if np.ptp(values) == 0 else ""
 
 
 def _column(manifest: Manifest, label: str | None, origin: str) -> int:

@@ -13,7 +13,8 @@ from torch import Tensor
 from mvd_ds.config import ConfigError, ProbedModel, ProbeRecipe, TrainingRecipe
 from mvd_ds.config.evaluation import VECTOR_HEADS, result_name
 from mvd_ds.data.evaluation import evaluation_batches
-from mvd_ds.data.manifest import read_manifest
+from mvd_ds.data.labels import numbered_alike, relabelled, why_not_a_class
+from mvd_ds.data.manifest import Manifest, read_manifest
 from mvd_ds.evaluation.features import Extractor, Features, extract_features, pixel_features
 from mvd_ds.evaluation.probes import Probe, chance, compare, fit_probes, nearest_neighbours
 from mvd_ds.models.building import is_run_model, open_encoder
@@ -42,9 +43,7 @@ def probe(recipe: ProbeRecipe, name: str) -> None:
     train, held_out = _splits(recipe)
     label_names = train[0].label_names
     if not label_names:
-        if recipe.labels == "required":
-            raise ConfigError(f"{recipe.data.manifest}: has no labels to probe; see labels: optional")
-        say("the manifest has no labels: nothing to probe")
+        say(f"{recipe.data.manifest}: nothing to probe")
         write_json(folder.path / "probes.json", {"probes": {}, "chance": {}, "comparisons": {}, "labels": {}})
         status.write("finished", 1)
         return
@@ -93,20 +92,36 @@ VECTOR_FITS: dict[str, Callable[[Features, Features, ProbeRecipe], dict[str, tup
 
 
 def _splits(recipe: ProbeRecipe) -> tuple[Split, Split]:
-    """(manifest, videos of it) to fit on, and the same held out."""
-    manifest = read_manifest(recipe.data.manifest, recipe.data.root)
+    """(manifest, videos of it) to fit on, and the same held out; both with the labels that are probed."""
+    manifest = _probed(recipe, read_manifest(recipe.data.manifest, recipe.data.root))
     count = len(manifest.refs)
     if recipe.validation_manifest is not None:
         other = read_manifest(recipe.validation_manifest, recipe.data.root)
-        if other.label_names != manifest.label_names:
-            raise ConfigError(
-                f"{recipe.validation_manifest}: its labels {list(other.label_names)} are not those of {recipe.data.manifest}, "
-                f"{list(manifest.label_names)}"
-            )
+        other = numbered_alike(other, manifest, f"validation_manifest {recipe.validation_manifest}")
         return (manifest, list(range(count))), (other, list(range(len(other.refs))))
     order = np.random.default_rng(recipe.run.seed).permutation(count).tolist()
     cut = max(round(recipe.held_out_share * count), 1)
     return (manifest, sorted(order[cut:])), (manifest, sorted(order[:cut]))
+
+
+def _probed(recipe: ProbeRecipe, manifest: Manifest) -> Manifest:
+    """The manifest with the labels that can be probed; where labels are required, these are all it has.
+
+    Raises:
+        ConfigError: if they are required, and there is none or one whose numbers are no classes.
+    """
+    kept = {}
+    for number, label in enumerate(manifest.label_names):
+        fault = why_not_a_class(manifest, label, recipe.data.manifest)
+        if not fault:
+            kept[label] = manifest.labels[:, number]
+        elif recipe.labels == "required":
+            raise ConfigError(fault)
+        else:
+            say(f"not probed: {fault}")
+    if not kept and recipe.labels == "required":
+        raise ConfigError(f"{recipe.data.manifest}: has no labels to probe; see labels: optional")
+    return relabelled(manifest, kept)
 
 
 def _encoders(recipe: ProbeRecipe) -> dict[str, VisionTransformer]:

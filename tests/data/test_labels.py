@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mvd_ds.config import ConfigError
-from mvd_ds.data.labels import Classes, labels_of
+from mvd_ds.data.labels import Classes, labels_of, numbered_alike, relabelled, why_not_a_class
 from mvd_ds.data.labels import classes_of as classes_of_all
 from mvd_ds.data.manifest import Manifest, read_manifest
 from video_files import write_video
@@ -50,6 +50,7 @@ def test_classes_come_from_the_manifest(write) -> None:
         (["0", "2"], [], None, "1 of 3 classes of label label have no video: 1; number classes from 0"),
         (["0", "0"], ['# classes: ["a", "b"]'], None, r"1 of 2 classes of label label have no video: 1 \(b\)"),
         (["0", "0"], [], None, "has a single class"),
+        (["0", "1", "1763294400"], [], None, r"a.txt:3: label 1763294400 is outside 0 to 99999 \(100000 classes\)"),
     ],
 )
 def test_a_fault_is_one_line(write, labels, headers, label, words) -> None:
@@ -62,15 +63,40 @@ def test_empty_classes_can_be_wanted(write) -> None:
     assert len(classes_of(write("a.txt", ["0", "2"]), None, "a.txt", allow_empty=True).names) == 3
 
 
-def test_names_decide_where_both_manifests_have_them(tmp_path: Path) -> None:
-    """A tree of validation clips that lacks a class numbers the others differently."""
+@pytest.fixture
+def trees(tmp_path: Path) -> Path:
+    """train/{a,b,c} and val/{a,c}: the tree that lacks a class numbers the others differently."""
     for split, names in (("train", "abc"), ("val", "ac")):
         for name in names:
             (tmp_path / split / name).mkdir(parents=True)
             write_video(tmp_path / split / name / "x.mp4", frames=4, width=32, height=32)
-    classes = classes_of(read_manifest(tmp_path / "train"), None, "train")
-    assert classes.names == ("a", "b", "c")
-    assert labels_of(read_manifest(tmp_path / "val"), classes, "val").tolist() == [0, 2]
+    return tmp_path
+
+
+def test_names_decide_where_both_manifests_have_them(trees: Path) -> None:
+    train, val = read_manifest(trees / "train"), read_manifest(trees / "val")
+    classes = classes_of(train, None, "train")
+    assert classes.names == ("a", "b", "c") and val.labels.tolist() == [[0], [1]]
+    assert labels_of(val, classes, "val").tolist() == [0, 2]
+    assert numbered_alike(val, train, "val").labels.tolist() == [[0], [2]] and val.labels.tolist() == [[0], [1]]
+    with pytest.raises(ConfigError, match="train: 1 of its 3 classes are not among the 2 of the training manifest: b"):
+        numbered_alike(train, val, "train")
+
+
+def test_labels_that_a_probe_can_tell_apart(write) -> None:
+    """Lists as VideoMAE's pretraining has them, 'path 0 -1', show no classes."""
+    found = write("a.txt", ["0 -1 0", "0 -1 2"], "# labels: start frames what")
+    faults = [why_not_a_class(found, label, "a.txt") for label in found.label_names]
+    assert [bool(fault) for fault in faults] == [True, True, False]
+    assert "label start shows a single class" in faults[0] and "a.txt:2: label -1 is outside" in faults[1]
+    kept = relabelled(found, {"what": found.labels[:, 2]})
+    assert (kept.label_names, kept.labels.tolist()) == (("what",), [[0], [2]]) and kept.refs.path(0) == found.refs.path(0)
+    assert relabelled(found, {}).labels.shape == (2, 0)
+    assert numbered_alike(write("b.txt", ["7 1"], "# labels: what other"), kept, "b").labels.tolist() == [[7]]
+    with pytest.raises(ConfigError, match=r"c: c.txt:2: label -1 is outside"):
+        numbered_alike(write("c.txt", ["-1"], "# labels: what"), kept, "c")
+    with pytest.raises(ConfigError, match="d: has no label 'what'"):
+        numbered_alike(write("d.txt", ["1"], "# labels: how"), kept, "d")
 
 
 @pytest.mark.parametrize(

@@ -76,3 +76,15 @@ def test_settings_that_do_not_fit_are_one_line(videos: Path, weights: Path, over
 def test_a_pooling_that_the_encoder_lacks_is_one_line(videos: Path, weights: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="pooling cls: this encoder has no class token"):
         probe(recipe(videos, weights, tmp_path / "run", "pooling=cls"), "x")
+
+
+def test_labels_that_are_no_classes(videos: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = sorted(path.name for path in (videos / "val").glob("*.mp4"))
+    (tmp_path / "list.txt").write_text("".join(f"{videos}/val/{name} 0 -1\n" for name in names))
+    own = [f"data.manifest={tmp_path / 'list.txt'}", "validation_manifest=null", "compare=[]"]
+    with pytest.raises(ConfigError, match=r"list.txt: label label_1 shows a single class"):
+        probe(recipe(videos, weights, tmp_path / "required", *own), "x")
+    probe(recipe(videos, weights, tmp_path / "optional", *own, "labels=optional"), "x")
+    assert json.loads((tmp_path / "optional" / "probes.json").read_text())["probes"] == {}
+    said = capsys.readouterr().out
+    assert "not probed: " in said and "label -1 is outside 0 to 99999" in said and "nothing to probe" in said
