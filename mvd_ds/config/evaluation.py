@@ -97,8 +97,8 @@ class FeaturesRecipe(OneManifestRecipe):
     dtype: Literal["float32", "float16"] = "float32"
     """Of the numbers in them."""
     videos_per_file: Positive | None = None
-    """A file is the smallest piece of work: what is whole when a run is interrupted is not made again. None: 4096, or 32 with
-    tokens (150 MB of ViT-B at 16 x 224 x 224)."""
+    """A file is the smallest piece of work: ranks take files in turn, and what is whole when a run is interrupted is not made
+    again. None: 256, so that 16 ranks share 4,000 videos; or 32 with tokens (150 MB of ViT-B at 16 x 224 x 224)."""
     batch: Positive = 16
     """Clips per forward and process."""
     precision: Literal["bf16", "fp32"] = "fp32"
@@ -158,7 +158,7 @@ class ProbeRecipe(OneManifestRecipe):
     held_out_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
     """Share of the manifest's clips held out where there is no validation manifest, drawn from ``run.seed``."""
     labels: Literal["required", "optional"] = "required"
-    """optional: a manifest without labels is no fault; nothing is probed then."""
+    """required: every label of the manifest is probed; optional: those that show at least two classes, if any."""
     heads: tuple[Literal["linear", "knn", "attentive", "vqt"], ...] = ("linear",)
     """linear: logistic regression on one vector a clip; knn: its nearest neighbours; attentive: cross-attention pooling of all
     tokens and a linear layer; vqt: visual query tuning, queries in every layer and a linear layer on what all of them give."""

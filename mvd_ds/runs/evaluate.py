@@ -11,6 +11,7 @@ import numpy as np
 
 from mvd_ds.config import ConfigError, EvaluateRecipe
 from mvd_ds.data.labels import Classes, labels_of
+from mvd_ds.data.location import Stretch
 from mvd_ds.data.manifest import Manifest, read_manifest
 from mvd_ds.data.views import rank_groups, view_batches
 from mvd_ds.evaluation.metrics import TOP
@@ -126,7 +127,7 @@ def _write(
 ) -> None:
     pairs = confused_pairs(found, labels, recipe.confused_pairs, recipe.pictures_per_pair)
     for pair in pairs:
-        pair["examples"] = [manifest.refs.path(video) for video in pair["examples"]]
+        pair["examples"] = [_place(manifest.refs.location(video)) for video in pair["examples"]]
     results = {
         "weights": recipe.weights,
         "manifest": recipe.data.manifest,
@@ -140,6 +141,13 @@ def _write(
     write_text(folder.path / "predictions.csv", _table(manifest, card, labels, found))
     write_json(folder.path / PRODUCT, results)
     _say(results)
+
+
+def _place(location: str | Stretch) -> dict[str, str | int]:
+    """Where a video is, in a file of its own or in a shard, so that the page can show it."""
+    if isinstance(location, str):
+        return {"path": location}
+    return {"path": location.name, "shard": location.path, "offset": location.offset, "size": location.size}
 
 
 def _table(manifest: Manifest, card: ClassifierCard, labels: np.ndarray, found: Predictions) -> str:

@@ -43,7 +43,7 @@ def extract(recipe: FeaturesRecipe, name: str) -> None:
         with cluster.together():
             if cluster.is_main:
                 _open(recipe, folder, manifest)
-        size = recipe.videos_per_file or (32 if recipe.tokens else 4096)
+        size = recipe.videos_per_file or (32 if recipe.tokens else 256)
         parts = [range(first, min(first + size, len(manifest.refs))) for first in range(0, len(manifest.refs), size)]
         status = Status(folder, last_step=len(manifest.refs)) if cluster.is_main else None
         with cluster.together():

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from mvd_ds.data.decode import DecodeError, open_video
+from mvd_ds.data.location import Stretch
 from mvd_ds.tools.evaluation_figures import confusion_picture, reliability_chart, worst_classes
 from mvd_ds.tools.markup import Html, element, row, table
 from mvd_ds.tools.page import definitions
@@ -100,7 +101,7 @@ def _pairs(results: dict[str, Any]) -> Html | None:
     classes = results["classes"]
     rows = []
     for pair in results["confused_pairs"]:
-        pictures = [_thumbnail(path) for path in pair["examples"]]
+        pictures = [_thumbnail(example) for example in pair["examples"]]
         cells = (
             element("td", classes[pair["predicted"]]),
             element("td", f"{pair['videos']:,}", class_="number"),
@@ -117,10 +118,12 @@ def _pairs(results: dict[str, Any]) -> Html | None:
     )
 
 
-def _thumbnail(path: str) -> Html:
+def _thumbnail(example: dict[str, Any]) -> Html:
     """The middle frame of a video; a dash where it cannot be read any more."""
+    path = example["path"]
+    inside = "shard" in example
     try:
-        with open_video(path) as video:
+        with open_video(Stretch(example["shard"], example["offset"], example["size"], path) if inside else path) as video:
             frame = video.get(np.array([len(video) // 2]))[0]
     except DecodeError:
         return element("span", MISSING, title=path)

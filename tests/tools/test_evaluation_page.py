@@ -13,6 +13,7 @@ from PIL import Image
 from mvd_ds.config import ConfigError
 from mvd_ds.evaluation.predictions import Predictions, confused_pairs, summarise
 from mvd_ds.tools.evaluation_page import write_evaluation_page
+from video_files import write_video
 
 
 def results(classes: int, count: int = 60) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def results(classes: int, count: int = 60) -> dict[str, Any]:
         "views": {"segments": 5, "crops": 3},
         "classes": [f"<i>class {number} with a name that is rather long" for number in range(classes)],
         **summarise(found, labels, 15),
-        "confused_pairs": [{**pair, "examples": [f"{video}.mp4" for video in pair["examples"]]} for pair in pairs],
+        "confused_pairs": [{**pair, "examples": [{"path": f"{video}.mp4"} for video in pair["examples"]]} for pair in pairs],
         "unreadable_videos": ["bad <script>.mp4: no video in it"],
     }
 
@@ -47,6 +48,17 @@ def test_it_is_one_file_and_a_picture(tmp_path: Path, classes: int) -> None:
     width, height = Image.open(tmp_path / "confusion.png").size
     assert 400 < width < 3000 and 400 < height < 3000
     assert sorted(path.name for path in tmp_path.iterdir()) == ["confusion.png", "evaluation.html", "evaluation.json"]
+
+
+def test_a_video_in_a_shard_is_shown_too(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "a.mp4", frames=8, width=48, height=32).read_bytes()
+    (tmp_path / "0.tar").write_bytes(bytes(512) + video)
+    told = results(3)
+    place = {"path": "cat/a.mp4", "shard": str(tmp_path / "0.tar"), "offset": 512, "size": len(video)}
+    told["confused_pairs"] = [told["confused_pairs"][0] | {"examples": [place, {"path": str(tmp_path / "a.mp4")}]}]
+    (tmp_path / "evaluation.json").write_text(json.dumps(told))
+    write_evaluation_page(tmp_path)
+    assert (tmp_path / "evaluation.html").read_text().count("data:image/jpeg;base64,") == 2
 
 
 def test_without_a_readable_video_there_is_a_page_too(tmp_path: Path) -> None:
