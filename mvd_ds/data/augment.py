@@ -57,7 +57,8 @@ def draw_mix(settings: MixSettings | None, frames: int, size_px: int, generator:
     frame. ``cutmix: published`` keeps that share and takes the box's rows for frames and its columns for rows of the clip,
     over all columns, as image code does that is given a (B, C, T, H, W) tensor.
 
-    Source: mixup (Zhang et al. 2017), CutMix (Yun et al. 2019), timm's ``Mixup`` with a corrected share.
+    Source: mixup (Zhang et al. 2017), CutMix (Yun et al. 2019), timm's ``Mixup`` with a corrected share. Differs: MVD draws once
+    for a micro batch and mixes it with itself in reverse; every pair has a draw of its own, so that the layout changes none.
     """
     if settings is None or not (settings.mixup_alpha or settings.cutmix_alpha):
         return UNMIXED

@@ -49,7 +49,8 @@ def uniform_indices(length: int, frames: int, stride: float, generator: np.rando
 
     A video of exactly T frames gives all of them, in order; ``stride`` is not used.
 
-    Source: TSN, Wang et al. 2016.
+    Source: TSN, Wang et al. 2016. Differs: MVD's segments are (length - 1) / T long with rounded ends, so that neighbours share
+    the frame between them; these do not overlap.
     """
     edges = np.arange(frames) * (length / frames)
     offset = generator.random(frames) if generator is not None else 0.5
