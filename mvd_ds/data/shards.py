@@ -10,7 +10,7 @@ import tarfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mvd_ds.data.location import Stretch, read_bytes, size_of
+from mvd_ds.data.location import Location, Stretch, read_bytes, size_of
 from mvd_ds.data.whole_files import finish, write_whole
 
 HEADER_BYTES = 512
@@ -80,7 +80,7 @@ def _digest(members: list[Member]) -> str:
     return hashlib.sha256(repr(held).encode()).hexdigest()
 
 
-def _add(tar: tarfile.TarFile, name: str, location: str | Stretch) -> None:
+def _add(tar: tarfile.TarFile, name: str, location: Location) -> None:
     header = tarfile.TarInfo(name)  # no owner, no time: the same videos make the same shard
     header.size = size_of(location)
     if isinstance(location, str):

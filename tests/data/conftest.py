@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from video_files import write_video
+from conformance_files import ENCODED
+from video_files import write_trimmed, write_turned, write_video
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +26,21 @@ def twelve(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines.append(f"{number:02d}.mp4 {number} {number % 3}")
     (folder / "train.txt").write_text("\n".join(lines) + "\n")
     return folder / "train.txt"
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes: fit videos of several kinds, and broken ones."""
+    tree = tmp_path_factory.mktemp("prepare") / "tree"
+    (tree / "cat").mkdir(parents=True)
+    (tree / "dog").mkdir()
+    plain = write_video(tree / "cat" / "plain.mp4", frames=24, options={"g": "8"})
+    write_trimmed(plain, tree / "cat" / "cut short.mp4", 0.4)
+    write_turned(plain, tree / "dog" / "turned.1.mp4")
+    write_video(tree / "dog" / "plain.webm", **{"frames": 12, **ENCODED["vp9.webm"]})
+    (tree / "dog" / "text.mp4").write_bytes(b"hello " * 50)
+    data = bytearray(write_video(tree / "dog" / "zeros.mp4", frames=24, options={"g": "6"}).read_bytes())
+    place = data.index(b"moov") * 2 // 3
+    data[place : place + 400] = bytes(400)
+    (tree / "dog" / "zeros.mp4").write_bytes(data)
+    return tree

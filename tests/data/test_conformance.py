@@ -210,3 +210,30 @@ def test_torchcodec_is_right_about_broken_files_or_refuses(
     by_torchcodec: dict[str, list[str]], plain: dict[str, Plain | None], name: str
 ) -> None:
     check_broken(name, "torchcodec", by_torchcodec[name], plain[name])
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("reader", ["auto", "decord"])
+def test_a_thousand_rounds_leave_memory_and_files_as_they_were(files: Path, plain: dict[str, Plain | None], reader: str) -> None:
+    """Open, read, close over the whole set: neither memory nor open files grow."""
+    names = [*FIT, *BROKEN]
+
+    def round_of(number: int) -> None:
+        name = names[number % len(names)]
+        known = plain[name]
+        try:
+            with open_video(str(files / name), reader) as video:
+                video.get(np.array([0, known.length - 1 if known is not None else 0]))
+        except DecodeError:
+            pass
+
+    def memory_mib() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    for number in range(5 * len(names)):
+        round_of(number)
+    before, opened = memory_mib(), len(os.listdir("/proc/self/fd"))
+    for number in range(1000):
+        round_of(number)
+    assert len(os.listdir("/proc/self/fd")) == opened
+    assert memory_mib() - before < 5
