@@ -43,7 +43,11 @@ class Kill(NamedTuple):
     """Where it was."""
     saved_before: int
     saved_after: int
-    """Step of the newest checkpoint."""
+    """Step of the newest checkpoint, whole to the digest."""
+    resumed: int | None
+    """Step from which this start went on (0: the beginning); None if it was killed before it said so."""
+    passed_over: int
+    """Damaged checkpoints that this start met."""
     end_seconds: float
     """Until the last process was gone."""
     message: str
@@ -194,14 +198,18 @@ def strike(life: Life, kind: str, rank: int, before: int) -> Kill | None:
     beat = next((beat for beat in read_beats(life.folder) if beat.process.pid in life.ranks and beat.rank == rank), None)
     names = {"launcher": f"launcher {victims[0].pid}", "command": f"command {victims[0].pid}", "group": "all"}
     message = next((line for line in life.said().splitlines() if re.search(r"\bdied\b", line)), "")
-    is_missed = kind in INSIDE and (beat is None or beat.doing != INSIDE[kind])
+    doing = beat.doing if beat else BEFORE_IT_SPEAKS[0]
+    is_missed = kind in INSIDE and doing != INSIDE[kind]
+    spoken = resumed_step(life)
     return Kill(
         kind="any" if is_missed else kind,
         victim=names.get(kind, f"rank {rank}"),
-        doing=beat.doing if beat else "before its first sign of life",
+        doing=doing,
         step=beat.step if beat else 0,
         saved_before=before,
         saved_after=saved_step(life.folder.path),
+        resumed=None if doing in BEFORE_IT_SPEAKS and not spoken else spoken,
+        passed_over=life.said().count("taking the checkpoint before it"),
         end_seconds=round(seconds, 2),
         message=message,
     )
@@ -214,6 +222,7 @@ def check(found: Kill) -> None:
         AssertionError: if it does not.
     """
     assert found.saved_after >= found.saved_before, found
+    assert found.resumed in (None, found.saved_before) and not found.passed_over, found
     if found.kind == "save":
         # run.save_every_steps is 1: the save that was cut, or the one before it.
         assert found.saved_after >= found.step - 1, found
