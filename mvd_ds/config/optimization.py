@@ -41,7 +41,8 @@ class RunSettings(Settings):
     """Own time of a process (loader and computation, without waiting for others) over that of the median process from which
     on it is named as slow; the middle of five log steps counts."""
     stop_before_seconds: Annotated[float, Field(gt=0)] | None = None
-    """Time limit of the job, seconds after its processes began: it saves and ends twice the last save's time earlier."""
+    """Time limit of the job, seconds after its processes began: it saves and ends twice the last save's time earlier. Its
+    first step is saved, too, so that this time is known."""
     on_nonfinite: Literal["skip", "stop"] = "skip"
     """A loss or gradient that is not finite on any rank: skip the step on all, or stop. Both tell and write a dump."""
     nonfinite_limit: Annotated[int, Field(ge=0)] = 10

@@ -103,7 +103,7 @@ class Training:
             validated = self._validate(done)
             self._take_pictures(done)
             reason = self.attempt.stop.agreed(cluster)
-            will_save = done == last_step or reason is not None or _due(done, settings.save_every_steps)
+            will_save = reason is not None or self._is_save_due(done, last_step)
             if will_save or validated or _due(done, settings.log_every_steps):
                 self.attempt.heartbeat.at("writing metrics")
                 self.reporter.tell(done, learning_rate, self.engine, self.nonfinite.count, validated)
@@ -131,6 +131,12 @@ class Training:
         self.ema.update()
         for loss in losses:
             self.reporter.add(loss)
+
+    def _is_save_due(self, done: int, last_step: int) -> bool:
+        """Also after the first step of a job with a time limit: how long a save takes must be known before time is short."""
+        settings = self.recipe.run
+        is_unmeasured = settings.stop_before_seconds is not None and self.checkpoints.last_save_seconds is None
+        return done == last_step or is_unmeasured or _due(done, settings.save_every_steps)
 
     def _save(self, done: int) -> None:
         self.attempt.heartbeat.at("saving", tell=True)
