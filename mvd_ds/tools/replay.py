@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +13,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mvd_ds.config import ConfigError, TrainingRecipe, validate
-from mvd_ds.data.batch import ClipBatch
+from mvd_ds.config import ConfigError, FinetuneRecipe, TrainingRecipe, validate
+from mvd_ds.data.batch import ClipBatch, LabelledBatch
+from mvd_ds.models.classifier import Classifier
+from mvd_ds.models.classifier_folder import open_classifier
+from mvd_ds.models.initialisation import build_without_weights
 from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.teachers import build_teacher
+from mvd_ds.objectives.terms import LossTerms
+from mvd_ds.training.classification import Classification
 from mvd_ds.training.console import say
 from mvd_ds.training.deepspeed_engine import DTYPES
 from mvd_ds.training.dump import nested
@@ -63,11 +69,11 @@ def replay(dump: Path, device: str) -> int:
         say(f"{dump}: step {values['step']} of {len(ranks)} ranks, on {where}")
     except (KeyError, TypeError) as error:
         raise ConfigError(f"{dump / 'dump.json'}: is no dump of a step: {error}") from None
-    if not isinstance(recipe, TrainingRecipe):
-        raise ConfigError(f"{dump}: objective {recipe.objective} cannot be replayed; pretraining and distillation can")
-    objective = _objective(recipe, dump, where)
+    if not isinstance(recipe, TrainingRecipe | FinetuneRecipe):
+        raise ConfigError(f"{dump / 'dump.json'}: is no dump of a step: its recipe trains nothing")
+    step = _step(recipe, dump, where)
     differing = 0
-    for replayed in _replay(objective, dump, ranks):
+    for replayed in _replay(step, dump, ranks):
         same = _same(replayed, SAME[recipe.engine.precision])
         differing += not same
         said = "the same" if same else "DIFFERENT"
@@ -79,20 +85,58 @@ def replay(dump: Path, device: str) -> int:
     return FAILED if differing else FINISHED
 
 
-def _objective(recipe: TrainingRecipe, dump: Path, device: torch.device) -> MaskedPrediction:
-    student = build_predictor(recipe)
+@dataclass
+class Step:
+    """What a step is made of: a network in training, what it minimises, and the kind of its micro batches."""
+
+    network: nn.Module
+    objective: Callable[[Any, bool], LossTerms]
+    kind: type[ClipBatch | LabelledBatch]
+
+    def look(self, batch: Any) -> tuple[float, list[str]]:
+        """Loss of a micro batch, and what was not finite in its forward and backward pass."""
+        self.network.zero_grad(set_to_none=True)
+        with FiniteWatch(self.network) as watch:
+            total = self.objective(batch, False).total
+            minimised(total).backward()
+        return float(total.detach()), watch.names()
+
+    def guilty(self, batch: Any, clips: list[str]) -> list[str]:
+        """The clips that show it alone, or with the clip that they are mixed with."""
+        found = [clip for row, clip in enumerate(clips) if self.look(_alone(batch, row))[1]]
+        return found or clips
+
+
+def _step(recipe: TrainingRecipe | FinetuneRecipe, dump: Path, device: torch.device) -> Step:
+    """The network of the dump, and every teacher whole."""
+    path, dtype = dump / "student.safetensors", DTYPES[recipe.engine.precision]
     try:
-        student.load_state_dict(load_file(dump / "student.safetensors"))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise ConfigError(f"{dump / 'student.safetensors'}: {str(error).splitlines()[0]}") from None
-    dtype = DTYPES[recipe.engine.precision]
-    student.to(device, dtype).train()
+        weights = load_file(path)
+        network = _classifier(recipe, weights) if isinstance(recipe, FinetuneRecipe) else build_predictor(recipe)
+        network.load_state_dict(weights)
+    except (OSError, SafetensorError, RuntimeError, KeyError) as error:
+        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
+    network.to(device, dtype).train()
+    if isinstance(recipe, FinetuneRecipe):
+        teacher = None
+        if recipe.teacher is not None:
+            teacher = open_classifier(recipe.teacher.weights)[0].requires_grad_(False).to(device, dtype)
+        classes = network.head.out_features
+        return Step(network, Classification(recipe, network, teacher, classes, device), LabelledBatch)
     teachers = {name: build_teacher(name, settings, recipe).to(device, dtype) for name, settings in recipe.teachers.items()}
     targets = TeacherTargets(recipe, teachers, dtype) if teachers else PixelTargets(recipe)
-    return MaskedPrediction(recipe, student, targets, device)
+    return Step(network, MaskedPrediction(recipe, network, targets, device), ClipBatch)
 
 
-def _replay(objective: MaskedPrediction, dump: Path, ranks: list[dict[str, Any]]) -> Iterator[Replayed]:
+def _classifier(recipe: FinetuneRecipe, weights: dict[str, Tensor]) -> Classifier:
+    """Without weights; they say how many classes there are."""
+    classes = len(weights["head.weight"])
+    return build_without_weights(
+        lambda: Classifier(recipe.model, recipe.grid, classes, dropout=recipe.dropout, pooling=recipe.pooling)
+    )
+
+
+def _replay(step: Step, dump: Path, ranks: list[dict[str, Any]]) -> Iterator[Replayed]:
     for rank in ranks:
         path = dump / f"rank-{rank['rank']}.safetensors"
         try:
@@ -101,35 +145,25 @@ def _replay(objective: MaskedPrediction, dump: Path, ranks: list[dict[str, Any]]
             raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
         for number, micro in enumerate(rank["micro_batches"]):
             own = {name.partition(".")[2]: value for name, value in tensors.items() if name.startswith(f"{number}.")}
-            batch = nested(own, ClipBatch)
-            loss, names = _look(objective, batch)
-            clips = _guilty(objective, batch, micro["clips"]) if names else []
+            batch = nested(own, step.kind)
+            loss, names = step.look(batch)
+            clips = step.guilty(batch, micro["clips"]) if names else []
             yield Replayed(rank["rank"], number, float(micro["total"]), loss, names, clips)
 
 
-def _look(objective: MaskedPrediction, batch: Any) -> tuple[float, list[str]]:
-    """Loss of a micro batch, and what was not finite in its forward and backward pass."""
-    student: nn.Module = objective.student
-    student.zero_grad(set_to_none=True)
-    with FiniteWatch(student) as watch:
-        total = objective(batch, False).total
-        minimised(total).backward()
-    return float(total.detach()), watch.names()
+def _alone(batch: Any, row: int) -> Any:
+    """One clip of a micro batch, and the one that it is mixed with."""
+    rows = [row]
+    if isinstance(batch, LabelledBatch) and (partner := int(batch.partner[row])) != row:
+        rows.append(partner)
 
-
-def _guilty(objective: MaskedPrediction, batch: Any, clips: list[str]) -> list[str]:
-    """The clips that show it alone."""
-    found = [clip for row, clip in enumerate(clips) if _look(objective, _row(batch, row))[1]]
-    return found or clips
-
-
-def _row(batch: Any, row: int) -> Any:
-    def one(value: Any) -> Any:
+    def of(value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: one(inner) for key, inner in value.items()}
-        return value[row : row + 1] if isinstance(value, Tensor) else value
+            return {key: of(inner) for key, inner in value.items()}
+        return value[rows] if isinstance(value, Tensor) else value
 
-    return batch._replace(**{name: one(value) for name, value in batch._asdict().items()})
+    chosen = batch._replace(**{name: of(value) for name, value in batch._asdict().items()})
+    return chosen._replace(partner=torch.arange(len(rows)).flip(0)) if isinstance(batch, LabelledBatch) else chosen
 
 
 def _same(replayed: Replayed, tolerance: float) -> bool:
