@@ -14,8 +14,11 @@ from mvd_ds.models.teachers import build_teacher
 from shrinking import STEPS
 
 
-def plain_losses(recipe: TrainingRecipe) -> dict[str, list[float]]:
-    """Losses of every step by name from an ordinary loop: no engine, no sharding, no checkpointing, no code of training/."""
+def plain_losses(recipe: TrainingRecipe, without: int | None = None) -> dict[str, list[float]]:
+    """Losses of every step by name from an ordinary loop: no engine, no sharding, no checkpointing, no code of training/.
+
+    Steps in which video ``without`` comes are left out, and their losses are NaN.
+    """
     student = build_predictor(
         recipe.model_copy(update={"model": recipe.model.model_copy(update={"activation_checkpointing": 0})})
     )
@@ -39,6 +42,8 @@ def plain_losses(recipe: TrainingRecipe) -> dict[str, list[float]]:
         sums = dict.fromkeys(curves, 0.0)
         for _ in range(micro_batches):
             batch = next(batches)
+            if without is not None and without in batch.sample:
+                sums = dict.fromkeys(curves, math.nan)
             clip = (batch.views[recipe.data.clip.size_px].float() / 255 - mean) / deviation
             predictions = student(clip, batch.visible, batch.masked, batch.drop_path)
             total = torch.zeros(())
@@ -54,7 +59,8 @@ def plain_losses(recipe: TrainingRecipe) -> dict[str, list[float]]:
             sums["total"] += total.item() / micro_batches
         for group in optimizer.param_groups:
             group["lr"] = plain_rate(step, recipe)
-        optimizer.step()
+        if not math.isnan(sums["total"]):
+            optimizer.step()
         optimizer.zero_grad()
         for name, value in sums.items():
             curves[name].append(value)

@@ -1,0 +1,49 @@
+"""A loss that is not a number on one rank of the real engine: no rank takes the step, and all other steps are as they are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from distributed.bad_clip import VIDEO, ruined
+from launching import launch_script, metrics
+from mvd_ds.cli import main
+from mvd_ds.config import TrainingRecipe
+from mvd_ds.training.masked_prediction import MaskedPrediction
+from plain_loop import plain_losses
+from shrinking import RECIPE
+
+pytestmark = pytest.mark.launch
+SCRIPT = Path(__file__).with_name("bad_clip.py")
+
+
+def test_one_rank_spoils_a_step_for_all(
+    shrunk: list[str],
+    shrunk_recipe: TrainingRecipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Two processes under ZeRO-3, two micro batches a step; held against a plain loop that leaves those steps out."""
+    run = tmp_path / "run"
+    said = launch_script(2, SCRIPT, "distill", RECIPE, *shrunk, "run.stop_after_steps=12", f"run.output={run}").stderr
+    lines = metrics(run)
+    expected = plain_losses(shrunk_recipe, without=VIDEO)["total"][: len(lines)]
+    skipped = [step for step, loss in enumerate(expected, 1) if loss != loss]
+    assert len(lines) == 12 and 1 <= len(skipped) <= 2, "the video comes once an epoch of eight steps"
+    assert [int(line["step"]) for line in lines if "loss/total" not in line] == skipped
+    assert lines[-1]["optim/skipped_steps"] == len(skipped)
+    for line, loss in zip(lines, expected, strict=True):
+        assert int(line["step"]) in skipped or line["loss/total"] == pytest.approx(loss, rel=1e-4), line["step"]
+    told = [line for line in said.splitlines() if "is not finite" in line]
+    assert len(told) == len(skipped) and all("skipped on all ranks" in line for line in told), said
+    assert all(len(re.findall(r"loss total of rank \d is not finite \(first gradient of ", line)) == 1 for line in told), told
+    dump = re.search(rf"^mvd_ds: step {skipped[0]}: .*python -m mvd_ds replay (\S+);", told[0])
+    assert dump is not None, told[0]
+    monkeypatch.setattr(MaskedPrediction, "__call__", ruined)
+    assert main(["replay", dump[1]]) == 0
+    replayed = capsys.readouterr().out
+    assert replayed.count(": the same") == 4 and replayed.count("not finite") == 1
+    assert re.search(r"^  clips: \S+\.mp4$", replayed, re.MULTILINE), "the one clip, of the two in its micro batch"
