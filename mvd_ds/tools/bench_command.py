@@ -29,6 +29,7 @@ def _add_data(benches: argparse._SubParsersAction) -> None:
     data.add_argument("--rounds", type=int, default=3, help="rounds, whose medians are shown (default %(default)s)")
     data.add_argument("--reference", action="store_true", help="also measure the usual pipeline: decord, Pillow, two float views")
     data.add_argument("--no-prepare", action="store_true", help="do not encode the files anew to measure what that gains")
+    data.add_argument("--short-side", type=positive, metavar="PIXELS", help="encoding anew, make larger videos this small")
     data.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write")
     data.add_argument(
         "--make-sample", type=int, default=0, metavar="COUNT", help="first write so many videos to the folder MANIFEST"
@@ -93,6 +94,12 @@ def _bench_data(options: argparse.Namespace) -> None:
     from mvd_ds.tools.bench_data import Options
 
     measured = Options(
-        options.files, options.clips, options.rounds, options.clips_per_second, options.reference, not options.no_prepare
+        options.files,
+        options.clips,
+        options.rounds,
+        options.clips_per_second,
+        options.reference,
+        not options.no_prepare,
+        options.short_side,
     )
     bench_data(options.manifest, options.overrides, measured, options.output, options.make_sample)

@@ -16,17 +16,6 @@ NOISE = 6.0
 """Grey levels, standard deviation: a camera's. With it x264 makes 0.7 Mbit/s, as of real clips of this size."""
 SCENE_SECONDS = 5
 
-#: Encoders' options by kind of file. ``original``: x264 as it comes, key frames up to 250 frames apart.
-KINDS: dict[str, tuple[str, str, dict[str, str]]] = {
-    "original": ("libx264", "yuv420p", {"preset": "medium", "crf": "23"}),
-    "fastdecode": (
-        "libx264",
-        "yuv420p",
-        {"preset": "veryfast", "crf": "20", "g": "16", "keyint_min": "16", "sc_threshold": "0", "bf": "0", "tune": "fastdecode"},
-    ),
-    "mjpeg": ("mjpeg", "yuvj420p", {"q:v": "5", "qmin": "5", "qmax": "5"}),
-}
-
 
 def write_videos(folder: Path, count: int, seed: int = 0) -> list[Path]:
     """``count`` videos of ten seconds, 340 x 256, 30 frames a second, H.264 with long groups of pictures."""
@@ -35,36 +24,22 @@ def write_videos(folder: Path, count: int, seed: int = 0) -> list[Path]:
     for number in range(count):
         path = folder / f"{number:03d}.mp4"
         if not path.exists():
-            _encode(path, _scenes(np.random.default_rng([seed, number])), "original")
+            _encode(path, _scenes(np.random.default_rng([seed, number])))
         paths.append(path)
     (folder / "list.txt").write_text("".join(f"{path.name}\n" for path in paths))
     return paths
 
 
-def reencode(source: Path, folder: Path, kind: str) -> Path:
-    """``source`` encoded anew as ``kind``, its frames in the same order."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{source.stem}.mp4"
-    with av.open(str(source)) as container:
-        frames = (frame.to_ndarray(format="rgb24") for frame in container.decode(video=0))
-        _encode(path, frames, kind)
-    return path
-
-
-def _encode(path: Path, frames: Iterator[np.ndarray], kind: str) -> None:
-    codec, pixels, options = KINDS[kind]
+def _encode(path: Path, frames: Iterator[np.ndarray]) -> None:
+    """x264 as it comes: key frames up to 250 frames apart."""
     aside = path.with_name(f".{path.name}")
     with av.open(str(aside), "w", format="mp4", options={"movflags": "faststart"}) as output:
-        stream = None
+        stream = output.add_stream("libx264", rate=FPS, options={"preset": "medium", "crf": "23"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         for number, picture in enumerate(frames):
-            if stream is None:
-                stream = output.add_stream(codec, rate=FPS, options=options)
-                stream.height, stream.width = picture.shape[:2]
-                stream.pix_fmt = pixels
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts, frame.time_base = number, Fraction(1, FPS)
             output.mux(stream.encode(frame))
-        assert stream is not None
         output.mux(stream.encode())
     aside.replace(path)
 

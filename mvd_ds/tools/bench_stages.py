@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import av
 import numpy as np
 import torch
 
-from mvd_ds.config import ClipSettings, ConfigError
+from mvd_ds.config import ClipSettings
 from mvd_ds.data.decode import open_video
 from mvd_ds.data.randomness import keyed_generator
 from mvd_ds.data.sampling import frame_indices
@@ -25,11 +25,6 @@ class Stages(NamedTuple):
     open: float
     decode: float
     crop: float
-
-    @property
-    def total(self) -> float:
-        """All three."""
-        return sum(self)
 
 
 class File(NamedTuple):
@@ -74,19 +69,34 @@ def draw_clips(files: Sequence[File], clip: ClipSettings, count: int) -> list[Cl
     return clips
 
 
-def measure_stages(clips: Sequence[Clip], settings: ClipSettings, reader: str) -> Stages | str:
-    """Mean over the clips; or why ``reader`` cannot read one of them."""
+def readable(clips: Sequence[Clip], reader: str) -> tuple[list[Clip], dict[str, str]]:
+    """The clips that ``reader`` can read, and why not the others, by path; reading them brings their files into memory.
+
+    Raises:
+        ConfigError: if the reader cannot be used on this machine.
+    """
+    found, refused = [], {}
+    for clip in clips:
+        try:
+            with open_video(clip.file.path, reader) as video:
+                video.get(clip.indices)
+        except DecodeError as error:
+            refused[clip.file.path] = str(error)
+        else:
+            found.append(clip)
+    return found, refused
+
+
+def measure_stages(clips: Sequence[Clip], settings: ClipSettings, reader: str) -> Stages:
+    """Mean over the clips, all of which ``reader`` can read."""
     spent = np.zeros(3)
     out = torch.empty((3, settings.frames, settings.size_px, settings.size_px), dtype=torch.uint8)
     for number, clip in enumerate(clips):
         times = [time.process_time()]
-        try:
-            video = open_video(clip.file.path, reader)
-            times.append(time.process_time())
-            frames = video.get(clip.indices)
-            video.close()
-        except (DecodeError, ConfigError) as error:
-            return f"{clip.file.path}: {error}"
+        video = open_video(clip.file.path, reader)
+        times.append(time.process_time())
+        frames = video.get(clip.indices)
+        video.close()
         times.append(time.process_time())
         generator = keyed_generator(0, "crop", number)
         box = CROPS[settings.crop](frames.shape[1], frames.shape[2], settings.size_px, generator)
@@ -96,18 +106,16 @@ def measure_stages(clips: Sequence[Clip], settings: ClipSettings, reader: str) -
     return Stages(*(1000 * spent / len(clips)).tolist())
 
 
-def measure_bound(clips: Sequence[Clip]) -> dict[str, float]:
-    """The least that decoding must cost: frames from a key frame on, each at the cost of plain sequential decoding.
-
-    Returns:
-        Milliseconds a frame by PyAV, one thread, without conversion; frames a clip; their product.
-    """
-    files = {clip.file.path: clip.file for clip in clips}
+def measure_frame_ms(files: Iterable[str]) -> float:
+    """CPU milliseconds a frame of plain sequential decoding by PyAV, one thread, without conversion."""
     began = time.process_time()
     decoded = sum(_decode_all(path) for path in files)
-    frame_ms = 1000 * (time.process_time() - began) / decoded
-    frames = statistics.fmean(_frames_to_decode(clip) for clip in clips)
-    return {"frame_ms": frame_ms, "frames": frames, "clip_ms": frame_ms * frames}
+    return 1000 * (time.process_time() - began) / decoded
+
+
+def frames_to_decode(clips: Sequence[Clip]) -> float:
+    """Frames a clip that must be decoded, on average: from the key frame before it on. Times the cost of one: the bound."""
+    return statistics.fmean(_frames_to_decode(clip) for clip in clips)
 
 
 def median_of(rounds: int, measures: dict[str, Callable[[], Any]]) -> dict[str, list[Any]]:
@@ -119,19 +127,22 @@ def median_of(rounds: int, measures: dict[str, Callable[[], Any]]) -> dict[str, 
     return found
 
 
-def median_stages(found: Sequence[Stages | str]) -> Stages | str:
-    """Stage by stage; or the first reason."""
-    for stages in found:
-        if isinstance(stages, str):
-            return stages
+def median_stages(found: Sequence[Stages]) -> Stages:
+    """Stage by stage."""
     return Stages(*(statistics.median(column) for column in zip(*found, strict=True)))
 
 
 def _decode_all(path: str) -> int:
+    frames = 0
     with av.open(path, metadata_errors="ignore") as container:
         stream = container.streams.video[0]
         stream.thread_type, stream.codec_context.thread_count = "NONE", 1
-        return sum(1 for _ in container.decode(stream))
+        try:
+            for _ in container.decode(stream):
+                frames += 1
+        except av.FFmpegError:  # damaged behind the clips that are measured
+            pass
+    return frames
 
 
 def _frames_to_decode(clip: Clip) -> int:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from mvd_ds.cli import main
-from mvd_ds.config import ClipSettings
+from mvd_ds.config import ClipSettings, ConfigError
+from mvd_ds.tools import bench_data
 from mvd_ds.tools.bench_data import Options, measure
 from mvd_ds.tools.bench_reference import ReferenceClips
 from mvd_ds.tools.bench_stages import Clip, File, Stages, _frames_to_decode, look_at, median_stages
@@ -41,9 +42,8 @@ def test_looking_at_a_file_finds_its_key_frames(tmp_path: Path) -> None:
     assert file.bytes == (tmp_path / "a.mp4").stat().st_size
 
 
-def test_medians_are_taken_stage_by_stage_and_a_refusal_stays() -> None:
+def test_medians_are_taken_stage_by_stage() -> None:
     assert median_stages([Stages(1, 9, 3), Stages(2, 7, 1), Stages(3, 8, 2)]) == Stages(2, 8, 2)
-    assert median_stages([Stages(1, 9, 3), "a.mp4: why"]) == "a.mp4: why"
 
 
 def test_the_reference_gives_two_equal_normalised_views(tmp_path: Path) -> None:
@@ -63,26 +63,59 @@ def test_everything_is_measured_and_written(twelve_videos: Path, tmp_path: Path,
     said = capsys.readouterr().out
     result = json.loads(output.read_text())
     assert set(result["streams"]) == {"as they are", "fastdecode", "mjpeg", "reference"}
-    assert "56 px wide" in result["readers"]["decord"]["refused"]
+    decord = result["readers"]["decord"]
+    assert decord["clips"] == 0 and all("56 px wide" in reason for reason in decord["refused"].values()) and "total" not in decord
+    assert "decord refuses 3 of 3 files, the first: " in said
     for reader in ("auto", "pyav"):
         row = result["readers"][reader]
-        assert row["total"] == pytest.approx(row["open"] + row["decode"] + row["crop"]) and row["decode"] > 0
+        parts = [row[name] for name in ("open", "decode", "crop", "transport")]
+        assert row["total"] == pytest.approx(sum(parts)) and row["decode"] > 0 and row["clips"] == 8
     plain = result["streams"]["as they are"]
     assert plain["cores_needed"] == pytest.approx(100 * plain["cpu_ms"] / 1000)
     assert "times_reference" not in plain and "No ratio to the reference pipeline" in said, "these videos are far smaller"
+    assert all(result["streams"][kind]["mean_mb"] > 0 for kind in ("fastdecode", "mjpeg"))
     assert result["machine"]["cores"] and result["versions"]["av"]
     assert result["limits"] in {"open", "decode", "crop", "transport"} and result["limits"] in said
 
 
-def test_files_that_cannot_be_read_are_named(twelve_videos: Path) -> None:
+def test_files_that_cannot_be_read_are_named_and_not_measured(twelve_videos: Path) -> None:
+    """One that is no video, and one that breaks off where it is decoded."""
     (twelve_videos / "bad.mp4").write_bytes(b"no video")
-    options = Options(files=12, clips=4, rounds=1, prepare=False)
-    assert list(measure(twelve_videos, SMALL, options)["unreadable"]) == [str(twelve_videos / "bad.mp4")]
+    zeros = bytearray((twelve_videos / "03.mp4").read_bytes())
+    start, end = zeros.index(b"mdat") + 40, zeros.index(b"moov") - 4
+    zeros[start:end] = bytes(end - start)
+    (twelve_videos / "03.mp4").write_bytes(zeros)
+    options = Options(files=13, clips=13, rounds=1, prepare=False)
+    result = measure(twelve_videos, SMALL, options)
+    assert result["unreadable"].keys() == {str(twelve_videos / name) for name in ("bad.mp4", "03.mp4")}
+    assert result["files"]["measured"] == 11 and result["readers"]["auto"]["refused"] == {}
+    for path in twelve_videos.iterdir():
+        path.write_bytes(zeros)
+    with pytest.raises(ConfigError, match=r"none of the videos drawn can be read, for example .*\.mp4: "):
+        measure(twelve_videos, SMALL, options)
+
+
+def test_no_ratio_to_a_reference_that_is_not_as_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both its costs count: alone in a process, and through the DataLoader that the ratio is formed with."""
+    monkeypatch.setattr(bench_data, "machine", dict)
+    monkeypatch.setattr(bench_data, "versions", dict)
+    recipe = bench_data.clip_recipe(Path("videos"), [])
+    files = [File("a.mp4", 300, [0], 10**6)]
+    stages = {"open": 1.0, "decode": 50.0, "crop": 2.0, "transport": 0.1}
+    for alone, through, printed in ((120.0, 130.0, True), (99.0, 130.0, False), (120.0, 141.0, False)):
+        streams = {
+            "as they are": {"cpu_ms": 50.0, "times_reference": 2.4, "times_reference_by_cpu": 2.6},
+            "reference": {"cpu_ms": through, "alone_ms": alone},
+        }
+        result = {"readers": {"auto": stages}, "streams": streams}
+        found = bench_data._summed_up(recipe, files, {}, Options(reference=True), result)["streams"]["as they are"]
+        assert ("times_reference" in found) == ("times_reference_by_cpu" in found) == printed
 
 
 def test_the_way_to_the_first_batch(twelve_videos: Path) -> None:
     result = measure_start(twelve_videos, SMALL)
-    assert result["lines"] == 12 and 0 < result["manifest_seconds"] < result["start_to_first_batch_seconds"]
+    assert result["lines"] == 12 and result["manifest_seconds"] > 0 and 10 < result["manifest_peak_mib"] < 200
+    assert 0 < result["loader_to_first_batch_seconds"] < result["start_to_first_batch_seconds"]
 
 
 def test_workers_are_needed(twelve_videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
