@@ -51,7 +51,7 @@ def test_links_and_recipe_table() -> None:
         re.findall(r"`(\w+_(?:small|base|large|huge)\w*)`", TEXT)
     )
     named |= set(re.findall(r"`(evaluate_\w+|finetune_\w+|features)`", TEXT))
-    shipped = {name for name in recipe_names() if not name.startswith("quickstart")}
+    shipped = {name for name in recipe_names() if not name.startswith(("quickstart", "demo"))}
     assert shipped <= named and named <= set(recipe_names())
 
 

@@ -64,6 +64,9 @@ STAGE_ONE = {
     "mae_huge": (4096, 64, (512, 8, 16), 86.9),
 }
 QUICKSTART = {"quickstart_image", "quickstart_video", "quickstart_distill", "quickstart_finetune", "quickstart_probe"}
+STUDENTS = ("demo_student_image", "demo_student_video", "demo_student_both")
+DEMO = {"demo_image_teacher", "demo_video_teacher", *STUDENTS, "demo_videomae", "demo_probe"}
+SMALL = QUICKSTART | DEMO
 
 #: Recipes of whatever the user brings: so are their results.
 USES = {"evaluate_5x3", "evaluate_2x3", "features", "finetune_folder"}
@@ -103,7 +106,7 @@ def _shape(decoder_or_model: Any) -> tuple[int, int, int]:
 
 
 def test_the_shelf_is_complete() -> None:
-    assert set(recipe_names()) == {*PUBLISHED, *STAGE_ONE, *QUICKSTART, *USES, *FINETUNED, "mvd_large_from_base"}
+    assert set(recipe_names()) == {*PUBLISHED, *STAGE_ONE, *SMALL, *USES, *FINETUNED, "mvd_large_from_base"}
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -116,8 +119,8 @@ def test_a_recipe_is_a_document_on_one_screen(name: str) -> None:
     assert f" mvd_ds {COMMANDS[recipe.objective]} {name}" in header["Command"]
     if name in USES:
         return
-    assert header["Result"].startswith("see README" if name in QUICKSTART else "not run here; published: ")
-    assert name in QUICKSTART or re.search(r"[\d,]+ A100 GPU-hours .* \d+ H100 GPU-hours .* arithmetic only", header["Cost"])
+    assert header["Result"].startswith("see README" if name in SMALL else "not run here; published: ")
+    assert name in SMALL or re.search(r"[\d,]+ A100 GPU-hours .* \d+ H100 GPU-hours .* arithmetic only", header["Cost"])
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -241,13 +244,39 @@ def test_small_models_replicate_their_teachers(name: str) -> None:
     assert {teacher.placement for teacher in recipe.teachers.values()} == {"replicated"}
 
 
-def test_the_quickstart_takes_whole_clips_unflipped() -> None:
+def test_the_sample_set_is_taken_in_whole_clips_unflipped() -> None:
     """A crop in time or space or a flip would change the label of a motion."""
-    for name in sorted(QUICKSTART):
+    for name in sorted(SMALL):
         recipe = load_recipe(name)
         clip = recipe.data.clip
-        assert (clip.frames, clip.stride_frames, clip.size_px) == (1 if name == "quickstart_image" else 12, 1, 48)
-        assert (clip.crop, clip.flip, recipe.data.manifest) == ("center", 0.0, "runs/quickstart/videos/train.txt")
+        of_images = name in ("quickstart_image", "demo_image_teacher")
+        assert (clip.frames, clip.stride_frames, clip.size_px) == (1 if of_images else 12, 1, 48)
+        manifest = f"runs/{name.split('_')[0]}/videos/train.txt"
+        assert (clip.crop, clip.flip, recipe.data.manifest) == ("center", 0.0, manifest)
     probe = load_recipe("quickstart_probe")
     assert isinstance(probe, ProbeRecipe) and probe.pixels and probe.models["untrained"].untrained
     assert probe.models["untrained"].weights == probe.models["student"].weights
+
+
+def test_the_students_of_the_demo_differ_in_their_teachers_alone() -> None:
+    alone = {name: dump(_training(name)) for name in STUDENTS}
+    both = alone["demo_student_both"]["teachers"]
+    for name, values in alone.items():
+        assert values.pop("teachers").items() <= both.items()
+        assert values.pop("run")["output"] == f"runs/demo/seed-0/{name.removeprefix('demo_')}"
+    assert alone["demo_student_image"] == alone["demo_student_video"] == alone["demo_student_both"]
+
+
+def test_the_rival_of_the_demo_sees_as_much_as_teacher_and_student_together() -> None:
+    rival, teacher, student = (_training(f"demo_{name}") for name in ("videomae", "video_teacher", "student_both"))
+
+    def samples(recipe: TrainingRecipe) -> int:
+        return (recipe.schedule.steps or 0) * recipe.batch.global_ * recipe.masks_per_clip
+
+    assert samples(rival) == samples(teacher) + samples(student)
+    for recipe in (rival, teacher):
+        assert _shape(recipe.model) == _shape(student.model)
+    a, b = dump(rival), dump(teacher)
+    assert (a.pop("run")["output"], a.pop("schedule")["steps"]) == ("runs/demo/seed-0/videomae", 1300)
+    b.pop("run"), b.pop("schedule")
+    assert a == b

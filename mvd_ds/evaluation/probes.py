@@ -143,8 +143,13 @@ def compare(a: Probe, b: Probe, draws: int, seed: int = 0) -> Interval:
     return paired_interval(a.correct, b.correct, draws, seed)
 
 
+def accuracy_interval(correct: np.ndarray, draws: int, seed: int = 0) -> Interval:
+    """Share of what was right, (seeds, clips), with a 95 % bootstrap interval over seeds and clips."""
+    return paired_interval(correct, np.zeros_like(correct), draws, seed)
+
+
 def paired_interval(a: np.ndarray, b: np.ndarray, draws: int, seed: int = 0) -> Interval:
-    """``compare`` of two tables of what was right, bool (seeds, clips) each."""
+    """``compare`` of two tables of what was right, (seeds, clips) each: bool, or shares of several trials in [0, 1]."""
     gain = a.astype(np.float32) - b.astype(np.float32)
     seeds, clips = gain.shape
     rng = np.random.default_rng(seed)

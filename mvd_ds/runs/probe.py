@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from mvd_ds.data.evaluation import evaluation_batches
 from mvd_ds.data.labels import numbered_alike, relabelled, why_not_a_class
 from mvd_ds.data.manifest import Manifest, read_manifest
 from mvd_ds.evaluation.features import Extractor, Features, extract_features, pixel_features
-from mvd_ds.evaluation.probes import Probe, chance, compare, fit_probes, nearest_neighbours
+from mvd_ds.evaluation.probes import Probe, accuracy_interval, chance, compare, fit_probes, nearest_neighbours
 from mvd_ds.models.building import is_run_model, open_encoder
 from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.pooling import clip_features, encoder_pooling
@@ -27,9 +28,12 @@ from mvd_ds.training.console import StepProgress, say
 from mvd_ds.training.run_folder import RunFolder, Status, write_json
 from mvd_ds.training.step import normalise, to_unit
 
+#: Which held-out clips every probe got right, bool (seeds, clips) as ``MODEL/LABEL``; and ``labels``, int64 (clips, labels).
+CORRECT = "correct.npz"
+
 
 def probe(recipe: ProbeRecipe, name: str) -> None:
-    """Run the probes of ``recipe`` and write ``probes.json`` into its folder. One process, on a GPU where there is one.
+    """Run the probes of ``recipe``; write ``probes.json`` and ``correct.npz``. One process, on a GPU where there is one.
 
     Raises:
         ConfigError: if models or manifests do not fit each other, or there is no label.
@@ -63,6 +67,7 @@ def probe(recipe: ProbeRecipe, name: str) -> None:
                 for name, encoder in encoders.items()
             }
         probes |= {result_name(name, head): result for name, result in found.items()}
+    _write_correct(folder.path / CORRECT, label_names, probes, unseen)
     write_json(folder.path / "probes.json", _results(recipe, label_names, probes, known, unseen))
     status.write("finished", 1, replaced_videos=dict.fromkeys(faults, 1))
     _say_results(label_names, probes, unseen)
@@ -199,6 +204,19 @@ def _told(total: int) -> Callable[[int, int], None]:
     return tell
 
 
+def _write_correct(path: Path, labels: tuple[str, ...], probes: dict[str, tuple[Probe, ...]], unseen: Features) -> None:
+    """What ``report`` pools probes of several training seeds from.
+
+    Raises:
+        ConfigError: if it cannot be written.
+    """
+    tables = {f"{name}/{label}": found[i].correct for name, found in probes.items() for i, label in enumerate(labels)}
+    try:
+        np.savez_compressed(path, labels=unseen.labels, **tables)  # type: ignore[arg-type]
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
 def _results(
     recipe: ProbeRecipe, labels: tuple[str, ...], probes: dict[str, tuple[Probe, ...]], known: Features, unseen: Features
 ) -> dict[str, Any]:
@@ -214,6 +232,10 @@ def _results(
         }
     return {
         "probes": {name: {label: found[i].top1 for i, label in enumerate(labels)} for name, found in probes.items()},
+        "intervals": {
+            name: {label: list(accuracy_interval(found[i].correct, recipe.bootstrap_draws)[1:]) for i, label in enumerate(labels)}
+            for name, found in probes.items()
+        },
         "chance": {label: chance(unseen.labels[:, i]) for i, label in enumerate(labels)},
         "details": {
             name: {

@@ -10,7 +10,7 @@ from mvd_ds.tools.markup import Html, element, join, row, table
 from mvd_ds.tools.memory_table import memory_section
 from mvd_ds.tools.origins import differences_section, origin_table
 from mvd_ds.tools.picture_section import picture_section
-from mvd_ds.tools.probe_figures import difference_figure, probe_figures
+from mvd_ds.tools.probe_figures import difference_figure, interval_words, probe_figures
 from mvd_ds.tools.quantities import MISSING, PERCENT, join_words, percent, signed, span
 from mvd_ds.tools.records import ProbeResults, RunRecord
 from mvd_ds.tools.run_figures import loss_figures, machine_figures
@@ -86,6 +86,8 @@ def _table_note(results: ProbeResults) -> str:
     """How to read the table."""
     clips = ", ".join(f"{count:,} {name.replace('_', '-')}" for name, count in results.clips.items())
     spread = " Small print: lowest and highest probe seed" if results.details else ""
+    if results.intervals:
+        spread = f" Small print: {interval_words(results)}"
     intervals = (
         f", and paired 95{PERCENT} bootstrap intervals of differences in points." if spread and results.comparisons else "."
     )
@@ -98,7 +100,8 @@ def _table_note(results: ProbeResults) -> str:
 def _share(share: float | None, results: ProbeResults, model: str, label: str) -> str:
     details = results.details.get(model, {}).get(label)
     seeds = details.per_seed if details else []
-    spread = element("small", span(min(seeds), max(seeds))) if len(seeds) > 1 else None
+    ends = results.intervals.get(model, {}).get(label) or ((min(seeds), max(seeds)) if len(seeds) > 1 else None)
+    spread = element("small", span(*ends)) if ends else None
     return join(percent(share), spread)
 
 

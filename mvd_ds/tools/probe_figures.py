@@ -5,6 +5,7 @@ from __future__ import annotations
 from mvd_ds.tools.charts import Bar, Interval, bar_chart, interval_chart
 from mvd_ds.tools.findings import label_names
 from mvd_ds.tools.markup import Html, element
+from mvd_ds.tools.plane_chart import Point, plane_chart
 from mvd_ds.tools.quantities import PERCENT
 from mvd_ds.tools.records import ProbeResults, RunRecord
 
@@ -16,6 +17,7 @@ def probe_figures(runs: list[RunRecord], results: ProbeResults) -> Html | None:
         return None
     colours = _colours(runs, results)
     figures = [_bars(results, label, colours) for label in labels]
+    plane = _plane(results, labels, colours)
     keys = (("accent", "compared above"), ("calm", "other trained models"), ("faint", "baselines"))
     used = set(colours.values())
     key = (
@@ -27,7 +29,7 @@ def probe_figures(runs: list[RunRecord], results: ProbeResults) -> Html | None:
         "section",
         element("h2", "What frozen features know"),
         element("p", *key, class_="key"),
-        element("div", *figures, class_="panels wide"),
+        element("div", *figures, plane, class_="panels wide"),
     )
 
 
@@ -50,17 +52,50 @@ def _bars(results: ProbeResults, label: str, colours: dict[str, str]) -> Html:
             continue
         details = results.details.get(model, {}).get(label)
         seeds = details.per_seed if details else []
-        span = (100 * min(seeds), 100 * max(seeds)) if len(seeds) > 1 else None
+        ends = results.intervals.get(model, {}).get(label) or ((min(seeds), max(seeds)) if len(seeds) > 1 else None)
+        span = (100 * ends[0], 100 * ends[1]) if ends else None
         counts.add(len(seeds))
         bars.append(Bar(model, 100 * shares[label], span, colours[model]))
     chance = 100 * results.chance[label] if label in results.chance else None
     whiskers = f"Whiskers: lowest and highest of {max(counts)} probe seeds." if max(counts) > 1 else None
+    if results.intervals:
+        whiskers = f"Whiskers: {interval_words(results)}."
     return element(
         "figure",
         element("strong", label),
         bar_chart(bars, chance, "held-out top-1 (%)"),
         element("figcaption", whiskers) if whiskers else None,
     )
+
+
+def _plane(results: ProbeResults, labels: list[str], colours: dict[str, str]) -> Html | None:
+    """The first two labels against each other, None where there are fewer or no intervals."""
+    if len(labels) < 2 or not results.intervals:
+        return None
+    x, y = labels[:2]
+    points = []
+    for model, spans in results.intervals.items():
+        if x in spans and y in spans:
+            shares = results.probes[model]
+            (x_low, x_high), (y_low, y_high) = spans[x], spans[y]
+            ends = (100 * x_low, 100 * x_high), (100 * y_low, 100 * y_high)
+            points.append(Point(model, 100 * shares[x], 100 * shares[y], *ends, colours[model]))
+    if not points:
+        return None
+    chances = tuple(100 * results.chance[label] if label in results.chance else None for label in (x, y))
+    note = f"Crosses: {interval_words(results)}. Dotted: chance."
+    return element(
+        "figure",
+        element("strong", f"{x} and {y}"),
+        plane_chart(points, (chances[0], chances[1]), (x, y)),
+        element("figcaption", note),
+    )
+
+
+def interval_words(results: ProbeResults) -> str:
+    """What the intervals of single models are over."""
+    over = f"{results.trainings} training seeds and" if results.trainings > 1 else "one training,"
+    return f"95{PERCENT} bootstrap intervals over {over} the held-out clips"
 
 
 def difference_figure(results: ProbeResults) -> Html | None:
@@ -86,7 +121,8 @@ def difference_figure(results: ProbeResults) -> Html | None:
 def _difference_note(results: ProbeResults) -> str:
     found = [difference for differences in results.comparisons.values() for difference in differences.values()]
     hollow = " Hollow: the interval includes zero." if any(difference.verdict() is None for difference in found) else ""
-    return f"Paired 95{PERCENT} bootstrap intervals over the held-out clips.{hollow}"
+    seeds = f"{results.trainings} training seeds and " if results.trainings > 1 else ""
+    return f"Paired 95{PERCENT} bootstrap intervals over {seeds}the held-out clips.{hollow}"
 
 
 def _percent(found: object) -> tuple[float, float, float]:

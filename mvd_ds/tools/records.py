@@ -62,6 +62,8 @@ class ProbeResults(BaseModel, allow_inf_nan=False):
     """``probes.json``: held-out top-1 by model and label, shares in [0, 1]. No models where there are no labels."""
 
     probes: dict[str, dict[str, float]] = Field(default_factory=dict)
+    intervals: dict[str, dict[str, tuple[float, float]]] = Field(default_factory=dict)
+    """95 % interval of a share by model and label, over held-out clips and seeds."""
     chance: dict[str, float] = Field(default_factory=dict)
     details: dict[str, dict[str, ProbeDetails]] = Field(default_factory=dict)
     comparisons: dict[str, dict[str, Difference]] = Field(default_factory=dict)
@@ -69,10 +71,15 @@ class ProbeResults(BaseModel, allow_inf_nan=False):
     pooling: str = ""
     labels: dict[str, int] = Field(default_factory=dict)
     """Classes by label."""
+    trainings: int = 1
+    """Training seeds that the shares are means over."""
 
     def renamed(self, prefix: str) -> ProbeResults:
         """The same with ``prefix`` before every model and comparison."""
-        names = {key: {prefix + name: value for name, value in getattr(self, key).items()} for key in ("probes", "details")}
+        names = {
+            key: {prefix + name: value for name, value in getattr(self, key).items()}
+            for key in ("probes", "intervals", "details")
+        }
         comparisons = {
             " minus ".join(prefix + side for side in name.split(" minus ")): value for name, value in self.comparisons.items()
         }

@@ -8,10 +8,12 @@ from typing import Any
 
 from mvd_ds.config import ConfigError
 from mvd_ds.tools.charts import thin
+from mvd_ds.tools.findings import label_names
 from mvd_ds.tools.origins import attempt_of, recipe_differences
 from mvd_ds.tools.page import render_page
 from mvd_ds.tools.paper import find_browser, write_pdf
 from mvd_ds.tools.picture_section import picture_numbers
+from mvd_ds.tools.pooled_probes import merge_probes
 from mvd_ds.tools.records import ProbeResults, RunRecord, read_runs
 from mvd_ds.training.console import say
 from mvd_ds.training.provenance import machine, versions
@@ -40,29 +42,39 @@ def write_report(runs: list[Path], output: Path, pdf: bool = False) -> None:
         raise ConfigError(f"--output {output}: cannot be written: {error.strerror or error}") from None
     if browser is not None:
         write_pdf(browser, output / "report.html", output / "report.pdf")
+    _say_probes(results)
     say(f"{output / 'report.html'} and report.json over {len(records)} run{'s' * (len(records) > 1)}")
 
 
-def merge_probes(runs: list[RunRecord]) -> ProbeResults:
-    """The probes of all runs as one; with several probe runs, a model's name has its run's in front."""
-    found = [(run.name, run.results) for run in runs if run.results is not None and run.results.probes]
-    if len(found) == 1:
-        return found[0][1]
-    merged = ProbeResults()
-    for name, results in found:
-        part = results.renamed(f"{name}/")
-        for field in ("probes", "details", "comparisons", "chance", "labels"):
-            setattr(merged, field, {**getattr(merged, field), **getattr(part, field)})
-        merged.clips = {**merged.clips, **{f"{name} {split}": count for split, count in part.clips.items()}}
-        merged.pooling = part.pooling if merged.pooling in ("", part.pooling) else "differently"
-    return merged
+def _say_probes(results: ProbeResults) -> None:
+    """The table of the page, for who does not open it."""
+    labels = label_names(results)
+    if not labels:
+        return
+    width = max(map(len, [*results.probes, *results.comparisons]))
+    say(f"{'held-out top-1 (%)':<{width}}" + "".join(f"{label:>24}" for label in labels))
+    for model, shares in results.probes.items():
+        spans = results.intervals.get(model, {})
+        cells = (_cell("{:.1f}", shares.get(label), spans.get(label)) for label in labels)
+        say(f"{model:<{width}}" + "".join(f"{cell:>24}" for cell in cells))
+    for name, differences in results.comparisons.items():
+        found = [differences.get(label) for label in labels]
+        cells = (_cell("{:+.1f}", one and one.difference, one and (one.low, one.high)) for one in found)
+        say(f"{name:<{width}}" + "".join(f"{cell:>24}" for cell in cells))
+
+
+def _cell(pattern: str, share: float | None, span: tuple[float, float] | None) -> str:
+    if share is None:
+        return "-"
+    interval = f" ({' to '.join(pattern.format(100 * end) for end in span)})" if span else ""
+    return pattern.format(100 * share) + interval
 
 
 def figures(runs: list[RunRecord], results: ProbeResults) -> dict[str, Any]:
     """The content of report.json without its provenance: probes, losses, seconds, states, and the curves as drawn."""
     trained = [run for run in runs if run.curves]
     return {
-        **results.model_dump(include={"probes", "chance", "details", "comparisons", "clips", "pooling", "labels"}),
+        **results.model_dump(),
         "losses": {run.name: {"first": _losses(run, 0), "last": _losses(run, -1)} for run in trained},
         "seconds": {run.name: run.status.seconds for run in runs},
         "runs": {run.name: {"objective": run.objective, "path": str(run.path), **run.status.model_dump()} for run in runs},

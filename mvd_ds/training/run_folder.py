@@ -116,12 +116,12 @@ class RunFolder:
         return self.path / "status.json"
 
     def is_finished(self, recipe: Recipe, product: str) -> bool:
-        """Whether a run with exactly these settings has ended here and left ``product``."""
-        if not self.status.exists() or not (self.path / product).exists():
-            return False
+        """Whether a run with exactly these settings, the job's time limit apart, has ended here and left ``product``."""
         stored = self.path / "recipe.yaml"
-        unchanged = stored.exists() and stored.read_text(encoding="utf-8") == to_yaml(recipe)
-        return unchanged and read_json(self.status).get("state") == "finished"
+        if not all(path.exists() for path in (self.status, self.path / product, stored)):
+            return False
+        written = stored.read_text(encoding="utf-8")
+        return _without_limit(written) == _without_limit(to_yaml(recipe)) and read_json(self.status).get("state") == "finished"
 
     def open(self, recipe: Recipe) -> None:
         """Create the folder and write the resolved recipe into it.
@@ -133,6 +133,11 @@ class RunFolder:
             write_text(self.path / "recipe.yaml", to_yaml(recipe))
         except OSError as error:
             raise ConfigError(f"run.output {self.path}: cannot be written: {error.strerror}") from None
+
+
+def _without_limit(recipe_text: str) -> list[str]:
+    """Lines of a resolved recipe but for ``run.stop_before_seconds``, which changes when a job ends and not what it computes."""
+    return [line for line in recipe_text.splitlines() if not line.startswith("  stop_before_seconds: ")]
 
 
 class Status:

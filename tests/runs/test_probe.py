@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import mvd_ds
@@ -52,6 +53,15 @@ def test_every_head_on_real_files(videos: Path, weights: Path, tmp_path: Path) -
         f"{model}:{head}" for model in ("a", "b") for head in ("attentive", "vqt")
     }
     assert set(found["comparisons"]) == {"a minus pixels", "a:vqt minus a", "a:attentive minus b:attentive"}
+    for name, shares in found["probes"].items():
+        for label, share in shares.items():
+            low, high = found["intervals"][name][label]
+            assert 0 <= low <= share <= high <= 1
+    with np.load(tmp_path / "all" / "correct.npz") as right:
+        assert right["labels"].shape[1] == 2
+        assert {name: right[f"{name}/how"].mean() for name in found["probes"]} == pytest.approx(
+            {name: shares["how"] for name, shares in found["probes"].items()}
+        )
     chosen = found["details"]["a:vqt"]["how"]["learning_rate"]
     assert len(chosen) == 3 and set(chosen) <= {1e-3, 1e-2}
     write_report([tmp_path / "all"], tmp_path / "report")
