@@ -12,8 +12,9 @@ from pathlib import Path
 
 from mvd_ds.config import ConfigError, EvaluateRecipe, find_recipe, load_recipe, recipe_names
 from mvd_ds.tools.bench_command import add_bench
+from mvd_ds.tools.parser import USER_FAULT, Parser
 
-USER_FAULT, FAILURE, INTERRUPTED = 2, 1, 130
+FAILURE, INTERRUPTED = 1, 130
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mvd_ds",
         description="Train large video models by Masked Video Distillation.",
         epilog="Under the launcher: deepspeed --module mvd_ds COMMAND RECIPE [key=value ...]",
@@ -112,7 +113,7 @@ def _add_recipe_command(commands: argparse._SubParsersAction, name: str, functio
         f"python -m mvd_ds {name} my.yaml batch.micro=4 run.output=runs/try",
     )
     command.add_argument("recipe", metavar="RECIPE", help="name of a shipped recipe, or a YAML file")
-    command.add_argument("overrides", metavar="key=value", nargs="*", help="settings that replace the recipe's")
+    command.add_argument("overrides", metavar="key=value", nargs="*", default=[], help="settings that replace the recipe's")
     command.set_defaults(function=function, command=name)
 
 

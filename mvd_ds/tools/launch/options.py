@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import secrets
 import shlex
@@ -16,6 +17,15 @@ from mvd_ds.config import ConfigError
 FIRST_PORT, PORTS = 20000, 12000
 #: Variables in which schedulers name a job, in the order in which they are believed.
 JOB_VARIABLES = ("MVD_DS_JOB_ID", "SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
+#: Options with their lowest and highest value.
+RANGES = (
+    ("processes", 1, 1024),
+    ("port", 1, 65535),
+    ("restarts", 0, math.inf),
+    ("backoff_seconds", 0, math.inf),
+    ("grace_seconds", 0, math.inf),
+    ("min_hosts", 1, math.inf),
+)
 
 
 @dataclass(frozen=True)
@@ -49,11 +59,19 @@ class LaunchOptions:
         """From the command line.
 
         Raises:
-            ConfigError: if options contradict each other.
+            ConfigError: if an option is out of its range, or options contradict each other.
         """
         given = {name: value for name, value in vars(options).items() if name in cls.__dataclass_fields__}
         lists = {name: tuple(given[name]) for name in ("overrides", "settings", "forward")}
-        made = cls(**given | lists | {"command": options.train_command, "deepspeed": tuple(shlex.split(options.deepspeed))})
+        for name, lowest, highest in RANGES:
+            if given[name] is not None and not lowest <= given[name] <= highest:
+                allowed = f"{lowest} or more" if highest == math.inf else f"from {lowest} to {highest:g}"
+                raise ConfigError(f"launch: --{name.replace('_', '-')} {given[name]:g}: it must be {allowed}")
+        try:
+            passed_on = tuple(shlex.split(options.deepspeed))
+        except ValueError as error:
+            raise ConfigError(f"launch: --deepspeed {options.deepspeed}: {error}") from None
+        made = cls(**given | lists | {"command": options.train_command, "deepspeed": passed_on})
         if made.slurm and (made.hostfile or made.node_rank is not None):
             raise ConfigError("launch: --slurm finds hosts and node ranks itself; leave out --hostfile and --node-rank")
         if made.node_rank is not None and made.hostfile is None:
@@ -110,4 +128,4 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the exact command and environment, start nothing")
     parser.add_argument("train_command", metavar="COMMAND", help="pretrain, distill or another command that trains")
     parser.add_argument("recipe", metavar="RECIPE", help="name of a shipped recipe, or a YAML file")
-    parser.add_argument("overrides", metavar="key=value", nargs="*", help="settings that replace the recipe's")
+    parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help="settings that replace the recipe's")
