@@ -1,4 +1,4 @@
-"""The front door: ``python -m mvd_ds COMMAND ...``. One function per command, no logic, no torch until one runs."""
+"""The front door: ``python -m mvd_ds COMMAND ...``. One function per command, no logic; nothing is imported until one runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from mvd_ds.config import ConfigError, EvaluateRecipe, find_recipe, load_recipe, recipe_names
 from mvd_ds.tools.bench_command import add_bench
 from mvd_ds.tools.parser import USER_FAULT, Parser
 
@@ -24,6 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
     in one line each; 1 any other failure; 130 interrupted at once. ``status`` has 3 for a run that still runs.
     """
     options = _parser().parse_args(arguments)
+    from mvd_ds.config import ConfigError
+
     is_main = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger("mvd_ds").setLevel(logging.INFO if is_main else logging.ERROR)
@@ -69,13 +70,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_tools(commands: argparse._SubParsersAction) -> None:
     from mvd_ds.tools import options
 
-    _add_command(
-        commands,
-        "synthesize",
-        _synthesize,
-        options.add_synthesize_options,
-        "write the sample set: moving digits as H.264 files with two labels, what and how",
-    )
+    summary = "write the sample set: moving digits as H.264 files with two labels, what and how"
+    _add_command(commands, "synthesize", _synthesize, options.add_synthesize_options, summary)
     _add_prepare(commands)
     _add_status(commands)
     _add_command(commands, "checkpoints", _checkpoints, options.add_checkpoints_options, "list, verify, prune, convert them")
@@ -85,13 +81,8 @@ def _add_tools(commands: argparse._SubParsersAction) -> None:
     _add_command(commands, "convert", _convert, options.add_convert_options, summary)
     summary = "what these machines can do, what is missing, and the command that mends it"
     _add_command(commands, "doctor", _doctor, options.add_doctor_options, summary)
-    _add_command(
-        commands,
-        "plan",
-        _plan,
-        options.add_plan_options,
-        "memory, time and cost of a recipe on so many GPUs, before anything is started",
-    )
+    summary = "memory, time and cost of a recipe on so many GPUs, before anything is started"
+    _add_command(commands, "plan", _plan, options.add_plan_options, summary)
     _add_command(
         commands,
         "export",
@@ -177,6 +168,8 @@ def _runner(file: str, name: str) -> Callable[[argparse.Namespace], int | None]:
     """A command that hands its recipe to function ``name`` of ``runs/FILE.py``."""
 
     def run(options: argparse.Namespace) -> int | None:
+        from mvd_ds.config import find_recipe, load_recipe
+
         recipe = load_recipe(options.recipe, options.overrides, options.command)
         return getattr(importlib.import_module(f"mvd_ds.runs.{file}"), name)(recipe, find_recipe(options.recipe).stem)
 
@@ -191,6 +184,8 @@ def _launch(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    from mvd_ds.config import EvaluateRecipe, find_recipe, load_recipe
+
     recipe = load_recipe(options.recipe, options.overrides, options.command)
     assert isinstance(recipe, EvaluateRecipe)
     from mvd_ds.runs.evaluate import evaluate
@@ -290,6 +285,8 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _recipes(options: argparse.Namespace) -> None:
+    from mvd_ds.config import find_recipe, recipe_names
+
     if options.name:
         print(find_recipe(options.name).read_text(encoding="utf-8"), end="")
         return

@@ -129,6 +129,15 @@ def test_only_the_command_line_and_tools_start_runs() -> None:
     assert {room for room, rule in RULES.items() if "tools" in rule.rooms} == {"cli"}
 
 
+def test_help_imports_nothing_but_the_standard_library() -> None:
+    """Half a second of pydantic, before anybody has asked for a recipe."""
+    code = (
+        "import sys, mvd_ds.cli; mvd_ds.cli._parser().format_help(); print([m for m in ('pydantic', 'yaml') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_the_command_line_and_the_settings_import_without_torch() -> None:
     code = "import sys, mvd_ds.cli, mvd_ds.config; print([m for m in ('torch', 'numpy', 'deepspeed') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -186,6 +186,12 @@ class TeacherSettings(EncoderSettings):
     """Resize features to the student's grid where the two differ; None refuses such a pair."""
     chunk_clips: Positive | None = None
     """Clips per teacher forward (None: the whole micro batch); bounds the memory of its activations."""
+    fp8: bool = False
+    """Linear maps of its blocks in FP8: for devices that have it, bf16 and placement replicated. Refused where a cosine with the
+    bf16 features of the first clips (means off, normed) is not above 0.999 at the 1st percentile of tokens."""
+    cuda_graph: Literal["auto", "never"] = "auto"
+    """auto: a replicated teacher's forward on a GPU is replayed as one CUDA graph if that is faster, measured at the first step
+    (it is at small batches, and holds the memory of a forward); never: launched kernel by kernel."""
     target: TargetSettings = TargetSettings()
     """Which of its features are predicted."""
     loss: Literal["smooth_l1", "l1", "l2", "cosine"] = "smooth_l1"
@@ -211,6 +217,9 @@ class TeacherSettings(EncoderSettings):
     def _check_network(self) -> TeacherSettings:
         if self.network is not None and self.placement != "replicated":
             raise ValueError(f"placement {self.placement} is for our own networks; a teacher of timm is replicated")
+        if self.fp8 and (self.network is not None or self.placement != "replicated"):
+            where = f"placement {self.placement}" if self.network is None else f"network {self.network}"
+            raise ValueError(f"fp8 is for our own networks with placement replicated, not for {where}")
         if self.target.norm == "final" and not self.final_norm:
             raise ValueError("target.norm final needs a network with final_norm")
         if self.network is None:

@@ -164,5 +164,8 @@ class EngineSettings(Settings):
     """Folder on a disk of each node, for shards that the JSON or a teacher's placement puts on NVMe."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Of weights and activations on the device; master weights, losses and targets are fp32 in both."""
+    compile: Literal["auto", "blocks", "never"] = "auto"
+    """blocks: torch.compile for transformer blocks, one graph for each kind, checked against eager blocks before the first
+    step; what fails is told, and runs eagerly; auto: on GPUs, where it takes a minute once; never: torch's kernels one by one."""
     timeout_minutes: Annotated[float, Field(gt=0)] = 10.0
     """A rank that begins nothing new for so long ends the run on all ranks, with their stacks written."""

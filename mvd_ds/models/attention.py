@@ -44,8 +44,8 @@ class Attention(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
         qkv = self.qkv(tokens).unflatten(-1, (3, self.heads, -1))
-        name, _ = choose_kernel(self.kernel, qkv.device, qkv.dtype, qkv.shape[-1])
-        return self.projection(KERNELS[name](qkv).flatten(-2))
+        kernel = _kernel_name(self.kernel, qkv.device, qkv.dtype, qkv.shape[-1])
+        return self.projection(KERNELS[kernel](qkv).flatten(-2))
 
 
 def eager_attention(qkv: Tensor) -> Tensor:
@@ -105,6 +105,12 @@ def choose_kernel(setting: str, device: torch.device, dtype: torch.dtype, head_d
         name, reason = setting, "named by the setting"
     logger.info("attention kernel %s on %s in %s, head width %d: %s", name, device, dtype, head_dim, reason)
     return name, reason
+
+
+@torch.compiler.assume_constant_result
+def _kernel_name(setting: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
+    """The name alone, decided while a compiled block is traced and not inside of it."""
+    return choose_kernel(setting, device, dtype, head_dim)[0]
 
 
 def _choose_automatically(device: torch.device, dtype: torch.dtype, head_dim: int) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,9 @@ from torch.utils.checkpoint import checkpoint
 
 from mvd_ds.models.attention import Attention
 from mvd_ds.models.linear import Linear
+
+if TYPE_CHECKING:
+    from mvd_ds.models.compiled import CompiledBlocks
 
 #: Epsilon of a LayerNorm whose settings do not say. Source: MAE, VideoMAE, MVD.
 NORM_EPS = 1e-6
@@ -52,10 +55,14 @@ class Block(nn.Module):
         eps: float = NORM_EPS,
     ) -> None:
         super().__init__()
+        self.arguments = (width, heads, mlp_ratio, qkv_bias, kernel, eps)
+        """Of this constructor."""
         self.norm_attention = nn.LayerNorm(width, eps=eps)
         self.attention = Attention(width, heads, qkv_bias, kernel)
         self.norm_mlp = nn.LayerNorm(width, eps=eps)
         self.mlp = Mlp(width, int(width * mlp_ratio))
+        self.compiled: CompiledBlocks | None = None
+        """Computes in place of ``compute``, see ``compiled.compile_blocks``."""
 
     def forward(self, tokens: Tensor, branch_factors: Tensor | None = None) -> Tensor:
         """(B, N, D) -> (B, N, D).
@@ -64,6 +71,10 @@ class Block(nn.Module):
             tokens: (B, N, D).
             branch_factors: (B, 2) factors of the attention and the MLP branch (drop path), or None for ones.
         """
+        return self.compute(tokens, branch_factors) if self.compiled is None else self.compiled(self, tokens, branch_factors)
+
+    def compute(self, tokens: Tensor, branch_factors: Tensor | None = None) -> Tensor:
+        """``forward``, by torch's kernels one after another."""
         attended = self.attention(self.norm_attention(tokens))
         if branch_factors is None:
             tokens = tokens + attended
@@ -109,6 +120,8 @@ def run_blocks(blocks: Iterable[nn.Module], tokens: Tensor, factors: Tensor | No
     """
     for index, block in enumerate(blocks):
         branch_factors = None if factors is None else factors[:, index]
+        if index == 0 and isinstance(block, Block) and block.compiled is not None:
+            block.compiled.prepare(block, tokens, branch_factors)
         if checkpoint_every and index % checkpoint_every == 0 and torch.is_grad_enabled():
             # A block draws no random numbers (drop path comes in as a tensor), so none have to be replayed.
             tokens = checkpoint(block, tokens, branch_factors, use_reentrant=False, preserve_rng_state=False)

@@ -45,5 +45,10 @@ class QueryKeyValue(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, 3D): queries, then keys, then values."""
-        bias = self.bias if self.full_bias else torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
-        return F.linear(tokens, self.weight, bias)
+        return F.linear(tokens, self.weight, self.packed_bias())
+
+    def packed_bias(self) -> Tensor:
+        """(3D,), of which the part for keys is zeros unless ``full``."""
+        if self.full_bias:
+            return self.bias
+        return torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))

@@ -15,6 +15,7 @@ from mvd_ds.data.manifest import read_manifest
 from mvd_ds.data.mixture import Mixture, read_mixture
 from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.classifier_folder import ClassifierCard, open_classifier, save_classifier
+from mvd_ds.models.compiled import compile_blocks, wants_compiling
 from mvd_ds.models.flops import classifier_flops
 from mvd_ds.models.starting import start_classifier
 from mvd_ds.runs.learning import Learner, describe_batches, describe_parameters, run_in_cluster
@@ -65,12 +66,16 @@ def _finetune(recipe: FinetuneRecipe, folder: RunFolder, cluster: Cluster) -> Le
     card = ClassifierCard(videos.classes.names, PreprocessingSettings(clip=recipe.data.clip), videos.classes.label)
     memory = Memory(cluster)
     engine = start_student(model, groups, recipe, cluster)
+    if wants_compiling(recipe.engine.compile, cluster.device):
+        compile_blocks(engine.module, "classifier")
     ema = Ema(engine, recipe.optimizer.ema_decay)
 
     def objective() -> tuple[Classification, dict[str, Any]]:
         placed = {}
         if teacher is not None and recipe.teacher is not None:
             placed["teacher"] = start_teacher(teacher, recipe.teacher.placement, recipe, cluster)
+            if wants_compiling(recipe.engine.compile, cluster.device):
+                compile_blocks(getattr(placed["teacher"], "module", placed["teacher"]), "teacher")
         return Classification(recipe, engine, placed.get("teacher"), len(videos.classes.names), cluster.device), placed
 
     def export(part: str, weights: dict[str, Tensor], beside: dict[str, Any]) -> None:

@@ -65,13 +65,7 @@ class TrainingPictures:
 
     def _read(self) -> ClipBatch:
         """The clips; one that cannot be read is black, and named."""
-        data = self.recipe.data.model_copy(update={"workers": min(self.recipe.data.workers, 1)})
-        wanted = range(min(self.recipe.run.picture_clips, len(self.manifest.refs)))
-        views: dict[int, Tensor] = {}
-        for size_px in self.recipe.view_sizes_px:
-            faults: list[str] = []
-            batches = evaluation_batches(data, self.manifest, len(wanted), data.clip.frames, size_px, wanted, faults)
-            views[size_px] = torch.cat([clips.clone() for clips, _, _ in batches])
+        views, faults = read_first_clips(self.recipe, self.manifest)
         if self.cluster.is_main:
             for fault in faults:
                 say(f"black in the pictures: {fault}")
@@ -82,6 +76,23 @@ class TrainingPictures:
         images = {name: as_png(still(sheet, CELL_PX)) for name, sheet in sheets.items()}
         writer.show(done, {f"pictures/{name}": image for name, image in images.items()}, _norms(seen))
         write_pictures(self.folder.pictures / f"step-{done:08}", images, {"step": done, "similarity": similarity_numbers(seen)})
+
+
+def read_first_clips(recipe: TrainingRecipe, manifest: Manifest) -> tuple[dict[int, Tensor], list[str]]:
+    """Clips of the first ``run.picture_clips`` videos of ``manifest``, those that cannot be read black, and these by name.
+
+    Returns:
+        side in px -> uint8 (B, C, T, H, W), for every side that the recipe's networks want; and the faults.
+    """
+    data = recipe.data.model_copy(update={"workers": min(recipe.data.workers, 1)})
+    wanted = range(min(recipe.run.picture_clips, len(manifest.refs)))
+    views: dict[int, Tensor] = {}
+    faults: list[str] = []
+    for size_px in recipe.view_sizes_px:
+        faults = []
+        batches = evaluation_batches(data, manifest, len(wanted), data.clip.frames, size_px, wanted, faults)
+        views[size_px] = torch.cat([clips.clone() for clips, _, _ in batches])
+    return views, faults
 
 
 def plan_pictures(recipe: TrainingRecipe) -> Manifest | None:

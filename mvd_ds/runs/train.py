@@ -8,17 +8,20 @@ from torch import Tensor
 
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.data.loader import ClipLoader
+from mvd_ds.data.mixture import read_mixture
 from mvd_ds.models.blueprint import Blueprint
+from mvd_ds.models.compiled import compile_blocks, wants_compiling
 from mvd_ds.models.flops import clip_flops
 from mvd_ds.models.masked import MaskedPredictor, plan_predictor
 from mvd_ds.models.teachers import Teacher, plan_teacher
 from mvd_ds.models.weights import save_model
 from mvd_ds.runs.learning import Learner, describe_batches, describe_parameters, run_in_cluster
-from mvd_ds.runs.pictures import TrainingPictures, plan_pictures
+from mvd_ds.runs.pictures import TrainingPictures, plan_pictures, read_first_clips
+from mvd_ds.runs.placing import place_teachers
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
 from mvd_ds.training.deepspeed_engine import DTYPES
-from mvd_ds.training.deepspeed_start import start_student, start_teacher
+from mvd_ds.training.deepspeed_start import start_student
 from mvd_ds.training.ema import Ema
 from mvd_ds.training.masked_prediction import MaskedPrediction
 from mvd_ds.training.memory import Memory
@@ -51,6 +54,8 @@ def _train(recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster) -> Learn
     _describe(recipe, cluster, student.structure, loader, groups)
     memory = Memory(cluster)
     engine = start_student(student, groups, recipe, cluster)
+    if wants_compiling(recipe.engine.compile, cluster.device):
+        compile_blocks(engine.module, "student")
 
     def objective() -> tuple[MaskedPrediction, dict[str, Any]]:
         targets = _targets(recipe, teachers, cluster)
@@ -83,7 +88,7 @@ def _describe(
 def _targets(recipe: TrainingRecipe, teachers: dict[str, Blueprint[Teacher]], cluster: Cluster) -> TargetSource:
     if not teachers:
         return PixelTargets(recipe)
-    placed = {
-        name: start_teacher(plan, recipe.teachers[name].placement, recipe, cluster, name) for name, plan in teachers.items()
-    }
+    placed = place_teachers(
+        recipe, teachers, cluster, lambda: read_first_clips(recipe, read_mixture(recipe.data).manifests[0])[0]
+    )
     return TeacherTargets(recipe, placed, DTYPES[recipe.engine.precision])

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.data.batch import ClipBatch
+from mvd_ds.models.compiled import compile_blocks, wants_compiling
 from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.teachers import Teacher
+from mvd_ds.runs.placing import quicken
 from mvd_ds.tools.bench_step_clock import Clock
 from mvd_ds.training.deepspeed_engine import DTYPES
 from mvd_ds.training.masked_prediction import MaskedPrediction
@@ -48,7 +50,12 @@ class ProductStep:
         of_group = [{**group, "params": [trained[i] for i in own]} for group, own in zip(groups, places, strict=True)]
         # Learning rate 0: the arithmetic is the same, and every step starts from equal weights.
         self.optimizer = build_optimizer(of_group, recipe.optimizer)
-        timed = {name: self._timed(name, teacher) for name, teacher in self.teachers.items()}
+        self.stacks = compile_blocks(self.student, "student") if wants_compiling(recipe.engine.compile, device) else []
+        # In the order of `distill`: rounding, compilation, graph.
+        fast = {
+            name: quicken(teacher, name, recipe.teachers[name], recipe.engine, device) for name, teacher in self.teachers.items()
+        }
+        timed = {name: self._timed(name, teacher) for name, teacher in fast.items()}
         self.objective = MaskedPrediction(recipe, self.student, TeacherTargets(recipe, timed, dtype), device)
         self.clock = Clock(device)
 
@@ -79,10 +86,10 @@ class ProductStep:
         for tensor in (*self.masters, *self.weights):
             tensor.grad = None
 
-    def _timed(self, name: str, teacher: Teacher) -> Callable[[Tensor], Tensor]:
+    def _timed(self, name: str, teacher: Callable[..., Tensor]) -> Callable[[Tensor], Tensor]:
         def features(clip: Tensor) -> Tensor:
             self.clock.mark("inputs")
-            found: Tensor = teacher(clip)
+            found = teacher(clip)
             self.clock.mark(f"teacher {name}")
             return found
 

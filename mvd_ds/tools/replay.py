@@ -17,6 +17,7 @@ from mvd_ds.config import ConfigError, FinetuneRecipe, TrainingRecipe, validate
 from mvd_ds.data.batch import ClipBatch, LabelledBatch
 from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.classifier_folder import open_classifier
+from mvd_ds.models.fp8 import use_fp8
 from mvd_ds.models.initialisation import build_without_weights
 from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.teachers import build_teacher
@@ -124,6 +125,9 @@ def _step(recipe: TrainingRecipe | FinetuneRecipe, dump: Path, device: torch.dev
         classes = network.head.out_features
         return Step(network, Classification(recipe, network, teacher, classes, device), LabelledBatch)
     teachers = {name: build_teacher(name, settings, recipe).to(device, dtype) for name, settings in recipe.teachers.items()}
+    for name, teacher in teachers.items():
+        if recipe.teachers[name].fp8:
+            use_fp8(teacher)
     targets = TeacherTargets(recipe, teachers, dtype) if teachers else PixelTargets(recipe)
     return Step(network, MaskedPrediction(recipe, network, targets, device), ClipBatch)
 

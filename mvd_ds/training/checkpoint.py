@@ -35,7 +35,7 @@ MAY_CHANGE = re.compile(
     r"run\.(?!seed)|data\.(root|reader|workers|prefetch_batches|max_bad_share|stall_seconds)|schedule\.|"
     r"optimizer\.(?!layer_decay)|batch\.micro|"
     r"engine\.|model\.(attention|activation_checkpointing)|validation\.|weights: |teacher\.(weights|placement): |"
-    r"teachers\.\w+\.(weights|placement|attention|chunk_clips)"
+    r"teachers\.\w+\.(weights|placement|attention|chunk_clips|cuda_graph)"
 )
 #: Bytes per parameter of a checkpoint, until one was measured: fp32 master, two moments and a 32-bit copy; and an average.
 BYTES_PER_PARAMETER, BYTES_OF_AVERAGE = 16, 4

@@ -119,7 +119,9 @@ class _BlockTimer:
         return event
 
     def _before(self, module: nn.Module, inputs: Any) -> None:
-        self.started = self._mark() if len(self.spans) < KEPT_CALLS else None
+        # Events of a CUDA graph that is being recorded have no time.
+        is_recorded = self.on_gpu and torch.cuda.is_current_stream_capturing()
+        self.started = self._mark() if len(self.spans) < KEPT_CALLS and not is_recorded else None
 
     def _after(self, module: nn.Module, inputs: Any, output: Any) -> None:
         self.calls += 1

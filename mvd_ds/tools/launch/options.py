@@ -11,8 +11,6 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mvd_ds.config import ConfigError
-
 #: Ports for rendezvous: above the services, below 32768, where Linux begins to hand out ports to outgoing connections.
 FIRST_PORT, PORTS = 20000, 12000
 #: Variables in which schedulers name a job, in the order in which they are believed.
@@ -61,6 +59,8 @@ class LaunchOptions:
         Raises:
             ConfigError: if an option is out of its range, or options contradict each other.
         """
+        from mvd_ds.config import ConfigError  # here, as `--help` is to answer without it
+
         given = {name: value for name, value in vars(options).items() if name in cls.__dataclass_fields__}
         lists = {name: tuple(given[name]) for name in ("overrides", "settings", "forward")}
         for name, lowest, highest in RANGES:
@@ -95,6 +95,8 @@ class LaunchOptions:
 
     def rendezvous_port(self, attempt: int) -> int:
         """The same on all nodes of a job, another one for each attempt: a dead attempt may hold its port for a minute."""
+        from mvd_ds.config import ConfigError
+
         if self.port is not None:
             return self.port
         job = next((os.environ[name] for name in JOB_VARIABLES if os.environ.get(name)), None)

@@ -1,0 +1,96 @@
+"""Frozen teachers where the recipe wants them, as fast as its settings allow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mvd_ds.config import ConfigError, EngineSettings, TeacherSettings, TrainingRecipe
+from mvd_ds.models.blueprint import Blueprint
+from mvd_ds.models.compiled import compile_blocks, wants_compiling
+from mvd_ds.models.fp8 import LEAST_SIMILARITY, fp8_obstacle, similarity, use_fp8
+from mvd_ds.models.graphed import GraphedForward
+from mvd_ds.models.teachers import Teacher
+from mvd_ds.training.cluster import Cluster
+from mvd_ds.training.console import say
+from mvd_ds.training.deepspeed_engine import DTYPES
+from mvd_ds.training.deepspeed_start import start_teacher
+from mvd_ds.training.step import normalise, to_unit
+
+
+def place_teachers(
+    recipe: TrainingRecipe,
+    plans: dict[str, Blueprint[Teacher]],
+    cluster: Cluster,
+    read_clips: Callable[[], dict[int, Tensor]],
+) -> dict[str, Callable[..., Tensor]]:
+    """Teachers by name, ready to be asked. Collective.
+
+    Args:
+        read_clips: some clips of the run, side in px -> uint8 (B, C, T, H, W), on which FP8 is judged.
+
+    Raises:
+        ConfigError: on every rank, if a teacher is to compute in FP8 and the device or its features do not allow it.
+    """
+    placed = {}
+    for name, plan in plans.items():
+        settings = recipe.teachers[name]
+        teacher = start_teacher(plan, settings.placement, recipe, cluster, name)
+        if settings.fp8:
+            with cluster.together():
+                dtype = DTYPES[recipe.engine.precision]
+                refuse_without_fp8(name, settings, cluster.device, dtype)
+                clips = read_clips()[settings.input_px or recipe.data.clip.size_px]
+                seen = round_to_fp8(teacher, normalise(to_unit(clips.to(cluster.device)), dtype))
+                require_similar(name, seen)
+            if cluster.is_main:
+                say(f"teacher {name}: FP8 features of the first {len(clips)} clips: cosine {seen:.5f} at the 1st percentile")
+        placed[name] = quicken(teacher, name, settings, recipe.engine, cluster.device)
+    return placed
+
+
+def quicken(
+    teacher: Callable[..., Tensor], name: str, settings: TeacherSettings, engine: EngineSettings, device: torch.device
+) -> Callable[..., Tensor]:
+    """A placed teacher with its blocks compiled, and its forward replayed, where settings and device have that."""
+    if wants_compiling(engine.compile, device):
+        compile_blocks(getattr(teacher, "module", teacher), f"teacher {name}")
+    if settings.cuda_graph == "auto" and settings.placement == "replicated" and device.type == "cuda":
+        assert isinstance(teacher, nn.Module)
+        return GraphedForward(teacher, f"teacher {name}")
+    return teacher
+
+
+def refuse_without_fp8(name: str, settings: TeacherSettings, device: torch.device, dtype: torch.dtype) -> None:
+    """Stop where a teacher cannot compute in FP8.
+
+    Raises:
+        ConfigError: with the reason.
+    """
+    obstacle = fp8_obstacle(device, dtype, [settings.embed_dim, int(settings.embed_dim * settings.mlp_ratio)])
+    if obstacle:
+        raise ConfigError(f"teachers.{name}.fp8 true: {obstacle}; choose fp8: false")
+
+
+@torch.no_grad()
+def round_to_fp8(teacher: Any, clip: Tensor) -> float:
+    """Turn a teacher's linear maps into FP8, and return how similar its features of ``clip`` are to those before."""
+    before = [teacher(part) for part in clip.split(1)]
+    use_fp8(teacher)
+    return similarity(torch.cat([teacher(part) for part in clip.split(1)]), torch.cat(before))
+
+
+def require_similar(name: str, seen: float) -> None:
+    """Stop where FP8 changes the features of a teacher too much.
+
+    Raises:
+        ConfigError: with the number.
+    """
+    if not seen > LEAST_SIMILARITY:
+        raise ConfigError(
+            f"teachers.{name}.fp8 true: its features have a cosine of {seen:.5f} with those in bf16 at the 1st percentile of "
+            f"tokens, and need more than {LEAST_SIMILARITY}; choose fp8: false"
+        )
