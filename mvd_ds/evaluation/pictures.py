@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
 from torch import Tensor
 
 from mvd_ds.config import Grid
@@ -69,6 +68,8 @@ class ColourSpace:
     """
 
     def __init__(self, features: Tensor) -> None:
+        from sklearn.decomposition import PCA  # 2 s of a core, and only rank 0 draws
+
         tokens = features.detach().float().flatten(0, -2).cpu()
         tokens = tokens[:: -(-len(tokens) // FIT_TOKENS)].numpy()
         components = min(3, *tokens.shape)

@@ -136,7 +136,7 @@ def _default_environment() -> None:
 
 
 def import_deepspeed() -> Any:
-    """deepspeed, quiet, and without its two small compilations at start (they take minutes and serve inference only)."""
+    """deepspeed, quiet, and without what it compiles at start: two small operators (minutes, for inference only) and Muon."""
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"(torch|deepspeed)\..*")
     import deepspeed
@@ -144,4 +144,18 @@ def import_deepspeed() -> Any:
 
     deepspeed.utils.logger.setLevel(logging.ERROR)
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    _import_muon()
     return deepspeed
+
+
+def _import_muon() -> None:
+    """Every engine imports DeepSpeed's Muon, whose decorators load torch's compiler: 1.6 s of a core, for an optimizer that
+    no recipe has. Imported here, its functions stay as they are written.
+    """
+    from deepspeed.runtime import compiler
+
+    decorate, compiler.compile = compiler.compile, lambda: compiler.dummy_decorator
+    try:
+        import deepspeed.runtime.zero.muon.original_muon  # noqa: F401
+    finally:
+        compiler.compile = decorate

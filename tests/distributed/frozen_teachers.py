@@ -11,6 +11,7 @@ import sys
 import deepspeed
 import torch
 
+import mvd_ds.runs.train  # noqa: F401 - what a rank of the product loads
 from mvd_ds.data.loader import ClipLoader
 from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.teachers import build_teacher
@@ -20,6 +21,9 @@ from mvd_ds.training.deepspeed_start import start_student, start_teacher
 from mvd_ds.training.optim import parameter_groups
 from mvd_ds.training.step import DeviceBatch, TeacherTargets, normalise, to_unit
 from shrinking import shipped
+
+#: Modules that take a rank seconds of a core to load, and training needs none of.
+NEEDLESS = ("torch._inductor.compile_fx", "sklearn", "scipy", "matplotlib", "timm")
 
 
 def main(overrides: list[str]) -> None:
@@ -49,6 +53,7 @@ def main(overrides: list[str]) -> None:
             "optimizers": sum(bool(getattr(e.optimizer, "param_groups", None)) for e in placed.values()),
             "linear_untouched": torch.nn.functional.linear is linear,
             "steps": engine.global_steps,
+            "needless": [name for name in NEEDLESS if name in sys.modules],
         }
         if cluster.is_main:
             print(json.dumps(found), flush=True)

@@ -20,3 +20,4 @@ def test_sharded_teachers_are_frozen(shrunk: list[str]) -> None:
     assert found["sharded"] >= 2 * 3 * 3, "the matrices of every block of both teachers"
     assert (found["gradients"], found["optimizers"]) == (0, 0)
     assert found["linear_untouched"], "ZeRO-3 must not replace Linear in the whole process"
+    assert found["needless"] == [], "seconds of every start, on every rank"
