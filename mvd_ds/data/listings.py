@@ -82,18 +82,19 @@ def _of_manifest(source: Path, videos: Path | None) -> Listing:
 def _read_csv(source: Path) -> list[tuple[tuple[str, ...], str]]:
     """(names that the file may have without extension, class) of each row."""
     with open(source, encoding="utf-8-sig", newline="") as file:
-        rows = [row for row in csv.reader(file) if row]
+        reader = csv.reader(file)
+        rows = [(f"{source}:{reader.line_num}", row) for row in reader if row]
     if not rows:
         raise ConfigError(f"{source}: the list is empty")
-    head = [field.strip().lower() for field in rows[0]]
+    head = [field.strip().lower() for field in rows[0][1]]
     if "youtube_id" in head and "label" in head:
-        return [_kinetics_row(dict(zip(head, row, strict=False)), f"{source}:{line}") for line, row in enumerate(rows[1:], 2)]
+        return [_kinetics_row(dict(zip(head, row, strict=False)), where) for where, row in rows[1:]]
     if head[:2] in (["path", "label"], ["video", "label"]):
         rows = rows[1:]
-    for line, row in enumerate(rows, 1):
+    for where, row in rows:
         if len(row) < 2:
-            raise ConfigError(f"{source}:{line}: '{row[0][:80]}' is not 'path,label'")
-    return [((_stem(row[0].strip()), _stem(os.path.basename(row[0].strip()))), row[1].strip()) for row in rows]
+            raise ConfigError(f"{where}: '{row[0][:80]}' is not 'path,label'")
+    return [((_stem(row[0].strip()), _stem(os.path.basename(row[0].strip()))), row[1].strip()) for _, row in rows]
 
 
 def _kinetics_row(row: dict[str, str], where: str) -> tuple[tuple[str, ...], str]:

@@ -85,6 +85,7 @@ def test_classes_can_be_those_of_the_training_split(tmp_path: Path) -> None:
     [
         ("a.csv", "", "the list is empty"),
         ("a.csv", "x.mp4\n", "a.csv:1: 'x.mp4' is not 'path,label'"),
+        ("a.csv", "path,label\n\nx.mp4\n", "a.csv:3: 'x.mp4' is not 'path,label'"),
         ("a.csv", "label,youtube_id,time_start,time_end\nski,x,one,2\n", "a.csv:2: is not a line of label,youtube_id"),
         ("a.csv", "x.mp4,1\n", "none of its 1 videos is below .*say --videos FOLDER"),
         ("a.json", "[1]", "is not a list of"),
