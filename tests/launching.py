@@ -64,12 +64,18 @@ def _run(command: list[str], timeout: float, check: bool) -> subprocess.Complete
 
 
 def metrics(run: Path) -> list[dict[str, float]]:
-    """The lines of a run's metrics.jsonl."""
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    """The steps of a run's metrics.jsonl; what a save took stands in a line of its own, and no metric of a step twice."""
+    steps: dict[int, dict[str, float]] = {}
+    for line in (run / "metrics.jsonl").read_text().splitlines():
+        values = json.loads(line)
+        known = steps.setdefault(values["step"], {"step": values["step"]})
+        assert known.keys() & values.keys() == {"step"}, f"twice in {run}: {line}"
+        known |= values
+    return list(steps.values())
 
 
 def losses(run: Path, name: str = "loss/total") -> list[float]:
-    """One loss by step; every step from 1 on is there exactly once."""
+    """One loss by step; every step from 1 on is there, once."""
     lines = metrics(run)
     assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
     return [line[name] for line in lines]

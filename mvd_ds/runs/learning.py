@@ -87,15 +87,16 @@ def _learn(learner: Learner, attempt: Attempt) -> None:
     recipe, folder, cluster = learner.recipe, learner.folder, learner.cluster
     checkpoints = Checkpoints(folder, recipe, cluster, learner.engine, learner.ema)
     attempt.stop.save_seconds = lambda: checkpoints.last_save_seconds or 0.0
+    learner.memory.watch(learner.engine)
+    learner.memory.mark("build")
     attempt.heartbeat.at("resuming", tell=True)
     resumed = checkpoints.load()
     first_step = resumed.step
     attempt.heartbeat.at("ready", first_step, tell=True)
     learner.loader.restore(resumed.extra.get("loader", {}))
-    if first_step:
-        learner.memory.mark("resume")
     objective, frozen = learner.objective()
     learner.memory.watch(learner.engine, frozen)
+    learner.memory.mark("resume" if first_step else "build")
     with cluster.together():
         if cluster.is_main:
             folder.open(recipe)

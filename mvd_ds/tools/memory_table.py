@@ -1,12 +1,11 @@
-"""Where the memory of training runs is: measured bytes by part and peaks by phase, one column a run."""
+"""Where the memory of training runs is: measured bytes by part in every phase, one table a run."""
 
 from __future__ import annotations
 
 from mvd_ds.tools.markup import Html, element, row, table
 from mvd_ds.tools.records import RunRecord
 
-#: Parts in the order in which a person asks for them; teachers follow the weights, other parts stand at the end.
-PARTS = ("weights", "live", "gradients", "masters", "optimizer", "buckets", "activations")
+#: Parts in the order in which a person asks for them; teachers follow the gathered weights.
 WORDS = {
     "weights": "weights that are trained (shards under ZeRO-3)",
     "live": "gathered weights",
@@ -14,43 +13,56 @@ WORDS = {
     "masters": "fp32 masters",
     "optimizer": "moments of Adam",
     "buckets": "communication buckets",
+    "data": "batches",
     "activations": "activations and temporaries of a step",
+    "temporaries": "temporaries",
+    "peak": "peak of the process",
 }
 PHASES = ("build", "resume", "step", "save")
 
 
 def memory_section(runs: list[RunRecord]) -> Html | None:
     """Measured memory of every run that told its parts; None without any."""
-    told = [(run, parts) for run in runs if (parts := _measured(run))]
-    if not told:
+    tables = []
+    for run in runs:
+        measured = {phase: parts for phase in PHASES if (parts := _measured(run, phase))}
+        if measured:
+            names = {name for parts in measured.values() for name in parts}
+            rows = [
+                row(
+                    _words(name),
+                    *(_number(parts.get(name)) for parts in measured.values()),
+                    class_="group" if name == "peak" else None,
+                )
+                for name in _ordered(names)
+            ]
+            tables += [element("h3", run.name), table(["part", *measured], rows)]
+    if not tables:
         return None
-    names = list(dict.fromkeys(name for _, parts in told for name in parts))
-    teachers = [name for name in names if name.startswith("teacher_")]
-    rows = [
-        row(_words(name), *(_number(parts.get(name)) for _, parts in told))
-        for name in (*PARTS[:2], *teachers, *PARTS[2:])
-        if name in names
-    ]
-    rows += [
-        row(f"peak at {phase}", *(_number(parts.get(f"{phase}_peak")) for _, parts in told), class_="group")
-        for phase in PHASES
-        if f"{phase}_peak" in names
-    ]
     note = (
-        "GiB of the process that takes most. Parts are bytes of tensors that the engines hold; activations are what a step "
-        "took above them; peaks are resident memory on a CPU and torch's allocations on a GPU."
+        "GiB of the process that takes most, in the newest attempt that measured the phase. Parts are bytes of tensors that are "
+        "held when a phase ends; temporaries and activations are what it took above them; peaks are resident memory on a CPU "
+        "and torch's allocations on a GPU."
     )
-    head = ["part", *(run.name for run, _ in told)]
-    return element("section", element("h2", "Memory by part"), table(head, rows), element("p", note, class_="quiet"))
+    return element("section", element("h2", "Memory by part"), *tables, element("p", note, class_="quiet"))
 
 
-def _measured(run: RunRecord) -> dict[str, float]:
-    found = {
-        name.removeprefix("memory/").removesuffix("_gib"): curve.values[0]
+def _measured(run: RunRecord, phase: str) -> dict[str, float]:
+    prefix = f"memory/{phase}_"
+    return {
+        name.removeprefix(prefix).removesuffix("_gib"): curve.values[-1]
         for name, curve in run.curves.items()
-        if name.startswith("memory/") and name != "memory/peak_gib"
+        if name.startswith(prefix)
     }
-    return found if "weights" in found else {}
+
+
+def _ordered(names: set[str]) -> list[str]:
+    known = list(WORDS)
+    return [
+        *(name for name in known[:2] if name in names),
+        *sorted(names - WORDS.keys()),
+        *(name for name in known[2:] if name in names),
+    ]
 
 
 def _words(name: str) -> str:

@@ -123,6 +123,7 @@ class Training:
             loss = self.objective(batch, measure=micro == 0 and _due(done, self.recipe.run.features_every_steps))
             self.engine.backward(minimised(loss.total))
             self._fetch_ahead(batches)
+            self.reporter.memory.holds(batches.held_bytes)
             self.engine.step()
             losses.append(loss._replace(total=loss.total.detach()))
         if not self.engine.was_step_applied():
@@ -141,7 +142,7 @@ class Training:
     def _save(self, done: int) -> None:
         self.attempt.heartbeat.at("saving", tell=True)
         self.checkpoints.save(done, {"loader": self.loader.state()})
-        self.reporter.memory.mark("save")
+        self.reporter.tell_save(done)
         self.attempt.heartbeat.at("after saving", tell=True)
         if self.cluster.is_main:
             self.attempt.status.write("running", done)

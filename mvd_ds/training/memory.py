@@ -16,22 +16,31 @@ GIB = 2**30
 
 
 class Memory:
-    """Peaks of the phases of a run, and the parts of its state, each told once.
+    """Parts and peaks of the phases of a run, each told once: build, resume, step and save.
 
-    On a GPU what torch has allocated, on the CPU what is resident. Of all ranks the largest is told.
+    Peaks are what torch has allocated on a GPU, what is resident on the CPU. Of all ranks the largest is told.
     """
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        self.untold: dict[str, float] = {}
+        self.untold: dict[str, dict[str, float]] = {}
         self.told: set[str] = set()
         self.largest = 0.0
         self.engine: Any = None
         self.teachers: Mapping[str, Any] = {}
-        self.base, self.state_before = 0, 0
+        self.data_bytes = 0
+        self.base, self.state_before = _now_and_peak(cluster.device)[0], 0
+
+    def watch(self, engine: Any, teachers: Mapping[str, Any] | None = None) -> None:
+        """From here on parts are those of ``engine`` and ``teachers``; call ``mark`` when they are built."""
+        self.engine, self.teachers = engine, teachers or {}
+
+    def holds(self, data_bytes: int) -> None:
+        """Batches that this process holds take so much."""
+        self.data_bytes = max(self.data_bytes, data_bytes)
 
     def mark(self, phase: str) -> float:
-        """The peak since the last mark belongs to ``phase``; of a phase that comes again, the first one counts.
+        """The peak since the last mark belongs to ``phase``; a phase in several pieces has the largest, until it is told.
 
         Returns:
             that peak, GiB.
@@ -39,37 +48,38 @@ class Memory:
         now, peak = _now_and_peak(self.cluster.device)
         self.largest = max(self.largest, peak / GIB)
         if phase not in self.told:
-            self.told.add(phase)
-            self.untold[f"memory/{phase}_peak_gib"] = peak / GIB
+            found = self.untold.setdefault(phase, {})
+            if self.engine is not None:
+                found |= self._parts(peak, "activations" if phase == "step" else "temporaries")
+            found["peak"] = max(found.get("peak", 0.0), peak / GIB)
         self.base = now
         return peak / GIB
 
-    def watch(self, engine: Any, teachers: Mapping[str, Any]) -> None:
-        """Call when all is built, before the first step."""
-        self.mark("build")
-        self.engine, self.teachers = engine, teachers
-        self.state_before = sum(state_bytes(engine, teachers).values())
+    def _parts(self, peak: int, rest: str) -> dict[str, float]:
+        """GiB by part, and under ``rest`` what was taken above them: activations, gathered weights, temporaries."""
+        parts = {**state_bytes(self.engine, self.teachers), "data": self.data_bytes}
+        above = peak - self.base - (sum(parts.values()) - self.state_before)
+        self.state_before = sum(parts.values())
+        return {name: size / GIB for name, size in {**parts, rest: max(above, 0)}.items()}
 
     def tell(self) -> dict[str, float]:
-        """Metrics to write after some steps: the largest peak so far, and once the phases and parts. Collective."""
+        """Metrics to write after some steps: the largest peak so far, and the phases not told yet. Collective."""
         if "step" not in self.told and self.engine is not None:
-            self._measure_step()
+            self.mark("step")
         _, peak = _now_and_peak(self.cluster.device, reset=False)
         self.largest = max(self.largest, peak / GIB)
-        values, self.untold = {"memory/peak_gib": self.largest, **self.untold}, {}
-        if len(values) == 1:
-            return values
+        largest = {"memory/peak_gib": self.largest}
+        return largest | self.tell_phases() if self.untold else largest
+
+    def tell_phases(self) -> dict[str, float]:
+        """The phases not told yet; empty where there are none. Collective."""
+        if not self.untold:
+            return {}
+        values = {f"memory/{phase}_{part}_gib": size for phase, found in self.untold.items() for part, size in found.items()}
+        self.told |= self.untold.keys()
+        self.untold = {}
         gathered = self.cluster.gather(values)
         return {name: max(other[name] for other in gathered) for name in values}
-
-    def _measure_step(self) -> None:
-        """Parts of the state, and what steps took above it: activations, gathered weights, temporaries."""
-        before = self.base
-        peak = self.mark("step")
-        parts = state_bytes(self.engine, self.teachers)
-        above = peak * GIB - before - (sum(parts.values()) - self.state_before)
-        self.untold |= {f"memory/{name}_gib": size / GIB for name, size in parts.items()}
-        self.untold["memory/activations_gib"] = max(above, 0) / GIB
 
 
 def _now_and_peak(device: torch.device, reset: bool = True) -> tuple[int, int]:

@@ -65,7 +65,7 @@ class Stopwatch:
 
 
 class MetricsWriter:
-    """The one writer of metrics; only rank 0 has files. After a resume no step appears twice."""
+    """The one writer of metrics; only rank 0 has files. After a resume no metric of a step appears twice."""
 
     def __init__(self, folder: RunFolder, cluster: Cluster, first_step: int, recipe_text: str) -> None:
         self.file: Any = None

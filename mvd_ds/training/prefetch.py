@@ -47,6 +47,7 @@ class DeviceBatches:
         self._batches, self._device = batches, device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._ahead: Any = None
+        self._current_bytes = 0
         self._copied: deque[tuple[Any, Any]] = deque()
         """Batches on the host with the event after their copy: their memory is not free before it."""
 
@@ -55,7 +56,9 @@ class DeviceBatches:
 
     def __next__(self) -> Any:
         if self._stream is None:
-            return to_device(next(self._batches), self._device)
+            batch = to_device(next(self._batches), self._device)
+            self._current_bytes = _bytes(batch)
+            return batch
         self.fetch_ahead()
         batch, self._ahead = self._ahead, None
         if isinstance(batch, BaseException):
@@ -65,8 +68,15 @@ class DeviceBatches:
         current = torch.cuda.current_stream(self._device)
         current.wait_stream(self._stream)
         for tensor in _tensors(batch):
-            tensor.record_stream(current)
+            if tensor.is_cuda:
+                tensor.record_stream(current)
+        self._current_bytes = _bytes(batch)
         return batch
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the batch that was taken last and of the one after it."""
+        return self._current_bytes + (_bytes(self._ahead) if isinstance(self._ahead, tuple) else 0)
 
     def fetch_ahead(self) -> None:
         """Take the next batch from the loader and start its copy, if that has not been done."""
@@ -90,5 +100,9 @@ class DeviceBatches:
 def _tensors(batch: Any) -> Iterator[Tensor]:
     for value in batch:
         for tensor in value.values() if isinstance(value, dict) else [value]:
-            if isinstance(tensor, Tensor) and tensor.is_cuda:
+            if isinstance(tensor, Tensor):
                 yield tensor
+
+
+def _bytes(batch: Any) -> int:
+    return sum(tensor.nbytes for tensor in _tensors(batch))

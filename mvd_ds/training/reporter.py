@@ -74,6 +74,12 @@ class Reporter:
         self.writer.write(done, values | validated)
         self.progress.update(done, f"{told}  {values['perf/clips_per_second']:.0f} clips/s")
 
+    def tell_save(self, done: int) -> None:
+        """Write what the first save of an attempt took, in a line of its own: a run may do nothing after it. Collective."""
+        self.memory.mark("save")
+        if values := self.memory.tell_phases():
+            self.writer.write(done, values)
+
     def close(self) -> None:
         self.progress.close()
         self.writer.close()

@@ -250,6 +250,6 @@ def _victims(life: Life, kind: str, rank: int) -> list[psutil.Process]:
 
 
 def trace(folder: Path) -> list[tuple[int, float]]:
-    """(step, loss) of every line of metrics.jsonl."""
+    """(step, loss) of every line of metrics.jsonl that has one."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [(line["step"], line["loss/total"]) for line in lines]
+    return [(line["step"], line["loss/total"]) for line in lines if "loss/total" in line]

@@ -33,14 +33,34 @@ def test_every_storage_is_counted_once() -> None:
 
 def test_a_peak_belongs_to_its_phase_and_is_told_once() -> None:
     memory = Memory(CLUSTER)
-    memory.mark("start")
     large = torch.ones(2**26)  # 256 MiB
-    memory.watch(engine(), {})
-    with_large = memory.untold["memory/build_peak_gib"]
+    memory.watch(engine())
+    memory.mark("build")
+    with_large = memory.untold["build"]["peak"]
     del large
+    memory.mark("build")
+    assert memory.untold["build"]["peak"] == with_large, "the largest of its pieces"
+    memory.holds(2**20)
     told = memory.tell()
-    assert {"memory/peak_gib", "memory/weights_gib", "memory/activations_gib", "memory/step_peak_gib"} <= told.keys()
-    assert told["memory/peak_gib"] >= with_large > memory.mark("later") + 0.2
-    assert memory.tell().keys() == {"memory/peak_gib", "memory/later_peak_gib"}
-    memory.mark("later")
-    assert memory.tell().keys() == {"memory/peak_gib"}
+    for phase, rest in (("build", "temporaries"), ("step", "activations")):
+        parts = {"weights", "masters", "optimizer", "gradients", "buckets", "live", "data", "peak", rest}
+        assert {f"memory/{phase}_{part}_gib" for part in parts} <= told.keys()
+    assert told["memory/peak_gib"] >= with_large > told["memory/step_peak_gib"] + 0.2
+    assert (told["memory/build_data_gib"], told["memory/step_data_gib"]) == (0, 2**-10)
+    assert memory.tell().keys() == {"memory/peak_gib"} and memory.tell_phases() == {}
+
+
+def test_what_a_phase_takes_above_its_parts_is_measured() -> None:
+    """The parts that it leaves behind are not counted as temporaries."""
+    memory = Memory(CLUSTER)
+    memory.mark("start")
+    module = nn.Linear(2**13, 2**13, bias=False)  # 256 MiB
+    other = torch.ones(2**25)  # 128 MiB
+    del other
+    memory.watch(SimpleNamespace(module=module, optimizer=torch.optim.AdamW(module.parameters())))
+    memory.mark("build")
+    told = memory.tell_phases()
+    assert told["memory/build_weights_gib"] == 0.25
+    assert 0.1 < told["memory/build_temporaries_gib"] < 0.2
+    memory.mark("save")
+    assert memory.tell_phases()["memory/save_temporaries_gib"] < 0.05

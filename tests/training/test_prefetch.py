@@ -42,6 +42,17 @@ def test_all_batches_come_in_order(device: torch.device, ahead: bool) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES, ids=str)
+def test_held_bytes_are_those_of_the_batches_at_hand(device: torch.device) -> None:
+    batches = DeviceBatches(iter([_batch(number) for number in range(2)]), device)
+    each = 192 + 4 * 192 + 2 + 16  # two views, flip and place
+    assert batches.held_bytes == 0
+    next(batches)
+    assert batches.held_bytes == each
+    batches.fetch_ahead()
+    assert batches.held_bytes == each * (2 if device.type == "cuda" else 1)
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=str)
 def test_the_device_mirrors_what_is_to_be_mirrored_once(device: torch.device) -> None:
     batch = _batch(0)
     moved = to_device(batch, device)
