@@ -5,13 +5,17 @@ Prints one line of JSON on rank 0.
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
+from typing import Any
 
 import deepspeed
 import torch
+from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 
 import mvd_ds.runs.train  # noqa: F401 - what a rank of the product loads
+from mvd_ds.config import TrainingRecipe
 from mvd_ds.data.loader import ClipLoader
 from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.teachers import build_teacher
@@ -35,6 +39,7 @@ def main(overrides: list[str]) -> None:
         before = {name: {key: value.clone() for key, value in teacher.named_parameters()} for name, teacher in whole.items()}
         engine = start_student(student, parameter_groups(student, recipe.optimizer), recipe, cluster)
         placed = {name: start_teacher(teacher, "zero3", recipe, cluster) for name, teacher in whole.items()}
+        ahead = {name: _fetched_ahead(engine.module.encoder.blocks) for name, engine in placed.items()}
         targets_of = TeacherTargets(recipe, placed, torch.float32)
         loader = ClipLoader(recipe, recipe.drop_path_blocks, cluster.rank, cluster.world)
         for group in engine.optimizer.param_groups:
@@ -51,12 +56,32 @@ def main(overrides: list[str]) -> None:
             "sharded": sum(p.ds_tensor.numel() < p.ds_numel for e in placed.values() for p in e.module.parameters()),
             "gradients": sum(p.grad is not None or p.requires_grad for e in placed.values() for p in e.module.parameters()),
             "optimizers": sum(bool(getattr(e.optimizer, "param_groups", None)) for e in placed.values()),
+            "exact": all(engine(clip).equal(whole_teacher(clip)) for engine, whole_teacher in _beside(placed, recipe)),
+            "ahead": ahead,
             "linear_untouched": torch.nn.functional.linear is linear,
             "steps": engine.global_steps,
             "needless": [name for name in NEEDLESS if name in sys.modules],
         }
         if cluster.is_main:
             print(json.dumps(found), flush=True)
+
+
+def _beside(placed: dict[str, Any], recipe: TrainingRecipe) -> list[tuple[Any, Any]]:
+    """Each engine, and the same teacher whole in this process alone."""
+    return [(engine, build_teacher(name, recipe.teachers[name], recipe)) for name, engine in placed.items()]
+
+
+def _fetched_ahead(blocks: torch.nn.ModuleList) -> list[bool]:
+    """Filled while ``blocks`` run, one entry each time but for the last: are the next one's weights here or on their way?"""
+    found: list[bool] = []
+    for block, following in itertools.pairwise(blocks):
+        sharded = [parameter for parameter in following.parameters() if not parameter.ds_persist]
+
+        def look(*_: Any, sharded: list[Any] = sharded) -> None:
+            found.append(all(parameter.ds_status != ZeroParamStatus.NOT_AVAILABLE for parameter in sharded))
+
+        block.register_forward_pre_hook(look)
+    return found
 
 
 def _whole(parameter: torch.nn.Parameter) -> torch.Tensor:
