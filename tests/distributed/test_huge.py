@@ -25,11 +25,21 @@ OTHER_GIB = 2.0
 
 
 def expected_gib(recipe: TrainingRecipe) -> dict[str, float]:
-    """Resident memory of one process by formula: bf16 weights 2, gradients 2, fp32 masters 4, moments 8 bytes a parameter."""
+    """Resident memory of one process at the peak of each phase, by formula.
+
+    A parameter has 2 bytes of bf16 weight, 2 of gradient, 4 of fp32 master and, from the first step on, 8 of moments. While
+    a checkpoint is loaded its files are mapped, 12 bytes a parameter; teachers are placed when they no longer are.
+    """
     student = plan_predictor(recipe).parameters / PROCESSES / GIB
     teachers = sum(plan_teacher(name, settings, recipe).parameters for name, settings in recipe.teachers.items())
     shards = 2 * teachers / PROCESSES / GIB
-    return {"build": 8 * student + shards + OTHER_GIB, "step": 16 * student + shards + OTHER_GIB}
+    trained = 16 * student + OTHER_GIB
+    return {
+        "build": 8 * student + shards + OTHER_GIB,
+        "step": trained + shards,
+        "save": trained + shards,
+        "resume": trained + max(shards, 12 * student),
+    }
 
 
 def test_a_huge_student_steps_saves_and_resumes(tmp_path: Path) -> None:
@@ -66,6 +76,8 @@ def test_a_huge_student_steps_saves_and_resumes(tmp_path: Path) -> None:
         assert line["step"] == stop
         found[phase] = {name.removeprefix("memory/"): value for name, value in line.items() if name.startswith("memory/")}
     expected = expected_gib(recipe)
-    record("scale", "huge_on_cpu", {"recipe": RECIPE, "processes": PROCESSES, "expected_gib_per_process": expected, **found})
-    assert found["first"]["step_peak_gib"] < 12 and found["resumed"]["resume_peak_gib"] < 12
-    assert found["first"]["step_peak_gib"] == pytest.approx(expected["step"], rel=0.25)
+    measured = {phase: found["resumed" if phase == "resume" else "first"][f"{phase}_peak_gib"] for phase in expected}
+    case = {"recipe": RECIPE, "processes": PROCESSES, "expected_gib_per_process": expected, "measured_gib_per_process": measured}
+    record("scale", "huge_on_cpu", {**case, **found})
+    assert max(measured.values()) < 12
+    assert measured == pytest.approx(expected, rel=0.25)
