@@ -25,7 +25,10 @@ ROOT = Path(__file__).resolve().parents[2]
 MARK = "MVD_DS_SOAK"
 #: Everything of a run is gone within this after a kill: the launcher's own patience with the other ranks, and the watch's.
 END_SECONDS = 45.0
-START_SECONDS = 180.0
+#: How long a kill waits for its place.
+START_SECONDS = 600.0
+#: Share of the kills without a place of their own that come while the run starts.
+STARTING = 0.25
 #: What a rank does before its run says where it goes on.
 BEFORE_IT_SPEAKS = ("before its first sign of life", "starting", "resuming", "ready")
 #: What a rank says that it is doing inside of a place.
@@ -161,8 +164,9 @@ def saved_step(folder: Path) -> int:
 def kill(life: Life, kind: str, chance: random.Random) -> Kill | None:
     """Kill by ``kind``; None if the run ended before. Where the run was past its place already, the kind is any.
 
-    save, resume: a rank inside of it. rank 0, any: a rank at any moment, while starting too. launcher: the command or
-    deepspeed's launcher. group: all at once.
+    save, resume: a rank inside of it. rank 0, any: a rank at any moment, while starting too. launcher, command: deepspeed's
+    launcher, and the ``deepspeed`` command above it. group: all at once. Moments are told by the run's progress, not by a
+    clock, so that they fall alike on a machine that is busy.
     """
     rank = 0 if kind == "rank 0" else chance.randrange(life.processes)
     before = saved_step(life.folder.path)
@@ -176,10 +180,15 @@ def kill(life: Life, kind: str, chance: random.Random) -> Kill | None:
         if not life.wait_until(inside, kind):
             return None
         time.sleep(chance.uniform(0, 0.08 if kind == "save" else 0.02))
-    elif not life.wait_until(lambda: life.rank(rank), "the start of a rank"):
-        return None
+    elif chance.random() < STARTING:
+        if not life.wait_until(lambda: life.rank(rank), "the start of a rank"):
+            return None
+        time.sleep(chance.uniform(0, 10))
     else:
-        time.sleep(chance.uniform(0, 30))
+        target = before + chance.randint(1, 5)
+        if not life.wait_until(lambda: (beat := life.beat(rank)) is not None and beat.step >= target, f"step {target}"):
+            return None
+        time.sleep(chance.uniform(0, 2))
     return strike(life, kind, rank, before)
 
 
