@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 import traceback
@@ -25,6 +26,10 @@ from mvd_ds.training.watchdog import GOES_ON, Watchdog
 
 #: What an error of a collective says when the other side is gone. Source: gloo's and torch's messages.
 LOST = ("connection closed by peer", "connection reset", "connection refused", "broken pipe", "timed out", "[../third_party/gloo")
+
+
+#: What writing to a disk that is full, broken or gone ends with.
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE, errno.ENOTCONN)
 
 
 class Attempt:
@@ -56,9 +61,9 @@ class Attempt:
             require_shared(folder, token)
             self.status = Status(folder, self.last_step)
         self.number = cluster.broadcast(self.status.values["attempts"])
-        self.heartbeat = Heartbeat(folder, cluster.rank, self.number)
         self.log = RankLog(folder.logs(self.number), cluster.rank, self.recipe.run.log_mib)
         with cluster.together():
+            self.heartbeat = Heartbeat(folder, cluster.rank, self.number)
             if cluster.is_main:
                 self.status.write("running", 0)
             self.log.open()
@@ -88,12 +93,17 @@ class Attempt:
         """
         if isinstance(error, ConfigError | KeyboardInterrupt):
             reason = str(error) or "interrupted"
-            self.log.file.write(f"mvd_ds: {reason}\n")
-            self._record(reason, speaks=self.cluster.is_main)
+            with contextlib.suppress(OSError):  # the disk may be what it is about
+                self.log.file.write(f"mvd_ds: {reason}\n")
+            with contextlib.suppress(OSError):
+                self._record(reason, speaks=self.cluster.is_main)
             self._close()
             return
         if self._is_loss(error):
             self._follow_the_dead()
+        if isinstance(error, OSError) and (error.errno in DISK or not self.folder.path.is_dir()):
+            where = os.fsdecode(error.filename or self.folder.path)
+            leave(f"{where}: {error.strerror}; what was saved is whole: free or bring back the disk, and {GOES_ON}")
         traceback.print_exc()
         line = f"rank {self.cluster.rank} of {self.cluster.world}: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
         leave(f"{line}; more in {self.log.path}; {GOES_ON}")

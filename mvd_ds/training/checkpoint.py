@@ -64,6 +64,7 @@ class Checkpoints:
         self.folder, self.recipe, self.cluster, self.engine, self.ema = folder, recipe, cluster, engine, ema
         self.last_save_seconds: float | None = None
         self._last_save_bytes: int | None = None
+        self._is_begun = False
 
     def save(self, step: int, extra: dict[str, Any] | None = None) -> None:
         """Write the checkpoint of ``step`` (optimizer steps done). Collective.
@@ -101,6 +102,7 @@ class Checkpoints:
             found = files.newest_first(self.folder.checkpoints) if self.cluster.is_main else None
         faults: list[str] = []
         candidates = self.cluster.broadcast(found)
+        self._is_begun = bool(candidates)
         for path in candidates:
             try:
                 manifest, shards = self._open(path)
@@ -119,9 +121,10 @@ class Checkpoints:
 
     def _make_room(self, aside: Path) -> None:
         folder = self.folder.checkpoints
-        if not (folder if self._last_save_bytes else self.folder.path).is_dir():
+        if not (folder if self._is_begun else self.folder.path).is_dir():
             raise ConfigError(f"{folder}: is gone; bring it back (is the disk mounted?) and start again")
         folder.mkdir(exist_ok=True)
+        self._is_begun = True
         for leftover in folder.glob("writing-step-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         parameters = sum(getattr(p, "ds_numel", p.numel()) for p in self.engine.module.parameters())

@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from mvd_ds.training.process import ProcessName
-from mvd_ds.training.run_folder import RunFolder, write_text
+from mvd_ds.training.run_folder import RunFolder, replace_text
 
 #: Without a new sign of life for so long, a process on another machine counts as dead.
 STALE_SECONDS = 30.0
@@ -44,7 +44,13 @@ class Heartbeat:
     """The signs of this process: ``at`` costs nothing and is called by the training thread, ``write`` by the watch."""
 
     def __init__(self, folder: RunFolder, rank: int, attempt: int) -> None:
+        """Make the folder of the signs.
+
+        Raises:
+            OSError: if it cannot be made.
+        """
         self.path = beat_path(folder, rank)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         self.beat = Beat(rank=rank, process=ProcessName.of(os.getpid()), attempt=attempt)
         self.lock = threading.Lock()
         self.moved = time.monotonic()
@@ -71,7 +77,7 @@ class Heartbeat:
         with self.lock:
             self.beat.written = time.time()
             try:
-                write_text(self.path, self.beat.model_dump_json() + "\n", sync=False)
+                replace_text(self.path, self.beat.model_dump_json() + "\n", sync=False)
             except OSError:
                 pass
 

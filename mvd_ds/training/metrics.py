@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from mvd_ds.training.cluster import Cluster
+from mvd_ds.training.ending import cry
 from mvd_ds.training.run_folder import RunFolder, write_text
 
 #: Dense bf16 peak of a device by a part of its name, FLOP/s. Source: vendors' datasheets, without sparsity.
@@ -68,6 +69,7 @@ class MetricsWriter:
     """The one writer of metrics; only rank 0 has files. After a resume no metric of a step appears twice."""
 
     def __init__(self, folder: RunFolder, cluster: Cluster, first_step: int, recipe_text: str) -> None:
+        self.folder = folder
         self.file: Any = None
         self.board: Any = None
         if not cluster.is_main:
@@ -119,9 +121,14 @@ class MetricsWriter:
         self.board.flush()
 
     def close(self) -> None:
-        if self.file is not None:
-            self.file.close()
-            self.board.close()
+        """Write what is left. A disk that refuses it is told, and takes no other reason's place."""
+        if self.file is None:
+            return
+        for file in (self.file, self.board):
+            try:
+                file.close()
+            except OSError as error:
+                cry(f"{self.folder.path}: {error.strerror or error}; the last points of its curves are lost")
 
 
 def _keep_until(path: Path, step: int) -> None:

@@ -6,6 +6,7 @@ that what libraries print in a crash is kept too. ``kill -USR2 PID`` adds all st
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import logging
 import os
@@ -55,8 +56,9 @@ class RankLog:
         self.undo = []
         faulthandler.unregister(signal.SIGUSR2)
         faulthandler.disable()
-        self.file.close()
-        self.stack.close()
+        for file in (self.file, self.stack):
+            with contextlib.suppress(OSError):  # as Tee
+                file.close()
 
     def rotate(self) -> None:
         """Move a log that has grown too large aside. Called by the watch."""
@@ -106,7 +108,8 @@ class Tee:
         except OSError:
             pass
         if ESCAPE not in text:
-            self.log.write(text)
+            with contextlib.suppress(OSError):  # a disk that is full is told by whoever needs it for more than talk
+                self.log.write(text)
         return len(text)
 
     def flush(self) -> None:

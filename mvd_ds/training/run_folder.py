@@ -25,24 +25,41 @@ EXIT_CODES = {"finished": FINISHED, "stopped": FINISHED, "preempted": PREEMPTED,
 
 
 def write_text(path: Path, text: str, sync: bool = True) -> None:
-    """Write aside, sync, then rename: ``path`` is the old file or the whole new one.
+    """Write aside, sync, then rename: ``path`` is the old file or the whole new one. Its folder is made where there is none.
 
     Args:
         sync: wait until it is on disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(path, text, sync)
+
+
+def replace_text(path: Path, text: str, sync: bool = True) -> None:
+    """``write_text`` into a folder that is there: one that vanished is not begun anew beside what was in it.
+
+    Raises:
+        OSError: if the folder is gone, or the disk refuses.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(aside, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        if sync:
-            os.fsync(file.fileno())
-    os.replace(aside, path)
+    try:
+        with open(aside, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, values: Any) -> None:
     """``write_text`` of indented JSON."""
-    write_text(path, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+    write_text(path, _json(values))
+
+
+def _json(values: Any) -> str:
+    return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -163,9 +180,14 @@ class Status:
         write_json(self.path, self.values)
 
     def fail(self, reason: str) -> None:
-        """Record, from any rank, that the attempt failed; what was saved stays as it is told."""
+        """Record, from any rank, that the attempt failed; what was saved stays as it is told.
+
+        Raises:
+            OSError: if the folder is gone or the disk refuses.
+        """
         values = read_json(self.path) if self.path.exists() else self.values
-        write_json(self.path, {**values, "state": "failed", "reason": reason, "seconds": self._seconds()})
+        failed = {**values, "state": "failed", "reason": reason, "seconds": self._seconds()}
+        replace_text(self.path, _json(failed))
 
     def _seconds(self) -> float:
         return round(self.earlier_seconds + time.monotonic() - self.started, 1)

@@ -183,6 +183,12 @@ def test_a_vanished_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="run/checkpoints: is gone; bring it back"):
         checkpoints.save(2)
     assert not (tmp_path / "run" / "checkpoints").exists(), "nothing is begun beside what was there"
+    (tmp_path / "elsewhere").rename(tmp_path / "run" / "checkpoints")
+    resumed = plain_checkpoints(tmp_path / "run")
+    assert resumed.load().step == 1
+    (tmp_path / "run" / "checkpoints").rename(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="run/checkpoints: is gone; bring it back"):
+        resumed.save(2)
 
 
 @pytest.mark.parametrize("room", [0, 300, 2000, 4000])
