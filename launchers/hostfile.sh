@@ -9,5 +9,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 case "${1:-}" in "" | -h | --help) usage ;; esac
 hostfile=$1
 shift
-command -v pdsh >/dev/null || fail "pdsh is missing; on Debian or Ubuntu: sudo apt-get install pdsh"
 supervise --hostfile "$hostfile" "$@"

@@ -77,10 +77,16 @@ def test_hosts_through_pdsh(tmp_path: Path) -> None:
 
 
 def test_pdsh_missing_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "hosts").write_text("a slots=8\n")
     for name in ("bash", "python", "dirname", "basename", "sed"):
         (tmp_path / name).symlink_to(shutil.which(name) or "/bin/false")
-    code, _, errors = script("hostfile.sh", "hosts", *RUN, environment={"PATH": str(tmp_path)})
-    assert code == 2 and errors == "hostfile.sh: pdsh is missing; on Debian or Ubuntu: sudo apt-get install pdsh\n"
+    output = f"run.output={tmp_path}"
+    code, _, errors = script("hostfile.sh", str(tmp_path / "hosts"), *RUN, output, environment={"PATH": str(tmp_path)})
+    assert code == 2 and errors == "mvd_ds: launch --hostfile: pdsh is missing; on Debian or Ubuntu: sudo apt-get install pdsh\n"
+    code, command, _ = script(
+        "hostfile.sh", str(tmp_path / "hosts"), "--dry-run", *RUN, output, environment={"PATH": str(tmp_path)}
+    )
+    assert code == 0 and "--hostfile" in command, "what would be started is shown without it"
 
 
 def test_one_node_of_several(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -44,6 +45,8 @@ def launch(options: LaunchOptions) -> int:
     if options.dry_run:
         print(shown(supervisor.next_start(supervisor.chosen(supervisor.hosts))))
         return FINISHED
+    if options.mode == "hostfile" and not shutil.which("pdsh"):
+        raise ConfigError("launch --hostfile: pdsh is missing; on Debian or Ubuntu: sudo apt-get install pdsh")
     if options.one_rank:
         start = supervisor.next_start([])
         os.execvpe(start.command[0], start.command, os.environ | start.environment)
