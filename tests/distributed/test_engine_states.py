@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from launching import alone_script, launch_script
+from nightly_record import record
 
 pytestmark = pytest.mark.launch
 SCRIPT = Path(__file__).with_name("engine_states.py")
@@ -33,3 +34,4 @@ def test_every_number_of_processes_to_every_other(shrunk: list[str], tmp_path: P
     states(before, "write", tmp_path, shrunk)
     for after in (1, 2, 4):
         assert "compared 49" in states(after, "read_all", tmp_path, shrunk)
+    record("resume to the bit", f"{before} to 1, 2 and 4 processes", {"layouts": 7, "parameter_groups": 5, "compared": 3 * 49})

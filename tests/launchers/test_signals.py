@@ -40,9 +40,9 @@ def documented() -> dict[tuple[str, str], str]:
 class Launch:
     """``launchers/train.sh`` on two processes, for longer than a test takes."""
 
-    def __init__(self, run: Path, shrunk: list[str], *options: str) -> None:
+    def __init__(self, run: Path, shrunk: list[str], *options: str, every: int = 3) -> None:
         self.run = run
-        more = ["schedule.steps=4000", "run.save_every_steps=3", f"run.output={run}"]
+        more = ["schedule.steps=4000", f"run.save_every_steps={every}", f"run.output={run}"]
         command = ["bash", str(ROOT / "launchers" / "train.sh"), "--processes", "2", *options, "distill", RECIPE, *shrunk, *more]
         self.log = run.with_suffix(".log")
         with open(self.log, "wb") as file:
@@ -110,6 +110,19 @@ def test_a_killed_launcher_starts_again_and_a_signal_saves(run: Path, shrunk: li
     assert processes.marked(mark) == []
     assert "asked all ranks to save and end" in launch.said
     assert len(losses(run)) == launch.saved, "every step once, and none after the checkpoint"
+
+
+@pytest.mark.nightly
+def test_a_file_stops_a_run_whose_first_step_its_time_limit_has_saved(run: Path, shrunk: list[str]) -> None:
+    """A day's limit: how long a save takes is known from the first step on, though the next is due at the end."""
+    launch = Launch(run, [*shrunk, "run.stop_before_seconds=86400"], every=4000)
+    launch.wait_for_checkpoint_after(0)
+    assert launch.saved == 1
+    (run / "control" / "stop").touch()
+    assert launch.script.wait(timeout=END_SECONDS) == 75, launch.said[-3000:]
+    status = json.loads((run / "status.json").read_text())
+    assert status["state"] == "preempted" and status["step"] == launch.saved == len(losses(run)) > 1
+    assert status["reason"] == f"{run}/control/stop is there" and not (run / "control" / "stop").exists()
 
 
 @pytest.mark.nightly

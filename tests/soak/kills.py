@@ -201,11 +201,14 @@ def strike(life: Life, kind: str, rank: int, before: int) -> Kill | None:
     victims = _victims(life, kind, rank)
     if not victims or life.process.poll() is not None:
         return None
+    gone = 0
     for victim in victims:
         try:
             victim.send_signal(signal.SIGKILL)
         except psutil.NoSuchProcess:
-            return None
+            gone += 1  # of a group some do not live long anyway
+    if gone == len(victims):
+        return None
     seconds = life.end_seconds()
     beat = next((beat for beat in read_beats(life.folder) if beat.process.pid in life.ranks and beat.rank == rank), None)
     names = {"launcher": f"launcher {victims[0].pid}", "command": f"command {victims[0].pid}", "group": "all"}
