@@ -34,7 +34,12 @@ class RunSettings(Settings):
     picture_clips: Positive = 4
     """How many: the first videos of ``picture_manifest``, the same ones under the same masks every time."""
     picture_manifest: str | None = None
-    """Manifest of held-out videos to look at (None: the training manifest, the first of several)."""
+    """Manifest of held-out videos to look at, and to probe on (None: the training manifest, the first of several)."""
+    probe_every_steps: Annotated[int, Field(ge=0)] = 1000
+    """Steps between probes of the features where that manifest has labels: ``probe/LABEL_top1``, the vote of nearest
+    neighbours (0: never). Labels are not learnt from. Not for ``finetune``."""
+    probe_clips: Annotated[int, Field(ge=2)] = 256
+    """How many, of so few classes that each has some 25; kept in host memory, 616 MB of 16 x 224 x 224 over all processes."""
     stop_after_steps: Positive | None = None
     """End cleanly after this optimizer step, with a checkpoint; the schedule keeps its length, and a resume goes on."""
     slow_rank_ratio: Annotated[float, Field(gt=1)] = 1.3

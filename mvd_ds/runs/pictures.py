@@ -49,10 +49,13 @@ class TrainingPictures:
         self.manifest, self.last_step = manifest, last_step
         self.batch: ClipBatch | None = None
 
-    def __call__(self, done: int, objective: Objective, writer: MetricsWriter) -> bool:
+    def due(self, done: int) -> bool:
+        """Every so many steps, and at the end."""
         every = self.recipe.run.pictures_every_steps
-        if not every or (done % every and done != self.last_step):
-            return False
+        return every > 0 and (done % every == 0 or done == self.last_step)
+
+    def __call__(self, done: int, objective: Objective, writer: MetricsWriter, gradients: dict[str, float]) -> None:
+        """Take, draw and write them; ``gradients`` are norms by block."""
         self.batch = self.batch or self._read()
         targets = getattr(objective, "targets", None)
         self.engine.eval()
@@ -60,8 +63,7 @@ class TrainingPictures:
         self.engine.train()
         with self.cluster.together():
             if self.cluster.is_main:
-                self._show(done, seen, writer)
-        return True
+                self._show(done, seen, writer, gradients)
 
     def _read(self) -> ClipBatch:
         """The clips; one that cannot be read is black, and named."""
@@ -71,11 +73,13 @@ class TrainingPictures:
                 say(f"black in the pictures: {fault}")
         return picture_batch(self.recipe, views)
 
-    def _show(self, done: int, seen: Observed, writer: MetricsWriter) -> None:
+    def _show(self, done: int, seen: Observed, writer: MetricsWriter, gradients: dict[str, float]) -> None:
         sheets = named_sheets(seen)
         images = {name: as_png(still(sheet, CELL_PX)) for name, sheet in sheets.items()}
         writer.show(done, {f"pictures/{name}": image for name, image in images.items()}, _norms(seen))
-        write_pictures(self.folder.pictures / f"step-{done:08}", images, {"step": done, "similarity": similarity_numbers(seen)})
+        writer.profile(done, "gradients/norm_by_block", list(gradients.values()))
+        numbers = {"step": done, "similarity": similarity_numbers(seen), "gradient_norm": gradients}
+        write_pictures(self.folder.pictures / f"step-{done:08}", images, numbers)
 
 
 def read_first_clips(recipe: TrainingRecipe, manifest: Manifest) -> tuple[dict[int, Tensor], list[str]]:

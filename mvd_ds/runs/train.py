@@ -16,6 +16,7 @@ from mvd_ds.models.masked import MaskedPredictor, plan_predictor
 from mvd_ds.models.teachers import Teacher, plan_teacher
 from mvd_ds.models.weights import save_model
 from mvd_ds.runs.learning import Learner, describe_batches, describe_parameters, run_in_cluster
+from mvd_ds.runs.online_probe import OnlineProbe, plan_online_probe
 from mvd_ds.runs.pictures import TrainingPictures, plan_pictures, read_first_clips
 from mvd_ds.runs.placing import place_teachers
 from mvd_ds.training.cluster import Cluster
@@ -50,6 +51,7 @@ def _train(recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster) -> Learn
         teachers = {key: plan_teacher(key, settings, recipe) for key, settings in recipe.teachers.items()}
         student = plan_predictor(recipe)
         looked_at = plan_pictures(recipe)
+        probed = plan_online_probe(recipe)
     groups = parameter_groups(student.structure, recipe.optimizer)
     _describe(recipe, cluster, student.structure, loader, groups)
     memory = Memory(cluster)
@@ -70,7 +72,8 @@ def _train(recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster) -> Learn
     if looked_at is not None:
         last_step = recipe.schedule.last_step(loader.steps_per_epoch)
         pictures = TrainingPictures(recipe, folder, cluster, engine, looked_at, last_step)
-    return Learner(recipe, folder, cluster, loader, engine, ema, objective, flops, export, memory, pictures=pictures)
+    probe = OnlineProbe(recipe, engine, cluster, *probed) if probed is not None else None
+    return Learner(recipe, folder, cluster, loader, engine, ema, objective, flops, export, memory, probe, pictures)
 
 
 def _describe(

@@ -50,8 +50,8 @@ def picture_section(runs: list[RunRecord]) -> Html | None:
         left -= used
         step = f", step {numbers['step']:,}" if "step" in numbers else ""
         parts.append(element("h3", run.name + step))
-        chart = _similarity_chart(numbers.get("similarity", {}))
-        parts += _laid_out(images, chart)
+        charts = (_similarity_chart(numbers.get("similarity", {})), _gradient_chart(numbers.get("gradient_norm", {})))
+        parts += _laid_out(images, [chart for chart in charts if chart])
     if not parts:
         return None
     note = (
@@ -62,11 +62,11 @@ def picture_section(runs: list[RunRecord]) -> Html | None:
     return element("section", element("h2", "Pictures"), element("p", note, class_="quiet"), *parts)
 
 
-def _laid_out(images: dict[str, Html], chart: Html | None) -> list[Html]:
+def _laid_out(images: dict[str, Html], charts: list[Html]) -> list[Html]:
     """The first clips and what sums them up, open; the others for whom wants to look on."""
     clips = [name for name in images if name.startswith("clip")]
     more = clips[OPEN_CLIPS:]
-    shown = element("div", *(image for name, image in images.items() if name not in more), chart, class_="pictures")
+    shown = element("div", *(image for name, image in images.items() if name not in more), *charts, class_="pictures")
     if not more:
         return [shown]
     summary = element("summary", f"{len(more)} more clip{'s' * (len(more) > 1)}")
@@ -91,16 +91,29 @@ def _images(folder: Path, files: list[str], budget: int) -> tuple[dict[str, Html
 
 
 def _similarity_chart(similarity: dict[str, list[float]]) -> Html | None:
-    curves = {name: values for name, values in similarity.items() if values}
+    return _profiles(similarity, "Similarity across frames, by layer", "mean cosine (no unit)", "layer")
+
+
+def _gradient_chart(norms: dict[str, float]) -> Html | None:
+    """Norms by block, ``PART PLACE``, a line for each part."""
+    parts: dict[str, list[float]] = {}
+    for block, norm in norms.items():
+        parts.setdefault(block.rpartition(" ")[0], []).append(norm)
+    return _profiles(parts, "Gradient norm, by block", "L2 norm (no unit)", "block")
+
+
+def _profiles(found: dict[str, list[float]], title: str, y_label: str, x_label: str) -> Html | None:
+    """Values by layer, a line for each network; None without any."""
+    curves = {name: values for name, values in found.items() if values}
     if not curves:
         return None
     lines = [
         Line(Curve(list(range(1, len(values) + 1)), values), f"series-{place % SERIES}")
         for place, values in enumerate(curves.values())
     ]
-    chart = line_chart(lines, "mean cosine (no unit)", x_label="layer")
     entries = (
         element("span", element("i", style=f"border-color: var(--{line.colour})"), name)
         for name, line in zip(curves, lines, strict=True)
     )
-    return element("figure", element("strong", "Similarity across frames, by layer"), element("p", *entries, class_="key"), chart)
+    chart = line_chart(lines, y_label, x_label=x_label)
+    return element("figure", element("strong", title), element("p", *entries, class_="key"), chart)

@@ -56,7 +56,12 @@ def machine_figures(runs: list[RunRecord]) -> Html | None:
         return None
     key = _key([(run.name, _colour(place)) for place, run in enumerate(trained)]) if len(trained) > 1 else None
     sections = []
-    for title, panels in (("Optimization and features", OPTIMIZATION), ("Speed and memory", SPEED)):
+    probes = dict.fromkeys(name for run in trained for name in run.curves if name.startswith("probe/"))
+    learnt = [
+        Shared(name, f"Nearest neighbours on “{name[len('probe/') : -len('_top1')]}”", "top-1 (%)", scale=100.0)
+        for name in probes
+    ]
+    for title, panels in (("Optimization and features", [*learnt, *OPTIMIZATION]), ("Speed and memory", SPEED)):
         figures = [figure for panel in panels if (figure := _shared(trained, panel))]
         if figures:
             sections.append(

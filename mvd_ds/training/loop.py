@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from mvd_ds.config import ConfigError, LearningRecipe
 from mvd_ds.objectives.terms import LossTerms
 from mvd_ds.training.attempt import Attempt
+from mvd_ds.training.block_gradients import BlockGradients
 from mvd_ds.training.checkpoint import Checkpoints
 from mvd_ds.training.cluster import Cluster, fail_alone
 from mvd_ds.training.ema import Ema
@@ -50,8 +51,12 @@ class Validation(Protocol):
 class Pictures(Protocol):
     """What a person looks at while training."""
 
-    def __call__(self, done: int, objective: Objective, writer: MetricsWriter) -> bool:
-        """Take pictures after step ``done`` and show them; False where none are due. Collective, and changes nothing."""
+    def due(self, done: int) -> bool:
+        """Whether there are to be some of step ``done``."""
+        ...
+
+    def __call__(self, done: int, objective: Objective, writer: MetricsWriter, gradients: dict[str, float]) -> None:
+        """Take pictures after step ``done`` and show them with the norms of its ``gradients``. Collective; changes nothing."""
         ...
 
 
@@ -99,9 +104,10 @@ class Training:
         for step in range(first_step, last_step):
             done = step + 1
             learning_rate = self._set_learning_rate(step)
-            self._step(batches, done)
+            with BlockGradients(self.engine.module, self.pictures is not None and self.pictures.due(done)) as gradients:
+                self._step(batches, done)
             validated = self._validate(done)
-            self._take_pictures(done)
+            self._take_pictures(done, gradients)
             reason = self.attempt.stop.agreed(cluster)
             will_save = reason is not None or self._is_save_due(done, last_step)
             if will_save or validated or _due(done, settings.log_every_steps):
@@ -163,16 +169,17 @@ class Training:
         self.reporter.watch.leave_out(time.monotonic() - started)
         return values
 
-    def _take_pictures(self, done: int) -> None:
+    def _take_pictures(self, done: int, gradients: BlockGradients) -> None:
         """Pictures, if due; their time is no training time."""
-        if self.pictures is None:
+        if self.pictures is None or not self.pictures.due(done):
             return
         self.attempt.heartbeat.at("taking pictures")
         started = time.monotonic()
-        if self.pictures(done, self.objective, self.reporter.writer):
-            seconds = time.monotonic() - started
-            self.reporter.watch.leave_out(seconds)
-            self.reporter.once["perf/pictures_seconds"] = seconds
+        norms = gradients.norms(self.cluster, self.recipe.batch.accumulation_steps(self.cluster.world))
+        self.pictures(done, self.objective, self.reporter.writer, norms)
+        seconds = time.monotonic() - started
+        self.reporter.watch.leave_out(seconds)
+        self.reporter.once["perf/pictures_seconds"] = seconds
 
     def _fetch_ahead(self, batches: DeviceBatches) -> None:
         """Bring a GPU the next batch while it is busy with the backward pass; waiting for the loader counts as such."""

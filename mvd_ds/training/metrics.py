@@ -120,6 +120,23 @@ class MetricsWriter:
             self.board.add_histogram(name, part, step)
         self.board.flush()
 
+    def profile(self, step: int, name: str, values: list[float]) -> None:
+        """A bar for each of ``values`` (none negative) at its place, 0 first: drawn as a histogram whose counts they are."""
+        if self.board is None or not values:
+            return
+        places = range(len(values))
+        self.board.add_histogram_raw(
+            name,
+            min=0,
+            max=len(values),
+            num=sum(values),
+            sum=sum(place * value for place, value in zip(places, values, strict=True)),
+            sum_squares=sum(place * place * value for place, value in zip(places, values, strict=True)),
+            bucket_limits=[place + 1 for place in places],
+            bucket_counts=values,
+            global_step=step,
+        )
+
     def close(self) -> None:
         """Write what is left. A disk that refuses it is told, and takes no other reason's place."""
         if self.file is None:

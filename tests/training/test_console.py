@@ -11,9 +11,7 @@ from mvd_ds.training import console
 from mvd_ds.training.console import Panel, StepProgress
 
 
-@pytest.mark.parametrize(
-    ("start_seconds", "steps", "every"), [(0.0, 900, 10), (8.0, 500, 10), (60.0, 200, 5), (30.0, 5000, 99)]
-)
+@pytest.mark.parametrize(("start_seconds", "steps", "every"), [(0.0, 900, 10), (8.0, 500, 10), (60.0, 200, 5), (30.0, 5000, 99)])
 def test_time_left_is_right_within_a_fifth_after_a_twentieth(
     monkeypatch: pytest.MonkeyPatch, start_seconds: float, steps: int, every: int
 ) -> None:

@@ -21,12 +21,15 @@ def test_images_histograms_charts_and_settings(tmp_path: Path) -> None:
     writer.describe(("image", "video"), {"optimizer.base_lr": 0.5, "model.size": "tiny", "run.deterministic": False})
     picture = np.random.default_rng(0).integers(0, 255, (6, 9, 3), dtype=np.uint8)
     writer.show(7, {"pictures/clip 0": as_png(picture)}, {"features/norm_image": torch.arange(5.0)})
+    writer.profile(7, "gradients/norm_by_block", [0.5, 0.25, 2.0])
     writer.close()
     board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     (event,) = board.Images("pictures/clip 0")
     assert (event.step, event.height, event.width) == (7, 6, 9)
     assert (np.asarray(Image.open(io.BytesIO(event.encoded_image_string))) == picture).all()
     assert [part.step for part in board.Histograms("features/norm_image")] == [7]
+    (bars,) = (event.histogram_value for event in board.Histograms("gradients/norm_by_block"))
+    assert (list(bars.bucket_limit), list(bars.bucket)) == ([1, 2, 3], [0.5, 0.25, 2.0])
     written = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").iterdir())
     assert all(word in written for word in (b"losses of all targets", b"loss/video", b"optimizer.base_lr", b"tiny"))
 
@@ -35,5 +38,6 @@ def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     writer = MetricsWriter(RunFolder(tmp_path), Cluster(1, 2, torch.device("cpu")), 0, "objective: x")
     writer.describe(("image",), {})
     writer.show(1, {"a": b"no picture"}, {})
+    writer.profile(1, "b", [1.0])
     writer.close()
     assert not list(tmp_path.iterdir())
