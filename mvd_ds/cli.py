@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_recipe_command(commands, "distill", _runner("train", "train"), "stage two: predict the features of frozen teachers")
     _add_recipe_command(commands, "finetune", _runner("finetune", "finetune"), "a pretrained encoder learns to classify")
     _add_recipe_command(commands, "evaluate", _evaluate, "test a classifier on several views of every video")
+    _add_recipe_command(commands, "preflight", _runner("preflight", "preflight"), "try pretrain or distill on 64 clips first")
     _add_recipe_command(commands, "probe", _runner("probe", "probe"), "what frozen features know: linear probes")
     _add_recipe_command(commands, "features", _runner("extract", "extract"), "features of every video, in files with an index")
     _add_launch(commands)
@@ -170,7 +171,7 @@ def _runner(file: str, name: str) -> Callable[[argparse.Namespace], int | None]:
     def run(options: argparse.Namespace) -> int | None:
         from mvd_ds.config import find_recipe, load_recipe
 
-        recipe = load_recipe(options.recipe, options.overrides, options.command)
+        recipe = load_recipe(options.recipe, options.overrides, None if name == "preflight" else options.command)
         return getattr(importlib.import_module(f"mvd_ds.runs.{file}"), name)(recipe, find_recipe(options.recipe).stem)
 
     return run

@@ -40,10 +40,15 @@ def train(recipe: TrainingRecipe, name: str) -> int:
     Raises:
         ConfigError: for whatever the user can mend; on every rank, before or during training.
     """
-    return run_in_cluster(recipe, name, lambda folder, cluster: _train(recipe, folder, cluster))
+    return run_in_cluster(recipe, name, lambda folder, cluster: build_learner(recipe, folder, cluster))
 
 
-def _train(recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster) -> Learner:
+def build_learner(recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster) -> Learner:
+    """Look at every file, say what will happen, and start the engine. Collective.
+
+    Raises:
+        ConfigError: for whatever the user can mend; on every rank.
+    """
     with cluster.together():
         pin = cluster.device.type == "cuda"
         loader = ClipLoader(recipe, recipe.drop_path_blocks, cluster.rank, cluster.world, pin=pin)

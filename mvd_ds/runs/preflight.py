@@ -1,0 +1,167 @@
+"""``preflight``: a recipe tried on 64 clips before it is run: what teachers say, what reading costs, what a step takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mvd_ds.config import ConfigError, Recipe, TrainingRecipe
+from mvd_ds.data.loader import ClipLoader
+from mvd_ds.objectives.diagnostics import effective_rank, mean_target_loss
+from mvd_ds.runs.learning import Learner
+from mvd_ds.runs.train import build_learner
+from mvd_ds.training.cluster import Cluster
+from mvd_ds.training.console import say
+from mvd_ds.training.deepspeed_engine import joined_cluster
+from mvd_ds.training.elasticity import leave_out_surplus
+from mvd_ds.training.masked_prediction import RANK_TOKENS
+from mvd_ds.training.run_folder import FAILED, FINISHED, RunFolder
+from mvd_ds.training.step import DeviceBatch
+
+CLIPS = 64
+#: Effective rank of targets below which there is nothing to learn, and share of their variance in one channel above which
+#: that channel is most of the loss.
+COLLAPSED_RANK, LOUD_CHANNEL = 2.0, 0.5
+#: Of a device's memory, taken at the peak of a step.
+TIGHT = 0.92
+
+
+def preflight(recipe: Recipe, name: str) -> int:
+    """Read at least 64 clips, look at the targets, take one step or more, and say what was found. Nothing is written.
+
+    Returns:
+        0, or 1 where something found would spoil the training.
+
+    Raises:
+        ConfigError: what the training itself would raise.
+    """
+    if not isinstance(recipe, TrainingRecipe):
+        raise ConfigError(f"preflight is for recipes of pretrain and distill; {name} is one of {recipe.command}")
+    leave_out_surplus(recipe.batch)
+    with joined_cluster(recipe.engine.timeout_minutes, recipe.run.device) as cluster:
+        learner = build_learner(recipe, RunFolder.of(recipe, name), cluster)
+        objective, frozen = learner.objective()
+        learner.memory.watch(learner.engine, frozen)
+        batches, read_seconds = _read(recipe, cluster)
+        statistics = _target_statistics(objective, batches, cluster)
+        seconds = _step_seconds(learner, objective, batches)
+        memory = learner.memory.tell()
+        faults = sorted({fault for part in cluster.gather([f for b in batches for f in b.faults]) for fault in part})
+        worst = max(cluster.gather((read_seconds, seconds)))
+        troubles = [*_of_targets(statistics, recipe), *_of_memory(memory, cluster), *faults]
+        if cluster.is_main:
+            _say(recipe, cluster, statistics, worst, memory, troubles)
+        return FAILED if cluster.broadcast(any(values["finite"] < 1 for values in statistics.values())) else FINISHED
+
+
+def _read(recipe: TrainingRecipe, cluster: Cluster) -> tuple[list[Any], float]:
+    """Micro batches of whole steps, read by this process itself; and seconds a clip took."""
+    here = recipe.model_copy(update={"data": recipe.data.model_copy(update={"workers": 0})})
+    steps = -(-CLIPS // recipe.batch.global_)
+    started = time.monotonic()
+    loader = ClipLoader(here, recipe.drop_path_blocks, cluster.rank, cluster.world)
+    batches = list(loader.batches(0, steps))
+    loader.close()
+    return batches, (time.monotonic() - started) / sum(len(batch.sample) for batch in batches)
+
+
+def _target_statistics(objective: Any, batches: list[Any], cluster: Cluster) -> dict[str, dict[str, float]]:
+    """Means over micro batches and ranks, by target. Collective."""
+    found: dict[str, list[Tensor]] = {}
+    for batch in batches:
+        targets = objective.targets(DeviceBatch(batch, cluster.device))
+        for name, target in targets.items():
+            found.setdefault(name, []).append(_statistics(target, objective.targets.terms[name].loss))
+    means = {name: cluster.mean(torch.stack(rows).mean(0)).tolist() for name, rows in found.items()}
+    return {name: dict(zip(STATISTICS, values, strict=True)) for name, values in means.items()}
+
+
+STATISTICS = ("finite", "mean", "deviation", "norm", "loudest_channel", "effective_rank", "mean_target_loss")
+
+
+@torch.no_grad()
+def _statistics(target: Tensor, loss: str) -> Tensor:
+    """``STATISTICS`` of targets (B*K, M, D)."""
+    tokens = target.float().flatten(0, 1)
+    variances = tokens.var(dim=0, correction=0)
+    samples = tokens[:: max(len(tokens) // RANK_TOKENS, 1)][:RANK_TOKENS]
+    values = (
+        torch.isfinite(tokens).all().float(),
+        tokens.mean(),
+        tokens.std(),
+        tokens.norm(dim=1).mean(),
+        variances.max() / variances.sum().clamp_min(1e-12),
+        effective_rank(samples),
+        mean_target_loss(target, loss),
+    )
+    return torch.stack(values)
+
+
+def _step_seconds(learner: Learner, objective: Any, batches: list[Any]) -> float:
+    """Take the steps of ``batches``; seconds of the last one, which does not start anything. Collective."""
+    accumulation = learner.recipe.batch.accumulation_steps(learner.cluster.world)
+    seconds = 0.0
+    for first in range(0, len(batches), accumulation):
+        started = time.monotonic()
+        for batch in batches[first : first + accumulation]:
+            learner.engine.backward(objective(batch, measure=False).total)
+            learner.engine.step()
+        learner.cluster.barrier()
+        seconds = time.monotonic() - started
+    return seconds
+
+
+def _of_targets(statistics: dict[str, dict[str, float]], recipe: TrainingRecipe) -> Iterator[str]:
+    for name, values in statistics.items():
+        if values["finite"] < 1:
+            yield f"{name}: targets are not finite; every step would be skipped"
+        elif values["effective_rank"] < COLLAPSED_RANK:
+            yield f"{name}: targets have an effective rank of {values['effective_rank']:.1f}; there is nothing to learn"
+        elif values["loudest_channel"] > LOUD_CHANNEL:
+            remedy = f"; teachers.{name}.target.normalise=true evens them out" if name in recipe.teachers else ""
+            yield f"{name}: one channel has {100 * values['loudest_channel']:.0f} % of the targets' variance{remedy}"
+
+
+def _of_memory(memory: dict[str, float], cluster: Cluster) -> Iterator[str]:
+    if cluster.device.type != "cuda":
+        return
+    total = torch.cuda.get_device_properties(cluster.device).total_memory / 2**30
+    if memory["memory/peak_gib"] > TIGHT * total:
+        yield f"a step takes {memory['memory/peak_gib']:.1f} of the device's {total:.1f} GiB; lower batch.micro"
+
+
+def _say(
+    recipe: TrainingRecipe,
+    cluster: Cluster,
+    statistics: dict[str, dict[str, float]],
+    seconds: tuple[float, float],
+    memory: dict[str, float],
+    troubles: list[str],
+) -> None:
+    for name, values in statistics.items():
+        say(
+            f"target {name}: mean {values['mean']:.3g}, deviation {values['deviation']:.3g}, token norm {values['norm']:.3g}, "
+            f"effective rank {values['effective_rank']:.0f}, loudest channel {100 * values['loudest_channel']:.1f} % of the "
+            f"variance; predicting the mean target costs {values['mean_target_loss']:.3g}"
+        )
+    read, step = seconds
+    wanted = recipe.batch.global_ / cluster.world / step
+    cores = wanted * read
+    workers = recipe.data.workers
+    verdict = "enough" if cores <= max(workers, 1) else "too few: steps will wait for data"
+    say(
+        f"reading: {1000 * read:.1f} ms of a core a clip; a step takes {step:.2f} s here and wants {wanted:.1f} clips/s of each "
+        f"process, {cores:.1f} cores: data.workers {workers} are {verdict}"
+    )
+    parts = ", ".join(
+        f"{key[len('memory/') : -len('_gib')].replace('_', ' ')} {value:.3g}" for key, value in sorted(memory.items())
+    )
+    say(f"memory of the process that takes most, GiB: {parts}")
+    for trouble in troubles:
+        say(f"look at this: {trouble}")
+    if not troubles:
+        say("nothing to mend was found")

@@ -1,0 +1,60 @@
+"""What a pre-flight says of targets, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from launching import alone
+from mvd_ds.config import ConfigError, load_recipe
+from mvd_ds.runs.preflight import STATISTICS, _of_targets, _statistics, preflight
+from shrinking import RECIPE, shipped
+
+
+def statistics(target: torch.Tensor) -> dict[str, float]:
+    return dict(zip(STATISTICS, _statistics(target, "smooth_l1").tolist(), strict=True))
+
+
+def test_statistics_of_targets_that_are_known() -> None:
+    noise = torch.randn(4, 64, 32, generator=torch.Generator().manual_seed(0))
+    found = statistics(2 * noise + 3)
+    assert found["mean"] == pytest.approx(3, abs=0.1) and found["deviation"] == pytest.approx(2, abs=0.1)
+    assert found["norm"] == pytest.approx((32 * 13) ** 0.5, rel=0.05) and found["finite"] == 1
+    assert found["effective_rank"] > 28 and found["loudest_channel"] < 0.06
+    assert found["mean_target_loss"] == pytest.approx(float(torch.nn.functional.smooth_l1_loss(2 * noise, 0 * noise)), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("good", None),
+        ("flat", "effective rank of 0.0; there is nothing to learn"),
+        ("broken", "are not finite; every step would be skipped"),
+        ("loud", "% of the targets' variance; teachers.image.target.normalise=true evens them out"),
+    ],
+)
+def test_targets_that_would_spoil_a_training_are_named(kind: str, words: str | None, shrunk: list[str]) -> None:
+    target = torch.randn(4, 64, 32, generator=torch.Generator().manual_seed(0))
+    if kind == "flat":
+        target = torch.ones(4, 64, 32)
+    if kind == "broken":
+        target[0, 0, 0] = torch.nan
+    if kind == "loud":
+        target[..., 5] *= 30
+    found = list(_of_targets({"image": statistics(target)}, shipped(shrunk)))
+    assert not found if words is None else len(found) == 1 and words in found[0]
+
+
+def test_other_recipes_are_refused() -> None:
+    with pytest.raises(ConfigError, match="preflight is for recipes of pretrain and distill; x is one of probe"):
+        preflight(load_recipe("quickstart_probe"), "x")
+
+
+@pytest.mark.nightly
+def test_a_recipe_is_tried_and_nothing_is_left(shrunk: list[str], tmp_path: Path) -> None:
+    said = alone("preflight", RECIPE, *shrunk, f"run.output={tmp_path / 'run'}").stdout
+    for words in ("target image: mean", "target video: mean", "ms of a core a clip", "step peak", "nothing to mend was found"):
+        assert words in said, said
+    assert not (tmp_path / "run").exists()
