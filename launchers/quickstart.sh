@@ -69,7 +69,7 @@ for pair in image_teacher:image video_teacher:video student:student untrained:st
   one_frame:student shuffled_frames:student; do
   models+=("models.${pair%%:*}.weights=$output/${pair##*:}/model")
 done
-OMP_NUM_THREADS=$((threads * processes)) python -m mvd_ds probe quickstart_probe "run.output=$output/probe" \
+OMP_NUM_THREADS=$((OMP_NUM_THREADS * processes)) python -m mvd_ds probe quickstart_probe "run.output=$output/probe" \
   "${probe[@]}" "${models[@]}"
 
 stage "6 of 6: the report"
