@@ -16,6 +16,7 @@ def add_bench(commands: argparse._SubParsersAction) -> None:
     _add_data(benches)
     _add_start(benches)
     _add_step(benches)
+    _add_growth(benches)
 
 
 def _add_data(benches: argparse._SubParsersAction) -> None:
@@ -65,6 +66,30 @@ def _add_step(benches: argparse._SubParsersAction) -> None:
     step.add_argument("--profile", type=Path, metavar="FOLDER", help="leave a trace of a step there, ours and P1's")
     step.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write")
     step.set_defaults(function=_bench_step)
+
+
+def _add_growth(benches: argparse._SubParsersAction) -> None:
+    summary = "how the cost of a step grows with clips, frames, side, masks and processes, beside what plan says; no data"
+    growth = benches.add_parser("growth", help=summary, description=summary)
+    growth.add_argument("recipe", metavar="RECIPE", help="name of a shipped recipe that distills, or a YAML file")
+    growth.add_argument("overrides", metavar="key=value", nargs="*", help="settings of the base case (small ones on a CPU)")
+    axes = ("clips", "frames", "side in px", "masks", "processes")
+    growth.add_argument("--axes", nargs="+", choices=axes, default=list(axes), help="what is changed (default: all)")
+    growth.add_argument("--steps", type=positive, default=3, metavar="COUNT", help="timed steps of a case (default %(default)s)")
+    counts = "numbers of processes (default: 1 2 4; on GPUs as many as there are)"
+    growth.add_argument("--processes", type=positive, nargs="+", default=[1, 2, 4], metavar="COUNT", help=counts)
+    growth.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
+    growth.add_argument("--plot", type=Path, metavar="FILE", help="draw it: growth.png, growth.svg or growth.pdf")
+    growth.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write")
+    growth.set_defaults(function=_bench_growth)
+
+
+def _bench_growth(options: argparse.Namespace) -> int:
+    from mvd_ds.tools.bench_growth import Options
+    from mvd_ds.tools.bench_growth_page import bench_growth
+
+    measured = Options(tuple(options.axes), options.steps, tuple(options.processes), options.device)
+    return bench_growth(options.recipe, options.overrides, measured, options.output, options.plot)
 
 
 def _bench_step(options: argparse.Namespace) -> int:

@@ -76,7 +76,7 @@ def _measure(recipe: TrainingRecipe, name: str, options: Options, device: torch.
     return {
         "command": "bench step",
         "recipe": name,
-        "label": f"{_device_name(device)}, {recipe.engine.precision}",
+        "label": f"{device_name(device)}, {recipe.engine.precision}",
         "options": options._asdict() | {"profile": str(options.profile) if options.profile else None},
         "geometry": geometry_of(recipe),
         "gflops_per_clip": gflops_of(recipe),
@@ -127,13 +127,14 @@ def _timed(variants: dict[str, Variant], options: Options, device: torch.device)
     for _ in range(options.rounds):
         for key in [*variants, *reversed(variants)]:
             with PeakMemory(device) as memory:
-                timed = [_step(variants[key], turns[key], device) for _ in range(warmup + steps)][warmup:]
+                timed = [timed_step(variants[key], turns[key], device) for _ in range(warmup + steps)][warmup:]
             samples[key] += timed
-            peaks[key] = None if memory.above is None else (memory.above + _held_bytes(variants[key])) / 2**30
+            peaks[key] = None if memory.above is None else (memory.above + held_bytes(variants[key])) / 2**30
     return samples, peaks
 
 
-def _step(variant: Variant, batches: Iterator[Any], device: torch.device) -> dict[str, float]:
+def timed_step(variant: Variant, batches: Iterator[Any], device: torch.device) -> dict[str, float]:
+    """A step on the next batch: milliseconds by part."""
     batch, clock = next(batches), Clock(device)
     clock.start()
     loss = variant.step.loss(batch, clock)
@@ -144,7 +145,7 @@ def _step(variant: Variant, batches: Iterator[Any], device: torch.device) -> dic
     return clock.parts()
 
 
-def _held_bytes(variant: Variant) -> int:
+def held_bytes(variant: Variant) -> int:
     """Weights, optimizer states and teachers: what is there before a step."""
     step = variant.step
     tensors = [*step.student.parameters(), *getattr(step, "masters", [])]
@@ -160,7 +161,7 @@ def _profile(variants: dict[str, Variant], folder: Path, device: torch.device) -
     folder.mkdir(parents=True, exist_ok=True)
     for key, variant in variants.items():
         with torch.profiler.profile(activities=activities) as profiler:
-            _step(variant, iter(variant.batches), device)
+            timed_step(variant, iter(variant.batches), device)
         profiler.export_chrome_trace(str(folder / f"{key}.json"))
 
 
@@ -203,5 +204,6 @@ def _ratios(rows: dict[str, dict[str, Any]], recipe: TrainingRecipe) -> dict[str
     return found
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """What numbers are labelled with."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu, one thread, CPU time"

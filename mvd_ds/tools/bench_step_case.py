@@ -85,7 +85,7 @@ def build_variants(
     optimizer = reference_optimizer(student, recipe)
     steps = {key: ReferenceStep(style, recipe, student, teachers, optimizer, device) for key, style in STYLES.items()}
 
-    batches = [_batch(recipe, number) for number in range(_BATCHES)]
+    batches = [random_batch(recipe, number) for number in range(_BATCHES)]
     single = [_with_masks(batch, 1) for batch in batches]
     size, masks = recipe.data.clip.size_px, recipe.masks_per_clip
     usual = [_pinned(inputs_of(batch, size), device) for batch in single]
@@ -96,7 +96,14 @@ def build_variants(
     return variants, Variant(steps["P2"], [inputs_of(batches[0], size)], masks)
 
 
-def _batch(recipe: TrainingRecipe, number: int) -> ClipBatch:
+def product_variant(recipe: TrainingRecipe, device: torch.device) -> Variant:
+    """The product's step alone, with all masks of the recipe."""
+    teachers = {key: build_teacher(key, settings, recipe) for key, settings in recipe.teachers.items()}
+    step = ProductStep(recipe, build_predictor(recipe), teachers, device)
+    return Variant(step, [_pinned(random_batch(recipe, number), device) for number in range(_BATCHES)], recipe.masks_per_clip)
+
+
+def random_batch(recipe: TrainingRecipe, number: int) -> ClipBatch:
     """Random clips under random masks."""
     generator = keyed_generator(recipe.run.seed, "bench", number)
     clips, clip = recipe.batch.micro, recipe.data.clip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import time
 from typing import Any
 
@@ -58,6 +60,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self.device)
             self._before: int | None = torch.cuda.memory_allocated(self.device)
         else:
+            give_back_freed()
             self._before = resident_bytes() if forget_peak() else None
         return self
 
@@ -66,3 +69,9 @@ class PeakMemory:
         peak = torch.cuda.max_memory_allocated(self.device) if is_cuda else resident_bytes("VmHWM")
         if self._before is not None:
             self.above = peak - self._before
+
+
+def give_back_freed() -> None:
+    """Have the C library return to the system what is free: else a peak grows into memory of earlier steps, and is not seen."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -133,7 +133,7 @@ def add_plan_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("recipe", metavar="RECIPE", help="name of a shipped recipe, or a YAML file")
     command.add_argument("overrides", metavar="key=value", nargs="*", help="settings that replace the recipe's")
     command.add_argument("--gpus", type=positive, default=8, metavar="COUNT", help="devices in all (default %(default)s)")
-    command.add_argument("--gpu", default="h200", metavar="NAME", help="kind of device (default %(default)s)")
+    command.add_argument("--gpu", default="h200", metavar="NAME", help="kind of device, or cpu (default %(default)s)")
     command.add_argument("--network", metavar="RATE", help="400Gb/s: one adapter a GPU; 2x200Gb/s: the adapters of a node")
     command.add_argument("--gpus-per-node", type=positive, metavar="COUNT", help="devices of a node")
     command.add_argument("--cores-per-node", type=positive, metavar="COUNT", help="CPU cores of a node")
@@ -148,9 +148,8 @@ def add_plan_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--efficiency",
         type=above_zero,
-        default=0.45,
         metavar="SHARE",
-        help="of the device's matrix rate that a step reaches (default %(default)s, an assumption)",
+        help="of the device's matrix rate that a step reaches (default: the device's, 0.45 for GPUs, an assumption)",
     )
     command.add_argument("--json", type=Path, metavar="FILE", help="write every number")
     command.add_argument("--plot", type=Path, metavar="FILE", help="draw speed and cost over 1 to 1,024 GPUs")

@@ -134,6 +134,25 @@ def plan_memory(
     return Memory(device, _host_bytes(recipe, sizes, engine["zero_optimization"], states, world, node, bf16))
 
 
+def plain_step_bytes(recipe: TrainingRecipe, sizes: RecipeSizes) -> dict[str, float]:
+    """Memory of a step in plain torch, as ``bench`` makes it, by part; nothing else that a process has.
+
+    Weights and both moments (and in bf16 fp32 masters) are there before it, and so are teachers. While it runs, activations
+    of the student go as gradients come, so the larger of the two counts; gradients of the masters come beside those in bf16.
+    """
+    bf16 = recipe.engine.precision == "bf16"
+    parameters = sizes.student.parameters
+    running = [_teacher_bytes(recipe, name, teacher, None, 1, 1, bf16) for name, teacher in sizes.teachers.items()]
+    gradients = (6.0 if bf16 else 4.0) * parameters
+    parts = {
+        "weights and moments": (14.0 if bf16 else 12.0) * parameters,
+        "teachers": sum(resident for resident, _ in running),
+        "activations or gradients": max(activation_bytes(recipe, sizes), gradients, *(transient for _, transient in running)),
+        "clips": _clip_bytes(recipe),
+    }
+    return parts | {"fragmentation": FRAGMENTATION * sum(parts.values())}
+
+
 def _live_bytes(student: NetworkSizes, engine: dict[str, Any], world: int, bf16: bool) -> float:
     """Weights gathered and gradients not yet sharded while a step runs.
 
@@ -177,12 +196,13 @@ def _teacher_bytes(
 
 
 def activation_bytes(recipe: TrainingRecipe, sizes: RecipeSizes) -> float:
-    """What forward leaves for backward, at the end of forward.
+    """What forward leaves for backward, and what the first block of backward takes beside it.
 
     A block with fused attention keeps 16 values a token and channel: its input, two normed copies, packed qkv (3), the
     attention's output, the sum before the MLP, and the hidden layer of width 4 before and after its activation. A block
     that is recomputed keeps its input alone, and one of them at a time is whole. Then, for every target, prediction,
-    target and error in fp32 and their copy in training precision, 2 + 4 + 4 bytes an element in bf16.
+    target and error in fp32 and their copy in training precision, 2 + 4 + 4 bytes an element in bf16. A block's backward holds
+    gradients of 10 values at once: of both sides of the MLP's activation (4 + 4), of its input and of the residual stream.
     """
     size = 2 if recipe.engine.precision == "bf16" else 4
     samples = recipe.batch.micro * recipe.masks_per_clip
@@ -190,11 +210,10 @@ def activation_bytes(recipe: TrainingRecipe, sizes: RecipeSizes) -> float:
     encoder = _stack_bytes(sizes.student.blocks, every, sizes.student.width * sizes.student.tokens * samples * size)
     decoder = _stack_bytes(sizes.decoder_blocks, every, sizes.decoder_width * sizes.decoder_tokens * samples * size)
     losses = sum((size + 8) * width * recipe.masked_tokens * samples for width in sizes.decoders.values())
-    whole = 0.0
-    if every:
-        # Backward makes one block of the larger stack whole again.
-        whole = 16 * size * samples * max(sizes.student.width * sizes.student.tokens, sizes.decoder_width * sizes.decoder_tokens)
-    return encoder + len(sizes.decoders) * decoder + losses + whole
+    largest = size * samples * max(sizes.student.width * sizes.student.tokens, sizes.decoder_width * sizes.decoder_tokens)
+    # Backward makes one block of the larger stack whole again.
+    whole = 16 * largest if every else 0.0
+    return encoder + len(sizes.decoders) * decoder + losses + whole + 10 * largest
 
 
 def _stack_bytes(blocks: int, every: int, values: float) -> float:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from mvd_ds.config import TrainingRecipe
-from mvd_ds.tools.plan_devices import Machine
+from mvd_ds.tools.plan_devices import CPU_ADAM_BYTES, Machine
 from mvd_ds.tools.plan_sizes import NetworkSizes, RecipeSizes
 
 #: CPU milliseconds of one clip: 16 frames at stride 4 of a 340 x 256 H.264 file, scaled, and handed over. Measured on an
 #: AMD EPYC core: PyAV 57.8, decord 79.1; 3 for the rest.
 DECODE_MILLISECONDS = 65.0
-#: Bytes a parameter that a step of torch's AdamW on the CPU moves, over what one process gets of the memory: rough.
-CPU_ADAM_BYTES, CPU_BYTES_PER_SECOND = 60.0, 20e9
+#: Of a host's memory that one process gets for its AdamW: rough.
+CPU_BYTES_PER_SECOND = 20e9
 #: Of a node's disk, read and written, all processes together: one PCIe 4 drive, as data sheets have it; not measured.
 NVME_BYTES_PER_SECOND = 5e9
 
@@ -90,15 +90,15 @@ def plan_time(
     """Seconds of a step.
 
     Arithmetic: model FLOPs (``models.flops``; trained parts three times, teachers once; a recomputed block's forward once
-    more) over the device's matrix rate and the share of it that a step reaches. In fp32 the rate is an eighth.
+    more) over the device's matrix rate and the share of it that a step reaches. In fp32 the rate is the device's share of it.
 
-    Optimizer: 34 bytes a parameter of the own shard: masters and moments read and written, gradient read, weight written.
+    Optimizer: bound by memory, over the parameters of the own shard.
     """
     accumulation = recipe.batch.accumulation_steps(gpus)
     clips = recipe.batch.micro * accumulation
     rate = machine.device.matrix_tflops * 1e12 * machine.efficiency
     if recipe.engine.precision == "fp32":
-        rate /= 8
+        rate *= machine.device.fp32_share
     flops = sizes.flops
     trained = flops.encoder + sum(flops.decoders.values())
     every = recipe.model.activation_checkpointing
@@ -115,7 +115,7 @@ def plan_time(
         optimizer=(
             CPU_ADAM_BYTES * sharded / CPU_BYTES_PER_SECOND
             if on_host
-            else 34 * sharded / (machine.device.memory_gb_per_second * 1e9)
+            else machine.device.adam_bytes * sharded / (machine.device.memory_gb_per_second * 1e9)
         ),
         teacher_communication=accumulation * _teacher_communication(recipe, sizes, teacher_engines, machine, gpus),
         student_communication=communication[0],

@@ -1,0 +1,122 @@
+"""A step of several processes under DeepSpeed's engine, each with clips of its own, for ``bench growth``.
+
+Run as a module it is one of the processes; it prints a line of JSON on rank 0.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+from itertools import cycle
+from typing import Any
+
+import torch
+
+from mvd_ds.config import ConfigError, TrainingRecipe
+from mvd_ds.models.masked import plan_predictor
+from mvd_ds.models.teachers import plan_teacher
+from mvd_ds.runs.placing import place_teachers
+from mvd_ds.tools.bench_step_case import random_batch, step_recipe
+from mvd_ds.tools.plan_memory import student_states
+from mvd_ds.tools.plan_sizes import recipe_sizes
+from mvd_ds.training.cluster import Cluster
+from mvd_ds.training.deepspeed_engine import DTYPES, joined_cluster
+from mvd_ds.training.deepspeed_start import start_student, zero_faults
+from mvd_ds.training.engine_config import Place, student_config
+from mvd_ds.training.masked_prediction import MaskedPrediction
+from mvd_ds.training.memory import state_bytes
+from mvd_ds.training.optim import parameter_groups
+from mvd_ds.training.step import TeacherTargets
+
+#: Steps that are not timed: the first makes the optimizer's states.
+WARM_UP = 2
+
+
+def measure_ranks(
+    name: str, overrides: list[str], counts: tuple[int, ...], device: torch.device, steps: int
+) -> list[dict[str, Any]]:
+    """A row for every number of processes that this host can have: milliseconds of the slowest, and bytes of state.
+
+    Raises:
+        ConfigError: if a group of processes fails.
+    """
+    rows = []
+    for count in counts:
+        if device.type == "cuda" and count > torch.cuda.device_count():
+            break
+        specification = json.dumps({"recipe": name, "overrides": overrides, "device": device.type, "steps": steps})
+        rows.append(_group(count, specification, device))
+    return rows
+
+
+def _group(count: int, specification: str, device: torch.device) -> dict[str, Any]:
+    port = str(random.SystemRandom().randrange(20000, 32000))
+    shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    if device.type == "cpu":
+        shared |= {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    command = [sys.executable, "-Wignore", "-m", __name__, specification]
+    processes = [
+        subprocess.Popen(
+            command, env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE, text=True
+        )
+        for rank in range(count)
+    ]
+    said = [process.communicate()[0] for process in processes]
+    if any(process.returncode for process in processes):
+        raise ConfigError(f"bench growth: a group of {count} processes failed; what they said is above")
+    row: dict[str, Any] = json.loads(next(line for line in said[0].splitlines() if line.startswith("{")))
+    return row
+
+
+def _measure(recipe: TrainingRecipe, cluster: Cluster, steps: int) -> dict[str, Any]:
+    student = plan_predictor(recipe)
+    engine = start_student(student, parameter_groups(student.structure, recipe.optimizer), recipe, cluster)
+    plans = {name: plan_teacher(name, settings, recipe) for name, settings in recipe.teachers.items()}
+    teachers = place_teachers(recipe, plans, cluster, dict)
+    targets = TeacherTargets(recipe, teachers, DTYPES[recipe.engine.precision])
+    objective = MaskedPrediction(recipe, engine, targets, cluster.device)
+    clock = time.monotonic if cluster.device.type == "cuda" else time.process_time
+    # Other clips for every rank, as a loader has them.
+    batches = cycle([random_batch(recipe, cluster.rank * 4 + number) for number in range(4)])
+    own, wall = [], []
+    for _ in range(WARM_UP + steps):
+        started, began = clock(), time.monotonic()
+        engine.backward(objective(next(batches), measure=False).total)
+        engine.step()
+        if cluster.device.type == "cuda":
+            torch.cuda.synchronize(cluster.device)
+        own.append(clock() - started)
+        wall.append(time.monotonic() - began)
+    sizes = recipe_sizes(recipe)
+    config = student_config(recipe, Place(cluster.world, cluster.world), sizes.student.thresholds, zero_faults)
+    is_bf16 = recipe.engine.precision == "bf16"
+    planned = student_states(sizes.student, config, cluster.world, is_bf16).total
+    planned += sum((2 if is_bf16 else 4) * teacher.parameters for teacher in sizes.teachers.values())
+    return {
+        "processes": cluster.world,
+        "milliseconds": 1e3 * max(cluster.gather(statistics.median(own[WARM_UP:]))),
+        "wall_milliseconds": 1e3 * max(cluster.gather(statistics.median(wall[WARM_UP:]))),
+        "state_gib": max(cluster.gather(sum(state_bytes(engine, teachers).values()))) / 2**30,
+        "planned_state_gib": planned / 2**30,
+        "engine": {"zero_optimization": config["zero_optimization"]},
+    }
+
+
+def main() -> None:
+    """One process of a group."""
+    asked = json.loads(sys.argv[1])
+    with joined_cluster(10, asked["device"]) as cluster:
+        recipe = step_recipe(asked["recipe"], asked["overrides"], "recipe", cluster.device)
+        batch = recipe.batch.model_copy(update={"global_": recipe.batch.micro * cluster.world})
+        row = _measure(recipe.model_copy(update={"batch": batch}), cluster, asked["steps"])
+        if cluster.is_main:
+            print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
