@@ -73,6 +73,13 @@ def merge(parts: Iterable[Predictions]) -> Predictions:
     return Predictions(order, probabilities[first], ok[first])
 
 
+def set_aside(found: Predictions) -> tuple[Predictions, list[int]]:
+    """The same with videos of which a probability is not finite as if they could not be read, and their numbers."""
+    broken = found.ok & ~np.isfinite(found.probabilities).all(1)
+    probabilities = np.where(broken[:, None], np.float32(0), found.probabilities)
+    return Predictions(found.videos, probabilities, found.ok & ~broken), found.videos[broken].tolist()
+
+
 def summarise(found: Predictions, labels: np.ndarray, bins: int) -> dict[str, Any]:
     """Every figure of a test, shares in [0, 1]. Videos that could not be read count as wrong.
 

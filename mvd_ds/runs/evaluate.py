@@ -15,7 +15,7 @@ from mvd_ds.data.location import Stretch
 from mvd_ds.data.manifest import Manifest, read_manifest
 from mvd_ds.data.views import rank_groups, view_batches
 from mvd_ds.evaluation.metrics import TOP
-from mvd_ds.evaluation.predictions import Predictions, confused_pairs, merge, predict, summarise
+from mvd_ds.evaluation.predictions import Predictions, confused_pairs, merge, predict, set_aside, summarise
 from mvd_ds.models.classifier import Classifier, PixelClassifier
 from mvd_ds.models.classifier_folder import ClassifierCard, open_classifier
 from mvd_ds.training.cluster import Cluster, launched_rank
@@ -112,7 +112,9 @@ def _predict(
         )
         progress.close()
     parts = cluster.gather((own, faults))
-    return merge([part for part, _ in parts]), [fault for _, listed in parts for fault in listed]
+    found, broken = set_aside(merge([part for part, _ in parts]))
+    faults = [fault for _, listed in parts for fault in listed]
+    return found, faults + [f"{manifest.refs.path(video)}: its logits are not finite" for video in broken]
 
 
 def _write(

@@ -11,7 +11,16 @@ from sklearn.metrics import balanced_accuracy_score, confusion_matrix, top_k_acc
 from torch import Tensor
 
 from mvd_ds.data.views import rank_groups
-from mvd_ds.evaluation.predictions import Predictions, calibrate, confused_pairs, merge, predict, summarise, view_probabilities
+from mvd_ds.evaluation.predictions import (
+    Predictions,
+    calibrate,
+    confused_pairs,
+    merge,
+    predict,
+    set_aside,
+    summarise,
+    view_probabilities,
+)
 
 CLASSES, COUNT, VIEWS = 7, 41, 6
 RNG = np.random.default_rng(0)
@@ -81,6 +90,14 @@ def test_an_unreadable_video_counts_as_wrong_everywhere() -> None:
     true = LABELS[right]
     assert less["per_class"][true]["top1"] < whole["per_class"][true]["top1"]
     assert sum(map(sum, less["confusion"])) == COUNT - 1
+
+
+def test_what_is_not_finite_counts_as_wrong_everywhere() -> None:
+    found, unread = predictions(), predictions(bad=(3,))
+    found.probabilities[3, 2] = np.nan
+    assert set_aside(unread)[1] == []
+    aside, videos = set_aside(found)
+    assert videos == [3] and summarise(aside, LABELS, 15) == summarise(unread, LABELS, 15)
 
 
 def test_a_class_without_a_sample_has_no_accuracy() -> None:
