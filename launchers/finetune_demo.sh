@@ -29,6 +29,11 @@ output=${output:-$quickstart/finetune}
 [ -e "$quickstart/student/model/model.safetensors" ] || bash launchers/quickstart.sh --output "$quickstart"
 setup_environment requirements.txt
 choose_processes
+if [ "$DS_ACCELERATOR" = cpu ]; then
+  # A second process would take as long to start as it then saves.
+  export OMP_NUM_THREADS=$((OMP_NUM_THREADS * processes))
+  processes=1
+fi
 started=$SECONDS
 
 for label in what how; do
@@ -43,7 +48,7 @@ for label in what how; do
       deepspeed --log_level critical --num_accelerators "$processes" --master_port "$((20000 + RANDOM % 20000))" \
         --module mvd_ds finetune quickstart_finetune "data.manifest=$quickstart/videos/train.txt" \
         "validation.manifest=$quickstart/videos/val.txt" "label=$label" "weights=$weights" "run.seed=$seed" \
-        "run.output=$folder" "batch.micro=$((32 / processes))" "${settings[@]}"
+        "run.output=$folder" "batch.micro=$((16 / processes))" "${settings[@]}"
       if [ "$start" = distilled ]; then distilled+=("$folder"); else scratch+=("$folder"); fi
     done
   done
