@@ -29,30 +29,35 @@ output=${output:-$quickstart/finetune}
 [ -e "$quickstart/student/model/model.safetensors" ] || bash launchers/quickstart.sh --output "$quickstart"
 setup_environment requirements.txt
 choose_processes
-if [ "$DS_ACCELERATOR" = cpu ]; then
-  # A second process would take as long to start as it then saves.
-  export OMP_NUM_THREADS=$((OMP_NUM_THREADS * processes))
-  processes=1
-fi
 started=$SECONDS
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+
+# one LABEL START SEED: one run, on $each processes
+one() {
+  local weights=null
+  [ "$2" = scratch ] || weights=$quickstart/student/model
+  deepspeed --log_level critical --num_accelerators "$each" --master_port "$((20000 + RANDOM % 20000))" --module mvd_ds \
+    finetune quickstart_finetune "data.manifest=$quickstart/videos/train.txt" \
+    "validation.manifest=$quickstart/videos/val.txt" "label=$1" "weights=$weights" "run.seed=$3" \
+    "run.output=$output/$1-$2-$3" "batch.micro=$((16 / each))" "${settings[@]}"
+}
 
 for label in what how; do
-  distilled=() scratch=()
   for seed in 0 1 2; do
-    for start in distilled scratch; do
-      folder=$output/$label-$start-$seed
-      weights=null
-      [ "$start" = scratch ] || weights=$quickstart/student/model
-      echo
-      echo "=== $label, $start, seed $seed ($(((SECONDS - started) / 60)):$(printf %02d $(((SECONDS - started) % 60))) so far)"
-      deepspeed --log_level critical --num_accelerators "$processes" --master_port "$((20000 + RANDOM % 20000))" \
-        --module mvd_ds finetune quickstart_finetune "data.manifest=$quickstart/videos/train.txt" \
-        "validation.manifest=$quickstart/videos/val.txt" "label=$label" "weights=$weights" "run.seed=$seed" \
-        "run.output=$folder" "batch.micro=$((16 / processes))" "${settings[@]}"
-      if [ "$start" = distilled ]; then distilled+=("$folder"); else scratch+=("$folder"); fi
-    done
+    echo
+    echo "=== $label, seed $seed: distilled and from scratch ($(((SECONDS - started) / 60)):$(printf %02d $(((SECONDS - started) % 60))) so far)"
+    if [ "$DS_ACCELERATOR" = cpu ]; then
+      each=1 # side by side, a process each: neither waits for the other
+      one "$label" distilled "$seed" &
+      one "$label" scratch "$seed"
+      wait $!
+    else
+      each=$processes
+      one "$label" distilled "$seed"
+      one "$label" scratch "$seed"
+    fi
   done
   echo
   echo "=== $label: the distilled student against the same network from scratch"
-  python -m mvd_ds compare "${distilled[@]}" --against "${scratch[@]}" --output "$output/$label.json"
+  python -m mvd_ds compare "$output/$label-distilled-"{0,1,2} --against "$output/$label-scratch-"{0,1,2} --output "$output/$label.json"
 done
