@@ -83,7 +83,7 @@ class DataSettings(Settings):
     """Several manifests, mixed by weight, in place of ``manifest`` and ``root``. An epoch has as many clips as all of them
     together; each goes through its own videos round after round."""
     reader: Literal["auto", "decord", "pyav", "torchcodec"] = "auto"
-    """auto: PyAV, exact on every file and the fastest on most; decord refuses files on which it lies or hangs (edit lists, AV1,
+    """auto: PyAV, exact on every file and the fastest measured; decord refuses files on which it lies or hangs (edit lists, AV1,
     ...); torchcodec has to be installed, with FFmpeg's shared libraries. Frames are the same bytes from all of them."""
     clip: ClipSettings = ClipSettings()
     """What is cut out of each video."""

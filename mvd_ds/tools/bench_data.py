@@ -55,7 +55,7 @@ def measure(manifest: Path, overrides: Sequence[str], options: Options) -> dict[
         ConfigError: for a faulty manifest or setting, or if no file can be read.
     """
     recipe = clip_recipe(manifest, overrides)
-    with tempfile.TemporaryDirectory(prefix="mvd_ds-bench-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="mvd_ds-bench-") as scratch, bench_stages.one_thread():
         files, faults = _choose(recipe, options.files, Path(scratch) / "members")
         files = _readable(files, recipe, options.clips, faults)
         paths = [file.path for file in files]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import av
@@ -43,6 +44,17 @@ class Clip(NamedTuple):
 
     file: File
     indices: np.ndarray
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """As in the loader's workers: on cores that are busy, torch's other threads burn time waiting for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def look_at(path: str) -> File:
