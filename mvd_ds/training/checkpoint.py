@@ -132,7 +132,7 @@ class Checkpoints:
         needed, free = self._last_save_bytes or estimate, shutil.disk_usage(folder).free
         if free < needed:
             raise ConfigError(
-                f"{folder}: a checkpoint needs {needed / 2**30:.2f} GiB and {free / 2**30:.2f} GiB are free; "
+                f"{folder}: a checkpoint needs {needed / 2**30:.3g} GiB and {free / 2**30:.3g} GiB are free; "
                 "free some space and start again: the run goes on from the last checkpoint"
             )
         aside.mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,7 @@ class MetricsWriter:
 
         _keep_until(folder.metrics, first_step)
         self.file = open(folder.metrics, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - closed by close()
+        threading.excepthook = _told_by_the_writer
         # Events of steps that will be done again are purged by TensorBoard on reading.
         self.board = SummaryWriter(str(folder.tensorboard), purge_step=first_step + 1 if first_step else None)
         if not first_step:
@@ -146,6 +148,13 @@ class MetricsWriter:
                 file.close()
             except OSError as error:
                 cry(f"{self.folder.path}: {error.strerror or error}; the last points of its curves are lost")
+
+
+def _told_by_the_writer(arguments: threading.ExceptHookArgs) -> None:
+    """For ``threading.excepthook``: what stops TensorBoard's thread is raised again, and told, where it is written to."""
+    is_boards = type(arguments.thread).__module__.startswith("tensorboard.")
+    if not (is_boards and issubclass(arguments.exc_type, OSError)):
+        threading.__excepthook__(arguments)
 
 
 def _keep_until(path: Path, step: int) -> None:

@@ -1,11 +1,14 @@
-"""What goes to TensorBoard beside scalars is read back as it was given."""
+"""What goes to TensorBoard beside scalars is read back as it was given, and told where it cannot be written."""
 
 from __future__ import annotations
 
 import io
+import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -41,3 +44,23 @@ def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     writer.profile(1, "b", [1.0])
     writer.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_curves_that_find_no_folder_any_more_are_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where TensorBoard's own thread is the first to notice."""
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    writer = MetricsWriter(RunFolder(tmp_path), Cluster(0, 1, torch.device("cpu")), 0, "recipe")
+    writer.write(1, {"loss/total": 1.0})
+    writer.board.flush()
+    shutil.rmtree(tmp_path / "tensorboard")
+    with pytest.raises(OSError, match="No such file"):
+        writer.write(2, {"loss/total": 1.0})
+        writer.board.flush()
+    for thread in threading.enumerate():
+        if type(thread).__module__.startswith("tensorboard."):
+            thread.join(0.5)
+    writer.close()
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1 and "No such file or directory; the last points of its curves are lost" in lines[0], lines
