@@ -37,20 +37,21 @@ class CompiledBlocks:
     Args:
         where: name of the stack, for messages.
         backend: of ``torch.compile``.
+        limit: shapes that may have a graph.
     """
 
-    def __init__(self, where: str, backend: str | Callable = "inductor") -> None:
-        self.where = where
+    def __init__(self, where: str, backend: str | Callable = "inductor", limit: int = 1) -> None:
+        self.where, self.limit = where, limit
         self.graph: Callable[..., Tensor] | None = torch.compile(Block.compute, backend=backend, dynamic=False, fullgraph=True)
-        self.shape: torch.Size | None = None
-        self.trains = False
+        self.usual: set[tuple[torch.Size, bool]] = set()
+        """Shapes of tokens that have a graph, and whether with gradients."""
         self.fault: str | None = None
         """Why the stack runs eagerly, or None."""
         self._inside: dict[Block, tuple[nn.Module, ...]] = {}
 
     def __call__(self, block: Block, tokens: Tensor, branch_factors: Tensor | None) -> Tensor:
         """``block.compute(tokens, branch_factors)``."""
-        is_usual = tokens.shape == self.shape and torch.is_grad_enabled() == self.trains
+        is_usual = (tokens.shape, torch.is_grad_enabled()) in self.usual
         if self.graph is None or not is_usual or self._is_heard(block):
             return block.compute(tokens, branch_factors)
         try:
@@ -61,9 +62,10 @@ class CompiledBlocks:
 
     def prepare(self, block: Block, tokens: Tensor, branch_factors: Tensor | None) -> None:
         """Try the graph, once, on what the stack is about to compute. Call it where activations are not recomputed."""
-        if self.graph is None or self.shape is not None:
+        usual = (tokens.shape, torch.is_grad_enabled())
+        if self.graph is None or usual in self.usual or len(self.usual) >= self.limit:
             return
-        self.shape, self.trains = tokens.shape, torch.is_grad_enabled()
+        self.usual.add(usual)
         if self._is_heard(block):
             self._give_up("there are hooks inside of its blocks; under ZeRO-3 the JSON must say leaf_module: Block")
             return
@@ -96,11 +98,12 @@ def wants_compiling(setting: str, device: torch.device) -> bool:
     return setting == "blocks" or (setting == "auto" and device.type == "cuda")
 
 
-def compile_blocks(model: nn.Module, name: str, backend: str | Callable = "inductor") -> list[CompiledBlocks]:
+def compile_blocks(model: nn.Module, name: str, backend: str | Callable = "inductor", limit: int = 1) -> list[CompiledBlocks]:
     """Have every stack of blocks in ``model`` compiled when its first tokens come.
 
     Args:
         name: of the model, for messages.
+        limit: shapes of tokens that may have a graph of their own; a training has one.
 
     Returns:
         one for each stack, which tells later whether it succeeded.
@@ -109,7 +112,7 @@ def compile_blocks(model: nn.Module, name: str, backend: str | Callable = "induc
     for path, module in model.named_modules():
         blocks = [block for block in module if isinstance(block, Block)] if isinstance(module, nn.ModuleList) else []
         if blocks:
-            stacks.append(CompiledBlocks(f"{name} {path}", backend))
+            stacks.append(CompiledBlocks(f"{name} {path}", backend, limit))
         for block in blocks:
             block.compiled = stacks[-1]
     return stacks
@@ -121,7 +124,7 @@ def _like(block: Block, tokens: Tensor) -> Block:
         probe = Block(*block.arguments).to(tokens.device, tokens.dtype)
     if _is_fp8(block):
         use_fp8(probe)
-    return probe.train(block.training).requires_grad_(torch.is_grad_enabled())
+    return probe.train(block.training).requires_grad_(next(block.parameters()).requires_grad)
 
 
 def _is_fp8(block: Block) -> bool:
@@ -134,7 +137,8 @@ def _outcome(run: Callable[..., Tensor], block: Block, tokens: Tensor, branch_fa
     output = run(block, tokens, branch_factors)
     if not torch.is_grad_enabled():
         return [output]
-    return [output.detach(), *torch.autograd.grad(output.float().square().mean(), [tokens, *block.parameters()])]
+    trained = [parameter for parameter in block.parameters() if parameter.requires_grad]
+    return [output.detach(), *torch.autograd.grad(output.float().square().mean(), [tokens, *trained])]
 
 
 def _distance(found: list[Tensor], expected: list[Tensor]) -> float:

@@ -18,8 +18,9 @@ import torch
 
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.models.flops import clip_flops
-from mvd_ds.tools.bench_step_case import Variant, build_variants, geometry_of, gflops_of, step_recipe, with_mask_count
+from mvd_ds.tools.bench_step_case import FP8, Variant, build_variants, geometry_of, gflops_of, step_recipe, with_mask_count
 from mvd_ds.tools.bench_step_clock import Clock, PeakMemory
+from mvd_ds.tools.bench_step_product import ProductStep
 from mvd_ds.tools.bench_step_reference import STYLES
 from mvd_ds.tools.doctor_matrix import datasheet_rate, matrix_rate
 from mvd_ds.training.provenance import machine, versions
@@ -70,7 +71,7 @@ def _measure(recipe: TrainingRecipe, name: str, options: Options, device: torch.
         _profile({key: variants[key] for key in (yardstick, "ours")}, options.profile, device)
     datasheet = datasheet_rate(device)
     rows = {
-        key: _row(samples[key], recipe, variant, matrix, datasheet) | {"peak_gib": peaks[key]}
+        key: _row(samples[key], recipe, variant, matrix, datasheet) | {"peak_gib": peaks[key]} | _of_step(variant)
         for key, variant in variants.items()
     }
     return {
@@ -92,7 +93,7 @@ def _measure(recipe: TrainingRecipe, name: str, options: Options, device: torch.
 def _gate(variants: dict[str, Variant], doubled: Variant, precision: str, device: torch.device) -> dict[str, Any]:
     """First losses and gradient norms, and whether they agree; the product under K masks against K clips."""
     found = {key: _first_step(variant, device) for key, variant in variants.items()}
-    expected = dict.fromkeys(found, found[next(iter(found))])
+    expected = {key: found[next(iter(found))] for key in found if key != FP8}
     if doubled.masks > 1:
         key = f"ours, {doubled.masks} masks"
         expected[key] = found[f"P2, {doubled.masks} masks"] = _first_step(doubled, device)
@@ -186,10 +187,23 @@ def _row(
     }
 
 
+def _of_step(variant: Variant) -> dict[str, Any]:
+    """Why stacks of blocks run uncompiled, and how similar features in FP8 are to those in bf16; nothing for a yardstick."""
+    step = variant.step
+    if not isinstance(step, ProductStep):
+        return {}
+    similarities = {"fp8_similarity": step.similarities} if step.similarities else {}
+    return {"compiled": {stack.where: stack.fault or "yes" for stack in step.stacks}, **similarities}
+
+
 def _ratios(rows: dict[str, dict[str, Any]], recipe: TrainingRecipe) -> dict[str, Any]:
     """Steps of the yardsticks over the product's, and what K masks give beside what the count of operations promises."""
     ours, masks = rows["ours"], recipe.masks_per_clip
-    found: dict[str, Any] = {"times": {key: row["step_ms"] / ours["step_ms"] for key, row in rows.items() if key in STYLES}}
+    fp8 = {"fp8": ours["step_ms"] / rows[FP8]["step_ms"]} if FP8 in rows else {}
+    found: dict[str, Any] = {
+        **fp8,
+        "times": {key: row["step_ms"] / ours["step_ms"] for key, row in rows.items() if key in STYLES},
+    }
     if masks > 1:
         samples = {key: row["student_samples_per_second"] for key, row in rows.items()}
         key = f"ours, {masks} masks"

@@ -13,10 +13,12 @@ from mvd_ds.data.batch import ClipBatch
 from mvd_ds.data.masking import draw_masks, split_tokens
 from mvd_ds.data.randomness import keyed_generator
 from mvd_ds.models.flops import clip_flops
+from mvd_ds.models.fp8 import fp8_obstacle
 from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.tools.bench_step_product import ProductStep
 from mvd_ds.tools.bench_step_reference import STYLES, ReferenceStep, inputs_of, reference_optimizer
+from mvd_ds.training.deepspeed_engine import DTYPES
 
 _BATCHES = 4
 """That take turns, so that no cache serves one of them for ever."""
@@ -28,6 +30,10 @@ _CPU_GEOMETRY = [
     "engine.precision=fp32",
 ]
 """Base widths and 1568 tokens, but shallow: what a step costs in proportion, in seconds and not in minutes."""
+
+
+FP8 = "ours, FP8 teachers"
+"""Name of the variant whose targets are others, by as much as FP8 rounds; it is not in the gate."""
 
 
 class Variant(NamedTuple):
@@ -71,6 +77,12 @@ def _distillation(name: str, overrides: list[str]) -> TrainingRecipe:
     return recipe
 
 
+def has_fp8(recipe: TrainingRecipe, device: torch.device) -> bool:
+    """Whether all teachers could compute in FP8 there."""
+    widths = [[teacher.embed_dim, int(teacher.embed_dim * teacher.mlp_ratio)] for teacher in recipe.teachers.values()]
+    return not any(fp8_obstacle(device, DTYPES[recipe.engine.precision], own) for own in widths)
+
+
 def build_variants(
     recipe: TrainingRecipe, device: torch.device, against: tuple[str, ...] = tuple(STYLES)
 ) -> tuple[dict[str, Variant], Variant]:
@@ -82,10 +94,13 @@ def build_variants(
     ours = ProductStep(recipe, copy.deepcopy(student), own, device)
     student = student.to(device)
     teachers = {key: teacher.to(device) for key, teacher in teachers.items()}
+    batches = [random_batch(recipe, number) for number in range(_BATCHES)]
+    fp8 = None
+    if has_fp8(recipe, device):
+        fp8 = ProductStep(recipe, copy.deepcopy(student), copy.deepcopy(teachers), device, batches[0].views)
     optimizer = reference_optimizer(student, recipe)
     steps = {key: ReferenceStep(style, recipe, student, teachers, optimizer, device) for key, style in STYLES.items()}
 
-    batches = [random_batch(recipe, number) for number in range(_BATCHES)]
     single = [_with_masks(batch, 1) for batch in batches]
     size, masks = recipe.data.clip.size_px, recipe.masks_per_clip
     usual = [_pinned(inputs_of(batch, size), device) for batch in single]
@@ -93,6 +108,8 @@ def build_variants(
     variants["ours"] = Variant(ours, [_pinned(batch, device) for batch in single], 1)
     if masks > 1:
         variants[f"ours, {masks} masks"] = Variant(ours, [_pinned(batch, device) for batch in batches], masks)
+    if fp8 is not None:
+        variants[FP8] = Variant(fp8, variants["ours"].batches, 1)
     return variants, Variant(steps["P2"], [inputs_of(batches[0], size)], masks)
 
 

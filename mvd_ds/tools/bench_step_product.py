@@ -16,12 +16,12 @@ from mvd_ds.data.batch import ClipBatch
 from mvd_ds.models.compiled import compile_blocks, wants_compiling
 from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.teachers import Teacher
-from mvd_ds.runs.placing import quicken
+from mvd_ds.runs.placing import quicken, round_to_fp8
 from mvd_ds.tools.bench_step_clock import Clock
 from mvd_ds.training.deepspeed_engine import DTYPES
 from mvd_ds.training.masked_prediction import MaskedPrediction
 from mvd_ds.training.optim import build_optimizer, parameter_groups
-from mvd_ds.training.step import TeacherTargets
+from mvd_ds.training.step import TeacherTargets, normalise, to_unit
 
 
 class ProductStep:
@@ -31,10 +31,16 @@ class ProductStep:
         recipe: of the step.
         student: fp32; becomes the step's own, in the recipe's precision.
         teachers: the same.
+        fp8_clips: side in px -> uint8 (B, C, T, H, W): have the teachers compute in FP8, and judge that by these; None: do not.
     """
 
     def __init__(
-        self, recipe: TrainingRecipe, student: MaskedPredictor, teachers: dict[str, Teacher], device: torch.device
+        self,
+        recipe: TrainingRecipe,
+        student: MaskedPredictor,
+        teachers: dict[str, Teacher],
+        device: torch.device,
+        fp8_clips: dict[int, Tensor] | None = None,
     ) -> None:
         dtype = DTYPES[recipe.engine.precision]
         groups = parameter_groups(student, recipe.optimizer)
@@ -50,8 +56,13 @@ class ProductStep:
         of_group = [{**group, "params": [trained[i] for i in own]} for group, own in zip(groups, places, strict=True)]
         # Learning rate 0: the arithmetic is the same, and every step starts from equal weights.
         self.optimizer = build_optimizer(of_group, recipe.optimizer)
-        self.stacks = compile_blocks(self.student, "student") if wants_compiling(recipe.engine.compile, device) else []
+        # Two shapes: batches of one mask, and of all.
+        self.stacks = compile_blocks(self.student, "student", limit=2) if wants_compiling(recipe.engine.compile, device) else []
         # In the order of `distill`: rounding, compilation, graph.
+        self.similarities: dict[str, float] = {}
+        for name, teacher in self.teachers.items() if fp8_clips is not None else ():
+            clips = fp8_clips[recipe.teachers[name].input_px or recipe.data.clip.size_px]
+            self.similarities[name] = round_to_fp8(teacher, normalise(to_unit(clips.to(device)), dtype))
         fast = {
             name: quicken(teacher, name, recipe.teachers[name], recipe.engine, device) for name, teacher in self.teachers.items()
         }

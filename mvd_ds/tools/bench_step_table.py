@@ -11,6 +11,7 @@ from rich.table import Table
 
 from mvd_ds.tools.bench import TABLE_WIDTH, write_result
 from mvd_ds.tools.bench_step import Options, measure_step
+from mvd_ds.tools.bench_step_case import FP8
 
 _MEANINGS = (
     "P0: the usual step: Conv3d over all patches, attention weights in memory, bool masks, the host waits after every step.",
@@ -84,6 +85,15 @@ def _sentences(result: dict[str, Any]) -> list[str]:
         )
         return lines
     lines.append(f"First losses and gradient norms of all variants agree within {gate['worst_relative_difference']:.1e}.")
+    if "fp8" in result:
+        seen = ", ".join(f"{name} {value:.5f}" for name, value in result["variants"][FP8]["fp8_similarity"].items())
+        lines.append(
+            f"FP8 teachers: {result['fp8']:.2f} x the speed of ours; MFU counts operations as bf16. Cosine with bf16 features "
+            f"at the 1st percentile of tokens (random weights and clips; a run judges by its own): {seen}."
+        )
+    compiled = result["variants"]["ours"]["compiled"]
+    lines += [f"{where} is NOT compiled: {fault}" for where, fault in compiled.items() if fault != "yes"]
+    lines.append("Blocks are compiled." if compiled else "Blocks are not compiled (engine.compile).")
     if "masks" in result:
         masks = result["masks"]
         times = ", ".join(f"{masks[f'samples_times_{name}']:.2f} x those of {name}" for name in result["times"])

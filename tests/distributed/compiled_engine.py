@@ -50,7 +50,7 @@ def train(recipe: TrainingRecipe, cluster: Cluster, backend: str | None) -> dict
         engine.backward(loss)
         engine.step()
         losses.append(float(loss.detach()))
-    return {"losses": losses, "faults": [stack.fault for stack in stacks], "shapes": [str(stack.shape) for stack in stacks]}
+    return {"losses": losses, "faults": [stack.fault for stack in stacks], "shapes": [len(stack.usual) for stack in stacks]}
 
 
 def main() -> None:

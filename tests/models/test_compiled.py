@@ -46,7 +46,7 @@ def test_compiled_equals_eager_with_and_without_checkpointing(backend: str, chec
         pairs = zip(gradients(compiled, checkpoint_every, batch), gradients(eager, checkpoint_every, batch), strict=True)
         for one, other in pairs:
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
-    assert stack.fault is None and stack.shape == (2, 10, 32)
+    assert stack.fault is None and stack.usual == {(torch.Size([2, 10, 32]), True)}
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1, "one graph for all blocks"
 
 
@@ -76,6 +76,17 @@ def test_a_graph_that_computes_something_else_is_not_used(caplog: pytest.LogCapt
     with torch.no_grad(), caplog.at_level(logging.WARNING, "mvd_ds"):
         assert run_blocks(compiled.blocks, tokens, None, 0).equal(run_blocks(eager.blocks, tokens, None, 0))
     assert stack.graph is None and "differs from the eager one by 1.0e-02" in caplog.text
+
+
+def test_so_many_shapes_have_a_graph() -> None:
+    stack = Stack()
+    (compiled,) = compile_blocks(stack, "stack", "aot_eager", limit=2)
+    torch._dynamo.utils.counters.clear()
+    with torch.no_grad():
+        for batch in (1, 2, 3, 2):
+            run_blocks(stack.blocks, torch.randn(batch, 10, 32), None, 0)
+    assert {shape[0] for shape, _ in compiled.usual} == {1, 2}
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
 
 
 def test_hooks_inside_of_a_block_are_called() -> None:

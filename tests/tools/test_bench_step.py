@@ -11,9 +11,9 @@ import torch
 
 from mvd_ds.cli import main
 from mvd_ds.models.flops import clip_flops
-from mvd_ds.tools import bench_step_reference
+from mvd_ds.tools import bench_step_case, bench_step_reference
 from mvd_ds.tools.bench_step import Options, measure_step
-from mvd_ds.tools.bench_step_case import build_variants, step_recipe, with_mask_count
+from mvd_ds.tools.bench_step_case import build_variants, has_fp8, step_recipe, with_mask_count
 from mvd_ds.tools.bench_step_clock import Clock, PeakMemory
 
 CPU = torch.device("cpu")
@@ -87,6 +87,19 @@ def test_everything_is_said_and_written(tmp_path: Path, capsys: pytest.CaptureFi
     assert masks["share"] == pytest.approx(masks["samples_times_one_mask"] / masks["by_count_of_operations"])
     assert {path.name for path in traces.iterdir()} == {"P1.json", "ours.json"}
     assert json.loads((traces / "ours.json").read_text())["traceEvents"]
+
+
+def test_teachers_in_fp8_are_a_variant_outside_of_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a device that has it: here the same rounding, computed in fp32."""
+    assert not has_fp8(step_recipe(RECIPE, [*TINY, "engine.precision=bf16"], "recipe", CPU), CPU)
+    monkeypatch.setattr(bench_step_case, "has_fp8", lambda *_: True)
+    result = measure_step(RECIPE, TINY, Options(device="cpu", against=("P1",)))
+    row, gate = result["variants"]["ours, FP8 teachers"], result["gate"]
+    assert gate["equal"] and gate["losses"]["ours, FP8 teachers"] == pytest.approx(gate["losses"]["ours"], rel=0.05)
+    assert gate["losses"]["ours, FP8 teachers"] != gate["losses"]["ours"]
+    assert set(row["fp8_similarity"]) == {"image", "video"} and all(0.9 < value < 1 for value in row["fp8_similarity"].values())
+    assert result["fp8"] == pytest.approx(result["variants"]["ours"]["step_ms"] / row["step_ms"])
+    assert "fp8_similarity" not in result["variants"]["ours"] and result["variants"]["ours"]["compiled"] == {}
 
 
 def test_steps_leave_the_weights_as_they_were() -> None:
