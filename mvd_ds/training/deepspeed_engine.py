@@ -21,6 +21,7 @@ import torch.distributed as dist
 
 from mvd_ds.config import ConfigError
 from mvd_ds.training.cluster import Cluster
+from mvd_ds.training.engine_shards import with_nvme
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -113,12 +114,14 @@ def save_shards(engine: Any, folder: Path, write: Callable[[Path, Any], None], o
 
     class Writer(TorchCheckpointEngine):
         def save(self, state_dict: Any, path: str) -> None:
-            write(Path(path), state_dict)
+            write(Path(path), with_nvme(engine, state_dict))
 
     before = engine.checkpoint_engine
     engine.checkpoint_engine = Writer()
     # Scripts that DeepSpeed copies beside the checkpoints: what they do, `mvd_ds checkpoints` does without running pickles.
     engine._copy_recovery_script = lambda _folder: None
+    # What is on NVMe is written into the shards themselves, so that any layout can take it over; DeepSpeed copies its files.
+    engine.zero_nvme_offload_optimizer = lambda: False
     try:
         engine.save_checkpoint(str(folder.parent), tag=folder.name, client_state=ours, save_latest=False)
     finally:

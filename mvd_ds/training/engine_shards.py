@@ -1,12 +1,13 @@
 """What this rank's optimizer holds: its fp32 masters, and which elements of which parameter they are.
 
 DeepSpeed 0.19.8 keeps the masters of a rank as a few flat tensors, whatever the ZeRO stage; moments and moving averages
-lie beside them element by element. Only here is it known where a stage keeps them.
+lie beside them element by element. Only here is it known where a stage keeps them. With the optimizer on NVMe a flat
+tensor has no memory between steps; its files are mapped, so that they can be read and written as the tensor they hold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,10 @@ from torch import Tensor
 
 #: Where each of DeepSpeed's optimizers keeps its masters: ZeRO-3; ZeRO-1 and 2; ZeRO-1 in bf16 with fp32 accumulation.
 MASTERS = ("fp32_partitioned_groups_flat", "single_partition_of_fp32_groups", "fp32_groups_flat_partition")
+
+
+#: The key of a flat tensor's own values in ``on_nvme``.
+MASTER = "master"
 
 
 class Held(NamedTuple):
@@ -35,17 +40,68 @@ class Held(NamedTuple):
 
 
 def masters(engine: Any) -> list[Tensor]:
-    """The flat fp32 masters of this rank; at stage 0 (fp32 only) the parameters themselves, whole, on every rank."""
+    """The values of the flat fp32 masters of this rank, mapped from their files where they are on NVMe."""
+    return [(on_nvme(engine, flat) or {MASTER: flat})[MASTER] for flat in flats(engine)]
+
+
+def flats(engine: Any) -> list[Tensor]:
+    """The flat fp32 masters as the optimizer knows them; at stage 0 (fp32 only) the parameters themselves, on every rank."""
     for attribute in MASTERS:
         if hasattr(engine.optimizer, attribute):
             return list(getattr(engine.optimizer, attribute))
     return [parameter for group in engine.optimizer.param_groups for parameter in group["params"]]
 
 
+def on_nvme(engine: Any, flat: Tensor) -> dict[str, Tensor]:
+    """What is kept in files of a flat tensor, by ``master`` and the names of its moments; empty where it is in memory.
+
+    The tensors are those files: what is written to them is there when DeepSpeed reads them next, before a step.
+    """
+    swapper = getattr(engine.optimizer, "optimizer_swapper", None)
+    info = swapper.swap_params_info.get(flat.ds_id) if swapper is not None else None
+    if info is None:
+        return {}
+    found = {}
+    for kept in info.tensors:
+        name = kept.compute_tensor.ds_id
+        size = swapper._io_aligned_numel(info.numel())
+        values = torch.from_file(kept.swap_path, shared=True, size=size, dtype=torch.float32)
+        found[MASTER if name == flat.ds_id else name.removesuffix(f"-{flat.ds_id}")] = values[: info.numel()]
+    return found
+
+
+def new_moments(engine: Any, flat: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
+    """Moments of a flat tensor, by name, given to the optimizer: zeros in memory or, where it is on NVMe, in files."""
+    state = adam(engine).state[flat]
+    if not (kept := on_nvme(engine, flat)):
+        state.update({name: torch.zeros_like(flat) for name in names})
+        return {name: state[name] for name in names}
+    state.update({name: torch.empty_like(kept[MASTER]) for name in names})
+    # The swapper takes note of them; then their memory, which nothing has touched, is given back.
+    engine.optimizer.optimizer_swapper._get_param_swap_info(flat).release_memory()
+    return {name: values.zero_() for name, values in on_nvme(engine, flat).items() if name in names}
+
+
+def with_nvme(engine: Any, content: dict[str, Any]) -> dict[str, Any]:
+    """The content of a file of a checkpoint, with masters and moments from NVMe in place of tensors without memory."""
+    saved = content.get("optimizer_state_dict")
+    kept = [on_nvme(engine, flat) for flat in flats(engine)]
+    if not any(kept) or not isinstance(saved, dict):
+        return content
+    # torch numbers the states in the order of its groups, in which the flat tensors are, too.
+    states = dict(saved["optimizer_state_dict"]["state"])
+    for index, found in enumerate(kept):
+        if index in states:
+            states[index] = states[index] | {name: value for name, value in found.items() if name != MASTER}
+    adam_state = saved["optimizer_state_dict"] | {"state": states}
+    own = {"fp32_flat_groups": masters(engine), "optimizer_state_dict": adam_state}
+    return content | {"optimizer_state_dict": saved | own}
+
+
 def held(engine: Any) -> Iterator[Held]:
     """Every run of elements that this rank holds, without padding."""
     optimizer = engine.optimizer
-    whole = {id(parameter): index for index, parameter in enumerate(masters(engine))}
+    whole = {id(parameter): index for index, parameter in enumerate(flats(engine))}
     for name, parameter in engine.module.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -76,8 +132,13 @@ def spread_masters(engine: Any) -> None:
     optimizer = engine.optimizer
     if hasattr(optimizer, "fp32_partitioned_groups_flat"):
         optimizer.checkpoint_event_prologue()
-        for index in range(len(optimizer.fp32_partitioned_groups_flat)):
+        for index, flat in enumerate(optimizer.fp32_partitioned_groups_flat):
+            is_swapped = bool(on_nvme(engine, flat))
+            if is_swapped:
+                optimizer._optimizer_states_and_gradient_swap_in(index)
             optimizer._reassign_or_swap_out_partitioned_parameters(index)
+            if is_swapped:
+                optimizer._release_swap_buffers(index)
         optimizer.checkpoint_event_epilogue()
     elif hasattr(optimizer, "update_lp_params"):
         optimizer.update_lp_params()
@@ -88,4 +149,4 @@ def parameter_names(engine: Any) -> list[str]:
     if engine.zero_optimization_stage():
         return []
     names = {id(parameter): name for name, parameter in engine.module.named_parameters()}
-    return [names[id(parameter)] for parameter in masters(engine)]
+    return [names[id(parameter)] for parameter in flats(engine)]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mvd_ds.training.cluster import Cluster
-from mvd_ds.training.engine_shards import adam, masters
+from mvd_ds.training.engine_shards import adam, flats
 
 GIB = 2**30
 
@@ -126,7 +126,7 @@ def state_bytes(engine: Any, teachers: Mapping[str, Any]) -> dict[str, int]:
     seen: set[int] = set()
     parts = {
         "weights": _bytes((getattr(parameter, "ds_tensor", parameter) for parameter in parameters), seen),
-        "masters": _bytes(masters(engine), seen),
+        "masters": _bytes(flats(engine), seen),
         "optimizer": _bytes((value for state in adam(engine).state.values() for value in state.values()), seen),
         "gradients": _bytes(_gradients(engine, parameters), seen),
         "buckets": _bytes(_buckets(optimizer), seen),
@@ -146,7 +146,7 @@ def _gradients(engine: Any, parameters: list[Any]) -> Iterable[Any]:
     for groups in (getattr(optimizer, "averaged_gradients", {}), getattr(optimizer, "grad_accum_buffers", {})):
         for group in groups.values() if isinstance(groups, dict) else ():
             yield from group or ()
-    yield from (master.grad for master in masters(engine))
+    yield from (master.grad for master in flats(engine))
     yield from (parameter.grad for parameter in parameters)
 
 

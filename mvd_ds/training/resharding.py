@@ -16,7 +16,7 @@ from torch import Tensor
 from mvd_ds.config import ConfigError
 from mvd_ds.models.formats.zero_shards import AVERAGE, MASTER, MOMENTS, ZeroShards
 from mvd_ds.training.ema import Ema
-from mvd_ds.training.engine_shards import adam, held, masters, spread_masters
+from mvd_ds.training.engine_shards import adam, flats, held, masters, new_moments, spread_masters
 
 
 @torch.no_grad()
@@ -26,8 +26,7 @@ def load_shards(engine: Any, ema: Ema, shards: ZeroShards) -> None:
     Learning rate and weight decay of the parameter groups stay those of the recipe. An average that the checkpoint does
     not have starts at its weights.
     """
-    flats = masters(engine)
-    targets = {MASTER: flats} | _moments(engine, flats, shards)
+    targets = {MASTER: masters(engine)} | _moments(engine, shards)
     if ema.active and AVERAGE in shards.kinds:
         targets[AVERAGE] = ema.averages
     for run in held(engine):
@@ -58,15 +57,16 @@ def require_same_parameters(engine: Any, shards: ZeroShards) -> None:
             )
 
 
-def _moments(engine: Any, flats: list[Tensor], shards: ZeroShards) -> dict[str, list[Tensor]]:
+def _moments(engine: Any, shards: ZeroShards) -> dict[str, list[Tensor]]:
     """Adam's state of every flat tensor, new, with the step count of the checkpoint; empty before its first step."""
     if not set(MOMENTS) <= set(shards.kinds):
         return {}
     optimizer = adam(engine)
-    for flat in flats:
-        state: dict[str, Tensor] = {kind: torch.zeros_like(flat) for kind in MOMENTS}
+    made = []
+    for flat in flats(engine):
+        made.append(new_moments(engine, flat, MOMENTS))
         # A counter of its own for each: a shared one would count once per flat tensor.
         on_device = any(optimizer.defaults.get(key) for key in ("fused", "capturable"))
-        state["step"] = torch.tensor(shards.adam_steps, dtype=torch.float32, device=flat.device if on_device else "cpu")
-        optimizer.state[flat] = state
-    return {kind: [optimizer.state[flat][kind] for flat in flats] for kind in MOMENTS}
+        device = flat.device if on_device else "cpu"
+        optimizer.state[flat]["step"] = torch.tensor(shards.adam_steps, dtype=torch.float32, device=device)
+    return {kind: [moments[kind] for moments in made] for kind in MOMENTS}
