@@ -150,6 +150,11 @@ def test_slurm_arrays_have_a_folder_each(tmp_path: Path) -> None:
     assert code == 2 and "the tasks of a job array would share one folder" in errors
 
 
+def test_slurm_outside_of_a_job_is_one_line() -> None:
+    code, output, errors = script("slurm.sbatch", *RUN)
+    assert code == 2 and output == "" and errors.count("\n") == 1 and "submit it: sbatch launchers/slurm.sbatch" in errors
+
+
 def test_slurm_options_are_those_promised() -> None:
     text = (LAUNCHERS / "slurm.sbatch").read_text()
     for option in ("--signal=B:USR1@300", "--requeue", "--open-mode=append", "--ntasks-per-node=1"):
