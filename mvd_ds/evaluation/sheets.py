@@ -44,6 +44,8 @@ class Observed:
     """(B, M) by target."""
     targets: dict[str, Tensor] = field(default_factory=dict)
     """(B, N, D) features of teachers."""
+    norms: dict[str, Tensor] = field(default_factory=dict)
+    """(B, N), L2 norms of the same before any normalisation."""
     predictions: dict[str, Tensor] = field(default_factory=dict)
     """(B, M, D) by target."""
     reconstruction: Tensor | None = None

@@ -109,7 +109,7 @@ def _learn(learner: Learner, attempt: Attempt) -> None:
         learner.validation.resume(first_step)
         learner.validation.alive = lambda: attempt.heartbeat.at("validating")
     writer = MetricsWriter(folder, cluster, first_step, to_yaml(recipe))
-    writer.describe(objective.names, compared_settings(recipe))
+    writer.describe(objective.names, compared_settings(recipe), relative=recipe.command != "finetune")
     progress = StepProgress(f"{recipe.command} {folder.path.name}", first_step, end, enabled=cluster.is_main)
     reporter = Reporter(recipe, cluster, objective.names, writer, progress, learner.flops_per_clip, first_step, learner.memory)
     reporter.health.watch(learner.engine.module, *frozen.values())

@@ -147,10 +147,12 @@ def _add_teachers(seen: Observed, targets: TeacherTargets, inputs: DeviceBatch) 
         network = getattr(teacher, "module", teacher)
         if isinstance(network, Teacher) and isinstance(network.encoder, VisionTransformer):
             with _hear_teacher(network, seen.grid[0]) as similarity:
-                seen.targets[name] = targets.features(name, inputs)
+                features = targets.raw_features(name, inputs)
             heard[name] = similarity.layers
         else:
-            seen.targets[name] = targets.features(name, inputs)
+            features = targets.raw_features(name, inputs)
+        seen.norms[name] = features.float().norm(dim=-1)
+        seen.targets[name] = targets.as_targets(name, features)
         aim = gather_masked(seen.targets[name], inputs.masked)
         seen.losses[name] = per_token(targets.terms[name].loss, seen.predictions[name], aim)
     seen.similarity = heard | seen.similarity

@@ -154,7 +154,7 @@ def write_pictures(folder: Path, images: dict[str, bytes], numbers: dict[str, An
 
 
 def _norms(seen: Observed) -> dict[str, Tensor]:
-    """L2 norms of every teacher's features and of what the student predicts of them: a flat one has no content."""
-    teachers = {f"features/norm_{name}": features for name, features in seen.targets.items()}
-    students = {f"features/predicted_norm_{name}": predicted for name, predicted in seen.predictions.items()}
-    return {name: features.float().norm(dim=-1).flatten().cpu() for name, features in (teachers | students).items()}
+    """L2 norms of every teacher's features, as it gives them, and of what the student predicts: a flat one has no content."""
+    teachers = {f"features/norm_{name}": norms for name, norms in seen.norms.items()}
+    students = {f"features/predicted_norm_{name}": found.float().norm(dim=-1) for name, found in seen.predictions.items()}
+    return {name: norms.flatten().cpu() for name, norms in (teachers | students).items()}

@@ -63,6 +63,7 @@ figure > strong {{ font-weight: 600; font-size: 0.9rem; }}
 .pictures {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(27rem, 1fr)); gap: 1.2rem; align-items: start; }}
 .pictures img {{ display: block; max-width: 100%; height: auto; background: #fdfdfc; margin-top: 0.3rem; }}
 svg {{ display: block; width: 100%; height: auto; }}
+.pictures svg {{ max-width: 22rem; }}
 svg * {{ stroke-linejoin: round; stroke-linecap: butt; }}
 svg text {{ font-family: inherit !important; }}
 .key {{ color: var(--muted); font-size: 0.87rem; margin: 0.2rem 0; max-width: none; }}

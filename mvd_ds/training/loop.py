@@ -166,7 +166,10 @@ class Training:
         self.attempt.heartbeat.at("validating")
         started = time.monotonic()
         values = self.validation(done)
-        self.reporter.watch.leave_out(time.monotonic() - started)
+        seconds = time.monotonic() - started
+        self.reporter.watch.leave_out(seconds)
+        if values:
+            self.reporter.once["perf/validation_seconds"] = seconds
         return values
 
     def _take_pictures(self, done: int, gradients: BlockGradients) -> None:

@@ -93,16 +93,18 @@ class MetricsWriter:
         for name, value in values.items():
             self.board.add_scalar(name, value, step)
 
-    def describe(self, losses: tuple[str, ...], settings: dict[str, str | float | bool]) -> None:
-        """Charts that hold all ``losses``, by name, and the settings that runs are compared by."""
+    def describe(self, losses: tuple[str, ...], settings: dict[str, str | float | bool], relative: bool = True) -> None:
+        """Charts that hold all ``losses``, by name, and the settings that runs are compared by.
+
+        Args:
+            relative: losses are also told as shares of what predicting the mean target costs.
+        """
         if self.board is None:
             return
         from torch.utils.tensorboard.summary import hparams
 
-        charts = {
-            title: ["Multiline", [f"{room}/{name}" for name in losses]]
-            for title, room in (("losses of all targets", "loss"), ("over the loss of the mean target", "loss_relative"))
-        }
+        rooms = {"losses of all targets": "loss"} | ({"over the loss of the mean target": "loss_relative"} if relative else {})
+        charts = {title: ["Multiline", [f"{room}/{name}" for name in losses]] for title, room in rooms.items()}
         self.board.add_custom_scalars({"losses": charts})
         for summary in hparams(settings, {"loss/total": 0.0}):
             self.board.file_writer.add_summary(summary)

@@ -94,7 +94,14 @@ class TeacherTargets:
     @torch.no_grad()
     def features(self, name: str, batch: DeviceBatch) -> Tensor:
         """What a teacher says of all tokens, (B, N, D), normalised where its settings ask for it."""
-        settings = self.settings[name]
-        view = batch.views[settings.input_px or self.size_px]
-        features = self.teachers[name](normalise(to_unit(view), self.dtype))
-        return normalise_tokens(features) if settings.target.normalise else features
+        return self.as_targets(name, self.raw_features(name, batch))
+
+    @torch.no_grad()
+    def raw_features(self, name: str, batch: DeviceBatch) -> Tensor:
+        """What a teacher says of all tokens, (B, N, D), as it says it."""
+        view = batch.views[self.settings[name].input_px or self.size_px]
+        return self.teachers[name](normalise(to_unit(view), self.dtype))
+
+    def as_targets(self, name: str, features: Tensor) -> Tensor:
+        """Features (B, N, D) of a teacher, normalised where its settings ask for it."""
+        return normalise_tokens(features) if self.settings[name].target.normalise else features

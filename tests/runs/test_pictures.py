@@ -107,6 +107,7 @@ def test_a_student_and_its_teachers(precision: torch.dtype, shrunk: list[str], t
     for name, teacher in teachers.items():
         features = teacher(normalise(to_unit(clip), precision))
         assert torch.equal(seen.targets[name], features)
+        assert torch.equal(seen.norms[name], features.float().norm(dim=-1))
         aim = gather_masked(features, batch.masked).float()
         wanted = torch.nn.functional.smooth_l1_loss(seen.predictions[name].float(), aim, reduction="none").mean(-1)
         assert torch.allclose(seen.losses[name], wanted, atol=1e-6)

@@ -34,7 +34,16 @@ def test_images_histograms_charts_and_settings(tmp_path: Path) -> None:
     (bars,) = (event.histogram_value for event in board.Histograms("gradients/norm_by_block"))
     assert (list(bars.bucket_limit), list(bars.bucket)) == ([1, 2, 3], [0.5, 0.25, 2.0])
     written = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").iterdir())
-    assert all(word in written for word in (b"losses of all targets", b"loss/video", b"optimizer.base_lr", b"tiny"))
+    said = (b"losses of all targets", b"over the loss of the mean", b"loss/video", b"optimizer.base_lr", b"tiny")
+    assert all(word in written for word in said)
+
+
+def test_a_chart_that_would_stay_empty_is_not_there(tmp_path: Path) -> None:
+    writer = MetricsWriter(RunFolder(tmp_path), Cluster(0, 1, torch.device("cpu")), 0, "objective: x")
+    writer.describe(("class",), {}, relative=False)
+    writer.close()
+    written = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").iterdir())
+    assert b"losses of all targets" in written and b"over the loss of the mean" not in written
 
 
 def test_other_ranks_write_nothing(tmp_path: Path) -> None:
