@@ -167,7 +167,9 @@ def interval_chart(intervals: list[Interval], x_label: str) -> Html:
     """Differences with their intervals around a line at zero; hollow where the interval holds zero."""
     with matplotlib.rc_context(STYLE):
         left = _name_width([interval.name for interval in intervals])
-        figure, axes = panel(290.0, 21.0 * len(intervals) + 44.0, left=left, right=10.0, bottom=30.0, top=8.0)
+        # Beside long names the axis stays as wide as its own name.
+        width = max(290.0, left + LETTER * len(x_label))
+        figure, axes = panel(width, 21.0 * len(intervals) + 44.0, left=left, right=10.0, bottom=30.0, top=8.0)
         axes.axvline(0, color=STAND_INS["ink"], linewidth=0.9)
         for place, interval in enumerate(intervals):
             hollow = interval.low <= 0 <= interval.high

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import matplotlib
@@ -27,7 +28,7 @@ class Point(NamedTuple):
 
 
 def plane_chart(points: list[Point], chances: tuple[float | None, float | None], labels: tuple[str, str]) -> Html:
-    """Points with their intervals as crosses, names beside them, and lines at chance."""
+    """Points with their intervals as crosses, names in a column beside them, and lines at chance."""
     with matplotlib.rc_context(STYLE):
         figure, axes = panel(WIDTH, HEIGHT, left=44.0, right=10.0, bottom=30.0, top=8.0)
         lines = (axes.axvline, axes.axhline)
@@ -42,21 +43,15 @@ def plane_chart(points: list[Point], chances: tuple[float | None, float | None],
         lows = [min(span[0] for span in spans) for spans in _spans(points)]
         highs = [max(span[1] for span in spans) for spans in _spans(points)]
         room = [(high - low) * 0.06 + 0.5 for low, high in zip(lows, highs, strict=True)]
-        # Names stand to the right of their points: the axis leaves room for the longest of them.
-        names = max(len(point.name) for point in points) * LETTER / (WIDTH - 54.0)
-        axes.set_xlim(lows[0] - room[0], highs[0] + (highs[0] - lows[0]) * names / max(1 - names, 0.3) + room[0])
+        # Names stand in a column at the right, which the longest of them makes as wide as it takes.
+        share = max(len(point.name) for point in points) * LETTER / (WIDTH - 54.0)
+        column = highs[0] + 2 * room[0]
+        left = lows[0] - room[0]
+        axes.set_xlim(left, left + (column - left) / max(1 - share, 0.4))
         axes.set_ylim(lows[1] - room[1], highs[1] + room[1])
         for point, height in zip(points, _heights(points, axes.get_ylim()), strict=True):
-            axes.annotate(
-                point.name,
-                (point.x, point.y),
-                (point.x_span[1], height),
-                "data",
-                "data",
-                va="center",
-                color=STAND_INS["ink"],
-                arrowprops={"arrowstyle": "-", "color": STAND_INS["rule"], "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3},
-            )
+            line = {"arrowstyle": "-", "color": STAND_INS["muted"], "linewidth": 0.5, "shrinkA": 1, "shrinkB": 3}
+            axes.annotate(point.name, (point.x, point.y), (column, height), va="center", color=STAND_INS["ink"], arrowprops=line)
         axes.grid(True)
         for axis, label in ((axes.xaxis, labels[0]), (axes.yaxis, labels[1])):
             axis.set_major_locator(MaxNLocator(6, steps=ROUND))
@@ -70,10 +65,13 @@ def _spans(points: list[Point]) -> tuple[list[tuple[float, float]], list[tuple[f
 
 
 def _heights(points: list[Point], limits: tuple[float, float]) -> list[float]:
-    """Where each name stands: at its point, pushed up as far as it takes not to lie on the name below."""
+    """Where each name stands: at the height of its point, or so far from it that no name lies on another."""
     gap = LINE_HEIGHT / (HEIGHT - 38.0) * (limits[1] - limits[0])
-    heights = [0.0] * len(points)
-    below = limits[0] - gap
-    for place in sorted(range(len(points)), key=lambda place: points[place].y):
-        heights[place] = below = max(points[place].y, below + gap)
+    order = sorted(range(len(points)), key=lambda place: points[place].y)
+    heights = [point.y for point in points]
+    for below, place in itertools.pairwise(order):
+        heights[place] = max(heights[place], heights[below] + gap)
+    ceiling = limits[1]
+    for place in reversed(order):
+        heights[place] = ceiling = min(heights[place], ceiling - gap)
     return heights

@@ -100,22 +100,21 @@ def interval_words(results: ProbeResults) -> str:
 
 def difference_figure(results: ProbeResults) -> Html | None:
     """Differences between models with their intervals, None where none were compared."""
-    labels = label_names(results)
-    intervals = [
-        Interval(f"{name}, {label}" if len(results.comparisons) > 1 else label, *_percent(differences[label]))
-        for name, differences in results.comparisons.items()
-        for label in labels
-        if label in differences
-    ]
-    if not intervals:
+    compared = results.comparisons
+    labels = [label for label in label_names(results) if any(label in differences for differences in compared.values())]
+    if not labels:
         return None
-    title = next(iter(results.comparisons)) if len(results.comparisons) == 1 else "differences"
-    return element(
-        "figure",
-        element("strong", title),
-        interval_chart(intervals, "difference in top-1 (percentage points)"),
-        element("figcaption", _difference_note(results)),
-    )
+    note = element("figcaption", _difference_note(results))
+    unit = "difference in top-1 (percentage points)"
+    if len(compared) == 1:
+        ((name, differences),) = compared.items()
+        intervals = [Interval(label, *_percent(differences[label])) for label in labels if label in differences]
+        return element("figure", element("strong", name), interval_chart(intervals, unit), note)
+    charts: list[Html] = []
+    for label in labels:
+        named = [Interval(name, *_percent(found[label])) for name, found in compared.items() if label in found]
+        charts += [element("strong", f"differences on “{label}”"), interval_chart(named, unit)]
+    return element("figure", *charts, note)
 
 
 def _difference_note(results: ProbeResults) -> str:

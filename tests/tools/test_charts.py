@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 
 from mvd_ds.tools.charts import COLOURS, MAX_POINTS, Bar, Interval, Line, bar_chart, interval_chart, line_chart, thin
+from mvd_ds.tools.plane_chart import HEIGHT, LINE_HEIGHT, Point, plane_chart
+from mvd_ds.tools.plane_chart import _heights as plane_chart_heights
 from mvd_ds.tools.records import Curve
 from mvd_ds.tools.style import STYLE
 
@@ -74,3 +77,14 @@ def test_long_runs_are_thinned_without_losing_their_ends() -> None:
     assert curve.values == pytest.approx(curve.steps, rel=0, abs=6)
     short = Curve([1, 2], [0.1, 0.2])
     assert thin(short) == short
+
+
+def test_names_in_the_plane_lie_beside_each_other() -> None:
+    at = enumerate((30.0, 30.0, 30.1, 33.0))
+    points = [Point(f"model <{place}>", 60.0, y, (59.0, 61.0), (y - 1, y + 1), "calm") for place, y in at]
+    chart = plane_chart(points, (10.0, None), ("what", "how"))
+    assert {point.name for point in points} | {"“what”, held-out top-1 (%)", "“how”, held-out top-1 (%)"} <= set(words(chart))
+    limits = (20.0, 33.5)
+    heights = sorted(plane_chart_heights(points, limits))
+    gap = LINE_HEIGHT / (HEIGHT - 38.0) * (limits[1] - limits[0])
+    assert all(above - below >= gap - 1e-9 for below, above in itertools.pairwise(heights)) and heights[-1] < limits[1]
