@@ -31,6 +31,8 @@ AXES = {
     "masks": "masking.masks_per_clip",
 }
 PROCESSES = "processes"
+#: Steps before those that are timed: the first makes the optimizer's states; on a GPU kernels are compiled and chosen.
+WARM_UP = {"cpu": 1, "cuda": 5}
 #: Factors of the base case along an axis.
 FACTORS = (0.5, 1, 2, 4)
 _NETWORK = ("size=small", "embed_dim=384", "num_heads=6", "depth=4", "patch_px=16", "input_px=null")
@@ -121,7 +123,8 @@ def _measure(recipe: TrainingRecipe, device: torch.device, steps: int) -> dict[s
     """Median milliseconds of a step, and GiB at most."""
     variant = product_variant(recipe, device)
     batches = cycle(variant.batches)
-    timed_step(variant, batches, device)  # makes the optimizer's states, and compiles
+    for _ in range(WARM_UP[device.type]):
+        timed_step(variant, batches, device)
     with PeakMemory(device) as memory:
         parts = [timed_step(variant, batches, device) for _ in range(steps)]
     return {

@@ -84,6 +84,13 @@ def test_memory_of_a_replicated_and_a_sharded_teacher() -> None:
     assert share < memory["teacher video"] < 1.1 * share
 
 
+def test_fp8_halves_a_teacher_and_is_assumed_to_be_faster() -> None:
+    sizes = ["teachers.video.placement=replicated"]
+    usual, rounded = _planner(*sizes).case(8), _planner(*sizes, "teachers.video.fp8=true").case(8)
+    assert rounded.memory.device["teacher video"] == usual.memory.device["teacher video"] / 2
+    assert rounded.time.teachers < usual.time.teachers and rounded.time.student == usual.time.student
+
+
 def test_sharding_more_takes_less_and_offload_moves_it() -> None:
     cases = {case.recipe.engine.config: case for case in _planner("batch.micro=1").configs(64)}
     parts = {name: case.memory.device["weights, gradients, optimizer"] for name, case in cases.items()}
