@@ -7,6 +7,8 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import psutil
@@ -26,8 +28,51 @@ def launch_script(processes: int, script: Path, *arguments: str, timeout: float 
 
 def _launcher(processes: int) -> list[str]:
     launcher = Path(sys.executable).with_name("deepspeed")
-    port = str(random.SystemRandom().randrange(20000, 60000))
-    return [str(launcher), "--log_level", "critical", "--num_accelerators", str(processes), "--master_port", port]
+    return [str(launcher), "--log_level", "critical", "--num_accelerators", str(processes), "--master_port", _free_port()]
+
+
+def _free_port() -> str:
+    return str(random.SystemRandom().randrange(20000, 60000))
+
+
+def ranks(processes: int, *arguments: str, timeout: float = 300) -> str:
+    """``python -m mvd_ds ARGUMENTS`` in as many ranks, started as torchrun starts them; returns all that they said.
+
+    For what is asked of the numbers and not of the launcher, whose two processes load torch one after the other, before
+    any rank does (6 s).
+    """
+    return _ranks(processes, ["-m", "mvd_ds", *arguments], timeout)
+
+
+def script_ranks(processes: int, script: Path, *arguments: str, timeout: float = 300) -> str:
+    """A script of the tests, as ``ranks``."""
+    return _ranks(processes, [str(script), *arguments], timeout)
+
+
+def _ranks(processes: int, arguments: list[str], timeout: float) -> str:
+    group = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    group |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port()}
+    deadline = time.monotonic() + timeout
+    with tempfile.TemporaryFile("w+") as log:
+        started = [
+            subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=ROOT,
+                env=cpu_environment() | group | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdout=log,
+                stderr=log,
+            )
+            for rank in range(processes)
+        ]
+        try:
+            codes = [rank.wait(timeout=max(deadline - time.monotonic(), 0)) for rank in started]
+        finally:
+            for rank in started:
+                rank.kill()
+        log.seek(0)
+        said = log.read()
+    assert not any(codes), f"exit codes {codes} of {' '.join(arguments)}\n{said[-6000:]}"
+    return said
 
 
 def alone(*arguments: str, timeout: float = 300, check: bool = True) -> subprocess.CompletedProcess[str]:

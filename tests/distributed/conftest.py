@@ -9,8 +9,9 @@ import torch
 
 import mvd_ds
 from launching import launch
-from mvd_ds.config import ClipSettings, PreprocessingSettings
+from mvd_ds.config import ClipSettings, PreprocessingSettings, TrainingRecipe
 from mvd_ds.models.classifier_folder import ClassifierCard, save_classifier
+from plain_loop import plain_losses
 
 SHAPE = {"embed_dim": 64, "depth": 3, "num_heads": 2, "patch_px": 8}
 CLIP = {"frames": 8, "size_px": 32}
@@ -20,6 +21,12 @@ HOW = 8
 @pytest.fixture(scope="session")
 def run(two_processes: Path) -> Path:
     return two_processes
+
+
+@pytest.fixture(scope="session")
+def plain(shrunk_recipe: TrainingRecipe) -> dict[str, list[float]]:
+    """Losses of every step by name of a plain PyTorch loop in one process."""
+    return plain_losses(shrunk_recipe)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Run under the launcher by test_layout_matrix.py: the same run in many layouts, one after another, in one group of processes.
+"""Run by test_layout_matrix.py: the same run in many layouts, one after another, in one group of processes.
 
 Prints one line of JSON on rank 0: losses of every step and bytes of sharded state by layout.
 """
@@ -9,10 +9,12 @@ import gc
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mvd_ds.config import TrainingRecipe
+from mvd_ds.data.batch import ClipBatch
 from mvd_ds.data.loader import ClipLoader
 from mvd_ds.models.masked import plan_predictor
 from mvd_ds.models.teachers import plan_teacher
@@ -28,15 +30,23 @@ from shrinking import STEPS, shipped
 
 
 def main(layouts: dict[str, list[str]], overrides: list[str]) -> None:
+    recipe = shipped(overrides)
     with joined_cluster(5, "cpu") as cluster:
-        found = {name: _train(shipped([*overrides, *more]), cluster) for name, more in layouts.items()}
+        # The same in every layout, and read once.
+        loader = ClipLoader(recipe, recipe.drop_path_blocks, cluster.rank, cluster.world)
+        batches = list(loader.batches(0, STEPS))
+        loader.close()
+        schedule = build_schedule(recipe, loader.steps_per_epoch)
+        found = {name: _train(shipped([*overrides, *more]), cluster, batches, schedule) for name, more in layouts.items()}
         if cluster.is_main:
             print(json.dumps(found), flush=True)
 
 
-def _train(recipe: TrainingRecipe, cluster: Cluster) -> dict[str, Any]:
+def _train(
+    recipe: TrainingRecipe, cluster: Cluster, batches: list[ClipBatch], schedule: Callable[[int], float]
+) -> dict[str, Any]:
     hosts = int(os.environ.get("TEST_PROCESSES_PER_HOST", cluster.world))
-    os.environ.update(LOCAL_RANK=str(cluster.rank % hosts), LOCAL_SIZE=str(hosts))
+    os.environ.update(LOCAL_RANK=str(cluster.rank % hosts), LOCAL_WORLD_SIZE=str(hosts))
     plan = plan_predictor(recipe)
     engine = start_student(plan, parameter_groups(plan.structure, recipe.optimizer), recipe, cluster)
     placed = {
@@ -46,22 +56,18 @@ def _train(recipe: TrainingRecipe, cluster: Cluster) -> dict[str, Any]:
     objective = MaskedPrediction(
         recipe, engine, TeacherTargets(recipe, placed, next(engine.module.parameters()).dtype), cluster.device
     )
-    loader = ClipLoader(recipe, recipe.drop_path_blocks, cluster.rank, cluster.world)
-    schedule = build_schedule(recipe, loader.steps_per_epoch)
-    batches = loader.batches(0, STEPS)
-    losses = []
+    losses, coming = [], iter(batches)
     accumulation = recipe.batch.accumulation_steps(cluster.world)
     for step in range(STEPS):
         for group in engine.optimizer.param_groups:
             group["lr"] = schedule(step)
         mean = 0.0
         for _ in range(accumulation):
-            terms = objective(next(batches), measure=False)
+            terms = objective(next(coming), measure=False)
             engine.backward(terms.total)
             engine.step()
             mean += float(cluster.mean(terms.total.detach())) / accumulation
         losses.append(mean)
-    loader.close()
     state = state_bytes(engine, placed)
     engine.destroy()
     del engine, placed, objective, plan

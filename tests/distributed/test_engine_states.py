@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from launching import alone_script, launch_script
+from launching import script_ranks
 from nightly_record import record
 
 pytestmark = pytest.mark.launch
@@ -17,9 +17,7 @@ SCRIPT = Path(__file__).with_name("engine_states.py")
 
 
 def states(processes: int, mode: str, folder: Path, overrides: list[str]) -> str:
-    arguments = [mode, str(folder), *overrides]
-    run = alone_script(SCRIPT, *arguments) if processes == 1 else launch_script(processes, SCRIPT, *arguments)
-    return run.stdout
+    return script_ranks(processes, SCRIPT, mode, str(folder), *overrides)
 
 
 def test_two_processes_to_one(shrunk: list[str], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from launching import alone, launch, losses
+from launching import alone, launch, losses, ranks
 from mvd_ds.models.masked import build_predictor
 from shrinking import RECIPE, STEPS, shipped
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.launch
 def test_same_losses_in_another_layout(
     processes: int, overrides: list[str], run: Path, shrunk: list[str], tmp_path: Path
 ) -> None:
-    launch(processes, "distill", RECIPE, *shrunk, *overrides, f"run.output={tmp_path}")
+    ranks(processes, "distill", RECIPE, *shrunk, *overrides, f"run.output={tmp_path}")
     for name in ("loss/image", "loss/video"):
         assert losses(tmp_path, name) == pytest.approx(losses(run, name), rel=1e-4)
 
@@ -68,8 +68,7 @@ def test_resume_refuses_what_cannot_be_exact(run: Path, shrunk: list[str]) -> No
 
 def test_bf16_starts_from_exact_masters_and_follows_fp32(run: Path, shrunk: list[str], tmp_path: Path) -> None:
     """The first step of the warm-up has a learning rate of 0: the exported masters are the initial fp32 weights."""
-
-    launch(2, "distill", RECIPE, *shrunk, "engine.precision=bf16", "run.stop_after_steps=1", f"run.output={tmp_path}")
+    ranks(2, "distill", RECIPE, *shrunk, "engine.precision=bf16", "run.stop_after_steps=1", f"run.output={tmp_path}")
     exported = load_file(tmp_path / "model" / "model.safetensors")
     for name, parameter in build_predictor(shipped(shrunk)).named_parameters():
         assert (exported[name] == parameter).all(), name
