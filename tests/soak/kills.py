@@ -121,7 +121,7 @@ class Life:
             if self.process.poll() is not None:
                 return False
             assert time.monotonic() - began < START_SECONDS, f"{what} was not reached; see {self.log}"
-            time.sleep(0.002 if self.ranks else 0.05)
+            time.sleep(0.002 if self.ranks else 0.02)
         return True
 
     def finish(self) -> int:
