@@ -9,7 +9,7 @@ import atexit
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -90,6 +90,7 @@ def start_teacher(
         module = teacher if isinstance(teacher, nn.Module) else teacher.build()
         if group is not None:
             # DeepSpeed's own switch for this, hpZ, fails on an engine without an optimizer.
+            _cast(module.parameters(), dtype)
             deepspeed.zero.Init(module=module, data_parallel_group=group, config_dict_or_path=config, dtype=dtype)
             _move_buffers(module, cluster.device)
     engine, *_ = deepspeed.initialize(model=module, config=config, dist_init_required=False)
@@ -111,9 +112,16 @@ def _stream(plan: Plan, config: dict[str, Any], dtype: torch.dtype, cluster: Clu
     deepspeed = import_deepspeed()
     model = plan.skeleton()
     for _, part in plan.parts(model):
+        _cast(part.parameters(recurse=False), dtype)
         deepspeed.zero.Init(module=part, data_parallel_group=group, config_dict_or_path=config, dtype=dtype)
     _move_buffers(model, cluster.device)
     return model
+
+
+def _cast(parameters: Iterable[nn.Parameter], dtype: torch.dtype) -> None:
+    """Round values before they become shards: ``zero.Init`` takes them as they are, and says that they have its dtype."""
+    for parameter in parameters:
+        parameter.data = parameter.data.to(dtype)
 
 
 def _move_buffers(model: nn.Module, device: torch.device) -> None:

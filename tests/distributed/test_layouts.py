@@ -66,9 +66,11 @@ def test_resume_refuses_what_cannot_be_exact(run: Path, shrunk: list[str]) -> No
     assert "cannot be resumed, these differ: masking.ratio: 0.9 -> 0.8; set them back" in refused.stderr, refused.stderr
 
 
-def test_bf16_starts_from_exact_masters_and_follows_fp32(run: Path, shrunk: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("build", ["whole", pytest.param("streamed", marks=pytest.mark.nightly)])
+def test_bf16_starts_from_exact_masters_and_follows_fp32(build: str, run: Path, shrunk: list[str], tmp_path: Path) -> None:
     """The first step of the warm-up has a learning rate of 0: the exported masters are the initial fp32 weights."""
-    ranks(2, "distill", RECIPE, *shrunk, "engine.precision=bf16", "run.stop_after_steps=1", f"run.output={tmp_path}")
+    settings = ["engine.precision=bf16", f"engine.build={build}", "teachers.image.placement=zero3_node", "run.stop_after_steps=1"]
+    ranks(2, "distill", RECIPE, *shrunk, *settings, f"run.output={tmp_path}")
     exported = load_file(tmp_path / "model" / "model.safetensors")
     for name, parameter in build_predictor(shipped(shrunk)).named_parameters():
         assert (exported[name] == parameter).all(), name
