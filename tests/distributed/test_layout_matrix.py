@@ -111,17 +111,18 @@ def test_bytes_of_sharded_state_fall_with_the_number_of_processes(
         over_all, over_host = (found["zero3, zero3, zero3_node"][f"teacher_{name}"] for name in ("image", "video"))
         ratios[f"teacher over all, {world}"] = over_all / teacher_bytes("image", shrunk_recipe, world)
         ratios[f"teacher over a host, {world}"] = over_host / teacher_bytes("video", shrunk_recipe, min(world, 2))
-        ratios[f"teacher whole, {world}"] = found["zero3, replicated, zero3_offload"]["teacher_image"] / teacher_bytes(
-            "image", shrunk_recipe, None
-        )
+        replicated = found["zero3, replicated, zero3_offload"]["teacher_image"]
+        ratios[f"teacher whole, {world}"] = replicated / teacher_bytes("image", shrunk_recipe, 1)
     record("scale", "bytes on a rank over the formula", ratios)
     assert ratios == pytest.approx(dict.fromkeys(ratios, 1.0), rel=0.05)
 
 
-def teacher_bytes(name: str, recipe: TrainingRecipe, sharers: int | None) -> float:
-    """fp32 bytes of a teacher on one of ``sharers`` ranks, or whole: its share, and beside it what is too small to be sharded."""
+def teacher_bytes(name: str, recipe: TrainingRecipe, sharers: int) -> float:
+    """fp32 bytes of a teacher on one of ``sharers`` ranks: its share, and whole what is too small to be sharded.
+
+    One rank alone has the whole, once: DeepSpeed gathers nothing there.
+    """
     sizes = [parameter.numel() for parameter in plan_teacher(name, recipe.teachers[name], recipe).structure.parameters()]
     threshold = json.loads((ENGINE_FOLDER / "teacher_zero3.json").read_text())["zero_optimization"][PERSISTENCE]
-    if sharers is None:
-        return 4.0 * sum(sizes)
-    return 4 * (sum(sizes) / sharers + sum(size for size in sizes if size <= threshold))
+    kept_whole = sum(size for size in sizes if size <= threshold) if sharers > 1 else 0
+    return 4 * (sum(sizes) / sharers + kept_whole)
