@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -116,7 +117,7 @@ def _choose(recipe: TrainingRecipe, count: int, members: Path) -> tuple[list[ben
 
 def _as_file(location: str | Stretch, members: Path) -> str:
     if isinstance(location, str):
-        return location
+        return os.path.abspath(location)
     path = members / f"{location.offset}{extension_of(location)}"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(read_bytes(location))

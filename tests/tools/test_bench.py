@@ -56,10 +56,13 @@ def test_the_reference_gives_two_equal_normalised_views(tmp_path: Path) -> None:
     assert abs(student.mean().item() - ((whole / 255 - mean) / deviation).mean()) < 0.3
 
 
-def test_everything_is_measured_and_written(twelve_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_everything_is_measured_and_written(
+    twelve_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     output = tmp_path / "out.json"
     few = ["--files", "3", "--clips", "8", "--rounds", "1", "--clips-per-second", "100", "--reference", "--output", str(output)]
-    assert main(["bench", "data", str(twelve_videos), *SMALL, *few]) == 0
+    assert main(["bench", "data", twelve_videos.name, *SMALL, *few]) == 0
     said = capsys.readouterr().out
     result = json.loads(output.read_text())
     assert set(result["streams"]) == {"as they are", "fastdecode", "mjpeg", "reference"}
