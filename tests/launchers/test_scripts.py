@@ -170,3 +170,17 @@ def test_faults_of_the_recipe_come_before_any_launch() -> None:
 def test_every_script_explains_itself(name: str) -> None:
     code, output, errors = script(name, "--help")
     assert code == 0 and f"bash launchers/{name}" in output and "#" not in output and errors == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--quickstrat", "x"], "finetune_demo: unknown option --quickstrat; there are --quickstart DIR, --output DIR"),
+        (["--output"], "finetune_demo: --output needs a value"),
+    ],
+)
+def test_the_fine_tuning_demo_refuses_a_wrong_use_before_it_starts(arguments: list[str], words: str) -> None:
+    code, output, fault = script("finetune_demo.sh", *arguments)
+    assert (code, output) == (2, "") and fault.startswith(words) and len(fault.splitlines()) == 1
+    code, output, _ = script("finetune_demo.sh", "--help")
+    assert code == 0 and output.startswith("What distillation is worth") and "key=value replaces" in output
