@@ -2,7 +2,8 @@
 
 One setting at a time: clips, frames, side, masks, in plain torch in this process; then the number of processes, each with its
 own clips under DeepSpeed's engine. The share of the matrix rate that arithmetic reaches is taken from the base case, and for
-the engine from one process; every other number of the plan is a prediction.
+the engine from one process; every other number of the plan is a prediction. The rate itself is measured before and after
+the steps of every case: other work on the machine changes it within minutes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from mvd_ds.config import ConfigError, TrainingRecipe
 from mvd_ds.tools.bench_ranks import measure_ranks
 from mvd_ds.tools.bench_step import device_name, held_bytes, timed_step
 from mvd_ds.tools.bench_step_case import geometry_of, product_variant, step_recipe
-from mvd_ds.tools.bench_step_clock import PeakMemory
+from mvd_ds.tools.bench_step_clock import PeakMemory, clock_of
+from mvd_ds.tools.doctor_matrix import matrix_rate
 from mvd_ds.tools.plan_devices import Machine, this_machine
 from mvd_ds.tools.plan_memory import plain_step_bytes
 from mvd_ds.tools.plan_sizes import recipe_sizes
@@ -71,7 +73,7 @@ def measure_growth(name: str, overrides: list[str], options: Options) -> dict[st
     wanted = [*small, *whole, *overrides]
     base = step_recipe(name, wanted, "recipe", device)
     measured = _measure(base, device, options.steps)
-    planned_on = _calibrated(this_machine(device), base, measured["milliseconds"])
+    planned_on = _calibrated(_at_rate(this_machine(device), measured), base, measured["milliseconds"])
     cases = [_row("base", 1, base, measured, planned_on)]
     for axis in options.axes:
         if axis == PROCESSES:
@@ -125,12 +127,14 @@ def _measure(recipe: TrainingRecipe, device: torch.device, steps: int) -> dict[s
     batches = cycle(variant.batches)
     for _ in range(WARM_UP[device.type]):
         timed_step(variant, batches, device)
+    before = matrix_rate(device, clock_of(device))
     with PeakMemory(device) as memory:
         parts = [timed_step(variant, batches, device) for _ in range(steps)]
     return {
         "milliseconds": statistics.median(sum(part.values()) for part in parts),
         "gib": None if memory.above is None else (memory.above + held_bytes(variant)) / 2**30,
         "parts": {name: statistics.median(part[name] for part in parts) for name in parts[0]},
+        "matrix_tflops": (before + matrix_rate(device, clock_of(device))) / 2,
     }
 
 
@@ -146,12 +150,17 @@ def _calibrated(on: Machine, base: TrainingRecipe, milliseconds: float) -> Machi
     return on._replace(efficiency=(whole - rest) / (milliseconds / 1e3 - rest))
 
 
+def _at_rate(on: Machine, measured: dict[str, Any]) -> Machine:
+    """``on`` at the matrix rate that a case was measured beside."""
+    return on._replace(device=on.device.model_copy(update={"matrix_tflops": measured["matrix_tflops"]}))
+
+
 def _planned_gib(recipe: TrainingRecipe) -> float:
     return sum(plain_step_bytes(recipe, recipe_sizes(recipe)).values()) / 2**30
 
 
 def _row(axis: str, value: int, recipe: TrainingRecipe, measured: dict[str, Any], on: Machine) -> dict[str, Any]:
-    milliseconds = 1e3 * planned_seconds(recipe, _ALONE, on)
+    milliseconds = 1e3 * planned_seconds(recipe, _ALONE, _at_rate(on, measured))
     gib = _planned_gib(recipe)
     return {
         "axis": axis,
@@ -168,17 +177,18 @@ def _rank_rows(ranks: list[dict[str, Any]], base: TrainingRecipe, on: Machine) -
     """Rows of the numbers of processes; what one process takes under the engine calibrates them."""
     if not ranks:
         return []
-    own = _calibrated(on, base, ranks[0]["milliseconds"])
+    own = _calibrated(_at_rate(on, ranks[0]), base, ranks[0]["milliseconds"])
     rows = []
     for rank in ranks:
         batch = base.batch.model_copy(update={"global_": base.batch.micro * rank["processes"]})
         recipe = base.model_copy(update={"batch": batch})
-        milliseconds = 1e3 * planned_seconds(recipe, rank["engine"], own, rank["processes"])
+        milliseconds = 1e3 * planned_seconds(recipe, rank["engine"], _at_rate(own, rank), rank["processes"])
         rows.append(
             {
                 "axis": PROCESSES,
                 "value": rank["processes"],
                 "measured_milliseconds": rank["milliseconds"],
+                "measured_matrix_tflops": rank["matrix_tflops"],
                 "wall_milliseconds": rank["wall_milliseconds"],
                 "planned_milliseconds": milliseconds,
                 "time_off_by": milliseconds / rank["milliseconds"] - 1,

@@ -22,6 +22,8 @@ from mvd_ds.models.masked import plan_predictor
 from mvd_ds.models.teachers import plan_teacher
 from mvd_ds.runs.placing import place_teachers
 from mvd_ds.tools.bench_step_case import random_batch, step_recipe
+from mvd_ds.tools.bench_step_clock import clock_of
+from mvd_ds.tools.doctor_matrix import matrix_rate
 from mvd_ds.tools.plan_memory import student_states
 from mvd_ds.tools.plan_sizes import recipe_sizes
 from mvd_ds.training.cluster import Cluster
@@ -80,11 +82,13 @@ def _measure(recipe: TrainingRecipe, cluster: Cluster, steps: int) -> dict[str, 
     teachers = place_teachers(recipe, plans, cluster, dict)
     targets = TeacherTargets(recipe, teachers, DTYPES[recipe.engine.precision])
     objective = MaskedPrediction(recipe, engine, targets, cluster.device)
-    clock = time.monotonic if cluster.device.type == "cuda" else time.process_time
+    clock, rates = clock_of(cluster.device), []
     # Other clips for every rank, as a loader has them.
     batches = cycle([random_batch(recipe, cluster.rank * 4 + number) for number in range(4)])
     own, wall = [], []
-    for _ in range(WARM_UP + steps):
+    for number in range(WARM_UP + steps):
+        if number == WARM_UP:
+            rates.append(matrix_rate(cluster.device, clock))
         started, began = clock(), time.monotonic()
         engine.backward(objective(next(batches), measure=False).total)
         engine.step()
@@ -92,6 +96,7 @@ def _measure(recipe: TrainingRecipe, cluster: Cluster, steps: int) -> dict[str, 
             torch.cuda.synchronize(cluster.device)
         own.append(clock() - started)
         wall.append(time.monotonic() - began)
+    rates.append(matrix_rate(cluster.device, clock))
     sizes = recipe_sizes(recipe)
     config = student_config(recipe, Place(cluster.world, cluster.world), sizes.student.thresholds, zero_faults)
     is_bf16 = recipe.engine.precision == "bf16"
@@ -100,6 +105,7 @@ def _measure(recipe: TrainingRecipe, cluster: Cluster, steps: int) -> dict[str, 
     return {
         "processes": cluster.world,
         "milliseconds": 1e3 * max(cluster.gather(statistics.median(own[WARM_UP:]))),
+        "matrix_tflops": min(cluster.gather(statistics.mean(rates))),
         "wall_milliseconds": 1e3 * max(cluster.gather(statistics.median(wall[WARM_UP:]))),
         "state_gib": max(cluster.gather(sum(state_bytes(engine, teachers).values()))) / 2**30,
         "planned_state_gib": planned / 2**30,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
@@ -19,7 +18,7 @@ import torch
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.models.flops import clip_flops
 from mvd_ds.tools.bench_step_case import FP8, Variant, build_variants, geometry_of, gflops_of, step_recipe, with_mask_count
-from mvd_ds.tools.bench_step_clock import Clock, PeakMemory
+from mvd_ds.tools.bench_step_clock import Clock, PeakMemory, clock_of
 from mvd_ds.tools.bench_step_product import ProductStep
 from mvd_ds.tools.bench_step_reference import STYLES
 from mvd_ds.tools.doctor_matrix import datasheet_rate, matrix_rate
@@ -62,7 +61,7 @@ def measure_step(name: str, overrides: list[str], options: Options) -> dict[str,
 
 def _measure(recipe: TrainingRecipe, name: str, options: Options, device: torch.device) -> dict[str, Any]:
     origin = {"machine": machine(), "versions": versions()}  # first: files may change while this runs
-    matrix = matrix_rate(device, time.monotonic if device.type == "cuda" else time.process_time)
+    matrix = matrix_rate(device, clock_of(device))
     variants, doubled = build_variants(recipe, device, options.against)
     gate = _gate(variants, doubled, recipe.engine.precision, device)
     samples, peaks = _timed(variants, options, device)

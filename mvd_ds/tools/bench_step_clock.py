@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -46,6 +47,11 @@ class Clock:
         event = torch.cuda.Event(enable_timing=True)
         event.record(torch.cuda.current_stream(self.device))
         return event
+
+
+def clock_of(device: torch.device) -> Callable[[], float]:
+    """Seconds: CPU time of this process on a CPU, which others on the machine disturb little; the wall's on a GPU."""
+    return time.monotonic if device.type == "cuda" else time.process_time
 
 
 class PeakMemory:
