@@ -55,11 +55,11 @@ def train(recipe: TrainingRecipe, cluster: Cluster, backend: str | None) -> dict
 
 def main() -> None:
     # The launcher puts --local_rank in front.
-    backend, *configs = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
+    backend, checkpointings, *configs = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
     found = []
     with joined_cluster(5, "cpu") as cluster:
         for config in configs:
-            for checkpointing in (0, 1):
+            for checkpointing in checkpointings:
                 settings = [f"engine.config={config}", f"model.activation_checkpointing={checkpointing}"]
                 recipe = shipped([*SMALL, *settings])
                 row = {"eager": train(recipe, cluster, None), "compiled": train(recipe, cluster, backend)}

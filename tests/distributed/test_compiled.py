@@ -13,22 +13,22 @@ CONFIGS = ["zero3_lowmem.json", "zero3.json"]
 
 
 @pytest.mark.parametrize(
-    ("processes", "backend", "configs"),
+    ("processes", "backend", "checkpointings", "configs"),
     [
-        (1, "aot_eager", CONFIGS[:1]),
-        pytest.param(2, "aot_eager", CONFIGS, marks=pytest.mark.nightly),
-        pytest.param(2, "inductor", CONFIGS[:1], marks=pytest.mark.nightly),
+        (1, "aot_eager", "1", CONFIGS[:1]),
+        pytest.param(2, "aot_eager", "01", CONFIGS, marks=pytest.mark.nightly),
+        pytest.param(2, "inductor", "01", CONFIGS[:1], marks=pytest.mark.nightly),
     ],
 )
-def test_compiled_equals_eager_under_zero3(processes: int, backend: str, configs: list[str]) -> None:
+def test_compiled_equals_eager_under_zero3(processes: int, backend: str, checkpointings: str, configs: list[str]) -> None:
     """``aot_eager`` traces and splits forward from backward as ``inductor`` does, without its minutes of C++."""
     script = Path(__file__).with_name("compiled_engine.py")
     if processes == 1:
-        said = alone_script(script, backend, *configs).stdout
+        said = alone_script(script, backend, checkpointings, *configs).stdout
     else:
-        said = launch_script(processes, script, backend, *configs, timeout=600).stdout
+        said = launch_script(processes, script, backend, checkpointings, *configs, timeout=600).stdout
     rows = json.loads(next(line for line in said.splitlines() if line.startswith("[")))
-    assert len(rows) == 2 * len(configs)
+    assert len(rows) == len(checkpointings) * len(configs)
     for row in rows:
         eager, compiled = row["eager"]["losses"], row["compiled"]["losses"]
         assert compiled == pytest.approx(eager, rel=1e-5), row["case"]

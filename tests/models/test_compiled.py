@@ -36,7 +36,7 @@ def gradients(stack: Stack, checkpoint_every: int, batch: int = 2) -> list[torch
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.nightly)])
-@pytest.mark.parametrize("checkpoint_every", [0, 1, 2])
+@pytest.mark.parametrize("checkpoint_every", [0, 1, pytest.param(2, marks=pytest.mark.nightly)])
 def test_compiled_equals_eager_with_and_without_checkpointing(backend: str, checkpoint_every: int) -> None:
     eager = Stack()
     compiled = copy.deepcopy(eager)
