@@ -19,7 +19,7 @@ import psutil
 
 from mvd_ds.training.checkpoint_files import read_manifest, verify
 from mvd_ds.training.heartbeat import Beat, read_beats
-from mvd_ds.training.run_folder import RunFolder
+from mvd_ds.training.run_folder import RunFolder, read_json
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "MVD_DS_SOAK"
@@ -55,6 +55,8 @@ class Kill(NamedTuple):
     """Until the last process was gone."""
     message: str
     """The line that names what died."""
+    is_over: bool
+    """The run had said before that it was finished: it lost nothing, and there was nobody left to name the victim."""
 
 
 class Life:
@@ -164,6 +166,11 @@ def saved_step(folder: Path) -> int:
     return int(manifest["step"])
 
 
+def is_over(folder: RunFolder) -> bool:
+    """Whether the run has said that it is finished."""
+    return folder.status.exists() and read_json(folder.status)["state"] == "finished"
+
+
 def kill(life: Life, kind: str, chance: random.Random) -> Kill | None:
     """Kill by ``kind``; None if the run ended before. Where the run was past its place already, the kind is any.
 
@@ -227,6 +234,7 @@ def strike(life: Life, kind: str, rank: int, before: int) -> Kill | None:
         passed_over=life.said().count("taking the checkpoint before it"),
         end_seconds=round(seconds, 2),
         message=message,
+        is_over=is_over(life.folder),
     )
 
 
@@ -241,7 +249,7 @@ def check(found: Kill) -> None:
     if found.kind == "save":
         # run.save_every_steps is 1: the save that was cut, or the one before it.
         assert found.saved_after >= found.step - 1, found
-    if found.doing not in BEFORE_IT_SPEAKS[:2] and found.victim != "all":
+    if found.doing not in BEFORE_IT_SPEAKS[:2] and found.victim != "all" and not found.is_over:
         who = "the launcher" if found.kind in ("launcher", "command") else f"{found.victim} (process"
         assert who in found.message, found
 
