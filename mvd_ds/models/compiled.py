@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch._dynamo import exc
 
 from mvd_ds.models.fp8 import Fp8Linear, use_fp8
-from mvd_ds.models.layers import Block
+from mvd_ds.models.layers import Block, Wanted
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,20 @@ TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2}
 #: Where linear maps are in FP8: a value that was rounded once more or less falls on another of 8 neighbours.
 FP8_TOLERANCE = 6e-2
 _COMPILER_ERRORS = (exc.TorchDynamoException, exc.FailOnRecompileLimitHit)
+
+
+class Shape(NamedTuple):
+    """What a graph was made for."""
+
+    tokens: torch.Size
+    wanted: torch.Size | tuple[int, ...] | None
+    """Shape of the indices, or ends of the slice, of those that are wanted."""
+    has_gradients: bool
+
+    @classmethod
+    def of(cls, tokens: Tensor, wanted: Wanted) -> Shape:
+        ends = (wanted.start, wanted.stop) if isinstance(wanted, slice) else None if wanted is None else wanted.shape
+        return cls(tokens.shape, ends, torch.is_grad_enabled())
 
 
 class CompiledBlocks:
@@ -37,42 +52,43 @@ class CompiledBlocks:
     Args:
         where: name of the stack, for messages.
         backend: of ``torch.compile``.
-        limit: shapes that may have a graph.
+        limit: shapes that may have a graph, of blocks of which all tokens are wanted and of others each.
     """
 
     def __init__(self, where: str, backend: str | Callable = "inductor", limit: int = 1) -> None:
         self.where, self.limit = where, limit
         self.graph: Callable[..., Tensor] | None = torch.compile(Block.compute, backend=backend, dynamic=False, fullgraph=True)
-        self.usual: set[tuple[torch.Size, bool]] = set()
-        """Shapes of tokens that have a graph, and whether with gradients."""
+        self.usual: set[Shape] = set()
+        """What has a graph."""
         self.fault: str | None = None
         """Why the stack runs eagerly, or None."""
         self._inside: dict[Block, tuple[nn.Module, ...]] = {}
 
-    def __call__(self, block: Block, tokens: Tensor, branch_factors: Tensor | None) -> Tensor:
-        """``block.compute(tokens, branch_factors)``."""
-        is_usual = (tokens.shape, torch.is_grad_enabled()) in self.usual
-        if self.graph is None or not is_usual or self._is_heard(block):
-            return block.compute(tokens, branch_factors)
+    def __call__(self, block: Block, tokens: Tensor, branch_factors: Tensor | None, wanted: Wanted) -> Tensor:
+        """``block.compute(tokens, branch_factors, wanted)``."""
+        if self.graph is None or Shape.of(tokens, wanted) not in self.usual or self._is_heard(block):
+            return block.compute(tokens, branch_factors, wanted)
         try:
-            return self.graph(block, tokens, branch_factors)
+            return self.graph(block, tokens, branch_factors, wanted)
         except _COMPILER_ERRORS as error:
             self._give_up(error)
-            return block.compute(tokens, branch_factors)
+            return block.compute(tokens, branch_factors, wanted)
 
-    def prepare(self, block: Block, tokens: Tensor, branch_factors: Tensor | None) -> None:
+    def prepare(self, block: Block, tokens: Tensor, branch_factors: Tensor | None, wanted: Wanted) -> None:
         """Try the graph, once, on what the stack is about to compute. Call it where activations are not recomputed."""
-        usual = (tokens.shape, torch.is_grad_enabled())
-        if self.graph is None or usual in self.usual or len(self.usual) >= self.limit:
+        shape = Shape.of(tokens, wanted)
+        if self.graph is None or shape in self.usual:
             return
-        self.usual.add(usual)
+        if sum((usual.wanted is None) == (wanted is None) for usual in self.usual) >= self.limit:
+            return
+        self.usual.add(shape)
         if self._is_heard(block):
             self._give_up("there are hooks inside of its blocks; under ZeRO-3 the JSON must say leaf_module: Block")
             return
         try:
             probe = _like(block, tokens)
-            found = _outcome(self.graph, probe, tokens, branch_factors)
-            distance = _distance(found, _outcome(Block.compute, probe, tokens, branch_factors))
+            found = _outcome(self.graph, probe, tokens, branch_factors, wanted)
+            distance = _distance(found, _outcome(Block.compute, probe, tokens, branch_factors, wanted))
         except Exception as error:  # whatever a compiler may raise: training does not need it
             self._give_up(error)
             return
@@ -131,10 +147,12 @@ def _is_fp8(block: Block) -> bool:
     return isinstance(block.attention.qkv, Fp8Linear)
 
 
-def _outcome(run: Callable[..., Tensor], block: Block, tokens: Tensor, branch_factors: Tensor | None) -> list[Tensor]:
+def _outcome(
+    run: Callable[..., Tensor], block: Block, tokens: Tensor, branch_factors: Tensor | None, wanted: Wanted
+) -> list[Tensor]:
     """Output, and the gradients of its sum of squares where there are any."""
     tokens = tokens.detach().requires_grad_(torch.is_grad_enabled())
-    output = run(block, tokens, branch_factors)
+    output = run(block, tokens, branch_factors, wanted)
     if not torch.is_grad_enabled():
         return [output]
     trained = [parameter for parameter in block.parameters() if parameter.requires_grad]

@@ -1,7 +1,8 @@
 """Floating point operations per clip, counted from a recipe.
 
 Model arithmetic only: 2 per multiply-accumulate of matrix products; no softmax, norm, recomputation, padding or
-optimizer. One block on N tokens of width D takes 2 * (4 + 2 * mlp_ratio) * N * D^2 + 4 * N^2 * D.
+optimizer. One block on N tokens of width D takes 2 * (4 + 2 * mlp_ratio) * N * D^2 + 4 * N^2 * D; the MLP of the last one of a
+decoder, and of a teacher that is read under one mask, computes predicted tokens alone.
 """
 
 from __future__ import annotations
@@ -60,7 +61,12 @@ def classifier_flops(settings: EncoderSettings, grid: Grid, classes: int) -> int
 
 def block_flops(tokens: int, width: int, mlp_ratio: float) -> int:
     """One block on a sequence of ``tokens``."""
-    return 2 * tokens * (4 * width**2 + 2 * width * int(width * mlp_ratio)) + 4 * tokens**2 * width
+    return 8 * tokens * width**2 + mlp_flops(tokens, width, mlp_ratio) + 4 * tokens**2 * width
+
+
+def mlp_flops(tokens: int, width: int, mlp_ratio: float) -> int:
+    """The MLP of one block."""
+    return 4 * tokens * width * int(width * mlp_ratio)
 
 
 def _encoder_flops(settings: EncoderSettings, tokens: int, depth: int) -> int:
@@ -73,7 +79,8 @@ def _decoder_flops(recipe: TrainingRecipe, visible: int, predicted: int, output:
     width = recipe.decoder.embed_dim or recipe.model.embed_dim
     projection = 2 * (visible + cls) * recipe.model.embed_dim * width
     blocks = recipe.decoder.depth * block_flops(visible + predicted + cls, width, recipe.decoder.mlp_ratio)
-    return projection + blocks + 2 * predicted * width * output
+    unread = mlp_flops(visible + cls, width, recipe.decoder.mlp_ratio)
+    return projection + blocks - unread + 2 * predicted * width * output
 
 
 def _teacher_flops(recipe: TrainingRecipe, teacher: TeacherSettings) -> int:
@@ -81,6 +88,10 @@ def _teacher_flops(recipe: TrainingRecipe, teacher: TeacherSettings) -> int:
     if teacher.network is not None:
         return slots * frame_flops(teacher, teacher.input_px or recipe.data.clip.size_px)
     depth = max(block % teacher.depth for block in teacher.target.blocks) + 1
-    if teacher.kind == "image":
-        return slots * _encoder_flops(teacher, rows * columns, depth)
-    return _encoder_flops(teacher, slots * rows * columns, depth)
+    inputs = slots if teacher.kind == "image" else 1
+    whole = inputs * _encoder_flops(teacher, slots * rows * columns // inputs, depth)
+    other_grid = recipe.teacher_grid(teacher) != recipe.grid
+    if recipe.masks_per_clip > 1 or len(teacher.target.blocks) > 1 or other_grid:
+        return whole
+    unread = slots * rows * columns - recipe.predicted_tokens + inputs * teacher.cls_token
+    return whole - mlp_flops(unread, teacher.embed_dim, teacher.mlp_ratio)

@@ -20,9 +20,9 @@ TIMED = 5
 
 
 class GraphedForward:
-    """``module(clip)``, replayed where that pays.
+    """``module(*inputs)``, replayed where that pays.
 
-    At the first call the forward is recorded, and both ways are timed. Clips of another shape, and clips while somebody has
+    At the first call the forward is recorded, and both ways are timed. Inputs of other shapes, and inputs while somebody has
     come to listen to ``module``, take the usual way.
 
     Args:
@@ -34,31 +34,33 @@ class GraphedForward:
         self.module, self.name = module, name
         self.is_decided = False
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.inputs, self.outputs = torch.empty(0), torch.empty(0)
+        self.inputs: tuple[Tensor, ...] = ()
+        self.output = torch.empty(0)
         self.hooks = 0
 
     @torch.no_grad()
-    def __call__(self, clip: Tensor) -> Tensor:
-        """The features of ``clip``."""
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """What ``module`` makes of ``inputs``."""
         if not self.is_decided:
             self.is_decided = True
-            self._decide(clip)
-        if self.graph is None or clip.shape != self.inputs.shape or self._count_hooks() != self.hooks:
-            return self.module(clip)
-        return self._replay(clip)
+            self._decide(inputs)
+        if self.graph is None or _shapes(inputs) != _shapes(self.inputs) or self._count_hooks() != self.hooks:
+            return self.module(*inputs)
+        return self._replay(inputs)
 
-    def _replay(self, clip: Tensor) -> Tensor:
+    def _replay(self, inputs: tuple[Tensor, ...]) -> Tensor:
         assert self.graph is not None
-        self.inputs.copy_(clip)
+        for recorded, given in zip(self.inputs, inputs, strict=True):
+            recorded.copy_(given)
         self.graph.replay()
         # The next replay writes to the same place, and features may still be looked at then.
-        return self.outputs.clone()
+        return self.output.clone()
 
-    def _decide(self, clip: Tensor) -> None:
-        usual = _milliseconds(lambda: self.module(clip), WARM_UP)
+    def _decide(self, inputs: tuple[Tensor, ...]) -> None:
+        usual = _milliseconds(lambda: self.module(*inputs), WARM_UP)
         try:
-            self._record(clip)
-            replayed = _milliseconds(lambda: self._replay(clip), 1)
+            self._record(inputs)
+            replayed = _milliseconds(lambda: self._replay(inputs), 1)
         except RuntimeError as error:  # of memory, or of what cannot be recorded
             self._forget()
             logger.warning("%s: no CUDA graph: %s", self.name, str(error).partition("\n")[0])
@@ -69,19 +71,23 @@ class GraphedForward:
         self._forget()
         logger.info("%s: no CUDA graph, which takes %.2f ms, its kernels alone %.2f", self.name, replayed, usual)
 
-    def _record(self, clip: Tensor) -> None:
-        self.inputs = clip.clone()
+    def _record(self, inputs: tuple[Tensor, ...]) -> None:
+        self.inputs = tuple(given.clone() for given in inputs)
         self.hooks = self._count_hooks()
         self.graph = torch.cuda.CUDAGraph()
         # thread_local: loader threads may pin memory meanwhile.
         with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
-            self.outputs = self.module(self.inputs)
+            self.output = self.module(*self.inputs)
 
     def _forget(self) -> None:
-        self.graph, self.inputs, self.outputs = None, torch.empty(0), torch.empty(0)
+        self.graph, self.inputs, self.output = None, (), torch.empty(0)
 
     def _count_hooks(self) -> int:
         return sum(len(module._forward_hooks) for module in self.module.modules())
+
+
+def _shapes(tensors: tuple[Tensor, ...]) -> list[torch.Size]:
+    return [tensor.shape for tensor in tensors]
 
 
 def is_worth_it(usual: float, replayed: float) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -15,6 +15,9 @@ from mvd_ds.models.linear import Linear
 
 if TYPE_CHECKING:
     from mvd_ds.models.compiled import CompiledBlocks
+
+#: Which tokens leave a block, see ``pick``.
+Wanted = Tensor | slice | None
 
 #: Epsilon of a LayerNorm whose settings do not say. Source: MAE, VideoMAE, MVD.
 NORM_EPS = 1e-6
@@ -64,24 +67,44 @@ class Block(nn.Module):
         self.compiled: CompiledBlocks | None = None
         """Computes in place of ``compute``, see ``compiled.compile_blocks``."""
 
-    def forward(self, tokens: Tensor, branch_factors: Tensor | None = None) -> Tensor:
-        """(B, N, D) -> (B, N, D).
+    def forward(self, tokens: Tensor, branch_factors: Tensor | None = None, wanted: Wanted = None) -> Tensor:
+        """(B, N, D) -> (B, N, D), or fewer tokens where fewer are wanted.
 
         Args:
             tokens: (B, N, D).
             branch_factors: (B, 2) factors of the attention and the MLP branch (drop path), or None for ones.
+            wanted: see ``pick``; all are looked at, and these alone pass the MLP. Indices exclude drop path.
         """
-        return self.compute(tokens, branch_factors) if self.compiled is None else self.compiled(self, tokens, branch_factors)
+        compute = Block.compute if self.compiled is None else self.compiled
+        return compute(self, tokens, branch_factors, wanted)
 
-    def compute(self, tokens: Tensor, branch_factors: Tensor | None = None) -> Tensor:
+    def compute(self, tokens: Tensor, branch_factors: Tensor | None = None, wanted: Wanted = None) -> Tensor:
         """``forward``, by torch's kernels one after another."""
         attended = self.attention(self.norm_attention(tokens))
         if branch_factors is None:
-            tokens = tokens + attended
+            tokens = pick(tokens + attended, wanted)
             return tokens + self.mlp(self.norm_mlp(tokens))
         of_attention, of_mlp = branch_factors.to(tokens.dtype)[:, :, None, None].unbind(1)
-        tokens = tokens + of_attention * attended
+        tokens = pick(tokens + of_attention * attended, wanted)
         return tokens + of_mlp * self.mlp(self.norm_mlp(tokens))
+
+
+def pick(tokens: Tensor, wanted: Wanted) -> Tensor:
+    """The ``wanted`` ones of ``tokens`` (B, N, D).
+
+    Args:
+        wanted: a slice of the N; or indices (C, M) into the tokens of B / C neighbours in the batch, such as the frames of a
+            clip, side by side; or None for all.
+
+    Returns:
+        (B, length of the slice, D); or (C, M, D); or ``tokens``.
+    """
+    if wanted is None:
+        return tokens
+    if isinstance(wanted, slice):
+        return tokens[:, wanted]
+    joined = tokens.unflatten(0, (len(wanted), -1)).flatten(1, 2)
+    return joined.gather(1, wanted[:, :, None].expand(-1, -1, tokens.shape[-1]))
 
 
 def drop_path_factors(uniforms: Tensor | None, rate: float, training: bool) -> Tensor | None:
@@ -109,7 +132,13 @@ def drop_path_factors(uniforms: Tensor | None, rate: float, training: bool) -> T
     return kept / (1 - rates)[:, None]
 
 
-def run_blocks(blocks: Iterable[nn.Module], tokens: Tensor, factors: Tensor | None, checkpoint_every: int) -> Tensor:
+def run_blocks(
+    blocks: Sequence[nn.Module] | nn.ModuleList,
+    tokens: Tensor,
+    factors: Tensor | None,
+    checkpoint_every: int,
+    wanted: Wanted = None,
+) -> Tensor:
     """Tokens after all ``blocks``.
 
     Args:
@@ -117,14 +146,17 @@ def run_blocks(blocks: Iterable[nn.Module], tokens: Tensor, factors: Tensor | No
         tokens: (B, N, D).
         factors: (B, depth, 2) from ``drop_path_factors``, or None.
         checkpoint_every: recompute the activations of every n-th block (the first, the n+1st, ...) in backward; 0: none.
+        wanted: which tokens the last block gives, see ``pick``: nobody reads what its MLP would make of others.
     """
+    last = len(blocks) - 1
     for index, block in enumerate(blocks):
         branch_factors = None if factors is None else factors[:, index]
-        if index == 0 and isinstance(block, Block) and block.compiled is not None:
-            block.compiled.prepare(block, tokens, branch_factors)
+        leaving = wanted if index == last else None
+        if (index == 0 or leaving is not None) and isinstance(block, Block) and block.compiled is not None:
+            block.compiled.prepare(block, tokens, branch_factors, leaving)
         if checkpoint_every and index % checkpoint_every == 0 and torch.is_grad_enabled():
             # A block draws no random numbers (drop path comes in as a tensor), so none have to be replayed.
-            tokens = checkpoint(block, tokens, branch_factors, use_reentrant=False, preserve_rng_state=False)
+            tokens = checkpoint(block, tokens, branch_factors, leaving, use_reentrant=False, preserve_rng_state=False)
         else:
-            tokens = block(tokens, branch_factors)
+            tokens = block(tokens, branch_factors, leaving)
     return tokens

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from mvd_ds.config import ConfigError, Grid, TeacherSettings, TrainingRecipe
 from mvd_ds.models.blueprint import Blueprint, Built
 from mvd_ds.models.initialisation import initialise_module
-from mvd_ds.models.layers import run_blocks
+from mvd_ds.models.layers import pick, run_blocks
 from mvd_ds.models.timm_network import TimmNetwork, build_timm_network
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.models.weights import plan_encoder
@@ -46,31 +46,54 @@ class Teacher(nn.Module):
                 encoder.norm = nn.Identity()
         self.encoder = encoder
 
-    def forward(self, clip: Tensor) -> Tensor:
+    def forward(self, clip: Tensor, wanted: Tensor | None = None) -> Tensor:
         """Target features.
 
         Args:
             clip: (B, C, T, H, W) normalised, at the teacher's own size.
+            wanted: (B, M) int64, tokens of the student's grid that are read; None: all.
 
         Returns:
-            (B, N, D), N of the student's grid.
+            (B, M, D), or (B, N, D) with N of the student's grid.
         """
         chunk = self.settings.chunk_clips or len(clip)
-        return torch.cat([self._features(part) for part in clip.split(chunk)])
+        parts = clip.split(chunk)
+        if wanted is None:
+            return torch.cat([self._features(part) for part in parts])
+        each = zip(parts, wanted.split(chunk), strict=True)
+        return torch.cat([self._wanted_features(part, tokens) for part, tokens in each])
+
+    def _wanted_features(self, clip: Tensor, wanted: Tensor) -> Tensor:
+        """(B, M, D): where the grids agree and one block is read, the MLP of that block computes no others."""
+        encoder = self.encoder
+        if isinstance(encoder, TimmNetwork) or len(self.read_blocks) > 1 or self.grid != self.student_grid:
+            return pick(self._features(clip), wanted)
+        has_cls = int(self.settings.cls_token)
+        tokens_of_input = encoder.grid[0] * encoder.grid[1] * encoder.grid[2]
+        # Every frame of an image teacher has a class token of its own.
+        wanted = wanted + has_cls * (1 + wanted // tokens_of_input)
+        return encoder.norm(run_blocks(encoder.blocks, encoder.embed(self._input(clip)), None, 0, wanted))
+
+    @property
+    def grid(self) -> Grid:
+        """Its own (t, h, w) grid for a clip; an image teacher has a frame for each of the student's slots."""
+        slots, rows, columns = self.encoder.grid
+        return (self.student_grid[0] if self.settings.kind == "image" else slots, rows, columns)
+
+    def _input(self, clip: Tensor) -> Tensor:
+        """What the encoder takes of a clip: the clip, or the frames of an image teacher as clips of their own."""
+        if self.settings.kind == "video":
+            return clip
+        frames = clip[:, :, self.settings.frame_in_tubelet :: self.student_tubelet_frames]
+        return frames.transpose(1, 2).flatten(0, 1).unsqueeze(2)
 
     def _features(self, clip: Tensor) -> Tensor:
-        slots = 1
-        if self.settings.kind == "image":
-            frames = clip[:, :, self.settings.frame_in_tubelet :: self.student_tubelet_frames]
-            slots = frames.shape[2]
-            clip = frames.transpose(1, 2).flatten(0, 1).unsqueeze(2)
+        given = self._input(clip)
         if isinstance(self.encoder, TimmNetwork):
-            tokens = self.encoder(clip.squeeze(2))
+            tokens = self.encoder(given.squeeze(2))
         else:
-            tokens = self._read(self.encoder, clip)[:, int(self.settings.cls_token) :]
-        tokens = tokens.unflatten(0, (-1, slots)).flatten(1, 2)
-        _, rows, columns = self.encoder.grid
-        return resize_grid(tokens, (tokens.shape[1] // (rows * columns), rows, columns), self.student_grid)
+            tokens = self._read(self.encoder, given)[:, int(self.settings.cls_token) :]
+        return resize_grid(tokens.unflatten(0, (len(clip), -1)).flatten(1, 2), self.grid, self.student_grid)
 
     def _read(self, encoder: VisionTransformer, clip: Tensor) -> Tensor:
         """Mean over the blocks that are read, each through the final norm or not."""

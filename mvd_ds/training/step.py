@@ -89,6 +89,10 @@ class TeacherTargets:
 
     @torch.no_grad()
     def __call__(self, batch: DeviceBatch) -> dict[str, Tensor]:
+        if batch.masked.shape[1] == 1:
+            masked = batch.masked[:, 0]
+            return {name: self.as_targets(name, self.raw_features(name, batch, masked)).float() for name in self.settings}
+        # Several masks hide next to everything between them.
         return {name: gather_masked(self.features(name, batch), batch.masked).float() for name in self.settings}
 
     @torch.no_grad()
@@ -97,11 +101,11 @@ class TeacherTargets:
         return self.as_targets(name, self.raw_features(name, batch))
 
     @torch.no_grad()
-    def raw_features(self, name: str, batch: DeviceBatch) -> Tensor:
-        """What a teacher says of all tokens, (B, N, D), as it says it."""
-        view = batch.views[self.settings[name].input_px or self.size_px]
-        return self.teachers[name](normalise(to_unit(view), self.dtype))
+    def raw_features(self, name: str, batch: DeviceBatch, wanted: Tensor | None = None) -> Tensor:
+        """What a teacher says of all tokens, (B, N, D), or of those that are wanted (B, M), as it says it."""
+        view = normalise(to_unit(batch.views[self.settings[name].input_px or self.size_px]), self.dtype)
+        return self.teachers[name](view) if wanted is None else self.teachers[name](view, wanted)
 
     def as_targets(self, name: str, features: Tensor) -> Tensor:
-        """Features (B, N, D) of a teacher, normalised where its settings ask for it."""
+        """Features (..., D) of a teacher, normalised where its settings ask for it."""
         return normalise_tokens(features) if self.settings[name].target.normalise else features

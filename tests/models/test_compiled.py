@@ -46,8 +46,22 @@ def test_compiled_equals_eager_with_and_without_checkpointing(backend: str, chec
         pairs = zip(gradients(compiled, checkpoint_every, batch), gradients(eager, checkpoint_every, batch), strict=True)
         for one, other in pairs:
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
-    assert stack.fault is None and stack.usual == {(torch.Size([2, 10, 32]), True)}
+    assert stack.fault is None and stack.usual == {(torch.Size([2, 10, 32]), None, True)}
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1, "one graph for all blocks"
+
+
+@pytest.mark.parametrize("wanted", [slice(4, 10), torch.tensor([[3, 9, 11, 0, 19]])], ids=["slice", "indices"])
+def test_a_last_block_of_which_some_tokens_are_wanted_has_a_graph_of_its_own(wanted: slice | torch.Tensor) -> None:
+    eager = Stack()
+    compiled = copy.deepcopy(eager)
+    (stack,) = compile_blocks(compiled, "stack", "aot_eager")
+    torch._dynamo.utils.counters.clear()
+    tokens = torch.randn(2, 10, 32, requires_grad=True)
+    for _ in range(2):
+        one, other = (run_blocks(model.blocks, tokens, None, 1, wanted) for model in (compiled, eager))
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    assert stack.fault is None and len(stack.usual) == 2
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
 
 
 def test_a_compiler_that_fails_is_told_once_and_blocks_run_eagerly(caplog: pytest.LogCaptureFixture) -> None:
@@ -85,7 +99,7 @@ def test_so_many_shapes_have_a_graph() -> None:
     with torch.no_grad():
         for batch in (1, 2, 3, 2):
             run_blocks(stack.blocks, torch.randn(batch, 10, 32), None, 0)
-    assert {shape[0] for shape, _ in compiled.usual} == {1, 2}
+    assert {shape.tokens[0] for shape in compiled.usual} == {1, 2}
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
 
 

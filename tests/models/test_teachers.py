@@ -83,6 +83,30 @@ def test_chunks_change_nothing(recipe, name, relative_error):
     assert relative_error(built(recipe(teachers={name: {"chunk_clips": 1}}), name)(CLIP), whole) < 1e-6
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"chunk_clips": 1}, {"target": {"norm": "final"}}, {"target": {"blocks": [0, 1]}}, {"patch_px": 4}],
+    ids=str,
+)
+@pytest.mark.parametrize("name", ["image", "video"])
+def test_wanted_tokens_are_those_of_all(recipe, name, settings, relative_error):
+    resized = {"resize": "bilinear"} if "patch_px" in settings else {}
+    teacher = built(recipe(teachers={name: settings | resized}), name)
+    wanted = torch.stack([torch.randperm(32)[:20], torch.randperm(32)[:20]])
+    expected = torch.stack([features[row] for features, row in zip(teacher(CLIP), wanted, strict=True)])
+    assert relative_error(teacher(CLIP, wanted), expected) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["image", "video"])
+def test_the_last_mlp_computes_wanted_tokens_alone(recipe, name):
+    teacher, seen = built(recipe(), name), []
+    for block in teacher.encoder.blocks:
+        block.mlp.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[:-1].numel()))
+    teacher(CLIP, torch.arange(20).expand(2, -1))
+    inputs = 2 * 2 * 17 if name == "image" else 2 * 32
+    assert seen == [inputs] * (len(seen) - 1) + [2 * 20]
+
+
 def test_resize_is_bilinear_within_slots(recipe, relative_error):
     chosen = recipe(teachers={"image": {"patch_px": 4, "resize": "bilinear"}})
     fine = built(recipe(data={"clip": {"size_px": 64}}, teachers={"image": {"input_px": 32, "patch_px": 4}}), "image")

@@ -8,7 +8,7 @@ import torch
 from mvd_ds.config import ConfigError, TrainingRecipe
 from mvd_ds.models import graphed
 from mvd_ds.models.graphed import GraphedForward, is_worth_it
-from mvd_ds.models.layers import Block
+from mvd_ds.models.layers import Block, pick
 from mvd_ds.models.teachers import build_teacher, plan_teacher
 from mvd_ds.runs import placing
 from mvd_ds.runs.placing import place_teachers, quicken, require_similar
@@ -76,7 +76,7 @@ def test_a_graph_is_kept_only_where_it_is_faster(monkeypatch: pytest.MonkeyPatch
     module, clip = torch.nn.Linear(4, 4).requires_grad_(False), torch.ones(2, 4)
     times = iter([10.0, 20.0])
     monkeypatch.setattr(graphed, "_milliseconds", lambda *_: next(times))
-    monkeypatch.setattr(GraphedForward, "_record", lambda self, clip: setattr(self, "graph", object()))
+    monkeypatch.setattr(GraphedForward, "_record", lambda self, inputs: setattr(self, "graph", object()))
     forward = GraphedForward(module, "teacher")
     assert forward(clip).equal(module(clip)) and forward.graph is None, "a replay took longer"
     assert forward(clip).equal(module(clip)), "and is not tried again"
@@ -106,3 +106,15 @@ def test_a_replayed_forward_equals_the_usual_one(tiny: TrainingRecipe, monkeypat
         assert forward.graph is not None
         for found, expected in ((one, first), (two, second), (other, second[:1])):
             torch.testing.assert_close(found, teacher(expected))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_replay_reads_other_tokens_each_time(tiny: TrainingRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphed, "is_worth_it", lambda *_: True)
+    device = torch.device("cuda")
+    teacher = build_teacher("video", tiny.teachers["video"], tiny).to(device)
+    forward, clip = GraphedForward(teacher, "video"), tiny.data.clip
+    frames = torch.randn(2, 3, clip.frames, clip.size_px, clip.size_px, device=device)
+    for wanted in (torch.tensor([[0, 3], [2, 1]], device=device), torch.tensor([[1, 2], [0, 3]], device=device)):
+        torch.testing.assert_close(forward(frames, wanted), pick(teacher(frames), wanted))
+    assert forward.graph is not None
