@@ -18,6 +18,7 @@ from mvd_ds.training.faults import VideoFaults
 from mvd_ds.training.finite import NonFiniteSteps, minimised
 from mvd_ds.training.metrics import MetricsWriter
 from mvd_ds.training.prefetch import DeviceBatches
+from mvd_ds.training.process import age_seconds
 from mvd_ds.training.reporter import Reporter
 from mvd_ds.training.schedule import Schedule
 
@@ -106,6 +107,9 @@ class Training:
             learning_rate = self._set_learning_rate(step)
             with BlockGradients(self.engine.module, self.pictures is not None and self.pictures.due(done)) as gradients:
                 self._step(batches, done)
+            if step == first_step:
+                # From the start of this process: imports, states, teachers, compilation, the first batch and this step.
+                self.reporter.once["perf/start_seconds"] = age_seconds()
             validated = self._validate(done)
             self._take_pictures(done, gradients)
             reason = self.attempt.stop.agreed(cluster)
