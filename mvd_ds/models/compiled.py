@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from types import FunctionType
 from typing import NamedTuple
 
 import torch
@@ -57,7 +58,8 @@ class CompiledBlocks:
 
     def __init__(self, where: str, backend: str | Callable = "inductor", limit: int = 1) -> None:
         self.where, self.limit = where, limit
-        self.graph: Callable[..., Tensor] | None = torch.compile(Block.compute, backend=backend, dynamic=False, fullgraph=True)
+        compute = _copy(Block.compute)
+        self.graph: Callable[..., Tensor] | None = torch.compile(compute, backend=backend, dynamic=False, fullgraph=True)
         self.usual: set[Shape] = set()
         """What has a graph."""
         self.fault: str | None = None
@@ -132,6 +134,12 @@ def compile_blocks(model: nn.Module, name: str, backend: str | Callable = "induc
         for block in blocks:
             block.compiled = stacks[-1]
     return stacks
+
+
+def _copy(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A function of its own: torch keeps graphs by code, at most 8 that differ in what needs a gradient, and searches them in each call."""
+    assert isinstance(function, FunctionType)
+    return FunctionType(function.__code__.replace(), function.__globals__, function.__name__, function.__defaults__)
 
 
 def _like(block: Block, tokens: Tensor) -> Block:

@@ -152,6 +152,9 @@ def run_blocks(
     for index, block in enumerate(blocks):
         branch_factors = None if factors is None else factors[:, index]
         leaving = wanted if index == last else None
+        if torch.is_grad_enabled() and not tokens.requires_grad and any(p.requires_grad for p in block.parameters()):
+            # What is before it is frozen. DeepSpeed takes a block's gradients when its input has one, else before there are any.
+            tokens = tokens.detach().requires_grad_()
         if (index == 0 or leaving is not None) and isinstance(block, Block) and block.compiled is not None:
             block.compiled.prepare(block, tokens, branch_factors, leaving)
         if checkpoint_every and index % checkpoint_every == 0 and torch.is_grad_enabled():

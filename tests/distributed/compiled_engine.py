@@ -1,10 +1,12 @@
-"""Run as a process of a group by test_compiled.py: losses of engines with eager blocks and with compiled ones.
+"""Run as a process of a group by test_compiled.py: losses of engines with eager blocks and with compiled ones, of students
+that are trained whole and of such with frozen parts.
 
 Prints one line of JSON on rank 0: a case a row.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from typing import Any
@@ -13,7 +15,8 @@ import torch
 
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.models.compiled import compile_blocks
-from mvd_ds.models.masked import build_predictor
+from mvd_ds.models.layers import Block
+from mvd_ds.models.masked import MaskedPredictor, build_predictor
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.deepspeed_engine import joined_cluster
 from mvd_ds.training.deepspeed_start import start_student
@@ -31,9 +34,20 @@ SMALL = [
 STEPS = 3
 
 
-def train(recipe: TrainingRecipe, cluster: Cluster, backend: str | None) -> dict[str, Any]:
+def freeze_parts(student: MaskedPredictor) -> None:
+    """Freeze what comes before the blocks, the first block, and a part of the second."""
+    encoder = student.encoder
+    second = encoder.blocks[1]
+    assert isinstance(second, Block)
+    for part in (encoder.patch_embed, encoder.blocks[0], second.attention):
+        part.requires_grad_(False)
+
+
+def train(recipe: TrainingRecipe, cluster: Cluster, backend: str | None, frozen: bool) -> dict[str, Any]:
     """Losses of a few steps on random clips, and what became of the compiled stacks."""
     student = build_predictor(recipe)
+    if frozen:
+        freeze_parts(student)
     engine = start_student(student, parameter_groups(student, recipe.optimizer), recipe, cluster)
     stacks = compile_blocks(engine.module, "student", backend) if backend else []
     for group in engine.optimizer.param_groups:
@@ -58,12 +72,11 @@ def main() -> None:
     backend, checkpointings, *configs = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
     found = []
     with joined_cluster(5, "cpu") as cluster:
-        for config in configs:
-            for checkpointing in checkpointings:
-                settings = [f"engine.config={config}", f"model.activation_checkpointing={checkpointing}"]
-                recipe = shipped([*SMALL, *settings])
-                row = {"eager": train(recipe, cluster, None), "compiled": train(recipe, cluster, backend)}
-                found.append({"case": settings, **row})
+        for config, checkpointing, frozen in itertools.product(configs, checkpointings, (False, True)):
+            settings = [f"engine.config={config}", f"model.activation_checkpointing={checkpointing}"]
+            recipe = shipped([*SMALL, *settings])
+            row = {"eager": train(recipe, cluster, None, frozen), "compiled": train(recipe, cluster, backend, frozen)}
+            found.append({"case": settings, "frozen": frozen, **row})
         if cluster.is_main:
             print(json.dumps(found), flush=True)
 
