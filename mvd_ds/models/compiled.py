@@ -137,7 +137,7 @@ def compile_blocks(model: nn.Module, name: str, backend: str | Callable = "induc
 
 
 def _copy(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A function of its own: torch keeps graphs by code, at most 8 that differ in what needs a gradient, and searches them in each call."""
+    """A function of its own: torch keeps a few graphs of one code, and looks through them in every call."""
     assert isinstance(function, FunctionType)
     return FunctionType(function.__code__.replace(), function.__globals__, function.__name__, function.__defaults__)
 
