@@ -66,6 +66,7 @@ def test_a_huge_student_steps_saves_and_resumes(tmp_path: Path, monkeypatch: pyt
         "schedule.warmup_epochs=null",
         "schedule.steps=2",
         "run.log_every_steps=1",
+        "run.pictures_every_steps=0",
         f"run.output={tmp_path / 'run'}",
     ]
     recipe = load_recipe(RECIPE, overrides, "distill")
