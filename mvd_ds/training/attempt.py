@@ -65,7 +65,7 @@ class Attempt:
         with cluster.together():
             self.heartbeat = Heartbeat(folder, cluster.rank, self.number)
             if cluster.is_main:
-                self.status.write("running", 0)
+                self.status.write("running", self.status.values["step"])
             self.log.open()
         peers = cluster.gather(ProcessName.of(os.getpid()))
         timeout = 60 * self.recipe.engine.timeout_minutes
