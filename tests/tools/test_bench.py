@@ -99,13 +99,13 @@ def test_files_that_cannot_be_read_are_named_and_not_measured(twelve_videos: Pat
 
 
 def test_no_ratio_to_a_reference_that_is_not_as_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both its costs count: alone in a process, and through the DataLoader that the ratio is formed with."""
+    """What counts is what it does for a clip; what the DataLoader takes to hand two fp32 views over differs between hosts."""
     monkeypatch.setattr(bench_data, "machine", dict)
     monkeypatch.setattr(bench_data, "versions", dict)
     recipe = bench_data.clip_recipe(Path("videos"), [])
     files = [File("a.mp4", 300, [0], 10**6)]
     stages = {"open": 1.0, "decode": 50.0, "crop": 2.0, "transport": 0.1}
-    for alone, through, printed in ((120.0, 130.0, True), (99.0, 130.0, False), (120.0, 141.0, False)):
+    for alone, through, printed in ((120.0, 155.0, True), (99.0, 130.0, False), (141.0, 141.0, False)):
         streams = {
             "as they are": {"cpu_ms": 50.0, "times_reference": 2.4, "times_reference_by_cpu": 2.6},
             "reference": {"cpu_ms": through, "alone_ms": alone},
