@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch._dynamo import exc
 
 from mvd_ds.models.fp8 import Fp8Linear, use_fp8
-from mvd_ds.models.layers import Block, Wanted
+from mvd_ds.models.layers import Block
 
 logger = logging.getLogger(__name__)
 
@@ -32,14 +32,13 @@ class Shape(NamedTuple):
     """What a graph was made for."""
 
     tokens: torch.Size
-    wanted: torch.Size | tuple[int, ...] | None
-    """Shape of the indices, or ends of the slice, of those that are wanted."""
+    wanted: torch.Size | None
+    """Shape of the indices of those that are wanted."""
     has_gradients: bool
 
     @classmethod
-    def of(cls, tokens: Tensor, wanted: Wanted) -> Shape:
-        ends = (wanted.start, wanted.stop) if isinstance(wanted, slice) else None if wanted is None else wanted.shape
-        return cls(tokens.shape, ends, torch.is_grad_enabled())
+    def of(cls, tokens: Tensor, wanted: Tensor | None) -> Shape:
+        return cls(tokens.shape, None if wanted is None else wanted.shape, torch.is_grad_enabled())
 
 
 class CompiledBlocks:
@@ -66,7 +65,7 @@ class CompiledBlocks:
         """Why the stack runs eagerly, or None."""
         self._inside: dict[Block, tuple[nn.Module, ...]] = {}
 
-    def __call__(self, block: Block, tokens: Tensor, branch_factors: Tensor | None, wanted: Wanted) -> Tensor:
+    def __call__(self, block: Block, tokens: Tensor, branch_factors: Tensor | None, wanted: Tensor | None) -> Tensor:
         """``block.compute(tokens, branch_factors, wanted)``."""
         if self.graph is None or Shape.of(tokens, wanted) not in self.usual or self._is_heard(block):
             return block.compute(tokens, branch_factors, wanted)
@@ -76,7 +75,7 @@ class CompiledBlocks:
             self._give_up(error)
             return block.compute(tokens, branch_factors, wanted)
 
-    def prepare(self, block: Block, tokens: Tensor, branch_factors: Tensor | None, wanted: Wanted) -> None:
+    def prepare(self, block: Block, tokens: Tensor, branch_factors: Tensor | None, wanted: Tensor | None) -> None:
         """Try the graph, once, on what the stack is about to compute. Call it where activations are not recomputed."""
         shape = Shape.of(tokens, wanted)
         if self.graph is None or shape in self.usual:
@@ -156,7 +155,7 @@ def _is_fp8(block: Block) -> bool:
 
 
 def _outcome(
-    run: Callable[..., Tensor], block: Block, tokens: Tensor, branch_factors: Tensor | None, wanted: Wanted
+    run: Callable[..., Tensor], block: Block, tokens: Tensor, branch_factors: Tensor | None, wanted: Tensor | None
 ) -> list[Tensor]:
     """Output, and the gradients of its sum of squares where there are any."""
     tokens = tokens.detach().requires_grad_(torch.is_grad_enabled())

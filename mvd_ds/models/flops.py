@@ -1,8 +1,8 @@
 """Floating point operations per clip, counted from a recipe.
 
 Model arithmetic only: 2 per multiply-accumulate of matrix products; no softmax, norm, recomputation, padding or
-optimizer. One block on N tokens of width D takes 2 * (4 + 2 * mlp_ratio) * N * D^2 + 4 * N^2 * D; the MLP of the last one of a
-decoder, and of a teacher that is read under one mask, computes predicted tokens alone.
+optimizer. One block on N tokens of width D takes 2 * (4 + 2 * mlp_ratio) * N * D^2 + 4 * N^2 * D; the MLP of the last one
+of a teacher that is read under one mask computes predicted tokens alone.
 """
 
 from __future__ import annotations
@@ -79,8 +79,7 @@ def _decoder_flops(recipe: TrainingRecipe, visible: int, predicted: int, output:
     width = recipe.decoder.embed_dim or recipe.model.embed_dim
     projection = 2 * (visible + cls) * recipe.model.embed_dim * width
     blocks = recipe.decoder.depth * block_flops(visible + predicted + cls, width, recipe.decoder.mlp_ratio)
-    unread = mlp_flops(visible + cls, width, recipe.decoder.mlp_ratio)
-    return projection + blocks - unread + 2 * predicted * width * output
+    return projection + blocks + 2 * predicted * width * output
 
 
 def _teacher_flops(recipe: TrainingRecipe, teacher: TeacherSettings) -> int:

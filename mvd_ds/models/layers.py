@@ -16,9 +16,6 @@ from mvd_ds.models.linear import Linear
 if TYPE_CHECKING:
     from mvd_ds.models.compiled import CompiledBlocks
 
-#: Which tokens leave a block, see ``pick``.
-Wanted = Tensor | slice | None
-
 #: Epsilon of a LayerNorm whose settings do not say. Source: MAE, VideoMAE, MVD.
 NORM_EPS = 1e-6
 
@@ -67,18 +64,18 @@ class Block(nn.Module):
         self.compiled: CompiledBlocks | None = None
         """Computes in place of ``compute``, see ``compiled.compile_blocks``."""
 
-    def forward(self, tokens: Tensor, branch_factors: Tensor | None = None, wanted: Wanted = None) -> Tensor:
+    def forward(self, tokens: Tensor, branch_factors: Tensor | None = None, wanted: Tensor | None = None) -> Tensor:
         """(B, N, D) -> (B, N, D), or fewer tokens where fewer are wanted.
 
         Args:
             tokens: (B, N, D).
             branch_factors: (B, 2) factors of the attention and the MLP branch (drop path), or None for ones.
-            wanted: see ``pick``; all are looked at, and these alone pass the MLP. Indices exclude drop path.
+            wanted: see ``pick``; all are looked at, and these alone pass the MLP. Not with drop path.
         """
         compute = Block.compute if self.compiled is None else self.compiled
         return compute(self, tokens, branch_factors, wanted)
 
-    def compute(self, tokens: Tensor, branch_factors: Tensor | None = None, wanted: Wanted = None) -> Tensor:
+    def compute(self, tokens: Tensor, branch_factors: Tensor | None = None, wanted: Tensor | None = None) -> Tensor:
         """``forward``, by torch's kernels one after another."""
         attended = self.attention(self.norm_attention(tokens))
         if branch_factors is None:
@@ -89,20 +86,18 @@ class Block(nn.Module):
         return tokens + of_mlp * self.mlp(self.norm_mlp(tokens))
 
 
-def pick(tokens: Tensor, wanted: Wanted) -> Tensor:
+def pick(tokens: Tensor, wanted: Tensor | None) -> Tensor:
     """The ``wanted`` ones of ``tokens`` (B, N, D).
 
     Args:
-        wanted: a slice of the N; or indices (C, M) into the tokens of B / C neighbours in the batch, such as the frames of a
-            clip, side by side; or None for all.
+        wanted: indices (C, M) into the tokens of B / C neighbours in the batch, such as the frames of a clip, side by side; or
+            None for all.
 
     Returns:
-        (B, length of the slice, D); or (C, M, D); or ``tokens``.
+        (C, M, D), or ``tokens``.
     """
     if wanted is None:
         return tokens
-    if isinstance(wanted, slice):
-        return tokens[:, wanted]
     joined = tokens.unflatten(0, (len(wanted), -1)).flatten(1, 2)
     return joined.gather(1, wanted[:, :, None].expand(-1, -1, tokens.shape[-1]))
 
@@ -137,7 +132,7 @@ def run_blocks(
     tokens: Tensor,
     factors: Tensor | None,
     checkpoint_every: int,
-    wanted: Wanted = None,
+    wanted: Tensor | None = None,
 ) -> Tensor:
     """Tokens after all ``blocks``.
 

@@ -58,8 +58,8 @@ class Decoder(nn.Module):
         queries = self.mask_token(*masked.shape).to(tokens.dtype)
         tokens = self.position(torch.cat((tokens, queries), dim=1), torch.cat((visible, masked), dim=1), cls)
         factors = drop_path_factors(drop_path, self.drop_path, self.training)
-        queried = slice(tokens.shape[1] - masked.shape[1], tokens.shape[1])
-        return self.head(self.norm(run_blocks(self.blocks, tokens, factors, self.checkpoint_every, queried)))
+        tokens = run_blocks(self.blocks, tokens, factors, self.checkpoint_every)
+        return self.head(self.norm(tokens[:, -masked.shape[1] :]))
 
 
 class MaskedPredictor(nn.Module):

@@ -10,8 +10,6 @@ import pytest
 from launching import alone_script, launch_script
 
 CONFIGS = ["zero3_lowmem.json", "zero3.json", "zero2.json", "zero1.json"]
-#: Graphs of the encoder and of two decoders, whose last block gives masked tokens only.
-SHAPES = [1, 2, 2]
 
 
 @pytest.mark.parametrize(
@@ -40,4 +38,4 @@ def test_compiled_and_recomputed_blocks_learn_as_eager_ones(
         assert compiled == pytest.approx(eager, rel=1e-5), row["case"]
         assert eager == pytest.approx(frozen if row["frozen"] else whole, rel=1e-5), row["case"]
         assert len(set(eager)) == len(eager), "training moves the loss"
-        assert row["compiled"]["faults"] == [None] * 3 and row["compiled"]["shapes"] == SHAPES, row
+        assert row["compiled"]["faults"] == [None] * 3 and row["compiled"]["shapes"] == [1] * 3, row

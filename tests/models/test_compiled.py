@@ -50,8 +50,8 @@ def test_compiled_equals_eager_with_and_without_checkpointing(backend: str, chec
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1, "one graph for all blocks"
 
 
-@pytest.mark.parametrize("wanted", [slice(4, 10), torch.tensor([[3, 9, 11, 0, 19]])], ids=["slice", "indices"])
-def test_a_last_block_of_which_some_tokens_are_wanted_has_a_graph_of_its_own(wanted: slice | torch.Tensor) -> None:
+def test_a_last_block_of_which_some_tokens_are_wanted_has_a_graph_of_its_own() -> None:
+    wanted = torch.tensor([[3, 9, 11, 0, 19]])
     eager = Stack()
     compiled = copy.deepcopy(eager)
     (stack,) = compile_blocks(compiled, "stack", "aot_eager")

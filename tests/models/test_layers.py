@@ -85,9 +85,7 @@ def test_every_nth_block_is_recomputed(every, recomputed, monkeypatch):
 @pytest.mark.parametrize("every", [0, 1])
 def test_the_last_block_gives_what_is_wanted(every):
     blocks = torch.nn.ModuleList(Block(16, 2) for _ in range(3))
-    tokens, factors = torch.randn(4, 6, 16), torch.rand(4, 3, 2)
-    everything = run_blocks(blocks, tokens, factors, every)
-    torch.testing.assert_close(run_blocks(blocks, tokens, factors, every, slice(2, 6)), everything[:, 2:])
+    tokens = torch.randn(4, 6, 16)
     # Indices count through the 12 tokens of two neighbours in the batch.
     wanted = torch.tensor([[11, 0, 6], [1, 2, 7]])
     found, whole = run_blocks(blocks, tokens, None, every, wanted), run_blocks(blocks, tokens, None, every)
