@@ -130,6 +130,7 @@ class NonFiniteSteps:
     def _look_again(self, batches: list[Any]) -> list[list[str]]:
         """Compute the step once more and see where; one gradient is made NaN, so that this is not applied either."""
         found = []
+        skipped = self.engine.skipped_steps
         first = next(self.engine.module.parameters())
         for number, batch in enumerate(batches):
             is_last = number + 1 == len(batches)
@@ -142,6 +143,7 @@ class NonFiniteSteps:
             found.append(watch.names())
         if self.engine.was_step_applied():
             raise RuntimeError("a step that was only looked at has changed the weights")
+        self.engine.skipped_steps = skipped  # a checkpoint's manifest tells it; this was one step, not two
         return found
 
     def _dump(self, done: int, batches: list[Any], ranks: list[dict[str, Any]]) -> str:

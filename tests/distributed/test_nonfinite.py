@@ -11,6 +11,7 @@ from distributed.bad_clip import VIDEO, ruined
 from launching import launch_script, metrics
 from mvd_ds.cli import main
 from mvd_ds.config import TrainingRecipe
+from mvd_ds.training.checkpoint_files import read_manifest
 from mvd_ds.training.masked_prediction import MaskedPrediction
 from plain_loop import plain_losses
 from shrinking import RECIPE
@@ -35,6 +36,8 @@ def test_one_rank_spoils_a_step_for_all(
     assert len(lines) == 12 and 1 <= len(skipped) <= 2, "the video comes once an epoch of eight steps"
     assert [int(line["step"]) for line in lines if "loss/total" not in line] == skipped
     assert lines[-1]["optim/skipped_steps"] == len(skipped)
+    latest = run / "checkpoints" / (run / "checkpoints" / "latest").read_text().strip()
+    assert read_manifest(latest)["skipped"] == len(skipped)
     for line, loss in zip(lines, expected, strict=True):
         assert int(line["step"]) in skipped or line["loss/total"] == pytest.approx(loss, rel=1e-4), line["step"]
     told = [line for line in said.splitlines() if "is not finite" in line]

@@ -34,12 +34,14 @@ class Engine:
         self.module = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1))
         self.optimizer = torch.optim.SGD(self.module.parameters(), lr=0.1)
         self.applied = False
+        self.skipped_steps = 0
 
     def backward(self, loss: Tensor) -> None:
         loss.backward()
 
     def step(self) -> None:
         self.applied = all(bool(p.grad.isfinite().all()) for p in self.module.parameters() if p.grad is not None)
+        self.skipped_steps += not self.applied
         if self.applied:
             self.optimizer.step()
         self.optimizer.zero_grad()
