@@ -266,10 +266,17 @@ def _victims(life: Life, kind: str, rank: int) -> list[psutil.Process]:
     if kind == "command":
         return [psutil.Process(life.process.pid)]
     if kind == "launcher":
-        return [process for process in life.members() if "deepspeed.launcher.launch" in process.cmdline()][:1]
+        return [process for process in life.members() if _is_launcher(process)][:1]
     beat = life.beat(rank)
     found = psutil.Process(beat.process.pid) if beat else life.rank(rank)
     return [found] if found else []
+
+
+def _is_launcher(process: psutil.Process) -> bool:
+    try:
+        return "deepspeed.launcher.launch" in process.cmdline()
+    except psutil.Error:  # it ended just now
+        return False
 
 
 def trace(folder: Path) -> list[tuple[int, float]]:
