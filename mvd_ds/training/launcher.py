@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
 
 from mvd_ds.training.ending import cry, leave
 from mvd_ds.training.process import ProcessName, command_of, parent_of
@@ -14,6 +15,8 @@ from mvd_ds.training.stop import StopRequests
 
 POLL_SECONDS = 1.0
 LAUNCH_MODULE = "deepspeed.launcher.launch"
+#: It sets this for the ranks, and nobody else does.
+LAUNCH_VARIABLE = "CROSS_SIZE"
 #: So long the ranks may take to save and end after their launcher died; as long as deepspeed's gives them when told to end.
 GRACE_SECONDS = 30.0
 
@@ -26,24 +29,35 @@ class Launcher:
 
     def __init__(self) -> None:
         self.processes: list[ProcessName] = []
-        self.is_orphan = False
+        self.died_before: str | None = None
+        """Who had died before it could be watched: the first process of the machine has taken its place."""
         if "RANK" not in os.environ:
             return
-        parent = os.getppid()
-        above = parent_of(parent)
-        self.processes.append(ProcessName.of(parent))
+        launcher = next((pid for pid in _ancestors() if LAUNCH_MODULE in command_of(pid)), None)
+        self.processes.append(ProcessName.of(launcher or os.getppid()))
+        if launcher is None:
+            self.died_before = "the launcher" if LAUNCH_VARIABLE in os.environ else None
+            return
+        above = parent_of(launcher)
         if above is not None and any(os.path.basename(word) == "deepspeed" for word in command_of(above)[:3]):
             self.processes.append(ProcessName.of(above))
-        else:
-            # Its command may have died before we looked; the first process of the machine has taken its place.
-            self.is_orphan = above == 1 and LAUNCH_MODULE in command_of(parent)
+        elif above == 1:
+            self.died_before = "the launcher's command"
 
     def dead(self) -> str | None:
         """Who died, if anyone."""
-        if self.is_orphan:
-            return "the launcher's command"
+        if self.died_before:
+            return self.died_before
         found = next((process for process in self.processes if process.is_alive() is False), None)
         return None if found is None else f"the launcher ({found})"
+
+
+def _ancestors() -> Iterator[int]:
+    """Numbers of the parent of this process, of its parent, and so on; a user's script may stand below the launcher."""
+    pid: int | None = os.getppid()
+    while pid:
+        yield pid
+        pid = parent_of(pid)
 
 
 class LauncherWatch:
