@@ -10,7 +10,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Sequence
-from multiprocessing import connection, forkserver
+from multiprocessing import connection, forkserver, resource_tracker
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -192,6 +192,7 @@ def start_server() -> Any:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOAD)
+    resource_tracker.ensure_running()  # Python starts it before the server, and lets two of these signals in again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         forkserver.ensure_running()

@@ -101,6 +101,8 @@ class Attempt:
             return
         if self._is_loss(error):
             self._follow_the_dead()
+        # What failed here may be what a dead rank's launcher has taken away already.
+        self.watchdog.follow_the_dead()
         if isinstance(error, OSError) and (error.errno in DISK or not self.folder.path.is_dir()):
             where = os.fsdecode(error.filename or self.folder.path)
             leave(f"{where}: {error.strerror}; what was saved is whole: free or bring back the disk, and {GOES_ON}")

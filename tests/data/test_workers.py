@@ -157,3 +157,27 @@ time.sleep(60)
         process.kill()
     left = [psutil.Process(worker) for worker in workers if psutil.pid_exists(worker)]
     assert not psutil.wait_procs(left, timeout=10)[1]
+
+
+SERVER = """
+import os, signal, time
+from multiprocessing import forkserver
+from mvd_ds.data.workers import STOP_SIGNALS, start_server
+
+if __name__ == "__main__":
+    context = start_server()
+    for number in STOP_SIGNALS:
+        os.kill(forkserver._forkserver._forkserver_pid, number)
+    process = context.Process(target=os.getpid)
+    process.start()
+    process.join()
+    print(process.exitcode)
+"""
+
+
+def test_the_server_is_deaf_to_what_stops_a_job_from_its_first_moment(tmp_path: Path) -> None:
+    script = tmp_path / "server.py"
+    script.write_text(SERVER)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "0", done.stderr[-2000:]

@@ -75,3 +75,17 @@ def test_what_could_not_be_written_leaves_nothing_aside(tmp_path: Path, monkeypa
     with pytest.raises(OSError, match="No space left"):
         replace_text(tmp_path / "status.json", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["status.json"] and (tmp_path / "status.json").read_text() == "old"
+
+
+def test_what_a_dead_rank_has_brought_about_is_told_as_its_death(
+    attempt: Attempt, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A launcher ends the loader processes of all ranks when one of them dies."""
+
+    def follow() -> NoReturn:
+        raise Left("rank 1 died")
+
+    monkeypatch.setattr(attempt.watchdog, "follow_the_dead", follow)
+    with pytest.raises(Left, match="rank 1 died"):
+        attempt.fail(EOFError("unexpected EOF"))
+    assert not capsys.readouterr().err
