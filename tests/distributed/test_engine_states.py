@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).with_name("engine_states.py")
 
 
 def states(processes: int, mode: str, folder: Path, overrides: list[str]) -> str:
-    return script_ranks(processes, SCRIPT, mode, str(folder), *overrides)
+    return script_ranks(processes, SCRIPT, mode, str(folder), *overrides, timeout=1200)
 
 
 def test_two_processes_to_one(shrunk: list[str], tmp_path: Path) -> None:
