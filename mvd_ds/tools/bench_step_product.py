@@ -97,10 +97,10 @@ class ProductStep:
         for tensor in (*self.masters, *self.weights):
             tensor.grad = None
 
-    def _timed(self, name: str, teacher: Callable[..., Tensor]) -> Callable[[Tensor], Tensor]:
-        def features(clip: Tensor) -> Tensor:
+    def _timed(self, name: str, teacher: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def features(*inputs: Tensor) -> Tensor:
             self.clock.mark("inputs")
-            found = teacher(clip)
+            found = teacher(*inputs)
             self.clock.mark(f"teacher {name}")
             return found
 

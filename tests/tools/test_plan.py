@@ -147,7 +147,8 @@ def test_a_loader_that_starves_is_seen() -> None:
 def test_more_masks_cost_less_than_more_clips() -> None:
     one, four = (_planner(f"masking.masks_per_clip={masks}").case(8) for masks in (1, 4))
     assert one.time.total < four.time.total < 2.5 * one.time.total
-    assert four.time.teachers == one.time.teachers
+    # Under one mask the last MLP of a teacher computes hidden tokens alone.
+    assert one.time.teachers < four.time.teachers < 1.005 * one.time.teachers
 
 
 def test_work_is_shared_out() -> None:
