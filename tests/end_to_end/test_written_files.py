@@ -56,7 +56,8 @@ def test_nothing_is_written_outside_the_runs_folder(shrunk: list[str], tmp_path:
     environment |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONWARNINGS": "ignore"}
     overrides = [*shrunk, f"run.output={run}", "run.stop_after_steps=2", "run.save_every_steps=1", "data.workers=1"]
     command = [sys.executable, "-m", "mvd_ds", "distill", RECIPE, *overrides]
-    subprocess.run(command, cwd=here, env=environment, check=True, capture_output=True, timeout=300)
+    done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert (run / "model").is_dir() and [files(folder) for folder in given] == before
     assert not list(here.iterdir()) and not list(home.iterdir()) and not list(scratch.iterdir())
     # Devices and shared memory hold nothing when the processes are gone; what was in the scratch folder is gone, too. torch
