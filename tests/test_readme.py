@@ -32,7 +32,10 @@ def arguments_of(line: str) -> list[str] | None:
 
 @pytest.mark.parametrize("line", [line for line in [*LINES, *HEADERS] if arguments_of(line)])
 def test_commands_parse_and_recipes_load(line: str) -> None:
-    options = _parser().parse_args(arguments_of(line))
+    arguments = arguments_of(line)
+    assert arguments
+    options = _parser().parse_args(arguments)
+    assert callable(options.function)
     if hasattr(options, "recipe"):
         load_recipe(options.recipe, options.overrides, options.command)
 

@@ -86,11 +86,11 @@ def _teacher_flops(recipe: TrainingRecipe, teacher: TeacherSettings) -> int:
     slots, rows, columns = recipe.teacher_grid(teacher)
     if teacher.network is not None:
         return slots * frame_flops(teacher, teacher.input_px or recipe.data.clip.size_px)
-    depth = max(block % teacher.depth for block in teacher.target.blocks) + 1
+    read_blocks = {block % teacher.depth for block in teacher.target.blocks}
     inputs = slots if teacher.kind == "image" else 1
-    whole = inputs * _encoder_flops(teacher, slots * rows * columns // inputs, depth)
+    whole = inputs * _encoder_flops(teacher, slots * rows * columns // inputs, max(read_blocks) + 1)
     other_grid = recipe.teacher_grid(teacher) != recipe.grid
-    if recipe.masks_per_clip > 1 or len(teacher.target.blocks) > 1 or other_grid:
+    if recipe.masks_per_clip > 1 or len(read_blocks) > 1 or other_grid:
         return whole
     unread = slots * rows * columns - recipe.predicted_tokens + inputs * teacher.cls_token
     return whole - mlp_flops(unread, teacher.embed_dim, teacher.mlp_ratio)

@@ -70,7 +70,7 @@ class Block(nn.Module):
         Args:
             tokens: (B, N, D).
             branch_factors: (B, 2) factors of the attention and the MLP branch (drop path), or None for ones.
-            wanted: see ``pick``; all are looked at, and these alone pass the MLP. Not with drop path.
+            wanted: see ``pick``; all are looked at, and these alone pass the MLP. Only without factors.
         """
         compute = Block.compute if self.compiled is None else self.compiled
         return compute(self, tokens, branch_factors, wanted)
@@ -81,8 +81,9 @@ class Block(nn.Module):
         if branch_factors is None:
             tokens = pick(tokens + attended, wanted)
             return tokens + self.mlp(self.norm_mlp(tokens))
+        assert wanted is None, "factors are of whole sequences"
         of_attention, of_mlp = branch_factors.to(tokens.dtype)[:, :, None, None].unbind(1)
-        tokens = pick(tokens + of_attention * attended, wanted)
+        tokens = tokens + of_attention * attended
         return tokens + of_mlp * self.mlp(self.norm_mlp(tokens))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -69,9 +71,8 @@ class Teacher(nn.Module):
         if isinstance(encoder, TimmNetwork) or len(self.read_blocks) > 1 or self.grid != self.student_grid:
             return pick(self._features(clip), wanted)
         has_cls = int(self.settings.cls_token)
-        tokens_of_input = encoder.grid[0] * encoder.grid[1] * encoder.grid[2]
         # Every frame of an image teacher has a class token of its own.
-        wanted = wanted + has_cls * (1 + wanted // tokens_of_input)
+        wanted = wanted + has_cls * (1 + wanted // math.prod(encoder.grid))
         return encoder.norm(run_blocks(encoder.blocks, encoder.embed(self._input(clip)), None, 0, wanted))
 
     @property

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[2]
 #: Starts a rank and ends before that looks; or stays until it has.
 LAUNCHER = """
-import subprocess, sys, time
+import subprocess, sys
 rank = subprocess.Popen([sys.executable, "-c", sys.argv[2]])
 if sys.argv[1] == "stays":
     rank.wait()
@@ -26,20 +27,6 @@ print(Launcher().dead(), flush=True)
 """
 
 
-def dead(tmp_path: Path, module: str, launcher: str, **environment: str) -> str:
-    """What a rank under ``python -m module`` says of it."""
-    path = tmp_path.joinpath(*module.split(".")).with_suffix(".py")
-    path.parent.mkdir(parents=True)
-    path.write_text(LAUNCHER)
-    command = [sys.executable, "-m", module, launcher, RANK.format(waits=launcher == "ends")]
-    clean = {name: value for name, value in os.environ.items() if name not in ("RANK", "CROSS_SIZE")}
-    paths = f"{tmp_path}:{Path(__file__).resolve().parents[2]}"
-    done = subprocess.run(
-        command, cwd=tmp_path, env={**clean, "PYTHONPATH": paths, **environment}, stdout=subprocess.PIPE, text=True, timeout=60
-    )
-    return done.stdout.strip()
-
-
 @pytest.mark.parametrize(
     ("launcher", "environment", "expected"),
     [
@@ -49,7 +36,8 @@ def dead(tmp_path: Path, module: str, launcher: str, **environment: str) -> str:
         ("stays", {"RANK": "0"}, "None"),
     ],
 )
-def test_a_launcher_that_died_before_the_rank_looked(
-    tmp_path: Path, launcher: str, environment: dict[str, str], expected: str
-) -> None:
-    assert dead(tmp_path, "some.shell", launcher, **environment) == expected
+def test_a_launcher_that_died_before_the_rank_looked(launcher: str, environment: dict[str, str], expected: str) -> None:
+    clean = {name: value for name, value in os.environ.items() if name not in ("RANK", "CROSS_SIZE")}
+    command = [sys.executable, "-c", LAUNCHER, launcher, RANK.format(waits=launcher == "ends")]
+    done = subprocess.run(command, cwd=ROOT, env={**clean, **environment}, stdout=subprocess.PIPE, text=True, timeout=60)
+    assert done.stdout.strip() == expected

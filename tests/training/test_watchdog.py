@@ -105,6 +105,7 @@ def test_stacks_are_written_on_demand_and_the_rank_goes_on(tmp_path: Path, ranks
     while "in main" not in stack.read_text():
         time.sleep(0.05)
     group.wait_for_step(read_beats(group.folder)[0].step + 5)
+    assert group.processes[0].poll() is None
 
 
 LAUNCHER = "import os, subprocess, sys; os.environ['RANK'] = '0'; subprocess.run([sys.executable, *sys.argv[1:]])"
