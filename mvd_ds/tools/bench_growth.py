@@ -127,14 +127,17 @@ def _measure(recipe: TrainingRecipe, device: torch.device, steps: int) -> dict[s
     batches = cycle(variant.batches)
     for _ in range(WARM_UP[device.type]):
         timed_step(variant, batches, device)
-    before = matrix_rate(device, clock_of(device))
+    # A shared machine's speed drifts within a case, so its rate is taken around every step.
+    rates, parts = [matrix_rate(device, clock_of(device))], []
     with PeakMemory(device) as memory:
-        parts = [timed_step(variant, batches, device) for _ in range(steps)]
+        for _ in range(steps):
+            parts.append(timed_step(variant, batches, device))
+            rates.append(matrix_rate(device, clock_of(device)))
     return {
         "milliseconds": statistics.median(sum(part.values()) for part in parts),
         "gib": None if memory.above is None else (memory.above + held_bytes(variant)) / 2**30,
         "parts": {name: statistics.median(part[name] for part in parts) for name in parts[0]},
-        "matrix_tflops": (before + matrix_rate(device, clock_of(device))) / 2,
+        "matrix_tflops": statistics.fmean(rates),
     }
 
 

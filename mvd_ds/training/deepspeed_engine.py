@@ -10,7 +10,6 @@ import contextlib
 import datetime
 import logging
 import os
-import socket
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -129,13 +128,9 @@ def save_shards(engine: Any, folder: Path, write: Callable[[Path, Any], None], o
 
 
 def _default_environment() -> None:
-    """A process started without a launcher is a group of one on a free port."""
-    if "RANK" in os.environ:
-        return
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    """A process started without a launcher is a group of one on a port that the system chooses."""
+    if "RANK" not in os.environ:
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
 
 
 def import_deepspeed() -> Any:
