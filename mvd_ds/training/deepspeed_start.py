@@ -88,10 +88,11 @@ def start_teacher(
         module = _stream(teacher, config, dtype, cluster, group)
     else:
         module = teacher if isinstance(teacher, nn.Module) else teacher.build()
-        if group is not None:
-            # DeepSpeed's own switch for this, hpZ, fails on an engine without an optimizer.
+        # DeepSpeed's own switch for node-local shards, hpZ, fails on an engine without an optimizer; and its engine has buffers
+        # for the disk in bf16 where a device knows no fp16, whatever the weights are: without a dtype, Init reads the config.
+        if placement in ("zero3_node", "zero3_nvme"):
             _cast(module.parameters(), dtype)
-            deepspeed.zero.Init(module=module, data_parallel_group=group, config_dict_or_path=config, dtype=dtype)
+            deepspeed.zero.Init(module=module, data_parallel_group=group, config_dict_or_path=config)
             _move_buffers(module, cluster.device)
     engine, *_ = deepspeed.initialize(model=module, config=config, dist_init_required=False)
     engine.eval()
@@ -113,7 +114,7 @@ def _stream(plan: Plan, config: dict[str, Any], dtype: torch.dtype, cluster: Clu
     model = plan.skeleton()
     for _, part in plan.parts(model):
         _cast(part.parameters(recurse=False), dtype)
-        deepspeed.zero.Init(module=part, data_parallel_group=group, config_dict_or_path=config, dtype=dtype)
+        deepspeed.zero.Init(module=part, data_parallel_group=group, config_dict_or_path=config)
     _move_buffers(model, cluster.device)
     return model
 
