@@ -7,6 +7,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launchers/setup.sh
 setup_environment requirements.txt tests/requirements.txt
 selection=(-m "not nightly")
-if [ "${1:-}" = --nightly ]; then selection=(); shift; fi
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} PYTHONWARNINGS=ignore
+if [ "${1:-}" = --nightly ]; then
+  selection=()
+  shift
+elif [ $# = 0 ]; then
+  selection+=(-n 2 --dist loadfile)
+fi
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} PYTHONWARNINGS=ignore
 exec python -m pytest "${selection[@]}" "$@"

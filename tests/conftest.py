@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,19 @@ from shrinking import RECIPE, shrink, write_teachers
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu" if not torch.cuda.is_available() else "cuda")
 torch.set_num_threads(1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Two workers: one takes files that start trainings, one after another, since each fills two cores; the other the rest."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class LaunchesTogether(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "launches" if "pytest.mark.launch" in (config.rootpath / file).read_text() else file
+
+    return LaunchesTogether(config, log)
 
 
 @pytest.fixture(scope="session")

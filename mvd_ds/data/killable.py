@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
+from mvd_ds.data.forkserver import forkserver_context
 from mvd_ds.data.video import one_line
 
 
@@ -33,8 +34,7 @@ def run_jobs(
     if this process is gone; a new one takes its place.
     """
     # Not forked from this process, which may have threads, but from one that has imported everything and does nothing else.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mvd_ds.data.inspect_file", "mvd_ds.data.encode", "mvd_ds.data.shards"])
+    context = forkserver_context(["mvd_ds.data.inspect_file", "mvd_ds.data.encode", "mvd_ds.data.shards"])
     idle: list[_Worker] = []
     busy: dict[Any, tuple[_Worker, int]] = {}
     waiting = iter(range(len(jobs)))

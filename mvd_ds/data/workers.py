@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from mvd_ds.config import ConfigError
+from mvd_ds.data.forkserver import forkserver_context
 from mvd_ds.data.quarantine import Barred
 from mvd_ds.data.shared_memory import BatchMemory, Row
 
@@ -190,8 +191,7 @@ def start_server() -> Any:
     the workers with it, are deaf to the signals that ask a job to stop: launchers send them to every process, and the
     training process needs its batches until it has saved.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOAD)
+    context = forkserver_context(_PRELOAD)
     resource_tracker.ensure_running()  # Python starts it before the server, and lets two of these signals in again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:

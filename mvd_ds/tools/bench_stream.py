@@ -14,6 +14,7 @@ import psutil
 from torch.utils.data import DataLoader
 
 from mvd_ds.config import TrainingRecipe
+from mvd_ds.data.forkserver import forkserver_context
 from mvd_ds.data.loader import ClipLoader
 from mvd_ds.data.quarantine import Barred, Quarantine
 from mvd_ds.data.shared_memory import Row
@@ -57,7 +58,7 @@ def reference_rate(recipe: TrainingRecipe, paths: Sequence[str], clips: int) -> 
         ReferenceClips(paths, recipe.data.clip),
         batch_size=recipe.batch.micro,
         num_workers=recipe.data.workers,
-        multiprocessing_context=multiprocessing.get_context("forkserver"),
+        multiprocessing_context=forkserver_context(()),
     )
     return _rate(iter(loader), recipe.batch.micro, clips, 2 * recipe.data.workers)
 
