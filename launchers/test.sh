@@ -11,6 +11,7 @@ if [ "${1:-}" = --nightly ]; then
   selection=()
   shift
 elif [ $# = 0 ]; then
+  # Which of the two workers takes a file is said in tests/conftest.py.
   selection+=(-n 2 --dist loadfile)
 fi
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} PYTHONWARNINGS=ignore
