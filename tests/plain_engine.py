@@ -23,7 +23,7 @@ class PlainEngine:
         weights = [p for p in self.module.parameters() if p.ndim > 1]
         biases = [p for p in self.module.parameters() if p.ndim == 1]
         groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": 0.1}, {"params": biases, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=0.1)
+        self.optimizer = torch.optim.AdamW(groups, lr=0.1, fused=True)
         self.checkpoint_engine: Any = None
         self.global_steps = self.skipped_steps = self.global_samples = 0
 
@@ -36,9 +36,6 @@ class PlainEngine:
         self.optimizer.step()
         self.global_steps += 1
         return loss.item()
-
-    def was_step_applied(self) -> bool:
-        return True
 
     def zero_optimization_stage(self) -> int:
         return 0

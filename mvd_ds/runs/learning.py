@@ -30,6 +30,7 @@ from mvd_ds.training.reporter import Reporter
 from mvd_ds.training.run_folder import EXIT_CODES, FINISHED, RunFolder, Status
 from mvd_ds.training.schedule import build_schedule
 from mvd_ds.training.stop import StopRequests
+from mvd_ds.training.update_gate import UpdateGate
 
 
 @dataclass
@@ -113,10 +114,12 @@ def _learn(learner: Learner, attempt: Attempt) -> None:
     progress = StepProgress(f"{recipe.command} {folder.path.name}", first_step, end, enabled=cluster.is_main)
     reporter = Reporter(recipe, cluster, objective.names, writer, progress, learner.flops_per_clip, first_step, learner.memory)
     reporter.health.watch(learner.engine.module, *frozen.values())
+    gate = UpdateGate(learner.engine)
     training = Training(
         recipe=recipe,
         cluster=cluster,
         engine=learner.engine,
+        gate=gate,
         ema=learner.ema,
         loader=learner.loader,
         objective=objective,
@@ -124,7 +127,7 @@ def _learn(learner: Learner, attempt: Attempt) -> None:
         checkpoints=checkpoints,
         reporter=reporter,
         faults=VideoFaults(cluster, recipe.data.max_bad_share),
-        nonfinite=NonFiniteSteps(recipe, folder, cluster, learner.engine, objective, learner.loader),
+        nonfinite=NonFiniteSteps(recipe, folder, cluster, learner.engine, gate, objective, learner.loader),
         attempt=attempt,
         validation=learner.validation,
         pictures=learner.pictures,

@@ -42,10 +42,12 @@ class OnlineProbe:
     def resume(self, first_step: int) -> None:
         """Nothing is remembered from step to step."""
 
+    def due(self, done: int) -> bool:
+        """Whether step ``done`` is one to probe after."""
+        return done % self.recipe.run.probe_every_steps == 0
+
     def __call__(self, done: int) -> dict[str, float]:
-        """``probe/LABEL_top1`` in [0, 1] after step ``done``, where due. Collective."""
-        if done % self.recipe.run.probe_every_steps:
-            return {}
+        """``probe/LABEL_top1`` in [0, 1] after step ``done``; empty while features are not finite. Collective."""
         self.batches = self.batches or self._read()
         self.engine.eval()
         features = [self._features(clips) for clips, _, _ in self.batches]

@@ -75,10 +75,12 @@ class ClipValidation:
             best = float(found["top1"]) if found["step"] <= first_step else best
         self.best = self.cluster.broadcast(best)
 
+    def due(self, done: int) -> bool:
+        """Whether step ``done`` is one to validate after."""
+        return done % self.every_steps == 0 or done == self.last_step
+
     def __call__(self, done: int) -> dict[str, float]:
-        """``val/top1`` and ``val/top5`` in [0, 1] after step ``done``, where due. Collective."""
-        if done % self.every_steps and done != self.last_step:
-            return {}
+        """``val/top1`` and ``val/top5`` in [0, 1] after step ``done``. Collective."""
         with self.ema.in_place_of_weights():
             accuracy = self._measure(done)
             if accuracy.top1 > self.best:

@@ -14,6 +14,7 @@ from mvd_ds.tools.bench_data import KINDS, Options, measure
 from mvd_ds.tools.bench_reference import EXPECTED_MS
 from mvd_ds.tools.bench_sample import write_videos
 from mvd_ds.tools.bench_start import measure_start
+from mvd_ds.training.run_folder import write_text
 
 TABLE_WIDTH = 120
 """Columns of a table that goes to a file."""
@@ -61,7 +62,7 @@ def write_result(result: dict[str, Any], output: Path | None) -> None:
     """Write JSON to ``output``, if there is one."""
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_text(output, json.dumps(result, indent=1) + "\n")
         print(f"written to {output}")
 
 

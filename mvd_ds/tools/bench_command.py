@@ -79,7 +79,7 @@ def _add_growth(benches: argparse._SubParsersAction) -> None:
     counts = "numbers of processes (default: 1 2 4; on GPUs as many as there are)"
     growth.add_argument("--processes", type=positive, nargs="+", default=[1, 2, 4], metavar="COUNT", help=counts)
     growth.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
-    growth.add_argument("--plot", type=Path, metavar="FILE", help="draw it: growth.png, growth.svg or growth.pdf")
+    growth.add_argument("--report", type=Path, metavar="FILE", help="draw it, on a page for a browser, such as growth.html")
     growth.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write")
     growth.set_defaults(function=_bench_growth)
 
@@ -89,7 +89,7 @@ def _bench_growth(options: argparse.Namespace) -> int:
     from mvd_ds.tools.bench_growth_page import bench_growth
 
     measured = Options(tuple(options.axes), options.steps, tuple(options.processes), options.device)
-    return bench_growth(options.recipe, options.overrides, measured, options.output, options.plot)
+    return bench_growth(options.recipe, options.overrides, measured, options.output, options.report)
 
 
 def _bench_step(options: argparse.Namespace) -> int:

@@ -1,94 +1,130 @@
-"""What ``bench growth`` says: a table, a plot of measured and planned cost, JSON."""
+"""What ``bench growth`` says: a table, JSON, and a page that draws measured and planned cost."""
 
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from mvd_ds.config import ConfigError
 from mvd_ds.tools.bench import TABLE_WIDTH, write_result
 from mvd_ds.tools.bench_growth import PROCESSES, Options, measure_growth
+from mvd_ds.tools.charts import Line, line_chart
+from mvd_ds.tools.document import document
+from mvd_ds.tools.markup import Html, colour_key, element, figure, row, table
+from mvd_ds.tools.records import Curve
+from mvd_ds.training.run_folder import write_text
 
 TIME_BOUND, MEMORY_BOUND = 0.15, 0.10
 """Off by which a plan may be."""
+KINDS = {"measured": "series-0", "planned": "series-1"}
+"""What is drawn, and its colour."""
+_BOUNDS = {"time_off_by": TIME_BOUND, "memory_off_by": MEMORY_BOUND}
+_COLUMNS = ["axis", "value", "ms", "planned", "off by", "GiB", "planned", "off by"]
 
 
-def bench_growth(recipe: str, overrides: list[str], options: Options, output: Path | None, plot: Path | None) -> int:
-    """Measure, print, draw, and write JSON to ``output``.
+def bench_growth(recipe: str, overrides: list[str], options: Options, output: Path | None, report: Path | None) -> int:
+    """Measure, print, write JSON to ``output`` and the page to ``report``.
 
     Returns:
         Exit code: 1 where a plan is off by more than its bound.
 
     Raises:
-        ConfigError: for a faulty setting, or a file that is no picture.
+        ConfigError: for a faulty setting.
     """
-    if plot is not None and plot.suffix not in (".png", ".svg", ".pdf"):
-        raise ConfigError(f"--plot {plot}: '{plot.suffix}' is no format of a picture; write growth.png, growth.svg or growth.pdf")
     result = measure_growth(recipe, overrides, options)
     console = Console() if sys.stdout.isatty() else Console(width=TABLE_WIDTH)
-    console.print(_table(result))
-    worst = {key: max((abs(row[key]) for row in result["cases"] if row[key] is not None), default=0.0) for key in _BOUNDS}
-    console.print(
-        f"Arithmetic reaches {result['efficiency_at_base']:.0%} of the {result['matrix_tflops']:.3g} TFLOP/s measured here "
-        f"(from the base case). The plan is off by at most {worst['time_off_by']:.0%} of a step's time (bound {TIME_BOUND:.0%}) "
-        f"and {worst['memory_off_by']:.0%} of its memory (bound {MEMORY_BOUND:.0%}).",
-        soft_wrap=True,
-        highlight=False,
-    )
+    shown = Table(title=_title(result), title_justify="left")
+    for name in _COLUMNS:
+        shown.add_column(name, justify="left" if name == "axis" else "right")
+    for cells in _rows(result):
+        shown.add_row(*cells)
+    console.print(shown)
+    console.print(_finding(result), soft_wrap=True, highlight=False)
     write_result(result, output)
-    if plot is not None:
-        draw(result, plot)
+    if report is not None:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        write_text(report, growth_page(result))
+        print(f"written to {report}")
+    worst = _worst(result)
     return int(any(worst[key] > bound for key, bound in _BOUNDS.items()))
 
 
-_BOUNDS = {"time_off_by": TIME_BOUND, "memory_off_by": MEMORY_BOUND}
+def growth_page(result: dict[str, Any]) -> str:
+    """The whole HTML document: milliseconds and GiB against every axis, measured and planned; the table; where from."""
+    axes = list(dict.fromkeys(case["axis"] for case in result["cases"][1:]))
+    times, sizes = ([figure(axis, _chart(result, axis, what)) for axis in axes] for what in ("milliseconds", "gib"))
+    return document(
+        _title(result),
+        f"Written {datetime.now(UTC).strftime('%Y-%m-%d %H:%M UTC')}",
+        element("section", element("p", _finding(result), class_="lead"), colour_key(list(KINDS.items()))),
+        element("section", element("h2", "Milliseconds a step"), element("div", *times, class_="panels")),
+        element("section", element("h2", "Memory"), element("div", *sizes, class_="panels")),
+        element("section", element("h2", "All cases"), table(_COLUMNS, [row(*cells) for cells in _rows(result)])),
+        _origin(result),
+    )
 
 
-def _table(result: dict[str, Any]) -> Table:
-    table = Table(title=f"A step of {result['recipe']} on {result['label']}", title_justify="left")
-    for name in ("axis", "value", "ms", "planned", "off by", "GiB", "planned", "off by"):
-        table.add_column(name, justify="left" if name == "axis" else "right")
-    for row in result["cases"]:
-        is_group = row["axis"] == PROCESSES
-        gib, planned = (row.get(f"{what}_{'state_' if is_group else ''}gib") for what in ("measured", "planned"))
-        table.add_row(
-            row["axis"],
-            str(row["value"]),
-            f"{row['measured_milliseconds']:.4g}",
-            f"{row['planned_milliseconds']:.4g}",
-            f"{row['time_off_by']:+.1%}",
-            "-" if gib is None else f"{gib:.3f}",
-            f"{planned:.3f}",
-            "-" if row["memory_off_by"] is None else f"{row['memory_off_by']:+.1%}",
+def _chart(result: dict[str, Any], axis: str, what: str) -> Html:
+    """Measured and planned values of one axis, the base case among them; under the engine, memory is that of states."""
+    is_group = axis == PROCESSES
+    base = [] if is_group else [{**result["cases"][0], "value": result["base"][axis]}]
+    cases = sorted([*base, *(case for case in result["cases"] if case["axis"] == axis)], key=lambda case: case["value"])
+    key = "state_gib" if is_group and what == "gib" else what
+    lines = []
+    for kind, colour in KINDS.items():
+        known = [case for case in cases if case[f"{kind}_{key}"] is not None]
+        curve = Curve([case["value"] for case in known], [case[f"{kind}_{key}"] for case in known])
+        lines += [Line(curve, colour, dashed=kind == "planned")] if known else []
+    unit = {"milliseconds": "ms a step", "gib": "GiB at most", "state_gib": "GiB of state"}[key]
+    return line_chart(lines, unit, from_zero=True, x_label=axis)
+
+
+def _title(result: dict[str, Any]) -> str:
+    return f"A step of {result['recipe']} on {result['label']}"
+
+
+def _worst(result: dict[str, Any]) -> dict[str, float]:
+    return {key: max((abs(case[key]) for case in result["cases"] if case[key] is not None), default=0.0) for key in _BOUNDS}
+
+
+def _finding(result: dict[str, Any]) -> str:
+    worst = _worst(result)
+    return (
+        f"The plan is off by at most {worst['time_off_by']:.0%} of a step's time (bound {TIME_BOUND:.0%}) and "
+        f"{worst['memory_off_by']:.0%} of its memory (bound {MEMORY_BOUND:.0%}) in {len(result['cases'])} cases. Arithmetic "
+        f"reaches {result['efficiency_at_base']:.0%} of the {result['matrix_tflops']:.3g} TFLOP/s measured here, which is taken "
+        "from the base case."
+    )
+
+
+def _rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Cells of the table."""
+    rows = []
+    for case in result["cases"]:
+        is_group = case["axis"] == PROCESSES
+        gib, planned = (case.get(f"{what}_{'state_' if is_group else ''}gib") for what in ("measured", "planned"))
+        rows.append(
+            (
+                case["axis"],
+                "" if case["axis"] == "base" else str(case["value"]),
+                f"{case['measured_milliseconds']:.4g}",
+                f"{case['planned_milliseconds']:.4g}",
+                f"{case['time_off_by']:+.1%}",
+                "-" if gib is None else f"{gib:.3f}",
+                f"{planned:.3f}",
+                "-" if case["memory_off_by"] is None else f"{case['memory_off_by']:+.1%}",
+            )
         )
-    return table
+    return rows
 
 
-def draw(result: dict[str, Any], path: Path) -> None:
-    """Milliseconds and GiB against every axis, measured and planned."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    axes = list(dict.fromkeys(row["axis"] for row in result["cases"][1:]))
-    figure, places = pyplot.subplots(2, len(axes), figsize=(3 * len(axes), 5.5), layout="constrained", squeeze=False)
-    for column, axis in enumerate(axes):
-        base = [] if axis == PROCESSES else [{**result["cases"][0], "value": result["base"][axis]}]
-        rows = sorted([*base, *(row for row in result["cases"] if row["axis"] == axis)], key=lambda row: row["value"])
-        memory = "state_gib" if axis == PROCESSES else "gib"
-        for place, key, unit in ((places[0, column], "milliseconds", "ms a step"), (places[1, column], memory, "GiB")):
-            values = [row["value"] for row in rows]
-            place.plot(values, [row[f"measured_{key}"] or 0.0 for row in rows], "o-", label="measured")
-            place.plot(values, [row[f"planned_{key}"] for row in rows], "x:", label="planned")
-            place.set(xlabel=axis, ylabel=f"{unit} of state" if key == "state_gib" else unit, ylim=(0, None))
-            place.grid(alpha=0.3)
-    places[0, 0].legend()
-    figure.suptitle(f"{result['recipe']} on {result['label']}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+def _origin(result: dict[str, Any]) -> Html:
+    """What was measured, where, with what."""
+    parts = {name: result[name] for name in ("geometry", "machine", "versions")}
+    rows = [row(name, ", ".join(f"{key} {value}" for key, value in values.items())) for name, values in parts.items()]
+    rows.append(row("settings", " ".join(result["overrides"])))
+    return element("section", element("h2", "Where this comes from"), table(["", ""], rows, class_="words"))

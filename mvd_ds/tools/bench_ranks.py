@@ -87,7 +87,8 @@ def _measure(recipe: TrainingRecipe, cluster: Cluster, steps: int) -> dict[str, 
     batches = cycle([random_batch(recipe, cluster.rank * 4 + number) for number in range(4)])
     own, wall = [], []
     for number in range(WARM_UP + steps):
-        if number == WARM_UP:
+        if number >= WARM_UP:
+            # Around every step, as in one process.
             rates.append(matrix_rate(cluster.device, clock))
         started, began = clock(), time.monotonic()
         engine.backward(objective(next(batches), measure=False).total)

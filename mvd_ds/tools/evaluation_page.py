@@ -13,11 +13,11 @@ from PIL import Image
 
 from mvd_ds.data.decode import DecodeError, open_video
 from mvd_ds.data.location import Stretch
+from mvd_ds.tools.document import document
 from mvd_ds.tools.evaluation_figures import confusion_picture, reliability_chart, worst_classes
 from mvd_ds.tools.markup import Html, element, row, table
 from mvd_ds.tools.page import definitions
 from mvd_ds.tools.quantities import MISSING, PERCENT, count, percent
-from mvd_ds.tools.style import STYLE
 from mvd_ds.training.console import say
 from mvd_ds.training.provenance import machine, versions
 from mvd_ds.training.run_folder import read_json, write_text
@@ -25,11 +25,6 @@ from mvd_ds.training.run_folder import read_json, write_text
 #: Videos that could not be read and are named on the page; evaluation.json names all.
 MAX_VIDEOS = 200
 THUMBNAIL_PX = 96
-#: No script, no request; pictures only out of the file itself.
-HEAD = Html(
-    '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
-)
 
 
 def write_evaluation_page(folder: Path) -> None:
@@ -41,9 +36,9 @@ def write_evaluation_page(folder: Path) -> None:
     results = read_json(folder / "evaluation.json")
     picture = confusion_picture(results["confusion"], results["classes"], folder / "confusion.png")
     title = f"Test of {results['weights']}"
-    body = element(
-        "body",
-        element("header", element("h1", title), element("p", _subtitle(results), class_="quiet")),
+    page = document(
+        title,
+        _subtitle(results),
         _summary(results),
         _confusion(picture),
         _pairs(results),
@@ -51,8 +46,7 @@ def write_evaluation_page(folder: Path) -> None:
         _unreadable(results),
         _provenance(results),
     )
-    head = element("head", HEAD, element("title", title), element("style", STYLE))
-    write_text(folder / "evaluation.html", f'<!DOCTYPE html>\n<html lang="en">{head}{body}</html>\n')
+    write_text(folder / "evaluation.html", page)
     say(f"{folder / 'evaluation.html'}, evaluation.json, predictions.csv and confusion.png")
 
 

@@ -40,3 +40,14 @@ def table(head: list[str], rows: list[Html], class_: str | None = None) -> Html:
 def row(first: str, *cells: str, class_: str | None = None) -> Html:
     """A table row whose first cell names it."""
     return element("tr", element("th", first, scope="row"), *(element("td", cell) for cell in cells), class_=class_)
+
+
+def figure(title: str, chart: Html) -> Html:
+    """A drawing under its title."""
+    return element("figure", element("strong", title), chart)
+
+
+def colour_key(names: list[tuple[str, str]]) -> Html:
+    """What the colours of drawings mean: (what is drawn, name of the colour)."""
+    entries = (element("span", element("i", style=f"border-color: var(--{colour})"), name) for name, colour in names)
+    return element("p", *entries, class_="key")

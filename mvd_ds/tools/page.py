@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from mvd_ds.tools.document import document
 from mvd_ds.tools.findings import attention, label_names, last, middle, probe_sentences, training_sentence
 from mvd_ds.tools.markup import Html, element, join, row, table
 from mvd_ds.tools.memory_table import memory_section
@@ -14,26 +15,19 @@ from mvd_ds.tools.probe_figures import difference_figure, interval_words, probe_
 from mvd_ds.tools.quantities import MISSING, PERCENT, join_words, percent, signed, span
 from mvd_ds.tools.records import ProbeResults, RunRecord
 from mvd_ds.tools.run_figures import loss_figures, machine_figures
-from mvd_ds.tools.style import STYLE
 from mvd_ds.training.console import clock
 
 #: Replaced videos that the page names; report.json names all.
 MAX_VIDEOS = 200
-#: No script, no request: the browser itself refuses what is not in the file.
-HEAD = Html(
-    '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
-)
 
 
 def render_page(runs: list[RunRecord], results: ProbeResults, provenance: dict[str, Any]) -> str:
     """The whole HTML document."""
     names = [run.name for run in runs]
     title = "Report on " + (join_words(names) if len(names) <= 5 else f"{', '.join(names[:4])} and {len(names) - 4} more runs")
-    head = element("head", HEAD, element("title", title), element("style", STYLE))
-    body = element(
-        "body",
-        element("header", element("h1", title), element("p", f"Written {provenance['written']}", class_="quiet")),
+    return document(
+        title,
+        f"Written {provenance['written']}",
         _summary(runs, results),
         probe_figures(runs, results),
         _stages(runs),
@@ -46,7 +40,6 @@ def render_page(runs: list[RunRecord], results: ProbeResults, provenance: dict[s
         _recipes(runs),
         _provenance(runs, provenance),
     )
-    return f'<!DOCTYPE html>\n<html lang="en">{head}{body}</html>\n'
 
 
 def _summary(runs: list[RunRecord], results: ProbeResults) -> Html:

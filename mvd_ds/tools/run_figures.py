@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from mvd_ds.tools.charts import Line, line_chart
-from mvd_ds.tools.markup import Html, element
+from mvd_ds.tools.markup import Html, colour_key, element, figure
 from mvd_ds.tools.records import Curve, RunRecord
 
 SERIES = 8
@@ -54,7 +54,7 @@ def machine_figures(runs: list[RunRecord]) -> Html | None:
     trained = [run for run in runs if run.curves]
     if not trained:
         return None
-    key = _key([(run.name, _colour(place)) for place, run in enumerate(trained)]) if len(trained) > 1 else None
+    key = colour_key([(run.name, _colour(place)) for place, run in enumerate(trained)]) if len(trained) > 1 else None
     sections = []
     probes = dict.fromkeys(name for run in trained for name in run.curves if name.startswith("probe/"))
     learnt = [
@@ -62,7 +62,7 @@ def machine_figures(runs: list[RunRecord]) -> Html | None:
         for name in probes
     ]
     for title, panels in (("Optimization and features", [*learnt, *OPTIMIZATION]), ("Speed and memory", SPEED)):
-        figures = [figure for panel in panels if (figure := _shared(trained, panel))]
+        figures = [drawn for panel in panels if (drawn := _shared(trained, panel))]
         if figures:
             sections.append(
                 element("section", element("h2", title), key, element("div", *figures, class_="panels"), class_="together")
@@ -78,7 +78,7 @@ def _shared(runs: list[RunRecord], panel: Shared) -> Html | None:
     ]
     if not lines:
         return None
-    return _figure(panel.title, line_chart(lines, panel.y_label, from_zero=panel.from_zero))
+    return figure(panel.title, line_chart(lines, panel.y_label, from_zero=panel.from_zero))
 
 
 def _targets(run: RunRecord) -> list[str]:
@@ -95,12 +95,12 @@ def _losses_of(run: RunRecord, colour: str) -> Html:
     if len(targets) > 1 and "loss/total" in run.curves:
         losses.append(Line(run.curves["loss/total"], "ink"))
     kinds = list(dict.fromkeys(LOSS_WORDS.get(kind, kind) for kind in run.loss_names().values() if kind))
-    figures = [_figure("Loss", line_chart(losses, f"loss ({', '.join(kinds) or 'no unit'})"))]
+    figures = [figure("Loss", line_chart(losses, f"loss ({', '.join(kinds) or 'no unit'})"))]
     relative = [
         Line(run.curves[name], colours[target]) for target in targets if (name := f"loss_relative/{target}") in run.curves
     ]
     if relative:
-        figures.append(_figure("Relative loss", _relative_chart(relative)))
+        figures.append(figure("Relative loss", _relative_chart(relative)))
     variances = [
         Line(run.curves[name], colours[target], dashed=side == "target")
         for target in targets
@@ -109,9 +109,10 @@ def _losses_of(run: RunRecord, colour: str) -> Html:
     ]
     if variances:
         chart = line_chart(variances, "variance (squared units)", from_zero=True)
-        figures.append(_figure("Variance (targets dashed)", chart))
+        figures.append(figure("Variance (targets dashed)", chart))
     names = [*colours.items(), *([("total", "ink")] if len(losses) > len(targets) else [])]
-    return element("div", element("h3", run.name), _key(names), element("div", *figures, class_="panels"), class_="together")
+    panels = element("div", *figures, class_="panels")
+    return element("div", element("h3", run.name), colour_key(names), panels, class_="together")
 
 
 def _compared(runs: list[RunRecord]) -> Html | None:
@@ -126,27 +127,17 @@ def _compared(runs: list[RunRecord]) -> Html | None:
             if len(sharing) > 1:
                 lines = [Line(run.curves[metric], colour) for run, colour in sharing]
                 used |= {run.name: colour for run, colour in sharing}
-                figures.append(_figure(f"Relative loss on {target}", _relative_chart(lines)))
+                figures.append(figure(f"Relative loss on {target}", _relative_chart(lines)))
     if not figures:
         return None
     panels = element("div", *figures, class_="panels")
-    return element("div", element("h3", "Runs beside each other"), _key(list(used.items())), panels)
+    return element("div", element("h3", "Runs beside each other"), colour_key(list(used.items())), panels)
 
 
 def _relative_chart(lines: list[Line]) -> Html:
     # Far above 1 at the start, the axis would hide the rest: then it is logarithmic.
     highest = max(value for line in lines for value in line.curve.values)
     return line_chart(lines, "loss / loss of the mean", from_zero=highest < 3, reference=(1.0, "predicting the mean"))
-
-
-def _figure(title: str, chart: Html) -> Html:
-    return element("figure", element("strong", title), chart)
-
-
-def _key(names: list[tuple[str, str]]) -> Html:
-    """What the colours mean."""
-    entries = (element("span", element("i", style=f"border-color: var(--{colour})"), name) for name, colour in names)
-    return element("p", *entries, class_="key")
 
 
 def _colour(place: int) -> str:

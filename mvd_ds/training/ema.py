@@ -44,12 +44,17 @@ class Ema:
         self.averages = [master.detach().clone() for master in masters(self.engine)] if self.active else []
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Take in the weights of now; called after every optimizer step, a step that the engine skipped changes nothing."""
-        if self.decay is None or not self.engine.was_step_applied():
+    def update(self, shut: Tensor) -> None:
+        """Take in the weights of now; called after every optimizer step.
+
+        Args:
+            shut: of ``UpdateGate``, an fp32 scalar: at 1 the step changed nothing, and neither does this.
+        """
+        if self.decay is None:
             return
+        weight = (1 - self.decay) * (1 - shut)
         for average, master in zip(self.averages, masters(self.engine), strict=True):
-            average.lerp_(master, 1 - self.decay)
+            average.lerp_(master, weight.to(average.device))
 
     def full_weights(self, cluster: Cluster) -> dict[str, Tensor]:
         """The average by parameter name, fp32, whole, on the CPU of rank 0 (empty elsewhere). Collective."""

@@ -1,8 +1,8 @@
 """Steps whose loss or gradient is not finite: skipped on all ranks or the end, told with rank, clips and tensors, and dumped.
 
-DeepSpeed looks at the norm of the whole gradient before every update and, if it is not finite, skips the update on all ranks
-alike; it says nothing, but ``was_step_applied`` tells. So nothing is asked of the device here while all is well: a loss
-that is not finite is given a gradient that is not finite either, which every rank's share of the norm then shows.
+The ``UpdateGate`` keeps an update from the weights where the norm of the whole gradient is not finite, on all ranks alike. So
+nothing is asked of the device here while all is well: a loss that is not finite is given a gradient that is not finite
+either, which every rank's share of the norm then shows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.deepspeed_engine import full_weights
 from mvd_ds.training.dump import write_dump
 from mvd_ds.training.ending import cry
+from mvd_ds.training.random_state import random_state, set_random_state
 from mvd_ds.training.run_folder import RunFolder
+from mvd_ds.training.update_gate import UpdateGate
 
 #: Dumps an attempt writes at most: each holds the whole student.
 DUMPS = 3
@@ -83,15 +85,16 @@ class NonFiniteSteps:
         folder: RunFolder,
         cluster: Cluster,
         engine: Any,
+        gate: UpdateGate,
         objective: Callable[[Any, bool], LossTerms],
         loader: Any,
     ) -> None:
         self.recipe, self.folder, self.cluster = recipe, folder, cluster
-        self.engine, self.objective, self.loader = engine, objective, loader
+        self.engine, self.gate, self.objective, self.loader = engine, gate, objective, loader
         self.count = 0
 
     def handle(self, done: int, losses: list[LossTerms]) -> None:
-        """Tell of step ``done``, which was not applied. Collective.
+        """Tell of step ``done``, which shut the gate, and open it again. Collective; nothing random is used up by it.
 
         Args:
             losses: of its micro batches.
@@ -100,6 +103,8 @@ class NonFiniteSteps:
             ConfigError: on every rank, if the setting is to stop, or the limit is passed.
         """
         self.count += 1
+        # A checkpoint's manifest tells it; DeepSpeed thinks that it was applied.
+        self.engine.skipped_steps += 1
         batches = self.loader.again(done - 1)
         tensors = self._look_again(batches)
         mine = {
@@ -116,6 +121,7 @@ class NonFiniteSteps:
         }
         ranks = self.cluster.gather(mine)
         where = self._dump(done, batches, ranks)
+        self.gate.open()
         text = f"step {done}: {_told(ranks)}; {where}"
         if self.recipe.run.on_nonfinite == "stop":
             raise ConfigError(f"{text}; run.on_nonfinite is stop. Lower optimizer.base_lr or set optimizer.gradient_clipping")
@@ -128,22 +134,14 @@ class NonFiniteSteps:
             cry(f"{text}; skipped on all ranks ({self.count} of at most {self.recipe.run.nonfinite_limit})")
 
     def _look_again(self, batches: list[Any]) -> list[list[str]]:
-        """Compute the step once more and see where; one gradient is made NaN, so that this is not applied either."""
-        found = []
-        skipped = self.engine.skipped_steps
-        first = next(self.engine.module.parameters())
-        for number, batch in enumerate(batches):
-            is_last = number + 1 == len(batches)
+        """Compute the step once more, behind the shut gate, and see where."""
+        found, before = [], random_state()
+        for batch in batches:
             with FiniteWatch(self.engine.module) as watch:
-                spoil = first.register_hook(lambda gradient: gradient * torch.nan) if is_last else None
                 self.engine.backward(minimised(self.objective(batch, False).total))
                 self.engine.step()
-                if spoil is not None:
-                    spoil.remove()
             found.append(watch.names())
-        if self.engine.was_step_applied():
-            raise RuntimeError("a step that was only looked at has changed the weights")
-        self.engine.skipped_steps = skipped  # a checkpoint's manifest tells it; this was one step, not two
+        set_random_state(before)
         return found
 
     def _dump(self, done: int, batches: list[Any], ranks: list[dict[str, Any]]) -> str:

@@ -1,9 +1,13 @@
-"""The training loop of every objective: loss, step, tell, save."""
+"""The training loop of every objective: loss, step, tell, save.
+
+The host queues work for the device and waits for it where numbers are wanted: at log steps, pictures, validation and saves.
+In between it is at most one step ahead, and learns of every step whether it was finite while the device computes the next.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -19,8 +23,10 @@ from mvd_ds.training.finite import NonFiniteSteps, minimised
 from mvd_ds.training.metrics import MetricsWriter
 from mvd_ds.training.prefetch import DeviceBatches
 from mvd_ds.training.process import age_seconds
+from mvd_ds.training.random_state import random_state, set_random_state
 from mvd_ds.training.reporter import Reporter
 from mvd_ds.training.schedule import Schedule
+from mvd_ds.training.update_gate import UpdateGate, Verdict
 
 
 class Objective(Protocol):
@@ -44,8 +50,12 @@ class Validation(Protocol):
         """Take up from ``first_step``."""
         ...
 
+    def due(self, done: int) -> bool:
+        """Whether there is to be some of step ``done``."""
+        ...
+
     def __call__(self, done: int) -> dict[str, float]:
-        """Measurements by metric name after step ``done``; empty where none is due. Collective."""
+        """Measurements by metric name after step ``done``, as many as could be taken. Collective."""
         ...
 
 
@@ -69,6 +79,15 @@ class Stopped(NamedTuple):
     """Who asked for it; None at the step that was the aim."""
 
 
+class Queued(NamedTuple):
+    """A step that the device has been given, and of which it is not known yet whether it was finite."""
+
+    done: int
+    losses: list[LossTerms]
+    """Of its micro batches."""
+    verdict: Verdict
+
+
 @dataclass
 class Training:
     """The parts of one training run, built by ``runs.learning``."""
@@ -76,6 +95,7 @@ class Training:
     recipe: LearningRecipe
     cluster: Cluster
     engine: Any
+    gate: UpdateGate
     ema: Ema
     loader: Any
     objective: Objective
@@ -87,6 +107,7 @@ class Training:
     attempt: Attempt
     validation: Validation | None = None
     pictures: Pictures | None = None
+    queued: Queued | None = None
 
     def run(self, first_step: int, last_step: int) -> Stopped:
         """Optimizer steps ``first_step`` .. ``last_step - 1``, or fewer if a stop is asked for.
@@ -105,8 +126,13 @@ class Training:
         for step in range(first_step, last_step):
             done = step + 1
             learning_rate = self._set_learning_rate(step)
+            is_shown = self._is_shown(done)
+            if is_shown:
+                self._settle()
             with BlockGradients(self.engine.module, self.pictures is not None and self.pictures.due(done)) as gradients:
                 self._step(batches, done)
+            if is_shown or step == first_step:
+                self._settle()
             if step == first_step:
                 # From the start of this process: imports, states, teachers, compilation, the first batch and this step.
                 self.reporter.once["perf/start_seconds"] = age_seconds()
@@ -115,6 +141,7 @@ class Training:
             reason = self.attempt.stop.agreed(cluster)
             will_save = reason is not None or self._is_save_due(done, last_step)
             if will_save or validated or _due(done, settings.log_every_steps):
+                self._settle()
                 self.attempt.heartbeat.at("writing metrics")
                 self.reporter.tell(done, learning_rate, self.engine, self.nonfinite.count, validated)
                 self.faults.require_few(done)
@@ -126,22 +153,45 @@ class Training:
         return Stopped(last_step, None)
 
     def _step(self, batches: DeviceBatches, done: int) -> None:
+        """Queue step ``done`` and look how the one before it went.
+
+        If that one was not finite, its gate has kept this one from the weights, too: it is computed again.
+        """
+        before = random_state()
+        queued = self._queue(done, self._next_batches(batches, done), batches)
+        if not self._settle():
+            set_random_state(before)
+            queued = self._queue(done, self.loader.again(done - 1), batches)
+        self.queued = queued
+
+    def _queue(self, done: int, micro_batches: Iterable[Any], batches: DeviceBatches) -> Queued:
         """All micro batches of one step; the engine divides the loss by their number and updates at the last of them."""
         losses = []
-        for micro in range(self.recipe.batch.accumulation_steps(self.cluster.world)):
-            batch = self._next_batch(batches, done)
-            loss = self.objective(batch, measure=micro == 0 and _due(done, self.recipe.run.features_every_steps))
+        for batch in micro_batches:
+            loss = self.objective(batch, measure=not losses and _due(done, self.recipe.run.features_every_steps))
             self.engine.backward(minimised(loss.total))
             self._fetch_ahead(batches)
             self.reporter.memory.holds(batches.held_bytes)
             self.engine.step()
             losses.append(loss._replace(total=loss.total.detach()))
-        if not self.engine.was_step_applied():
-            self.nonfinite.handle(done, losses)
-            return
-        self.ema.update()
-        for loss in losses:
+        self.ema.update(self.gate.shut)
+        return Queued(done, losses, self.gate.verdict())
+
+    def _settle(self) -> bool:
+        """Wait for the step that is queued, and count it or tell of it; whether it was finite."""
+        queued, self.queued = self.queued, None
+        if queued is None:
+            return True
+        if not queued.verdict.passed():
+            self.nonfinite.handle(queued.done, queued.losses)
+            return False
+        for loss in queued.losses:
             self.reporter.add(loss)
+        return True
+
+    def _is_shown(self, done: int) -> bool:
+        """Whether pictures or a validation follow step ``done``: gradients of that step alone, and no time of it."""
+        return any(shower is not None and shower.due(done) for shower in (self.pictures, self.validation))
 
     def _is_save_due(self, done: int, last_step: int) -> bool:
         """Also after the first step of a job with a time limit: how long a save takes must be known before time is short."""
@@ -165,7 +215,7 @@ class Training:
 
     def _validate(self, done: int) -> dict[str, float]:
         """Measurements on held-out clips, if due; their time is no training time."""
-        if self.validation is None:
+        if self.validation is None or not self.validation.due(done):
             return {}
         self.attempt.heartbeat.at("validating")
         started = time.monotonic()
@@ -193,6 +243,10 @@ class Training:
         started = time.monotonic()
         batches.fetch_ahead()
         self.reporter.watch.waiting(time.monotonic() - started)
+
+    def _next_batches(self, batches: DeviceBatches, done: int) -> Iterator[Any]:
+        for _ in range(self.recipe.batch.accumulation_steps(self.cluster.world)):
+            yield self._next_batch(batches, done)
 
     def _next_batch(self, batches: DeviceBatches, done: int) -> Any:
         self.attempt.heartbeat.at("waiting for a batch", done)

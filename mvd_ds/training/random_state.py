@@ -24,19 +24,24 @@ def random_state() -> dict[str, Any]:
     }
 
 
+def set_random_state(state: dict[str, Any]) -> None:
+    """Go on with what ``random_state`` gave in this process."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+    name, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
+    version, internal, extra = state["python"]
+    random.setstate((version, tuple(internal), extra))
+
+
 def restore_random_state(state: Any, origin: Path) -> None:
-    """Go on with what ``random_state`` gave.
+    """Go on with what is kept in a file of what ``random_state`` gave.
 
     Raises:
         ConfigError: naming ``origin``, if it is something else.
     """
     try:
-        torch.set_rng_state(state["torch"])
-        if state["cuda"] is not None and torch.cuda.is_available():
-            torch.cuda.set_rng_state(state["cuda"])
-        name, keys, position, has_gauss, gauss = state["numpy"]
-        np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
-        version, internal, extra = state["python"]
-        random.setstate((version, tuple(internal), extra))
+        set_random_state(state)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
         raise ConfigError(f"{origin}: holds no random state: {type(error).__name__}") from None

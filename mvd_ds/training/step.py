@@ -44,9 +44,12 @@ def to_unit(clip: Tensor) -> Tensor:
 
 def normalise(unit: Tensor, dtype: torch.dtype) -> Tensor:
     """(B, C, T, H, W) in [0, 1] -> ImageNet-normalised, in ``dtype``."""
-    mean = unit.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1, 1)
-    std = unit.new_tensor(IMAGENET_STD).view(1, 3, 1, 1, 1)
-    return ((unit - mean) / std).to(dtype)
+    return ((unit - _per_channel(unit, IMAGENET_MEAN)) / _per_channel(unit, IMAGENET_STD)).to(dtype)
+
+
+def _per_channel(clip: Tensor, values: tuple[float, float, float]) -> Tensor:
+    """(1, 3, 1, 1, 1) of ``values``, filled in on the device: a copy from the host would wait for all that is queued there."""
+    return torch.cat([clip.new_full((1,), value) for value in values]).view(1, 3, 1, 1, 1)
 
 
 class TargetSource(Protocol):

@@ -1,6 +1,7 @@
 """Run by test_engine_states.py: the state of engines of every ZeRO stage and precision, written by one, taken over by all.
 
-``write FOLDER OVERRIDES``: trains each for two steps, looks at its moving average, saves a checkpoint and what is in it.
+``write FOLDER OVERRIDES``: trains each for two steps, with one between that is not finite and one queued behind that, looks
+at its moving average, saves a checkpoint and what is in it.
 ``read FOLDER OVERRIDES``: loads each checkpoint into engines of three other layouts, and compares to the bit.
 ``read_all FOLDER OVERRIDES``: of all.
 Prints ``compared N`` on rank 0.
@@ -29,7 +30,9 @@ from mvd_ds.training.ema import Ema
 from mvd_ds.training.engine_shards import Held, adam, held, masters
 from mvd_ds.training.run_folder import RunFolder
 from mvd_ds.training.step import normalise, to_unit
+from mvd_ds.training.update_gate import UpdateGate
 from shrinking import shipped
+from waits import Questions
 
 ZERO = {"reduce_bucket_size": 1000000, "memory_efficient_linear": False}
 #: JSONs beside those of ds_configs/: no ZeRO, ZeRO-1 in bf16 by DeepSpeed's other optimizer, ZeRO-3 in many flat tensors.
@@ -67,6 +70,7 @@ class Run:
             for i, decay in enumerate(DECAYS)
         ]
         self.engine = start_student(model, groups, self.recipe, cluster)
+        self.gate = UpdateGate(self.engine)
         self.ema = Ema(self.engine, self.recipe.optimizer.ema_decay)
         # Resumed by another seed: what is not taken over is seen.
         saved_by = shipped([*overrides, *settings, "run.seed=0", "optimizer.ema_decay=0.5"])
@@ -76,13 +80,17 @@ class Run:
         clip = normalise(to_unit(batch.views[self.recipe.data.clip.size_px]), DTYPES[self.recipe.engine.precision])
         return (model or self.engine)(clip, batch.visible, batch.masked, batch.drop_path)
 
-    def train(self, batches: list[Any]) -> None:
+    def train(self, batches: list[Any], factor: float = 1.0) -> list[str]:
+        """One step; what its update asked of the device."""
         for group, rate in zip(self.engine.optimizer.param_groups, (0.01, 0.02, 0.03, 0.04, 0.05), strict=True):
             group["lr"] = rate
         for batch in batches:
-            self.engine.backward(sum(value.float().square().mean() for value in self.predict(batch).values()))
-            self.engine.step()
-        self.ema.update()
+            self.engine.backward(factor * sum(value.float().square().mean() for value in self.predict(batch).values()))
+            with Questions() as questions:
+                self.engine.step()
+        with questions:
+            self.ema.update(self.gate.shut)
+        return questions.asked
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """Masters, moments and average by kind and name, on rank 0."""
@@ -116,13 +124,29 @@ def write(folder: Path, overrides: list[str], cluster: Cluster) -> int:
         start = full_weights(run.engine, cluster)
         run.train(batches[:half])
         middle = full_weights(run.engine, cluster)
-        run.train(batches[half:])
+        spoil(run, batches[:half])
+        asked = run.train(batches[half:])
+        # DeepSpeed's bf16 optimizer, which no JSON of ds_configs/ takes, computes its norm by itself.
+        assert not asked or layout[0] == "zero1_fp32_sums", (layout, asked)
         look_at_average(run, batches[0], start, middle)
         state = run.state()
         run.checkpoints.save(2)
         if cluster.is_main:
             torch.save(state, home / "expected.pt")
     return len(LAYOUTS)
+
+
+def spoil(run: Run, batches: list[Any]) -> None:
+    """One rank's loss is not finite: that step, and the sound one queued behind it, leave no trace on any rank."""
+    before = run.state()
+    run.train(batches, torch.nan if run.cluster.rank == run.cluster.world - 1 else 1.0)
+    assert not torch.isfinite(torch.as_tensor(run.engine.get_global_grad_norm()))
+    run.train(batches)
+    assert run.cluster.gather(run.gate.verdict().passed()) == [False] * run.cluster.world
+    for kind, values in run.state().items():
+        assert all(value.equal(before[kind][name]) for name, value in values.items()), kind
+    run.gate.open()
+    assert run.gate.verdict().passed()
 
 
 def look_at_average(run: Run, batch: Any, start: dict[str, Tensor], middle: dict[str, Tensor]) -> None:

@@ -27,19 +27,26 @@ def test_one_rank_spoils_a_step_for_all(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Two processes under ZeRO-3, two micro batches a step; held against a plain loop that leaves those steps out."""
-    run = tmp_path / "run"
-    said = launch_script(2, SCRIPT, "distill", RECIPE, *shrunk, "run.stop_after_steps=12", f"run.output={run}").stderr
+    """Two processes under ZeRO-3, two micro batches a step; held against a plain loop that leaves those steps out.
+
+    The trainer looks at most steps only after the next one has been computed, which it then has to compute again.
+    """
+    run, every = tmp_path / "run", 3
+    settings = [*shrunk, "run.stop_after_steps=12", f"run.log_every_steps={every}", f"run.output={run}"]
+    said = launch_script(2, SCRIPT, "distill", RECIPE, *settings).stderr
     lines = metrics(run)
-    expected = plain_losses(shrunk_recipe, without=VIDEO)["total"][: len(lines)]
+    expected = plain_losses(shrunk_recipe, without=VIDEO)["total"][:12]
     skipped = [step for step, loss in enumerate(expected, 1) if loss != loss]
-    assert len(lines) == 12 and 1 <= len(skipped) <= 2, "the video comes once an epoch of eight steps"
-    assert [int(line["step"]) for line in lines if "loss/total" not in line] == skipped
+    assert 1 <= len(skipped) <= 2, "the video comes once an epoch of eight steps"
+    assert any(step % every for step in skipped), "one is seen late"
+    assert [line["step"] for line in lines] == [3, 6, 9, 12]
     assert lines[-1]["optim/skipped_steps"] == len(skipped)
     latest = run / "checkpoints" / (run / "checkpoints" / "latest").read_text().strip()
     assert read_manifest(latest)["skipped"] == len(skipped)
-    for line, loss in zip(lines, expected, strict=True):
-        assert int(line["step"]) in skipped or line["loss/total"] == pytest.approx(loss, rel=1e-4), line["step"]
+    for line in lines:
+        last = int(line["step"])
+        taken = [loss for loss in expected[last - every : last] if loss == loss]
+        assert line["loss/total"] == pytest.approx(sum(taken) / len(taken), rel=1e-4), last
     told = [line for line in said.splitlines() if "is not finite" in line]
     assert len(told) == len(skipped) and all("skipped on all ranks" in line for line in told), said
     assert all(len(re.findall(r"loss total of rank \d is not finite \(first gradient of ", line)) == 1 for line in told), told

@@ -26,7 +26,7 @@ def run(tmp_path: Path) -> Checkpoints:
     (tmp_path / "run").mkdir()
     for step in range(1, 5):
         checkpoints.engine.train()
-        checkpoints.ema.update()
+        checkpoints.ema.update(torch.tensor(0.0))
         checkpoints.save(step)
     return checkpoints
 

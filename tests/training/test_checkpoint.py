@@ -25,7 +25,7 @@ def train_and_save(checkpoints: Checkpoints, *steps: int) -> None:
     for step in steps:
         while checkpoints.engine.global_steps < step:
             checkpoints.engine.train()
-            checkpoints.ema.update()
+            checkpoints.ema.update(torch.tensor(0.0))
         checkpoints.save(step, {"quarantine": [step]})
 
 

@@ -16,7 +16,9 @@ from mvd_ds.training import finite
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.dump import flat, nested
 from mvd_ds.training.finite import FiniteWatch, NonFiniteSteps, minimised
+from mvd_ds.training.random_state import random_state
 from mvd_ds.training.run_folder import RunFolder, read_json
+from mvd_ds.training.update_gate import UpdateGate
 
 CPU = Cluster(0, 1, torch.device("cpu"))
 
@@ -27,27 +29,26 @@ class Batch(NamedTuple):
 
 
 class Engine:
-    """Skips an update whose gradient is not finite, as DeepSpeed does."""
+    """DeepSpeed's at stage 0."""
 
     def __init__(self) -> None:
         torch.manual_seed(0)
         self.module = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1))
-        self.optimizer = torch.optim.SGD(self.module.parameters(), lr=0.1)
-        self.applied = False
+        self.optimizer = torch.optim.AdamW(self.module.parameters(), lr=0.1, fused=True)
         self.skipped_steps = 0
 
     def backward(self, loss: Tensor) -> None:
         loss.backward()
 
     def step(self) -> None:
-        self.applied = all(bool(p.grad.isfinite().all()) for p in self.module.parameters() if p.grad is not None)
-        self.skipped_steps += not self.applied
-        if self.applied:
-            self.optimizer.step()
+        self.optimizer.step()
         self.optimizer.zero_grad()
 
-    def was_step_applied(self) -> bool:
-        return self.applied
+    def zero_optimization_stage(self) -> int:
+        return 0
+
+    def gradient_clipping(self) -> float:
+        return 0.0
 
 
 class Loader:
@@ -72,7 +73,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
 
 
 def steps(engine: Engine, folder: Path, *overrides: str) -> tuple[NonFiniteSteps, LossTerms]:
-    """What handles them, and the losses of a bad step."""
+    """What handles them, and the losses of a bad step that was taken."""
     recipe = load_recipe("quickstart_distill", list(overrides))
     assert isinstance(recipe, TrainingRecipe)
 
@@ -80,8 +81,12 @@ def steps(engine: Engine, folder: Path, *overrides: str) -> tuple[NonFiniteSteps
         total = engine.module(batch.clips).mean()
         return LossTerms(total, {"video": total.detach()})
 
+    handler = NonFiniteSteps(recipe, RunFolder(folder), CPU, engine, UpdateGate(engine), objective, Loader())
     loss = objective(Loader().again(0)[0], False)
-    return NonFiniteSteps(recipe, RunFolder(folder), CPU, engine, objective, Loader()), loss
+    engine.backward(minimised(loss.total))
+    engine.step()
+    assert not handler.gate.verdict().passed()
+    return handler, loss
 
 
 def test_a_finite_loss_is_what_it_was_to_the_bit() -> None:
@@ -117,7 +122,9 @@ def test_a_bad_step_is_told_dumped_and_changes_nothing(
 ) -> None:
     before = [p.detach().clone() for p in engine.module.parameters()]
     handler, loss = steps(engine, tmp_path)
+    drawn = random_state()["torch"]
     handler.handle(7, [loss])
+    assert handler.gate.verdict().passed() and engine.skipped_steps == 1 and random_state()["torch"].equal(drawn)
     line = capsys.readouterr().err
     assert all(word in line for word in ("step 7", "rank 0", "loss video", "output of 0", "3.mp4, 5.mp4", "1 of at most 10")), (
         line

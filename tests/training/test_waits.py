@@ -1,0 +1,130 @@
+"""No step waits for a GPU between its batch and its update: every objective on a GPU that is not there.
+
+``tests/distributed/engine_states.py`` asks the same of the updates of every ZeRO stage.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+
+from mvd_ds.config import FinetuneRecipe, TrainingRecipe, load_recipe
+from mvd_ds.data.batch import LabelledBatch
+from mvd_ds.models.masked import build_predictor
+from mvd_ds.models.starting import start_classifier
+from mvd_ds.models.teachers import build_teacher
+from mvd_ds.tools.bench_step_case import random_batch
+from mvd_ds.training.classification import Classification
+from mvd_ds.training.ema import Ema
+from mvd_ds.training.finite import minimised
+from mvd_ds.training.masked_prediction import MaskedPrediction
+from mvd_ds.training.optim import build_optimizer, parameter_groups
+from mvd_ds.training.step import PixelTargets, TeacherTargets
+from mvd_ds.training.update_gate import UpdateGate
+from waits import GPU, Copies, Questions, fake_batch, on_fake_gpu
+
+#: `auto` asks what the GPU can do.
+SDPA = ["model.attention=sdpa"]
+TEACHERS = [f"teachers.{name}.{item}" for name in ("image", "video") for item in ("attention=sdpa", "weights=random")]
+
+
+class Engine:
+    """DeepSpeed's at stage 0."""
+
+    def __init__(self, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self.module, self.optimizer = module, optimizer
+
+    def zero_optimization_stage(self) -> int:
+        return 0
+
+    def gradient_clipping(self) -> float:
+        return 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("mvd_small_from_base", TEACHERS),
+        ("mvd_small_from_base", [*TEACHERS, "model.drop_path=0.1", "masking.masks_per_clip=2", "masking.decoder=running_cell"]),
+        ("videomae_small", []),
+        ("mae_base", []),
+    ],
+)
+def test_masked_prediction(name: str, overrides: list[str]) -> None:
+    recipe = load_recipe(name, [*SDPA, *overrides, "batch.micro=2", "batch.global=2"])
+    assert isinstance(recipe, TrainingRecipe)
+    student = build_predictor(recipe)
+    teachers = {key: build_teacher(key, settings, recipe) for key, settings in recipe.teachers.items()}
+    batch = random_batch(recipe, 0)
+    with FakeTensorMode() as mode:
+        on_fake_gpu(student, mode, torch.bfloat16)
+        for teacher in teachers.values():
+            on_fake_gpu(teacher, mode, torch.bfloat16)
+        targets = TeacherTargets(recipe, teachers, torch.bfloat16) if teachers else PixelTargets(recipe)
+        objective = MaskedPrediction(recipe, student, targets, GPU)
+        with Copies(), Questions() as questions:
+            loss = objective(fake_batch(batch, mode), measure=True)
+            assert minimised(loss.total).device == GPU
+    assert not questions.asked
+
+
+def test_fine_tuning() -> None:
+    """With mixed clips, dropout, drop path and a teacher's logits."""
+    settings = ["weights=null", "model.drop_path=0.1", "dropout=0.5", "teacher.weights=unused", "batch.micro=4", "batch.global=4"]
+    recipe = load_recipe("finetune_k400_small", [*SDPA, *settings], "finetune")
+    assert isinstance(recipe, FinetuneRecipe) and recipe.augmentation.mix is not None
+    classifier, teacher = start_classifier(recipe, 400), start_classifier(recipe, 400)
+    size, of_clip = recipe.data.clip.size_px, torch.zeros(4, dtype=torch.int64)
+    batch = LabelledBatch(
+        views={size: torch.zeros(4, 3, recipe.data.clip.frames, size, size, dtype=torch.uint8)},
+        flip=of_clip.bool(),
+        label=of_clip,
+        partner=of_clip,
+        own_share=torch.zeros(4),
+        box=torch.zeros(4, 6, dtype=torch.int64),
+        drop_path=torch.zeros(4, 1, recipe.drop_path_blocks),
+        dropout=torch.zeros(4, recipe.model.embed_dim),
+        sample=of_clip,
+        faults=[],
+    )
+    with FakeTensorMode() as mode:
+        on_fake_gpu(classifier, mode, torch.bfloat16)
+        on_fake_gpu(teacher, mode, torch.bfloat16)
+        objective = Classification(recipe, classifier, teacher, 400, GPU)
+        with Copies(), Questions() as questions:
+            loss = objective(fake_batch(batch, mode)._replace(flip=None), measure=False)
+            assert minimised(loss.total).device == GPU
+    assert not questions.asked
+
+
+def test_an_update() -> None:
+    recipe = load_recipe("mvd_small_from_base", SDPA)
+    assert isinstance(recipe, TrainingRecipe)
+    student = build_predictor(recipe)
+    with FakeTensorMode() as mode:
+        on_fake_gpu(student, mode, torch.float32)
+        engine = Engine(student, build_optimizer(parameter_groups(student, recipe.optimizer), recipe.optimizer))
+        gate, average = UpdateGate(engine), Ema(engine, 0.9)
+        for parameter in student.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        with Copies(), Questions() as questions:
+            engine.optimizer.step()
+            average.update(gate.shut)
+    assert not questions.asked
+
+
+def test_what_waits_is_found() -> None:
+    """Else the tests above would pass for nothing."""
+    with FakeTensorMode() as mode:
+        clip = mode.from_tensor(torch.zeros(2)).to(GPU)
+        for wait in (lambda: clip.new_tensor([1.0]), lambda: torch.tensor(1.0, device=GPU), lambda: clip.cpu()):
+            with pytest.raises(AssertionError, match="waits"), Copies():
+                wait()
+        with pytest.raises(DataDependentOutputException):
+            bool(clip.sum() > 0)
+    with Questions() as questions:
+        answers: list[Any] = [torch.ones(1).item(), bool(torch.ones(1)), torch.ones(2).nonzero(), torch.tensor(2.0)]
+    assert [asked.split()[0] for asked in questions.asked] == ["item", "__bool__", "nonzero", "tensor"] and len(answers) == 4
