@@ -75,7 +75,7 @@ def _add_growth(benches: argparse._SubParsersAction) -> None:
     growth.add_argument("overrides", metavar="key=value", nargs="*", help="settings of the base case (small ones on a CPU)")
     axes = ("clips", "frames", "side in px", "masks", "processes")
     growth.add_argument("--axes", nargs="+", choices=axes, default=list(axes), help="what is changed (default: all)")
-    growth.add_argument("--steps", type=positive, default=3, metavar="COUNT", help="timed steps of a case (default %(default)s)")
+    growth.add_argument("--steps", type=positive, default=7, metavar="COUNT", help="timed steps of a case (default %(default)s)")
     counts = "numbers of processes (default: 1 2 4; on GPUs as many as there are)"
     growth.add_argument("--processes", type=positive, nargs="+", default=[1, 2, 4], metavar="COUNT", help=counts)
     growth.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")

@@ -51,7 +51,7 @@ class Options(NamedTuple):
     """How much is measured."""
 
     axes: tuple[str, ...] = (*AXES, PROCESSES)
-    steps: int = 3
+    steps: int = 7
     """Timed steps of a case, after one that is not."""
     processes: tuple[int, ...] = (1, 2, 4)
     device: str = "auto"
