@@ -207,6 +207,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"data_types": "fp32"}, "data_types 'fp32': Input should be a valid dictionary"),
     ({"data_types": {"grad_accum_dtype": "fp17"}}, "data_types.grad_accum_dtype 'fp17': Input should be 'fp32'"),
     ({"wall_clock_breakdown": "yes"}, "wall_clock_breakdown 'yes': Input should be a valid boolean"),
+    ({"zero_optimization": {"stage": 1, "compute_grad_norm": False}}, "a step that is not finite would not be seen"),
     ({"zero_optimization": {"stage": 0}}, "stage 0 with engine.precision bf16 starts Adam one step late"),
 ]
 

@@ -30,11 +30,18 @@ class Questions(TorchFunctionMode):
         super().__init__()
         self.asked: list[str] = []
 
+    def watch(self, accelerator: Any) -> None:
+        """Note calls of ``accelerator.synchronize``, too."""
+        accelerator.synchronize = lambda *_: self._note("synchronize", 3)
+
+    def _note(self, name: str, depth: int) -> None:
+        caller = traceback.extract_stack(limit=depth)[0]
+        self.asked.append(f"{name} at {caller.filename}:{caller.lineno}")
+
     def __torch_function__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
         name = getattr(function, "__name__", "")
         if name in ANSWERS + CONSTANTS:
-            caller = traceback.extract_stack(limit=2)[0]
-            self.asked.append(f"{name} at {caller.filename}:{caller.lineno}")
+            self._note(name, 3)
         return function(*arguments, **(options or {}))
 
 

@@ -17,6 +17,8 @@ from mvd_ds.training.engine_json import ZeroFaults, faults_of, read_engine_json,
 
 #: What a placement asks of a teacher's JSON: where its shards are kept.
 SHARDS_ON = {"zero3": "none", "zero3_node": "none", "zero3_offload": "cpu", "zero3_nvme": "nvme"}
+#: DeepSpeed's meter of throughput, whose figures nobody sees here, waits for the device twice a step.
+UNMETERED = {"timers": {"throughput": {"enabled": False}}}
 #: DeepSpeed aligns shards on NVMe to this many bytes for each of its reading threads.
 NVME_ALIGNMENT = 1024
 
@@ -75,10 +77,12 @@ def student_config(recipe: LearningRecipe, place: Place, sizes: Sizes, zero_faul
     faults = twice + faults_of(values, owned, zero_faults) + _fill_node(zero, place) + _fill_nvme(zero, place, sizes)
     if recipe.engine.precision == "bf16" and stage == 0:
         faults.append("zero_optimization.stage 0 with engine.precision bf16 starts Adam one step late; use zero1.json")
+    if zero.get("compute_grad_norm") is False:
+        faults.append("zero_optimization.compute_grad_norm false: a step that is not finite would not be seen; remove it")
     if settings_in(zero, "offload_param").get("device", "none") != "none":
         faults.append("zero_optimization.offload_param: a student's parameters stay on their device; offload the optimizer")
     refuse(path, faults)
-    merged = {**values, **owned, "log_level": values.get("log_level", "error")}
+    merged = {**values, **owned, **UNMETERED, "log_level": values.get("log_level", "error")}
     if recipe.engine.precision == "bf16" and accumulation > 1 and stage >= 2:
         merged.setdefault("data_types", {}).setdefault("grad_accum_dtype", "fp32")
     _fill_thresholds(zero, sizes)
@@ -110,10 +114,11 @@ def teacher_config(recipe: LearningRecipe, placement: str, place: Place, sizes: 
     faults += _fill_nvme(zero, place, sizes)
     refuse(path, faults)
     _fill_thresholds(zero, sizes)
-    return {**values, **owned, "log_level": values.get("log_level", "error")}
+    return {**values, **owned, **UNMETERED, "log_level": values.get("log_level", "error")}
 
 
 def _precision(recipe: LearningRecipe) -> dict[str, Any]:
+    """With the question that an ``UpdateGate`` answers: whether the norm of the gradient is finite."""
     enabled = recipe.engine.precision == "bf16"
     return {"enabled": enabled, "check_grad_overflow": True} if enabled else {"enabled": False}
 

@@ -4,7 +4,7 @@ DeepSpeed 0.19 asks the device whether the norm of the gradient is finite before
 answer with nothing queued behind it. Here the answer stays on the device, where torch's fused AdamW reads it: an update that
 it is told of changes no weight, no moment and no count of steps. The host looks one step later, without holding anything up.
 
-Under ZeRO-1 and 2 (``overlap_comm`` false, optimizer on the device) nothing else waits between log steps. DeepSpeed itself
+Under ZeRO-1 and 2 (``overlap_comm`` false, optimizer on the device) nothing waits between log steps then. DeepSpeed itself
 waits at the end of every backward pass of ZeRO-3, for its stream of reductions, and wherever states are offloaded.
 """
 

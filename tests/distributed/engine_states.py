@@ -61,6 +61,7 @@ class Run:
         json_path, precision = layout
         own = folder.parent / f"{json_path}.json"
         settings = [f"engine.config={own if own.exists() else json_path}", f"engine.precision={precision}", f"run.seed={seed}"]
+        settings.append("optimizer.gradient_clipping=0.5")
         self.recipe: TrainingRecipe = shipped([*overrides, *settings, "optimizer.ema_decay=0.5"])
         self.cluster = cluster
         model = build_predictor(self.recipe)
@@ -81,12 +82,15 @@ class Run:
         return (model or self.engine)(clip, batch.visible, batch.masked, batch.drop_path)
 
     def train(self, batches: list[Any], factor: float = 1.0) -> list[str]:
-        """One step; what its update asked of the device."""
+        """One step; what it asked of the device."""
+        questions = Questions()
+        questions.watch(deepspeed.accelerator.get_accelerator())
         for group, rate in zip(self.engine.optimizer.param_groups, (0.01, 0.02, 0.03, 0.04, 0.05), strict=True):
             group["lr"] = rate
         for batch in batches:
-            self.engine.backward(factor * sum(value.float().square().mean() for value in self.predict(batch).values()))
-            with Questions() as questions:
+            with questions:
+                loss = factor * sum(value.float().square().mean() for value in self.predict(batch).values())
+                self.engine.backward(loss)
                 self.engine.step()
         with questions:
             self.ema.update(self.gate.shut)
