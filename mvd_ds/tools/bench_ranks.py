@@ -18,22 +18,16 @@ from typing import Any
 import torch
 
 from mvd_ds.config import ConfigError, TrainingRecipe
-from mvd_ds.models.masked import plan_predictor
-from mvd_ds.models.teachers import plan_teacher
-from mvd_ds.runs.placing import place_teachers
-from mvd_ds.tools.bench_step_case import random_batch, step_recipe
-from mvd_ds.tools.bench_step_clock import clock_of
+from mvd_ds.tools.bench_step_case import rank_batches, step_recipe
+from mvd_ds.tools.bench_step_clock import Clock, clock_of
+from mvd_ds.tools.bench_step_engine import EngineStep
 from mvd_ds.tools.doctor_matrix import matrix_rate
 from mvd_ds.tools.plan_memory import student_states
 from mvd_ds.tools.plan_sizes import recipe_sizes
 from mvd_ds.training.cluster import Cluster
-from mvd_ds.training.deepspeed_engine import DTYPES, joined_cluster
-from mvd_ds.training.deepspeed_start import start_student, zero_faults
+from mvd_ds.training.deepspeed_engine import joined_cluster
+from mvd_ds.training.deepspeed_start import zero_faults
 from mvd_ds.training.engine_config import Place, student_config
-from mvd_ds.training.masked_prediction import MaskedPrediction
-from mvd_ds.training.memory import state_bytes
-from mvd_ds.training.optim import parameter_groups
-from mvd_ds.training.step import TeacherTargets
 
 #: Steps that are not timed: the first makes the optimizer's states.
 WARM_UP = 2
@@ -76,23 +70,16 @@ def _group(count: int, specification: str, device: torch.device) -> dict[str, An
 
 
 def _measure(recipe: TrainingRecipe, cluster: Cluster, steps: int) -> dict[str, Any]:
-    student = plan_predictor(recipe)
-    engine = start_student(student, parameter_groups(student.structure, recipe.optimizer), recipe, cluster)
-    plans = {name: plan_teacher(name, settings, recipe) for name, settings in recipe.teachers.items()}
-    teachers = place_teachers(recipe, plans, cluster, dict)
-    targets = TeacherTargets(recipe, teachers, DTYPES[recipe.engine.precision])
-    objective = MaskedPrediction(recipe, engine, targets, cluster.device)
+    step, batches = EngineStep(recipe, cluster), cycle(rank_batches(recipe, cluster.rank))
     clock, rates = clock_of(cluster.device), []
-    # Other clips for every rank, as a loader has them.
-    batches = cycle([random_batch(recipe, cluster.rank * 4 + number) for number in range(4)])
     own, wall = [], []
     for number in range(WARM_UP + steps):
         if number >= WARM_UP:
             # Around every step, as in one process.
             rates.append(matrix_rate(cluster.device, clock))
         started, began = clock(), time.monotonic()
-        engine.backward(objective(next(batches), measure=False).total)
-        engine.step()
+        step.backward(step.loss(next(batches), Clock(cluster.device)))
+        step.update()
         if cluster.device.type == "cuda":
             torch.cuda.synchronize(cluster.device)
         own.append(clock() - started)
@@ -108,7 +95,7 @@ def _measure(recipe: TrainingRecipe, cluster: Cluster, steps: int) -> dict[str, 
         "milliseconds": 1e3 * max(cluster.gather(statistics.median(own[WARM_UP:]))),
         "matrix_tflops": min(cluster.gather(statistics.mean(rates))),
         "wall_milliseconds": 1e3 * max(cluster.gather(statistics.median(wall[WARM_UP:]))),
-        "state_gib": max(cluster.gather(sum(state_bytes(engine, teachers).values()))) / 2**30,
+        "state_gib": max(cluster.gather(step.held_bytes())) / 2**30,
         "planned_state_gib": planned / 2**30,
         "engine": {"zero_optimization": config["zero_optimization"]},
     }
@@ -118,9 +105,8 @@ def main() -> None:
     """One process of a group."""
     asked = json.loads(sys.argv[1])
     with joined_cluster(10, asked["device"]) as cluster:
-        recipe = step_recipe(asked["recipe"], asked["overrides"], "recipe", cluster.device)
-        batch = recipe.batch.model_copy(update={"global_": recipe.batch.micro * cluster.world})
-        row = _measure(recipe.model_copy(update={"batch": batch}), cluster, asked["steps"])
+        recipe = step_recipe(asked["recipe"], asked["overrides"], "recipe", cluster.device, cluster.world)
+        row = _measure(recipe, cluster, asked["steps"])
         if cluster.is_main:
             print(json.dumps(row), flush=True)
 

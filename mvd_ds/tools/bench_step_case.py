@@ -1,4 +1,4 @@
-"""What ``bench step`` measures: a recipe cut down to one device, its random clips, and every way to make a step of them."""
+"""What ``bench step`` measures: a recipe cut down to one step, its random clips, and every way to make a step of them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from mvd_ds.models.flops import clip_flops
 from mvd_ds.models.fp8 import fp8_obstacle
 from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.teachers import build_teacher
+from mvd_ds.tools.bench_step_engine import EngineStep
 from mvd_ds.tools.bench_step_product import ProductStep
-from mvd_ds.tools.bench_step_reference import STYLES, ReferenceStep, inputs_of, reference_optimizer
+from mvd_ds.tools.bench_step_reference import STYLES, ReferenceStep, inputs_of, lend, reference_optimizer
+from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.deepspeed_engine import DTYPES
 
 _BATCHES = 4
@@ -40,15 +42,15 @@ class Variant(NamedTuple):
     """A way to make a step."""
 
     step: Any
-    """ProductStep or ReferenceStep."""
+    """ProductStep, EngineStep or ReferenceStep."""
     batches: list[Any]
     """What it takes."""
     masks: int
     """K, student samples for each clip."""
 
 
-def step_recipe(name: str, overrides: list[str], geometry: str, device: torch.device) -> TrainingRecipe:
-    """The recipe of the step that is measured: one device, random weights, nothing dropped.
+def step_recipe(name: str, overrides: list[str], geometry: str, device: torch.device, world: int = 1) -> TrainingRecipe:
+    """The recipe of the step that is measured: one micro batch on each of ``world`` devices, random weights, nothing dropped.
 
     Raises:
         ConfigError: for a faulty setting, or a recipe that has no yardstick.
@@ -58,8 +60,8 @@ def step_recipe(name: str, overrides: list[str], geometry: str, device: torch.de
     fixed = _CPU_GEOMETRY + [f"teachers.{key}.{item}" for key in teachers for item in _CPU_ENCODER]
     wanted = (fixed if geometry == "cpu" else []) + wanted
     micro = _distillation(name, wanted).batch.micro
-    forced = [f"teachers.{key}.weights=random" for key in teachers]
-    forced += ["model.drop_path=0", "decoder.drop_path=0", f"batch.global={micro}"]
+    forced = [f"teachers.{key}.{item}" for key in teachers for item in ("weights=random", "fp8=false")]
+    forced += ["model.drop_path=0", "decoder.drop_path=0", f"batch.global={micro * world}"]
     recipe = _distillation(name, wanted + forced)
     for key, teacher in recipe.teachers.items():
         if teacher.network is not None:
@@ -84,22 +86,30 @@ def has_fp8(recipe: TrainingRecipe, device: torch.device) -> bool:
 
 
 def build_variants(
-    recipe: TrainingRecipe, device: torch.device, against: tuple[str, ...] = tuple(STYLES)
+    recipe: TrainingRecipe, cluster: Cluster, against: tuple[str, ...] = tuple(STYLES)
 ) -> tuple[dict[str, Variant], Variant]:
-    """The variants ``against`` and the product's by name, and P2 on the clips of all masks, which only the gate runs."""
+    """The variants ``against`` and the product's by name, and P2 on the clips of all masks, which only the gate runs.
+
+    One process has all of them in plain torch. Several have the product under DeepSpeed's engine, as a training does, and the
+    yardsticks under torch's DistributedDataParallel; each has clips of its own.
+    """
+    device = cluster.device
     student = build_predictor(recipe)
     teachers = {key: build_teacher(key, settings, recipe) for key, settings in recipe.teachers.items()}
-    # fp32 teachers never change, and serve all variants; others are rounded for the product.
-    own = teachers if recipe.engine.precision == "fp32" else copy.deepcopy(teachers)
-    ours = ProductStep(recipe, copy.deepcopy(student), own, device)
+    if cluster.world > 1:
+        ours: Any = EngineStep(recipe, cluster)
+    else:
+        # fp32 teachers never change, and serve all variants; others are rounded for the product.
+        own = teachers if recipe.engine.precision == "fp32" else copy.deepcopy(teachers)
+        ours = ProductStep(recipe, copy.deepcopy(student), own, device)
     student = student.to(device)
     teachers = {key: teacher.to(device) for key, teacher in teachers.items()}
-    batches = [random_batch(recipe, number) for number in range(_BATCHES)]
+    batches = rank_batches(recipe, cluster.rank)
     fp8 = None
-    if has_fp8(recipe, device):
+    if cluster.world == 1 and has_fp8(recipe, device):
         fp8 = ProductStep(recipe, copy.deepcopy(student), copy.deepcopy(teachers), device, batches[0].views)
-    optimizer = reference_optimizer(student, recipe)
-    steps = {key: ReferenceStep(style, recipe, student, teachers, optimizer, device) for key, style in STYLES.items()}
+    optimizer, lent = reference_optimizer(student, recipe), lend(student, cluster.world)
+    steps = {key: ReferenceStep(style, recipe, student, teachers, optimizer, device, lent) for key, style in STYLES.items()}
 
     single = [_with_masks(batch, 1) for batch in batches]
     size, masks = recipe.data.clip.size_px, recipe.masks_per_clip
@@ -117,7 +127,12 @@ def product_variant(recipe: TrainingRecipe, device: torch.device) -> Variant:
     """The product's step alone, with all masks of the recipe."""
     teachers = {key: build_teacher(key, settings, recipe) for key, settings in recipe.teachers.items()}
     step = ProductStep(recipe, build_predictor(recipe), teachers, device)
-    return Variant(step, [_pinned(random_batch(recipe, number), device) for number in range(_BATCHES)], recipe.masks_per_clip)
+    return Variant(step, [_pinned(batch, device) for batch in rank_batches(recipe, 0)], recipe.masks_per_clip)
+
+
+def rank_batches(recipe: TrainingRecipe, rank: int) -> list[ClipBatch]:
+    """Batches of one process, other ones than those of any other, as a loader has them."""
+    return [random_batch(recipe, rank * _BATCHES + number) for number in range(_BATCHES)]
 
 
 def random_batch(recipe: TrainingRecipe, number: int) -> ClipBatch:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor, nn
 
 from mvd_ds.training.memory import forget_peak, resident_bytes
 
@@ -49,9 +50,42 @@ class Clock:
         return event
 
 
+class HasClock(Protocol):
+    """A step, and the clock of the one that runs."""
+
+    clock: Clock
+
+
+def marking(step: HasClock, teachers: dict[str, Any]) -> dict[str, Callable[..., Tensor]]:
+    """``teachers`` that mark on the clock of ``step`` what they take."""
+
+    def marked(name: str, teacher: Any) -> Callable[..., Tensor]:
+        def features(*inputs: Tensor) -> Tensor:
+            step.clock.mark("inputs")
+            found: Tensor = teacher(*inputs)
+            step.clock.mark(f"teacher {name}")
+            return found
+
+        return features
+
+    return {name: marked(name, teacher) for name, teacher in teachers.items()}
+
+
 def clock_of(device: torch.device) -> Callable[[], float]:
     """Seconds: CPU time of this process on a CPU, which others on the machine disturb little; the wall's on a GPU."""
     return time.monotonic if device.type == "cuda" else time.process_time
+
+
+def held_by(student: nn.Module, optimizer: torch.optim.Optimizer, teachers: dict[str, nn.Module]) -> int:
+    """Bytes of weights, optimizer states and teachers."""
+    states = [value for states in optimizer.state.values() for value in states.values() if torch.is_tensor(value)]
+    networks = [student, *teachers.values()]
+    return tensor_bytes([*states, *(parameter for network in networks for parameter in network.parameters())])
+
+
+def tensor_bytes(tensors: Iterable[Tensor]) -> int:
+    """Bytes of all elements."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 class PeakMemory:

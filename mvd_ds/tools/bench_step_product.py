@@ -6,8 +6,6 @@ fp32 masters of bf16 weights are kept here as it keeps them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +15,7 @@ from mvd_ds.models.compiled import compile_blocks, wants_compiling
 from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.teachers import Teacher
 from mvd_ds.runs.placing import quicken, round_to_fp8
-from mvd_ds.tools.bench_step_clock import Clock
+from mvd_ds.tools.bench_step_clock import Clock, held_by, marking, tensor_bytes
 from mvd_ds.training.deepspeed_engine import DTYPES
 from mvd_ds.training.masked_prediction import MaskedPrediction
 from mvd_ds.training.optim import build_optimizer, parameter_groups
@@ -66,9 +64,9 @@ class ProductStep:
         fast = {
             name: quicken(teacher, name, recipe.teachers[name], recipe.engine, device) for name, teacher in self.teachers.items()
         }
-        timed = {name: self._timed(name, teacher) for name, teacher in fast.items()}
-        self.objective = MaskedPrediction(recipe, self.student, TeacherTargets(recipe, timed, dtype), device)
         self.clock = Clock(device)
+        targets = TeacherTargets(recipe, marking(self, fast), dtype)
+        self.objective = MaskedPrediction(recipe, self.student, targets, device)
 
     def loss(self, batch: ClipBatch, clock: Clock) -> Tensor:
         """The weighted loss of a batch."""
@@ -81,9 +79,11 @@ class ProductStep:
         """Gradients, in the precision of the weights."""
         loss.backward()
 
-    def gradient_norm(self) -> float:
-        """L2 norm of all gradients."""
-        return float(nn.utils.get_total_norm([p.grad.float() for p in self.weights if p.grad is not None]))
+    def first_update(self) -> float:
+        """``update``, and the L2 norm of all gradients before it."""
+        norm = float(nn.utils.get_total_norm([p.grad.float() for p in self.weights if p.grad is not None]))
+        self.update()
+        return norm
 
     def update(self) -> None:
         """The optimizer's step on fp32 weights; gradients are gone then."""
@@ -97,11 +97,6 @@ class ProductStep:
         for tensor in (*self.masters, *self.weights):
             tensor.grad = None
 
-    def _timed(self, name: str, teacher: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def features(*inputs: Tensor) -> Tensor:
-            self.clock.mark("inputs")
-            found = teacher(*inputs)
-            self.clock.mark(f"teacher {name}")
-            return found
-
-        return features
+    def held_bytes(self) -> int:
+        """Weights, optimizer states and teachers: what is there before a step."""
+        return held_by(self.student, self.optimizer, self.teachers) + tensor_bytes(self.masters)

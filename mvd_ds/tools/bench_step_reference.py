@@ -10,11 +10,12 @@ weights are the same, and do everything else in their own way: what becomes fast
 | P2      | linear, all patches  | torch's fused one       | integer gathers       | never                    |
 
 All three: fp32 weights under autocast (fp16 with a loss scale on GPUs), two fp32 copies of every clip to the device, AdamW in
-its foreach form, no activation checkpointing; a clip under K masks is K clips.
+its foreach form, no activation checkpointing; a clip under K masks is K clips; several processes under DistributedDataParallel.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -32,7 +33,7 @@ from mvd_ds.models.teachers import Teacher, resize_grid
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.objectives.losses import LOSSES
 from mvd_ds.objectives.targets import STABILISER
-from mvd_ds.tools.bench_step_clock import Clock
+from mvd_ds.tools.bench_step_clock import Clock, held_by
 from mvd_ds.training.optim import parameter_groups
 from mvd_ds.training.step import normalise, to_unit
 
@@ -85,6 +86,7 @@ class ReferenceStep:
         student: fp32; it may be another yardstick's, too.
         teachers: fp32, by name.
         optimizer: of ``student``, from ``reference_optimizer``.
+        lent: computes with the student, so that gradients are averaged over processes; from ``lend``.
     """
 
     def __init__(
@@ -95,8 +97,9 @@ class ReferenceStep:
         teachers: dict[str, Teacher],
         optimizer: torch.optim.Optimizer,
         device: torch.device,
+        lent: Callable[[Callable[[], list[Tensor]]], list[Tensor]],
     ) -> None:
-        self.style, self.recipe, self.device = style, recipe, device
+        self.style, self.recipe, self.device, self.lent = style, recipe, device, lent
         self.student, self.teachers, self.optimizer = student, teachers, optimizer
         half = torch.float16 if device.type == "cuda" else torch.bfloat16
         is_half = recipe.engine.precision != "fp32"
@@ -116,14 +119,7 @@ class ReferenceStep:
                 view = teachers[teacher.settings.input_px or self.recipe.data.clip.size_px]
                 targets[name] = self._target(teacher, view, masked)
                 clock.mark(f"teacher {name}")
-            encoded = self._encode(self.student.encoder, clip, visible)
-            terms = []
-            for name, decoder in self.student.decoders.items():
-                assert isinstance(decoder, Decoder)
-                settings = self.recipe.teachers[name]
-                terms.append(
-                    settings.weight * LOSSES[settings.loss](self._decode(decoder, encoded, visible, masked), targets[name])
-                )
+            terms = self.lent(lambda: self._terms(clip, visible, masked, targets))
             total = torch.stack(terms).sum()
         if waits:
             for term in [*terms, total]:
@@ -131,14 +127,31 @@ class ReferenceStep:
         clock.mark("student")
         return total
 
+    def _terms(self, clip: Tensor, visible: Tensor, masked: Tensor, targets: dict[str, Tensor]) -> list[Tensor]:
+        """The student's weighted losses against all targets."""
+        encoded = self._encode(self.student.encoder, clip, visible)
+        terms = []
+        for name, decoder in self.student.decoders.items():
+            assert isinstance(decoder, Decoder)
+            settings = self.recipe.teachers[name]
+            predicted = self._decode(decoder, encoded, visible, masked)
+            terms.append(settings.weight * LOSSES[settings.loss](predicted, targets[name]))
+        return terms
+
     def backward(self, loss: Tensor) -> None:
-        """Gradients, scaled."""
+        """Gradients, scaled, and averaged over the processes meanwhile."""
         self.scaler.scale(loss).backward()
 
-    def gradient_norm(self) -> float:
-        """L2 norm of all gradients, unscaled."""
+    def first_update(self) -> float:
+        """``update``, and the L2 norm of all gradients before it, unscaled."""
         gradients = [p.grad for p in self.student.parameters() if p.grad is not None]
-        return float(nn.utils.get_total_norm(gradients)) / self.scaler.get_scale()
+        norm = float(nn.utils.get_total_norm(gradients)) / self.scaler.get_scale()
+        self.update()
+        return norm
+
+    def held_bytes(self) -> int:
+        """Weights, optimizer states and teachers: what is there before a step."""
+        return held_by(self.student, self.optimizer, self.teachers)
 
     def update(self) -> None:
         """The optimizer's step; gradients are gone then."""
@@ -218,6 +231,23 @@ class ReferenceStep:
             scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
             mixed = scores.softmax(dim=-1).to(value.dtype) @ value
         return attention.projection(rearrange(mixed, "b h n d -> b n (h d)"))
+
+
+class _Lent(nn.Module):
+    """A student and whatever is computed with it."""
+
+    def __init__(self, student: nn.Module) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, compute: Callable[[], list[Tensor]]) -> list[Tensor]:
+        return compute()
+
+
+def lend(student: nn.Module, world: int) -> Callable[[Callable[[], list[Tensor]]], list[Tensor]]:
+    """What computes with ``student``: of several processes torch's DistributedDataParallel, once for all yardsticks."""
+    lent = _Lent(student)
+    return lent if world == 1 else nn.parallel.DistributedDataParallel(lent)
 
 
 def reference_optimizer(student: MaskedPredictor, recipe: TrainingRecipe) -> torch.optim.Optimizer:

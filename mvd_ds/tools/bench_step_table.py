@@ -12,11 +12,13 @@ from rich.table import Table
 from mvd_ds.tools.bench import TABLE_WIDTH, write_result
 from mvd_ds.tools.bench_step import Options, measure_step
 from mvd_ds.tools.bench_step_case import FP8
+from mvd_ds.training.cluster import launched_rank
 
+_ALONE = "ours: the modules of `distill` in plain torch; DeepSpeed's engine is left out, so that one process holds all variants."
+_GROUP = "ours: `distill` under DeepSpeed's engine, {engine}; yardsticks under DistributedDataParallel. The slowest counts."
 _MEANINGS = (
     "P0: the usual step: Conv3d over all patches, attention weights in memory, bool masks, the host waits after every step.",
     "P1: the same with a linear patch embedding. P2: with fused attention, too, and no waiting.",
-    "ours: the modules of `distill` in plain torch; DeepSpeed's engine is left out, so that one process holds all variants.",
     "Random weights, drop path off, learning rate 0: every step starts from equal weights.",
 )
 
@@ -31,13 +33,17 @@ def bench_step(recipe: str, overrides: list[str], options: Options, output: Path
         ConfigError: for a faulty setting, or a recipe that has no yardstick.
     """
     result = measure_step(recipe, overrides, options)
+    code = 0 if result["gate"]["equal"] else 1
+    if launched_rank() > 0:
+        return code
     console = Console() if sys.stdout.isatty() else Console(width=TABLE_WIDTH)
     console.print(_speed_table(result))
     console.print(_parts_table(result))
-    for line in [*_MEANINGS, *_sentences(result)]:
+    ours = _ALONE if result["engine"] is None else _GROUP.format(engine=result["engine"])
+    for line in [*_MEANINGS, ours, *_sentences(result)]:
         console.print(line, soft_wrap=True, highlight=False)
     write_result(result, output)
-    return 0 if result["gate"]["equal"] else 1
+    return code
 
 
 def _speed_table(result: dict[str, Any]) -> Table:

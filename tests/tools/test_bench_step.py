@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from launching import ranks
 from mvd_ds.cli import main
 from mvd_ds.models.flops import clip_flops
 from mvd_ds.tools import bench_step_case, bench_step_reference
 from mvd_ds.tools.bench_step import Options, measure_step
 from mvd_ds.tools.bench_step_case import build_variants, has_fp8, step_recipe, with_mask_count
 from mvd_ds.tools.bench_step_clock import Clock, PeakMemory
+from mvd_ds.training.cluster import Cluster
 
 CPU = torch.device("cpu")
 _NETWORK = ("size=null", "embed_dim=32", "depth=2", "num_heads=2")
@@ -89,6 +91,25 @@ def test_everything_is_said_and_written(tmp_path: Path, capsys: pytest.CaptureFi
     assert json.loads((traces / "ours.json").read_text())["traceEvents"]
 
 
+@pytest.mark.launch
+def test_a_launched_group_measures_the_engine(tmp_path: Path) -> None:
+    """Two processes with clips of their own: DeepSpeed's engine against DistributedDataParallel."""
+    output = tmp_path / "step.json"
+    settings = [*TINY, "masking.masks_per_clip=2", "engine.config=zero3.json", "teachers.image.placement=zero3"]
+    said = ranks(2, "bench", "step", RECIPE, *settings, "--device", "cpu", "--against", "P1", "--output", str(output))
+    result = json.loads(output.read_text())
+    assert said.count("written to") == 1 and "under DeepSpeed's engine, zero3.json" in said
+    assert (result["processes"], result["engine"]) == (2, "zero3.json") and result["label"].startswith("2 x cpu")
+    gate, rows = result["gate"], result["variants"]
+    assert gate["equal"] and gate["gradient_norms"]["ours"] == pytest.approx(gate["gradient_norms"]["P1"], rel=1e-4)
+    alone = measure_step(RECIPE, TINY, Options(device="cpu", against=("P1",)))["gate"]["losses"]["P1"]
+    assert gate["losses"]["P1"] != pytest.approx(alone, rel=1e-6), "the mean over other clips, too"
+    assert list(rows) == ["P1", "ours", "ours, 2 masks"] and result["times"]["P1"] > 0
+    for row in rows.values():
+        assert row["clips_per_second"] == pytest.approx(4 / (row["step_ms"] / 1e3)), "two clips of each of two"
+        assert {"teacher image", "teacher video", "student", "backward", "optimizer"} < row["parts_ms"].keys()
+
+
 def test_teachers_in_fp8_are_a_variant_outside_of_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a device that has it: here the same rounding, computed in fp32."""
     assert not has_fp8(step_recipe(RECIPE, [*TINY, "engine.precision=bf16"], "recipe", CPU), CPU)
@@ -103,7 +124,8 @@ def test_teachers_in_fp8_are_a_variant_outside_of_the_gate(monkeypatch: pytest.M
 
 
 def test_steps_leave_the_weights_as_they_were() -> None:
-    variants, _ = build_variants(step_recipe(RECIPE, [*TINY, "engine.precision=bf16"], "recipe", CPU), CPU)
+    recipe = step_recipe(RECIPE, [*TINY, "engine.precision=bf16"], "recipe", CPU)
+    variants, _ = build_variants(recipe, Cluster(0, 1, CPU))
     step = variants["ours"].step
     before = [weight.detach().clone() for weight in step.weights]
     for batch in variants["ours"].batches:
