@@ -26,6 +26,7 @@ from mvd_ds.training.memory import state_bytes
 from mvd_ds.training.optim import parameter_groups
 from mvd_ds.training.schedule import build_schedule
 from mvd_ds.training.step import TeacherTargets
+from mvd_ds.training.update_gate import UpdateGate
 from shrinking import STEPS, shipped
 
 
@@ -49,6 +50,7 @@ def _train(
     os.environ.update(LOCAL_RANK=str(cluster.rank % hosts), LOCAL_WORLD_SIZE=str(hosts))
     plan = plan_predictor(recipe)
     engine = start_student(plan, parameter_groups(plan.structure, recipe.optimizer), recipe, cluster)
+    gate = UpdateGate(engine)
     placed = {
         name: start_teacher(plan_teacher(name, settings, recipe), settings.placement, recipe, cluster, name)
         for name, settings in recipe.teachers.items()
@@ -68,6 +70,7 @@ def _train(
             engine.step()
             mean += float(cluster.mean(terms.total.detach())) / accumulation
         losses.append(mean)
+    assert gate.verdict().passed()
     state = state_bytes(engine, placed)
     engine.destroy()
     del engine, placed, objective, plan
