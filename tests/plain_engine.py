@@ -14,16 +14,29 @@ from mvd_ds.training.ema import Ema
 from mvd_ds.training.run_folder import RunFolder
 
 
-class PlainEngine:
+class StageZero:
+    """DeepSpeed's engine at stage 0, as far as its state and its ``UpdateGate`` know it."""
+
+    def __init__(self, module: torch.nn.Module, optimizer: torch.optim.Optimizer, clipping: float = 0.0) -> None:
+        self.module, self.optimizer, self.clipping = module, optimizer, clipping
+
+    def zero_optimization_stage(self) -> int:
+        return 0
+
+    def gradient_clipping(self) -> float:
+        return self.clipping
+
+
+class PlainEngine(StageZero):
     """Two linear layers in two parameter groups."""
 
     def __init__(self, seed: int = 0) -> None:
         torch.manual_seed(seed)
-        self.module = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Linear(4, 3))
-        weights = [p for p in self.module.parameters() if p.ndim > 1]
-        biases = [p for p in self.module.parameters() if p.ndim == 1]
+        module = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Linear(4, 3))
+        weights = [p for p in module.parameters() if p.ndim > 1]
+        biases = [p for p in module.parameters() if p.ndim == 1]
         groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": 0.1}, {"params": biases, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=0.1, fused=True)
+        super().__init__(module, torch.optim.AdamW(groups, lr=0.1, fused=True))
         self.checkpoint_engine: Any = None
         self.global_steps = self.skipped_steps = self.global_samples = 0
 
@@ -36,9 +49,6 @@ class PlainEngine:
         self.optimizer.step()
         self.global_steps += 1
         return loss.item()
-
-    def zero_optimization_stage(self) -> int:
-        return 0
 
     def save_checkpoint(self, folder: str, tag: str, client_state: dict[str, Any], save_latest: bool) -> None:
         state = {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict(), **client_state}

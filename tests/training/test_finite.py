@@ -19,6 +19,7 @@ from mvd_ds.training.finite import FiniteWatch, NonFiniteSteps, minimised
 from mvd_ds.training.random_state import random_state
 from mvd_ds.training.run_folder import RunFolder, read_json
 from mvd_ds.training.update_gate import UpdateGate
+from plain_engine import StageZero
 
 CPU = Cluster(0, 1, torch.device("cpu"))
 
@@ -28,13 +29,13 @@ class Batch(NamedTuple):
     sample: Tensor
 
 
-class Engine:
-    """DeepSpeed's at stage 0."""
+class Engine(StageZero):
+    """Two linear layers."""
 
     def __init__(self) -> None:
         torch.manual_seed(0)
-        self.module = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1))
-        self.optimizer = torch.optim.AdamW(self.module.parameters(), lr=0.1, fused=True)
+        module = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1))
+        super().__init__(module, torch.optim.AdamW(module.parameters(), lr=0.1, fused=True))
         self.skipped_steps = 0
 
     def backward(self, loss: Tensor) -> None:
@@ -43,12 +44,6 @@ class Engine:
     def step(self) -> None:
         self.optimizer.step()
         self.optimizer.zero_grad()
-
-    def zero_optimization_stage(self) -> int:
-        return 0
-
-    def gradient_clipping(self) -> float:
-        return 0.0
 
 
 class Loader:

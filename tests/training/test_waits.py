@@ -24,24 +24,12 @@ from mvd_ds.training.masked_prediction import MaskedPrediction
 from mvd_ds.training.optim import build_optimizer, parameter_groups
 from mvd_ds.training.step import PixelTargets, TeacherTargets
 from mvd_ds.training.update_gate import UpdateGate
+from plain_engine import StageZero
 from waits import GPU, Copies, Questions, fake_batch, on_fake_gpu
 
 #: `auto` asks what the GPU can do.
 SDPA = ["model.attention=sdpa"]
 TEACHERS = [f"teachers.{name}.{item}" for name in ("image", "video") for item in ("attention=sdpa", "weights=random")]
-
-
-class Engine:
-    """DeepSpeed's at stage 0."""
-
-    def __init__(self, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        self.module, self.optimizer = module, optimizer
-
-    def zero_optimization_stage(self) -> int:
-        return 0
-
-    def gradient_clipping(self) -> float:
-        return 0.1
 
 
 @pytest.mark.parametrize(
@@ -106,12 +94,13 @@ def test_an_update() -> None:
     student = build_predictor(recipe)
     with FakeTensorMode() as mode:
         on_fake_gpu(student, mode, torch.float32)
-        engine = Engine(student, build_optimizer(parameter_groups(student, recipe.optimizer), recipe.optimizer))
+        optimizer = build_optimizer(parameter_groups(student, recipe.optimizer), recipe.optimizer)
+        engine = StageZero(student, optimizer, clipping=0.1)
         gate, average = UpdateGate(engine), Ema(engine, 0.9)
         for parameter in student.parameters():
             parameter.grad = torch.zeros_like(parameter)
         with Copies(), Questions() as questions:
-            engine.optimizer.step()
+            optimizer.step()
             average.update(gate.shut)
     assert not questions.asked
 
