@@ -32,16 +32,17 @@ class Questions(TorchFunctionMode):
 
     def watch(self, accelerator: Any) -> None:
         """Note calls of ``accelerator.synchronize``, too."""
-        accelerator.synchronize = lambda *_: self._note("synchronize", 3)
+        accelerator.synchronize = lambda *_: self._note("synchronize")
 
-    def _note(self, name: str, depth: int) -> None:
-        caller = traceback.extract_stack(limit=depth)[0]
+    def _note(self, name: str) -> None:
+        """Called by what stands in for the function of that name."""
+        caller = traceback.extract_stack(limit=3)[0]
         self.asked.append(f"{name} at {caller.filename}:{caller.lineno}")
 
     def __torch_function__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
         name = getattr(function, "__name__", "")
         if name in ANSWERS + CONSTANTS:
-            self._note(name, 3)
+            self._note(name)
         return function(*arguments, **(options or {}))
 
 

@@ -61,9 +61,14 @@ def bench_start(manifest: Path, overrides: list[str], output: Path | None) -> No
 def write_result(result: dict[str, Any], output: Path | None) -> None:
     """Write JSON to ``output``, if there is one."""
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_text(output, json.dumps(result, indent=1) + "\n")
-        print(f"written to {output}")
+        write_output(json.dumps(result, indent=1) + "\n", output)
+
+
+def write_output(text: str, output: Path) -> None:
+    """Write ``output``, whole or not at all, and say so."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_text(output, text)
+    print(f"written to {output}")
 
 
 def _stage_table(result: dict[str, Any]) -> Table:

@@ -16,7 +16,7 @@ import torch
 
 from mvd_ds.config import ConfigError, TrainingRecipe
 from mvd_ds.tools.bench_ranks import measure_ranks
-from mvd_ds.tools.bench_step import device_name, timed_step
+from mvd_ds.tools.bench_step import device_name, median_total, timed_step
 from mvd_ds.tools.bench_step_case import geometry_of, product_variant, step_recipe
 from mvd_ds.tools.bench_step_clock import PeakMemory, clock_of
 from mvd_ds.tools.doctor_matrix import matrix_rate
@@ -134,7 +134,7 @@ def _measure(recipe: TrainingRecipe, device: torch.device, steps: int) -> dict[s
             parts.append(timed_step(variant, batches, device))
             rates.append(matrix_rate(device, clock_of(device)))
     return {
-        "milliseconds": statistics.median(sum(part.values()) for part in parts),
+        "milliseconds": median_total(parts),
         "gib": None if memory.above is None else (memory.above + variant.step.held_bytes()) / 2**30,
         "parts": {name: statistics.median(part[name] for part in parts) for name in parts[0]},
         "matrix_tflops": statistics.fmean(rates),

@@ -10,13 +10,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mvd_ds.tools.bench import TABLE_WIDTH, write_result
+from mvd_ds.tools.bench import TABLE_WIDTH, write_output, write_result
 from mvd_ds.tools.bench_growth import PROCESSES, Options, measure_growth
 from mvd_ds.tools.charts import Line, line_chart
 from mvd_ds.tools.document import document
 from mvd_ds.tools.markup import Html, colour_key, element, figure, row, table
 from mvd_ds.tools.records import Curve
-from mvd_ds.training.run_folder import write_text
 
 TIME_BOUND, MEMORY_BOUND = 0.15, 0.10
 """Off by which a plan may be."""
@@ -46,9 +45,7 @@ def bench_growth(recipe: str, overrides: list[str], options: Options, output: Pa
     console.print(_finding(result), soft_wrap=True, highlight=False)
     write_result(result, output)
     if report is not None:
-        report.parent.mkdir(parents=True, exist_ok=True)
-        write_text(report, growth_page(result))
-        print(f"written to {report}")
+        write_output(growth_page(result), report)
     worst = _worst(result)
     return int(any(worst[key] > bound for key, bound in _BOUNDS.items()))
 

@@ -23,8 +23,7 @@ from mvd_ds.config import TrainingRecipe
 from mvd_ds.models.flops import clip_flops
 from mvd_ds.tools.bench_step_case import FP8, Variant, build_variants, geometry_of, gflops_of, step_recipe, with_mask_count
 from mvd_ds.tools.bench_step_clock import Clock, PeakMemory, clock_of
-from mvd_ds.tools.bench_step_engine import EngineStep
-from mvd_ds.tools.bench_step_product import ProductStep
+from mvd_ds.tools.bench_step_product import DistillStep
 from mvd_ds.tools.bench_step_reference import STYLES
 from mvd_ds.tools.doctor_matrix import datasheet_rate, matrix_rate
 from mvd_ds.training.cluster import Cluster
@@ -154,12 +153,12 @@ def _timed(variants: dict[str, Variant], options: Options, cluster: Cluster) -> 
             samples[key] += timed
             peaks[key] = None if memory.above is None else (memory.above + variants[key].step.held_bytes()) / 2**30
     ranks = cluster.gather((samples, peaks))
-    slowest = {key: max((own[key] for own, _ in ranks), key=_median_total) for key in variants}
+    slowest = {key: max((own[key] for own, _ in ranks), key=median_total) for key in variants}
     largest = {key: None if None in (own := [most[key] for _, most in ranks]) else max(own) for key in variants}
     return slowest, largest
 
 
-def _median_total(samples: list[dict[str, float]]) -> float:
+def median_total(samples: list[dict[str, float]]) -> float:
     """Milliseconds of the median step."""
     return statistics.median(sum(parts.values()) for parts in samples)
 
@@ -193,7 +192,7 @@ def _row(
 ) -> dict[str, Any]:
     """One variant: the median step, and what follows from it; clips of all processes, operations of one."""
     totals = [sum(parts.values()) for parts in samples]
-    seconds = _median_total(samples) / 1e3
+    seconds = median_total(samples) / 1e3
     clips = recipe.batch.global_ / seconds
     tflops = recipe.batch.micro / seconds * clip_flops(with_mask_count(recipe, variant.masks)).training / 1e12
     return {
@@ -212,9 +211,9 @@ def _row(
 def _of_step(variant: Variant) -> dict[str, Any]:
     """Why stacks of blocks run uncompiled, and how similar features in FP8 are to those in bf16; nothing for a yardstick."""
     step = variant.step
-    if not isinstance(step, ProductStep | EngineStep):
+    if not isinstance(step, DistillStep):
         return {}
-    similarities = {"fp8_similarity": step.similarities} if getattr(step, "similarities", {}) else {}
+    similarities = {"fp8_similarity": step.similarities} if step.similarities else {}
     return {"compiled": {stack.where: stack.fault or "yes" for stack in step.stacks}, **similarities}
 
 

@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,27 +48,6 @@ class Clock:
         event = torch.cuda.Event(enable_timing=True)
         event.record(torch.cuda.current_stream(self.device))
         return event
-
-
-class HasClock(Protocol):
-    """A step, and the clock of the one that runs."""
-
-    clock: Clock
-
-
-def marking(step: HasClock, teachers: dict[str, Any]) -> dict[str, Callable[..., Tensor]]:
-    """``teachers`` that mark on the clock of ``step`` what they take."""
-
-    def marked(name: str, teacher: Any) -> Callable[..., Tensor]:
-        def features(*inputs: Tensor) -> Tensor:
-            step.clock.mark("inputs")
-            found: Tensor = teacher(*inputs)
-            step.clock.mark(f"teacher {name}")
-            return found
-
-        return features
-
-    return {name: marked(name, teacher) for name, teacher in teachers.items()}
 
 
 def clock_of(device: torch.device) -> Callable[[], float]:

@@ -6,48 +6,33 @@ import torch
 from torch import Tensor
 
 from mvd_ds.config import TrainingRecipe
-from mvd_ds.data.batch import ClipBatch
-from mvd_ds.models.compiled import compile_blocks, wants_compiling
 from mvd_ds.models.masked import plan_predictor
 from mvd_ds.models.teachers import plan_teacher
 from mvd_ds.runs.placing import place_teachers
-from mvd_ds.tools.bench_step_clock import Clock, marking
+from mvd_ds.tools.bench_step_product import DistillStep
 from mvd_ds.training.cluster import Cluster
-from mvd_ds.training.deepspeed_engine import DTYPES
 from mvd_ds.training.deepspeed_start import start_student
-from mvd_ds.training.masked_prediction import MaskedPrediction
 from mvd_ds.training.memory import state_bytes
 from mvd_ds.training.optim import parameter_groups
-from mvd_ds.training.step import TeacherTargets
 from mvd_ds.training.update_gate import UpdateGate
 
 
-class EngineStep:
+class EngineStep(DistillStep):
     """The step of ``distill``, each process with clips of its own. Built and used collectively."""
 
     def __init__(self, recipe: TrainingRecipe, cluster: Cluster) -> None:
         """Args:
         recipe: of the step; its engine config and its teachers' placements count.
         """
+        super().__init__()
         plan = plan_predictor(recipe)
         # Learning rate 0, which the optimizer starts with: every step starts from equal weights.
         self.engine = start_student(plan, parameter_groups(plan.structure, recipe.optimizer), recipe, cluster)
-        is_compiled = wants_compiling(recipe.engine.compile, cluster.device)
-        # Two shapes: batches of one mask, and of all.
-        self.stacks = compile_blocks(self.engine.module, "student", limit=2) if is_compiled else []
+        self.compile(self.engine.module, recipe, cluster.device)
         UpdateGate(self.engine)
         plans = {name: plan_teacher(name, settings, recipe) for name, settings in recipe.teachers.items()}
         self.teachers = place_teachers(recipe, plans, cluster, dict)
-        self.clock = Clock(cluster.device)
-        targets = TeacherTargets(recipe, marking(self, self.teachers), DTYPES[recipe.engine.precision])
-        self.objective = MaskedPrediction(recipe, self.engine, targets, cluster.device)
-
-    def loss(self, batch: ClipBatch, clock: Clock) -> Tensor:
-        """The weighted loss of a batch."""
-        self.clock = clock
-        loss = self.objective(batch, measure=False).total
-        clock.mark("student")
-        return loss
+        self.aim(recipe, self.engine, self.teachers, cluster.device)
 
     def backward(self, loss: Tensor) -> None:
         """Gradients, summed up over the processes where the engine does that now."""

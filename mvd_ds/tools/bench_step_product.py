@@ -6,6 +6,9 @@ fp32 masters of bf16 weights are kept here as it keeps them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -15,14 +18,55 @@ from mvd_ds.models.compiled import compile_blocks, wants_compiling
 from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.teachers import Teacher
 from mvd_ds.runs.placing import quicken, round_to_fp8
-from mvd_ds.tools.bench_step_clock import Clock, held_by, marking, tensor_bytes
+from mvd_ds.tools.bench_step_clock import Clock, held_by, tensor_bytes
 from mvd_ds.training.deepspeed_engine import DTYPES
 from mvd_ds.training.masked_prediction import MaskedPrediction
 from mvd_ds.training.optim import build_optimizer, parameter_groups
 from mvd_ds.training.step import TeacherTargets, normalise, to_unit
 
 
-class ProductStep:
+class DistillStep:
+    """The forward pass of ``distill``, timed by part, however the student is updated; of ``ProductStep`` and ``EngineStep``.
+
+    Attributes:
+        stacks: compiled stacks of blocks; none where nothing is compiled.
+        similarities: of features in FP8 and in bf16, by teacher.
+    """
+
+    def __init__(self) -> None:
+        self.stacks: list[Any] = []
+        self.similarities: dict[str, float] = {}
+
+    def compile(self, student: nn.Module, recipe: TrainingRecipe, device: torch.device) -> None:
+        """Compile the student's blocks where that is wanted, for two shapes: batches of one mask, and of all."""
+        if wants_compiling(recipe.engine.compile, device):
+            self.stacks = compile_blocks(student, "student", limit=2)
+
+    def aim(self, recipe: TrainingRecipe, student: Any, teachers: dict[str, Callable[..., Tensor]], device: torch.device) -> None:
+        """Have ``student``, a network or the engine around it, learn from ``teachers``."""
+        self.clock = Clock(device)
+        marked = {name: self._marked(name, teacher) for name, teacher in teachers.items()}
+        targets = TeacherTargets(recipe, marked, DTYPES[recipe.engine.precision])
+        self.objective = MaskedPrediction(recipe, student, targets, device)
+
+    def loss(self, batch: ClipBatch, clock: Clock) -> Tensor:
+        """The weighted loss of a batch."""
+        self.clock = clock
+        loss = self.objective(batch, measure=False).total
+        clock.mark("student")
+        return loss
+
+    def _marked(self, name: str, teacher: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def features(*inputs: Tensor) -> Tensor:
+            self.clock.mark("inputs")
+            found = teacher(*inputs)
+            self.clock.mark(f"teacher {name}")
+            return found
+
+        return features
+
+
+class ProductStep(DistillStep):
     """The step of ``distill``, whatever the number of masks of a batch.
 
     Args:
@@ -40,6 +84,7 @@ class ProductStep:
         device: torch.device,
         fp8_clips: dict[int, Tensor] | None = None,
     ) -> None:
+        super().__init__()
         dtype = DTYPES[recipe.engine.precision]
         groups = parameter_groups(student, recipe.optimizer)
         order = {id(parameter): index for index, parameter in enumerate(student.parameters())}
@@ -54,26 +99,15 @@ class ProductStep:
         of_group = [{**group, "params": [trained[i] for i in own]} for group, own in zip(groups, places, strict=True)]
         # Learning rate 0: the arithmetic is the same, and every step starts from equal weights.
         self.optimizer = build_optimizer(of_group, recipe.optimizer)
-        # Two shapes: batches of one mask, and of all.
-        self.stacks = compile_blocks(self.student, "student", limit=2) if wants_compiling(recipe.engine.compile, device) else []
+        self.compile(self.student, recipe, device)
         # In the order of `distill`: rounding, compilation, graph.
-        self.similarities: dict[str, float] = {}
         for name, teacher in self.teachers.items() if fp8_clips is not None else ():
             clips = fp8_clips[recipe.teachers[name].input_px or recipe.data.clip.size_px]
             self.similarities[name] = round_to_fp8(teacher, normalise(to_unit(clips.to(device)), dtype))
         fast = {
             name: quicken(teacher, name, recipe.teachers[name], recipe.engine, device) for name, teacher in self.teachers.items()
         }
-        self.clock = Clock(device)
-        targets = TeacherTargets(recipe, marking(self, fast), dtype)
-        self.objective = MaskedPrediction(recipe, self.student, targets, device)
-
-    def loss(self, batch: ClipBatch, clock: Clock) -> Tensor:
-        """The weighted loss of a batch."""
-        self.clock = clock
-        loss = self.objective(batch, measure=False).total
-        clock.mark("student")
-        return loss
+        self.aim(recipe, self.student, fast, device)
 
     def backward(self, loss: Tensor) -> None:
         """Gradients, in the precision of the weights."""

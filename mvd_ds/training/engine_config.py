@@ -82,7 +82,7 @@ def student_config(recipe: LearningRecipe, place: Place, sizes: Sizes, zero_faul
     if settings_in(zero, "offload_param").get("device", "none") != "none":
         faults.append("zero_optimization.offload_param: a student's parameters stay on their device; offload the optimizer")
     refuse(path, faults)
-    merged = {**values, **owned, **UNMETERED, "log_level": values.get("log_level", "error")}
+    merged = _merged(values, owned)
     if recipe.engine.precision == "bf16" and accumulation > 1 and stage >= 2:
         merged.setdefault("data_types", {}).setdefault("grad_accum_dtype", "fp32")
     _fill_thresholds(zero, sizes)
@@ -114,6 +114,11 @@ def teacher_config(recipe: LearningRecipe, placement: str, place: Place, sizes: 
     faults += _fill_nvme(zero, place, sizes)
     refuse(path, faults)
     _fill_thresholds(zero, sizes)
+    return _merged(values, owned)
+
+
+def _merged(values: dict[str, Any], owned: dict[str, Any]) -> dict[str, Any]:
+    """A JSON's values, what the recipe owns in place of them, and DeepSpeed as quiet and unhindered as it can be."""
     return {**values, **owned, **UNMETERED, "log_level": values.get("log_level", "error")}
 
 
