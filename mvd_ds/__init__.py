@@ -9,7 +9,7 @@ The map of the house:
 ``data``              from a line of a manifest to a uint8 clip with its masks
 ``models``            plain ``nn.Module``s: encoder, student, teachers, and their weights
 ``objectives``        targets and losses
-``training``          loop, schedule, checkpoints; ``training.deepspeed_engine`` is the window onto the cluster
+``training``          loop, schedule, checkpoints; ``training.engine`` is the window onto the cluster
 ``evaluation``        accuracy, predictions over views, frozen features and probes
 ``video_classifier``  from a video file to names of classes: what ``mvd_ds.load(FOLDER)`` opens
 ``runs``              one file per command: builds the parts and hands them on

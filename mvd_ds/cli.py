@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from mvd_ds.tools.bench_command import add_bench
+from mvd_ds.tools.bench.options import add_bench
 from mvd_ds.tools.parser import USER_FAULT, Parser
 
 FAILURE, INTERRUPTED = 1, 130
@@ -190,7 +190,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     recipe = load_recipe(options.recipe, options.overrides, options.command)
     assert isinstance(recipe, EvaluateRecipe)
     from mvd_ds.runs.evaluate import evaluate
-    from mvd_ds.tools.evaluation_page import write_evaluation_page
+    from mvd_ds.tools.report.evaluation_page import write_evaluation_page
 
     folder = evaluate(recipe, find_recipe(options.recipe).stem)
     if os.environ.get("RANK", "0") == "0":
@@ -251,7 +251,7 @@ def _checkpoints(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from mvd_ds.tools.report import write_report
+    from mvd_ds.tools.report.report import write_report
 
     write_report(options.runs, options.output, options.pdf)
 
@@ -269,7 +269,7 @@ def _convert(options: argparse.Namespace) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from mvd_ds.tools.doctor import answer_doctor, doctor
+    from mvd_ds.tools.doctor.doctor import answer_doctor, doctor
 
     if options.answer:
         return answer_doctor(options.answer, options.folder, options.token)
@@ -277,8 +277,8 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from mvd_ds.tools.plan import make_plan, write_plan
-    from mvd_ds.tools.plan_devices import find_machine
+    from mvd_ds.tools.machine.devices import find_machine
+    from mvd_ds.tools.plan.plan import make_plan, write_plan
 
     machine = find_machine(options.gpu, options.network, options.gpus_per_node, options.cores_per_node, options.efficiency)
     plan = make_plan(options.recipe, options.overrides, options.gpus, machine, options.clips, options.decode)

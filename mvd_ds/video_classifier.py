@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mvd_ds.config import ConfigError, PreprocessingSettings
-from mvd_ds.data.decode import DecodeError, open_video
+from mvd_ds.data.readers.decode import DecodeError, open_video
 from mvd_ds.data.views import cut_views
 from mvd_ds.evaluation.predictions import view_probabilities
 from mvd_ds.models.classifier import PixelClassifier

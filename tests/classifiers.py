@@ -9,7 +9,7 @@ import torch
 
 import mvd_ds
 from mvd_ds.config import ClipSettings, PreprocessingSettings
-from mvd_ds.data.synthetic_motion import HOW
+from mvd_ds.data.synthetic.motion import HOW
 from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.classifier_folder import ClassifierCard, save_classifier
 

@@ -11,7 +11,7 @@ import torch
 
 from launching import launch
 from mvd_ds.config import TrainingRecipe
-from mvd_ds.data.synthetic import write_sample_set
+from mvd_ds.data.synthetic.writer import write_sample_set
 from shrinking import RECIPE, shrink, write_teachers
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu" if not torch.cuda.is_available() else "cuda")

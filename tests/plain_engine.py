@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from mvd_ds.config import TrainingRecipe, load_recipe
-from mvd_ds.training.checkpoint import Checkpoints
+from mvd_ds.training.checkpoint.checkpoint import Checkpoints
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.ema import Ema
 from mvd_ds.training.run_folder import RunFolder

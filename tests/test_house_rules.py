@@ -37,11 +37,11 @@ RULES = {
     "data": _rule("config", "torch numpy einops decord av torchcodec PIL sklearn rich", NO_CLUSTER),
     "objectives": _rule("config", "torch einops", NO_CLUSTER),
     "training": _rule("config objectives", None),
-    "training/deepspeed_engine.py": _rule("config training", None, ""),
-    "training/deepspeed_start.py": _rule("config training", None, ""),
+    "training/engine/deepspeed_engine.py": _rule("config training", None, ""),
+    "training/engine/deepspeed_start.py": _rule("config training", None, ""),
     # The reader of shard files is the models room's, where teachers come from checkpoints too.
-    "training/checkpoint.py": _rule("config training models", None),
-    "training/resharding.py": _rule("config training models", None),
+    "training/checkpoint/checkpoint.py": _rule("config training models", None),
+    "training/checkpoint/resharding.py": _rule("config training models", None),
     "evaluation": _rule("config", "torch numpy sklearn safetensors PIL matplotlib", NO_CLUSTER),
     "video_classifier": _rule("config data evaluation models", "torch", NO_CLUSTER),
     "api": _rule("config evaluation models objectives video_classifier", "torch pydantic", NO_CLUSTER),
@@ -114,10 +114,10 @@ def test_a_room_imports_only_what_it_may(path: Path) -> None:
         ("training/loop.py", "import deepspeed"),
         ("training/loop.py", "from deepspeed.ops.adam import FusedAdam"),
         ("training/loop.py", "import mvd_ds.models.vit"),
-        ("training/deepspeed_engine.py", "from mvd_ds.objectives import losses"),
+        ("training/engine/deepspeed_engine.py", "from mvd_ds.objectives import losses"),
         ("evaluation/probes.py", "import torch.distributed"),
         ("runs/train.py", "from mvd_ds.tools import report"),
-        ("tools/report.py", "from mvd_ds.cli import main"),
+        ("tools/report/report.py", "from mvd_ds.cli import main"),
     ],
 )
 def test_a_broken_rule_is_seen(where: str, line: str) -> None:

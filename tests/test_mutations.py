@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from mvd_ds.config import RECIPE_FOLDER, ConfigError, load_recipe, recipe_names
-from mvd_ds.data.manifest import read_manifest
+from mvd_ds.data.manifests.manifest import read_manifest
 
 CASES = 5000
 #: Makes a case, tries it, and returns whether it was refused.

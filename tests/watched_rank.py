@@ -9,13 +9,13 @@ import sys
 import time
 from pathlib import Path
 
-from mvd_ds.training import launcher
 from mvd_ds.training.ending import record_with
-from mvd_ds.training.heartbeat import Heartbeat, read_beats
-from mvd_ds.training.rank_log import RankLog
+from mvd_ds.training.liveness import launcher
+from mvd_ds.training.liveness.heartbeat import Heartbeat, read_beats
+from mvd_ds.training.liveness.rank_log import RankLog
+from mvd_ds.training.liveness.stop import StopRequests
+from mvd_ds.training.liveness.watchdog import Watchdog
 from mvd_ds.training.run_folder import PREEMPTED, RunFolder
-from mvd_ds.training.stop import StopRequests
-from mvd_ds.training.watchdog import Watchdog
 
 
 def main(path: str, rank: int, world: int, does: str) -> int:

@@ -12,18 +12,18 @@ from torch import Tensor
 
 from mvd_ds.config import ConfigError, DataSettings, LearningRecipe, TrainingRecipe
 from mvd_ds.data.batch import ClipBatch
-from mvd_ds.data.manifest import Manifest
+from mvd_ds.data.manifests.manifest import Manifest
+from mvd_ds.data.manifests.mixture import Mixture, VideoOrder
 from mvd_ds.data.masking import draw_masks, predicted_tokens, split_tokens
-from mvd_ds.data.mixture import Mixture, VideoOrder
-from mvd_ds.data.quarantine import Barred
 from mvd_ds.data.randomness import keyed_generator
+from mvd_ds.data.readers.video import DecodeError
 from mvd_ds.data.sampling import frame_indices
-from mvd_ds.data.shared_memory import Row
 from mvd_ds.data.source import VideoSource
-from mvd_ds.data.stream import Filled
 from mvd_ds.data.transforms import cut, draw_box
-from mvd_ds.data.video import DecodeError
-from mvd_ds.data.workers import Reading
+from mvd_ds.data.workers.quarantine import Barred
+from mvd_ds.data.workers.shared_memory import Row
+from mvd_ds.data.workers.stream import Filled
+from mvd_ds.data.workers.workers import Reading
 
 BAD_IN_A_ROW = 20
 """So many replacements of one sample in a row end the run: then it is not the videos, it is the disk or the path."""

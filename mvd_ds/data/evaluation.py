@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from mvd_ds.config import ClipSettings, DataSettings
-from mvd_ds.data.manifest import Manifest
-from mvd_ds.data.quarantine import Barred, Quarantine
+from mvd_ds.data.manifests.manifest import Manifest
+from mvd_ds.data.readers.video import DecodeError, Video
 from mvd_ds.data.sampling import frame_indices
-from mvd_ds.data.shared_memory import Row
 from mvd_ds.data.source import VideoSource
-from mvd_ds.data.stream import Filled, filled_batches
 from mvd_ds.data.transforms import center_box, cut
-from mvd_ds.data.video import DecodeError, Video
-from mvd_ds.data.workers import Reading
+from mvd_ds.data.workers.quarantine import Barred, Quarantine
+from mvd_ds.data.workers.shared_memory import Row
+from mvd_ds.data.workers.stream import Filled, filled_batches
+from mvd_ds.data.workers.workers import Reading
 
 
 def evaluation_batches(

@@ -7,10 +7,10 @@ from typing import Any
 
 from mvd_ds.config import ConfigError, LearningRecipe, TrainingRecipe
 from mvd_ds.data.dataset import ClipDataset, KeyedClips
-from mvd_ds.data.mixture import read_mixture
-from mvd_ds.data.quarantine import Quarantine
-from mvd_ds.data.stream import Filled, filled_batches
-from mvd_ds.data.workers import start_server
+from mvd_ds.data.manifests.mixture import read_mixture
+from mvd_ds.data.workers.quarantine import Quarantine
+from mvd_ds.data.workers.stream import Filled, filled_batches
+from mvd_ds.data.workers.workers import start_server
 
 _AHEAD = 2
 """Micro batches that the consumer itself takes ahead, to bring them to the device."""

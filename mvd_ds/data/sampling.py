@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from mvd_ds.config import ClipSettings
-from mvd_ds.data.video import DecodeError
+from mvd_ds.data.readers.video import DecodeError
 
 FramePicker = Callable[[int, int, float, np.random.Generator | None], np.ndarray]
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mvd_ds.data.decode import open_video
-from mvd_ds.data.location import Location
-from mvd_ds.data.manifest import ClipRefs, Manifest
-from mvd_ds.data.video import Video
+from mvd_ds.data.manifests.manifest import ClipRefs, Manifest
+from mvd_ds.data.readers.decode import open_video
+from mvd_ds.data.readers.location import Location
+from mvd_ds.data.readers.video import Video
 
 
 class VideoSource:

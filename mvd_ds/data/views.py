@@ -12,10 +12,10 @@ from torch import Tensor
 
 from mvd_ds.config import ClipSettings, DataSettings
 from mvd_ds.data.evaluation import batches_in_order
-from mvd_ds.data.manifest import Manifest
+from mvd_ds.data.manifests.manifest import Manifest
+from mvd_ds.data.readers.video import Video
 from mvd_ds.data.sampling import multiples, stride_in_frames
 from mvd_ds.data.transforms import Box, cut
-from mvd_ds.data.video import Video
 
 
 class ViewBatch(NamedTuple):

@@ -27,9 +27,9 @@
 """
 
 from mvd_ds.models.attention import choose_kernel
+from mvd_ds.models.formats.strict import load_strictly
 from mvd_ds.models.layers import Block
 from mvd_ds.models.masked import MaskedPredictor, build_predictor
-from mvd_ds.models.strict import load_strictly
 from mvd_ds.models.teachers import Teacher, build_teacher
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.models.weights import load_predictor, save_model

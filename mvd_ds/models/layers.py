@@ -14,7 +14,7 @@ from mvd_ds.models.attention import Attention
 from mvd_ds.models.linear import Linear
 
 if TYPE_CHECKING:
-    from mvd_ds.models.compiled import CompiledBlocks
+    from mvd_ds.models.acceleration.compiled import CompiledBlocks
 
 #: Epsilon of a LayerNorm whose settings do not say. Source: MAE, VideoMAE, MVD.
 NORM_EPS = 1e-6

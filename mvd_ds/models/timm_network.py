@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mvd_ds.config import ConfigError, TeacherSettings
 from mvd_ds.models.formats.containers import open_stored
-from mvd_ds.models.strict import load_strictly
+from mvd_ds.models.formats.strict import load_strictly
 
 logger = logging.getLogger(__name__)
 

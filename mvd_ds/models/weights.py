@@ -23,9 +23,9 @@ from mvd_ds.models.formats.detect import read_checkpoint
 from mvd_ds.models.formats.learned_positions import fit_learned_positions
 from mvd_ds.models.formats.own import FORMAT, VERSION, recipe_of
 from mvd_ds.models.formats.reading import Checkpoint, table_lines
+from mvd_ds.models.formats.strict import copy_strictly, load_strictly, require_fit
 from mvd_ds.models.initialisation import build_without_weights
 from mvd_ds.models.masked import MaskedPredictor, output_widths
-from mvd_ds.models.strict import copy_strictly, load_strictly, require_fit
 from mvd_ds.models.vit import VisionTransformer
 
 logger = logging.getLogger(__name__)

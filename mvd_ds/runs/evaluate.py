@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from mvd_ds.config import ConfigError, EvaluateRecipe
-from mvd_ds.data.labels import Classes, labels_of
-from mvd_ds.data.location import Stretch
-from mvd_ds.data.manifest import Manifest, read_manifest
+from mvd_ds.data.manifests.labels import Classes, labels_of
+from mvd_ds.data.manifests.manifest import Manifest, read_manifest
+from mvd_ds.data.readers.location import Stretch
 from mvd_ds.data.views import rank_groups, view_batches
 from mvd_ds.evaluation.metrics import TOP
 from mvd_ds.evaluation.predictions import Predictions, confused_pairs, merge, predict, set_aside, summarise
@@ -20,7 +20,7 @@ from mvd_ds.models.classifier import Classifier, PixelClassifier
 from mvd_ds.models.classifier_folder import ClassifierCard, open_classifier
 from mvd_ds.training.cluster import Cluster, launched_rank
 from mvd_ds.training.console import StepProgress, say
-from mvd_ds.training.deepspeed_engine import DTYPES, joined_cluster
+from mvd_ds.training.engine.deepspeed_engine import DTYPES, joined_cluster
 from mvd_ds.training.run_folder import RunFolder, Status, write_json, write_text
 
 PRODUCT = "evaluation.json"

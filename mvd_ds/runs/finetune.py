@@ -8,14 +8,14 @@ import numpy as np
 from torch import Tensor
 
 from mvd_ds.config import ConfigError, FinetuneRecipe, PreprocessingSettings, dump
-from mvd_ds.data.labelled import LabelledClips
-from mvd_ds.data.labels import Classes, classes_of, labels_of
+from mvd_ds.data.augmentation.labelled import LabelledClips
 from mvd_ds.data.loader import ClipLoader
-from mvd_ds.data.manifest import read_manifest
-from mvd_ds.data.mixture import Mixture, read_mixture
+from mvd_ds.data.manifests.labels import Classes, classes_of, labels_of
+from mvd_ds.data.manifests.manifest import read_manifest
+from mvd_ds.data.manifests.mixture import Mixture, read_mixture
+from mvd_ds.models.acceleration.compiled import compile_blocks, wants_compiling
 from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.classifier_folder import ClassifierCard, open_classifier, save_classifier
-from mvd_ds.models.compiled import compile_blocks, wants_compiling
 from mvd_ds.models.flops import classifier_flops
 from mvd_ds.models.starting import start_classifier
 from mvd_ds.runs.learning import Learner, describe_batches, describe_parameters, run_in_cluster
@@ -23,10 +23,10 @@ from mvd_ds.runs.validation import ClipValidation, HeldOut
 from mvd_ds.training.classification import Classification
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
-from mvd_ds.training.deepspeed_start import start_student, start_teacher
 from mvd_ds.training.ema import Ema
-from mvd_ds.training.memory import Memory
+from mvd_ds.training.engine.deepspeed_start import start_student, start_teacher
 from mvd_ds.training.optim import parameter_groups
+from mvd_ds.training.reporting.memory import Memory
 from mvd_ds.training.run_folder import RunFolder
 
 

@@ -11,26 +11,26 @@ from torch import Tensor
 
 from mvd_ds.config import ConfigError, LearningRecipe, dump, leaves, to_yaml
 from mvd_ds.data.loader import ClipLoader
-from mvd_ds.training.attempt import Attempt, attempt_of
-from mvd_ds.training.checkpoint import Checkpoints
+from mvd_ds.training.checkpoint.checkpoint import Checkpoints
 from mvd_ds.training.cluster import Cluster, launched_rank
 from mvd_ds.training.console import StepProgress, clock, say
-from mvd_ds.training.deepspeed_engine import full_weights, joined_cluster
-from mvd_ds.training.elasticity import leave_out_surplus
 from mvd_ds.training.ema import Ema
+from mvd_ds.training.engine.deepspeed_engine import full_weights, joined_cluster
+from mvd_ds.training.engine.elasticity import leave_out_surplus
+from mvd_ds.training.engine.update_gate import UpdateGate
 from mvd_ds.training.faults import VideoFaults
-from mvd_ds.training.finite import NonFiniteSteps
-from mvd_ds.training.launcher import LauncherWatch
+from mvd_ds.training.liveness.attempt import Attempt, attempt_of
+from mvd_ds.training.liveness.launcher import LauncherWatch
+from mvd_ds.training.liveness.stop import StopRequests
 from mvd_ds.training.loop import Objective, Pictures, Training, Validation
-from mvd_ds.training.memory import Memory
-from mvd_ds.training.metrics import MetricsWriter
+from mvd_ds.training.nonfinite.finite import NonFiniteSteps
 from mvd_ds.training.optim import describe_groups
-from mvd_ds.training.provenance import write_provenance
-from mvd_ds.training.reporter import Reporter
+from mvd_ds.training.reporting.memory import Memory
+from mvd_ds.training.reporting.metrics import MetricsWriter
+from mvd_ds.training.reporting.provenance import write_provenance
+from mvd_ds.training.reporting.reporter import Reporter
 from mvd_ds.training.run_folder import EXIT_CODES, FINISHED, RunFolder, Status
 from mvd_ds.training.schedule import build_schedule
-from mvd_ds.training.stop import StopRequests
-from mvd_ds.training.update_gate import UpdateGate
 
 
 @dataclass

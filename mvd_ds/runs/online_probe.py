@@ -10,8 +10,8 @@ import torch
 
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.data.evaluation import evaluation_batches
-from mvd_ds.data.manifest import Manifest, read_manifest
-from mvd_ds.data.mixture import read_mixture
+from mvd_ds.data.manifests.manifest import Manifest, read_manifest
+from mvd_ds.data.manifests.mixture import read_mixture
 from mvd_ds.data.views import lockstep_groups
 from mvd_ds.evaluation.neighbours import few_of_many, leave_one_out
 from mvd_ds.training.cluster import Cluster

@@ -15,15 +15,15 @@ from torch import Tensor
 from mvd_ds.config import ConfigError, TrainingRecipe
 from mvd_ds.data.batch import ClipBatch
 from mvd_ds.data.evaluation import evaluation_batches
-from mvd_ds.data.manifest import Manifest, read_manifest
-from mvd_ds.data.mixture import read_mixture
+from mvd_ds.data.manifests.manifest import Manifest, read_manifest
+from mvd_ds.data.manifests.mixture import read_mixture
 from mvd_ds.evaluation.pictures import across_frames
 from mvd_ds.evaluation.sheets import Observed, Sheet, clip_sheets, joined, similarity_sheet, still
 from mvd_ds.runs.observing import observe, picture_batch
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
 from mvd_ds.training.loop import Objective
-from mvd_ds.training.metrics import MetricsWriter
+from mvd_ds.training.reporting.metrics import MetricsWriter
 from mvd_ds.training.run_folder import RunFolder, write_json
 
 #: Side of an image in a sheet: 8 slots of 224 px are a page of 800 px and some 300 kB.

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from mvd_ds.config import ConfigError, EngineSettings, TeacherSettings, TrainingRecipe
+from mvd_ds.models.acceleration.compiled import compile_blocks, wants_compiling
+from mvd_ds.models.acceleration.fp8 import LEAST_SIMILARITY, fp8_obstacle, similarity, use_fp8
+from mvd_ds.models.acceleration.graphed import GraphedForward
 from mvd_ds.models.blueprint import Blueprint
-from mvd_ds.models.compiled import compile_blocks, wants_compiling
-from mvd_ds.models.fp8 import LEAST_SIMILARITY, fp8_obstacle, similarity, use_fp8
-from mvd_ds.models.graphed import GraphedForward
 from mvd_ds.models.teachers import Teacher
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
-from mvd_ds.training.deepspeed_engine import DTYPES
-from mvd_ds.training.deepspeed_start import start_teacher
+from mvd_ds.training.engine.deepspeed_engine import DTYPES
+from mvd_ds.training.engine.deepspeed_start import start_teacher
 from mvd_ds.training.step import normalise, to_unit
 
 

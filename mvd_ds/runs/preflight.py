@@ -16,8 +16,8 @@ from mvd_ds.runs.learning import Learner
 from mvd_ds.runs.train import build_learner
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
-from mvd_ds.training.deepspeed_engine import joined_cluster
-from mvd_ds.training.elasticity import leave_out_surplus
+from mvd_ds.training.engine.deepspeed_engine import joined_cluster
+from mvd_ds.training.engine.elasticity import leave_out_surplus
 from mvd_ds.training.masked_prediction import RANK_TOKENS
 from mvd_ds.training.run_folder import FAILED, FINISHED, RunFolder
 from mvd_ds.training.step import DeviceBatch

@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 
 from mvd_ds.config import ConfigError
-from mvd_ds.data.encode import DEFAULT_QUALITY, QUALITIES, Encoding
-from mvd_ds.data.listings import read_listing
-from mvd_ds.data.prepare import Options, is_prepared, prepare
-from mvd_ds.data.prepare_report import report_lines
+from mvd_ds.data.manifests.listings import read_listing
+from mvd_ds.data.prepare.encode import DEFAULT_QUALITY, QUALITIES, Encoding
+from mvd_ds.data.prepare.prepare import Options, is_prepared, prepare
+from mvd_ds.data.prepare.report import report_lines
 from mvd_ds.training.console import StepProgress, say
 
 _SHOWN = 20

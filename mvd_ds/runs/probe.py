@@ -14,8 +14,8 @@ from torch import Tensor
 from mvd_ds.config import ConfigError, ProbedModel, ProbeRecipe, TrainingRecipe
 from mvd_ds.config.evaluation import VECTOR_HEADS, result_name
 from mvd_ds.data.evaluation import evaluation_batches
-from mvd_ds.data.labels import numbered_alike, relabelled, why_not_a_class
-from mvd_ds.data.manifest import Manifest, read_manifest
+from mvd_ds.data.manifests.labels import numbered_alike, relabelled, why_not_a_class
+from mvd_ds.data.manifests.manifest import Manifest, read_manifest
 from mvd_ds.evaluation.features import Extractor, Features, extract_features, pixel_features
 from mvd_ds.evaluation.probes import Probe, accuracy_interval, chance, compare, fit_probes, nearest_neighbours
 from mvd_ds.models.building import is_run_model, open_encoder

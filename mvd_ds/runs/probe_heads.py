@@ -10,7 +10,7 @@ from torch import nn
 
 from mvd_ds.config import ProbedModel, ProbeRecipe
 from mvd_ds.data.evaluation import evaluation_batches
-from mvd_ds.data.manifest import Manifest
+from mvd_ds.data.manifests.manifest import Manifest
 from mvd_ds.evaluation.features import FRAMES
 from mvd_ds.evaluation.head_training import FrozenStore, Maker, train_heads
 from mvd_ds.evaluation.probes import Probe

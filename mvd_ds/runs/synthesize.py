@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mvd_ds.data.synthetic import write_sample_set
+from mvd_ds.data.synthetic.writer import write_sample_set
 from mvd_ds.training.console import StepProgress, say
 
 

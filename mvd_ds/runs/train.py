@@ -8,9 +8,9 @@ from torch import Tensor
 
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.data.loader import ClipLoader
-from mvd_ds.data.mixture import read_mixture
+from mvd_ds.data.manifests.mixture import read_mixture
+from mvd_ds.models.acceleration.compiled import compile_blocks, wants_compiling
 from mvd_ds.models.blueprint import Blueprint
-from mvd_ds.models.compiled import compile_blocks, wants_compiling
 from mvd_ds.models.flops import clip_flops
 from mvd_ds.models.masked import MaskedPredictor, plan_predictor
 from mvd_ds.models.teachers import Teacher, plan_teacher
@@ -21,12 +21,12 @@ from mvd_ds.runs.pictures import TrainingPictures, plan_pictures, read_first_cli
 from mvd_ds.runs.placing import place_teachers
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
-from mvd_ds.training.deepspeed_engine import DTYPES
-from mvd_ds.training.deepspeed_start import start_student
 from mvd_ds.training.ema import Ema
+from mvd_ds.training.engine.deepspeed_engine import DTYPES
+from mvd_ds.training.engine.deepspeed_start import start_student
 from mvd_ds.training.masked_prediction import MaskedPrediction
-from mvd_ds.training.memory import Memory
 from mvd_ds.training.optim import parameter_groups
+from mvd_ds.training.reporting.memory import Memory
 from mvd_ds.training.run_folder import RunFolder
 from mvd_ds.training.step import PixelTargets, TargetSource, TeacherTargets
 

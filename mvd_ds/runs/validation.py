@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from mvd_ds.config import DataSettings, FinetuneRecipe
-from mvd_ds.data.manifest import Manifest
+from mvd_ds.data.manifests.manifest import Manifest
 from mvd_ds.data.views import lockstep_groups, view_batches
 from mvd_ds.evaluation.metrics import Accuracy, AccuracyCounter
 from mvd_ds.models.formats.containers import CONFIG_NAME
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
-from mvd_ds.training.deepspeed_engine import full_weights
 from mvd_ds.training.ema import Ema
+from mvd_ds.training.engine.deepspeed_engine import full_weights
 from mvd_ds.training.run_folder import RunFolder, read_json, write_json
 from mvd_ds.training.step import normalise, to_unit
 

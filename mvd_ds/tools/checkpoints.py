@@ -17,7 +17,7 @@ from mvd_ds.models.formats.deepspeed_folder import read_checkpoint_folder
 from mvd_ds.models.initialisation import build_without_weights
 from mvd_ds.models.weights import AVERAGE_NAME, load_strictly, write_folder
 from mvd_ds.runs.finetune import read_labelled
-from mvd_ds.training.checkpoint_files import (
+from mvd_ds.training.checkpoint.files import (
     LATEST_NAME,
     MANIFEST_NAME,
     STEP_NAME,

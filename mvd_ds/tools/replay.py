@@ -15,19 +15,19 @@ from torch import Tensor, nn
 
 from mvd_ds.config import ConfigError, FinetuneRecipe, TrainingRecipe, validate
 from mvd_ds.data.batch import ClipBatch, LabelledBatch
+from mvd_ds.models.acceleration.fp8 import use_fp8
 from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.classifier_folder import open_classifier
-from mvd_ds.models.fp8 import use_fp8
 from mvd_ds.models.initialisation import build_without_weights
 from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.objectives.terms import LossTerms
 from mvd_ds.training.classification import Classification
 from mvd_ds.training.console import say
-from mvd_ds.training.deepspeed_engine import DTYPES
-from mvd_ds.training.dump import nested
-from mvd_ds.training.finite import FiniteWatch, minimised
+from mvd_ds.training.engine.deepspeed_engine import DTYPES
 from mvd_ds.training.masked_prediction import MaskedPrediction
+from mvd_ds.training.nonfinite.dump import nested
+from mvd_ds.training.nonfinite.finite import FiniteWatch, minimised
 from mvd_ds.training.run_folder import FAILED, FINISHED, read_json
 from mvd_ds.training.step import PixelTargets, TeacherTargets
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mvd_ds.config import ClipSettings, ConfigError, TrainingRecipe
-from mvd_ds.data.decode import DecodeError, open_video
+from mvd_ds.data.readers.decode import DecodeError, open_video
 from mvd_ds.data.views import cut_views
 from mvd_ds.evaluation.sheets import Observed, clip_sheets, joined, similarity_sheet
 from mvd_ds.models.building import open_model

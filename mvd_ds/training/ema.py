@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from mvd_ds.training.cluster import Cluster
-from mvd_ds.training.deepspeed_engine import full_weights
-from mvd_ds.training.engine_shards import masters, spread_masters
+from mvd_ds.training.engine.deepspeed_engine import full_weights
+from mvd_ds.training.engine.engine_shards import masters, spread_masters
 
 
 class Ema:

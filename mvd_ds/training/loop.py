@@ -13,20 +13,20 @@ from typing import Any, NamedTuple, Protocol
 
 from mvd_ds.config import ConfigError, LearningRecipe
 from mvd_ds.objectives.terms import LossTerms
-from mvd_ds.training.attempt import Attempt
-from mvd_ds.training.block_gradients import BlockGradients
-from mvd_ds.training.checkpoint import Checkpoints
+from mvd_ds.training.checkpoint.checkpoint import Checkpoints
+from mvd_ds.training.checkpoint.random_state import random_state, set_random_state
 from mvd_ds.training.cluster import Cluster, fail_alone
 from mvd_ds.training.ema import Ema
+from mvd_ds.training.engine.update_gate import UpdateGate, Verdict
 from mvd_ds.training.faults import VideoFaults
-from mvd_ds.training.finite import NonFiniteSteps, minimised
-from mvd_ds.training.metrics import MetricsWriter
+from mvd_ds.training.liveness.attempt import Attempt
+from mvd_ds.training.liveness.process import age_seconds
+from mvd_ds.training.nonfinite.finite import NonFiniteSteps, minimised
 from mvd_ds.training.prefetch import DeviceBatches
-from mvd_ds.training.process import age_seconds
-from mvd_ds.training.random_state import random_state, set_random_state
-from mvd_ds.training.reporter import Reporter
+from mvd_ds.training.reporting.block_gradients import BlockGradients
+from mvd_ds.training.reporting.metrics import MetricsWriter
+from mvd_ds.training.reporting.reporter import Reporter
 from mvd_ds.training.schedule import Schedule
-from mvd_ds.training.update_gate import UpdateGate, Verdict
 
 
 class Objective(Protocol):

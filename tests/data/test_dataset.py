@@ -14,10 +14,10 @@ from PIL import Image
 from mvd_ds.config import ConfigError
 from mvd_ds.data.batch import ClipBatch
 from mvd_ds.data.dataset import ClipDataset
-from mvd_ds.data.manifest import read_manifest
-from mvd_ds.data.quarantine import Quarantine
-from mvd_ds.data.stream import filled_batches
+from mvd_ds.data.manifests.manifest import read_manifest
 from mvd_ds.data.transforms import Box, cut
+from mvd_ds.data.workers.quarantine import Quarantine
+from mvd_ds.data.workers.stream import filled_batches
 from mvd_ds.training.step import mirror
 from video_files import all_frames, picture, recipe
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mvd_ds.data.evaluation import evaluation_batches
-from mvd_ds.data.manifest import read_manifest
+from mvd_ds.data.manifests.manifest import read_manifest
 from video_files import all_frames, recipe, write_video
 
 

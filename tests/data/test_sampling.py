@@ -7,8 +7,8 @@ import pytest
 
 from mvd_ds.config import ClipSettings
 from mvd_ds.data.randomness import keyed_generator
+from mvd_ds.data.readers.video import DecodeError
 from mvd_ds.data.sampling import dense_indices, frame_indices, uniform_indices, window_indices
-from mvd_ds.data.video import DecodeError
 
 
 def _short_clip(length: int, frames: int, stride: int) -> list[int]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mvd_ds.config import ClipSettings, DataSettings
-from mvd_ds.data.manifest import read_manifest
+from mvd_ds.data.manifests.manifest import read_manifest
 from mvd_ds.data.sampling import uniform_indices
 from mvd_ds.data.transforms import Box, cut
 from mvd_ds.data.views import crop_boxes, lockstep_groups, rank_groups, segment_indices, view_batches

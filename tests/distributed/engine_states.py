@@ -22,15 +22,15 @@ from torch import Tensor
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.data.loader import ClipLoader
 from mvd_ds.models.masked import build_predictor
-from mvd_ds.training.checkpoint import Checkpoints
+from mvd_ds.training.checkpoint.checkpoint import Checkpoints
 from mvd_ds.training.cluster import Cluster
-from mvd_ds.training.deepspeed_engine import DTYPES, full_weights, joined_cluster
-from mvd_ds.training.deepspeed_start import start_student
 from mvd_ds.training.ema import Ema
-from mvd_ds.training.engine_shards import Held, adam, held, masters
+from mvd_ds.training.engine.deepspeed_engine import DTYPES, full_weights, joined_cluster
+from mvd_ds.training.engine.deepspeed_start import start_student
+from mvd_ds.training.engine.engine_shards import Held, adam, held, masters
+from mvd_ds.training.engine.update_gate import UpdateGate
 from mvd_ds.training.run_folder import RunFolder
 from mvd_ds.training.step import normalise, to_unit
-from mvd_ds.training.update_gate import UpdateGate
 from shrinking import shipped
 from waits import Questions
 

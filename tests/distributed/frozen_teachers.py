@@ -20,8 +20,8 @@ from mvd_ds.data.loader import ClipLoader
 from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.objectives.terms import combine
-from mvd_ds.training.deepspeed_engine import joined_cluster
-from mvd_ds.training.deepspeed_start import start_student, start_teacher
+from mvd_ds.training.engine.deepspeed_engine import joined_cluster
+from mvd_ds.training.engine.deepspeed_start import start_student, start_teacher
 from mvd_ds.training.optim import parameter_groups
 from mvd_ds.training.step import DeviceBatch, TeacherTargets, normalise, to_unit
 from shrinking import shipped

@@ -19,14 +19,14 @@ from mvd_ds.data.loader import ClipLoader
 from mvd_ds.models.masked import plan_predictor
 from mvd_ds.models.teachers import plan_teacher
 from mvd_ds.training.cluster import Cluster
-from mvd_ds.training.deepspeed_engine import joined_cluster
-from mvd_ds.training.deepspeed_start import start_student, start_teacher
+from mvd_ds.training.engine.deepspeed_engine import joined_cluster
+from mvd_ds.training.engine.deepspeed_start import start_student, start_teacher
+from mvd_ds.training.engine.update_gate import UpdateGate
 from mvd_ds.training.masked_prediction import MaskedPrediction
-from mvd_ds.training.memory import state_bytes
 from mvd_ds.training.optim import parameter_groups
+from mvd_ds.training.reporting.memory import state_bytes
 from mvd_ds.training.schedule import build_schedule
 from mvd_ds.training.step import TeacherTargets
-from mvd_ds.training.update_gate import UpdateGate
 from shrinking import STEPS, shipped
 
 

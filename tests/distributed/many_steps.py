@@ -18,9 +18,9 @@ os.environ["TORCH_FR_BUFFER_SIZE"] = "0"
 import torch
 
 from mvd_ds.models.teachers import plan_teacher
-from mvd_ds.training.deepspeed_engine import joined_cluster
-from mvd_ds.training.deepspeed_start import start_teacher
-from mvd_ds.training.memory import resident_bytes
+from mvd_ds.training.engine.deepspeed_engine import joined_cluster
+from mvd_ds.training.engine.deepspeed_start import start_teacher
+from mvd_ds.training.reporting.memory import resident_bytes
 from shrinking import shipped
 
 

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 from launching import losses
 from mvd_ds.config import FinetuneRecipe, load_recipe
+from mvd_ds.data.augmentation.labelled import LabelledClips
 from mvd_ds.data.batch import LabelledBatch
-from mvd_ds.data.labelled import LabelledClips
 from mvd_ds.data.loader import ClipLoader
-from mvd_ds.data.manifest import read_manifest
+from mvd_ds.data.manifests.manifest import read_manifest
 from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.classifier_folder import open_classifier
 from mvd_ds.models.starting import start_classifier

@@ -11,7 +11,7 @@ from distributed.bad_clip import VIDEO, ruined
 from launching import launch_script, metrics
 from mvd_ds.cli import main
 from mvd_ds.config import TrainingRecipe
-from mvd_ds.training.checkpoint_files import read_manifest
+from mvd_ds.training.checkpoint.files import read_manifest
 from mvd_ds.training.masked_prediction import MaskedPrediction
 from plain_loop import plain_losses
 from shrinking import RECIPE

@@ -16,7 +16,7 @@ import pytest
 from safetensors.torch import load_file
 
 from launching import alone, launch, losses
-from mvd_ds.training.checkpoint_files import newest_first, read_manifest
+from mvd_ds.training.checkpoint.files import newest_first, read_manifest
 from shrinking import RECIPE
 
 pytestmark = pytest.mark.launch

@@ -14,11 +14,11 @@ import mvd_ds
 from classifiers import write_classifier
 from launching import alone, launch
 from mvd_ds.config import ClipSettings, ConfigError, EvaluateRecipe, PreprocessingSettings, load_recipe
-from mvd_ds.data.manifest import read_manifest
-from mvd_ds.data.synthetic_motion import HOW
+from mvd_ds.data.manifests.manifest import read_manifest
+from mvd_ds.data.synthetic.motion import HOW
 from mvd_ds.models.classifier_folder import ClassifierCard
 from mvd_ds.runs.evaluate import _with_clip_of, class_numbers
-from mvd_ds.tools.evaluation_page import write_evaluation_page
+from mvd_ds.tools.report.evaluation_page import write_evaluation_page
 
 CARD = ClassifierCard(tuple(HOW), PreprocessingSettings(clip=ClipSettings(frames=4, size_px=48)), "how")
 

@@ -14,7 +14,7 @@ import mvd_ds
 from classifiers import CLIP, SHAPE
 from launching import launch
 from mvd_ds.config import ConfigError, FeaturesRecipe, load_recipe
-from mvd_ds.data.manifest import read_manifest
+from mvd_ds.data.manifests.manifest import read_manifest
 from mvd_ds.data.views import view_batches
 from mvd_ds.evaluation.feature_files import read_description, read_features, write_features
 from mvd_ds.models.vit import VisionTransformer

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mvd_ds.config import ConfigError, TrainingRecipe
-from mvd_ds.models import graphed
-from mvd_ds.models.graphed import GraphedForward, is_worth_it
+from mvd_ds.models.acceleration import graphed
+from mvd_ds.models.acceleration.graphed import GraphedForward, is_worth_it
 from mvd_ds.models.layers import Block, pick
 from mvd_ds.models.teachers import build_teacher, plan_teacher
 from mvd_ds.runs import placing

@@ -12,7 +12,7 @@ import mvd_ds
 from classifiers import CLIP, SHAPE
 from mvd_ds.config import ConfigError, ProbeRecipe, load_recipe
 from mvd_ds.runs.probe import probe
-from mvd_ds.tools.report import write_report
+from mvd_ds.tools.report.report import write_report
 
 
 @pytest.fixture(scope="module")

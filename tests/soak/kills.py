@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import psutil
 
-from mvd_ds.training.checkpoint_files import read_manifest, verify
-from mvd_ds.training.heartbeat import Beat, read_beats
+from mvd_ds.training.checkpoint.files import read_manifest, verify
+from mvd_ds.training.liveness.heartbeat import Beat, read_beats
 from mvd_ds.training.run_folder import RunFolder, read_json
 
 ROOT = Path(__file__).resolve().parents[2]

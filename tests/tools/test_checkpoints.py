@@ -12,7 +12,7 @@ from mvd_ds.cli import main
 from mvd_ds.config import FinetuneRecipe, load_recipe
 from mvd_ds.models.classifier_folder import open_classifier
 from mvd_ds.models.starting import start_classifier
-from mvd_ds.training.checkpoint import Checkpoints
+from mvd_ds.training.checkpoint.checkpoint import Checkpoints
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.ema import Ema
 from mvd_ds.training.run_folder import RunFolder

@@ -13,7 +13,7 @@ from torch import nn
 import mvd_ds
 from mvd_ds.cli import main
 from mvd_ds.config import ClipSettings, FinetuneRecipe, PreprocessingSettings, TrainingRecipe, load_recipe
-from mvd_ds.data.labelled import LabelledClips
+from mvd_ds.data.augmentation.labelled import LabelledClips
 from mvd_ds.data.loader import ClipLoader
 from mvd_ds.models.classifier_folder import ClassifierCard, open_classifier, save_classifier
 from mvd_ds.models.masked import build_predictor
@@ -22,8 +22,8 @@ from mvd_ds.models.teachers import build_teacher
 from mvd_ds.runs.finetune import read_labelled
 from mvd_ds.training.classification import Classification
 from mvd_ds.training.cluster import Cluster
-from mvd_ds.training.dump import write_dump
 from mvd_ds.training.masked_prediction import MaskedPrediction
+from mvd_ds.training.nonfinite.dump import write_dump
 from mvd_ds.training.step import TeacherTargets
 
 CPU = torch.device("cpu")

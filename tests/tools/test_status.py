@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from mvd_ds.cli import main
-from mvd_ds.training.heartbeat import Heartbeat
-from mvd_ds.training.process import ProcessName
+from mvd_ds.training.liveness.heartbeat import Heartbeat
+from mvd_ds.training.liveness.process import ProcessName
 from mvd_ds.training.run_folder import RunFolder, write_json
 
 ROOT = Path(__file__).resolve().parents[2]

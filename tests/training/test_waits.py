@@ -16,14 +16,14 @@ from mvd_ds.data.batch import LabelledBatch
 from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.starting import start_classifier
 from mvd_ds.models.teachers import build_teacher
-from mvd_ds.tools.bench_step_case import random_batch
+from mvd_ds.tools.bench.step_variants import random_batch
 from mvd_ds.training.classification import Classification
 from mvd_ds.training.ema import Ema
-from mvd_ds.training.finite import minimised
+from mvd_ds.training.engine.update_gate import UpdateGate
 from mvd_ds.training.masked_prediction import MaskedPrediction
+from mvd_ds.training.nonfinite.finite import minimised
 from mvd_ds.training.optim import build_optimizer, parameter_groups
 from mvd_ds.training.step import PixelTargets, TeacherTargets
-from mvd_ds.training.update_gate import UpdateGate
 from plain_engine import StageZero
 from waits import GPU, Copies, Questions, fake_batch, on_fake_gpu
 

@@ -25,7 +25,7 @@ OTHERS_SECONDS = 20.0
 GRACE_SECONDS = 30
 #: A launcher that ended well leaves nobody; loader workers take a moment.
 REMAINDER_SECONDS = 1.0
-#: Ranks whose launcher died save and end by themselves within 30 s (``training/launcher.py``).
+#: Ranks whose launcher died save and end by themselves within 30 s (``training/liveness/launcher.py``).
 ORPHANS_SECONDS = 35.0
 STOP_CODES = {-getattr(signal, name): name for name in NAMES}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mvd_ds.config import ConfigError, LearningRecipe
-from mvd_ds.tools.doctor_hosts import read_hostfile
+from mvd_ds.tools.doctor.ssh import read_hostfile
 
 
 class Host(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any
 
 from mvd_ds.training.run_folder import EXIT_CODES, FAILED, FINISHED, PREEMPTED
 
-#: How ``training/launcher.py`` begins its reason.
+#: How ``training/liveness/launcher.py`` begins its reason.
 LAUNCHER_DIED = "the launcher ("
 #: Ranks end with it when a person must mend something; another start would fail alike.
 USER_FAULT = 2

@@ -1,0 +1,83 @@
+"""Labelled clips by (epoch, position), augmented: what fine-tuning learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mvd_ds.config import FinetuneRecipe
+from mvd_ds.data.augmentation.augment import draw_mix, erase, partners
+from mvd_ds.data.augmentation.rand_augment import rand_augment
+from mvd_ds.data.batch import LabelledBatch
+from mvd_ds.data.dataset import ClipKey, KeyedClips
+from mvd_ds.data.manifests.manifest import Manifest
+from mvd_ds.data.manifests.mixture import Mixture
+from mvd_ds.data.randomness import keyed_generator
+from mvd_ds.data.sampling import frame_indices
+from mvd_ds.data.transforms import cut, draw_box
+from mvd_ds.data.workers.shared_memory import Row
+from mvd_ds.data.workers.stream import Filled
+
+
+class LabelledClips(KeyedClips):
+    """Clips with the class of each, augmented as the recipe says; every number of it is a function of seed, epoch and position.
+
+    The R clips of a video share its frames and differ in augmentation and crop. Source: repeated augmentation as in MVD's
+    fine-tuning (``num_sample``).
+    """
+
+    def __init__(self, recipe: FinetuneRecipe, videos: Manifest | Mixture, labels: np.ndarray) -> None:
+        """Take from ``recipe`` what a clip is; ``labels`` int64 (n,) are the classes of all videos."""
+        self._classes = torch.from_numpy(labels)
+        self._augmentation = recipe.augmentation
+        self._width = recipe.model.embed_dim if recipe.dropout else 0
+        super().__init__(recipe, videos, recipe.drop_path_blocks)
+
+    def batch(self, filled: Filled) -> LabelledBatch:
+        """The micro batch."""
+        arrays, repeats = filled.arrays, self._data.clips_per_video
+        clips = len(arrays["sample"])
+        return LabelledBatch(
+            views=self.views(filled),
+            label=self._classes[arrays["sample"]],
+            partner=torch.from_numpy(partners(clips, repeats) if self._augmentation.mix else np.arange(clips)),
+            faults=filled.faults,
+            **{name: arrays[name] for name in ("flip", "own_share", "box", "drop_path", "dropout", "sample")},
+        )
+
+    def _more_layout(self) -> dict[str, Row]:
+        return {"own_share": Row((), "float32"), "box": Row((6,), "int64"), "dropout": Row((self._width,), "float32")}
+
+    def _more(self, key: ClipKey) -> dict[str, np.ndarray]:
+        clip = self._data.clip
+        mix = draw_mix(self._augmentation.mix, clip.frames, clip.size_px, self._pair_generator(key))
+        dropout = self._generator("dropout", key).random(self._width, dtype=np.float32)
+        return {"own_share": np.array(mix.own_share), "box": np.array(mix.box), "dropout": dropout}
+
+    def _cut_clips(self, index: int, keys: Sequence[ClipKey], outputs: Sequence[dict[int, Tensor]]) -> list[bool]:
+        """Decode one clip of video ``index`` and write what becomes of it under each key; whether each is to be mirrored."""
+        with self.source.open(index) as video:
+            generator = self._generator("view", keys[0])
+            frames = video.get(frame_indices(len(video), self._data.clip, generator, video.fps))
+        return [self._cut(frames, self._generator("augment", key), views) for key, views in zip(keys, outputs, strict=True)]
+
+    def _cut(self, frames: np.ndarray, generator: np.random.Generator, views: dict[int, Tensor]) -> bool:
+        """RandAugment, crop and erasing of one clip. An erased box is mirrored with its clip, which makes no difference."""
+        clip, operations, erasing = self._data.clip, self._augmentation.rand_augment, self._augmentation.erasing
+        if operations:
+            frames = rand_augment(frames, operations, generator)
+        box = draw_box(frames.shape[1], frames.shape[2], clip, generator)
+        flip = bool(generator.random() < clip.flip)
+        for size, view in views.items():
+            view.copy_(cut(frames, box, size, False, clip.interpolation, clip.antialias))
+            if erasing:
+                erase(view, erasing, generator)
+        return flip
+
+    def _pair_generator(self, key: ClipKey) -> np.random.Generator:
+        """The same for both clips of a pair."""
+        group, inside = divmod(key.position, 2 * self._data.clips_per_video)
+        return keyed_generator(self._seed, "mix", key.epoch, group, inside % self._data.clips_per_video)

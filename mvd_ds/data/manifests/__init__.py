@@ -1,0 +1,1 @@
+"""Manifests, dataset lists and class names: from text files to clip references with labels."""

@@ -1,0 +1,189 @@
+"""Lists of videos with their labels: a manifest file, or a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, overload
+
+import numpy as np
+
+from mvd_ds.config import ConfigError
+from mvd_ds.data.manifests.parsing import ShardPlaces, parse_manifest
+from mvd_ds.data.readers.location import Stretch
+from mvd_ds.data.readers.video import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
+
+_LOOKED_AT = 32
+_SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
+"""Folders of these names are parts of a data set, not classes."""
+
+
+class ClipRef(NamedTuple):
+    """One line of a manifest."""
+
+    path: str
+    """Joined to the root."""
+    labels: tuple[int, ...]
+    where: str
+    """``train.txt:12``, for messages."""
+
+
+class ClipRefs(Sequence[ClipRef]):
+    """The lines of a manifest, kept as bytes: 200,000 lines take about 20 MB, a ClipRef is made when asked for."""
+
+    def __init__(
+        self,
+        text: bytes,
+        spans: np.ndarray,
+        lines: np.ndarray | None,
+        labels: np.ndarray,
+        root: str,
+        name: str,
+        shards: ShardPlaces | None = None,
+    ) -> None:
+        """Keep ``text`` and where each path begins and ends in it.
+
+        Args:
+            text: all paths.
+            spans: int64 (n, 2), start and end of each path in ``text``.
+            lines: int32 (n,), line numbers, or None for a folder.
+            labels: int64 (n, L).
+            root: folder the paths are relative to.
+            name: of the manifest, for messages.
+            shards: where each video stands in tar files; None: each is a file.
+        """
+        self._text, self._spans, self._lines, self._root, self._name = text, spans, lines, root, name
+        self._shards = shards
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    @overload
+    def __getitem__(self, index: int) -> ClipRef: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[ClipRef]: ...
+    def __getitem__(self, index: int | slice) -> ClipRef | list[ClipRef]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        path = self.path(index)
+        where = f"{self._name}:{self._lines[index]}" if self._lines is not None else path
+        return ClipRef(path, tuple(self.labels[index].tolist()), where)
+
+    def path(self, index: int) -> str:
+        """The path of line ``index``, joined to the root."""
+        start, end = self._spans[index]
+        return os.path.join(self._root, os.fsdecode(self._text[start:end]))
+
+    def location(self, index: int) -> str | Stretch:
+        """Where the bytes of line ``index`` are: a file, or a stretch of a shard."""
+        path = self.path(index)
+        if self._shards is None:
+            return path
+        shard = os.path.join(self._root, self._shards.names[self._shards.shard[index]])
+        return Stretch(shard, int(self._shards.offset[index]), int(self._shards.size[index]), path)
+
+
+class Manifest(NamedTuple):
+    """A list of videos."""
+
+    refs: ClipRefs
+    label_names: tuple[str, ...]
+    """One name a label; ``label`` or ``label_1, label_2, ...`` where the manifest does not name them."""
+    class_names: dict[str, tuple[str, ...]]
+    """Label name -> the names of its classes, label 0 first; only of labels for which the manifest names them."""
+    name: str
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 (n, L)."""
+        return self.refs.labels
+
+
+def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
+    """The videos of a manifest file, or of a folder and everything below it (sorted).
+
+    **A file.** A line is ``path label [label ...]``: labels are the integers after the path's extension, or everything is
+    separated by tabs. Headers: ``# labels: what how`` names the labels, ``# classes: ["abseiling", "air drumming"]`` the
+    classes of the only label, ``# classes: {"what": [...], "how": [...]}`` those of several, both in JSON on one line, label
+    0 first; ``# root: FOLDER`` says what paths are relative to, if not the manifest; ``# columns: frames fps ...`` names what
+    stands, separated by tabs, behind the labels (``prepare`` writes it). Of these, ``shard``, ``offset`` and ``bytes`` say
+    where in which tar file the video is; the others are for people and scripts. Other lines that begin with ``#`` are comments.
+
+    **A folder.** Where every video lies below one of several subfolders, these are the classes, in order of their names, and
+    there is one label. Subfolders that are named as splits (train, val, ...), or files beside them, mean that there is none.
+
+    Args:
+        path: file or folder.
+        root: folder that paths are relative to; None means what the manifest says, or else its own. A folder given as
+            ``path`` is its own root.
+
+    Raises:
+        ConfigError: manifest missing or empty, a line that cannot be read (with file:line), or videos that do not exist.
+    """
+    source = Path(path).expanduser()
+    if source.is_dir():
+        return _read_folder(source)
+    try:
+        text = source.read_bytes()
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such manifest file or folder of videos (data.manifest)") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: the manifest cannot be read: {error.strerror}") from None
+    parsed = parse_manifest(text, str(path))
+    folder = str(Path(root).expanduser() if root is not None else source.parent / (parsed.root or ""))
+    refs = ClipRefs(text, parsed.spans, parsed.lines, parsed.labels, folder, source.name, parsed.shards)
+    manifest = Manifest(refs, parsed.label_names, parsed.class_names, source.name)
+    _check_some_exist(manifest, str(path), folder)
+    return manifest
+
+
+def _check_some_exist(manifest: Manifest, shown: str, root: str) -> None:
+    """Refuse a manifest of which nothing exists: the root is wrong then. Single missing files are replaced in training."""
+    looked_at = [manifest.refs.location(index) for index in range(min(_LOOKED_AT, len(manifest.refs)))]
+    files = [
+        location if isinstance(location, str) else location.path for location in looked_at if not isinstance(location, bytes)
+    ]
+    if not any(map(os.path.exists, files)):
+        raise ConfigError(
+            f"{shown}: none of the first {len(files)} videos exists, for example {files[0]}; "
+            f"paths are relative to {root}: set data.root to the folder that holds them"
+        )
+
+
+def _read_folder(folder: Path) -> Manifest:
+    wanted = VIDEO_EXTENSIONS | IMAGE_EXTENSIONS
+    found: list[bytes] = []
+    seen: set[str] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # a link that leads back up
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        relative = os.path.relpath(place, folder)
+        for name in files:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in wanted:
+                found.append(os.fsencode(os.path.normpath(os.path.join(relative, name))))
+    if not found:
+        raise ConfigError(f"{folder}: the folder holds no videos or images ({' '.join(sorted(wanted))})")
+    found.sort()
+    ends = np.cumsum([len(path) for path in found])
+    starts = ends - np.array([len(path) for path in found])
+    labels, classes = _classes_of(found)
+    refs = ClipRefs(b"".join(found), np.stack([starts, ends], 1), None, labels, str(folder), str(folder))
+    return Manifest(refs, tuple(classes), classes, str(folder))
+
+
+def _classes_of(paths: list[bytes]) -> tuple[np.ndarray, dict[str, tuple[str, ...]]]:
+    """Labels int64 (n, L) and class names of a tree with a folder per class; L = 0 for any other tree."""
+    separator = os.fsencode(os.sep)
+    tops = [path.partition(separator)[0] if separator in path else None for path in paths]
+    names = sorted({top for top in tops if top is not None})
+    if None in tops or len(names) < 2 or all(os.fsdecode(name).lower() in _SPLITS for name in names):
+        return np.zeros((len(paths), 0), np.int64), {}
+    number = {name: index for index, name in enumerate(names)}
+    labels = np.array([[number[top]] for top in tops if top is not None], np.int64)
+    return labels, {"label": tuple(map(os.fsdecode, names))}

@@ -1,0 +1,88 @@
+"""Which video stands where in an epoch, for one manifest or a mixture of several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from mvd_ds.config import DataSettings
+from mvd_ds.data.manifests.manifest import Manifest, read_manifest
+from mvd_ds.data.randomness import keyed_generator
+
+
+class Mixture(NamedTuple):
+    """Manifests whose videos are mixed."""
+
+    manifests: tuple[Manifest, ...]
+    weights: tuple[float, ...]
+    """Share of each manifest in the clips of an epoch, up to a common factor."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 (n, L) of all videos; L = 0 unless all manifests name the same labels."""
+        if len({manifest.label_names for manifest in self.manifests}) > 1:
+            return np.zeros((sum(len(manifest.refs) for manifest in self.manifests), 0), np.int64)
+        return np.concatenate([manifest.labels for manifest in self.manifests])
+
+
+def read_mixture(data: DataSettings) -> Mixture:
+    """The manifests of ``data.sources``, or the one of ``data.manifest``.
+
+    Raises:
+        ConfigError: for a faulty one.
+    """
+    if not data.sources:
+        return Mixture((read_manifest(data.manifest, data.root),), (1.0,))
+    manifests = tuple(read_manifest(source.manifest, source.root) for source in data.sources)
+    return Mixture(manifests, tuple(source.weight for source in data.sources))
+
+
+class VideoOrder:
+    """The video at each place of each epoch, from the seed alone.
+
+    An epoch has as many places as there are videos. One manifest: its videos in an order drawn for the epoch. Several: each
+    gets its weight's share of the places, anywhere in the epoch, and goes through its own videos round after round, in an
+    order drawn for each round. So each of them shows all its videos equally often, whatever the weights are.
+    """
+
+    def __init__(self, seed: int, sizes: Sequence[int], weights: Sequence[float]) -> None:
+        """Keep the seed, the number of videos of each manifest, and their weights."""
+        self._seed = seed
+        self._sizes = list(sizes)
+        self._first_video = np.cumsum([0, *sizes]).tolist()
+        self._first_place = np.cumsum([0, *_shares(sum(sizes), weights)]).tolist()
+
+    def video(self, epoch: int, place: int) -> int:
+        """Index of the video at ``place`` of ``epoch``."""
+        total = self._first_video[-1]
+        drawn = int(_permutation(self._seed, "order", epoch, -1, total)[place])
+        if len(self._sizes) == 1:
+            return drawn
+        source = int(np.searchsorted(self._first_place, drawn, side="right")) - 1
+        first, end = self._first_place[source : source + 2]
+        shown = epoch * (end - first) + drawn - first
+        turn, place = divmod(shown, self._sizes[source])
+        return self._first_video[source] + int(_permutation(self._seed, "source", source, turn, self._sizes[source])[place])
+
+    def replacement(self, video: int, generator: np.random.Generator) -> int:
+        """Another video of the manifest that ``video`` is from, or by chance the same again."""
+        source = int(np.searchsorted(self._first_video, video, side="right")) - 1
+        return self._first_video[source] + int(generator.integers(self._sizes[source]))
+
+
+def _shares(total: int, weights: Sequence[float]) -> list[int]:
+    """``total`` places divided by weight; what is left over goes to the largest remainders."""
+    wanted = np.asarray(weights) * total / sum(weights)
+    counts = np.floor(wanted).astype(int)
+    counts[np.argsort(counts - wanted, kind="stable")[: total - counts.sum()]] += 1
+    return counts.tolist()
+
+
+@lru_cache(maxsize=32)
+def _permutation(seed: int, stream: str, number: int, turn: int, size: int) -> np.ndarray:
+    """Kept for the places around it: drawing one for 200,000 videos takes 3 ms."""
+    keys = (number,) if turn < 0 else (number, turn)
+    return keyed_generator(seed, stream, *keys).permutation(size)

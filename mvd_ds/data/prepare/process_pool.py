@@ -1,0 +1,99 @@
+"""Jobs in processes that may hang or die in native code without taking anything but their own job with them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from typing import Any, NamedTuple
+
+from mvd_ds.data.readers.video import one_line
+from mvd_ds.data.workers.forkserver import forkserver_context
+
+
+class Fault(NamedTuple):
+    """What came of a job that failed, hung or ended its process."""
+
+    reason: str
+    code: int = 0
+    """``errno``, of an error of the operating system."""
+
+
+class _Worker(NamedTuple):
+    process: multiprocessing.process.BaseProcess
+    connection: Connection
+
+
+def run_jobs(
+    function: Callable[[Any], Any], jobs: Sequence[Any], workers: int, seconds_per_job: float
+) -> Iterator[tuple[int, Any]]:
+    """(number of the job, what ``function`` gave or a ``Fault``), in the order in which they are done.
+
+    A process that is in a job for longer than ``seconds_per_job`` is ended by the kernel, even within a native call and even
+    if this process is gone; a new one takes its place.
+    """
+    # Not forked from this process, which may have threads, but from one that has imported everything and does nothing else.
+    context = forkserver_context(["mvd_ds.data.prepare.inspection", "mvd_ds.data.prepare.encode", "mvd_ds.data.prepare.shards"])
+    idle: list[_Worker] = []
+    busy: dict[Any, tuple[_Worker, int]] = {}
+    waiting = iter(range(len(jobs)))
+    number = next(waiting, None)
+    try:
+        while number is not None or busy:
+            while number is not None and len(busy) < max(workers, 1):
+                worker = idle.pop() if idle else _start(context, function, seconds_per_job)
+                worker.connection.send(jobs[number])
+                busy[worker.connection] = (worker, number)
+                number = next(waiting, None)
+            for connection in wait(list(busy)):
+                worker, done = busy.pop(connection)
+                try:
+                    result = worker.connection.recv()
+                except (EOFError, OSError):
+                    result = Fault(_how_it_ended(worker, seconds_per_job))
+                else:
+                    idle.append(worker)
+                yield done, result
+    finally:
+        for worker in [*idle, *(worker for worker, _ in busy.values())]:
+            worker.process.kill()
+            worker.process.join()
+            worker.connection.close()
+
+
+def _start(context: Any, function: Callable[[Any], Any], seconds: float) -> _Worker:
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, function, seconds), daemon=True)
+    process.start()
+    theirs.close()
+    return _Worker(process, ours)
+
+
+def _serve(connection: Connection, function: Callable[[Any], Any], seconds: float) -> None:
+    """Do jobs until the other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt from the keyboard is the caller's to handle
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # by the kernel: Python's own handlers wait for a native call to return
+    while True:
+        try:
+            job = connection.recv()
+        except (EOFError, OSError):
+            return
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        try:
+            result = function(job)
+        except Exception as error:
+            result = Fault(one_line(error), getattr(error, "errno", None) or 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        connection.send(result)
+
+
+def _how_it_ended(worker: _Worker, seconds: float) -> str:
+    worker.process.join()
+    worker.connection.close()
+    code = worker.process.exitcode or 0
+    if code == -signal.SIGALRM:
+        return f"took longer than {seconds:g} s and was ended (--seconds-per-file)"
+    if code == -signal.SIGKILL:
+        return "ended its reader (SIGKILL): perhaps memory is short"
+    return f"ended its reader ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"

@@ -1,0 +1,103 @@
+"""Tar files of videos that webdataset can read, and where in them each video is."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mvd_ds.data.readers.location import Location, Stretch, read_bytes, size_of
+from mvd_ds.data.whole_files import finish, write_whole
+
+HEADER_BYTES = 512
+"""Of a tar member; names are short, so that each has but one."""
+
+
+class Member(NamedTuple):
+    """A video to pack."""
+
+    key: str
+    """Name without extension. No dots: webdataset takes what follows the first one for the kind of file."""
+    extension: str
+    location: str | Stretch
+    facts: dict[str, Any]
+    """Written beside the video as JSON."""
+    label: int | None
+    """Written beside it as ``.cls``."""
+
+
+class Shard(NamedTuple):
+    """A tar file to write."""
+
+    path: Path
+    members: list[Member]
+
+
+def sidecar_of(shard: Path) -> Path:
+    """The JSON file beside a shard: ``videos``, ``{key: [offset, bytes]}``, and ``digest``, of what they were packed from."""
+    return shard.with_suffix(".json")
+
+
+def write_shard(shard: Shard) -> dict[str, list[int]]:
+    """Write a tar file, then its sidecar; a shard that is whole and made of the same videos is left as it is.
+
+    Returns:
+        Offset and bytes of each video, by key.
+
+    Raises:
+        OSError: if a video cannot be read or the shard cannot be written.
+    """
+    digest, sidecar = _digest(shard.members), sidecar_of(shard.path)
+    if sidecar.exists() and shard.path.exists():
+        held = json.loads(sidecar.read_bytes())
+        if held["digest"] == digest:
+            videos: dict[str, list[int]] = held["videos"]
+            return videos
+    sidecar.unlink(missing_ok=True)
+    places = {}
+    part = shard.path.with_name(f"{shard.path.name}.part")
+    with tarfile.open(part, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for member in shard.members:
+            size = size_of(member.location)
+            places[member.key] = [tar.offset + HEADER_BYTES, size]
+            _add(tar, f"{member.key}{member.extension}", member.location)
+            _add(tar, f"{member.key}.json", json.dumps(member.facts).encode())
+            if member.label is not None:
+                _add(tar, f"{member.key}.cls", str(member.label).encode())
+    finish(part, shard.path)
+    write_whole(sidecar, json.dumps({"videos": places, "digest": digest}).encode())
+    return places
+
+
+def _digest(members: list[Member]) -> str:
+    """Of what is packed: names, facts, labels, and size and time of each file."""
+    files = [os.stat(one.location if isinstance(one.location, str) else one.location.path) for one in members]
+    held = [(*one, file.st_size, file.st_mtime_ns) for one, file in zip(members, files, strict=True)]
+    return hashlib.sha256(repr(held).encode()).hexdigest()
+
+
+def _add(tar: tarfile.TarFile, name: str, location: Location) -> None:
+    header = tarfile.TarInfo(name)  # no owner, no time: the same videos make the same shard
+    header.size = size_of(location)
+    if isinstance(location, str):
+        with open(location, "rb") as file:
+            if os.fstat(file.fileno()).st_size != header.size:
+                raise OSError(f"{location}: changes while it is being packed")
+            tar.addfile(header, file)
+    else:
+        tar.addfile(header, io.BytesIO(read_bytes(location)))
+
+
+def divide(sizes: list[int], shard_bytes: int) -> list[range]:
+    """Consecutive videos for each shard: as many as fit, at least one."""
+    parts, first, held = [], 0, 0
+    for number, size in enumerate(sizes):
+        if number > first and held + size > shard_bytes:
+            parts.append(range(first, number))
+            first, held = number, 0
+        held += size + 4 * HEADER_BYTES
+    return [*parts, range(first, len(sizes))] if sizes else []

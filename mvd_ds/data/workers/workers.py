@@ -1,0 +1,258 @@
+"""Worker processes that fill batches ahead of the consumer; one that dies costs a file, not the run."""
+
+from __future__ import annotations
+
+import fcntl
+import multiprocessing
+import os
+import signal
+import time
+import traceback
+from collections import deque
+from collections.abc import Sequence
+from multiprocessing import connection, forkserver, resource_tracker
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from mvd_ds.config import ConfigError
+from mvd_ds.data.workers.forkserver import forkserver_context
+from mvd_ds.data.workers.quarantine import Barred
+from mvd_ds.data.workers.shared_memory import BatchMemory, Row
+
+_PRELOAD = ["torch", "mvd_ds.data.loader", "mvd_ds.data.evaluation"]
+_POLL_SECONDS = 0.5
+"""How often a waiting consumer looks whether a worker still gets on. The death of one is noticed at once."""
+_START_SECONDS = 60.0
+"""A worker may take as long before its first file, on a machine that is busy with other things."""
+_CLOSE_SECONDS = 5.0
+STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
+DEATHS_IN_A_ROW = 5
+"""A task that ends so many workers ends the run: then it is not its files, it is memory or the machine."""
+_NOTHING = -1
+
+
+class Reading:
+    """What a worker is reading at this moment, where the training process can see it after the worker's death.
+
+    Args:
+        note: int64 (3,), shared: position in the stream, video, and a counter of changes.
+    """
+
+    def __init__(self, note: np.ndarray) -> None:
+        self._note = note
+
+    def begin(self, position: int, video: int) -> None:
+        """A file is about to be opened."""
+        self._note[:] = position, video, self._note[2] + 1
+
+    def end(self) -> None:
+        """It is closed."""
+        self._note[:] = _NOTHING, _NOTHING, self._note[2] + 1
+
+    @property
+    def now(self) -> tuple[int, int, int]:
+        """Position, video (-1: none), and the counter."""
+        position, video, count = self._note.tolist()
+        return position, video, count
+
+
+class Job(Protocol):
+    """What workers do: fill rows of a batch. It travels to them once, pickled."""
+
+    layout: dict[str, Row]
+    """The arrays of a batch."""
+
+    def fill(self, items: Sequence[int], rows: dict[str, np.ndarray], barred: Barred, reading: Reading) -> list[str]:
+        """Write one row per item into ``rows``, arrays (len(items), ...), without opening what is ``barred``.
+
+        Returns:
+            ``path: reason`` of every video that could not be used.
+
+        Raises:
+            ConfigError: to end the run with this line.
+        """
+        ...
+
+    def path(self, video: int) -> str:
+        """Path of a video, for messages."""
+        ...
+
+
+class Task(NamedTuple):
+    """A part of a batch for one worker."""
+
+    number: int
+    slot: int
+    first_row: int
+    items: Sequence[int]
+
+
+class Death(NamedTuple):
+    """How a worker ended."""
+
+    reason: str
+    position: int
+    video: int
+    """What it was reading; -1: nothing."""
+    deaths: int
+    """Workers that the same task has ended by now, this one included."""
+
+
+class Worker:
+    """One process with the tasks it was given. It is started anew when it dies, and gets its tasks again."""
+
+    def __init__(self, job: Job, memory: BatchMemory, notes: BatchMemory, number: int) -> None:
+        self._arguments = job, memory, notes, number
+        self._reading = Reading(notes.arrays(0)["note"][number])
+        self._tasks: deque[Task] = deque()
+        self._deaths = 0
+        self._stall_reason = ""
+        self._start()
+
+    def _start(self) -> None:
+        self._reading.end()
+        self._seen, self._stuck_seconds = self._reading.now[2], 0.0
+        self._begun = False
+        self.pipe, theirs = multiprocessing.Pipe()
+        self.process = start_server().Process(target=_work, args=(theirs, *self._arguments), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def give(self, task: Task, barred: Barred) -> None:
+        """One more task."""
+        self._tasks.append(task)
+        try:
+            self.pipe.send((task, barred))
+        except OSError:
+            pass  # it is dead: the next look at its pipe finds that out, and the task is sent to its successor
+
+    def take(self) -> tuple[Task, list[str]] | None:
+        """What it says: a task that is done and its faults; None if it has died.
+
+        Raises:
+            ConfigError: if the task found that the run cannot go on.
+            RuntimeError: for a mistake in the job's code, with the worker's traceback.
+        """
+        try:
+            kind, said = self.pipe.recv()
+        except (EOFError, OSError):
+            return None
+        if kind == "fault":
+            raise ConfigError(said)
+        if kind == "bug":
+            raise RuntimeError(f"a loader process failed:\n{said}")
+        self._deaths = 0
+        return self._tasks.popleft(), said
+
+    def end_if_stuck(self, seconds: float, limit: float) -> None:
+        """Kill it if it has been at one file for ``limit`` seconds, of which ``seconds`` passed since the last look."""
+        count = self._reading.now[2]
+        self._begun |= count != self._seen
+        if count != self._seen or not self._tasks:
+            self._seen, self._stuck_seconds = count, 0.0
+            return
+        self._stuck_seconds += seconds
+        if self._stuck_seconds >= (limit if self._begun else max(limit, _START_SECONDS)):
+            self._stall_reason = f"gave no answer for data.stall_seconds {limit:g}"
+            self.process.kill()
+
+    def bury(self) -> tuple[Death, list[Task]]:
+        """How it ended and what it leaves undone, the unfinished task first. A successor is started."""
+        self.process.join()
+        position, video, _ = self._reading.now
+        reason = self._stall_reason or _reason(self.process.exitcode)
+        self._stall_reason = ""
+        self._deaths += 1
+        left = list(self._tasks)
+        self._tasks.clear()
+        self.pipe.close()
+        self._start()
+        return Death(reason, position, video, self._deaths), left
+
+    def close(self) -> None:
+        """End it."""
+        self.pipe.close()
+        self.process.kill()
+
+    def join(self) -> None:
+        """Wait until it has ended."""
+        self.process.join(_CLOSE_SECONDS)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+
+def start_server() -> Any:
+    """The process that workers are forked from: it imports torch once for all of them, while the model is being built.
+
+    Workers are not forked from the training process, whose CUDA context and threads would not survive it. The server, and
+    the workers with it, are deaf to the signals that ask a job to stop: launchers send them to every process, and the
+    training process needs its batches until it has saved.
+    """
+    context = forkserver_context(_PRELOAD)
+    resource_tracker.ensure_running()  # Python starts it before the server, and lets two of these signals in again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return context
+
+
+def wait_for(workers: Sequence[Worker], stall_seconds: float) -> list[Worker]:
+    """Workers that have something to say or are dead; stuck ones are ended. Empty after half a second without either."""
+    began = time.monotonic()
+    ready = connection.wait([worker.pipe for worker in workers], _POLL_SECONDS)
+    if not ready:
+        # No more than this: a machine that was asleep has not waited.
+        waited = min(time.monotonic() - began, 2 * _POLL_SECONDS)
+        for worker in workers:
+            worker.end_if_stuck(waited, stall_seconds)
+    return [worker for worker in workers if worker.pipe in ready]
+
+
+def _reason(exit_code: int | None) -> str:
+    if exit_code is None or exit_code >= 0:
+        return f"ended its loader process, exit code {exit_code}"
+    name = signal.Signals(-exit_code).name
+    hint = ", as the kernel does when memory is short" if name == "SIGKILL" else ""
+    return f"ended its loader process by {name}{hint}"
+
+
+def _work(pipe: connection.Connection, job: Job, memory: BatchMemory, notes: BatchMemory, number: int) -> None:
+    """The life of a worker: task after task until the pipe closes."""
+    _die_with_parent()
+    torch.set_num_threads(1)
+    reading = Reading(notes.arrays(0)["note"][number])
+    try:
+        while True:
+            task, barred = pipe.recv()
+            answer = _answer(job, memory, task, barred, reading)
+            reading.end()
+            pipe.send(answer)
+    except (EOFError, OSError):
+        return
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end this process when the training process is gone: one that is stuck in a reader cannot see it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    pipe = parent.sentinel  # its other end is the training process's: when that dies, SIGIO comes, which ends this one
+    fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
+    if not parent.is_alive():
+        os._exit(1)
+
+
+def _answer(job: Job, memory: BatchMemory, task: Task, barred: Barred, reading: Reading) -> tuple[str, Any]:
+    end = task.first_row + len(task.items)
+    rows = {name: array[task.first_row : end] for name, array in memory.arrays(task.slot).items()}
+    try:
+        return "done", job.fill(task.items, rows, barred, reading)
+    except ConfigError as error:
+        return "fault", str(error)
+    except Exception:
+        return "bug", traceback.format_exc()

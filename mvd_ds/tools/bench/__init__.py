@@ -1,0 +1,1 @@
+"""The `bench` command: measure data loading and training steps."""

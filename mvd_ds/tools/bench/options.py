@@ -1,0 +1,130 @@
+"""The command line of ``bench``; nothing is imported before one of its measurements runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mvd_ds.tools.options import positive
+
+
+def add_bench(commands: argparse._SubParsersAction) -> None:
+    """``bench WHAT``: a sub-command for everything that can be measured."""
+    summary = "measure: what your files can feed, how fast a step is"
+    command = commands.add_parser("bench", help=summary, description=summary)
+    benches = command.add_subparsers(title="what is measured", metavar="WHAT", required=True)
+    _add_data(benches)
+    _add_start(benches)
+    _add_step(benches)
+    _add_growth(benches)
+
+
+def _add_data(benches: argparse._SubParsersAction) -> None:
+    summary = "clips/s by reader and stage, what limits, the cores that are needed, and what preparing the files would gain"
+    data = benches.add_parser("data", help=summary, description=summary)
+    data.add_argument("manifest", metavar="MANIFEST", type=Path, help="manifest, or folder of videos")
+    data.add_argument("overrides", metavar="key=value", nargs="*", help="settings, such as data.workers=8 data.clip.frames=8")
+    data.add_argument("--clips-per-second", type=float, metavar="RATE", help="what the training is to be fed with")
+    data.add_argument("--files", type=int, default=16, help="files that are measured, drawn at random (default %(default)s)")
+    data.add_argument("--clips", type=int, default=96, help="clips of a round (default %(default)s)")
+    data.add_argument("--rounds", type=int, default=3, help="rounds, whose medians are shown (default %(default)s)")
+    data.add_argument("--reference", action="store_true", help="also measure the usual pipeline: decord, Pillow, two float views")
+    data.add_argument("--no-prepare", action="store_true", help="do not encode the files anew to measure what that gains")
+    data.add_argument("--short-side", type=positive, metavar="PIXELS", help="encoding anew, make larger videos this small")
+    data.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write")
+    data.add_argument(
+        "--make-sample", type=int, default=0, metavar="COUNT", help="first write so many videos to the folder MANIFEST"
+    )
+    data.set_defaults(function=_bench_data)
+
+
+def _add_start(benches: argparse._SubParsersAction) -> None:
+    summary = "seconds from the manifest to the first batch"
+    start = benches.add_parser("start", help=summary, description=summary)
+    start.add_argument("manifest", metavar="MANIFEST", type=Path, help="manifest, or folder of videos")
+    start.add_argument("overrides", metavar="key=value", nargs="*", help="settings, such as data.workers=8")
+    start.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write")
+    start.set_defaults(function=_bench_start)
+
+
+def _add_step(benches: argparse._SubParsersAction) -> None:
+    summary = "a training step beside the usual ways to write it, on equal weights and inputs; random weights, no data"
+    step = benches.add_parser("step", help=summary, description=summary)
+    step.add_argument("recipe", metavar="RECIPE", help="name of a shipped recipe that distills, or a YAML file")
+    step.add_argument(
+        "overrides", metavar="key=value", nargs="*", help="settings, such as batch.micro=16 masking.masks_per_clip=4"
+    )
+    geometry = "cpu: base widths, encoder and teachers 6 blocks deep, decoders 1, fp32, one clip (default: the recipe's own)"
+    step.add_argument("--geometry", choices=("recipe", "cpu"), default="recipe", help=geometry)
+    step.add_argument("--steps", type=positive, metavar="COUNT", help="timed steps of a turn (default: 10; 1 on a CPU)")
+    step.add_argument("--warmup", type=int, metavar="COUNT", help="steps before them (default: 10; 0 on a CPU)")
+    rounds = "of two turns for every variant, in the order A B B A (default %(default)s)"
+    step.add_argument("--rounds", type=positive, default=1, metavar="COUNT", help=rounds)
+    yardsticks = "yardsticks to measure (default: all three)"
+    step.add_argument("--against", nargs="+", choices=("P0", "P1", "P2"), default=["P0", "P1", "P2"], help=yardsticks)
+    step.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
+    step.add_argument("--profile", type=Path, metavar="FOLDER", help="leave a trace of a step there, ours and P1's")
+    step.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write")
+    step.set_defaults(function=_bench_step)
+
+
+def _add_growth(benches: argparse._SubParsersAction) -> None:
+    summary = "how the cost of a step grows with clips, frames, side, masks and processes, beside what plan says; no data"
+    growth = benches.add_parser("growth", help=summary, description=summary)
+    growth.add_argument("recipe", metavar="RECIPE", help="name of a shipped recipe that distills, or a YAML file")
+    growth.add_argument("overrides", metavar="key=value", nargs="*", help="settings of the base case (small ones on a CPU)")
+    axes = ("clips", "frames", "side in px", "masks", "processes")
+    growth.add_argument("--axes", nargs="+", choices=axes, default=list(axes), help="what is changed (default: all)")
+    growth.add_argument("--steps", type=positive, default=7, metavar="COUNT", help="timed steps of a case (default %(default)s)")
+    counts = "numbers of processes (default: 1 2 4; on GPUs as many as there are)"
+    growth.add_argument("--processes", type=positive, nargs="+", default=[1, 2, 4], metavar="COUNT", help=counts)
+    growth.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
+    growth.add_argument("--report", type=Path, metavar="FILE", help="draw it, on a page for a browser, such as growth.html")
+    growth.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write")
+    growth.set_defaults(function=_bench_growth)
+
+
+def _bench_growth(options: argparse.Namespace) -> int:
+    from mvd_ds.tools.bench.growth import Options
+    from mvd_ds.tools.bench.growth_page import bench_growth
+
+    measured = Options(tuple(options.axes), options.steps, tuple(options.processes), options.device)
+    return bench_growth(options.recipe, options.overrides, measured, options.output, options.report)
+
+
+def _bench_step(options: argparse.Namespace) -> int:
+    from mvd_ds.tools.bench.step import Options
+    from mvd_ds.tools.bench.step_table import bench_step
+
+    measured = Options(
+        options.geometry,
+        options.steps,
+        options.warmup,
+        options.rounds,
+        options.device,
+        options.profile,
+        tuple(dict.fromkeys(options.against)),
+    )
+    return bench_step(options.recipe, options.overrides, measured, options.output)
+
+
+def _bench_start(options: argparse.Namespace) -> None:
+    from mvd_ds.tools.bench.data_table import bench_start
+
+    bench_start(options.manifest, options.overrides, options.output)
+
+
+def _bench_data(options: argparse.Namespace) -> None:
+    from mvd_ds.tools.bench.data import Options
+    from mvd_ds.tools.bench.data_table import bench_data
+
+    measured = Options(
+        options.files,
+        options.clips,
+        options.rounds,
+        options.clips_per_second,
+        options.reference,
+        not options.no_prepare,
+        options.short_side,
+    )
+    bench_data(options.manifest, options.overrides, measured, options.output, options.make_sample)

@@ -1,0 +1,136 @@
+"""The product's step in ``bench step``: its own student, teachers, targets, losses and AdamW, in plain torch.
+
+DeepSpeed's engine is left out, so that one process can hold all variants. With one device it adds nothing to the arithmetic;
+fp32 masters of bf16 weights are kept here as it keeps them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mvd_ds.config import TrainingRecipe
+from mvd_ds.data.batch import ClipBatch
+from mvd_ds.models.acceleration.compiled import compile_blocks, wants_compiling
+from mvd_ds.models.masked import MaskedPredictor
+from mvd_ds.models.teachers import Teacher
+from mvd_ds.runs.placing import quicken, round_to_fp8
+from mvd_ds.tools.bench.clock import Clock, held_by, tensor_bytes
+from mvd_ds.training.engine.deepspeed_engine import DTYPES
+from mvd_ds.training.masked_prediction import MaskedPrediction
+from mvd_ds.training.optim import build_optimizer, parameter_groups
+from mvd_ds.training.step import TeacherTargets, normalise, to_unit
+
+
+class DistillStep:
+    """The forward pass of ``distill``, timed by part, however the student is updated; of ``ProductStep`` and ``EngineStep``.
+
+    Attributes:
+        stacks: compiled stacks of blocks; none where nothing is compiled.
+        similarities: of features in FP8 and in bf16, by teacher.
+    """
+
+    def __init__(self) -> None:
+        self.stacks: list[Any] = []
+        self.similarities: dict[str, float] = {}
+
+    def compile(self, student: nn.Module, recipe: TrainingRecipe, device: torch.device) -> None:
+        """Compile the student's blocks where that is wanted, for two shapes: batches of one mask, and of all."""
+        if wants_compiling(recipe.engine.compile, device):
+            self.stacks = compile_blocks(student, "student", limit=2)
+
+    def aim(self, recipe: TrainingRecipe, student: Any, teachers: dict[str, Callable[..., Tensor]], device: torch.device) -> None:
+        """Have ``student``, a network or the engine around it, learn from ``teachers``."""
+        self.clock = Clock(device)
+        marked = {name: self._marked(name, teacher) for name, teacher in teachers.items()}
+        targets = TeacherTargets(recipe, marked, DTYPES[recipe.engine.precision])
+        self.objective = MaskedPrediction(recipe, student, targets, device)
+
+    def loss(self, batch: ClipBatch, clock: Clock) -> Tensor:
+        """The weighted loss of a batch."""
+        self.clock = clock
+        loss = self.objective(batch, measure=False).total
+        clock.mark("student")
+        return loss
+
+    def _marked(self, name: str, teacher: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def features(*inputs: Tensor) -> Tensor:
+            self.clock.mark("inputs")
+            found = teacher(*inputs)
+            self.clock.mark(f"teacher {name}")
+            return found
+
+        return features
+
+
+class ProductStep(DistillStep):
+    """The step of ``distill``, whatever the number of masks of a batch.
+
+    Args:
+        recipe: of the step.
+        student: fp32; becomes the step's own, in the recipe's precision.
+        teachers: the same.
+        fp8_clips: side in px -> uint8 (B, C, T, H, W): have the teachers compute in FP8, and judge that by these; None: do not.
+    """
+
+    def __init__(
+        self,
+        recipe: TrainingRecipe,
+        student: MaskedPredictor,
+        teachers: dict[str, Teacher],
+        device: torch.device,
+        fp8_clips: dict[int, Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        dtype = DTYPES[recipe.engine.precision]
+        groups = parameter_groups(student, recipe.optimizer)
+        order = {id(parameter): index for index, parameter in enumerate(student.parameters())}
+        places = [[order[id(parameter)] for parameter in group["params"]] for group in groups]
+        self.is_mixed = dtype != torch.float32
+        # Copied before the weights are rounded.
+        self.masters = [parameter.detach().to(device) for parameter in student.parameters()] if self.is_mixed else []
+        self.student = student.to(device, dtype)
+        self.teachers = {name: teacher.to(device, dtype) for name, teacher in teachers.items()}
+        self.weights = list(self.student.parameters())
+        trained = self.masters if self.is_mixed else self.weights
+        of_group = [{**group, "params": [trained[i] for i in own]} for group, own in zip(groups, places, strict=True)]
+        # Learning rate 0: the arithmetic is the same, and every step starts from equal weights.
+        self.optimizer = build_optimizer(of_group, recipe.optimizer)
+        self.compile(self.student, recipe, device)
+        # In the order of `distill`: rounding, compilation, graph.
+        for name, teacher in self.teachers.items() if fp8_clips is not None else ():
+            clips = fp8_clips[recipe.teachers[name].input_px or recipe.data.clip.size_px]
+            self.similarities[name] = round_to_fp8(teacher, normalise(to_unit(clips.to(device)), dtype))
+        fast = {
+            name: quicken(teacher, name, recipe.teachers[name], recipe.engine, device) for name, teacher in self.teachers.items()
+        }
+        self.aim(recipe, self.student, fast, device)
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients, in the precision of the weights."""
+        loss.backward()
+
+    def first_update(self) -> float:
+        """``update``, and the L2 norm of all gradients before it."""
+        norm = float(nn.utils.get_total_norm([p.grad.float() for p in self.weights if p.grad is not None]))
+        self.update()
+        return norm
+
+    def update(self) -> None:
+        """The optimizer's step on fp32 weights; gradients are gone then."""
+        if self.is_mixed:
+            for master, weight in zip(self.masters, self.weights, strict=True):
+                master.grad = None if weight.grad is None else weight.grad.float()
+        self.optimizer.step()
+        if self.is_mixed:
+            with torch.no_grad():
+                torch._foreach_copy_(self.weights, self.masters)
+        for tensor in (*self.masters, *self.weights):
+            tensor.grad = None
+
+    def held_bytes(self) -> int:
+        """Weights, optimizer states and teachers: what is there before a step."""
+        return held_by(self.student, self.optimizer, self.teachers) + tensor_bytes(self.masters)

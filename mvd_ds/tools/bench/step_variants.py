@@ -1,0 +1,197 @@
+"""What ``bench step`` measures: a recipe cut down to one step, its random clips, and every way to make a step of them."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn import functional as F
+
+from mvd_ds.config import ConfigError, TrainingRecipe, load_recipe
+from mvd_ds.data.batch import ClipBatch
+from mvd_ds.data.masking import draw_masks, split_tokens
+from mvd_ds.data.randomness import keyed_generator
+from mvd_ds.models.acceleration.fp8 import fp8_obstacle
+from mvd_ds.models.flops import clip_flops
+from mvd_ds.models.masked import build_predictor
+from mvd_ds.models.teachers import build_teacher
+from mvd_ds.tools.bench.product_step import ProductStep
+from mvd_ds.tools.bench.reference_step import STYLES, ReferenceStep, inputs_of, lend, reference_optimizer
+from mvd_ds.tools.bench.step_engine import EngineStep
+from mvd_ds.training.cluster import Cluster
+from mvd_ds.training.engine.deepspeed_engine import DTYPES
+
+_BATCHES = 4
+"""That take turns, so that no cache serves one of them for ever."""
+_CPU_ENCODER = ["size=base", "embed_dim=768", "num_heads=12", "depth=6", "patch_px=16", "input_px=null"]
+_CPU_GEOMETRY = [
+    *(f"model.{item}" for item in _CPU_ENCODER[:-1]),
+    *("decoder.embed_dim=768", "decoder.num_heads=12", "decoder.depth=1"),
+    *("data.clip.frames=16", "data.clip.size_px=224", "model.tubelet_frames=2", "batch.micro=1", "batch.global=1"),
+    "engine.precision=fp32",
+]
+"""Base widths and 1568 tokens, but shallow: what a step costs in proportion, in seconds and not in minutes."""
+
+
+FP8 = "ours, FP8 teachers"
+"""Name of the variant whose targets are others, by as much as FP8 rounds; it is not in the gate."""
+
+
+class Variant(NamedTuple):
+    """A way to make a step."""
+
+    step: Any
+    """ProductStep, EngineStep or ReferenceStep."""
+    batches: list[Any]
+    """What it takes."""
+    masks: int
+    """K, student samples for each clip."""
+
+
+def step_recipe(name: str, overrides: list[str], geometry: str, device: torch.device, world: int = 1) -> TrainingRecipe:
+    """The recipe of the step that is measured: one micro batch on each of ``world`` devices, random weights, nothing dropped.
+
+    Raises:
+        ConfigError: for a faulty setting, or a recipe that has no yardstick.
+    """
+    wanted = (["engine.precision=fp32"] if device.type == "cpu" else []) + overrides
+    teachers = list(_distillation(name, wanted).teachers)
+    fixed = _CPU_GEOMETRY + [f"teachers.{key}.{item}" for key in teachers for item in _CPU_ENCODER]
+    wanted = (fixed if geometry == "cpu" else []) + wanted
+    micro = _distillation(name, wanted).batch.micro
+    forced = [f"teachers.{key}.{item}" for key in teachers for item in ("weights=random", "fp8=false")]
+    forced += ["model.drop_path=0", "decoder.drop_path=0", f"batch.global={micro * world}"]
+    recipe = _distillation(name, wanted + forced)
+    for key, teacher in recipe.teachers.items():
+        if teacher.network is not None:
+            raise ConfigError(f"teachers.{key}.network {teacher.network}: there is no yardstick for networks of timm; remove it")
+    if recipe.masking.decoder != "all":
+        raise ConfigError(f"masking.decoder {recipe.masking.decoder}: the yardsticks predict all tokens; choose all")
+    if recipe.model.cls_token:
+        raise ConfigError("model.cls_token true: the yardsticks have no class token in the student; choose false")
+    return recipe
+
+
+def _distillation(name: str, overrides: list[str]) -> TrainingRecipe:
+    recipe = load_recipe(name, overrides, "distill")
+    assert isinstance(recipe, TrainingRecipe)
+    return recipe
+
+
+def has_fp8(recipe: TrainingRecipe, device: torch.device) -> bool:
+    """Whether all teachers could compute in FP8 there."""
+    widths = [[teacher.embed_dim, int(teacher.embed_dim * teacher.mlp_ratio)] for teacher in recipe.teachers.values()]
+    return not any(fp8_obstacle(device, DTYPES[recipe.engine.precision], own) for own in widths)
+
+
+def build_variants(
+    recipe: TrainingRecipe, cluster: Cluster, against: tuple[str, ...] = tuple(STYLES)
+) -> tuple[dict[str, Variant], Variant]:
+    """The variants ``against`` and the product's by name, and P2 on the clips of all masks, which only the gate runs.
+
+    One process has all of them in plain torch. Several have the product under DeepSpeed's engine, as a training does, and the
+    yardsticks under torch's DistributedDataParallel; each has clips of its own.
+    """
+    device = cluster.device
+    student = build_predictor(recipe)
+    teachers = {key: build_teacher(key, settings, recipe) for key, settings in recipe.teachers.items()}
+    if cluster.world > 1:
+        ours: Any = EngineStep(recipe, cluster)
+    else:
+        # fp32 teachers never change, and serve all variants; others are rounded for the product.
+        own = teachers if recipe.engine.precision == "fp32" else copy.deepcopy(teachers)
+        ours = ProductStep(recipe, copy.deepcopy(student), own, device)
+    student = student.to(device)
+    teachers = {key: teacher.to(device) for key, teacher in teachers.items()}
+    batches = rank_batches(recipe, cluster.rank)
+    fp8 = None
+    if cluster.world == 1 and has_fp8(recipe, device):
+        fp8 = ProductStep(recipe, copy.deepcopy(student), copy.deepcopy(teachers), device, batches[0].views)
+    optimizer, lent = reference_optimizer(student, recipe), lend(student, cluster.world)
+    steps = {key: ReferenceStep(style, recipe, student, teachers, optimizer, device, lent) for key, style in STYLES.items()}
+
+    single = [_with_masks(batch, 1) for batch in batches]
+    size, masks = recipe.data.clip.size_px, recipe.masks_per_clip
+    usual = [_pinned(inputs_of(batch, size), device) for batch in single]
+    variants = {key: Variant(steps[key], usual, 1) for key in against}
+    variants["ours"] = Variant(ours, [_pinned(batch, device) for batch in single], 1)
+    if masks > 1:
+        variants[f"ours, {masks} masks"] = Variant(ours, [_pinned(batch, device) for batch in batches], masks)
+    if fp8 is not None:
+        variants[FP8] = Variant(fp8, variants["ours"].batches, 1)
+    return variants, Variant(steps["P2"], [inputs_of(batches[0], size)], masks)
+
+
+def product_variant(recipe: TrainingRecipe, device: torch.device) -> Variant:
+    """The product's step alone, with all masks of the recipe."""
+    teachers = {key: build_teacher(key, settings, recipe) for key, settings in recipe.teachers.items()}
+    step = ProductStep(recipe, build_predictor(recipe), teachers, device)
+    return Variant(step, [_pinned(batch, device) for batch in rank_batches(recipe, 0)], recipe.masks_per_clip)
+
+
+def rank_batches(recipe: TrainingRecipe, rank: int) -> list[ClipBatch]:
+    """Batches of one process, other ones than those of any other, as a loader has them."""
+    return [random_batch(recipe, rank * _BATCHES + number) for number in range(_BATCHES)]
+
+
+def random_batch(recipe: TrainingRecipe, number: int) -> ClipBatch:
+    """Random clips under random masks."""
+    generator = keyed_generator(recipe.run.seed, "bench", number)
+    clips, clip = recipe.batch.micro, recipe.data.clip
+    pixels = generator.integers(0, 256, (clips, 3, clip.frames, clip.size_px, clip.size_px), "uint8")
+    views = {clip.size_px: torch.from_numpy(pixels)}
+    for size in recipe.view_sizes_px[1:]:
+        views[size] = F.interpolate(views[clip.size_px].float(), (clip.frames, size, size)).to(torch.uint8)
+    tokens = [split_tokens(draw_masks(recipe.masking, recipe.grid, generator)) for _ in range(clips)]
+    visible, masked = (torch.stack([torch.from_numpy(pair[i]) for pair in tokens]) for i in (0, 1))
+    empty = torch.zeros(clips, 0, dtype=torch.int64)
+    drop_path = torch.zeros(clips, recipe.masks_per_clip, recipe.drop_path_blocks)
+    places = torch.arange(clips)
+    return ClipBatch(views, torch.zeros(clips, dtype=torch.bool), visible, masked, drop_path, empty, places, places, [])
+
+
+def _with_masks(batch: ClipBatch, masks: int) -> ClipBatch:
+    """The first masks of every clip."""
+    return batch._replace(visible=batch.visible[:, :masks], masked=batch.masked[:, :masks], drop_path=batch.drop_path[:, :masks])
+
+
+def _pinned(batch: Any, device: torch.device) -> Any:
+    """A NamedTuple of tensors and dicts of them in memory that a GPU can copy from by itself."""
+    if device.type != "cuda":
+        return batch
+
+    def pin(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: pin(inner) for key, inner in value.items()}
+        return value.pin_memory() if isinstance(value, torch.Tensor) else value
+
+    return type(batch)(*(pin(value) for value in batch))
+
+
+def with_mask_count(recipe: TrainingRecipe, masks: int) -> TrainingRecipe:
+    """``recipe`` with so many masks a clip."""
+    return recipe.model_copy(update={"masking": recipe.masking.model_copy(update={"masks_per_clip": masks})})
+
+
+def geometry_of(recipe: TrainingRecipe) -> dict[str, Any]:
+    """Sizes of the step, in the words of the settings; networks as width x depth."""
+    encoders = {"student": recipe.model, **recipe.teachers}
+    tokens = recipe.grid[0] * recipe.grid[1] * recipe.grid[2]
+    return {
+        "clips": recipe.batch.micro,
+        "masks_per_clip": recipe.masks_per_clip,
+        "tokens": tokens,
+        "visible": tokens - recipe.masked_tokens,
+        **{key: f"{encoder.embed_dim} x {encoder.depth}" for key, encoder in encoders.items()},
+        "decoders": f"{recipe.decoder.embed_dim or recipe.model.embed_dim} x {recipe.decoder.depth}",
+        "activation_checkpointing": recipe.model.activation_checkpointing,
+    }
+
+
+def gflops_of(recipe: TrainingRecipe) -> dict[str, float]:
+    """Operations of a step for one clip with all its masks, model arithmetic only."""
+    flops = clip_flops(recipe)
+    parts = {f"teacher {key}": value for key, value in flops.teachers.items()}
+    parts |= {"encoder": 3 * flops.encoder, "decoders": 3 * sum(flops.decoders.values()), "step": flops.training}
+    return {key: value / 1e9 for key, value in parts.items()}

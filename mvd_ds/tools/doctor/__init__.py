@@ -1,0 +1,1 @@
+"""The `doctor` command: examine hosts and devices before a training starts."""

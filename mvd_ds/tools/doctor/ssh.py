@@ -1,0 +1,191 @@
+"""The hosts of a hostfile, asked through ssh as the deepspeed launcher reaches them, within a bounded time."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import random
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from mvd_ds.config import ConfigError
+from mvd_ds.tools.doctor.compare import SKEW_SECONDS
+from mvd_ds.tools.doctor.findings import Finding
+
+HELLO_SECONDS = 20
+"""A host that says nothing within this time is sick."""
+CHECK_SECONDS = 240
+"""All checks of one host; importing torch from a cold network file system takes up to a minute."""
+GROUP_SECONDS = 420
+"""All-reduce over all hosts, their start included."""
+GRACE_SECONDS = 10
+"""For what a host has said on its way here."""
+FAN_OUT = 1024
+"""Hosts asked at the same time, as many as DeepSpeed lets pdsh ask: a group forms only when all its hosts have begun."""
+
+#: What ssh says when it fails, and what mends it.
+SSH_REMEDIES = {
+    "Permission denied": "ssh-copy-id {host} (the launcher needs keys, without a password)",
+    "Host key verification failed": "ssh {host} true, once, and accept its key",
+    "Could not resolve": "write a name into the hostfile that resolves",
+    "Name or service not known": "write a name into the hostfile that resolves",
+    "Connection refused": "start sshd on {host}",
+    "timed out": "is {host} up? take it out of the hostfile until it is",
+    "No route to host": "is {host} up? take it out of the hostfile until it is",
+    "No such file or directory": "the project and its environment must lie at the same path on every host",
+}
+
+_LINE = re.compile(r"^(?P<host>\S+)\s+slots=(?P<slots>\d+)\s*$")
+_HELLO = re.compile(r"mvd_ds:(?P<seconds>\d+\.\d+)\s*(?P<address>\S*)")
+
+
+class Reply(NamedTuple):
+    """What a host answered: exit code (None: it did not end in time), output, errors, and seconds."""
+
+    code: int | None
+    output: str
+    errors: str
+    started: float
+    ended: float
+
+
+def read_hostfile(path: Path) -> dict[str, int]:
+    """Slots of every host, in order.
+
+    Raises:
+        ConfigError: naming file, line and what it should be.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ConfigError(f"--hostfile {path}: cannot be read: {error.strerror}") from None
+    hosts: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        text = line.partition("#")[0].strip()
+        if not text:
+            continue
+        found = _LINE.match(text)
+        if found is None or not int(found["slots"]):
+            raise ConfigError(f"{path}:{number}: '{text}' is not 'HOST slots=DEVICES'")
+        if found["host"] in hosts:
+            raise ConfigError(f"{path}:{number}: host {found['host']} is there twice; give all its slots in one line")
+        hosts[found["host"]] = int(found["slots"])
+    if not hosts:
+        raise ConfigError(f"{path}: names no host; a line is 'HOST slots=DEVICES'")
+    return hosts
+
+
+def ask_all(commands: dict[str, str], seconds: float) -> dict[str, Reply]:
+    """What every host answers to its command; all at the same time."""
+    with ThreadPoolExecutor(max_workers=min(FAN_OUT, len(commands)) or 1) as pool:
+        replies = pool.map(lambda host: ask(host, commands[host], seconds), commands)
+        return dict(zip(commands, replies, strict=True))
+
+
+def ask(host: str, command: str, seconds: float) -> Reply:
+    """What ``command`` prints on ``host`` through ssh, which is ended after ``seconds``."""
+    # The remote side ends by itself too: ending ssh does not end what it started.
+    remote = f"timeout -k 5 {seconds:.0f} bash -c {shlex.quote(command)}"
+    ssh = ["ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={HELLO_SECONDS // 2}", host, remote]
+    started = time.time()
+    try:
+        done = subprocess.run(
+            ssh, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, timeout=seconds + GRACE_SECONDS
+        )
+    except subprocess.TimeoutExpired as error:
+        return Reply(None, _text(error.stdout), _text(error.stderr), started, time.time())
+    except FileNotFoundError:
+        raise ConfigError("doctor --hostfile: ssh is not here; apt-get install openssh-client") from None
+    # 124 is how timeout(1) says that it ended the command.
+    return Reply(None if done.returncode == 124 else done.returncode, done.stdout, done.stderr, started, time.time())
+
+
+def _text(value: bytes | str | None) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value or ""
+
+
+def say_hello(hosts: Iterable[str]) -> dict[str, Finding]:
+    """Whether each host answers ssh, and how its clock goes; its address is a fact of the finding."""
+    replies = ask_all(dict.fromkeys(hosts, "date +mvd_ds:%s.%N; hostname -I"), HELLO_SECONDS)
+    return {host: _judge_hello(host, reply) for host, reply in replies.items()}
+
+
+def _judge_hello(host: str, reply: Reply) -> Finding:
+    if reply.code != 0:
+        return Finding("ssh", "bad", *why(host, reply, HELLO_SECONDS))
+    found = _HELLO.search(reply.output)
+    if found is None:
+        return Finding("ssh", "bad", f"answers '{reply.output.strip()[-60:]}' when asked for the time", f"ssh {host} date")
+    # The question travels: their clock is known to half of the round trip.
+    half = (reply.ended - reply.started) / 2
+    offset = float(found["seconds"]) - (reply.started + half)
+    # The launcher, too, takes the first address that the first host names.
+    facts = {"address": found["address"] or _address(host)}
+    text = f"answers in {2 * half:.1f} s; its clock is {offset:+.1f} s from here, to within {half:.1f} s"
+    if abs(offset) - half > SKEW_SECONDS:
+        return Finding("ssh", "warn", text, "sudo timedatectl set-ntp true, or mend chrony", facts)
+    return Finding("ssh", "ok", text, facts=facts)
+
+
+def why(host: str, reply: Reply, seconds: float) -> tuple[str, str]:
+    """(why the host gave no answer, remedy)."""
+    if reply.code is None:
+        return f"did not answer within {seconds:.0f} s", SSH_REMEDIES["timed out"].format(host=host)
+    lines = [line.strip() for line in (reply.errors or reply.output).splitlines() if line.strip()]
+    reason = lines[-1][:200] if lines else f"ended with code {reply.code}"
+    remedy = next((text for key, text in SSH_REMEDIES.items() if key in reason), f"ssh {host}, and try it there")
+    return reason, remedy.format(host=host)
+
+
+def doctor_command(arguments: list[str]) -> str:
+    """``python -m mvd_ds doctor ARGUMENTS`` as the launcher would start it: same folder, same Python, same variables."""
+    return f"{_environment()} exec {shlex.join([sys.executable, '-m', 'mvd_ds', 'doctor', *arguments])}"
+
+
+def group_commands(hosts: dict[str, int], address: str, arguments: list[str]) -> dict[str, str]:
+    """The command of every host that joins a group over all slots, exactly as the launcher's pdsh runs it.
+
+    Args:
+        address: of the first host.
+    """
+    # Below the ports that systems give to clients (32768 and up).
+    port = random.SystemRandom().randrange(20000, 32000)
+    world = base64.urlsafe_b64encode(json.dumps({host: list(range(slots)) for host, slots in hosts.items()}).encode()).decode()
+    return {
+        host: f"{_environment()} exec "
+        + shlex.join(
+            [
+                *(sys.executable, "-u", "-m", "deepspeed.launcher.launch", f"--world_info={world}", f"--node_rank={rank}"),
+                *(f"--master_addr={address}", f"--master_port={port}", "--log_level", "critical"),
+                *("--module", "mvd_ds", "doctor", *arguments),
+            ]
+        )
+        for rank, host in enumerate(hosts)
+    }
+
+
+def _address(host: str) -> str:
+    """The name without a user: ``ssh user@host`` is a login, not an address."""
+    return host.rpartition("@")[2]
+
+
+def _environment() -> str:
+    """Shell text that sets folder and variables as the launcher does: PYTHON*, NCCL*, UCX*, MLFLOW*, .deepspeed_env."""
+    forwarded = {name: value for name, value in os.environ.items() if name.startswith(("NCCL", "PYTHON", "UCX", "MLFLOW"))}
+    # The launcher puts the working directory in front, and so do we.
+    forwarded["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH", "")]))
+    for folder in (Path.home(), Path.cwd()):
+        path = folder / os.environ.get("DS_ENV_FILE", ".deepspeed_env")
+        if path.is_file():
+            pairs = (line.partition("=") for line in path.read_text(encoding="utf-8").splitlines() if "=" in line)
+            forwarded |= {name: value for name, _, value in pairs}
+    exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in forwarded.items())
+    return f"cd {shlex.quote(os.getcwd())} && export {exports} &&"

@@ -1,0 +1,204 @@
+"""What a plan knows of machines: the table of devices, nodes and networks."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import json
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from mvd_ds.config import ConfigError
+from mvd_ds.config.base import Positive, Settings
+
+TABLE = Path(__file__).with_name("devices.json")
+
+#: Of a link's rate that collectives reach. 230 of 300 GB/s on NVLink, 150 of 200 GB/s on 8 x 200 Gb/s InfiniBand.
+LINK_SHARE = 0.75
+#: Seconds of one hop of a ring by kind of link, and to begin with. Source: NCCL, ``src/graph/tuning.cc``, protocol Simple.
+HOP_SECONDS = {"nvlink": 3.4e-6, "pcie": 5.7e-6, "network": 14.0e-6}
+START_SECONDS = 8.4e-6
+#: GB/s of a CPU process to another by gloo, in one direction: rough.
+CPU_LINK = 1.0
+#: Of a core's matrix rate that a step reaches: measured 0.98 at base width, 0.80 at small (tests/benchmarks).
+CPU_EFFICIENCY = 0.9
+#: That torch's AdamW moves for each parameter on a CPU, where it is not fused.
+CPU_ADAM_BYTES = 60.0
+
+_NETWORK = re.compile(r"^(?:(?P<adapters>\d+)x)?(?P<rate>\d+(?:\.\d+)?)(?P<unit>Gb/s|GB/s)$")
+
+
+class Device(Settings):
+    """A row of ``devices.json``."""
+
+    name: str
+    """As the vendor calls it."""
+    memory_gib: float
+    """That torch sees, GiB."""
+    bf16_tflops: float
+    """Dense bf16 rate of the datasheet, TFLOP/s."""
+    matrix_tflops: float
+    """What a large matrix product reaches, TFLOP/s."""
+    memory_gb_per_second: float
+    """Device memory, GB/s."""
+    link_gb_per_second: float
+    """To the other devices of a node, GB/s in one direction."""
+    link: Literal["nvlink", "pcie"]
+    """Kind of that link."""
+    host_link_gb_per_second: float
+    """To host memory, GB/s, as reached from pinned memory."""
+    gpus_per_node: Positive
+    """Devices of a usual node."""
+    network: str
+    """Of a usual node: adapters x rate."""
+    cores_per_node: Positive
+    """CPU cores of a usual node."""
+    host_memory_gib: float
+    """Memory of a usual node, GiB."""
+    fp32_share: float = 0.125
+    """Of the matrix rate that products in fp32 reach."""
+    adam_bytes: float = 34.0
+    """That a step of AdamW moves for each parameter: masters and moments read and written, gradient read, weight written."""
+    efficiency: float = 0.45
+    """Of the matrix rate that a step reaches where nothing else is said: an assumption."""
+    source: str
+    """Where the numbers come from."""
+
+
+class Machine(NamedTuple):
+    """What a plan runs on.
+
+    Attributes:
+        network: of a node, bytes/s in one direction.
+        efficiency: of the device's matrix rate that a step's arithmetic reaches.
+    """
+
+    device: Device
+    network: float
+    gpus_per_node: int
+    cores_per_node: int
+    efficiency: float
+
+    def nodes(self, gpus: int) -> int:
+        """Nodes that ``gpus`` fill."""
+        return -(-gpus // self.gpus_per_node)
+
+    def collective_seconds(self, size: float, calls: float, gpus: int) -> float:
+        """Seconds of all-gathers or reduce-scatters that move ``size`` bytes in ``calls`` calls.
+
+        A ring of n processes moves (n - 1)/n of the bytes through every link. Inside a node that is the device's own; between
+        nodes the adapters of a node carry the (nodes - 1)/nodes that leave it. Every call waits for the hops of the ring.
+
+        Source: nccl-tests, PERFORMANCE.md (bytes); NCCL's tuning model (hops).
+        """
+        if gpus < 2:
+            return 0.0
+        nodes = self.nodes(gpus)
+        inside = size * (gpus - 1) / gpus / (LINK_SHARE * self.device.link_gb_per_second * 1e9)
+        between = size * (nodes - 1) / nodes / (LINK_SHARE * self.network)
+        hops = (gpus - nodes) * HOP_SECONDS[self.device.link] + (nodes - 1) * HOP_SECONDS["network"]
+        return max(inside, between) + calls * (START_SECONDS + hops)
+
+
+@functools.cache
+def devices() -> dict[str, Device]:
+    """The table, by short name."""
+    return {name: Device.model_validate(row) for name, row in json.loads(TABLE.read_text(encoding="utf-8")).items()}
+
+
+def this_cpu() -> Device:
+    """One core of this host as a device: its rates are measured, by CPU time; processes share its memory."""
+    import torch
+
+    from mvd_ds.tools.machine.matmul import matrix_rate, seconds_of
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    cpu = torch.device("cpu")
+    values = torch.ones(2**24)
+    rate = matrix_rate(cpu, time.process_time)
+    # Read twice, written once: the traffic of an optimizer step.
+    seconds = seconds_of(lambda: values.add_(values, alpha=0.0), cpu, 5, time.process_time)
+    torch.set_num_threads(threads)
+    cores = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    bandwidth = 2 * 4 * values.numel() / seconds / 1e9
+    return Device(
+        name="CPU core",
+        memory_gib=memory / cores,
+        bf16_tflops=rate,
+        matrix_tflops=rate,
+        memory_gb_per_second=bandwidth,
+        link_gb_per_second=CPU_LINK,
+        link="pcie",
+        host_link_gb_per_second=bandwidth,
+        gpus_per_node=cores,
+        network="1x10Gb/s",
+        cores_per_node=cores,
+        host_memory_gib=memory,
+        fp32_share=1.0,
+        adam_bytes=CPU_ADAM_BYTES,
+        efficiency=CPU_EFFICIENCY,
+        source="measured here, one thread, CPU time; its link is gloo's, assumed",
+    )
+
+
+def this_machine(device: Any) -> Machine:
+    """The machine of a ``torch.device`` here: a core, or a GPU of the table by its name, with the matrix rate measured now.
+
+    Raises:
+        ConfigError: for a GPU that is not in the table.
+    """
+    import torch
+
+    from mvd_ds.tools.machine.matmul import matrix_rate
+
+    if device.type == "cpu":
+        return find_machine("cpu", None, None, None)
+    named = torch.cuda.get_device_name(device)
+    key = next((key for key, row in devices().items() if set(row.name.split()[:2]) <= set(named.split())), None)
+    if key is None:
+        raise ConfigError(f"{named} is not in {TABLE.name}, which holds {', '.join(devices())}; add a row for it")
+    found = find_machine(key, None, None, None)
+    return found._replace(device=found.device.model_copy(update={"matrix_tflops": matrix_rate(device)}))
+
+
+def find_machine(
+    gpu: str, network: str | None, gpus_per_node: int | None, cores_per_node: int | None, efficiency: float | None = None
+) -> Machine:
+    """The machine that a plan is for.
+
+    Args:
+        gpu: short name of a device; ``cpu``: a core of this host, measured now.
+        efficiency: of the device's matrix rate that a step reaches; None: the device's own.
+        network: of a node, ``8x400Gb/s``; one adapter a GPU where no number of adapters is given. None: a usual one.
+
+    Raises:
+        ConfigError: if the device or the network cannot be understood.
+    """
+    if gpu not in devices() and gpu != "cpu":
+        near = difflib.get_close_matches(gpu, devices(), n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ConfigError(f"--gpu {gpu}: not known; {hint}there are {', '.join(devices())}, cpu ({TABLE.name} holds them)")
+    device = this_cpu() if gpu == "cpu" else devices()[gpu]
+    per_node = gpus_per_node or device.gpus_per_node
+    rate = read_network(network or device.network, per_node)
+    return Machine(device, rate, per_node, cores_per_node or device.cores_per_node, efficiency or device.efficiency)
+
+
+def read_network(text: str, gpus_per_node: int) -> float:
+    """Bytes/s of a node's adapters together.
+
+    Raises:
+        ConfigError: if ``text`` is not ADAPTERSxRATE.
+    """
+    found = _NETWORK.match(text)
+    if found is None or not float(found["rate"]):
+        raise ConfigError(
+            f"--network {text}: write 400Gb/s (one adapter a GPU), or 2x200Gb/s (adapters of a node, and the rate of each)"
+        )
+    rate = float(found["rate"]) * (1e9 if found["unit"] == "GB/s" else 1e9 / 8)
+    return rate * int(found["adapters"] or gpus_per_node)

@@ -1,0 +1,1 @@
+"""The `plan` command: compute memory, time and cost of a recipe without running it."""

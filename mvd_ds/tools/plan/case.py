@@ -1,0 +1,131 @@
+"""What a plan holds: cases, changes, and all of it as plain values."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from mvd_ds.config import TrainingRecipe
+from mvd_ds.tools.machine.devices import Machine
+from mvd_ds.tools.plan.memory import Memory
+from mvd_ds.tools.plan.timing import StepTime, cores_needed
+
+
+class Case(NamedTuple):
+    """One recipe on so many GPUs.
+
+    Attributes:
+        recipe: with the micro batch that the number of GPUs allows.
+        steps: optimizer steps until the end.
+    """
+
+    recipe: TrainingRecipe
+    machine: Machine
+    gpus: int
+    memory: Memory
+    time: StepTime
+    steps: int
+    clip_flops: int
+    decode_milliseconds: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether its peak is within the device's memory."""
+        return self.memory.device_bytes <= self.machine.device.memory_gib * 2**30
+
+    @property
+    def clips_per_second(self) -> float:
+        """Of all GPUs together."""
+        return self.recipe.batch.global_ / self.time.total
+
+    @property
+    def mfu(self) -> float:
+        """Model FLOPs over the datasheet's rate; recomputation does not count."""
+        return self.clips_per_second / self.gpus * self.clip_flops / (self.machine.device.bf16_tflops * 1e12)
+
+    @property
+    def hours(self) -> float:
+        """Until the end, without checkpoints and restarts."""
+        return self.steps * self.time.total / 3600
+
+    @property
+    def cores_per_node(self) -> float:
+        """CPU cores that decode what the devices of a node would take if data never made them wait."""
+        share = min(self.gpus, self.machine.gpus_per_node) / self.gpus
+        return cores_needed(self.recipe, self.recipe.batch.global_ / self.time.device * share, self.decode_milliseconds)
+
+    def as_json(self) -> dict[str, Any]:
+        """Every number, with its unit in its name."""
+        accumulation = self.recipe.batch.accumulation_steps(self.gpus)
+        return {
+            "gpus": self.gpus,
+            "engine_config": self.recipe.engine.config,
+            "batch": {"micro": self.recipe.batch.micro, "accumulation": accumulation, "global": self.recipe.batch.global_},
+            "fits": self.fits,
+            "device_bytes": {"total": self.memory.device_bytes, **self.memory.device},
+            "host_bytes_per_node": {"total": self.memory.host_bytes, **self.memory.host},
+            "step_seconds": {
+                "total": self.time.total,
+                "compute": self.time.compute,
+                "communication": self.time.communication,
+                "visible_communication": self.time.visible_communication,
+                "visible_data": self.time.visible_data,
+                **{name: value for name, value in self.time._asdict().items() if name != "overlaps"},
+            },
+            "clips_per_second": self.clips_per_second,
+            "mfu": self.mfu,
+            "steps": self.steps,
+            "hours": self.hours,
+            "gpu_hours": self.hours * self.gpus,
+            "loader_cores_per_node": self.cores_per_node,
+        }
+
+
+class Change(NamedTuple):
+    """Settings, and the case with them."""
+
+    overrides: list[str]
+    case: Case
+
+
+class Plan(NamedTuple):
+    """What is told.
+
+    Attributes:
+        case: what was asked; None where no micro batch divides the global batch on so many GPUs.
+        configs: every engine config at that number, the best first.
+        change: settings with which it fits if it does not, with which it is faster if it does; None without any.
+        scaling: from 1 to 1,024 GPUs.
+        admissible: numbers of GPUs up to 1,024 on which the recipe's own micro batch divides the global batch.
+        notes: what was assumed.
+    """
+
+    name: str
+    gpus: int
+    case: Case | None
+    configs: list[Case]
+    change: Change | None
+    scaling: list[Case]
+    admissible: list[int]
+    notes: list[str]
+
+    @property
+    def smaller_micro(self) -> int | None:
+        """The micro batch that is planned with where the recipe's own does not divide the global batch."""
+        return self.case.recipe.batch.micro if self.case is not None and self.gpus not in self.admissible else None
+
+
+def plan_json(plan: Plan, machine: Machine) -> dict[str, Any]:
+    """The plan as plain values."""
+    return {
+        "recipe": plan.name,
+        "gpus": plan.gpus,
+        "device": machine.device.model_dump(),
+        "network_bytes_per_second_per_node": machine.network,
+        "assumed_efficiency": machine.efficiency,
+        "notes": plan.notes,
+        "case": plan.case.as_json() if plan.case else None,
+        "engine_configs": [case.as_json() for case in plan.configs],
+        "change": {"overrides": plan.change.overrides, "case": plan.change.case.as_json()} if plan.change else None,
+        "scaling": [case.as_json() for case in plan.scaling],
+        "admissible_gpus": plan.admissible,
+    }

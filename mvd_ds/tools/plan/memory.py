@@ -1,0 +1,254 @@
+"""Bytes of a plan: what lies on a GPU and in a node's memory, by part."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from mvd_ds.config import TrainingRecipe
+from mvd_ds.tools.plan.sizes import NetworkSizes, RecipeSizes
+
+#: Context of CUDA, NCCL and cuBLAS: 1.5-2.5 GB.
+CONTEXT_BYTES = 2_000_000_000
+#: Lost to fragmentation: 5-10 %.
+FRAGMENTATION = 0.07
+#: A loader process with its libraries.
+WORKER_BYTES = 400_000_000
+
+
+class Memory(NamedTuple):
+    """Bytes by part.
+
+    Attributes:
+        device: on one GPU at the peak of a step; parts that are never there together are not added up.
+        host: on one node.
+    """
+
+    device: dict[str, float]
+    host: dict[str, float]
+
+    @property
+    def device_bytes(self) -> float:
+        """On one GPU, with what fragmentation takes."""
+        return sum(self.device.values())
+
+    @property
+    def host_bytes(self) -> float:
+        """On one node."""
+        return sum(self.host.values())
+
+
+class States(NamedTuple):
+    """Bytes of a process between two steps, as DeepSpeed 0.19.8 holds them.
+
+    Attributes:
+        weights: in training precision, whole or sharded, with what stage 3 keeps whole beside its shard.
+        gradients: accumulated, sharded; stages 1 and 2 give theirs back after each step.
+        optimizer: fp32 masters and both moments.
+        buckets: buffers of stage 3, allocated once.
+        moved: of these, what lies in host memory.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    buckets: int
+    moved: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.weights + self.gradients + self.optimizer + self.buckets
+
+
+def student_states(student: NetworkSizes, engine: dict[str, Any], world: int, bf16: bool) -> States:
+    """States of the student under an engine's config, exact to the padding (tests compare them with a real engine).
+
+    Stage 1 and 2: every parameter group is one flat buffer, padded to a multiple of 2 world elements; its weights stay
+    whole, masters and moments are 12 bytes of every element over world. Stage 3: every tensor is padded to a multiple of
+    world and sharded, weights, gradients (fp32 where several bf16 micro batches are added up) and states alike; tensors
+    up to the persistence threshold are whole, too, between steps.
+
+    Source: DeepSpeed 0.19.8, ``runtime/zero/stage_1_and_2.py`` and ``stage3.py``; measured.
+    """
+    zero = engine["zero_optimization"]
+    size = 2 if bf16 else 4
+    moved = 0
+    if zero["stage"] < 3:
+        padded = sum(_round_up(sum(group), 2 * world) for group in student.groups)
+        optimizer = 12 * padded // world
+        if _is_elsewhere(zero, "offload_optimizer"):
+            moved = optimizer
+        return States(size * padded, 0, optimizer, 0, moved)
+    shard = sum(-(-count // world) for group in student.groups for count in group)
+    # A process alone has no copies: its shard is the whole.
+    whole = size * student.small(zero.get("stage3_param_persistence_threshold", 100_000)) if world > 1 else 0
+    gradient = 4 if engine.get("data_types", {}).get("grad_accum_dtype") == "fp32" else size
+    states = States(size * shard + whole, gradient * shard, 12 * shard, size * zero["reduce_bucket_size"], 0)
+    if _is_elsewhere(zero, "offload_optimizer"):
+        moved += states.gradients + states.optimizer
+    if _is_elsewhere(zero, "offload_param"):
+        moved += size * shard
+    return states._replace(moved=moved)
+
+
+def _is_elsewhere(zero: dict[str, Any], part: str) -> bool:
+    return zero.get(part, {}).get("device", "none") != "none"
+
+
+def _round_up(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
+
+
+def plan_memory(
+    recipe: TrainingRecipe,
+    sizes: RecipeSizes,
+    engine: dict[str, Any],
+    teacher_engines: dict[str, dict[str, Any]],
+    world: int,
+    node: int,
+) -> Memory:
+    """Memory of one GPU at its peak, and of a node of ``node`` GPUs.
+
+    Args:
+        engine: DeepSpeed's dict for the student.
+        teacher_engines: the same for sharded teachers, by name.
+    """
+    bf16 = recipe.engine.precision == "bf16"
+    states = student_states(sizes.student, engine, world, bf16)
+    kept = states.optimizer + states.gradients + states.weights - states.moved
+    device: dict[str, float] = {
+        "weights, gradients, optimizer": kept,
+        "live and buckets": states.buckets + _live_bytes(sizes.student, engine, world, bf16),
+    }
+    transient = 0.0
+    for name, teacher in sizes.teachers.items():
+        resident, running = _teacher_bytes(recipe, name, teacher, teacher_engines.get(name), world, node, bf16)
+        device[f"teacher {name}"] = resident
+        transient = max(transient, running)
+    student = activation_bytes(recipe, sizes)
+    # Teachers are done before the student begins; what they leave are the targets, which the student's part counts.
+    device["activations"] = max(student, transient)
+    device["clips"] = _clip_bytes(recipe)
+    device["context"] = CONTEXT_BYTES
+    device["fragmentation"] = FRAGMENTATION * (sum(device.values()) - CONTEXT_BYTES)
+    return Memory(device, _host_bytes(recipe, sizes, engine["zero_optimization"], states, world, node, bf16))
+
+
+def plain_step_bytes(recipe: TrainingRecipe, sizes: RecipeSizes) -> dict[str, float]:
+    """Memory of a step in plain torch, as ``bench`` makes it, by part; nothing else that a process has.
+
+    Weights and both moments (and in bf16 fp32 masters) are there before it, and so are teachers. While it runs, activations
+    of the student go as gradients come, so the larger of the two counts; gradients of the masters come beside those in bf16.
+    """
+    bf16 = recipe.engine.precision == "bf16"
+    parameters = sizes.student.parameters
+    running = [_teacher_bytes(recipe, name, teacher, None, 1, 1, bf16) for name, teacher in sizes.teachers.items()]
+    gradients = (6.0 if bf16 else 4.0) * parameters
+    parts = {
+        "weights and moments": (14.0 if bf16 else 12.0) * parameters,
+        "teachers": sum(resident for resident, _ in running),
+        "activations or gradients": max(activation_bytes(recipe, sizes), gradients, *(transient for _, transient in running)),
+        "clips": _clip_bytes(recipe),
+    }
+    return parts | {"fragmentation": FRAGMENTATION * sum(parts.values())}
+
+
+def _live_bytes(student: NetworkSizes, engine: dict[str, Any], world: int, bf16: bool) -> float:
+    """Weights gathered and gradients not yet sharded while a step runs.
+
+    Stage 1 holds all gradients until the last micro batch, stage 2 its share of them; both a bucket to reduce them through.
+    Stage 3 keeps up to ``stage3_max_live_parameters`` and what is fetched ahead; all of them where that is more than it has.
+    Then the full gradients of the running block. Source: design rules of DeepSpeed's stages; not measured on a GPU.
+    """
+    zero, size, count = engine["zero_optimization"], 2 if bf16 else 4, student.parameters
+    block = size * student.block
+    if zero["stage"] < 3:
+        gradient = 4 if engine.get("data_types", {}).get("grad_accum_dtype") == "fp32" else size
+        gradients = size * count if zero["stage"] == 1 else gradient * count / world
+        return gradients + size * zero["reduce_bucket_size"] * (2 if zero.get("overlap_comm") else 1) + block
+    live = min(count, zero["stage3_max_live_parameters"] + zero["stage3_prefetch_bucket_size"] + student.block)
+    secondary = zero.get("zero_hpz_partition_size", 1)
+    return size * live + block + (size * count / secondary if secondary > 1 else 0)
+
+
+def _teacher_bytes(
+    recipe: TrainingRecipe, name: str, teacher: NetworkSizes, engine: dict[str, Any] | None, world: int, node: int, bf16: bool
+) -> tuple[float, float]:
+    """(resident bytes, bytes of its forward pass) of a frozen teacher.
+
+    Whole: its weights. Sharded: its share, what stays whole, and the blocks in flight; the share is in host memory with
+    ``zero3_offload``, on a disk with ``zero3_nvme``, and one of a host's with ``zero3_node``. A forward without gradients holds
+    about 20 bytes a token and channel in bf16: residual stream, packed qkv, hidden layer of the MLP before and after its
+    activation, one block at a time.
+    """
+    settings, size = recipe.teachers[name], 2 if bf16 else 4
+    clips = min(settings.chunk_clips or recipe.batch.micro, recipe.batch.micro)
+    running = 10 * size * teacher.width * teacher.tokens * clips
+    # Features of the whole micro batch are kept until the masked ones are taken.
+    running += size * teacher.width * teacher.tokens * recipe.batch.micro
+    if engine is None:
+        # Embeddings, norms and scales stay as they are: 1 % of a ViT-L.
+        return (1 if settings.fp8 else size) * teacher.parameters, running
+    zero = engine["zero_optimization"]
+    sharers = min(world, node) if settings.placement == "zero3_node" else world
+    share = 0.0 if settings.placement in ("zero3_offload", "zero3_nvme") else size * teacher.parameters / sharers
+    flight = min(teacher.parameters, zero["stage3_prefetch_bucket_size"] + zero["stage3_max_live_parameters"])
+    return share + size * teacher.small(zero.get("stage3_param_persistence_threshold", 100_000)), running + size * flight
+
+
+def activation_bytes(recipe: TrainingRecipe, sizes: RecipeSizes) -> float:
+    """What forward leaves for backward, and what the first block of backward takes beside it.
+
+    A block with fused attention keeps 16 values a token and channel: its input, two normed copies, packed qkv (3), the
+    attention's output, the sum before the MLP, and the hidden layer of width 4 before and after its activation. A block
+    that is recomputed keeps its input alone, and one of them at a time is whole. Then, for every target, prediction,
+    target and error in fp32 and their copy in training precision, 2 + 4 + 4 bytes an element in bf16. A block's backward holds
+    gradients of 10 values at once: of both sides of the MLP's activation (4 + 4), of its input and of the residual stream.
+    """
+    size = 2 if recipe.engine.precision == "bf16" else 4
+    samples = recipe.batch.micro * recipe.masks_per_clip
+    every = recipe.model.activation_checkpointing
+    encoder = _stack_bytes(sizes.student.blocks, every, sizes.student.width * sizes.student.tokens * samples * size)
+    decoder = _stack_bytes(sizes.decoder_blocks, every, sizes.decoder_width * sizes.decoder_tokens * samples * size)
+    losses = sum((size + 8) * width * recipe.masked_tokens * samples for width in sizes.decoders.values())
+    largest = size * samples * max(sizes.student.width * sizes.student.tokens, sizes.decoder_width * sizes.decoder_tokens)
+    # Backward makes one block of the larger stack whole again.
+    whole = 16 * largest if every else 0.0
+    return encoder + len(sizes.decoders) * decoder + losses + whole + 10 * largest
+
+
+def _stack_bytes(blocks: int, every: int, values: float) -> float:
+    """Kept by a stack of ``blocks`` of which every n-th is recomputed; ``values``: bytes of the residual stream."""
+    recomputed = -(-blocks // every) if every else 0
+    return values * (recomputed + 16 * (blocks - recomputed))
+
+
+def _clip_bytes(recipe: TrainingRecipe) -> float:
+    """Clips of a micro batch: bytes from the loader, two fp32 copies while they are normalised, one in training precision."""
+    size = 2 if recipe.engine.precision == "bf16" else 4
+    values = 3 * recipe.data.clip.frames * recipe.batch.micro
+    return sum(side**2 * values * (1 + 4 + 4 + size) for side in recipe.view_sizes_px)
+
+
+def _host_bytes(
+    recipe: TrainingRecipe, sizes: RecipeSizes, zero: dict[str, Any], states: States, world: int, node: int, bf16: bool
+) -> dict[str, float]:
+    """Memory of a node: every process builds its networks whole in fp32; loaders; what is offloaded, pinned."""
+    processes, size = min(world, node), 2 if bf16 else 4
+    networks = sizes.student.parameters + sum(teacher.parameters for teacher in sizes.teachers.values())
+    clip = sum(3 * recipe.data.clip.frames * side**2 for side in recipe.view_sizes_px)
+    ready = max(recipe.data.workers, 1) * recipe.data.prefetch_batches * recipe.batch.micro * clip
+    # Copies of gradients and masters for the way to the device, and their pinned blocks: 1.5 times.
+    offloaded = 1.5 * states.moved
+    if zero.get("offload_optimizer", {}).get("device") == "nvme":
+        # Only the buffers that a sub-group passes through on its way: master, gradient and two moments, fp32.
+        offloaded = 16.0 * min(zero.get("sub_group_size", 10**9), sizes.student.parameters / world)
+    for name, teacher in sizes.teachers.items():
+        if recipe.teachers[name].placement == "zero3_offload":
+            offloaded += size * teacher.parameters / world
+    return {
+        "building the networks": 4.0 * networks * processes,
+        "loader processes": float(recipe.data.workers * WORKER_BYTES * processes),
+        "batches ready": float(ready * processes),
+        "offloaded": offloaded * processes,
+    }

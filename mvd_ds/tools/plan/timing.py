@@ -1,0 +1,211 @@
+"""Seconds of a plan: arithmetic, communication, optimizer and data of a step, and which of them hide behind others."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from mvd_ds.config import TrainingRecipe
+from mvd_ds.tools.machine.devices import CPU_ADAM_BYTES, Machine
+from mvd_ds.tools.plan.sizes import NetworkSizes, RecipeSizes
+
+#: CPU milliseconds of one clip: 16 frames at stride 4 of a 340 x 256 H.264 file, scaled, and handed over. Measured on an
+#: AMD EPYC core: PyAV 57.8, decord 79.1; 3 for the rest.
+DECODE_MILLISECONDS = 65.0
+#: Time of a teacher's forward in FP8 over that in bf16: products at twice the rate, quantisation and attention besides. Assumed.
+FP8_TIME = 0.8
+#: Of a host's memory that one process gets for its AdamW: rough.
+CPU_BYTES_PER_SECOND = 20e9
+#: Of a node's disk, read and written, all processes together: one PCIe 4 drive, as data sheets have it; not measured.
+NVME_BYTES_PER_SECOND = 5e9
+
+
+class StepTime(NamedTuple):
+    """Seconds of one optimizer step on one GPU.
+
+    Attributes:
+        teachers, student, recomputation: arithmetic.
+        optimizer: AdamW, bound by memory.
+        teacher_communication: gathers of sharded teachers; behind their arithmetic.
+        student_communication: of weights and gradients while micro batches run; hides if the engine overlaps.
+        step_communication: of gradients and weights at the step itself; nothing hides it.
+        offload: states or weights across the host's link.
+        copies: clips to the device.
+        data: the loader's, behind everything.
+        overlaps: whether the engine overlaps.
+    """
+
+    teachers: float
+    student: float
+    recomputation: float
+    optimizer: float
+    teacher_communication: float
+    student_communication: float
+    step_communication: float
+    offload: float
+    copies: float
+    data: float
+    overlaps: bool
+
+    @property
+    def compute(self) -> float:
+        """Arithmetic and optimizer."""
+        return self.teachers + self.student + self.recomputation + self.optimizer
+
+    @property
+    def visible_communication(self) -> float:
+        """What the arithmetic does not hide."""
+        behind = self.student + self.recomputation if self.overlaps else 0.0
+        student = max(self.student_communication - behind, 0.0)
+        teachers = max(self.teacher_communication - self.teachers, 0.0)
+        return student + teachers + self.step_communication + self.offload
+
+    @property
+    def communication(self) -> float:
+        """All of it, hidden or not."""
+        return self.teacher_communication + self.student_communication + self.step_communication + self.offload
+
+    @property
+    def device(self) -> float:
+        """A step that never waits for data."""
+        return self.compute + self.visible_communication + self.copies
+
+    @property
+    def visible_data(self) -> float:
+        """What the device waits for its loader."""
+        return max(self.data - self.device, 0.0)
+
+    @property
+    def total(self) -> float:
+        """A step."""
+        return self.device + self.visible_data
+
+
+def plan_time(
+    recipe: TrainingRecipe,
+    sizes: RecipeSizes,
+    engine: dict[str, Any],
+    teacher_engines: dict[str, dict[str, Any]],
+    machine: Machine,
+    gpus: int,
+    decode_milliseconds: float,
+) -> StepTime:
+    """Seconds of a step.
+
+    Arithmetic: model FLOPs (``models.flops``; trained parts three times, teachers once; a recomputed block's forward once
+    more) over the device's matrix rate and the share of it that a step reaches. In fp32 the rate is the device's share of it.
+
+    Optimizer: bound by memory, over the parameters of the own shard.
+    """
+    accumulation = recipe.batch.accumulation_steps(gpus)
+    clips = recipe.batch.micro * accumulation
+    rate = machine.device.matrix_tflops * 1e12 * machine.efficiency
+    if recipe.engine.precision == "fp32":
+        rate *= machine.device.fp32_share
+    flops = sizes.flops
+    trained = flops.encoder + sum(flops.decoders.values())
+    every = recipe.model.activation_checkpointing
+    zero = engine["zero_optimization"]
+    sharded = sizes.student.parameters / gpus
+    communication = _student_communication(recipe, sizes.student, zero, machine, gpus, accumulation)
+    on_host = zero.get("offload_optimizer", {}).get("device", "none") != "none"
+    on_disk = zero.get("offload_optimizer", {}).get("device") == "nvme"
+    link = machine.device.host_link_gb_per_second * 1e9
+    return StepTime(
+        teachers=clips * sum(_teacher_flops(recipe, name, count) for name, count in flops.teachers.items()) / rate,
+        student=clips * 3 * trained / rate,
+        recomputation=clips * trained / every / rate if every else 0.0,
+        optimizer=(
+            CPU_ADAM_BYTES * sharded / CPU_BYTES_PER_SECOND
+            if on_host
+            else machine.device.adam_bytes * sharded / (machine.device.memory_gb_per_second * 1e9)
+        ),
+        teacher_communication=accumulation * _teacher_communication(recipe, sizes, teacher_engines, machine, gpus),
+        student_communication=communication[0],
+        step_communication=communication[1],
+        # Gradients there in fp32, weights back.
+        # On a disk masters and moments are read and written, too.
+        offload=(6 * sharded / link if on_host else 0.0)
+        + (24 * sharded * min(gpus, machine.gpus_per_node) / NVME_BYTES_PER_SECOND if on_disk else 0.0),
+        copies=clips * sum(3 * recipe.data.clip.frames * side**2 for side in recipe.view_sizes_px) / link,
+        data=clips / loader_rate(recipe, machine, gpus, decode_milliseconds),
+        overlaps=bool(zero.get("overlap_comm")),
+    )
+
+
+def _teacher_flops(recipe: TrainingRecipe, name: str, count: int) -> float:
+    """Operations in bf16 that take as long as ``count`` of a teacher do."""
+    return count * (FP8_TIME if recipe.teachers[name].fp8 else 1.0)
+
+
+def loader_rate(recipe: TrainingRecipe, machine: Machine, gpus: int, decode_milliseconds: float) -> float:
+    """Clips/s that the loaders of one GPU decode: as many workers as asked for, but no more than their share of the cores.
+
+    Clips of one video share its decoding: R of them cost R^-0.6 of one each. Source: measured, 69.6, 48.2 and 29.8 ms a
+    clip at ``data.clips_per_video`` 1, 2 and 4.
+    """
+    cores = machine.cores_per_node / min(gpus, machine.gpus_per_node)
+    shared = recipe.data.clips_per_video**-0.6
+    return min(max(recipe.data.workers, 1), cores) / (decode_milliseconds * shared / 1000)
+
+
+def cores_needed(recipe: TrainingRecipe, clips_per_second: float, decode_milliseconds: float) -> float:
+    """CPU cores that decode ``clips_per_second``."""
+    return clips_per_second * decode_milliseconds * recipe.data.clips_per_video**-0.6 / 1000
+
+
+def _student_communication(
+    recipe: TrainingRecipe, student: NetworkSizes, zero: dict[str, Any], machine: Machine, gpus: int, accumulation: int
+) -> tuple[float, float]:
+    """Seconds of collectives (during the micro batches, at the step).
+
+    With s bytes a value and P parameters: stage 1 reduces gradients (s P) and gathers weights (s P) once a step. Stage 2
+    reduces them every micro batch. Stage 3 gathers weights and reduces gradients every micro batch; where weights are not
+    kept from forward to backward it gathers twice; one call a block and bucket. Source: ZeRO, Rajbhandari et al. 2020
+    (arXiv 1910.02054), section 7; traces of DeepSpeed 0.19.8.
+    """
+    size = (2 if recipe.engine.precision == "bf16" else 4) * student.parameters
+    buckets = max(student.parameters / zero["reduce_bucket_size"], 1)
+
+    def seconds(calls: float) -> float:
+        return machine.collective_seconds(size, calls, gpus)
+
+    if zero["stage"] == 1:
+        return 0.0, 2 * seconds(buckets)
+    if zero["stage"] == 2:
+        return accumulation * seconds(buckets), seconds(buckets)
+    live = zero["stage3_max_live_parameters"] + zero["stage3_prefetch_bucket_size"]
+    kept = live >= student.parameters and zero.get("stage3_max_reuse_distance", 10**9) >= 2 * student.parameters
+    gathers = 1 if kept else 2
+    calls = max(student.parameters / max(zero["stage3_prefetch_bucket_size"], student.block), 1)
+    within = zero.get("zero_hpz_partition_size", 1)
+    if gathers == 2 and within > 1:
+        # Backward gathers from the copy within the host.
+        gathering = seconds(calls) + machine.collective_seconds(size, calls, min(gpus, within))
+    else:
+        gathering = gathers * seconds(calls)
+    return accumulation * (gathering + seconds(buckets)), 0.0
+
+
+def _teacher_communication(
+    recipe: TrainingRecipe, sizes: RecipeSizes, engines: dict[str, dict[str, Any]], machine: Machine, gpus: int
+) -> float:
+    """Seconds of gathering sharded teachers for one micro batch: their weights once a forward, every chunk anew.
+
+    With ``zero3_offload`` the own shard crosses the host's link first.
+    """
+    total = 0.0
+    for name, teacher in sizes.teachers.items():
+        settings = recipe.teachers[name]
+        if name not in engines:
+            continue
+        size = (2 if recipe.engine.precision == "bf16" else 4) * teacher.parameters
+        chunks = -(-recipe.batch.micro // (settings.chunk_clips or recipe.batch.micro))
+        bucket = max(engines[name]["zero_optimization"]["stage3_prefetch_bucket_size"], teacher.block)
+        sharers = min(gpus, machine.gpus_per_node) if settings.placement == "zero3_node" else gpus
+        seconds = machine.collective_seconds(size, max(teacher.parameters / bucket, 1), sharers)
+        if settings.placement == "zero3_offload":
+            seconds += size / gpus / (machine.device.host_link_gb_per_second * 1e9)
+        if settings.placement == "zero3_nvme":
+            seconds += size / gpus * min(gpus, machine.gpus_per_node) / NVME_BYTES_PER_SECOND
+        total += chunks * seconds
+    return total

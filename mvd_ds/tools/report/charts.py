@@ -1,0 +1,262 @@
+"""Charts as inline SVG in the colours of the page: light, dark and on paper from one drawing."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+from typing import Any, NamedTuple
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from mvd_ds.tools.report.markup import Html
+from mvd_ds.tools.report.quantities import proper_minus
+from mvd_ds.tools.report.run_records import Curve
+
+#: Colours that a drawing uses and the page's style sheet defines as ``--NAME``. Matplotlib draws with stand-ins.
+COLOURS = ("ink", "muted", "rule", "paper", "accent", "calm", "faint", *(f"series-{index}" for index in range(8)))
+STAND_INS = {name: f"#00fe{index:02x}" for index, name in enumerate(COLOURS)}
+
+#: Points that a curve is thinned to: a month of training must not make a page of megabytes.
+MAX_POINTS = 240
+#: Curves shorter than this show their points.
+FEW_POINTS = 16
+#: A logarithmic axis where the largest value is this many times the smallest.
+LOG_FROM = 12.0
+#: Width of a letter and height of a row of text, in points at ``font.size``.
+LETTER, ROW = 4.9, 17.0
+
+#: Steps between ticks, as the locator wants them.
+ROUND = [1, 2, 2.5, 5, 10]
+
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mvd_ds",
+    "font.size": 8.0,
+    "text.parse_math": False,  # a model or a run may be called $x$
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.linewidth": 0.7,
+    "axes.edgecolor": STAND_INS["rule"],
+    "axes.labelcolor": STAND_INS["muted"],
+    "text.color": STAND_INS["ink"],
+    "xtick.color": STAND_INS["rule"],
+    "ytick.color": STAND_INS["rule"],
+    "xtick.labelcolor": STAND_INS["muted"],
+    "ytick.labelcolor": STAND_INS["muted"],
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 0.0,
+    "grid.color": STAND_INS["rule"],
+    "grid.linewidth": 0.5,
+    "lines.linewidth": 1.5,
+    "lines.solid_capstyle": "round",
+}
+
+_serial = itertools.count()
+
+
+class Line(NamedTuple):
+    """A curve, the name of its colour, and whether it is dashed."""
+
+    curve: Curve
+    colour: str
+    dashed: bool = False
+
+
+class Bar(NamedTuple):
+    """A share in percent, the span of its whisker (None: none), and the name of its colour."""
+
+    name: str
+    value: float
+    span: tuple[float, float] | None
+    colour: str
+
+
+class Interval(NamedTuple):
+    """A difference in points, and its interval."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+
+
+def line_chart(
+    lines: list[Line],
+    y_label: str,
+    *,
+    from_zero: bool = False,
+    reference: tuple[float, str] | None = None,
+    x_label: str = "optimizer step",
+) -> Html:
+    """Curves over optimizer steps, or over what ``x_label`` says.
+
+    Args:
+        y_label: what is drawn, with its unit.
+        from_zero: the axis starts at zero; otherwise it fits, and is logarithmic where values differ widely.
+        reference: a horizontal line and its name.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, axes = panel(262.0, 168.0, left=44.0, right=10.0, bottom=30.0, top=8.0)
+        for line in lines:
+            steps, values = thin(line.curve)
+            axes.plot(
+                steps,
+                values,
+                color=STAND_INS[line.colour],
+                linestyle=(0, (3, 2)) if line.dashed else "-",
+                marker="o" if len(steps) < FEW_POINTS else None,
+                markersize=2.6,
+            )
+        if reference:
+            value, name = reference
+            axes.axhline(value, color=STAND_INS["muted"], linewidth=0.8, linestyle=(0, (1, 2)))
+            axes.annotate(
+                name, (1, value), (0, 2.5), ("axes fraction", "data"), "offset points", ha="right", color=STAND_INS["muted"]
+            )
+        values = [value for line in lines for value in line.curve.values]
+        _scale(axes, values + ([reference[0]] if reference else []), from_zero)
+        axes.grid(axis="y")
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.set_xlim(0, max(step for line in lines for step in line.curve.steps) * 1.02)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=ROUND))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        return as_svg(figure, f"{y_label} by {x_label}")
+
+
+def bar_chart(bars: list[Bar], chance: float | None, x_label: str) -> Html:
+    """Horizontal bars in percent, with whiskers and a line at chance."""
+    with matplotlib.rc_context(STYLE):
+        left = _name_width([bar.name for bar in bars])
+        figure, axes = panel(398.0, ROW * len(bars) + 50.0, left=left, right=12.0, bottom=30.0, top=20.0)
+        highest = max([bar.span[1] if bar.span else bar.value for bar in bars] + [chance or 0.0])
+        limit = min(max(highest * 1.18, 5.0), 112.0)
+        for place, bar in enumerate(bars):
+            axes.barh(place, bar.value, height=0.62, color=STAND_INS[bar.colour], linewidth=0)
+            end = bar.value
+            if bar.span:
+                axes.plot(bar.span, (place, place), color=STAND_INS["ink"], linewidth=0.9, marker="|", markersize=5.0)
+                end = max(end, bar.span[1])
+            axes.text(end + limit * 0.012, place, f"{bar.value:.1f}", va="center")
+        if chance is not None:
+            axes.axvline(chance, color=STAND_INS["ink"], linewidth=0.9, linestyle=(0, (3, 2)))
+            at_right = chance > limit * 0.7
+            axes.annotate(
+                f"chance {chance:.3g} %",
+                (chance, 1),
+                (-3 if at_right else 3, 2),
+                ("data", "axes fraction"),
+                "offset points",
+                ha="right" if at_right else "left",
+                va="bottom",
+            )
+        _rows(axes, [bar.name for bar in bars])
+        axes.set_xlim(0, limit)
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
+        axes.set_xlabel(x_label)
+        return as_svg(figure, f"{x_label}: " + ", ".join(f"{bar.name} {bar.value:.1f}" for bar in bars))
+
+
+def interval_chart(intervals: list[Interval], x_label: str) -> Html:
+    """Differences with their intervals around a line at zero; hollow where the interval holds zero."""
+    with matplotlib.rc_context(STYLE):
+        left = _name_width([interval.name for interval in intervals])
+        # Beside long names the axis stays as wide as its own name.
+        width = max(290.0, left + LETTER * len(x_label))
+        figure, axes = panel(width, 21.0 * len(intervals) + 44.0, left=left, right=10.0, bottom=30.0, top=8.0)
+        axes.axvline(0, color=STAND_INS["ink"], linewidth=0.9)
+        for place, interval in enumerate(intervals):
+            hollow = interval.low <= 0 <= interval.high
+            colour = STAND_INS["muted" if hollow else "accent"]
+            axes.plot((interval.low, interval.high), (place, place), color=colour, linewidth=1.8)
+            fill = STAND_INS["paper"] if hollow else colour
+            axes.plot(interval.value, place, color=colour, marker="o", markersize=5.5, markerfacecolor=fill)
+        _rows(axes, [interval.name for interval in intervals])
+        low = min(0.0, *(interval.low for interval in intervals))
+        high = max(0.0, *(interval.high for interval in intervals))
+        room = max(high - low, 1.0) * 0.07
+        axes.set_xlim(low - room, high + room)
+        axes.grid(axis="x")
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: proper_minus(f"{value:+g}") if value else "0"))
+        axes.set_xlabel(x_label)
+        return as_svg(figure, x_label)
+
+
+def thin(curve: Curve, points: int = MAX_POINTS) -> Curve:
+    """At most ``points`` means of neighbours; the first and the last value stay as they are."""
+    count = len(curve.steps)
+    if count <= points:
+        return curve
+    edges = [1 + (count - 2) * place // (points - 2) for place in range(points - 1)]
+    inner = [slice(start, end) for start, end in itertools.pairwise(edges)]
+    steps = [round(sum(curve.steps[part]) / len(curve.steps[part])) for part in inner]
+    values = [sum(curve.values[part]) / len(curve.values[part]) for part in inner]
+    return Curve([curve.steps[0], *steps, curve.steps[-1]], [curve.values[0], *values, curve.values[-1]])
+
+
+def panel(width: float, height: float, *, left: float, right: float, bottom: float, top: float) -> tuple[Figure, Axes]:
+    """A figure of that many points with fixed margins, so that panels side by side line up."""
+    figure = Figure(figsize=(width / 72, height / 72))
+    FigureCanvasSVG(figure)
+    axes = figure.add_axes((left / width, bottom / height, (width - left - right) / width, (height - bottom - top) / height))
+    return figure, axes
+
+
+def _scale(axes: Axes, values: list[float], from_zero: bool) -> None:
+    axes.yaxis.set_major_formatter(FuncFormatter(_short))
+    if from_zero:
+        axes.set_ylim(0, (max(values) * 1.12 if values else 0) or 1.0)
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
+    elif values and min(values) > 0 and max(values) / min(values) > LOG_FROM:
+        axes.set_yscale("log")
+        decades = max(values) / min(values)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 300 else (1.0,), numticks=8))
+        axes.yaxis.set_major_formatter(FuncFormatter(_short))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.minorticks_off()
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
+
+
+def _short(value: float, _: int | None = None) -> str:
+    """A tick label of few letters: 0.05, 1,200, 5e-4."""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}" if abs(value) < 1e6 else f"{value:.3g}".replace("e+0", "e").replace("e+", "e")
+    text = f"{value:.4g}" if value == 0 or abs(value) >= 0.01 else f"{value:.2e}"
+    mantissa, exponent, power = text.partition("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(power)}" if exponent else text
+
+
+def _rows(axes: Axes, names: list[str]) -> None:
+    shown = [name if len(name) <= 34 else name[:33] + "…" for name in names]
+    axes.set_yticks(range(len(names)), shown)
+    axes.tick_params(axis="y", labelcolor=STAND_INS["ink"], pad=5)
+    axes.set_ylim(len(names) - 0.45, -0.55)
+    axes.spines["left"].set_visible(False)
+
+
+def _name_width(names: list[str]) -> float:
+    return min(max(len(name) for name in names), 34) * LETTER + 14.0
+
+
+def as_svg(figure: Figure, label: str) -> Html:
+    """The drawing as one element that can stand in a page with others: own ids, the page's colours and letters."""
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None}, transparent=True)
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
+    serial = f"chart{next(_serial)}-"
+    text = re.sub(r'(\sid=")|(url\(#)|(xlink:href="#)', lambda match: match.group(0) + serial, text)
+    for name, colour in STAND_INS.items():
+        text = text.replace(colour, f"var(--{name})")
+    quoted = label.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    return Html(text.replace("<svg", f'<svg role="img" aria-label="{quoted}"', 1).strip())

@@ -1,0 +1,90 @@
+"""The probes of several runs as one: pooled where they repeat one experiment with other training seeds, else side by side."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from mvd_ds.config import ConfigError
+from mvd_ds.evaluation.probes import accuracy_interval, paired_interval
+from mvd_ds.runs.probe import CORRECT
+from mvd_ds.tools.report.run_records import Difference, ProbeDetails, ProbeResults, RunRecord
+
+DRAWS = 2000
+"""Resamples of training seeds and held-out clips."""
+
+
+def merge_probes(runs: list[RunRecord]) -> ProbeResults:
+    """The probes of all runs as one.
+
+    Runs that differ in ``run.seed`` and the weights that they probe are pooled: shares are means over training seeds, and
+    intervals resample these and the clips. Of other runs, every model has its run's name in front.
+    """
+    found = [run for run in runs if run.results is not None and run.results.probes]
+    if len(found) == 1 and found[0].results is not None:
+        return found[0].results
+    if found and _repeat(found):
+        tables = [_tables(run) for run in found]
+        if all(np.array_equal(table["labels"], tables[0]["labels"]) for table in tables):
+            return _pooled(found, tables)
+    return _side_by_side(found)
+
+
+def _repeat(runs: list[RunRecord]) -> bool:
+    """Whether the runs are one experiment with several training seeds, and say what each of their probes got right."""
+    seeds = {run.recipe.get("run", {}).get("seed") for run in runs}
+    first = _experiment(runs[0])
+    same = all(_experiment(run) == first for run in runs[1:])
+    return same and len(seeds) == len(runs) and all((run.path / CORRECT).exists() for run in runs)
+
+
+def _experiment(run: RunRecord) -> dict[str, Any]:
+    """The recipe without seed, folder and weights."""
+    models = run.recipe.get("models", {})
+    networks = {name: {key: value for key, value in model.items() if key != "weights"} for name, model in models.items()}
+    return {**run.recipe, "run": None, "models": networks}
+
+
+def _tables(run: RunRecord) -> dict[str, np.ndarray]:
+    try:
+        with np.load(run.path / CORRECT, allow_pickle=False) as file:
+            return dict(file)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{run.path / CORRECT}: cannot be read: {error}; start the probe again to write it anew") from None
+
+
+def _pooled(runs: list[RunRecord], tables: list[dict[str, np.ndarray]]) -> ProbeResults:
+    first = runs[0].results
+    assert first is not None
+
+    def right(model: str, label: str) -> np.ndarray:
+        """(training seeds, clips): share of probe seeds that were right."""
+        return np.stack([table[f"{model}/{label}"].mean(0) for table in tables])
+
+    pooled = ProbeResults(chance=first.chance, clips=first.clips, pooling=first.pooling, labels=first.labels, trainings=len(runs))
+    for model, label in itertools.product(first.probes, first.labels):
+        interval = accuracy_interval(right(model, label), DRAWS)
+        pooled.probes.setdefault(model, {})[label] = interval.difference
+        pooled.intervals.setdefault(model, {})[label] = interval[1:]
+        details = ProbeDetails(per_seed=right(model, label).mean(1).tolist())
+        pooled.details.setdefault(model, {})[label] = details
+    for name, label in itertools.product(first.comparisons, first.labels):
+        ours, theirs = name.split(" minus ")
+        difference = paired_interval(right(ours, label), right(theirs, label), DRAWS)
+        counts = {"clips": len(tables[0]["labels"]), "seeds": len(runs)}
+        pooled.comparisons.setdefault(name, {})[label] = Difference(**difference._asdict(), **counts)
+    return pooled
+
+
+def _side_by_side(runs: list[RunRecord]) -> ProbeResults:
+    merged = ProbeResults()
+    for run in runs:
+        assert run.results is not None
+        part = run.results.renamed(f"{run.name}/")
+        for field in ("probes", "intervals", "details", "comparisons", "chance", "labels"):
+            setattr(merged, field, {**getattr(merged, field), **getattr(part, field)})
+        merged.clips = {**merged.clips, **{f"{run.name} {split}": count for split, count in part.clips.items()}}
+        merged.pooling = part.pooling if merged.pooling in ("", part.pooling) else "differently"
+    return merged

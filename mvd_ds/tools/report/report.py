@@ -1,0 +1,89 @@
+"""``report``: one self-contained page, and the same figures as JSON, over any number of runs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mvd_ds.config import ConfigError
+from mvd_ds.tools.report.charts import thin
+from mvd_ds.tools.report.page import render_page
+from mvd_ds.tools.report.pdf import find_browser, write_pdf
+from mvd_ds.tools.report.picture_section import picture_numbers
+from mvd_ds.tools.report.pooled_probes import merge_probes
+from mvd_ds.tools.report.provenance import attempt_of, recipe_differences
+from mvd_ds.tools.report.run_records import ProbeResults, RunRecord, read_runs
+from mvd_ds.tools.report.sentences import label_names
+from mvd_ds.training.console import say
+from mvd_ds.training.reporting.provenance import machine, versions
+from mvd_ds.training.run_folder import write_json, write_text
+
+
+def write_report(runs: list[Path], output: Path, pdf: bool = False) -> None:
+    """Write ``report.json``, ``report.html`` and, with ``pdf``, ``report.pdf`` over the run folders ``runs`` into ``output``.
+
+    Raises:
+        ConfigError: if a folder is no run, one of its files cannot be understood, or ``output`` cannot be written.
+    """
+    browser = find_browser() if pdf else None
+    records = read_runs(runs)
+    results = merge_probes(records)
+    provenance = {
+        "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "machine": machine(),
+        "versions": versions(),
+    }
+    page = render_page(records, results, provenance)
+    try:
+        write_json(output / "report.json", figures(records, results) | provenance)
+        write_text(output / "report.html", page)
+    except OSError as error:
+        raise ConfigError(f"--output {output}: cannot be written: {error.strerror or error}") from None
+    if browser is not None:
+        write_pdf(browser, output / "report.html", output / "report.pdf")
+    _say_probes(results)
+    say(f"{output / 'report.html'} and report.json over {len(records)} run{'s' * (len(records) > 1)}")
+
+
+def _say_probes(results: ProbeResults) -> None:
+    """The table of the page, for who does not open it."""
+    labels = label_names(results)
+    if not labels:
+        return
+    width = max(map(len, [*results.probes, *results.comparisons]))
+    say(f"{'held-out top-1 (%)':<{width}}" + "".join(f"{label:>24}" for label in labels))
+    for model, shares in results.probes.items():
+        spans = results.intervals.get(model, {})
+        cells = (_cell("{:.1f}", shares.get(label), spans.get(label)) for label in labels)
+        say(f"{model:<{width}}" + "".join(f"{cell:>24}" for cell in cells))
+    for name, differences in results.comparisons.items():
+        found = [differences.get(label) for label in labels]
+        cells = (_cell("{:+.1f}", one and one.difference, one and (one.low, one.high)) for one in found)
+        say(f"{name:<{width}}" + "".join(f"{cell:>24}" for cell in cells))
+
+
+def _cell(pattern: str, share: float | None, span: tuple[float, float] | None) -> str:
+    if share is None:
+        return "-"
+    interval = f" ({' to '.join(pattern.format(100 * end) for end in span)})" if span else ""
+    return pattern.format(100 * share) + interval
+
+
+def figures(runs: list[RunRecord], results: ProbeResults) -> dict[str, Any]:
+    """The content of report.json without its provenance: probes, losses, seconds, states, and the curves as drawn."""
+    trained = [run for run in runs if run.curves]
+    return {
+        **results.model_dump(),
+        "losses": {run.name: {"first": _losses(run, 0), "last": _losses(run, -1)} for run in trained},
+        "seconds": {run.name: run.status.seconds for run in runs},
+        "runs": {run.name: {"objective": run.objective, "path": str(run.path), **run.status.model_dump()} for run in runs},
+        "pictures": {run.name: numbers for run in runs if (numbers := picture_numbers(run.path))},
+        "recipe_differences": recipe_differences(runs),
+        "provenance": {run.name: attempt for run in runs if (attempt := attempt_of(run.path))},
+        "curves": {run.name: {name: thin(curve)._asdict() for name, curve in run.curves.items()} for run in trained},
+    }
+
+
+def _losses(run: RunRecord, place: int) -> dict[str, float]:
+    return {name: curve.values[place] for name, curve in run.curves.items() if name.startswith(("loss/", "loss_relative/"))}

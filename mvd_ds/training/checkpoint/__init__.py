@@ -1,0 +1,1 @@
+"""Checkpoints: write, verify, prune, reshard and load them."""

@@ -1,0 +1,1 @@
+"""The engine that owns the weights: DeepSpeed behind a narrow interface."""

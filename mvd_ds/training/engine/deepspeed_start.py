@@ -1,0 +1,214 @@
+"""The second pane of the window: engines for students and teachers, from whole models or from plans of them.
+
+With ``deepspeed_engine`` these are the only files that import deepspeed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from mvd_ds.config import ConfigError, LearningRecipe
+from mvd_ds.training.cluster import Cluster
+from mvd_ds.training.engine.deepspeed_engine import DTYPES, import_deepspeed
+from mvd_ds.training.engine.engine_config import Place, sizes_of, student_config, teacher_config
+from mvd_ds.training.engine.engine_json import faults_in
+from mvd_ds.training.optim import build_optimizer
+
+#: Larger models are streamed into shards: up to here a whole fp32 copy in the memory of every process is cheap.
+WHOLE_PARAMETERS = 1_000_000_000
+
+
+class Plan(Protocol):
+    """A model without memory yet, as ``models.blueprint.Blueprint`` is one."""
+
+    structure: nn.Module
+
+    def build(self) -> nn.Module: ...
+    def skeleton(self) -> nn.Module: ...
+    def parts(self, skeleton: nn.Module) -> Iterator[tuple[str, nn.Module]]: ...
+
+
+def start_student(model: nn.Module | Plan, groups: list[dict[str, Any]], recipe: LearningRecipe, cluster: Cluster) -> Any:
+    """The training engine of a plain fp32 model on the CPU, or of a plan for one.
+
+    A plan becomes a whole model first, unless ``engine.build`` has its values streamed into shards part by part. In bf16
+    DeepSpeed makes the fp32 masters from rounded weights; they are set back to the exact ones here.
+
+    Args:
+        groups: AdamW parameter groups over ``model``, or over the structure of the plan.
+    """
+    deepspeed = import_deepspeed()
+    structure = model if isinstance(model, nn.Module) else model.structure
+    place = Place(cluster.world, local_processes(), _nvme_folder(recipe, "student"))
+    config = student_config(recipe, place, sizes_of(structure), zero_faults)
+    streamed = is_streamed(recipe, model)
+    if streamed and config["zero_optimization"].get("stage") != 3:
+        raise ConfigError(f"engine.build streamed needs ZeRO stage 3, {recipe.engine.config} has another; choose zero3.json")
+    if isinstance(model, nn.Module):
+        whole = model
+    else:
+        whole = _stream(model, config, DTYPES[recipe.engine.precision], cluster) if streamed else model.build()
+    exact = _exact_values(model, whole, streamed) if recipe.engine.precision == "bf16" else iter(())
+    optimizer = build_optimizer(_groups_over(whole, structure, groups), recipe.optimizer)
+    engine, *_ = deepspeed.initialize(model=whole, optimizer=optimizer, config=config, dist_init_required=False)
+    parameters = dict(engine.module.named_parameters())
+    for name, value in exact:
+        deepspeed.utils.safe_set_full_fp32_param(parameters[name], value.to(cluster.device))
+    return engine
+
+
+def start_teacher(
+    teacher: nn.Module | Plan, placement: str, recipe: LearningRecipe, cluster: Cluster, name: str = "teacher"
+) -> Callable[..., torch.Tensor]:
+    """A frozen teacher at its placement: the module itself when replicated, else an inference-only ZeRO-3 engine.
+
+    Args:
+        name: of the folder of its shards, where they are kept on NVMe.
+    """
+    dtype = DTYPES[recipe.engine.precision]
+    structure = teacher if isinstance(teacher, nn.Module) else teacher.structure
+    if placement == "replicated":
+        return (teacher if isinstance(teacher, nn.Module) else teacher.build()).to(cluster.device, dtype)
+    deepspeed = import_deepspeed()
+    group = _node_group(cluster) if placement == "zero3_node" else None
+    world = local_processes() if group is not None else cluster.world
+    place = Place(world, local_processes(), _nvme_folder(recipe, name))
+    config = teacher_config(recipe, placement, place, sizes_of(structure), zero_faults)
+    if is_streamed(recipe, teacher):
+        module = _stream(teacher, config, dtype, cluster, group)
+    else:
+        module = teacher if isinstance(teacher, nn.Module) else teacher.build()
+        # DeepSpeed's own switch for node-local shards, hpZ, fails on an engine without an optimizer; and its engine has buffers
+        # for the disk in bf16 where a device knows no fp16, whatever the weights are: without a dtype, Init reads the config.
+        if placement in ("zero3_node", "zero3_nvme"):
+            _cast(module.parameters(), dtype)
+            deepspeed.zero.Init(module=module, data_parallel_group=group, config_dict_or_path=config)
+            _move_buffers(module, cluster.device)
+    engine, *_ = deepspeed.initialize(model=module, config=config, dist_init_required=False)
+    engine.eval()
+    return engine
+
+
+def is_streamed(recipe: LearningRecipe, model: nn.Module | Plan) -> bool:
+    """Whether a plan is built part by part: as ``engine.build`` says, or for its size."""
+    if isinstance(model, nn.Module) or not hasattr(model, "parts"):
+        return False
+    if recipe.engine.build == "auto":
+        return sum(parameter.numel() for parameter in model.structure.parameters()) > WHOLE_PARAMETERS
+    return recipe.engine.build == "streamed"
+
+
+def _stream(plan: Plan, config: dict[str, Any], dtype: torch.dtype, cluster: Cluster, group: Any = None) -> nn.Module:
+    """Build ``plan`` as shards: no process ever holds more than one module of it whole."""
+    deepspeed = import_deepspeed()
+    model = plan.skeleton()
+    for _, part in plan.parts(model):
+        _cast(part.parameters(recurse=False), dtype)
+        deepspeed.zero.Init(module=part, data_parallel_group=group, config_dict_or_path=config)
+    _move_buffers(model, cluster.device)
+    return model
+
+
+def _cast(parameters: Iterable[nn.Parameter], dtype: torch.dtype) -> None:
+    """Round values before they become shards: ``zero.Init`` takes them as they are, and says that they have its dtype."""
+    for parameter in parameters:
+        parameter.data = parameter.data.to(dtype)
+
+
+def _move_buffers(model: nn.Module, device: torch.device) -> None:
+    """DeepSpeed leaves the fixed tables of a module that is sharded already where they are."""
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, buffer.to(device))
+
+
+def _exact_values(model: nn.Module | Plan, whole: nn.Module, streamed: bool) -> Iterator[tuple[str, torch.Tensor]]:
+    """fp32 values by name: kept from ``whole`` before the engine rounds it, or made once more, module by module."""
+    if not streamed:
+        return iter([(name, value.detach().clone()) for name, value in whole.named_parameters()])
+    parts = model.parts(model.skeleton())
+    return ((f"{name}.{key}", value.detach()) for name, part in parts for key, value in _taken(part))
+
+
+def _taken(part: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters of a module, each forgotten by it when it is handed out."""
+    for key, value in list(part.named_parameters(recurse=False)):
+        setattr(part, key, None)
+        yield key, value
+
+
+def _groups_over(whole: nn.Module, structure: nn.Module, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Groups over the parameters of ``structure``, turned into groups over those of ``whole``."""
+    names = {id(parameter): name for name, parameter in structure.named_parameters()}
+    parameters = dict(whole.named_parameters())
+    return [{**group, "params": [parameters[names[id(p)]] for p in group["params"]]} for group in groups]
+
+
+def local_processes() -> int:
+    """Processes of this run on this host, by the launcher's word."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 1)
+
+
+def _node_group(cluster: Cluster) -> Any:
+    """The group of the processes on this host. Collective."""
+    firsts = cluster.gather(cluster.rank - int(os.environ["LOCAL_RANK"]))
+    mine = None
+    for first in dict.fromkeys(firsts):
+        ranks = [rank for rank, other in enumerate(firsts) if other == first]
+        group = dist.new_group(ranks)
+        mine = group if cluster.rank in ranks else mine
+    return mine
+
+
+def _nvme_folder(recipe: LearningRecipe, name: str) -> Path | None:
+    """A folder for the shards of one engine of this run alone: DeepSpeed clears it when another engine starts there.
+
+    It is named after the run's output, so that a restart finds and clears what a failed attempt left; one that ends well
+    removes it.
+    """
+    if recipe.engine.nvme_folder is None:
+        return None
+    run = hashlib.blake2b(str(Path(recipe.run.output).resolve()).encode(), digest_size=6).hexdigest()
+    folder = Path(recipe.engine.nvme_folder) / f"mvd_ds-{run}"
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder / name
+
+
+def zero_faults(zero: dict[str, Any]) -> list[str]:
+    """What DeepSpeed itself finds wrong in an object ``zero_optimization``, or takes for something else, in half sentences."""
+    import_deepspeed()
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+    from pydantic import ValidationError
+
+    prefix = "zero_optimization."
+    renamed = {name: field.json_schema_extra or {} for name, field in DeepSpeedZeroConfig.model_fields.items()}
+    faults = [
+        f"{prefix}{name} is deprecated; write {renamed[name]['new_param']}"
+        for name in zero
+        if renamed.get(name, {}).get("deprecated")
+    ]
+    try:
+        read = DeepSpeedZeroConfig(**zero)
+    except ValidationError as error:
+        return faults + faults_in(error, DeepSpeedZeroConfig, prefix)
+    return faults + [f"{prefix}{where}" for where in _taken_for(zero, read.model_dump(by_alias=True))]
+
+
+def _taken_for(stated: dict[str, Any], read: dict[str, Any], where: str = "") -> Iterator[str]:
+    """Values that were read as another kind than they are: text or true as a number, a number as true."""
+    for key, value in stated.items():
+        got = read.get(key)
+        if isinstance(value, dict) and isinstance(got, dict):
+            yield from _taken_for(value, got, f"{where}{key}.")
+        elif isinstance(got, int | float) and (isinstance(value, str) or isinstance(value, bool) != isinstance(got, bool)):
+            yield f"{where}{key} {value!r} would be taken for {got}; write that"

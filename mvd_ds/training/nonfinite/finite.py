@@ -1,0 +1,182 @@
+"""Steps whose loss or gradient is not finite: skipped on all ranks or the end, told with rank, clips and tensors, and dumped.
+
+The ``UpdateGate`` keeps an update from the weights where the norm of the whole gradient is not finite, on all ranks alike. So
+nothing is asked of the device here while all is well: a loss that is not finite is given a gradient that is not finite
+either, which every rank's share of the norm then shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mvd_ds.config import ConfigError, LearningRecipe
+from mvd_ds.objectives.terms import LossTerms
+from mvd_ds.training.checkpoint.random_state import random_state, set_random_state
+from mvd_ds.training.cluster import Cluster
+from mvd_ds.training.ending import cry
+from mvd_ds.training.engine.deepspeed_engine import full_weights
+from mvd_ds.training.engine.update_gate import UpdateGate
+from mvd_ds.training.nonfinite.dump import write_dump
+from mvd_ds.training.run_folder import RunFolder
+
+#: Dumps an attempt writes at most: each holds the whole student.
+DUMPS = 3
+#: Clips and tensors that a message names at most.
+NAMED = 4
+
+
+def minimised(total: Tensor) -> Tensor:
+    """``total`` times one, or times NaN where it is not finite: an infinite loss may have a finite, wrong gradient."""
+    return total * torch.where(torch.isfinite(total.detach()), 1.0, torch.nan)
+
+
+class FiniteWatch:
+    """Context that notes, in the order of computation, which module outputs and gradients of ``model`` are not finite."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.flags: dict[str, Tensor] = {}
+        self.hooks: list[Any] = []
+
+    def __enter__(self) -> FiniteWatch:
+        for name, module in self.model.named_modules():
+            if not any(True for _ in module.children()):
+                self.hooks.append(module.register_forward_hook(self._output(f"output of {name}")))
+        for name, parameter in self.model.named_parameters():
+            self.hooks.append(parameter.register_hook(self._gradient(f"gradient of {name}")))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+    def names(self) -> list[str]:
+        """What was not finite, first things first; waits for the device."""
+        return [name for name, flag in self.flags.items() if flag]
+
+    def _see(self, name: str, value: Any) -> None:
+        if isinstance(value, Tensor) and value.is_floating_point():
+            bad = ~torch.isfinite(value.detach()).all()
+            self.flags[name] = self.flags[name] | bad if name in self.flags else bad
+
+    def _output(self, name: str) -> Callable[..., None]:
+        return lambda module, inputs, output: self._see(name, output)
+
+    def _gradient(self, name: str) -> Callable[[Tensor], None]:
+        return lambda gradient: self._see(name, gradient)
+
+
+class NonFiniteSteps:
+    """Counts them, and does what ``run.on_nonfinite`` says.
+
+    Args:
+        objective: forward and losses of a micro batch.
+        loader: gives the micro batches of a step again, and the paths of their videos.
+    """
+
+    def __init__(
+        self,
+        recipe: LearningRecipe,
+        folder: RunFolder,
+        cluster: Cluster,
+        engine: Any,
+        gate: UpdateGate,
+        objective: Callable[[Any, bool], LossTerms],
+        loader: Any,
+    ) -> None:
+        self.recipe, self.folder, self.cluster = recipe, folder, cluster
+        self.engine, self.gate, self.objective, self.loader = engine, gate, objective, loader
+        self.count = 0
+
+    def handle(self, done: int, losses: list[LossTerms]) -> None:
+        """Tell of step ``done``, which shut the gate, and open it again. Collective; nothing random is used up by it.
+
+        Args:
+            losses: of its micro batches.
+
+        Raises:
+            ConfigError: on every rank, if the setting is to stop, or the limit is passed.
+        """
+        self.count += 1
+        # A checkpoint's manifest tells it; DeepSpeed thinks that it was applied.
+        self.engine.skipped_steps += 1
+        batches = self.loader.again(done - 1)
+        tensors = self._look_again(batches)
+        mine = {
+            "rank": self.cluster.rank,
+            "micro_batches": [
+                {
+                    "total": float(loss.total.detach()),
+                    "terms": {name: float(term) for name, term in loss.terms.items()},
+                    "tensors": names,
+                    "clips": [self.loader.path_of(index) for index in batch.sample.tolist()],
+                }
+                for batch, loss, names in zip(batches, losses, tensors, strict=True)
+            ],
+        }
+        ranks = self.cluster.gather(mine)
+        where = self._dump(done, batches, ranks)
+        self.gate.open()
+        text = f"step {done}: {_told(ranks)}; {where}"
+        if self.recipe.run.on_nonfinite == "stop":
+            raise ConfigError(f"{text}; run.on_nonfinite is stop. Lower optimizer.base_lr or set optimizer.gradient_clipping")
+        if self.count > self.recipe.run.nonfinite_limit:
+            raise ConfigError(
+                f"{text}; these were more than run.nonfinite_limit {self.recipe.run.nonfinite_limit} skipped steps. Lower "
+                "optimizer.base_lr or set optimizer.gradient_clipping"
+            )
+        if self.cluster.is_main:
+            cry(f"{text}; skipped on all ranks ({self.count} of at most {self.recipe.run.nonfinite_limit})")
+
+    def _look_again(self, batches: list[Any]) -> list[list[str]]:
+        """Compute the step once more, behind the shut gate, and see where."""
+        found, before = [], random_state()
+        for batch in batches:
+            with FiniteWatch(self.engine.module) as watch:
+                self.engine.backward(minimised(self.objective(batch, False).total))
+                self.engine.step()
+            found.append(watch.names())
+        set_random_state(before)
+        return found
+
+    def _dump(self, done: int, batches: list[Any], ranks: list[dict[str, Any]]) -> str:
+        """Write the dump and return where it is, in words; a dump that cannot be written ends no run. Collective."""
+        if self.count > DUMPS:
+            return f"no dump, {DUMPS} were written"
+        weights = full_weights(self.engine, self.cluster)
+        path: Path = self.folder.dump(done)
+        try:
+            write_dump(path, done, self.recipe, self.cluster, weights, batches, ranks)
+        except ConfigError as error:
+            return f"no dump: {error}"
+        return f"python -m mvd_ds replay {path}"
+
+
+def _told(ranks: list[dict[str, Any]]) -> str:
+    """Which ranks, what was not finite there, and their clips."""
+    parts = []
+    for rank in ranks:
+        bad = [micro for micro in rank["micro_batches"] if micro["tensors"] or not _is_finite(micro["total"])]
+        if not bad:
+            continue
+        losses = sorted({name for micro in bad for name, value in micro["terms"].items() if not _is_finite(value)})
+        what = f"loss {', '.join(losses) or 'total'}" if not all(_is_finite(micro["total"]) for micro in bad) else "the gradient"
+        tensors = list(dict.fromkeys(name for micro in bad for name in micro["tensors"]))
+        clips = list(dict.fromkeys(clip for micro in bad for clip in micro["clips"]))
+        first = f" (first {', '.join(tensors[:NAMED])})" if tensors else ""
+        parts.append(f"{what} of rank {rank['rank']} is not finite{first}, clips {_some(clips)}")
+    return "; ".join(parts) or "the gradient is not finite, on no rank alone"
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def _is_finite(value: float) -> bool:
+    return value - value == 0.0

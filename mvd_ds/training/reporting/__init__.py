@@ -1,0 +1,1 @@
+"""Metrics, health, memory and provenance of a run, written while it trains."""

@@ -1,0 +1,86 @@
+"""Which video stands where: one manifest, and several mixed by weight."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mvd_ds.config import ConfigError
+from mvd_ds.data.loader import ClipLoader
+from mvd_ds.data.manifests.mixture import VideoOrder, read_mixture
+from mvd_ds.data.randomness import keyed_generator
+from video_files import recipe, write_video
+
+
+def test_one_manifest_is_a_permutation_of_its_epoch() -> None:
+    order = VideoOrder(3, [7], [1.0])
+    for epoch in range(3):
+        expected = keyed_generator(3, "order", epoch).permutation(7).tolist()
+        assert [order.video(epoch, place) for place in range(7)] == expected
+
+
+@pytest.mark.parametrize(("weights", "shares"), [((1, 1), (10, 10)), ((3, 1), (15, 5)), ((1, 0.05), (19, 1)), ((2, 1), (13, 7))])
+def test_weights_are_shares_of_every_epoch(weights: tuple[float, float], shares: tuple[int, int]) -> None:
+    order = VideoOrder(0, [16, 4], weights)
+    for epoch in range(4):
+        videos = [order.video(epoch, place) for place in range(20)]
+        assert (sum(video < 16 for video in videos), sum(video >= 16 for video in videos)) == shares
+
+
+def test_every_video_of_a_manifest_is_shown_equally_often() -> None:
+    order = VideoOrder(0, [16, 4], (1, 1))
+    shown = Counter(order.video(epoch, place) for epoch in range(16) for place in range(20))
+    assert {shown[video] for video in range(16)} == {10}
+    assert {shown[video] for video in range(16, 20)} == {40}
+
+
+def test_manifests_are_mixed_all_over_the_epoch_and_anew_in_each() -> None:
+    order = VideoOrder(0, [100, 100], (1, 1))
+    epochs = [[order.video(epoch, place) for place in range(200)] for epoch in range(2)]
+    assert epochs[0] != epochs[1]
+    for epoch in epochs:
+        assert 30 < sum(video < 100 for video in epoch[:100]) < 70
+
+
+def test_a_replacement_comes_from_the_same_manifest() -> None:
+    order = VideoOrder(0, [16, 4], (1, 1))
+    generator = np.random.default_rng(0)
+    assert {order.replacement(2, generator) for _ in range(300)} == set(range(16))
+    assert {order.replacement(17, generator) for _ in range(100)} == set(range(16, 20))
+
+
+def _mixed(folder: Path, twelve: Path, **changes: object) -> dict[str, object]:
+    folder.mkdir()
+    for number in range(3):
+        write_video(folder / f"{number}.mp4", frames=8, width=56, height=40, seed=50 + number)
+    sources = [{"manifest": str(twelve), "weight": 2}, {"manifest": str(folder), "weight": 1}]
+    return {"data__sources": sources, "batch": {"micro": 5, "global": 5}, **changes}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_mixes_videos_and_images_of_two_places(twelve: Path, tmp_path: Path, workers: int) -> None:
+    settings = recipe(twelve, **_mixed(tmp_path / "other", twelve, data__workers=workers))
+    loader = ClipLoader(settings, 3, 0, 1)
+    assert (loader.clips_in_manifest, loader.steps_per_epoch) == (15, 3)
+    batches = list(loader.batches(0, 6))
+    samples = np.concatenate([batch.sample.numpy() for batch in batches])
+    for epoch in (samples[:15], samples[15:]):
+        assert sum(sample >= 12 for sample in epoch) == 5
+    assert batches[0].labels.shape == (5, 0), "one of them has no labels"
+    paths = {loader._dataset.path(sample) for sample in samples.tolist()}
+    assert {Path(path).parent for path in paths} == {twelve.parent, tmp_path / "other"}
+
+
+def test_equal_labels_stay(twelve: Path) -> None:
+    settings = recipe(twelve, data__sources=[{"manifest": str(twelve), "weight": 1}] * 2)
+    assert read_mixture(settings.data).labels[:, 0].tolist() == [*range(12), *range(12)]
+
+
+def test_a_faulty_manifest_among_several_is_named(twelve: Path, tmp_path: Path) -> None:
+    missing = {"manifest": str(tmp_path / "gone.txt"), "weight": 1}
+    settings = recipe(twelve, data__sources=[{"manifest": str(twelve), "weight": 1}, missing])
+    with pytest.raises(ConfigError, match=r"gone.txt: no such manifest"):
+        ClipLoader(settings, 3, 0, 1)

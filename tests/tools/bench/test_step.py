@@ -1,0 +1,184 @@
+"""The step and its yardsticks compute the same, and where they do not, nobody is told a ratio."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from launching import ranks
+from mvd_ds.cli import main
+from mvd_ds.models.flops import clip_flops
+from mvd_ds.tools.bench import reference_step, step_variants
+from mvd_ds.tools.bench.clock import Clock, PeakMemory
+from mvd_ds.tools.bench.step import Options, measure_step
+from mvd_ds.tools.bench.step_variants import build_variants, has_fp8, step_recipe, with_mask_count
+from mvd_ds.training.cluster import Cluster
+
+CPU = torch.device("cpu")
+_NETWORK = ("size=null", "embed_dim=32", "depth=2", "num_heads=2")
+TINY = [
+    *(f"{part}.{item}" for part in ("model", "teachers.image", "teachers.video") for item in _NETWORK),
+    *("decoder.embed_dim=16", "decoder.num_heads=2", "decoder.depth=1"),
+    *("data.clip.frames=4", "data.clip.size_px=64", "batch.micro=2"),
+]
+RECIPE = "mvd_base_from_base"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [],
+        ["masking.masks_per_clip=3"],
+        ["masking.kind=random"],
+        ["teachers.video.target.blocks=[0]"],
+        ["teachers.image.target.blocks=[0,1]", "teachers.image.target.norm=final", "teachers.video.target.normalise=true"],
+        ["teachers.image.loss=cosine", "teachers.video.weight=0.3"],
+        ["teachers.image.input_px=32", "teachers.image.resize=bilinear", "teachers.image.frame_in_tubelet=1"],
+        ["model.activation_checkpointing=1", "teachers.video.chunk_clips=1"],
+        ["engine.precision=bf16"],
+    ],
+    ids=lambda settings: ",".join(settings) or "published",
+)
+def test_all_variants_compute_the_same(settings: list[str]) -> None:
+    result = measure_step(RECIPE, TINY + settings, Options(device="cpu"))
+    gate = result["gate"]
+    assert gate["equal"], gate
+    assert len(set(gate["losses"])) >= 4 and all(0 < value < math.inf for value in gate["gradient_norms"].values())
+    assert result["times"].keys() == {"P0", "P1", "P2"}
+
+
+def test_a_difference_is_told_and_no_ratio(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    faulty = {**reference_step.LOSSES, "smooth_l1": reference_step.LOSSES["l2"]}
+    monkeypatch.setattr(reference_step, "LOSSES", faulty)
+    assert main(["bench", "step", RECIPE, *TINY, "--device", "cpu"]) == 1
+    said = capsys.readouterr().out
+    assert "No ratio: first losses or gradient norms differ by" in said and " x " not in said
+
+
+def test_a_loss_that_is_not_finite_is_no_agreement(monkeypatch: pytest.MonkeyPatch) -> None:
+    faulty = {**reference_step.LOSSES, "smooth_l1": lambda a, b: (a - b).sum() * math.nan}
+    monkeypatch.setattr(reference_step, "LOSSES", faulty)
+    result = measure_step(RECIPE, TINY, Options(device="cpu"))
+    assert not result["gate"]["equal"] and "times" not in result and "masks" not in result
+
+
+def test_everything_is_said_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output, traces = tmp_path / "step.json", tmp_path / "traces"
+    options = ["--device", "cpu", "--steps", "2", "--rounds", "2", "--output", str(output), "--profile", str(traces)]
+    assert main(["bench", "step", RECIPE, *TINY, "masking.masks_per_clip=2", *options]) == 0
+    said, result = capsys.readouterr().out, json.loads(output.read_text())
+    assert "cpu" in result["label"] and "one thread" in result["label"] and "Matrix rate measured in this run" in said
+    assert result["versions"]["torch"] and result["machine"]["cores"] and result["matrix_tflops"] > 0
+    assert result["datasheet_tflops"] is None and result["geometry"]["masks_per_clip"] == 2
+    assert list(result["variants"]) == ["P0", "P1", "P2", "ours", "ours, 2 masks"]
+    gflops = result["gflops_per_clip"]["step"]
+    for name, row in result["variants"].items():
+        masks = 2 if "2 masks" in name else 1
+        assert row["steps"] == 2 * 2 * 2, "two rounds of two turns of two steps"
+        assert row["student_samples_per_second"] == pytest.approx(masks * row["clips_per_second"])
+        assert row["clips_per_second"] == pytest.approx(2 / (row["step_ms"] / 1e3))
+        assert row["mfu_of_matrix_rate"] == pytest.approx(row["tflops"] / result["matrix_tflops"])
+        assert {"teacher image", "teacher video", "student", "backward", "optimizer"} < row["parts_ms"].keys()
+        assert row["tflops"] <= gflops * row["clips_per_second"] / 1e3 * 1.0001
+    rows, masks = result["variants"], result["masks"]
+    assert result["times"]["P1"] == pytest.approx(rows["P1"]["step_ms"] / rows["ours"]["step_ms"])
+    assert masks["share"] == pytest.approx(masks["samples_times_one_mask"] / masks["by_count_of_operations"])
+    assert {path.name for path in traces.iterdir()} == {"P1.json", "ours.json"}
+    assert json.loads((traces / "ours.json").read_text())["traceEvents"]
+
+
+@pytest.mark.launch
+def test_a_launched_group_measures_the_engine(tmp_path: Path) -> None:
+    """Two processes with clips of their own: DeepSpeed's engine against DistributedDataParallel."""
+    output = tmp_path / "step.json"
+    settings = [*TINY, "masking.masks_per_clip=2", "engine.config=zero3.json", "teachers.image.placement=zero3"]
+    said = ranks(2, "bench", "step", RECIPE, *settings, "--device", "cpu", "--against", "P1", "--output", str(output))
+    result = json.loads(output.read_text())
+    assert said.count("written to") == 1 and "under DeepSpeed's engine, zero3.json" in said
+    assert (result["processes"], result["engine"]) == (2, "zero3.json") and result["label"].startswith("2 x cpu")
+    gate, rows = result["gate"], result["variants"]
+    assert gate["equal"] and gate["gradient_norms"]["ours"] == pytest.approx(gate["gradient_norms"]["P1"], rel=1e-4)
+    alone = measure_step(RECIPE, TINY, Options(device="cpu", against=("P1",)))["gate"]["losses"]["P1"]
+    assert gate["losses"]["P1"] != pytest.approx(alone, rel=1e-6), "the mean over other clips, too"
+    assert list(rows) == ["P1", "ours", "ours, 2 masks"] and result["times"]["P1"] > 0
+    for row in rows.values():
+        assert row["clips_per_second"] == pytest.approx(4 / (row["step_ms"] / 1e3)), "two clips of each of two"
+        assert {"teacher image", "teacher video", "student", "backward", "optimizer"} < row["parts_ms"].keys()
+
+
+def test_teachers_in_fp8_are_a_variant_outside_of_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a device that has it: here the same rounding, computed in fp32."""
+    assert not has_fp8(step_recipe(RECIPE, [*TINY, "engine.precision=bf16"], "recipe", CPU), CPU)
+    monkeypatch.setattr(step_variants, "has_fp8", lambda *_: True)
+    result = measure_step(RECIPE, TINY, Options(device="cpu", against=("P1",)))
+    row, gate = result["variants"]["ours, FP8 teachers"], result["gate"]
+    assert gate["equal"] and gate["losses"]["ours, FP8 teachers"] == pytest.approx(gate["losses"]["ours"], rel=0.05)
+    assert gate["losses"]["ours, FP8 teachers"] != gate["losses"]["ours"]
+    assert set(row["fp8_similarity"]) == {"image", "video"} and all(0.9 < value < 1 for value in row["fp8_similarity"].values())
+    assert result["fp8"] == pytest.approx(result["variants"]["ours"]["step_ms"] / row["step_ms"])
+    assert "fp8_similarity" not in result["variants"]["ours"] and result["variants"]["ours"]["compiled"] == {}
+
+
+def test_steps_leave_the_weights_as_they_were() -> None:
+    recipe = step_recipe(RECIPE, [*TINY, "engine.precision=bf16"], "recipe", CPU)
+    variants, _ = build_variants(recipe, Cluster(0, 1, CPU))
+    step = variants["ours"].step
+    before = [weight.detach().clone() for weight in step.weights]
+    for batch in variants["ours"].batches:
+        step.backward(step.loss(batch, Clock(CPU)))
+        step.update()
+    assert all(weight.equal(old) for weight, old in zip(step.weights, before, strict=True))
+    assert all(weight.grad is None for weight in step.weights)
+
+
+def test_the_geometry_for_cpus() -> None:
+    recipe = step_recipe("mvd_large_from_base", ["masking.masks_per_clip=4"], "cpu", CPU)
+    assert math.prod(recipe.grid) == 1568 and recipe.batch.micro == 1 and recipe.engine.precision == "fp32"
+    assert (recipe.model.embed_dim, recipe.model.depth, recipe.decoder.depth) == (768, 6, 1)
+    assert {(teacher.embed_dim, teacher.depth) for teacher in recipe.teachers.values()} == {(768, 6)}
+    assert with_mask_count(recipe, 1).masks_per_clip == 1
+    early = step_recipe("mvd_large_from_base", ["teachers.video.target.blocks=[2]"], "cpu", CPU)
+    share = clip_flops(early).teachers["video"] / clip_flops(recipe).teachers["video"]
+    assert share == pytest.approx(0.5, abs=0.02), "blocks behind the one that is read are not counted"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings", "words"),
+    [
+        ("videomae_base", [], ["video_reconstruction", "distill"]),
+        (RECIPE, ["masking.decoder=running_cell"], ["masking.decoder running_cell", "choose all"]),
+        (RECIPE, ["model.cls_token=true"], ["model.cls_token", "choose false"]),
+        (RECIPE, ["batch.micro=none"], ["batch.micro"]),
+        ("mvd_base_from_bas", [], ["mvd_base_from_base"]),
+    ],
+    ids=["stage one", "decoder mask", "class token", "value", "name"],
+)
+def test_faulty_input_is_told_in_one_line(
+    recipe: str, settings: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "step", recipe, *settings, "--device", "cpu"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and all(word in said for word in words), said
+
+
+def test_parts_of_one_name_are_added() -> None:
+    clock = Clock(CPU)
+    clock.start()
+    clock.mark("a")
+    sum(range(200_000))
+    clock.mark("b")
+    sum(range(200_000))
+    clock.mark("b")
+    parts = clock.parts()
+    assert list(parts) == ["a", "b"] and parts["a"] < parts["b"]
+
+
+def test_memory_taken_and_returned_is_seen() -> None:
+    with PeakMemory(CPU) as memory:
+        values = torch.ones(64, 2**20 // 4)
+        del values
+    assert memory.above is None or 60 * 2**20 < memory.above < 200 * 2**20
