@@ -13,7 +13,20 @@ PACKAGE = ROOT / "mvd_ds"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 STANDARD = sys.stdlib_module_names | {"__future__"}
-ROOMS = {"config", "data", "models", "objectives", "training", "evaluation", "runs", "tools", "cli", "api", "video_classifier"}
+ROOMS = {
+    "config",
+    "data",
+    "models",
+    "objectives",
+    "training",
+    "evaluation",
+    "runs",
+    "tools",
+    "cli",
+    "api",
+    "video_classifier",
+    "files",
+}
 
 
 class Rule(NamedTuple):
@@ -27,11 +40,14 @@ class Rule(NamedTuple):
 
 
 def _rule(rooms: str, packages: str | None, never: str = "deepspeed") -> Rule:
-    return Rule(frozenset(rooms.split()), None if packages is None else frozenset(packages.split()), frozenset(never.split()))
+    return Rule(
+        frozenset(rooms.split()) | {"files"}, None if packages is None else frozenset(packages.split()), frozenset(never.split())
+    )
 
 
 NO_CLUSTER = "deepspeed torch.distributed"
 RULES = {
+    "files": _rule("", ""),
     "config": _rule("", "pydantic yaml", "torch"),
     "models": _rule("config", "torch timm einops numpy safetensors flash_attn", NO_CLUSTER),
     "data": _rule("config", "torch numpy einops decord av torchcodec PIL sklearn rich", NO_CLUSTER),
@@ -45,7 +61,7 @@ RULES = {
     "evaluation": _rule("config", "torch numpy sklearn safetensors PIL matplotlib", NO_CLUSTER),
     "video_classifier": _rule("config data evaluation models", "torch", NO_CLUSTER),
     "api": _rule("config evaluation models objectives video_classifier", "torch pydantic", NO_CLUSTER),
-    "runs": _rule(" ".join(ROOMS - {"runs", "tools", "cli", "api", "video_classifier"}), None),
+    "runs": _rule(" ".join(ROOMS - {"runs", "tools", "cli", "api", "video_classifier", "files"}), None),
     "tools": _rule(" ".join(ROOMS - {"tools", "cli"}), None),
     "cli": _rule(" ".join(ROOMS - {"cli"}), None),
     "__main__": _rule("cli", ""),

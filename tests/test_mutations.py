@@ -16,7 +16,7 @@ import yaml
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from mvd_ds.config import RECIPE_FOLDER, ConfigError, load_recipe, recipe_names
+from mvd_ds.config import ConfigError, find_recipe, load_recipe, recipe_names
 from mvd_ds.data.manifests.manifest import read_manifest
 
 CASES = 5000
@@ -132,7 +132,7 @@ def mutated_text(text: str, chance: random.Random) -> bytes:
 def mutated_settings(folder: Path) -> Mutation:
     """Load a shipped recipe with something in it, or in an override, that is not as we wrote it."""
     path = folder / "recipe.yaml"
-    texts = {name: (RECIPE_FOLDER / f"{name}.yaml").read_text() for name in recipe_names()}
+    texts = {name: find_recipe(name).read_text() for name in recipe_names()}
     trees = {name: yaml.safe_load(text) for name, text in texts.items()}
     dumped = {name: yaml.safe_dump(tree) for name, tree in trees.items()}
     names, places = sorted(texts), {name: list(leaves(tree)) for name, tree in trees.items()}

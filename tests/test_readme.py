@@ -18,7 +18,7 @@ BLOCKS = re.findall(r"```(?:bash|sh)\n(.*?)```", TEXT, flags=re.DOTALL)
 LINES = [line.strip() for block in BLOCKS for line in block.splitlines() if line.strip() and not line.startswith("#")]
 HEADERS = [
     line.removeprefix("# Command: ").split("   ")[0]
-    for path in RECIPE_FOLDER.glob("*.yaml")
+    for path in RECIPE_FOLDER.glob("*/*.yaml")
     for line in path.read_text().splitlines()
     if line.startswith("# Command: ")
 ]

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from mvd_ds.config import (
-    RECIPE_FOLDER,
     FinetuneRecipe,
     Recipe,
     TrainingRecipe,
     dump,
     find_engine_config,
+    find_recipe,
     load_recipe,
     recipe_names,
 )
@@ -73,7 +73,7 @@ USES = {"evaluate_5x3", "evaluate_2x3", "features", "finetune_folder"}
 
 
 def _text(name: str) -> str:
-    return (RECIPE_FOLDER / f"{name}.yaml").read_text()
+    return find_recipe(name).read_text()
 
 
 def _header(name: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ Defaults <- recipe YAML <- ``key.path=value`` on the command line. Nothing mutat
 properties. Neither torch nor any room is imported here, so that ``--help`` and validation cost nothing.
 """
 
-from mvd_ds.config.base import ENGINE_FOLDER, PACKAGE_FOLDER, RECIPE_FOLDER, ConfigError, Grid, Settings
+from mvd_ds.config.base import ENGINE_FOLDER, PACKAGE_FOLDER, RECIPE_FOLDER, Grid, Settings
 from mvd_ds.config.data import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -59,3 +59,4 @@ from mvd_ds.config.optimization import (
     ScheduleSettings,
 )
 from mvd_ds.config.recipes import LearningRecipe, Recipe, TrainingRecipe
+from mvd_ds.files import ConfigError

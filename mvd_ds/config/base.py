@@ -18,10 +18,6 @@ Positive = Annotated[int, Field(ge=1, le=10**9)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-class ConfigError(ValueError):
-    """A setting, recipe or file the user gave is wrong. Its message is all the user sees: one clear line a fault."""
-
-
 class Settings(BaseModel):
     """Base of every node: frozen, and a key that is not declared is refused."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 from typing import Any, get_args
@@ -10,10 +9,11 @@ from typing import Any, get_args
 import yaml
 from pydantic import ValidationError
 
-from mvd_ds.config.base import ENGINE_FOLDER, RECIPE_FOLDER, ConfigError, Settings
+from mvd_ds.config.base import ENGINE_FOLDER, RECIPE_FOLDER, Settings
 from mvd_ds.config.evaluation import EvaluateRecipe, FeaturesRecipe, ProbeRecipe
 from mvd_ds.config.finetuning import FinetuneRecipe
 from mvd_ds.config.recipes import Recipe, TrainingRecipe
+from mvd_ds.files import ConfigError, did_you_mean, one_line
 
 #: What PyYAML lets through from dates such as 2026-13-45, from deep nesting, and from values that are not what their tag says.
 YAML_SLIPS = (ValueError, RecursionError, AttributeError, LookupError, TypeError)
@@ -29,7 +29,7 @@ def _kind_of(objective: object) -> type[Recipe] | None:
 
 def recipe_names() -> list[str]:
     """Names of the shipped recipes."""
-    return sorted(path.stem for path in RECIPE_FOLDER.glob("*.yaml"))
+    return sorted(path.stem for path in RECIPE_FOLDER.glob("*/*.yaml"))
 
 
 def find_recipe(name: str) -> Path:
@@ -38,14 +38,13 @@ def find_recipe(name: str) -> Path:
     Raises:
         ConfigError: if there is none; the nearest shipped name is suggested.
     """
-    shipped = RECIPE_FOLDER / f"{name}.yaml"
-    if shipped.is_file():
+    shipped = next((path for path in RECIPE_FOLDER.glob("*/*.yaml") if path.stem == name), None)
+    if shipped is not None:
         return shipped
     if Path(name).is_file():
         return Path(name)
-    near = difflib.get_close_matches(name, recipe_names(), n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else "; `python -m mvd_ds recipes` lists them"
-    raise ConfigError(f"recipe '{name}' is neither a file nor a shipped recipe{hint}")
+    hint = did_you_mean(name, recipe_names(), "`python -m mvd_ds recipes` lists them")
+    raise ConfigError(f"recipe '{name}' is neither a file nor a shipped recipe; {hint}")
 
 
 def load_recipe(name: str, overrides: list[str] | tuple[str, ...] = (), command: str | None = None) -> Recipe:
@@ -78,7 +77,7 @@ def validate(values: dict[str, Any], origin: str) -> Recipe:
     kind = _kind_of(values.get("objective"))
     if kind is None:
         known = [name for k in RECIPE_KINDS for name in get_args(k.model_fields["objective"].annotation)]
-        raise ConfigError(f"{origin}: objective {_shortened(repr(values.get('objective')))} is not one of {', '.join(known)}")
+        raise ConfigError(f"{origin}: objective {one_line(repr(values.get('objective')), 100)} is not one of {', '.join(known)}")
     try:
         return kind.model_validate(values)
     except ValidationError as error:
@@ -139,25 +138,17 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{where}: is not YAML: {getattr(error, 'problem', None) or _one_line(error)}") from None
+        raise ConfigError(f"{path}{where}: is not YAML: {getattr(error, 'problem', None) or one_line(error)}") from None
     except YAML_SLIPS as error:
-        raise ConfigError(f"{path}: is not YAML: {_one_line(error)}") from None
+        raise ConfigError(f"{path}: is not YAML: {one_line(error)}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a recipe is a mapping of settings, got {type(values).__name__}")
     return values
 
 
-def _one_line(text: object) -> str:
-    return " ".join(str(text).split())
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= 100 else text[:97] + "..."
-
-
 def _apply_override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
-    shown = _shortened(_one_line(override))
+    shown = one_line(override, 100)
     if not equals or not key:
         raise ConfigError(f"override '{shown}' is not of the form key.path=value")
     try:
@@ -171,23 +162,22 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
             node[parent] = {}
         node = node[parent]
         if not isinstance(node, dict):
-            raise ConfigError(f"override '{shown}': '{_shortened(_one_line(parent))}' is a value, not a group of settings")
+            raise ConfigError(f"override '{shown}': '{one_line(parent, 100)}' is a value, not a group of settings")
     node[leaf] = value
 
 
 def _explain(fault: Any, kind: type[Settings]) -> str:
     """One line for one pydantic fault: key path, value, what is wrong, nearest right name."""
-    where = _shortened(_one_line(".".join(str(part) for part in fault["loc"])))
+    where = one_line(".".join(str(part) for part in fault["loc"]), 100)
     if fault["type"] == "extra_forbidden":
         names = _names_at(kind, fault["loc"][:-1])
-        near = difflib.get_close_matches(str(fault["loc"][-1]), names, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"settings here are {', '.join(names)}"
+        hint = did_you_mean(fault["loc"][-1], names, f"settings here are {', '.join(names)}")
         return f"{where}: unknown setting; {hint}"
-    message = re.sub(r"\S{101,}", lambda word: _shortened(word[0]), fault["msg"].removeprefix("Value error, "))
+    message = re.sub(r"\S{101,}", lambda word: one_line(word[0], 100), fault["msg"].removeprefix("Value error, "))
     if fault["type"] == "missing":
         return f"{where}: is required and not given"
     value = fault["input"]
-    shown = "" if isinstance(value, dict | list) else f" {_shortened(repr(value))}"
+    shown = "" if isinstance(value, dict | list) else f" {one_line(repr(value), 100)}"
     return f"{where}{shown}: {message}" if where else message
 
 

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mvd_ds.config.base import ConfigError, Positive, Settings, Share
+from mvd_ds.config.base import Positive, Settings, Share
+from mvd_ds.files import ConfigError
 
 
 class RunSettings(Settings):

@@ -21,7 +21,7 @@ from mvd_ds.data.sampling import frame_indices
 from mvd_ds.data.source import VideoSource
 from mvd_ds.data.transforms import cut, draw_box
 from mvd_ds.data.workers.quarantine import Barred
-from mvd_ds.data.workers.shared_memory import Row
+from mvd_ds.data.workers.shared_memory import TensorLayout
 from mvd_ds.data.workers.stream import Filled
 from mvd_ds.data.workers.workers import Reading
 
@@ -97,7 +97,7 @@ class KeyedClips(ABC):
     def batch(self, filled: Filled) -> Any:
         """What the training process gets: the arrays of ``layout`` as tensors, with names."""
 
-    def _more_layout(self) -> dict[str, Row]:
+    def _more_layout(self) -> dict[str, TensorLayout]:
         """Arrays of a clip beside those that all have."""
         return {}
 
@@ -105,15 +105,15 @@ class KeyedClips(ABC):
         """Their values."""
         return {}
 
-    def _layout(self) -> dict[str, Row]:
+    def _layout(self) -> dict[str, TensorLayout]:
         frames = self._data.clip.frames
         return {
-            **{_view(size): Row((3, frames, size, size), "uint8") for size in self.sizes_px},
-            "flip": Row((), "bool"),
-            "drop_path": Row((self._masks_per_clip, self._blocks), "float32"),
-            "labels": Row(self._labels.shape[1:], "int64"),
-            "sample": Row((), "int64"),
-            "place": Row((), "int64"),
+            **{_view(size): TensorLayout((3, frames, size, size), "uint8") for size in self.sizes_px},
+            "flip": TensorLayout((), "bool"),
+            "drop_path": TensorLayout((self._masks_per_clip, self._blocks), "float32"),
+            "labels": TensorLayout(self._labels.shape[1:], "int64"),
+            "sample": TensorLayout((), "int64"),
+            "place": TensorLayout((), "int64"),
             **self._more_layout(),
         }
 
@@ -205,10 +205,10 @@ class ClipDataset(KeyedClips):
         arrays = {name: array for name, array in filled.arrays.items() if name in ClipBatch._fields}
         return ClipBatch(views=self.views(filled), faults=filled.faults, **arrays)
 
-    def _more_layout(self) -> dict[str, Row]:
+    def _more_layout(self) -> dict[str, TensorLayout]:
         t, h, w = self._grid
         counts = {"visible": t * h * w - self._masked, "masked": self._predicted}
-        return {name: Row((self._masks_per_clip, count), "int64") for name, count in counts.items()}
+        return {name: TensorLayout((self._masks_per_clip, count), "int64") for name, count in counts.items()}
 
     def _more(self, key: ClipKey) -> dict[str, np.ndarray]:
         visible, masked = split_tokens(draw_masks(self._masking, self._grid, self._generator("mask", key)))

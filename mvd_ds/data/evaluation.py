@@ -17,7 +17,7 @@ from mvd_ds.data.sampling import frame_indices
 from mvd_ds.data.source import VideoSource
 from mvd_ds.data.transforms import center_box, cut
 from mvd_ds.data.workers.quarantine import Barred, Quarantine
-from mvd_ds.data.workers.shared_memory import Row
+from mvd_ds.data.workers.shared_memory import TensorLayout
 from mvd_ds.data.workers.stream import Filled, filled_batches
 from mvd_ds.data.workers.workers import Reading
 
@@ -102,10 +102,10 @@ class _VideosInOrder:
         self._labels = manifest.labels
         self._cut_video = cut_video
         self.layout = {
-            "clips": Row(shape, "uint8"),
-            "ok": Row((), "bool"),
-            "labels": Row(self._labels.shape[1:], "int64"),
-            "videos": Row((), "int64"),
+            "clips": TensorLayout(shape, "uint8"),
+            "ok": TensorLayout((), "bool"),
+            "labels": TensorLayout(self._labels.shape[1:], "int64"),
+            "videos": TensorLayout((), "int64"),
         }
 
     def path(self, video: int) -> str:

@@ -33,7 +33,7 @@ class Probe(NamedTuple):
     """bool (seeds, S), for ``compare``."""
 
 
-class Interval(NamedTuple):
+class ConfidenceInterval(NamedTuple):
     """A difference of accuracies and its 95 % interval."""
 
     difference: float
@@ -129,7 +129,7 @@ def chance(labels: np.ndarray) -> float:
     return float(np.unique(labels, return_counts=True)[1].max() / len(labels))
 
 
-def compare(a: Probe, b: Probe, draws: int, seed: int = 0) -> Interval:
+def compare(a: Probe, b: Probe, draws: int, seed: int = 0) -> ConfidenceInterval:
     """How much more of the held-out clips ``a`` classifies rightly than ``b``, with a paired bootstrap interval.
 
     Clips and seeds are resampled with replacement, and both networks get the same ones.
@@ -143,12 +143,12 @@ def compare(a: Probe, b: Probe, draws: int, seed: int = 0) -> Interval:
     return paired_interval(a.correct, b.correct, draws, seed)
 
 
-def accuracy_interval(correct: np.ndarray, draws: int, seed: int = 0) -> Interval:
+def accuracy_interval(correct: np.ndarray, draws: int, seed: int = 0) -> ConfidenceInterval:
     """Share of what was right, (seeds, clips), with a 95 % bootstrap interval over seeds and clips."""
     return paired_interval(correct, np.zeros_like(correct), draws, seed)
 
 
-def paired_interval(a: np.ndarray, b: np.ndarray, draws: int, seed: int = 0) -> Interval:
+def paired_interval(a: np.ndarray, b: np.ndarray, draws: int, seed: int = 0) -> ConfidenceInterval:
     """``compare`` of two tables of what was right, (seeds, clips) each: bool, or shares of several trials in [0, 1]."""
     gain = a.astype(np.float32) - b.astype(np.float32)
     seeds, clips = gain.shape
@@ -158,7 +158,7 @@ def paired_interval(a: np.ndarray, b: np.ndarray, draws: int, seed: int = 0) -> 
         per_clip = gain[rng.integers(seeds, size=seeds)].mean(0)
         means[draw] = per_clip[rng.integers(clips, size=clips)].mean()
     low, high = np.quantile(means, (0.025, 0.975))
-    return Interval(float(gain.mean()), float(low), float(high))
+    return ConfidenceInterval(float(gain.mean()), float(low), float(high))
 
 
 def _choose_regularisation(features: np.ndarray, labels: np.ndarray, recipe: ProbeRecipe, seed: int) -> float:

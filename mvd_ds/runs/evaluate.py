@@ -12,7 +12,7 @@ import numpy as np
 from mvd_ds.config import ConfigError, EvaluateRecipe
 from mvd_ds.data.manifests.labels import Classes, labels_of
 from mvd_ds.data.manifests.manifest import Manifest, read_manifest
-from mvd_ds.data.readers.location import Stretch
+from mvd_ds.data.readers.location import ByteRange
 from mvd_ds.data.views import rank_groups, view_batches
 from mvd_ds.evaluation.metrics import TOP
 from mvd_ds.evaluation.predictions import Predictions, confused_pairs, merge, predict, set_aside, summarise
@@ -145,7 +145,7 @@ def _write(
     _say(results)
 
 
-def _place(location: str | Stretch) -> dict[str, str | int]:
+def _place(location: str | ByteRange) -> dict[str, str | int]:
     """Where a video is, in a file of its own or in a shard, so that the page can show it."""
     if isinstance(location, str):
         return {"path": location}

@@ -17,8 +17,8 @@ from mvd_ds.models.acceleration.compiled import compile_blocks, wants_compiling
 from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.classifier_folder import ClassifierCard, open_classifier, save_classifier
 from mvd_ds.models.flops import classifier_flops
-from mvd_ds.models.starting import start_classifier
-from mvd_ds.runs.learning import Learner, describe_batches, describe_parameters, run_in_cluster
+from mvd_ds.models.init_from_checkpoint import init_classifier_from_checkpoint
+from mvd_ds.runs.trainer import Trainer, describe_batches, describe_parameters, run_in_cluster
 from mvd_ds.runs.validation import ClipValidation, HeldOut
 from mvd_ds.training.classification import Classification
 from mvd_ds.training.cluster import Cluster
@@ -26,7 +26,7 @@ from mvd_ds.training.console import say
 from mvd_ds.training.ema import Ema
 from mvd_ds.training.engine.deepspeed_start import start_student, start_teacher
 from mvd_ds.training.optim import parameter_groups
-from mvd_ds.training.reporting.memory import Memory
+from mvd_ds.training.reporting.memory import MemoryMonitor
 from mvd_ds.training.run_folder import RunFolder
 
 
@@ -52,19 +52,19 @@ def finetune(recipe: FinetuneRecipe, name: str) -> int:
     return run_in_cluster(recipe, name, lambda folder, cluster: _finetune(recipe, folder, cluster))
 
 
-def _finetune(recipe: FinetuneRecipe, folder: RunFolder, cluster: Cluster) -> Learner:
+def _finetune(recipe: FinetuneRecipe, folder: RunFolder, cluster: Cluster) -> Trainer:
     pin = cluster.device.type == "cuda"
     with cluster.together():
         videos = read_labelled(recipe)
         clips = LabelledClips(recipe, videos.training, videos.labels)
         loader = ClipLoader(recipe, recipe.drop_path_blocks, cluster.rank, cluster.world, clips, pin)
-        model = start_classifier(recipe, len(videos.classes.names))
+        model = init_classifier_from_checkpoint(recipe, len(videos.classes.names))
         teacher = _open_teacher(recipe, videos.classes)
     groups = parameter_groups(model, recipe.optimizer)
     if cluster.is_main:
         _describe(recipe, cluster, model, loader, groups, videos)
     card = ClassifierCard(videos.classes.names, PreprocessingSettings(clip=recipe.data.clip), videos.classes.label)
-    memory = Memory(cluster)
+    memory = MemoryMonitor(cluster)
     engine = start_student(model, groups, recipe, cluster)
     if wants_compiling(recipe.engine.compile, cluster.device):
         compile_blocks(engine.module, "classifier")
@@ -89,7 +89,7 @@ def _finetune(recipe: FinetuneRecipe, folder: RunFolder, cluster: Cluster) -> Le
         every, last = recipe.validation.every_epochs * loader.steps_per_epoch, recipe.schedule.last_step(loader.steps_per_epoch)
         validation = ClipValidation(recipe, videos.held_out, engine, ema, cluster, folder, export, every, last)
     flops = _training_flops(recipe, videos.classes, teacher)
-    return Learner(recipe, folder, cluster, loader, engine, ema, objective, flops, export_last, memory, validation)
+    return Trainer(recipe, folder, cluster, loader, engine, ema, objective, flops, export_last, memory, validation)
 
 
 def read_labelled(recipe: FinetuneRecipe) -> LabelledVideos:

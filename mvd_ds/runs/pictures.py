@@ -19,7 +19,7 @@ from mvd_ds.data.manifests.manifest import Manifest, read_manifest
 from mvd_ds.data.manifests.mixture import read_mixture
 from mvd_ds.evaluation.pictures import across_frames
 from mvd_ds.evaluation.sheets import Observed, Sheet, clip_sheets, joined, similarity_sheet, still
-from mvd_ds.runs.observing import observe, picture_batch
+from mvd_ds.runs.visualization import observe, picture_batch
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
 from mvd_ds.training.loop import Objective

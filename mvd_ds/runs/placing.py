@@ -48,11 +48,11 @@ def place_teachers(
                 require_similar(name, seen)
             if cluster.is_main:
                 say(f"teacher {name}: FP8 features of the first {len(clips)} clips: cosine {seen:.5f} at the 1st percentile")
-        placed[name] = quicken(teacher, name, settings, recipe.engine, cluster.device)
+        placed[name] = accelerate(teacher, name, settings, recipe.engine, cluster.device)
     return placed
 
 
-def quicken(
+def accelerate(
     teacher: Callable[..., Tensor], name: str, settings: TeacherSettings, engine: EngineSettings, device: torch.device
 ) -> Callable[..., Tensor]:
     """A placed teacher with its blocks compiled, and its forward replayed, where settings and device have that."""

@@ -12,8 +12,8 @@ from torch import Tensor
 from mvd_ds.config import ConfigError, Recipe, TrainingRecipe
 from mvd_ds.data.loader import ClipLoader
 from mvd_ds.objectives.diagnostics import effective_rank, mean_target_loss
-from mvd_ds.runs.learning import Learner
-from mvd_ds.runs.train import build_learner
+from mvd_ds.runs.train import build_trainer
+from mvd_ds.runs.trainer import Trainer
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
 from mvd_ds.training.engine.deepspeed_engine import joined_cluster
@@ -43,13 +43,13 @@ def preflight(recipe: Recipe, name: str) -> int:
         raise ConfigError(f"preflight is for recipes of pretrain and distill; {name} is one of {recipe.command}")
     leave_out_surplus(recipe.batch)
     with joined_cluster(recipe.engine.timeout_minutes, recipe.run.device) as cluster:
-        learner = build_learner(recipe, RunFolder.of(recipe, name), cluster)
-        objective, frozen = learner.objective()
-        learner.memory.watch(learner.engine, frozen)
+        trainer = build_trainer(recipe, RunFolder.of(recipe, name), cluster)
+        objective, frozen = trainer.objective()
+        trainer.memory.watch(trainer.engine, frozen)
         batches, read_seconds = _read(recipe, cluster)
         statistics = _target_statistics(objective, batches, cluster)
-        seconds = _step_seconds(learner, objective, batches)
-        memory = learner.memory.tell()
+        seconds = _step_seconds(trainer, objective, batches)
+        memory = trainer.memory.tell()
         faults = sorted({fault for part in cluster.gather([f for b in batches for f in b.faults]) for fault in part})
         worst = max(cluster.gather((read_seconds, seconds)))
         troubles = [*_of_targets(statistics, recipe), *_of_memory(memory, cluster), *faults]
@@ -101,16 +101,16 @@ def _statistics(target: Tensor, loss: str) -> Tensor:
     return torch.stack(values)
 
 
-def _step_seconds(learner: Learner, objective: Any, batches: list[Any]) -> float:
+def _step_seconds(trainer: Trainer, objective: Any, batches: list[Any]) -> float:
     """Take the steps of ``batches``; seconds of the last one, which does not start anything. Collective."""
-    accumulation = learner.recipe.batch.accumulation_steps(learner.cluster.world)
+    accumulation = trainer.recipe.batch.accumulation_steps(trainer.cluster.world)
     seconds = 0.0
     for first in range(0, len(batches), accumulation):
         started = time.monotonic()
         for batch in batches[first : first + accumulation]:
-            learner.engine.backward(objective(batch, measure=False).total)
-            learner.engine.step()
-        learner.cluster.barrier()
+            trainer.engine.backward(objective(batch, measure=False).total)
+            trainer.engine.step()
+        trainer.cluster.barrier()
         seconds = time.monotonic() - started
     return seconds
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from mvd_ds.config import ConfigError
 from mvd_ds.data.manifests.listings import read_listing
 from mvd_ds.data.prepare.encode import DEFAULT_QUALITY, QUALITIES, Encoding
-from mvd_ds.data.prepare.prepare import Options, is_prepared, prepare
+from mvd_ds.data.prepare.prepare import PrepareOptions, is_prepared, prepare
 from mvd_ds.data.prepare.report import report_lines
 from mvd_ds.training.console import StepProgress, say
 
@@ -17,7 +17,7 @@ _SHOWN = 20
 """Lines of the report on the terminal; the rest is in the file."""
 
 
-def options_of(asked: argparse.Namespace) -> Options:
+def options_of(asked: argparse.Namespace) -> PrepareOptions:
     """What the command line asks for.
 
     Raises:
@@ -33,10 +33,10 @@ def options_of(asked: argparse.Namespace) -> Options:
     elif asked.short_side or asked.quality:
         raise ConfigError("--short-side and --quality say how to encode: add --encode h264 or --encode mjpeg")
     shard_bytes = asked.shard_mib << 20 if asked.shards else 0
-    return Options(asked.verify, encoding, shard_bytes, asked.workers, asked.seconds_per_file)
+    return PrepareOptions(asked.verify, encoding, shard_bytes, asked.workers, asked.seconds_per_file)
 
 
-def prepare_videos(source: Path, output: Path, videos: Path | None, classes: Path | None, options: Options) -> None:
+def prepare_videos(source: Path, output: Path, videos: Path | None, classes: Path | None, options: PrepareOptions) -> None:
     """Prepare the videos of ``source`` in ``output`` and say what was found; what is done already is not done again.
 
     Raises:

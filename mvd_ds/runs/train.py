@@ -15,10 +15,10 @@ from mvd_ds.models.flops import clip_flops
 from mvd_ds.models.masked import MaskedPredictor, plan_predictor
 from mvd_ds.models.teachers import Teacher, plan_teacher
 from mvd_ds.models.weights import save_model
-from mvd_ds.runs.learning import Learner, describe_batches, describe_parameters, run_in_cluster
 from mvd_ds.runs.online_probe import OnlineProbe, plan_online_probe
 from mvd_ds.runs.pictures import TrainingPictures, plan_pictures, read_first_clips
 from mvd_ds.runs.placing import place_teachers
+from mvd_ds.runs.trainer import Trainer, describe_batches, describe_parameters, run_in_cluster
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
 from mvd_ds.training.ema import Ema
@@ -26,7 +26,7 @@ from mvd_ds.training.engine.deepspeed_engine import DTYPES
 from mvd_ds.training.engine.deepspeed_start import start_student
 from mvd_ds.training.masked_prediction import MaskedPrediction
 from mvd_ds.training.optim import parameter_groups
-from mvd_ds.training.reporting.memory import Memory
+from mvd_ds.training.reporting.memory import MemoryMonitor
 from mvd_ds.training.run_folder import RunFolder
 from mvd_ds.training.step import PixelTargets, TargetSource, TeacherTargets
 
@@ -40,10 +40,10 @@ def train(recipe: TrainingRecipe, name: str) -> int:
     Raises:
         ConfigError: for whatever the user can mend; on every rank, before or during training.
     """
-    return run_in_cluster(recipe, name, lambda folder, cluster: build_learner(recipe, folder, cluster))
+    return run_in_cluster(recipe, name, lambda folder, cluster: build_trainer(recipe, folder, cluster))
 
 
-def build_learner(recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster) -> Learner:
+def build_trainer(recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster) -> Trainer:
     """Look at every file, say what will happen, and start the engine. Collective.
 
     Raises:
@@ -59,7 +59,7 @@ def build_learner(recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster) -
         probed = plan_online_probe(recipe)
     groups = parameter_groups(student.structure, recipe.optimizer)
     _describe(recipe, cluster, student.structure, loader, groups)
-    memory = Memory(cluster)
+    memory = MemoryMonitor(cluster)
     engine = start_student(student, groups, recipe, cluster)
     if wants_compiling(recipe.engine.compile, cluster.device):
         compile_blocks(engine.module, "student")
@@ -78,7 +78,7 @@ def build_learner(recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster) -
         last_step = recipe.schedule.last_step(loader.steps_per_epoch)
         pictures = TrainingPictures(recipe, folder, cluster, engine, looked_at, last_step)
     probe = OnlineProbe(recipe, engine, cluster, *probed) if probed is not None else None
-    return Learner(recipe, folder, cluster, loader, engine, ema, objective, flops, export, memory, probe, pictures)
+    return Trainer(recipe, folder, cluster, loader, engine, ema, objective, flops, export, memory, probe, pictures)
 
 
 def _describe(

@@ -22,7 +22,7 @@ from mvd_ds.training.checkpoint.files import (
     MANIFEST_NAME,
     STEP_NAME,
     holds_average,
-    read_manifest,
+    read_checkpoint_manifest,
     step_name,
     to_prune,
     verify,
@@ -46,7 +46,7 @@ def list_checkpoints(folder: Path, thorough: bool) -> None:
     say(f"{'step':>9}  {'GiB':>8}  {'ranks':>5}  ZeRO  average  state")
     for path in paths:
         try:
-            manifest = read_manifest(path)
+            manifest = read_checkpoint_manifest(path)
             line = _line(manifest)
             fault = _fault(path, manifest, thorough)
         except ConfigError as error:
@@ -100,7 +100,7 @@ def convert_checkpoint(folder: Path, target: Path | None, step: int | None, aver
     path = next((path for path in paths if path.name == name), None)
     if path is None:
         raise ConfigError(f"{home}: there is no {name}; there are {', '.join(path.name for path in paths)}")
-    manifest = read_manifest(path)
+    manifest = read_checkpoint_manifest(path)
     verify(path, manifest["files"], manifest["files"])
     weights = read_checkpoint_folder(path, average=average_only)
     recipe = validate(weights.config["recipe"], str(path / MANIFEST_NAME))
@@ -185,6 +185,6 @@ def _fault(path: Path, manifest: dict[str, Any], thorough: bool) -> str | None:
 
 def _is_whole(path: Path) -> bool:
     try:
-        return _fault(path, read_manifest(path), thorough=True) is None
+        return _fault(path, read_checkpoint_manifest(path), thorough=True) is None
     except ConfigError:
         return False

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mvd_ds.config import ConfigError
-from mvd_ds.evaluation.probes import Interval, paired_interval
+from mvd_ds.evaluation.probes import ConfidenceInterval, paired_interval
 from mvd_ds.runs.validation import PREDICTIONS
 from mvd_ds.training.console import say
 from mvd_ds.training.run_folder import read_json, write_json
@@ -17,7 +17,7 @@ DRAWS = 10_000
 """Resamples of videos and seeds."""
 
 
-def compare_runs(runs: Sequence[Path], against: Sequence[Path], output: Path | None = None) -> Interval:
+def compare_runs(runs: Sequence[Path], against: Sequence[Path], output: Path | None = None) -> ConfidenceInterval:
     """Say, and write to ``output``, how much more of the held-out videos ``runs`` get right than ``against``.
 
     The interval is a paired bootstrap of 95 % over videos and seeds: run i of one set is compared with run i of the other.

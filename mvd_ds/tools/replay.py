@@ -102,7 +102,7 @@ class Step:
             minimised(total).backward()
         return float(total.detach()), watch.names()
 
-    def guilty(self, batch: Any, clips: list[str]) -> list[str]:
+    def find_nonfinite_clips(self, batch: Any, clips: list[str]) -> list[str]:
         """The clips that show it alone, or with the clip that they are mixed with."""
         found = [clip for row, clip in enumerate(clips) if self.look(_alone(batch, row))[1]]
         return found or clips
@@ -151,7 +151,7 @@ def _replay(step: Step, dump: Path, ranks: list[dict[str, Any]]) -> Iterator[Rep
             own = {name.partition(".")[2]: value for name, value in tensors.items() if name.startswith(f"{number}.")}
             batch = nested(own, step.kind)
             loss, names = step.look(batch)
-            clips = step.guilty(batch, micro["clips"]) if names else []
+            clips = step.find_nonfinite_clips(batch, micro["clips"]) if names else []
             yield Replayed(rank["rank"], number, float(micro["total"]), loss, names, clips)
 
 

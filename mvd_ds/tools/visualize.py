@@ -20,8 +20,8 @@ from mvd_ds.models.classifier_folder import open_classifier, trained_clip
 from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.models.vit import VisionTransformer
-from mvd_ds.runs.observing import observe, observe_encoder, picture_batch
 from mvd_ds.runs.pictures import similarity_numbers
+from mvd_ds.runs.visualization import observe, observe_encoder, picture_batch
 from mvd_ds.tools.picture_files import WRITERS, write_still
 from mvd_ds.training.console import say
 from mvd_ds.training.run_folder import write_json

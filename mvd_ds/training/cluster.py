@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from mvd_ds.config import ConfigError
-from mvd_ds.training.ending import leave
+from mvd_ds.training.ending import abort
 
 
 @dataclass(frozen=True)
@@ -87,5 +87,5 @@ def launched_rank() -> int:
 
 
 def fail_alone(cluster: Cluster, message: str) -> NoReturn:
-    """End this process at once with one line; see ``ending.leave``."""
-    leave(f"rank {cluster.rank} of {cluster.world}: {message}")
+    """End this process at once with one line; see ``ending.abort``."""
+    abort(f"rank {cluster.rank} of {cluster.world}: {message}")

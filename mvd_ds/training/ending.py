@@ -21,13 +21,13 @@ def record_with(function: Callable[[str, bool], None]) -> Callable[[], None]:
     return lambda: _records.remove(function)
 
 
-def speak_to(descriptor: int) -> Callable[[], None]:
-    """Have ``cry`` write to ``descriptor``, too; returns what takes that back."""
+def duplicate_errors_to(descriptor: int) -> Callable[[], None]:
+    """Have ``log_error`` write to ``descriptor``, too; returns what takes that back."""
     _terminal.append(descriptor)
     return lambda: _terminal.remove(descriptor)
 
 
-def cry(text: str) -> None:
+def log_error(text: str) -> None:
     """One line for the person who watches, from any rank: on standard error, and where that is a log on the terminal."""
     line = f"mvd_ds: {text}\n"
     try:
@@ -39,13 +39,13 @@ def cry(text: str) -> None:
         pass
 
 
-def leave(reason: str, speak: bool = True) -> NoReturn:
+def abort(reason: str, speak: bool = True) -> NoReturn:
     """End this process at once; the launcher and the watch of the other ranks end them.
 
     For faults that hit one rank between collectives: waiting for the others would hang until the timeout.
     """
     if speak:
-        cry(reason)
+        log_error(reason)
     for function in list(_records):
         try:
             function(reason, speak)

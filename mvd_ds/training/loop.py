@@ -90,7 +90,7 @@ class Queued(NamedTuple):
 
 @dataclass
 class Training:
-    """The parts of one training run, built by ``runs.learning``."""
+    """The parts of one training run, built by ``runs.trainer``."""
 
     recipe: LearningRecipe
     cluster: Cluster

@@ -19,7 +19,7 @@ from mvd_ds.data.loader import ClipLoader
 from mvd_ds.data.manifests.manifest import read_manifest
 from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.classifier_folder import open_classifier
-from mvd_ds.models.starting import start_classifier
+from mvd_ds.models.init_from_checkpoint import init_classifier_from_checkpoint
 
 pytestmark = pytest.mark.launch
 
@@ -66,7 +66,7 @@ def _plain(recipe: FinetuneRecipe) -> tuple[dict[str, list[float]], dict[str, to
     loader = ClipLoader(recipe, 3, 0, 1, clips)
     assert recipe.teacher is not None
     teacher, _ = open_classifier(recipe.teacher.weights)
-    model = start_classifier(recipe, CLASSES).train()
+    model = init_classifier_from_checkpoint(recipe, CLASSES).train()
     optimizer = _optimizer(model, recipe)
     average = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     curves: dict[str, list[float]] = {"loss/class": [], "loss/teacher": []}

@@ -11,7 +11,7 @@ from distributed.bad_clip import VIDEO, ruined
 from launching import launch_script, metrics
 from mvd_ds.cli import main
 from mvd_ds.config import TrainingRecipe
-from mvd_ds.training.checkpoint.files import read_manifest
+from mvd_ds.training.checkpoint.files import read_checkpoint_manifest
 from mvd_ds.training.masked_prediction import MaskedPrediction
 from plain_loop import plain_losses
 from shrinking import RECIPE
@@ -42,7 +42,7 @@ def test_one_rank_spoils_a_step_for_all(
     assert [line["step"] for line in lines] == [3, 6, 9, 12]
     assert lines[-1]["optim/skipped_steps"] == len(skipped)
     latest = run / "checkpoints" / (run / "checkpoints" / "latest").read_text().strip()
-    assert read_manifest(latest)["skipped"] == len(skipped)
+    assert read_checkpoint_manifest(latest)["skipped"] == len(skipped)
     for line in lines:
         last = int(line["step"])
         taken = [loss for loss in expected[last - every : last] if loss == loss]

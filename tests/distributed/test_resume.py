@@ -16,7 +16,7 @@ import pytest
 from safetensors.torch import load_file
 
 from launching import alone, launch, losses
-from mvd_ds.training.checkpoint.files import newest_first, read_manifest
+from mvd_ds.training.checkpoint.files import newest_first, read_checkpoint_manifest
 from shrinking import RECIPE
 
 pytestmark = pytest.mark.launch
@@ -83,7 +83,7 @@ def test_a_damaged_checkpoint_and_then_a_full_disk(shrunk: list[str], handed_on:
     assert all("could not be written (File too large); the checkpoint before it is whole" in line for line in lines), lines
     assert "Traceback" not in done.stdout + done.stderr
     assert not list((folder / "checkpoints").glob("writing-*"))
-    assert read_manifest(before)["step"] == 17 and read_manifest(newest)["step"] == 20
+    assert read_checkpoint_manifest(before)["step"] == 17 and read_checkpoint_manifest(newest)["step"] == 20
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mvd_ds.evaluation.listening import AttentionOf, LayerSimilarity, spread_heads
+from mvd_ds.evaluation.hooks import AttentionOf, LayerSimilarity, spread_heads
 from mvd_ds.evaluation.pictures import (
     HIDDEN,
     UNKNOWN,

@@ -11,7 +11,7 @@ from mvd_ds.models.acceleration.graphed import GraphedForward, is_worth_it
 from mvd_ds.models.layers import Block, pick
 from mvd_ds.models.teachers import build_teacher, plan_teacher
 from mvd_ds.runs import placing
-from mvd_ds.runs.placing import place_teachers, quicken, require_similar
+from mvd_ds.runs.placing import accelerate, place_teachers, require_similar
 from mvd_ds.training.cluster import Cluster
 from shrinking import shipped
 
@@ -65,7 +65,7 @@ def test_a_similarity_that_is_no_number_is_refused() -> None:
 def test_blocks_are_compiled_where_the_setting_says_so(tiny: TrainingRecipe, setting: str, count: int) -> None:
     teacher = build_teacher("video", tiny.teachers["video"], tiny)
     engine = tiny.engine.model_copy(update={"compile": setting})
-    assert quicken(teacher, "video", tiny.teachers["video"], engine, ALONE.device) is teacher, "the CPU has no CUDA graphs"
+    assert accelerate(teacher, "video", tiny.teachers["video"], engine, ALONE.device) is teacher, "the CPU has no CUDA graphs"
     compiled = {block.compiled for block in teacher.modules() if isinstance(block, Block)}
     assert sum(block.compiled is not None for block in teacher.modules() if isinstance(block, Block)) == count
     assert len(compiled) == 1, "one graph for all"

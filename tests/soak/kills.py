@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import psutil
 
-from mvd_ds.training.checkpoint.files import read_manifest, verify
+from mvd_ds.training.checkpoint.files import read_checkpoint_manifest, verify
 from mvd_ds.training.liveness.heartbeat import Beat, read_beats
 from mvd_ds.training.run_folder import RunFolder, read_json
 
@@ -161,7 +161,7 @@ def saved_step(folder: Path) -> int:
     if not latest.exists():
         return 0
     path = latest.parent / latest.read_text().strip()
-    manifest = read_manifest(path)
+    manifest = read_checkpoint_manifest(path)
     verify(path, manifest["files"], list(manifest["files"]))
     return int(manifest["step"])
 

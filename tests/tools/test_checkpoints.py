@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from mvd_ds.cli import main
 from mvd_ds.config import FinetuneRecipe, load_recipe
 from mvd_ds.models.classifier_folder import open_classifier
-from mvd_ds.models.starting import start_classifier
+from mvd_ds.models.init_from_checkpoint import init_classifier_from_checkpoint
 from mvd_ds.training.checkpoint.checkpoint import Checkpoints
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.ema import Ema
@@ -124,7 +124,7 @@ def test_a_classifier_comes_out_ready_to_use(
     if not at_hand:
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"manifest": str(tmp_path / "gone.txt")})})
     engine = PlainEngine()
-    engine.module = start_classifier(recipe, 8)
+    engine.module = init_classifier_from_checkpoint(recipe, 8)
     engine.optimizer = torch.optim.AdamW(engine.module.parameters())
     Checkpoints(RunFolder(tmp_path), recipe, Cluster(0, 1, torch.device("cpu")), engine, Ema(engine, None)).save(1)
     assert main(["checkpoints", str(tmp_path), "--to", "safetensors", "--output", str(tmp_path / "out")]) == 0

@@ -16,8 +16,8 @@ from mvd_ds.config import ClipSettings, FinetuneRecipe, PreprocessingSettings, T
 from mvd_ds.data.augmentation.labelled import LabelledClips
 from mvd_ds.data.loader import ClipLoader
 from mvd_ds.models.classifier_folder import ClassifierCard, open_classifier, save_classifier
+from mvd_ds.models.init_from_checkpoint import init_classifier_from_checkpoint
 from mvd_ds.models.masked import build_predictor
-from mvd_ds.models.starting import start_classifier
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.runs.finetune import read_labelled
 from mvd_ds.training.classification import Classification
@@ -90,7 +90,7 @@ def test_a_step_of_fine_tuning(ruin: bool, videos: Path, tmp_path: Path, capsys:
     recipe = load_recipe("quickstart_finetune", settings)
     assert isinstance(recipe, FinetuneRecipe)
     labelled = read_labelled(recipe)
-    network = start_classifier(recipe, 8).train()
+    network = init_classifier_from_checkpoint(recipe, 8).train()
     if ruin:
         with torch.no_grad():
             network.encoder.blocks[1].mlp.expand.weight[3, 5] = torch.inf

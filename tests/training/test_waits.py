@@ -13,8 +13,8 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from mvd_ds.config import FinetuneRecipe, TrainingRecipe, load_recipe
 from mvd_ds.data.batch import LabelledBatch
+from mvd_ds.models.init_from_checkpoint import init_classifier_from_checkpoint
 from mvd_ds.models.masked import build_predictor
-from mvd_ds.models.starting import start_classifier
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.tools.bench.step_variants import random_batch
 from mvd_ds.training.classification import Classification
@@ -64,7 +64,7 @@ def test_fine_tuning() -> None:
     settings = ["weights=null", "model.drop_path=0.1", "dropout=0.5", "teacher.weights=unused", "batch.micro=4", "batch.global=4"]
     recipe = load_recipe("finetune_k400_small", [*SDPA, *settings], "finetune")
     assert isinstance(recipe, FinetuneRecipe) and recipe.augmentation.mix is not None
-    classifier, teacher = start_classifier(recipe, 400), start_classifier(recipe, 400)
+    classifier, teacher = init_classifier_from_checkpoint(recipe, 400), init_classifier_from_checkpoint(recipe, 400)
     size, of_clip = recipe.data.clip.size_px, torch.zeros(4, dtype=torch.int64)
     batch = LabelledBatch(
         views={size: torch.zeros(4, 3, recipe.data.clip.frames, size, size, dtype=torch.uint8)},

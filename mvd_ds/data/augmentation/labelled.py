@@ -18,7 +18,7 @@ from mvd_ds.data.manifests.mixture import Mixture
 from mvd_ds.data.randomness import keyed_generator
 from mvd_ds.data.sampling import frame_indices
 from mvd_ds.data.transforms import cut, draw_box
-from mvd_ds.data.workers.shared_memory import Row
+from mvd_ds.data.workers.shared_memory import TensorLayout
 from mvd_ds.data.workers.stream import Filled
 
 
@@ -48,8 +48,12 @@ class LabelledClips(KeyedClips):
             **{name: arrays[name] for name in ("flip", "own_share", "box", "drop_path", "dropout", "sample")},
         )
 
-    def _more_layout(self) -> dict[str, Row]:
-        return {"own_share": Row((), "float32"), "box": Row((6,), "int64"), "dropout": Row((self._width,), "float32")}
+    def _more_layout(self) -> dict[str, TensorLayout]:
+        return {
+            "own_share": TensorLayout((), "float32"),
+            "box": TensorLayout((6,), "int64"),
+            "dropout": TensorLayout((self._width,), "float32"),
+        }
 
     def _more(self, key: ClipKey) -> dict[str, np.ndarray]:
         clip = self._data.clip

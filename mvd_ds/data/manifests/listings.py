@@ -11,23 +11,23 @@ from typing import Any, NamedTuple
 
 from mvd_ds.config import ConfigError
 from mvd_ds.data.manifests.manifest import read_manifest
-from mvd_ds.data.readers.location import Stretch
+from mvd_ds.data.readers.location import ByteRange
 from mvd_ds.data.readers.video import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
 
 
-class Entry(NamedTuple):
+class ListedVideo(NamedTuple):
     """One video of a list."""
 
     name: str
     """Relative to the root where it is below it."""
-    location: str | Stretch
+    location: str | ByteRange
     labels: tuple[int, ...]
 
 
 class Listing(NamedTuple):
     """A list of videos."""
 
-    entries: list[Entry]
+    entries: list[ListedVideo]
     root: str
     """Folder that names are relative to."""
     label_names: tuple[str, ...]
@@ -63,7 +63,7 @@ def read_listing(source: Path, videos: Path | None = None, classes: Path | None 
         if name is None:
             missing.append(stems[0])
         else:
-            entries.append(Entry(name, str(folder / name), (number[label],)))
+            entries.append(ListedVideo(name, str(folder / name), (number[label],)))
     if not entries:
         raise ConfigError(f"{source}: none of its {len(rows)} videos is below {folder}; say --videos FOLDER")
     return Listing(entries, str(folder), ("label",), {"label": tuple(names)}, missing)
@@ -75,7 +75,7 @@ def _of_manifest(source: Path, videos: Path | None) -> Listing:
     entries = []
     for index, ref in enumerate(manifest.refs):
         below = os.path.relpath(ref.path, root)
-        entries.append(Entry(ref.path if below.startswith("..") else below, manifest.refs.location(index), ref.labels))
+        entries.append(ListedVideo(ref.path if below.startswith("..") else below, manifest.refs.location(index), ref.labels))
     return Listing(entries, root, manifest.label_names, manifest.class_names, [])
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from mvd_ds.config import ConfigError
 from mvd_ds.data.manifests.parsing import ShardPlaces, parse_manifest
-from mvd_ds.data.readers.location import Stretch
+from mvd_ds.data.readers.location import ByteRange
 from mvd_ds.data.readers.video import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
 
 _LOOKED_AT = 32
@@ -76,13 +76,13 @@ class ClipRefs(Sequence[ClipRef]):
         start, end = self._spans[index]
         return os.path.join(self._root, os.fsdecode(self._text[start:end]))
 
-    def location(self, index: int) -> str | Stretch:
+    def location(self, index: int) -> str | ByteRange:
         """Where the bytes of line ``index`` are: a file, or a stretch of a shard."""
         path = self.path(index)
         if self._shards is None:
             return path
         shard = os.path.join(self._root, self._shards.names[self._shards.shard[index]])
-        return Stretch(shard, int(self._shards.offset[index]), int(self._shards.size[index]), path)
+        return ByteRange(shard, int(self._shards.offset[index]), int(self._shards.size[index]), path)
 
 
 class Manifest(NamedTuple):

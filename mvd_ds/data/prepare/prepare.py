@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mvd_ds.config import ConfigError
-from mvd_ds.data.manifests.listings import Entry, Listing
+from mvd_ds.data.manifests.listings import ListedVideo, Listing
 from mvd_ds.data.prepare.encode import Encoding, encode
 from mvd_ds.data.prepare.inspection import COLUMNS, inspect_file
 from mvd_ds.data.prepare.process_pool import Fault, run_jobs
 from mvd_ds.data.prepare.report import write_report
 from mvd_ds.data.prepare.shards import Member, Shard, divide, write_shard
-from mvd_ds.data.readers.location import Stretch, extension_of
+from mvd_ds.data.readers.location import ByteRange, extension_of
 from mvd_ds.data.readers.video import IMAGE_EXTENSIONS, DecodeError
 from mvd_ds.data.whole_files import DISK_FULL, Journal, write_whole
 
@@ -34,7 +34,7 @@ Tell = Callable[[str, int, int], None]
 """Called with phase, files done, files in all."""
 
 
-class Options(NamedTuple):
+class PrepareOptions(NamedTuple):
     """What to do with the videos."""
 
     verify: bool = False
@@ -50,7 +50,7 @@ class _Job(NamedTuple):
     """Something to do with one video."""
 
     name: str
-    location: str | Stretch
+    location: str | ByteRange
     target: str = ""
     """File to write."""
 
@@ -58,13 +58,13 @@ class _Job(NamedTuple):
 class Found(NamedTuple):
     """What is known of one good video."""
 
-    entry: Entry
+    entry: ListedVideo
     facts: dict[str, Any]
-    location: str | Stretch
+    location: str | ByteRange
     """Of the file to train on: the original, or what was made of it."""
 
 
-def prepare(source: Path, listing: Listing, output: Path, options: Options, tell: Tell) -> dict[str, Any]:
+def prepare(source: Path, listing: Listing, output: Path, options: PrepareOptions, tell: Tell) -> dict[str, Any]:
     """Look at, encode and pack the videos of ``listing``; write ``manifest.txt``, ``report.json`` and ``report.txt``.
 
     Returns:
@@ -99,7 +99,7 @@ def is_prepared(output: Path) -> bool:
     return (output / MANIFEST).exists()
 
 
-def _claim(source: Path, output: Path, options: Options) -> None:
+def _claim(source: Path, output: Path, options: PrepareOptions) -> None:
     """Make ``output`` the folder of these settings."""
     inside = source.resolve() if source.is_dir() else None
     if inside is not None and (output.resolve().is_relative_to(inside) or inside.is_relative_to(output.resolve())):
@@ -123,14 +123,14 @@ def _claim(source: Path, output: Path, options: Options) -> None:
     write_whole(record, json.dumps(settings, indent=1).encode())
 
 
-def _nameable(entry: Entry, faults: dict[str, str]) -> bool:
+def _nameable(entry: ListedVideo, faults: dict[str, str]) -> bool:
     if "\t" in entry.name or "\n" in entry.name:
         faults[entry.name] = "its name holds a tab or a line break, which a manifest cannot"
         return False
     return True
 
 
-def _look(entries: list[Entry], work: Path, options: Options, faults: dict[str, str], tell: Tell) -> list[Found]:
+def _look(entries: list[ListedVideo], work: Path, options: PrepareOptions, faults: dict[str, str], tell: Tell) -> list[Found]:
     """Facts of each good video."""
     jobs = [_Job(entry.name, entry.location) for entry in entries]
     function = partial(_look_at, verify=options.verify)
@@ -147,7 +147,7 @@ def _look_at(job: _Job, verify: bool) -> dict[str, Any]:
 
 
 def _encode(
-    found: list[Found], output: Path, encoding: Encoding, options: Options, faults: dict[str, str], tell: Tell
+    found: list[Found], output: Path, encoding: Encoding, options: PrepareOptions, faults: dict[str, str], tell: Tell
 ) -> list[Found]:
     """Every video encoded anew into ``output/videos``; images stay as they are."""
     videos = [one for one in found if extension_of(one.location) not in IMAGE_EXTENSIONS]
@@ -188,13 +188,13 @@ def _targets(names: list[str], folder: Path) -> list[Path]:
     return targets
 
 
-def _pack(found: list[Found], output: Path, options: Options, tell: Tell) -> dict[str, tuple[str, int, int]]:
+def _pack(found: list[Found], output: Path, options: PrepareOptions, tell: Tell) -> dict[str, tuple[str, int, int]]:
     """Shard, offset and bytes of every video, by name."""
     folder = output / "shards"
     folder.mkdir(exist_ok=True)
     # Shuffled once, so that those who read shards from start to end do not meet a class at a time.
     order = np.random.default_rng(0).permutation(len(found)).tolist()
-    sizes = [one.location.size if isinstance(one.location, Stretch) else os.path.getsize(one.location) for one in found]
+    sizes = [one.location.size if isinstance(one.location, ByteRange) else os.path.getsize(one.location) for one in found]
     parts = divide([sizes[number] for number in order], options.shard_bytes)
     shards = [
         Shard(folder / f"{index:06d}.tar", [_member(number, found[number]) for number in order[part.start : part.stop]])
@@ -215,7 +215,7 @@ def _packed_already(found: list[Found]) -> dict[str, tuple[str, int, int]]:
     return {
         one.entry.name: (os.path.abspath(one.location.path), one.location.offset, one.location.size)
         for one in found
-        if isinstance(one.location, Stretch)
+        if isinstance(one.location, ByteRange)
     }
 
 
@@ -226,7 +226,7 @@ def _member(number: int, one: Found) -> Member:
 
 
 def _run(
-    phase: str, function: Callable[[_Job], Any], jobs: list[_Job], journal: Journal, options: Options, tell: Tell
+    phase: str, function: Callable[[_Job], Any], jobs: list[_Job], journal: Journal, options: PrepareOptions, tell: Tell
 ) -> list[Any]:
     """Results of all jobs, from the journal or by processes. What failed is not in the journal: it is tried again."""
     known = {record["job"]: record["facts"] for record in journal.read() if {"job", "facts"} <= record.keys()}
@@ -253,7 +253,7 @@ def _mark(job: _Job) -> str:
     return f"{job.name} {_stamp(job.location)}{made}"
 
 
-def _stamp(location: str | Stretch) -> str:
+def _stamp(location: str | ByteRange) -> str:
     """Size and time of the file."""
     try:
         state = os.stat(location if isinstance(location, str) else location.path)
@@ -262,7 +262,7 @@ def _stamp(location: str | Stretch) -> str:
     return f"{state.st_size}-{state.st_mtime_ns}" + ("" if isinstance(location, str) else f"-{location.offset}-{location.size}")
 
 
-def _is_fault(entry: Entry, result: Any, faults: dict[str, str]) -> bool:
+def _is_fault(entry: ListedVideo, result: Any, faults: dict[str, str]) -> bool:
     if isinstance(result, Fault):
         faults[entry.name] = result.reason
         return True

@@ -12,11 +12,11 @@ from mvd_ds.data.manifests.listings import Listing
 from mvd_ds.data.whole_files import write_whole
 
 if TYPE_CHECKING:
-    from mvd_ds.data.prepare.prepare import Found, Options
+    from mvd_ds.data.prepare.prepare import Found, PrepareOptions
 
 
 def write_report(
-    output: Path, source: Path, listing: Listing, found: Sequence[Found], faults: dict[str, str], options: Options
+    output: Path, source: Path, listing: Listing, found: Sequence[Found], faults: dict[str, str], options: PrepareOptions
 ) -> dict[str, Any]:
     """Write both files into ``output`` and give what the JSON holds."""
     facts = [one.facts for one in found]

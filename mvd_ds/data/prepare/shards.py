@@ -10,7 +10,7 @@ import tarfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mvd_ds.data.readers.location import Location, Stretch, read_bytes, size_of
+from mvd_ds.data.readers.location import ByteRange, Location, read_bytes, size_of
 from mvd_ds.data.whole_files import finish, write_whole
 
 HEADER_BYTES = 512
@@ -23,7 +23,7 @@ class Member(NamedTuple):
     key: str
     """Name without extension. No dots: webdataset takes what follows the first one for the kind of file."""
     extension: str
-    location: str | Stretch
+    location: str | ByteRange
     facts: dict[str, Any]
     """Written beside the video as JSON."""
     label: int | None

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from mvd_ds.data.readers.video import DecodeError, one_line
 
 
-class Stretch(NamedTuple):
+class ByteRange(NamedTuple):
     """A file inside another one, such as a member of a tar shard."""
 
     path: str
@@ -21,7 +21,7 @@ class Stretch(NamedTuple):
     """Of the file inside; its extension tells images from videos."""
 
 
-Location = str | bytes | Stretch
+Location = str | bytes | ByteRange
 """A path, the content of a video file, or a stretch of a file."""
 
 
@@ -78,7 +78,7 @@ def read_bytes(location: Location) -> bytes:
         return os.pread(file.fileno(), location.size, location.offset)
 
 
-def url_of(location: str | Stretch) -> str:
+def url_of(location: str | ByteRange) -> str:
     """What FFmpeg opens. ``file:`` keeps it from taking ``take:2.mp4`` for a protocol, or a manifest's line for an address."""
     if isinstance(location, str):
         return f"file:{location}"

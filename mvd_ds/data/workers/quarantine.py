@@ -19,7 +19,7 @@ class Barred(NamedTuple):
         return self.everywhere.get(video) or self.here.get((position, video))
 
 
-class Entry(NamedTuple):
+class QuarantinedVideo(NamedTuple):
     """A video that ended its reader, once."""
 
     video: int
@@ -48,11 +48,11 @@ class Quarantine:
 
     def __init__(self, clips_per_step: int = 0, lookahead_steps: int = 0) -> None:
         self._clips_per_step, self._lookahead = clips_per_step, lookahead_steps
-        self.entries: list[Entry] = []
+        self.entries: list[QuarantinedVideo] = []
 
     def add(self, position: int, video: int, path: str, reason: str) -> None:
         """``video`` ended a worker while clips from ``position`` on were being cut from it."""
-        self.entries.append(Entry(video, position, path, reason, None))
+        self.entries.append(QuarantinedVideo(video, position, path, reason, None))
 
     def barred(self, positions: Sequence[int]) -> Barred:
         """What must not be opened for clips at ``positions`` (ascending)."""
@@ -74,4 +74,4 @@ class Quarantine:
 
     def restore(self, state: list[dict[str, Any]]) -> None:
         """Take the entries of a checkpoint."""
-        self.entries = [Entry(**entry) for entry in state]
+        self.entries = [QuarantinedVideo(**entry) for entry in state]

@@ -23,7 +23,7 @@ _GROUP = Path("/sys/fs/cgroup")
 """Limits of this container, where it has its own (control groups, version 2)."""
 
 
-class Row(NamedTuple):
+class TensorLayout(NamedTuple):
     """What one sample has of one array of a batch."""
 
     shape: tuple[int, ...]
@@ -37,7 +37,7 @@ class BatchMemory:
     it is taken whole at the start and not at night, and it is gone with the last process that holds it.
     """
 
-    def __init__(self, layout: dict[str, Row], rows: int, slots: int) -> None:
+    def __init__(self, layout: dict[str, TensorLayout], rows: int, slots: int) -> None:
         """Take the memory.
 
         Args:
@@ -123,10 +123,10 @@ def _available_bytes() -> int:
         return available
 
 
-def _bytes(row: Row) -> int:
+def _bytes(row: TensorLayout) -> int:
     return math.prod(row.shape) * np.dtype(row.dtype).itemsize
 
 
-def _typed(flat: Tensor, row: Row) -> Tensor:
+def _typed(flat: Tensor, row: TensorLayout) -> Tensor:
     dtype = getattr(torch, row.dtype)
     return flat.view(dtype) if len(flat) else torch.empty(0, dtype=dtype)

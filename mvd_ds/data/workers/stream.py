@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mvd_ds.config import ConfigError, DataSettings
 from mvd_ds.data.workers.quarantine import Quarantine
-from mvd_ds.data.workers.shared_memory import BatchMemory, Row
+from mvd_ds.data.workers.shared_memory import BatchMemory, TensorLayout
 from mvd_ds.data.workers.workers import DEATHS_IN_A_ROW, Job, Reading, Task, Worker, wait_for
 
 _HELD = 3
@@ -91,7 +91,7 @@ class _Stream:
         self._free = deque(range(slots))
         self._batches: dict[int, _Batch] = {}
         self._next_task = 0
-        notes = BatchMemory({"note": Row((3,), "int64")}, data.workers, 1)
+        notes = BatchMemory({"note": TensorLayout((3,), "int64")}, data.workers, 1)
         self._workers = [Worker(job, self._memory, notes, number) for number in range(data.workers)]
 
     def run(self, groups: Iterable[Sequence[int]]) -> Iterator[Filled]:
@@ -102,7 +102,7 @@ class _Stream:
             if not pending:
                 return
             while pending[0].missing:
-                self._hear()
+                self._poll()
             yield self._deliver(pending.popleft())
 
     def close(self) -> None:
@@ -128,7 +128,7 @@ class _Stream:
         worker = self._workers[task.number % len(self._workers)]
         worker.give(task, self._quarantine.barred(task.items))
 
-    def _hear(self) -> None:
+    def _poll(self) -> None:
         """Take what workers say; put the files of dead ones in quarantine and go on."""
         for worker in wait_for(self._workers, self._data.stall_seconds):
             said = worker.take()
@@ -141,7 +141,7 @@ class _Stream:
             batch.faults[task.number] = faults
 
     def _replace(self, worker: Worker) -> None:
-        death, left = worker.bury()
+        death, left = worker.reap()
         if death.deaths >= DEATHS_IN_A_ROW:
             raise ConfigError(
                 f"{death.deaths} loader processes in a row died at the same clips, the last one {death.reason}, reading "

@@ -19,7 +19,7 @@ import torch
 from mvd_ds.config import ConfigError
 from mvd_ds.data.workers.forkserver import forkserver_context
 from mvd_ds.data.workers.quarantine import Barred
-from mvd_ds.data.workers.shared_memory import BatchMemory, Row
+from mvd_ds.data.workers.shared_memory import BatchMemory, TensorLayout
 
 _PRELOAD = ["torch", "mvd_ds.data.loader", "mvd_ds.data.evaluation"]
 _POLL_SECONDS = 0.5
@@ -61,7 +61,7 @@ class Reading:
 class Job(Protocol):
     """What workers do: fill rows of a batch. It travels to them once, pickled."""
 
-    layout: dict[str, Row]
+    layout: dict[str, TensorLayout]
     """The arrays of a batch."""
 
     def fill(self, items: Sequence[int], rows: dict[str, np.ndarray], barred: Barred, reading: Reading) -> list[str]:
@@ -158,7 +158,7 @@ class Worker:
             self._stall_reason = f"gave no answer for data.stall_seconds {limit:g}"
             self.process.kill()
 
-    def bury(self) -> tuple[Death, list[Task]]:
+    def reap(self) -> tuple[Death, list[Task]]:
         """How it ended and what it leaves undone, the unfinished task first. A successor is started."""
         self.process.join()
         position, video, _ = self._reading.now

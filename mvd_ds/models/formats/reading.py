@@ -23,7 +23,7 @@ QUERY_VALUE_BIAS = re.compile(r"(encoder|decoders\.\w+)\.blocks\.\d+\.attention\
 OTHER_BLOCK_BIAS = re.compile(r"(encoder|decoders\.\w+)\.blocks\.\d+\.(attention\.projection|mlp\.\w+)\.bias")
 
 
-class Row(NamedTuple):
+class TensorRow(NamedTuple):
     """One line of the table of what went where.
 
     Attributes:
@@ -57,7 +57,7 @@ class Checkpoint:
     layout: Layout
     origin: str
     state: dict[str, Tensor]
-    rows: list[Row]
+    rows: list[TensorRow]
     notes: list[str] = field(default_factory=list)
     stated: dict[str, dict[str, Any]] = field(default_factory=dict)
     grids: dict[str, Grid] = field(default_factory=dict)
@@ -109,7 +109,7 @@ def _place(checkpoint: Checkpoint, pieces: dict[str, dict[str, Tensor]], name: s
         reason = layout.reason_to_ignore(name)
         if reason is None:
             return "unexpected", name
-        checkpoint.rows.append(Row(name, shape, None, reason))
+        checkpoint.rows.append(TensorRow(name, shape, None, reason))
         return None
     if not tensor.is_floating_point():
         return "not floating point numbers", f"{name} ({tensor.dtype})"
@@ -120,7 +120,9 @@ def _place(checkpoint: Checkpoint, pieces: dict[str, dict[str, Tensor]], name: s
     if form == "frame" and tensor.ndim != 4:
         return "of another shape", f"{name} {shape} instead of 4 axes"
     known[form] = tensor
-    checkpoint.rows.append(Row(name, shape, ours, {"whole": "", "frame": "one frame deep"}.get(form, f"rows of the {form}")))
+    checkpoint.rows.append(
+        TensorRow(name, shape, ours, {"whole": "", "frame": "one frame deep"}.get(form, f"rows of the {form}"))
+    )
     return None
 
 
@@ -137,15 +139,15 @@ def _check_table(checkpoint: Checkpoint, table: FrozenTable, tensor: Tensor) -> 
         if nearest <= TABLE_TOLERANCE:
             checkpoint.grids[table.of] = grid
             reason = f"fixed table of positions on grid {grid}, computed here for the grid at hand (differs by {nearest:.0e})"
-            checkpoint.rows.append(Row(table.theirs, shape, None, reason))
+            checkpoint.rows.append(TensorRow(table.theirs, shape, None, reason))
             return None
     checkpoint.notes.append(f"{table.theirs} is not the fixed table of {checkpoint.layout.title}: read as learned positions")
-    _learn(checkpoint, table, tensor[0])
-    checkpoint.rows.append(Row(table.theirs, shape, f"{table.prefix}position.table", "learned positions"))
+    _train(checkpoint, table, tensor[0])
+    checkpoint.rows.append(TensorRow(table.theirs, shape, f"{table.prefix}position.table", "learned positions"))
     return None
 
 
-def _learn(checkpoint: Checkpoint, table: FrozenTable, rows: Tensor) -> None:
+def _train(checkpoint: Checkpoint, table: FrozenTable, rows: Tensor) -> None:
     """Keep ([1 +] N, D) rows of a table as weights."""
     checkpoint.state[f"{table.prefix}position.table"] = rows[int(table.has_cls) :].clone()
     if table.has_cls:
@@ -165,7 +167,7 @@ def _learn_all(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> None:
         rows = tensors[table.theirs][0] if table.theirs in tensors else None
         if rows is None:
             rows = torch.from_numpy(table_rows(table, (count, 1, 1), len(norm)).astype(np.float32))
-        _learn(checkpoint, table, rows)
+        _train(checkpoint, table, rows)
 
 
 def table_rows(table: FrozenTable, grid: Grid, width: int) -> np.ndarray:
@@ -220,7 +222,7 @@ def shorten(names: list[str]) -> str:
     return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def table_lines(rows: list[Row]) -> list[str]:
+def table_lines(rows: list[TensorRow]) -> list[str]:
     """The table of what went where, for people: numbered blocks of the same shapes share a line."""
     merged: dict[tuple[str, str, str], list[str]] = {}
     for row in rows:

@@ -17,7 +17,7 @@ from mvd_ds.config import ConfigError, DataSettings, TrainingRecipe, load_recipe
 from mvd_ds.data.manifests.manifest import read_manifest
 from mvd_ds.data.prepare.encode import DEFAULT_QUALITY, Encoding, encode
 from mvd_ds.data.randomness import keyed_generator
-from mvd_ds.data.readers.location import Stretch, extension_of, read_bytes
+from mvd_ds.data.readers.location import ByteRange, extension_of, read_bytes
 from mvd_ds.data.readers.video import DecodeError, one_line
 from mvd_ds.tools.bench import decode_stages, loader_rate
 from mvd_ds.tools.bench.reference import EXPECTED_MS, reference_ms
@@ -33,7 +33,7 @@ CONSUMER_SHARE = 0.6
 """Of the loader's rate that the consumer takes which should not wait."""
 
 
-class Options(NamedTuple):
+class DataBenchOptions(NamedTuple):
     """How much is measured."""
 
     files: int = 16
@@ -49,7 +49,7 @@ class Options(NamedTuple):
     """Pixels to which that makes larger files smaller."""
 
 
-def measure(manifest: Path, overrides: Sequence[str], options: Options) -> dict[str, Any]:
+def measure(manifest: Path, overrides: Sequence[str], options: DataBenchOptions) -> dict[str, Any]:
     """Everything, as JSON.
 
     Raises:
@@ -115,7 +115,7 @@ def _choose(recipe: TrainingRecipe, count: int, members: Path) -> tuple[list[dec
     return files, faults
 
 
-def _as_file(location: str | Stretch, members: Path) -> str:
+def _as_file(location: str | ByteRange, members: Path) -> str:
     if isinstance(location, str):
         return os.path.abspath(location)
     path = members / f"{location.offset}{extension_of(location)}"
@@ -187,7 +187,7 @@ def _stages(clips: Sequence[decode_stages.Clip], recipe: TrainingRecipe, rounds:
     return {"bound": {"frame_ms": cost, "frames": frames, "clip_ms": cost * frames}, **readers}
 
 
-def _streams(recipes: dict[str, TrainingRecipe], paths: Sequence[str], options: Options) -> dict[str, Any]:
+def _streams(recipes: dict[str, TrainingRecipe], paths: Sequence[str], options: DataBenchOptions) -> dict[str, Any]:
     measures = {name: partial(loader_rate.loader_rate, recipe, options.clips) for name, recipe in recipes.items()}
     if options.reference:
         measures["reference"] = partial(loader_rate.reference_rate, recipes["as they are"], paths, options.clips)
@@ -211,7 +211,11 @@ def _streams(recipes: dict[str, TrainingRecipe], paths: Sequence[str], options: 
 
 
 def _summed_up(
-    recipe: TrainingRecipe, files: Sequence[decode_stages.File], faults: dict[str, str], options: Options, result: dict[str, Any]
+    recipe: TrainingRecipe,
+    files: Sequence[decode_stages.File],
+    faults: dict[str, str],
+    options: DataBenchOptions,
+    result: dict[str, Any],
 ) -> dict[str, Any]:
     streams = result["streams"]
     if options.reference and not EXPECTED_MS[0] <= streams["reference"]["alone_ms"] <= EXPECTED_MS[1]:

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mvd_ds.tools.bench.data import KINDS, Options, measure
+from mvd_ds.tools.bench.data import KINDS, DataBenchOptions, measure
 from mvd_ds.tools.bench.reference import EXPECTED_MS
 from mvd_ds.tools.bench.sample_videos import write_videos
 from mvd_ds.tools.bench.start import measure_start
@@ -20,7 +20,7 @@ TABLE_WIDTH = 120
 """Columns of a table that goes to a file."""
 
 
-def bench_data(manifest: Path, overrides: list[str], options: Options, output: Path | None, sample: int) -> None:
+def bench_data(manifest: Path, overrides: list[str], options: DataBenchOptions, output: Path | None, sample: int) -> None:
     """Measure, print, and write JSON to ``output``.
 
     Args:

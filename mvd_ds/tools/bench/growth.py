@@ -47,7 +47,7 @@ _CPU_BASE = [
 _ALONE = {"zero_optimization": {"stage": 1, "reduce_bucket_size": 50_000_000}}
 
 
-class Options(NamedTuple):
+class GrowthBenchOptions(NamedTuple):
     """How much is measured."""
 
     axes: tuple[str, ...] = (*AXES, PROCESSES)
@@ -57,7 +57,7 @@ class Options(NamedTuple):
     device: str = "auto"
 
 
-def measure_growth(name: str, overrides: list[str], options: Options) -> dict[str, Any]:
+def measure_growth(name: str, overrides: list[str], options: GrowthBenchOptions) -> dict[str, Any]:
     """Everything, as JSON.
 
     Raises:

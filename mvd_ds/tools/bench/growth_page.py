@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mvd_ds.tools.bench.data_table import TABLE_WIDTH, write_output, write_result
-from mvd_ds.tools.bench.growth import PROCESSES, Options, measure_growth
+from mvd_ds.tools.bench.growth import PROCESSES, GrowthBenchOptions, measure_growth
 from mvd_ds.tools.report.charts import Line, line_chart
 from mvd_ds.tools.report.document import document
 from mvd_ds.tools.report.markup import Html, colour_key, element, figure, row, table
@@ -25,7 +25,7 @@ _BOUNDS = {"time_off_by": TIME_BOUND, "memory_off_by": MEMORY_BOUND}
 _COLUMNS = ["axis", "value", "ms", "planned", "off by", "GiB", "planned", "off by"]
 
 
-def bench_growth(recipe: str, overrides: list[str], options: Options, output: Path | None, report: Path | None) -> int:
+def bench_growth(recipe: str, overrides: list[str], options: GrowthBenchOptions, output: Path | None, report: Path | None) -> int:
     """Measure, print, write JSON to ``output`` and the page to ``report``.
 
     Returns:

@@ -17,7 +17,7 @@ from mvd_ds.config import TrainingRecipe
 from mvd_ds.data.loader import ClipLoader
 from mvd_ds.data.workers.forkserver import forkserver_context
 from mvd_ds.data.workers.quarantine import Barred, Quarantine
-from mvd_ds.data.workers.shared_memory import Row
+from mvd_ds.data.workers.shared_memory import TensorLayout
 from mvd_ds.data.workers.stream import filled_batches
 from mvd_ds.data.workers.workers import Reading
 from mvd_ds.tools.bench.reference import ReferenceClips
@@ -84,7 +84,7 @@ def wait_share(recipe: TrainingRecipe, clips_per_second: float, batches: int) ->
 def transport_ms(recipe: TrainingRecipe, clips: int) -> float:
     """CPU milliseconds to hand a clip over that lies in shared memory already: orders, answers and tensors."""
     clip, micro = recipe.data.clip, recipe.batch.micro
-    job = _Nothing({"clip": Row((3, clip.frames, clip.size_px, clip.size_px), "uint8")})
+    job = _Nothing({"clip": TensorLayout((3, clip.frames, clip.size_px, clip.size_px), "uint8")})
     groups = (range(first, first + micro) for first in itertools.count(0, micro))
     batches = filled_batches(job, groups, micro, recipe.data, Quarantine())
     try:
@@ -96,7 +96,7 @@ def transport_ms(recipe: TrainingRecipe, clips: int) -> float:
 class _Nothing:
     """A job without work."""
 
-    def __init__(self, layout: dict[str, Row]) -> None:
+    def __init__(self, layout: dict[str, TensorLayout]) -> None:
         self.layout = layout
 
     def path(self, video: int) -> str:

@@ -85,18 +85,18 @@ def _add_growth(benches: argparse._SubParsersAction) -> None:
 
 
 def _bench_growth(options: argparse.Namespace) -> int:
-    from mvd_ds.tools.bench.growth import Options
+    from mvd_ds.tools.bench.growth import GrowthBenchOptions
     from mvd_ds.tools.bench.growth_page import bench_growth
 
-    measured = Options(tuple(options.axes), options.steps, tuple(options.processes), options.device)
+    measured = GrowthBenchOptions(tuple(options.axes), options.steps, tuple(options.processes), options.device)
     return bench_growth(options.recipe, options.overrides, measured, options.output, options.report)
 
 
 def _bench_step(options: argparse.Namespace) -> int:
-    from mvd_ds.tools.bench.step import Options
+    from mvd_ds.tools.bench.step import StepBenchOptions
     from mvd_ds.tools.bench.step_table import bench_step
 
-    measured = Options(
+    measured = StepBenchOptions(
         options.geometry,
         options.steps,
         options.warmup,
@@ -115,10 +115,10 @@ def _bench_start(options: argparse.Namespace) -> None:
 
 
 def _bench_data(options: argparse.Namespace) -> None:
-    from mvd_ds.tools.bench.data import Options
+    from mvd_ds.tools.bench.data import DataBenchOptions
     from mvd_ds.tools.bench.data_table import bench_data
 
-    measured = Options(
+    measured = DataBenchOptions(
         options.files,
         options.clips,
         options.rounds,

@@ -17,7 +17,7 @@ from mvd_ds.data.batch import ClipBatch
 from mvd_ds.models.acceleration.compiled import compile_blocks, wants_compiling
 from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.teachers import Teacher
-from mvd_ds.runs.placing import quicken, round_to_fp8
+from mvd_ds.runs.placing import accelerate, round_to_fp8
 from mvd_ds.tools.bench.clock import Clock, held_by, tensor_bytes
 from mvd_ds.training.engine.deepspeed_engine import DTYPES
 from mvd_ds.training.masked_prediction import MaskedPrediction
@@ -42,7 +42,9 @@ class DistillStep:
         if wants_compiling(recipe.engine.compile, device):
             self.stacks = compile_blocks(student, "student", limit=2)
 
-    def aim(self, recipe: TrainingRecipe, student: Any, teachers: dict[str, Callable[..., Tensor]], device: torch.device) -> None:
+    def set_teachers(
+        self, recipe: TrainingRecipe, student: Any, teachers: dict[str, Callable[..., Tensor]], device: torch.device
+    ) -> None:
         """Have ``student``, a network or the engine around it, learn from ``teachers``."""
         self.clock = Clock(device)
         marked = {name: self._marked(name, teacher) for name, teacher in teachers.items()}
@@ -105,9 +107,10 @@ class ProductStep(DistillStep):
             clips = fp8_clips[recipe.teachers[name].input_px or recipe.data.clip.size_px]
             self.similarities[name] = round_to_fp8(teacher, normalise(to_unit(clips.to(device)), dtype))
         fast = {
-            name: quicken(teacher, name, recipe.teachers[name], recipe.engine, device) for name, teacher in self.teachers.items()
+            name: accelerate(teacher, name, recipe.teachers[name], recipe.engine, device)
+            for name, teacher in self.teachers.items()
         }
-        self.aim(recipe, self.student, fast, device)
+        self.set_teachers(recipe, self.student, fast, device)
 
     def backward(self, loss: Tensor) -> None:
         """Gradients, in the precision of the weights."""

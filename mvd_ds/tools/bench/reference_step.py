@@ -86,7 +86,7 @@ class ReferenceStep:
         student: fp32; it may be another yardstick's, too.
         teachers: fp32, by name.
         optimizer: of ``student``, from ``reference_optimizer``.
-        lent: computes with the student, so that gradients are averaged over processes; from ``lend``.
+        lent: computes with the student, so that gradients are averaged over processes; from ``wrap_ddp``.
     """
 
     def __init__(
@@ -244,7 +244,7 @@ class _Lent(nn.Module):
         return compute()
 
 
-def lend(student: nn.Module, world: int) -> Callable[[Callable[[], list[Tensor]]], list[Tensor]]:
+def wrap_ddp(student: nn.Module, world: int) -> Callable[[Callable[[], list[Tensor]]], list[Tensor]]:
     """What computes with ``student``: of several processes torch's DistributedDataParallel, once for all yardsticks."""
     lent = _Lent(student)
     return lent if world == 1 else nn.parallel.DistributedDataParallel(lent)

@@ -36,7 +36,7 @@ TOLERANCE = {"fp32": 1e-4, "bf16": 1e-2}
 """Largest relative difference of first losses and gradient norms by precision."""
 
 
-class Options(NamedTuple):
+class StepBenchOptions(NamedTuple):
     """How it is measured; None: 10 on a GPU, 1 (and no warm-up beyond the gate) on a CPU."""
 
     geometry: str = "recipe"
@@ -51,7 +51,7 @@ class Options(NamedTuple):
     """Yardsticks that are measured; ratios and the gate are to the first."""
 
 
-def measure_step(name: str, overrides: list[str], options: Options) -> dict[str, Any]:
+def measure_step(name: str, overrides: list[str], options: StepBenchOptions) -> dict[str, Any]:
     """Everything, as JSON.
 
     Raises:
@@ -77,7 +77,7 @@ def _group(device: str) -> contextlib.AbstractContextManager[Cluster]:
     return contextlib.nullcontext(Cluster(0, 1, torch.device("cuda" if is_cuda else "cpu")))
 
 
-def _measure(recipe: TrainingRecipe, name: str, options: Options, cluster: Cluster) -> dict[str, Any]:
+def _measure(recipe: TrainingRecipe, name: str, options: StepBenchOptions, cluster: Cluster) -> dict[str, Any]:
     origin = {"machine": machine(), "versions": versions()}  # first: files may change while this runs
     device, world = cluster.device, cluster.world
     matrix = min(cluster.gather(matrix_rate(device, clock_of(device))))
@@ -136,7 +136,7 @@ def _first_step(variant: Variant, cluster: Cluster) -> tuple[float, float]:
     return cluster.mean(loss.detach()).item(), norm
 
 
-def _timed(variants: dict[str, Variant], options: Options, cluster: Cluster) -> tuple[dict[str, Any], dict[str, Any]]:
+def _timed(variants: dict[str, Variant], options: StepBenchOptions, cluster: Cluster) -> tuple[dict[str, Any], dict[str, Any]]:
     """Milliseconds by part of every timed step, of the slowest process, and GiB at most, both by variant."""
     device = cluster.device
     usual = (10, 10) if device.type == "cuda" else (1, 0)

@@ -32,7 +32,7 @@ class EngineStep(DistillStep):
         UpdateGate(self.engine)
         plans = {name: plan_teacher(name, settings, recipe) for name, settings in recipe.teachers.items()}
         self.teachers = place_teachers(recipe, plans, cluster, dict)
-        self.aim(recipe, self.engine, self.teachers, cluster.device)
+        self.set_teachers(recipe, self.engine, self.teachers, cluster.device)
 
     def backward(self, loss: Tensor) -> None:
         """Gradients, summed up over the processes where the engine does that now."""

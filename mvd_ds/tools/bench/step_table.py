@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mvd_ds.tools.bench.data_table import TABLE_WIDTH, write_result
-from mvd_ds.tools.bench.step import Options, measure_step
+from mvd_ds.tools.bench.step import StepBenchOptions, measure_step
 from mvd_ds.tools.bench.step_variants import FP8
 from mvd_ds.training.cluster import launched_rank
 
@@ -23,7 +23,7 @@ _MEANINGS = (
 )
 
 
-def bench_step(recipe: str, overrides: list[str], options: Options, output: Path | None) -> int:
+def bench_step(recipe: str, overrides: list[str], options: StepBenchOptions, output: Path | None) -> int:
     """Measure, print, and write JSON to ``output``.
 
     Returns:

@@ -17,7 +17,7 @@ from mvd_ds.models.flops import clip_flops
 from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.tools.bench.product_step import ProductStep
-from mvd_ds.tools.bench.reference_step import STYLES, ReferenceStep, inputs_of, lend, reference_optimizer
+from mvd_ds.tools.bench.reference_step import STYLES, ReferenceStep, inputs_of, reference_optimizer, wrap_ddp
 from mvd_ds.tools.bench.step_engine import EngineStep
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.engine.deepspeed_engine import DTYPES
@@ -108,7 +108,7 @@ def build_variants(
     fp8 = None
     if cluster.world == 1 and has_fp8(recipe, device):
         fp8 = ProductStep(recipe, copy.deepcopy(student), copy.deepcopy(teachers), device, batches[0].views)
-    optimizer, lent = reference_optimizer(student, recipe), lend(student, cluster.world)
+    optimizer, lent = reference_optimizer(student, recipe), wrap_ddp(student, cluster.world)
     steps = {key: ReferenceStep(style, recipe, student, teachers, optimizer, device, lent) for key, style in STYLES.items()}
 
     single = [_with_masks(batch, 1) for batch in batches]

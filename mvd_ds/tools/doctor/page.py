@@ -11,7 +11,7 @@ from rich.text import Text
 from mvd_ds.tools.doctor.findings import Finding, HostReport, State, worst
 
 STYLES: dict[State, str] = {"ok": "green", "warn": "yellow", "bad": "bold red"}
-#: Hosts named in one line; a thousand would bury the page.
+#: Hosts named in one line; a thousand would reap the page.
 NAMED = 8
 
 

@@ -40,7 +40,7 @@ class Ended(NamedTuple):
 
 
 @dataclass
-class Attempt:
+class LaunchAttempt:
     """What one attempt needs; ``run`` starts it."""
 
     start: Start

@@ -1,4 +1,4 @@
-"""Attempt after attempt, until the run is finished, told to stop, or out of restarts."""
+"""LaunchAttempt after attempt, until the run is finished, told to stop, or out of restarts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from mvd_ds.config import ConfigError, LearningRecipe, find_recipe, load_recipe
 from mvd_ds.tools.launch import remote
-from mvd_ds.tools.launch.attempt import Attempt, Ended, end_launch
+from mvd_ds.tools.launch.attempt import Ended, LaunchAttempt, end_launch
 from mvd_ds.tools.launch.command import Start, build_start, shown
 from mvd_ds.tools.launch.environment import added_environment
 from mvd_ds.tools.launch.guard import Guard
@@ -117,7 +117,7 @@ class Supervisor:
         began = time.time()
         where = ", ".join(host.name for host in hosts) or "this host"
         self.say(f"attempt {self.attempt} on {where}")
-        ended = Attempt(start, self.options, hosts, RunFolder(self.run), stop, self.say).run()
+        ended = LaunchAttempt(start, self.options, hosts, RunFolder(self.run), stop, self.say).run()
         outcome = judge(ended.code, before, self._standing(before, ended), ended.survivors)
         self._record(start, hosts, began, ended, outcome)
         if outcome in (FAILED, USER_FAULT) and (words := last_words(self.run, began)):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.tools.machine.devices import Machine
-from mvd_ds.tools.plan.memory import Memory
+from mvd_ds.tools.plan.memory import MemoryEstimate
 from mvd_ds.tools.plan.timing import StepTime, cores_needed
 
 
@@ -21,7 +21,7 @@ class Case(NamedTuple):
     recipe: TrainingRecipe
     machine: Machine
     gpus: int
-    memory: Memory
+    memory: MemoryEstimate
     time: StepTime
     steps: int
     clip_flops: int

@@ -15,7 +15,7 @@ FRAGMENTATION = 0.07
 WORKER_BYTES = 400_000_000
 
 
-class Memory(NamedTuple):
+class MemoryEstimate(NamedTuple):
     """Bytes by part.
 
     Attributes:
@@ -106,8 +106,8 @@ def plan_memory(
     teacher_engines: dict[str, dict[str, Any]],
     world: int,
     node: int,
-) -> Memory:
-    """Memory of one GPU at its peak, and of a node of ``node`` GPUs.
+) -> MemoryEstimate:
+    """MemoryEstimate of one GPU at its peak, and of a node of ``node`` GPUs.
 
     Args:
         engine: DeepSpeed's dict for the student.
@@ -131,11 +131,11 @@ def plan_memory(
     device["clips"] = _clip_bytes(recipe)
     device["context"] = CONTEXT_BYTES
     device["fragmentation"] = FRAGMENTATION * (sum(device.values()) - CONTEXT_BYTES)
-    return Memory(device, _host_bytes(recipe, sizes, engine["zero_optimization"], states, world, node, bf16))
+    return MemoryEstimate(device, _host_bytes(recipe, sizes, engine["zero_optimization"], states, world, node, bf16))
 
 
 def plain_step_bytes(recipe: TrainingRecipe, sizes: RecipeSizes) -> dict[str, float]:
-    """Memory of a step in plain torch, as ``bench`` makes it, by part; nothing else that a process has.
+    """MemoryEstimate of a step in plain torch, as ``bench`` makes it, by part; nothing else that a process has.
 
     Weights and both moments (and in bf16 fp32 masters) are there before it, and so are teachers. While it runs, activations
     of the student go as gradients come, so the larger of the two counts; gradients of the masters come beside those in bf16.
@@ -233,7 +233,7 @@ def _clip_bytes(recipe: TrainingRecipe) -> float:
 def _host_bytes(
     recipe: TrainingRecipe, sizes: RecipeSizes, zero: dict[str, Any], states: States, world: int, node: int, bf16: bool
 ) -> dict[str, float]:
-    """Memory of a node: every process builds its networks whole in fp32; loaders; what is offloaded, pinned."""
+    """MemoryEstimate of a node: every process builds its networks whole in fp32; loaders; what is offloaded, pinned."""
     processes, size = min(world, node), 2 if bf16 else 4
     networks = sizes.student.parameters + sum(teacher.parameters for teacher in sizes.teachers.values())
     clip = sum(3 * recipe.data.clip.frames * side**2 for side in recipe.view_sizes_px)

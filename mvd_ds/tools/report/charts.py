@@ -13,8 +13,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from mvd_ds.tools.report.formatting import proper_minus
 from mvd_ds.tools.report.markup import Html
-from mvd_ds.tools.report.quantities import proper_minus
 from mvd_ds.tools.report.run_records import Curve
 
 #: Colours that a drawing uses and the page's style sheet defines as ``--NAME``. Matplotlib draws with stand-ins.

@@ -12,12 +12,12 @@ import numpy as np
 from PIL import Image
 
 from mvd_ds.data.readers.decode import DecodeError, open_video
-from mvd_ds.data.readers.location import Stretch
+from mvd_ds.data.readers.location import ByteRange
 from mvd_ds.tools.report.document import document
 from mvd_ds.tools.report.evaluation_figures import confusion_picture, reliability_chart, worst_classes
+from mvd_ds.tools.report.formatting import MISSING, PERCENT, count, percent
 from mvd_ds.tools.report.markup import Html, element, row, table
 from mvd_ds.tools.report.page import definitions
-from mvd_ds.tools.report.quantities import MISSING, PERCENT, count, percent
 from mvd_ds.training.console import say
 from mvd_ds.training.reporting.provenance import machine, versions
 from mvd_ds.training.run_folder import read_json, write_text
@@ -117,7 +117,7 @@ def _thumbnail(example: dict[str, Any]) -> Html:
     path = example["path"]
     inside = "shard" in example
     try:
-        with open_video(Stretch(example["shard"], example["offset"], example["size"], path) if inside else path) as video:
+        with open_video(ByteRange(example["shard"], example["offset"], example["size"], path) if inside else path) as video:
             frame = video.get(np.array([len(video) // 2]))[0]
     except DecodeError:
         return element("span", MISSING, title=path)

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from mvd_ds.tools.report.document import document
+from mvd_ds.tools.report.formatting import MISSING, PERCENT, join_words, percent, signed, span
 from mvd_ds.tools.report.markup import Html, element, join, row, table
 from mvd_ds.tools.report.memory_table import memory_section
 from mvd_ds.tools.report.picture_section import picture_section
 from mvd_ds.tools.report.probe_figures import difference_figure, interval_words, probe_figures
 from mvd_ds.tools.report.provenance import differences_section, origin_table
-from mvd_ds.tools.report.quantities import MISSING, PERCENT, join_words, percent, signed, span
 from mvd_ds.tools.report.run_figures import loss_figures, machine_figures
 from mvd_ds.tools.report.run_records import ProbeResults, RunRecord
 from mvd_ds.tools.report.sentences import attention, label_names, last, middle, probe_sentences, training_sentence

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from mvd_ds.tools.report.charts import Bar, Interval, bar_chart, interval_chart
+from mvd_ds.tools.report.formatting import PERCENT
 from mvd_ds.tools.report.markup import Html, element
 from mvd_ds.tools.report.plane_chart import Point, plane_chart
-from mvd_ds.tools.report.quantities import PERCENT
 from mvd_ds.tools.report.run_records import ProbeResults, RunRecord
 from mvd_ds.tools.report.sentences import label_names
 

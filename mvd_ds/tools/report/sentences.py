@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import median
 
-from mvd_ds.tools.report.quantities import PERCENT, count, join_words, percent, points, signed, times
+from mvd_ds.tools.report.formatting import PERCENT, count, join_words, percent, points, signed, times
 from mvd_ds.tools.report.run_records import Difference, ProbeResults, RunRecord
 
 #: Share of the time spent waiting for data that is worth a word.

@@ -197,7 +197,7 @@ class Checkpoints:
             ConfigError: on every rank, if any file is not what was written.
         """
         with self.cluster.together():
-            manifest = files.read_manifest(path) if self.cluster.is_main else {}
+            manifest = files.read_checkpoint_manifest(path) if self.cluster.is_main else {}
         manifest = self.cluster.broadcast(manifest)
         listed = sorted(manifest["files"])
         with self.cluster.together():

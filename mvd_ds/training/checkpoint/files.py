@@ -112,7 +112,7 @@ def _steps_in(folder: Path) -> dict[int, Path]:
     return {int(match[1]): folder / name for name in names if (match := STEP_NAME.fullmatch(name))}
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
+def read_checkpoint_manifest(path: Path) -> dict[str, Any]:
     """The manifest of a checkpoint folder.
 
     Raises:

@@ -28,7 +28,7 @@ from mvd_ds.training.optim import build_optimizer
 WHOLE_PARAMETERS = 1_000_000_000
 
 
-class Plan(Protocol):
+class ModelBlueprint(Protocol):
     """A model without memory yet, as ``models.blueprint.Blueprint`` is one."""
 
     structure: nn.Module
@@ -38,7 +38,9 @@ class Plan(Protocol):
     def parts(self, skeleton: nn.Module) -> Iterator[tuple[str, nn.Module]]: ...
 
 
-def start_student(model: nn.Module | Plan, groups: list[dict[str, Any]], recipe: LearningRecipe, cluster: Cluster) -> Any:
+def start_student(
+    model: nn.Module | ModelBlueprint, groups: list[dict[str, Any]], recipe: LearningRecipe, cluster: Cluster
+) -> Any:
     """The training engine of a plain fp32 model on the CPU, or of a plan for one.
 
     A plan becomes a whole model first, unless ``engine.build`` has its values streamed into shards part by part. In bf16
@@ -68,7 +70,7 @@ def start_student(model: nn.Module | Plan, groups: list[dict[str, Any]], recipe:
 
 
 def start_teacher(
-    teacher: nn.Module | Plan, placement: str, recipe: LearningRecipe, cluster: Cluster, name: str = "teacher"
+    teacher: nn.Module | ModelBlueprint, placement: str, recipe: LearningRecipe, cluster: Cluster, name: str = "teacher"
 ) -> Callable[..., torch.Tensor]:
     """A frozen teacher at its placement: the module itself when replicated, else an inference-only ZeRO-3 engine.
 
@@ -99,7 +101,7 @@ def start_teacher(
     return engine
 
 
-def is_streamed(recipe: LearningRecipe, model: nn.Module | Plan) -> bool:
+def is_streamed(recipe: LearningRecipe, model: nn.Module | ModelBlueprint) -> bool:
     """Whether a plan is built part by part: as ``engine.build`` says, or for its size."""
     if isinstance(model, nn.Module) or not hasattr(model, "parts"):
         return False
@@ -108,7 +110,7 @@ def is_streamed(recipe: LearningRecipe, model: nn.Module | Plan) -> bool:
     return recipe.engine.build == "streamed"
 
 
-def _stream(plan: Plan, config: dict[str, Any], dtype: torch.dtype, cluster: Cluster, group: Any = None) -> nn.Module:
+def _stream(plan: ModelBlueprint, config: dict[str, Any], dtype: torch.dtype, cluster: Cluster, group: Any = None) -> nn.Module:
     """Build ``plan`` as shards: no process ever holds more than one module of it whole."""
     deepspeed = import_deepspeed()
     model = plan.skeleton()
@@ -132,7 +134,7 @@ def _move_buffers(model: nn.Module, device: torch.device) -> None:
             setattr(module, name, buffer.to(device))
 
 
-def _exact_values(model: nn.Module | Plan, whole: nn.Module, streamed: bool) -> Iterator[tuple[str, torch.Tensor]]:
+def _exact_values(model: nn.Module | ModelBlueprint, whole: nn.Module, streamed: bool) -> Iterator[tuple[str, torch.Tensor]]:
     """fp32 values by name: kept from ``whole`` before the engine rounds it, or made once more, module by module."""
     if not streamed:
         return iter([(name, value.detach().clone()) for name, value in whole.named_parameters()])

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from mvd_ds.config import ConfigError, LearningRecipe
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
-from mvd_ds.training.ending import leave, record_with
+from mvd_ds.training.ending import abort, record_with
 from mvd_ds.training.liveness.heartbeat import Heartbeat
 from mvd_ds.training.liveness.process import ProcessName
 from mvd_ds.training.liveness.rank_log import RankLog
@@ -105,10 +105,10 @@ class Attempt:
         self.watchdog.follow_the_dead()
         if isinstance(error, OSError) and (error.errno in DISK or not self.folder.path.is_dir()):
             where = os.fsdecode(error.filename or self.folder.path)
-            leave(f"{where}: {error.strerror}; what was saved is whole: free or bring back the disk, and {GOES_ON}")
+            abort(f"{where}: {error.strerror}; what was saved is whole: free or bring back the disk, and {GOES_ON}")
         traceback.print_exc()
         line = f"rank {self.cluster.rank} of {self.cluster.world}: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        leave(f"{line}; more in {self.log.path}; {GOES_ON}")
+        abort(f"{line}; more in {self.log.path}; {GOES_ON}")
 
     def _follow_the_dead(self) -> NoReturn:
         """End this process for the rank that is gone; one of another machine cannot be named."""
@@ -116,7 +116,7 @@ class Attempt:
             self.watchdog.follow_the_dead()
             time.sleep(0.1)
         step, logs = self.heartbeat.beat.step, self.log.path.parent
-        self.watchdog.leave(f"rank {self.cluster.rank} lost a rank of another machine in step {step}; {logs} may tell more")
+        self.watchdog.abort(f"rank {self.cluster.rank} lost a rank of another machine in step {step}; {logs} may tell more")
 
     def _is_loss(self, error: BaseException) -> bool:
         text = str(error).lower()
@@ -129,7 +129,7 @@ class Attempt:
             self.stop.look(self.folder, self.recipe.run)
             owner = self.lock.read()
             if owner is not None and not self.lock.is_held():
-                leave(f"run.output {self.folder.path}: another job ({owner.process}) has taken the folder")
+                abort(f"run.output {self.folder.path}: another job ({owner.process}) has taken the folder")
 
     def _record(self, reason: str, speaks: bool) -> None:
         if speaks:

@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Iterator
 
-from mvd_ds.training.ending import cry, leave
+from mvd_ds.training.ending import abort, log_error
 from mvd_ds.training.liveness.process import ProcessName, command_of, parent_of
 from mvd_ds.training.liveness.stop import StopRequests
 
@@ -86,7 +86,7 @@ class LauncherWatch:
 
     def _end(self, reason: str) -> None:
         if self.speaks:
-            cry(f"{reason}; saving and ending")
+            log_error(f"{reason}; saving and ending")
         self.stop.request(reason)
         if not self.over.wait(GRACE_SECONDS):
-            leave(f"{reason}, and saving took longer than {GRACE_SECONDS:g} s; the last checkpoint is whole", self.speaks)
+            abort(f"{reason}, and saving took longer than {GRACE_SECONDS:g} s; the last checkpoint is whole", self.speaks)

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
-from mvd_ds.training.ending import speak_to
+from mvd_ds.training.ending import duplicate_errors_to
 
 ESCAPE = "\x1b"
 
@@ -93,7 +93,7 @@ class RankLog:
             kept = os.dup(descriptor)
             os.dup2(self.file.fileno(), descriptor)
             self.undo.append(lambda kept=kept, descriptor=descriptor: (os.dup2(kept, descriptor), os.close(kept)))
-        self.undo.append(speak_to(kept))
+        self.undo.append(duplicate_errors_to(kept))
 
 
 class Tee:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from mvd_ds.training.ending import leave
+from mvd_ds.training.ending import abort
 from mvd_ds.training.liveness.heartbeat import Beat, Heartbeat, read_beats
 from mvd_ds.training.liveness.process import ProcessName
 from mvd_ds.training.liveness.rank_log import RankLog
@@ -65,11 +65,11 @@ class Watchdog:
         """End this process if another rank of this machine died, naming it unless a rank has spoken already."""
         badly, silent = self._dead()
         if badly:
-            self.leave("; ".join(self._obituary(rank, beat) for rank, beat in silent.items()) or f"rank {badly[0]} ended")
+            self.abort("; ".join(self._death_message(rank, beat) for rank, beat in silent.items()) or f"rank {badly[0]} ended")
 
-    def leave(self, reason: str) -> NoReturn:
+    def abort(self, reason: str) -> NoReturn:
         """End this process for what happened to another; of the ranks that are left, the first to come here speaks."""
-        leave(f"{reason}; {GOES_ON}", speak=self.claim())
+        abort(f"{reason}; {GOES_ON}", speak=self.claim())
 
     def claim(self) -> bool:
         """Take the right to say why the run ends; only the first rank that asks gets it."""
@@ -91,7 +91,7 @@ class Watchdog:
         badly = [rank for rank in dead if endings[rank] not in EXIT_CODES]
         return badly, {rank: beats.get(rank) for rank in badly if endings[rank] is None}
 
-    def _obituary(self, rank: int, beat: Beat | None) -> str:
+    def _death_message(self, rank: int, beat: Beat | None) -> str:
         where = f", last seen {beat.doing} in step {beat.step}" if beat else ""
         return f"rank {rank} ({self.peers[rank]}) died{where}"
 
@@ -127,7 +127,7 @@ class Watchdog:
         self.log.write_stacks(f"hang in step {beat.step}, {beat.doing}")
         self.heartbeat.write()
         time.sleep(STACKS_SECONDS)
-        self.leave(self._hang())
+        self.abort(self._hang())
 
     def _tell_of_hang(self) -> None:
         try:

@@ -18,7 +18,7 @@ from mvd_ds.config import ConfigError, LearningRecipe
 from mvd_ds.objectives.terms import LossTerms
 from mvd_ds.training.checkpoint.random_state import random_state, set_random_state
 from mvd_ds.training.cluster import Cluster
-from mvd_ds.training.ending import cry
+from mvd_ds.training.ending import log_error
 from mvd_ds.training.engine.deepspeed_engine import full_weights
 from mvd_ds.training.engine.update_gate import UpdateGate
 from mvd_ds.training.nonfinite.dump import write_dump
@@ -131,7 +131,7 @@ class NonFiniteSteps:
                 "optimizer.base_lr or set optimizer.gradient_clipping"
             )
         if self.cluster.is_main:
-            cry(f"{text}; skipped on all ranks ({self.count} of at most {self.recipe.run.nonfinite_limit})")
+            log_error(f"{text}; skipped on all ranks ({self.count} of at most {self.recipe.run.nonfinite_limit})")
 
     def _look_again(self, batches: list[Any]) -> list[list[str]]:
         """Compute the step once more, behind the shut gate, and see where."""

@@ -15,7 +15,7 @@ from mvd_ds.training.engine.engine_shards import adam, flats
 GIB = 2**30
 
 
-class Memory:
+class MemoryMonitor:
     """Parts and peaks of the phases of a run, each told once: build, resume, step and save.
 
     Peaks are what torch has allocated on a GPU, what is resident on the CPU. Of all ranks the largest is told.

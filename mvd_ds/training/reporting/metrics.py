@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from mvd_ds.training.cluster import Cluster
-from mvd_ds.training.ending import cry
+from mvd_ds.training.ending import log_error
 from mvd_ds.training.run_folder import RunFolder, write_text
 
 #: Dense bf16 peak of a device by a part of its name, FLOP/s. Source: vendors' datasheets, without sparsity.
@@ -149,7 +149,7 @@ class MetricsWriter:
             try:
                 file.close()
             except OSError as error:
-                cry(f"{self.folder.path}: {error.strerror or error}; the last points of its curves are lost")
+                log_error(f"{self.folder.path}: {error.strerror or error}; the last points of its curves are lost")
 
 
 def _told_by_the_writer(arguments: threading.ExceptHookArgs) -> None:

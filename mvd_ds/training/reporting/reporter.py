@@ -10,7 +10,7 @@ from mvd_ds.objectives.terms import LossTerms
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import StepProgress
 from mvd_ds.training.reporting.health import RankHealth
-from mvd_ds.training.reporting.memory import Memory
+from mvd_ds.training.reporting.memory import MemoryMonitor
 from mvd_ds.training.reporting.metrics import Meter, MetricsWriter, Stopwatch, peak_flops
 
 
@@ -31,7 +31,7 @@ class Reporter:
         progress: StepProgress,
         flops_per_clip: float,
         first_step: int,
-        memory: Memory,
+        memory: MemoryMonitor,
     ) -> None:
         self.recipe, self.cluster, self.names, self.memory = recipe, cluster, names, memory
         self.writer, self.progress, self.flops_per_clip = writer, progress, flops_per_clip

@@ -15,7 +15,7 @@ from mvd_ds.data.prepare.encode import Encoding, encode
 from mvd_ds.data.prepare.inspection import inspect_file
 from mvd_ds.data.prepare.shards import divide
 from mvd_ds.data.readers.decode import open_video, read_frames
-from mvd_ds.data.readers.location import Stretch
+from mvd_ds.data.readers.location import ByteRange
 from mvd_ds.data.readers.scan import scan_file
 from mvd_ds.data.readers.video import DecodeError
 from video_files import all_frames, write_video
@@ -107,7 +107,7 @@ def test_shards_by_offset_and_by_webdataset(tree: Path, tmp_path: Path) -> None:
     manifest = read_manifest(tmp_path / "out" / "manifest.txt")
     for index, ref in enumerate(manifest.refs):
         location = manifest.refs.location(index)
-        assert isinstance(location, Stretch) and not Path(ref.path).exists()
+        assert isinstance(location, ByteRange) and not Path(ref.path).exists()
         original = next(tree.rglob(Path(ref.path).name))
         for reader in ("auto", "decord") if original.name == "plain.webm" else ("auto",):
             with open_video(location, reader) as video, open_video(str(original)) as other:
@@ -133,7 +133,7 @@ def test_shards_of_encoded_videos_leave_nothing_else_and_can_be_prepared_again(t
     first, second = (read_manifest(tmp_path / name / "manifest.txt") for name in ("out", "again"))
     for index in range(len(first.refs)):
         one, two = first.refs.location(index), second.refs.location(index)
-        assert isinstance(two, Stretch) and two[1:3] == one[1:3]
+        assert isinstance(two, ByteRange) and two[1:3] == one[1:3]
         with open_video(two) as video:
             assert video.get(np.array([0])).shape[0] == 1
 

@@ -15,7 +15,7 @@ import pytest
 
 from conformance_files import BROKEN, CHANGED, ENCODED, Plain, plain_decode, some_indices, write_all
 from mvd_ds.data.readers.decode import open_video
-from mvd_ds.data.readers.location import Location, Stretch
+from mvd_ds.data.readers.location import ByteRange, Location
 from mvd_ds.data.readers.video import DecodeError
 
 #: What decord says no to, and why.
@@ -144,16 +144,16 @@ def test_bytes_and_stretches_of_a_file_read_as_the_file_does(files: Path, tmp_pa
     (tmp_path / "shard.tar").write_bytes(b"x" * 1234 + content + b"y" * 999)
     from_path = answers(str(files / name), reader)
     assert answers(content, reader) == from_path
-    assert answers(Stretch(str(tmp_path / "shard.tar"), 1234, len(content), name), reader) == from_path
+    assert answers(ByteRange(str(tmp_path / "shard.tar"), 1234, len(content), name), reader) == from_path
 
 
 def test_a_stretch_beyond_the_file_is_refused(files: Path, tmp_path: Path) -> None:
     (tmp_path / "shard.tar").write_bytes(b"x" * 100)
     for reader in ("pyav", "decord", "torchcodec"):
         with pytest.raises(DecodeError, match="the file around it ends at byte 100, before the video does"):
-            open_video(Stretch(str(tmp_path / "shard.tar"), 50, 100), reader)
+            open_video(ByteRange(str(tmp_path / "shard.tar"), 50, 100), reader)
         with pytest.raises(DecodeError, match="no such file"):
-            open_video(Stretch(str(tmp_path / "gone.tar"), 50, 100), reader)
+            open_video(ByteRange(str(tmp_path / "gone.tar"), 50, 100), reader)
 
 
 def test_frame_rates_are_those_of_the_file(files: Path) -> None:

@@ -12,15 +12,15 @@ import torch
 from mvd_ds.config import ConfigError
 from mvd_ds.data.loader import ClipLoader
 from mvd_ds.data.workers import shared_memory
-from mvd_ds.data.workers.shared_memory import BatchMemory, Row
+from mvd_ds.data.workers.shared_memory import BatchMemory, TensorLayout
 from video_files import recipe
 
 LAYOUT = {
-    "clip": Row((3, 5), "uint8"),
-    "ok": Row((), "bool"),
-    "index": Row((2,), "int64"),
-    "none": Row((0,), "int64"),
-    "share": Row((1, 3), "float32"),
+    "clip": TensorLayout((3, 5), "uint8"),
+    "ok": TensorLayout((), "bool"),
+    "index": TensorLayout((2,), "int64"),
+    "none": TensorLayout((0,), "int64"),
+    "share": TensorLayout((1, 3), "float32"),
 }
 
 
@@ -60,7 +60,7 @@ def test_tensors_outlive_the_memory() -> None:
 
 def test_more_than_there_is_memory_is_one_line() -> None:
     with pytest.raises(ConfigError, match=r"4 batches of \d+ MiB do not fit into \d+ MiB of free memory; lower data.pref"):
-        BatchMemory({"clip": Row((1 << 20, 1 << 24), "uint8")}, 1 << 8, 4)
+        BatchMemory({"clip": TensorLayout((1 << 20, 1 << 24), "uint8")}, 1 << 8, 4)
 
 
 def test_the_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,11 +68,11 @@ def test_the_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "memory.max").write_text("10000000\n")
     (tmp_path / "memory.current").write_text("9500000\n")
     (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 100000\n")
-    BatchMemory({"clip": Row((1000,), "uint8")}, 100, 5)
+    BatchMemory({"clip": TensorLayout((1000,), "uint8")}, 100, 5)
     with pytest.raises(ConfigError, match="do not fit into 1 MiB of free memory"):
-        BatchMemory({"clip": Row((1000,), "uint8")}, 100, 7)
+        BatchMemory({"clip": TensorLayout((1000,), "uint8")}, 100, 7)
     (tmp_path / "memory.max").write_text("max\n")
-    BatchMemory({"clip": Row((1000,), "uint8")}, 100, 7)
+    BatchMemory({"clip": TensorLayout((1000,), "uint8")}, 100, 7)
 
 
 def test_a_consumer_may_keep_every_batch(twelve: Path) -> None:

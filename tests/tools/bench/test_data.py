@@ -11,7 +11,7 @@ import pytest
 from mvd_ds.cli import main
 from mvd_ds.config import ClipSettings, ConfigError
 from mvd_ds.tools.bench import data as bench_data
-from mvd_ds.tools.bench.data import Options, measure
+from mvd_ds.tools.bench.data import DataBenchOptions, measure
 from mvd_ds.tools.bench.decode_stages import Clip, File, Stages, _frames_to_decode, look_at, median_stages
 from mvd_ds.tools.bench.reference import ReferenceClips
 from mvd_ds.tools.bench.start import measure_start
@@ -88,7 +88,7 @@ def test_files_that_cannot_be_read_are_named_and_not_measured(twelve_videos: Pat
     start, end = zeros.index(b"mdat") + 40, zeros.index(b"moov") - 4
     zeros[start:end] = bytes(end - start)
     (twelve_videos / "03.mp4").write_bytes(zeros)
-    options = Options(files=13, clips=13, rounds=1, prepare=False)
+    options = DataBenchOptions(files=13, clips=13, rounds=1, prepare=False)
     result = measure(twelve_videos, SMALL, options)
     assert result["unreadable"].keys() == {str(twelve_videos / name) for name in ("bad.mp4", "03.mp4")}
     assert result["files"]["measured"] == 11 and result["readers"]["auto"]["refused"] == {}
@@ -111,7 +111,7 @@ def test_no_ratio_to_a_reference_that_is_not_as_known(monkeypatch: pytest.Monkey
             "reference": {"cpu_ms": through, "alone_ms": alone},
         }
         result = {"readers": {"auto": stages}, "streams": streams}
-        found = bench_data._summed_up(recipe, files, {}, Options(reference=True), result)["streams"]["as they are"]
+        found = bench_data._summed_up(recipe, files, {}, DataBenchOptions(reference=True), result)["streams"]["as they are"]
         assert ("times_reference" in found) == ("times_reference_by_cpu" in found) == printed
 
 

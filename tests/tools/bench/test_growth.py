@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mvd_ds.cli import main
-from mvd_ds.tools.bench.growth import AXES, Options, measure_growth, planned_seconds
+from mvd_ds.tools.bench.growth import AXES, GrowthBenchOptions, measure_growth, planned_seconds
 from mvd_ds.tools.bench.step_variants import step_recipe
 from mvd_ds.tools.machine.devices import find_machine
 from mvd_ds.tools.plan.memory import plain_step_bytes
@@ -53,7 +53,7 @@ def test_every_axis_is_measured_planned_written_and_drawn(tmp_path: Path, capsys
 @pytest.mark.nightly
 def test_processes_are_measured_under_the_engine() -> None:
     settings = [*TINY, "engine.config=zero1.json"]
-    rows = measure_growth(RECIPE, settings, Options(("processes",), 1, (1, 2), "cpu"))["cases"]
+    rows = measure_growth(RECIPE, settings, GrowthBenchOptions(("processes",), 1, (1, 2), "cpu"))["cases"]
     groups = [row for row in rows if row["axis"] == "processes"]
     assert [row["value"] for row in groups] == [1, 2]
     for row in groups:

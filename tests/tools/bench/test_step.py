@@ -14,7 +14,7 @@ from mvd_ds.cli import main
 from mvd_ds.models.flops import clip_flops
 from mvd_ds.tools.bench import reference_step, step_variants
 from mvd_ds.tools.bench.clock import Clock, PeakMemory
-from mvd_ds.tools.bench.step import Options, measure_step
+from mvd_ds.tools.bench.step import StepBenchOptions, measure_step
 from mvd_ds.tools.bench.step_variants import build_variants, has_fp8, step_recipe, with_mask_count
 from mvd_ds.training.cluster import Cluster
 
@@ -44,7 +44,7 @@ RECIPE = "mvd_base_from_base"
     ids=lambda settings: ",".join(settings) or "published",
 )
 def test_all_variants_compute_the_same(settings: list[str]) -> None:
-    result = measure_step(RECIPE, TINY + settings, Options(device="cpu"))
+    result = measure_step(RECIPE, TINY + settings, StepBenchOptions(device="cpu"))
     gate = result["gate"]
     assert gate["equal"], gate
     assert len(set(gate["losses"])) >= 4 and all(0 < value < math.inf for value in gate["gradient_norms"].values())
@@ -62,7 +62,7 @@ def test_a_difference_is_told_and_no_ratio(monkeypatch: pytest.MonkeyPatch, caps
 def test_a_loss_that_is_not_finite_is_no_agreement(monkeypatch: pytest.MonkeyPatch) -> None:
     faulty = {**reference_step.LOSSES, "smooth_l1": lambda a, b: (a - b).sum() * math.nan}
     monkeypatch.setattr(reference_step, "LOSSES", faulty)
-    result = measure_step(RECIPE, TINY, Options(device="cpu"))
+    result = measure_step(RECIPE, TINY, StepBenchOptions(device="cpu"))
     assert not result["gate"]["equal"] and "times" not in result and "masks" not in result
 
 
@@ -102,7 +102,7 @@ def test_a_launched_group_measures_the_engine(tmp_path: Path) -> None:
     assert (result["processes"], result["engine"]) == (2, "zero3.json") and result["label"].startswith("2 x cpu")
     gate, rows = result["gate"], result["variants"]
     assert gate["equal"] and gate["gradient_norms"]["ours"] == pytest.approx(gate["gradient_norms"]["P1"], rel=1e-4)
-    alone = measure_step(RECIPE, TINY, Options(device="cpu", against=("P1",)))["gate"]["losses"]["P1"]
+    alone = measure_step(RECIPE, TINY, StepBenchOptions(device="cpu", against=("P1",)))["gate"]["losses"]["P1"]
     assert gate["losses"]["P1"] != pytest.approx(alone, rel=1e-6), "the mean over other clips, too"
     assert list(rows) == ["P1", "ours", "ours, 2 masks"] and result["times"]["P1"] > 0
     for row in rows.values():
@@ -114,7 +114,7 @@ def test_teachers_in_fp8_are_a_variant_outside_of_the_gate(monkeypatch: pytest.M
     """On a device that has it: here the same rounding, computed in fp32."""
     assert not has_fp8(step_recipe(RECIPE, [*TINY, "engine.precision=bf16"], "recipe", CPU), CPU)
     monkeypatch.setattr(step_variants, "has_fp8", lambda *_: True)
-    result = measure_step(RECIPE, TINY, Options(device="cpu", against=("P1",)))
+    result = measure_step(RECIPE, TINY, StepBenchOptions(device="cpu", against=("P1",)))
     row, gate = result["variants"]["ours, FP8 teachers"], result["gate"]
     assert gate["equal"] and gate["losses"]["ours, FP8 teachers"] == pytest.approx(gate["losses"]["ours"], rel=0.05)
     assert gate["losses"]["ours, FP8 teachers"] != gate["losses"]["ours"]

@@ -73,7 +73,7 @@ def attempts(run: Path, ends: list[tuple[int, str | None]], monkeypatch: pytest.
                 write_text(run / "checkpoints" / "latest", checkpoint)
             return Ended(code, 0)
 
-    monkeypatch.setattr(supervisor, "Attempt", FakeAttempt)
+    monkeypatch.setattr(supervisor, "LaunchAttempt", FakeAttempt)
     monkeypatch.setattr(supervisor, "end_launch", lambda *_: 0)
     monkeypatch.setattr(supervisor.shutil, "which", lambda program: f"/usr/bin/{program}")
     return hosts_used

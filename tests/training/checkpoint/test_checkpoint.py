@@ -12,7 +12,7 @@ import torch
 
 from mvd_ds.config import ConfigError
 from mvd_ds.training.checkpoint.checkpoint import MAY_CHANGE, Checkpoints, Resumed
-from mvd_ds.training.checkpoint.files import read_manifest, write_manifest
+from mvd_ds.training.checkpoint.files import read_checkpoint_manifest, write_manifest
 from plain_engine import plain_checkpoints
 
 
@@ -121,7 +121,7 @@ def test_another_model_is_refused(tmp_path: Path, checkpoints: Checkpoints) -> N
 def test_settings_that_an_older_version_did_not_have(tmp_path: Path, checkpoints: Checkpoints) -> None:
     train_and_save(checkpoints, 2)
     path = tmp_path / "checkpoints" / "step-00000002"
-    manifest = read_manifest(path)
+    manifest = read_checkpoint_manifest(path)
     del manifest["recipe"]["data"]["clip"]["flip"]
     write_manifest(path, manifest)
     assert plain_checkpoints(tmp_path).load().step == 2

@@ -17,7 +17,7 @@ import torch
 
 from mvd_ds.config import ConfigError
 from mvd_ds.models.formats.zero_shards import MASTER, MOMENTS, ZeroShards
-from mvd_ds.training.checkpoint.files import DIGEST, digest_of, read_manifest, write_manifest
+from mvd_ds.training.checkpoint.files import DIGEST, digest_of, read_checkpoint_manifest, write_manifest
 from plain_engine import plain_checkpoints
 from zero_files import write_shards
 
@@ -110,7 +110,7 @@ def pristine(tmp_path: Path) -> Path:
 
 def reseal(checkpoint: Path) -> None:
     """Digests of what is there now: as one who can write the manifest would."""
-    manifest = read_manifest(checkpoint)
+    manifest = read_checkpoint_manifest(checkpoint)
     for name, entry in manifest["files"].items():
         if (checkpoint / name).exists():
             entry.update({"size": (checkpoint / name).stat().st_size, DIGEST: digest_of(checkpoint / name)})

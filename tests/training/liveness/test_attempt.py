@@ -25,10 +25,10 @@ class Left(Exception):
 
 @pytest.fixture
 def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Attempt]:
-    def leave(reason: str, speak: bool = True) -> NoReturn:
+    def abort(reason: str, speak: bool = True) -> NoReturn:
         raise Left(reason)
 
-    monkeypatch.setattr(room, "leave", leave)
+    monkeypatch.setattr(room, "abort", abort)
     recipe = load_recipe("quickstart_distill", [])
     assert isinstance(recipe, TrainingRecipe)
     made = Attempt(recipe, RunFolder(tmp_path / "run"), Cluster(0, 1, torch.device("cpu")), StopRequests(), 10)

@@ -16,13 +16,13 @@ TALK = """
 import faulthandler, logging, os, sys
 from pathlib import Path
 logging.basicConfig(format="%(message)s", stream=sys.stdout)
-from mvd_ds.training.ending import cry
+from mvd_ds.training.ending import log_error
 from mvd_ds.training.liveness.rank_log import RankLog
 log = RankLog(Path(sys.argv[1]), int(sys.argv[2]), 1)
 log.open()
 print("said"); print("complained", file=sys.stderr); logging.warning("warned")
 os.system("echo a child said")
-cry("everyone must know")
+log_error("everyone must know")
 log.file.flush()
 log.close()
 print("afterwards")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mvd_ds.training.cluster import Cluster
-from mvd_ds.training.reporting.memory import Memory, state_bytes
+from mvd_ds.training.reporting.memory import MemoryMonitor, state_bytes
 
 CLUSTER = Cluster(0, 1, torch.device("cpu"))
 
@@ -33,7 +33,7 @@ def test_every_storage_is_counted_once() -> None:
 
 
 def test_a_peak_belongs_to_its_phase_and_is_told_once() -> None:
-    memory = Memory(CLUSTER)
+    memory = MemoryMonitor(CLUSTER)
     large = torch.ones(2**26)  # 256 MiB
     memory.watch(engine())
     memory.mark("build")
@@ -54,7 +54,7 @@ def test_a_peak_belongs_to_its_phase_and_is_told_once() -> None:
 def test_what_a_phase_takes_above_its_parts_is_measured() -> None:
     """The parts that it leaves behind are not counted as temporaries."""
     gc.collect()  # what earlier tests left would be freed in between
-    memory = Memory(CLUSTER)
+    memory = MemoryMonitor(CLUSTER)
     memory.mark("start")
     module = nn.Linear(2**13, 2**13, bias=False)  # 256 MiB
     other = torch.ones(2**25)  # 128 MiB

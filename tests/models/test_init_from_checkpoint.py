@@ -11,8 +11,8 @@ import torch
 import mvd_ds
 from mvd_ds.config import ClipSettings, ConfigError, FinetuneRecipe, PreprocessingSettings, load_recipe
 from mvd_ds.models.classifier_folder import ClassifierCard, save_classifier
+from mvd_ds.models.init_from_checkpoint import init_classifier_from_checkpoint
 from mvd_ds.models.masked import MaskedPredictor
-from mvd_ds.models.starting import start_classifier
 
 SHAPE = {"embed_dim": 64, "depth": 2, "num_heads": 2, "patch_px": 8}
 CLIP = {"frames": 4, "size_px": 16}
@@ -39,11 +39,11 @@ def student(tmp_path: Path) -> Path:
 
 def test_the_encoder_is_loaded_whole_and_the_rest_is_named(student: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "mvd_ds"):
-        model = start_classifier(_recipe(f"weights={student}"), classes=7)
+        model = init_classifier_from_checkpoint(_recipe(f"weights={student}"), classes=7)
     stored = {name: value for name, value in _student().encoder.state_dict().items() if not name.startswith("norm.")}
     assert model.encoder.state_dict().keys() == stored.keys()
     assert all(torch.equal(value, stored[name]) for name, value in model.encoder.state_dict().items())
-    scratch = start_classifier(_recipe(), classes=7).state_dict()
+    scratch = init_classifier_from_checkpoint(_recipe(), classes=7).state_dict()
     state = model.state_dict()
     fresh = {name for name in state if torch.equal(state[name], scratch[name])}
     assert {"head.weight", "head.bias", "norm.weight", "norm.bias"} <= fresh
@@ -65,7 +65,7 @@ def test_the_encoder_is_loaded_whole_and_the_rest_is_named(student: Path, caplog
 )
 def test_what_does_not_fit_is_one_line(student: Path, overrides: list[str], words: str) -> None:
     with pytest.raises(ConfigError, match=words) as caught:
-        start_classifier(_recipe(f"weights={student}", *overrides), classes=7)
+        init_classifier_from_checkpoint(_recipe(f"weights={student}", *overrides), classes=7)
     assert "\n" not in str(caught.value)
 
 
@@ -74,20 +74,20 @@ def test_a_missing_tensor_of_the_encoder_is_refused(student: Path) -> None:
     del state["model"][next(name for name in state["model"] if name.endswith("blocks.1.mlp.fc1.weight"))]
     torch.save(state, student)
     with pytest.raises(ConfigError, match="1 missing"):
-        start_classifier(_recipe(f"weights={student}"), classes=7)
+        init_classifier_from_checkpoint(_recipe(f"weights={student}"), classes=7)
 
 
 def test_a_head_is_kept_when_asked_and_of_the_right_size(tmp_path: Path) -> None:
     model = mvd_ds.build_classifier(SHAPE, 7, **CLIP, seed=3)
     preprocessing = PreprocessingSettings(clip=ClipSettings(**CLIP))
     save_classifier(tmp_path / "model", model, model.state_dict(), ClassifierCard(tuple("abcdefg"), preprocessing), {})
-    kept = start_classifier(_recipe(f"weights={tmp_path / 'model'}", "keep_head=true"), classes=7).state_dict()
+    kept = init_classifier_from_checkpoint(_recipe(f"weights={tmp_path / 'model'}", "keep_head=true"), classes=7).state_dict()
     assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())
-    fresh = start_classifier(_recipe(f"weights={tmp_path / 'model'}"), classes=9)
+    fresh = init_classifier_from_checkpoint(_recipe(f"weights={tmp_path / 'model'}"), classes=9)
     assert fresh.head.out_features == 9
     assert torch.equal(fresh.encoder.patch_embed.weight, model.encoder.patch_embed.weight)
     with pytest.raises(ConfigError, match="its head has 7 classes, the manifest has 9; set keep_head to false"):
-        start_classifier(_recipe(f"weights={tmp_path / 'model'}", "keep_head=true"), classes=9)
+        init_classifier_from_checkpoint(_recipe(f"weights={tmp_path / 'model'}", "keep_head=true"), classes=9)
 
 
 def test_dropout_follows_its_uniforms() -> None:

@@ -9,7 +9,7 @@ from mvd_ds.config import ConfigError, FinetuneRecipe
 from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.formats import Checkpoint, read_checkpoint, table_lines
 from mvd_ds.models.formats.describe import differences
-from mvd_ds.models.formats.reading import Row, shorten
+from mvd_ds.models.formats.reading import TensorRow, shorten
 from mvd_ds.models.initialisation import build_without_weights, initialise
 from mvd_ds.models.weights import fill_encoder, load_strictly
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 HEAD_PARTS = ("pooling.", "norm.", "head.")
 
 
-def start_classifier(recipe: FinetuneRecipe, classes: int) -> Classifier:
+def init_classifier_from_checkpoint(recipe: FinetuneRecipe, classes: int) -> Classifier:
     """The classifier of a recipe: initial weights of its seed, then the encoder of ``weights``; fp32, on the CPU.
 
     Raises:
@@ -77,6 +77,8 @@ def _tell(model: Classifier, checkpoint: Checkpoint, kept_head: bool, origin: st
     logger.info("  not used   %4d tensors of the file: %s", len(unused), shorten(unused) if unused else "none")
     for note in checkpoint.notes:
         logger.info("  %s", note)
-    rows = [row if row.ours in loaded else Row(row.theirs, row.shape, None, row.reason or "not used") for row in checkpoint.rows]
+    rows = [
+        row if row.ours in loaded else TensorRow(row.theirs, row.shape, None, row.reason or "not used") for row in checkpoint.rows
+    ]
     for line in table_lines(rows):
         logger.debug("%s", line)

@@ -25,7 +25,7 @@ from mvd_ds.training.liveness.stop import StopRequests
 from mvd_ds.training.loop import Objective, Pictures, Training, Validation
 from mvd_ds.training.nonfinite.finite import NonFiniteSteps
 from mvd_ds.training.optim import describe_groups
-from mvd_ds.training.reporting.memory import Memory
+from mvd_ds.training.reporting.memory import MemoryMonitor
 from mvd_ds.training.reporting.metrics import MetricsWriter
 from mvd_ds.training.reporting.provenance import write_provenance
 from mvd_ds.training.reporting.reporter import Reporter
@@ -34,7 +34,7 @@ from mvd_ds.training.schedule import build_schedule
 
 
 @dataclass
-class Learner:
+class Trainer:
     """What a run trains and how, ready to start."""
 
     recipe: LearningRecipe
@@ -49,13 +49,13 @@ class Learner:
     """Of a training step."""
     export: Callable[[dict[str, Tensor], dict[str, Tensor] | None, int], None]
     """Write (weights, their moving average or None, step) as a model; called on rank 0."""
-    memory: Memory
+    memory: MemoryMonitor
     """Begun before the engine was started."""
     validation: Validation | None = None
     pictures: Pictures | None = None
 
 
-def run_in_cluster(recipe: LearningRecipe, name: str, build: Callable[[RunFolder, Cluster], Learner]) -> int:
+def run_in_cluster(recipe: LearningRecipe, name: str, build: Callable[[RunFolder, Cluster], Trainer]) -> int:
     """Train what ``build`` gives in the processes of the launcher, unless the folder of recipe ``name`` holds the finished run.
 
     Returns:
@@ -75,73 +75,73 @@ def run_in_cluster(recipe: LearningRecipe, name: str, build: Callable[[RunFolder
         stop,  # from here on; a process that still waits for the others ends at a signal as any does
     ):
         torch.use_deterministic_algorithms(recipe.run.deterministic)
-        learner = build(folder, cluster)
-        last_step = recipe.schedule.last_step(learner.loader.steps_per_epoch)
+        trainer = build(folder, cluster)
+        last_step = recipe.schedule.last_step(trainer.loader.steps_per_epoch)
         with attempt_of(recipe, folder, cluster, stop, last_step) as attempt:
-            write_provenance(folder, attempt.number, recipe, cluster, learner.engine.config)
-            _learn(learner, attempt)
+            write_provenance(folder, attempt.number, recipe, cluster, trainer.engine.config)
+            _train(trainer, attempt)
             return EXIT_CODES[cluster.broadcast(attempt.status.values["state"])]
 
 
-def _learn(learner: Learner, attempt: Attempt) -> None:
+def _train(trainer: Trainer, attempt: Attempt) -> None:
     """Train to the end of the schedule, from the newest checkpoint if there is one, and export. Collective."""
-    recipe, folder, cluster = learner.recipe, learner.folder, learner.cluster
-    checkpoints = Checkpoints(folder, recipe, cluster, learner.engine, learner.ema)
+    recipe, folder, cluster = trainer.recipe, trainer.folder, trainer.cluster
+    checkpoints = Checkpoints(folder, recipe, cluster, trainer.engine, trainer.ema)
     attempt.stop.save_seconds = lambda: checkpoints.last_save_seconds or 0.0
-    learner.memory.watch(learner.engine)
-    learner.memory.mark("build")
+    trainer.memory.watch(trainer.engine)
+    trainer.memory.mark("build")
     attempt.heartbeat.at("resuming", tell=True)
     resumed = checkpoints.load()
     first_step = resumed.step
     attempt.heartbeat.at("ready", first_step, tell=True)
-    learner.loader.restore(resumed.extra.get("loader", {}))
-    objective, frozen = learner.objective()
-    learner.memory.watch(learner.engine, frozen)
-    learner.memory.mark("resume" if first_step else "build")
+    trainer.loader.restore(resumed.extra.get("loader", {}))
+    objective, frozen = trainer.objective()
+    trainer.memory.watch(trainer.engine, frozen)
+    trainer.memory.mark("resume" if first_step else "build")
     with cluster.together():
         if cluster.is_main:
             folder.open(recipe)
-    steps_per_epoch = learner.loader.steps_per_epoch
+    steps_per_epoch = trainer.loader.steps_per_epoch
     last_step = recipe.schedule.last_step(steps_per_epoch)
     end = max(first_step, min(last_step, recipe.run.stop_after_steps or last_step))
     if first_step and cluster.is_main:
         say(f"resuming from the checkpoint of step {first_step}")
-    if learner.validation is not None:
-        learner.validation.resume(first_step)
-        learner.validation.alive = lambda: attempt.heartbeat.at("validating")
+    if trainer.validation is not None:
+        trainer.validation.resume(first_step)
+        trainer.validation.alive = lambda: attempt.heartbeat.at("validating")
     writer = MetricsWriter(folder, cluster, first_step, to_yaml(recipe))
     writer.describe(objective.names, compared_settings(recipe), relative=recipe.command != "finetune")
     progress = StepProgress(f"{recipe.command} {folder.path.name}", first_step, end, enabled=cluster.is_main)
-    reporter = Reporter(recipe, cluster, objective.names, writer, progress, learner.flops_per_clip, first_step, learner.memory)
-    reporter.health.watch(learner.engine.module, *frozen.values())
-    gate = UpdateGate(learner.engine)
+    reporter = Reporter(recipe, cluster, objective.names, writer, progress, trainer.flops_per_clip, first_step, trainer.memory)
+    reporter.health.watch(trainer.engine.module, *frozen.values())
+    gate = UpdateGate(trainer.engine)
     training = Training(
         recipe=recipe,
         cluster=cluster,
-        engine=learner.engine,
+        engine=trainer.engine,
         gate=gate,
-        ema=learner.ema,
-        loader=learner.loader,
+        ema=trainer.ema,
+        loader=trainer.loader,
         objective=objective,
         schedule=build_schedule(recipe, steps_per_epoch),
         checkpoints=checkpoints,
         reporter=reporter,
         faults=VideoFaults(cluster, recipe.data.max_bad_share),
-        nonfinite=NonFiniteSteps(recipe, folder, cluster, learner.engine, gate, objective, learner.loader),
+        nonfinite=NonFiniteSteps(recipe, folder, cluster, trainer.engine, gate, objective, trainer.loader),
         attempt=attempt,
-        validation=learner.validation,
-        pictures=learner.pictures,
+        validation=trainer.validation,
+        pictures=trainer.pictures,
     )
     try:
         stopped = training.run(first_step, end)
     finally:
-        learner.loader.close()
+        trainer.loader.close()
         reporter.close()
     if stopped.reason is not None:
         attempt.preempted(stopped.step, stopped.reason)
         return
     attempt.heartbeat.at("exporting", tell=True)
-    _finish(learner, attempt.status, training.faults, end, last_step)
+    _finish(trainer, attempt.status, training.faults, end, last_step)
 
 
 def compared_settings(recipe: LearningRecipe) -> dict[str, str | float | bool]:
@@ -184,15 +184,15 @@ def _is_finished(recipe: LearningRecipe, folder: RunFolder) -> bool:
     return finished
 
 
-def _finish(learner: Learner, status: Status, faults: VideoFaults, step: int, last_step: int) -> None:
+def _finish(trainer: Trainer, status: Status, faults: VideoFaults, step: int, last_step: int) -> None:
     """Export the weights, record the end, and name the videos that were replaced. Collective."""
-    cluster, folder = learner.cluster, learner.folder
-    weights = full_weights(learner.engine, cluster)
-    average = learner.ema.full_weights(cluster) if learner.ema.active else None
+    cluster, folder = trainer.cluster, trainer.folder
+    weights = full_weights(trainer.engine, cluster)
+    average = trainer.ema.full_weights(cluster) if trainer.ema.active else None
     replaced = faults.merged()
     with cluster.together():
         if cluster.is_main:
-            learner.export(weights, average, step)
+            trainer.export(weights, average, step)
             status.write("finished" if step == last_step else "stopped", step, replaced_videos=replaced)
     if cluster.is_main:
         for fault, times in replaced.items():

@@ -14,7 +14,7 @@ from mvd_ds.config import IMAGENET_MEAN, IMAGENET_STD, PixelSettings, TrainingRe
 from mvd_ds.data.batch import ClipBatch
 from mvd_ds.data.masking import draw_masks, predicted_tokens, split_tokens
 from mvd_ds.data.randomness import keyed_generator
-from mvd_ds.evaluation.listening import AttentionOf, LayerSimilarity, spread_heads
+from mvd_ds.evaluation.hooks import AttentionOf, LayerSimilarity, spread_heads
 from mvd_ds.evaluation.sheets import Observed
 from mvd_ds.models.teachers import Teacher
 from mvd_ds.models.vit import VisionTransformer

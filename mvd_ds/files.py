@@ -1,0 +1,151 @@
+"""The ground floor: files that are whole or not there, names that were nearly right, errors of one line.
+
+Every room may import this file, and it imports nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Error numbers that blame the disk, not the file that was being read or written."""
+
+
+class ConfigError(ValueError):
+    """A setting, recipe or file that the user gave is wrong; the message is all that the user sees: one clear line a fault."""
+
+
+def one_line(text: object, limit: int | None = None) -> str:
+    """Return ``text`` printable and on one line, cut to ``limit`` characters if a limit is given.
+
+    Control characters, which could move the cursor of a terminal, and bytes that are no text are shown as escapes.
+    """
+    line = " ".join(str(text).split())
+    line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
+    return line if limit is None or len(line) <= limit else line[: limit - 3] + "..."
+
+
+def did_you_mean(name: object, known: Iterable[str], otherwise: str = "") -> str:
+    """Return ``did you mean 'NAME'?`` with the known name nearest to ``name``, or ``otherwise`` if none is near."""
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"did you mean '{near[0]}'?" if near else otherwise
+
+
+@contextmanager
+def written_aside(path: Path, sync: bool = True) -> Iterator[Path]:
+    """Yield a path beside ``path`` to write to; it takes the name ``path`` when the block ends and is removed when it fails.
+
+    Whoever reads ``path`` sees the old file or the whole new one. The file gets the mode that the umask says, whatever a
+    library that writes it would choose.
+
+    Args:
+        path: the file to write; its folder exists.
+        sync: wait until the content is on disk before it gets its name.
+
+    Raises:
+        OSError: if the folder is gone or the disk refuses.
+    """
+    aside = path.with_name(f".{path.name[:100]}.{os.getpid()}.partial")
+    try:
+        aside.open("wb").close()
+        mode = aside.stat().st_mode & 0o777
+        yield aside
+        aside.chmod(mode)
+        if sync:
+            sync_file(aside)
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def sync_file(path: Path) -> None:
+    """Wait until the content of ``path`` is on disk."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def write_bytes(path: Path, content: bytes, sync: bool = True) -> None:
+    """Write ``content`` to ``path`` as ``written_aside`` does.
+
+    Raises:
+        OSError: if the folder is not there or the disk refuses.
+    """
+    with written_aside(path, sync) as aside:
+        aside.write_bytes(content)
+
+
+def write_text(path: Path, text: str, sync: bool = True) -> None:
+    """Write ``text`` to ``path`` in UTF-8 as ``written_aside`` does; bytes of file names that are not UTF-8 stay as they are.
+
+    Raises:
+        OSError: if the folder is not there or the disk refuses.
+    """
+    write_bytes(path, text.encode("utf-8", "surrogateescape"), sync)
+
+
+def json_text(values: Any) -> str:
+    """Return ``values`` as indented JSON that ends with a line break."""
+    return json.dumps(values, indent=2) + "\n"
+
+
+def write_json(path: Path, values: Any, sync: bool = True) -> None:
+    """Write ``values`` to ``path`` as ``json_text``, whole or not at all.
+
+    Raises:
+        OSError: if the folder is not there or the disk refuses.
+    """
+    write_text(path, json_text(values), sync)
+
+
+def read_json(path: Path) -> Any:
+    """Return the values of the JSON file ``path``.
+
+    Raises:
+        ConfigError: in one line, if the file cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: is not JSON: {one_line(error, 100)}") from None
+
+
+@contextmanager
+def folder_written_aside(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``folder`` to fill; it takes the place of ``folder`` when the block ends.
+
+    If the block fails, what was at ``folder`` stays. A link at ``folder`` stays one: the folder that it leads to is replaced.
+
+    Raises:
+        OSError: if the disk refuses.
+    """
+    folder = folder.resolve() if folder.is_symlink() else folder
+    aside, replaced = (folder.with_name(f".{folder.name}.{word}") for word in ("partial", "replaced"))
+    try:
+        for leftover in (aside, replaced):
+            shutil.rmtree(leftover, ignore_errors=True)
+        aside.mkdir(parents=True)
+        yield aside
+        for path in aside.rglob("*"):
+            if path.is_file():
+                sync_file(path)
+        if folder.exists():
+            folder.rename(replaced)
+        aside.rename(folder)
+    except BaseException:
+        if replaced.exists() and not folder.exists():
+            replaced.rename(folder)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
