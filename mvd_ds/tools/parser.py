@@ -3,30 +3,55 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from mvd_ds.files import did_you_mean
+
 USER_FAULT = 2
+"""Exit code of a mistake that the user must mend."""
 
 
 class Parser(argparse.ArgumentParser):
-    """As argparse's, for the command and for each of its subcommands."""
+    """A parser, of the command line or of one command, that reports a fault in one line."""
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse as ``argparse`` does, and refuse unknown options with a hint at the nearest known one."""
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:
             name = unknown[0].partition("=")[0]
-            nearest = difflib.get_close_matches(name, self._option_string_actions, 1)
-            self.error(f"{name} is unknown" + (f"; did you mean {nearest[0]}?" if nearest else ""))
+            hint = did_you_mean(name, self._option_string_actions)
+            self.error(f"{name} is unknown" + (f"; {hint}" if hint else ""))
         return parsed, unknown
 
     def error(self, message: str) -> NoReturn:
-        """One line, from one rank; ``--help`` has the rest."""
+        """Print one line, on rank 0 alone, and exit."""
         if os.environ.get("RANK", "0") == "0":
             print(f"{self.prog}: {message} (see {self.prog} --help)", file=sys.stderr, flush=True)
         sys.exit(USER_FAULT)
+
+
+def positive(text: str) -> int:
+    """Return the whole number from 1 on that ``text`` holds.
+
+    Raises:
+        ValueError: for anything else; argparse names option and value.
+    """
+    if int(text) < 1:
+        raise ValueError(text)
+    return int(text)
+
+
+def above_zero(text: str) -> float:
+    """Return the number above 0 that ``text`` holds.
+
+    Raises:
+        ValueError: for anything else; argparse names option and value.
+    """
+    if not float(text) > 0:
+        raise ValueError(text)
+    return float(text)

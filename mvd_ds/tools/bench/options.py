@@ -5,18 +5,23 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mvd_ds.tools.options import positive
+from mvd_ds.tools.parser import positive
+
+SUMMARY = "measure what your files can feed and how fast a step is"
 
 
-def add_bench(commands: argparse._SubParsersAction) -> None:
-    """``bench WHAT``: a sub-command for everything that can be measured."""
-    summary = "measure: what your files can feed, how fast a step is"
-    command = commands.add_parser("bench", help=summary, description=summary)
-    benches = command.add_subparsers(title="what is measured", metavar="WHAT", required=True)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add a sub-command for everything that can be measured."""
+    benches = parser.add_subparsers(title="what is measured", metavar="WHAT", required=True)
     _add_data(benches)
     _add_start(benches)
     _add_step(benches)
     _add_growth(benches)
+
+
+def run(options: argparse.Namespace) -> int | None:
+    """Measure what was asked for."""
+    return options.measure(options)
 
 
 def _add_data(benches: argparse._SubParsersAction) -> None:
@@ -35,7 +40,7 @@ def _add_data(benches: argparse._SubParsersAction) -> None:
     data.add_argument(
         "--make-sample", type=int, default=0, metavar="COUNT", help="first write so many videos to the folder MANIFEST"
     )
-    data.set_defaults(function=_bench_data)
+    data.set_defaults(measure=_bench_data)
 
 
 def _add_start(benches: argparse._SubParsersAction) -> None:
@@ -44,7 +49,7 @@ def _add_start(benches: argparse._SubParsersAction) -> None:
     start.add_argument("manifest", metavar="MANIFEST", type=Path, help="manifest, or folder of videos")
     start.add_argument("overrides", metavar="key=value", nargs="*", help="settings, such as data.workers=8")
     start.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write")
-    start.set_defaults(function=_bench_start)
+    start.set_defaults(measure=_bench_start)
 
 
 def _add_step(benches: argparse._SubParsersAction) -> None:
@@ -65,7 +70,7 @@ def _add_step(benches: argparse._SubParsersAction) -> None:
     step.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
     step.add_argument("--profile", type=Path, metavar="FOLDER", help="leave a trace of a step there, ours and P1's")
     step.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write")
-    step.set_defaults(function=_bench_step)
+    step.set_defaults(measure=_bench_step)
 
 
 def _add_growth(benches: argparse._SubParsersAction) -> None:
@@ -81,7 +86,7 @@ def _add_growth(benches: argparse._SubParsersAction) -> None:
     growth.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
     growth.add_argument("--report", type=Path, metavar="FILE", help="draw it, on a page for a browser, such as growth.html")
     growth.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write")
-    growth.set_defaults(function=_bench_growth)
+    growth.set_defaults(measure=_bench_growth)
 
 
 def _bench_growth(options: argparse.Namespace) -> int:

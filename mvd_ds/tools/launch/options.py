@@ -1,4 +1,4 @@
-"""What was asked for on the command line of ``launch``."""
+"""The command ``launch``: its options, and the ranges that their values must lie in."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ import shlex
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from mvd_ds.files import ConfigError
+from mvd_ds.tools.commands.recipe_options import add_recipe
+
+SUMMARY = "start a training through deepspeed on one host or many, restart it when it fails, leave nothing behind"
 
 #: Ports for rendezvous: above the services, below 32768, where Linux begins to hand out ports to outgoing connections.
 FIRST_PORT, PORTS = 20000, 12000
@@ -59,8 +64,6 @@ class LaunchOptions:
         Raises:
             ConfigError: if an option is out of its range, or options contradict each other.
         """
-        from mvd_ds.config import ConfigError  # here, as `--help` is to answer without it
-
         given = {name: value for name, value in vars(options).items() if name in cls.__dataclass_fields__}
         lists = {name: tuple(given[name]) for name in ("overrides", "settings", "forward")}
         for name, lowest, highest in RANGES:
@@ -95,8 +98,6 @@ class LaunchOptions:
 
     def rendezvous_port(self, attempt: int) -> int:
         """The same on all nodes of a job, another one for each attempt: a dead attempt may hold its port for a minute."""
-        from mvd_ds.config import ConfigError
-
         if self.port is not None:
             return self.port
         job = next((os.environ[name] for name in JOB_VARIABLES if os.environ.get(name)), None)
@@ -108,7 +109,7 @@ class LaunchOptions:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of ``launch``."""
+    """Add the options of ``launch`` to its parser."""
     where = parser.add_argument_group("where")
     where.add_argument("--hostfile", type=Path, metavar="FILE", help="`NAME slots=N` a line; starts them all through pdsh")
     where.add_argument("--slurm", action="store_true", help="the hosts of this SLURM job, through srun")
@@ -129,5 +130,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     policy.add_argument("--no-check", dest="check_hosts", action="store_false", help="do not ask for sick hosts before a restart")
     parser.add_argument("--dry-run", action="store_true", help="print the exact command and environment, start nothing")
     parser.add_argument("train_command", metavar="COMMAND", help="pretrain, distill or another command that trains")
-    parser.add_argument("recipe", metavar="RECIPE", help="name of a shipped recipe, or a YAML file")
-    parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help="settings that replace the recipe's")
+    add_recipe(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Launch the training."""
+    from mvd_ds.tools.launch.supervisor import launch
+
+    return launch(LaunchOptions.parsed(options))

@@ -7,8 +7,8 @@ import pytest
 from mvd_ds.cli import main
 
 FAULTS = [
-    ("--dryrun", "--dryrun is unknown; did you mean --dry-run? (see mvd_ds launch --help)"),
-    ("--proceses=2", "--proceses is unknown; did you mean --processes?"),
+    ("--dryrun", "--dryrun is unknown; did you mean '--dry-run'? (see mvd_ds launch --help)"),
+    ("--proceses=2", "--proceses is unknown; did you mean '--processes'?"),
     ("--zzz", "--zzz is unknown (see"),
     ("--grace-seconds soon", "argument --grace-seconds: invalid float value: 'soon'"),
     ("--restarts -1", "launch: --restarts -1: it must be 0 or more"),

@@ -1,0 +1,26 @@
+"""The command ``classify``: name what a classifier sees in video files."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+SUMMARY = "name what a classifier sees in video files"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``classify`` to its parser."""
+    add = parser.add_argument
+    add("folder", metavar="FOLDER", help="folder of `finetune` or `export`")
+    add("videos", metavar="VIDEO", nargs="+", type=Path, help="video files")
+    add("--top", type=int, default=5, metavar="COUNT", help="classes to print (default %(default)s)")
+    add("--segments", type=int, default=1, metavar="COUNT", help="clips along a video (default %(default)s)")
+    add("--crops", type=int, default=1, metavar="COUNT", help="crops of a clip (default %(default)s)")
+    add("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Classify the videos."""
+    from mvd_ds.tools.classify import classify
+
+    classify(options.folder, options.videos, options.top, options.segments, options.crops, options.device)

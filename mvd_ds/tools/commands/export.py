@@ -1,0 +1,24 @@
+"""The command ``export``: write a model as one folder for use elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+SUMMARY = "write a classifier as one folder that needs nothing else, and as a graph for other runtimes"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``export`` to its parser."""
+    add = parser.add_argument
+    add("source", metavar="SOURCE", type=Path, help="folder of a run or of a model, or what convert reads")
+    add("folder", metavar="FOLDER", type=Path, help="folder to write; mvd_ds.load(FOLDER) opens it")
+    add("--graph", nargs="+", choices=("torch", "onnx"), default=[], help="write model.pt2, model.onnx too")
+    add("--from", dest="from_format", metavar="FORMAT", help="format of SOURCE where its content does not tell")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Export the model."""
+    from mvd_ds.tools.export import export
+
+    export(options.source, options.folder, options.graph, options.from_format)

@@ -1,0 +1,37 @@
+"""The command ``prepare``: examine videos and make files that are quick to read."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mvd_ds.tools.parser import above_zero, positive
+
+SUMMARY = "examine videos, report broken ones, and make files that are quick to read; goes on where it was stopped"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``prepare`` to its parser."""
+    add = parser.add_argument
+    add("source", metavar="SOURCE", type=Path, help="folder, manifest, CSV (Kinetics, or path,label), Something-Something JSON")
+    add("output", metavar="OUT", type=Path, help="folder to write: manifest.txt, report.txt, videos or shards")
+    add("--videos", type=Path, metavar="FOLDER", help="folder of the videos that a list names (default: the list's folder)")
+    add("--classes", type=Path, metavar="FILE", help="class names: JSON, or the training split's manifest (default: the list's)")
+    add("--verify", action="store_true", help="decode every frame (0.1 s for 10 s of video)")
+    add("--encode", choices=("h264", "mjpeg"), help="encode anew, quick to decode: h264 in short groups, mjpeg quicker still")
+    add("--short-side", type=positive, metavar="PIXELS", help="with --encode: scale larger videos down to this short side")
+    group = "with --encode h264: frames from key frame to key frame (default %(default)s)"
+    add("--group", type=positive, default=16, metavar="FRAMES", help=group)
+    add("--quality", type=positive, metavar="NUMBER", help="smaller is better (default: 20 for h264, 5 for mjpeg)")
+    add("--shards", action="store_true", help="pack into tar files, which webdataset can read, too")
+    add("--shard-mib", type=positive, default=512, metavar="SIZE", help="size of a tar file (default %(default)s)")
+    add("--workers", type=int, default=0, metavar="COUNT", help="processes (default: one per core)")
+    limit = "a file that takes longer is given up and named in the report (default %(default)s)"
+    add("--seconds-per-file", type=above_zero, default=300.0, metavar="SECONDS", help=limit)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Prepare the videos."""
+    from mvd_ds.runs.prepare import options_of, prepare_videos
+
+    prepare_videos(options.source, options.output, options.videos, options.classes, options_of(options))
