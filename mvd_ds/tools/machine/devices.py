@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-import functools
-import json
 import os
 import re
 import time
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from mvd_ds.config import ConfigError
-from mvd_ds.config.base import Positive, Settings
-
-TABLE = Path(__file__).with_name("devices.json")
+from mvd_ds.config.devices import TABLE, Device, device_reported_as, devices
+from mvd_ds.files import did_you_mean
 
 #: Of a link's rate that collectives reach. 230 of 300 GB/s on NVLink, 150 of 200 GB/s on 8 x 200 Gb/s InfiniBand.
 LINK_SHARE = 0.75
@@ -29,43 +24,6 @@ CPU_EFFICIENCY = 0.9
 CPU_ADAM_BYTES = 60.0
 
 _NETWORK = re.compile(r"^(?:(?P<adapters>\d+)x)?(?P<rate>\d+(?:\.\d+)?)(?P<unit>Gb/s|GB/s)$")
-
-
-class Device(Settings):
-    """A row of ``devices.json``."""
-
-    name: str
-    """As the vendor calls it."""
-    memory_gib: float
-    """That torch sees, GiB."""
-    bf16_tflops: float
-    """Dense bf16 rate of the datasheet, TFLOP/s."""
-    matrix_tflops: float
-    """What a large matrix product reaches, TFLOP/s."""
-    memory_gb_per_second: float
-    """Device memory, GB/s."""
-    link_gb_per_second: float
-    """To the other devices of a node, GB/s in one direction."""
-    link: Literal["nvlink", "pcie"]
-    """Kind of that link."""
-    host_link_gb_per_second: float
-    """To host memory, GB/s, as reached from pinned memory."""
-    gpus_per_node: Positive
-    """Devices of a usual node."""
-    network: str
-    """Of a usual node: adapters x rate."""
-    cores_per_node: Positive
-    """CPU cores of a usual node."""
-    host_memory_gib: float
-    """Memory of a usual node, GiB."""
-    fp32_share: float = 0.125
-    """Of the matrix rate that products in fp32 reach."""
-    adam_bytes: float = 34.0
-    """That a step of AdamW moves for each parameter: masters and moments read and written, gradient read, weight written."""
-    efficiency: float = 0.45
-    """Of the matrix rate that a step reaches where nothing else is said: an assumption."""
-    source: str
-    """Where the numbers come from."""
 
 
 class Machine(NamedTuple):
@@ -101,12 +59,6 @@ class Machine(NamedTuple):
         between = size * (nodes - 1) / nodes / (LINK_SHARE * self.network)
         hops = (gpus - nodes) * HOP_SECONDS[self.device.link] + (nodes - 1) * HOP_SECONDS["network"]
         return max(inside, between) + calls * (START_SECONDS + hops)
-
-
-@functools.cache
-def devices() -> dict[str, Device]:
-    """The table, by short name."""
-    return {name: Device.model_validate(row) for name, row in json.loads(TABLE.read_text(encoding="utf-8")).items()}
 
 
 def this_cpu() -> Device:
@@ -159,7 +111,7 @@ def this_machine(device: Any) -> Machine:
     if device.type == "cpu":
         return find_machine("cpu", None, None, None)
     named = torch.cuda.get_device_name(device)
-    key = next((key for key, row in devices().items() if set(row.name.split()[:2]) <= set(named.split())), None)
+    key = device_reported_as(named)
     if key is None:
         raise ConfigError(f"{named} is not in {TABLE.name}, which holds {', '.join(devices())}; add a row for it")
     found = find_machine(key, None, None, None)
@@ -180,9 +132,8 @@ def find_machine(
         ConfigError: if the device or the network cannot be understood.
     """
     if gpu not in devices() and gpu != "cpu":
-        near = difflib.get_close_matches(gpu, devices(), n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise ConfigError(f"--gpu {gpu}: not known; {hint}there are {', '.join(devices())}, cpu ({TABLE.name} holds them)")
+        hint = did_you_mean(gpu, devices(), "no name is near it;")
+        raise ConfigError(f"--gpu {gpu}: not known; {hint} there are {', '.join(devices())}, cpu ({TABLE.name} holds them)")
     device = this_cpu() if gpu == "cpu" else devices()[gpu]
     per_node = gpus_per_node or device.gpus_per_node
     rate = read_network(network or device.network, per_node)

@@ -53,13 +53,13 @@ def matrix_rate(device: Any, clock: Callable[[], float] = time.monotonic) -> flo
 
 
 def datasheet_rate(device: Any) -> float | None:
-    """TFLOP/s of the datasheet, None where it is not known."""
+    """Return the TFLOP/s of the device's datasheet, None if the table of devices does not know it."""
     import torch
 
-    from mvd_ds.training.reporting.metrics import BF16_PEAKS
+    from mvd_ds.config.devices import peak_bf16_flops
 
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    return next((peak / 1e12 for key, peak in BF16_PEAKS.items() if key in name), None)
+    peak = peak_bf16_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+    return None if peak is None else peak / 1e12
 
 
 def seconds_of(function: Callable[[], object], device: Any, times: int, clock: Callable[[], float] = time.monotonic) -> float:

@@ -11,12 +11,10 @@ from typing import Any
 
 import torch
 
+from mvd_ds.config.devices import peak_bf16_flops
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.ending import log_error
 from mvd_ds.training.run_folder import RunFolder, write_text
-
-#: Dense bf16 peak of a device by a part of its name, FLOP/s. Source: vendors' datasheets, without sparsity.
-BF16_PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "B200": 2250e12}
 
 
 class Meter:
@@ -174,8 +172,5 @@ def _keep_until(path: Path, step: int) -> None:
 
 
 def peak_flops(device: torch.device) -> float | None:
-    """bf16 FLOP/s of the device's datasheet, None where it is not known."""
-    if device.type != "cuda":
-        return None
-    name = torch.cuda.get_device_name(device)
-    return next((peak for key, peak in BF16_PEAKS.items() if key in name), None)
+    """Return the bf16 FLOP/s of the device's datasheet, None if the table of devices does not know it."""
+    return peak_bf16_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None

@@ -123,7 +123,7 @@ def test_what_is_no_network_is_named(text: str) -> None:
 
 
 def test_an_unknown_device_is_answered_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"--gpu h20: not known; did you mean h200\? there are h200"):
+    with pytest.raises(ConfigError, match=r"--gpu h20: not known; did you mean 'h200'\? there are h200"):
         find_machine("h20", None, None, None, 0.45)
     assert all(row.matrix_tflops <= row.bf16_tflops for row in devices().values())
 
