@@ -84,8 +84,8 @@ def test_augmentation_is_the_published_one(name: str) -> None:
 
 def test_your_own_folder_needs_no_more_than_its_path() -> None:
     recipe = _recipe("finetune_folder", "data.manifest=mine/train", "validation.manifest=mine/val", "weights=model")
-    assert recipe.label is None and recipe.model.size == "base"
-    assert recipe.augmentation == _recipe("finetune_ucf101").augmentation
+    assert recipe.label is None and recipe.fit and not recipe.states("batch.global") and recipe.states("validation.manifest")
+    assert recipe.validation.share == 0.2 and recipe.data.clip.flip == 0.0
 
 
 @pytest.mark.parametrize(

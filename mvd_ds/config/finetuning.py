@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from mvd_ds.config.base import Positive, Settings, Share
 from mvd_ds.config.model import PoolingSettings
@@ -71,6 +71,9 @@ class ValidationSettings(Settings):
     """Manifest or folder with the same classes (None: nothing is validated)."""
     root: str | None = None
     """Folder that its paths are relative to (None: the manifest's own)."""
+    share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of the training videos of each class that is held out where ``manifest`` is not given, the same videos for every
+    seed; ``held_out.txt`` in the run's folder lists them (0: none)."""
     every_epochs: Positive = 1
     """Epochs between two validations; the end of the run is always validated."""
     batch: Positive | None = None
@@ -95,6 +98,9 @@ class FinetuneRecipe(LearningRecipe):
 
     objective: Literal["classification"]
     """Fine-tune a classifier."""
+    fit: bool = False
+    """Fit what neither the recipe nor the command line states to what is there: network and clip to ``weights``, batch, epochs
+    and the floor of the learning rate to the number of videos, loader processes and precision to the machine."""
     label: str | None = None
     """Which label of the manifest is learnt (None: it has only one)."""
     allow_empty_classes: bool = False
@@ -116,10 +122,45 @@ class FinetuneRecipe(LearningRecipe):
     validation: ValidationSettings = ValidationSettings()
     """Accuracy while training."""
 
+    def states(self, key: str) -> bool:
+        """Return whether the recipe or the command line gives the setting ``key``, such as ``batch.global``."""
+        *parents, leaf = key.split(".")
+        node: Any = self
+        for parent in parents:
+            node = getattr(node, parent)
+        return bool({leaf, f"{leaf}_"} & node.model_fields_set)
+
     @property
     def drop_path_blocks(self) -> int:
         """Uniforms per clip that drop path takes."""
         return self.model.depth
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _stand_in(cls, values: Any, validate: ModelWrapValidatorHandler[FinetuneRecipe]) -> FinetuneRecipe:
+        """Under ``fit``, let a size and a length stand in for those that nobody stated; they do not count as stated."""
+        if not isinstance(values, dict) or values.get("fit") is not True:
+            return validate(values)
+        stand_ins: dict[str, dict[str, Any]] = {
+            "model": {"size": "base"},
+            "schedule": {"epochs": 1},
+            "batch": {"global": 1024, "micro": 8},
+        }
+        given = {key: values.get(key) or {} for key in stand_ins}
+        if not all(isinstance(group, dict) for group in given.values()):
+            return validate(values)
+        if {"size", "embed_dim"} & set(given["model"]):
+            del stand_ins["model"]
+        if {"epochs", "steps"} & set(given["schedule"]):
+            del stand_ins["schedule"]
+        if len({"global", "micro"} & set(given["batch"])) == 1:
+            stand_ins["batch"] = dict.fromkeys(("global", "micro"), next(iter(given["batch"].values())))
+        recipe = validate(values | {key: group | given[key] for key, group in stand_ins.items()})
+        for key in stand_ins:
+            getattr(recipe, key).model_fields_set.intersection_update(
+                {"global_" if name == "global" else name for name in given[key]}
+            )
+        return recipe
 
     @model_validator(mode="after")
     def _check(self) -> FinetuneRecipe:

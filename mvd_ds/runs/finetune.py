@@ -13,21 +13,23 @@ from mvd_ds.data.loader import ClipLoader
 from mvd_ds.data.manifests.labels import Classes, classes_of, labels_of
 from mvd_ds.data.manifests.manifest import read_manifest
 from mvd_ds.data.manifests.mixture import Mixture, read_mixture
+from mvd_ds.data.randomness import keyed_generator
 from mvd_ds.models.acceleration.compiled import compile_blocks, wants_compiling
 from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.classifier_folder import ClassifierCard, open_classifier, save_classifier
 from mvd_ds.models.flops import classifier_flops
 from mvd_ds.models.init_from_checkpoint import init_classifier_from_checkpoint
+from mvd_ds.runs.fitting import describe_fit, fit_to_videos, fit_to_weights, warn_if_unmoved
 from mvd_ds.runs.trainer import Trainer, describe_batches, describe_parameters, run_in_cluster
-from mvd_ds.runs.validation import ClipValidation, HeldOut
+from mvd_ds.runs.validation import ClipValidation, HeldOut, listing_of
 from mvd_ds.training.classification import Classification
-from mvd_ds.training.cluster import Cluster
+from mvd_ds.training.cluster import Cluster, launched_rank
 from mvd_ds.training.console import say
 from mvd_ds.training.ema import Ema
 from mvd_ds.training.engine.deepspeed_start import start_student, start_teacher
 from mvd_ds.training.optim import parameter_groups
 from mvd_ds.training.reporting.memory import MemoryMonitor
-from mvd_ds.training.run_folder import RunFolder
+from mvd_ds.training.run_folder import FINISHED, RunFolder
 
 
 class LabelledVideos(NamedTuple):
@@ -49,7 +51,13 @@ def finetune(recipe: FinetuneRecipe, name: str) -> int:
     Raises:
         ConfigError: for whatever the user can mend; on every rank, before or during training.
     """
-    return run_in_cluster(recipe, name, lambda folder, cluster: _finetune(recipe, folder, cluster))
+    fitted = fit_to_weights(recipe)
+    if recipe.fit:
+        fitted = fit_to_videos(fitted, recipe, len(read_labelled(fitted).labels))
+    code = run_in_cluster(fitted, name, lambda folder, cluster: _finetune(fitted, folder, cluster))
+    if code == FINISHED and launched_rank() == 0:
+        warn_if_unmoved(RunFolder.of(fitted, name), fitted)
+    return code
 
 
 def _finetune(recipe: FinetuneRecipe, folder: RunFolder, cluster: Cluster) -> Trainer:
@@ -62,6 +70,7 @@ def _finetune(recipe: FinetuneRecipe, folder: RunFolder, cluster: Cluster) -> Tr
         teacher = _open_teacher(recipe, videos.classes)
     groups = parameter_groups(model, recipe.optimizer)
     if cluster.is_main:
+        describe_fit(recipe)
         _describe(recipe, cluster, model, loader, groups, videos)
     card = ClassifierCard(videos.classes.names, PreprocessingSettings(clip=recipe.data.clip), videos.classes.label)
     memory = MemoryMonitor(cluster)
@@ -103,10 +112,35 @@ def read_labelled(recipe: FinetuneRecipe) -> LabelledVideos:
     origins = [source.manifest for source in data.sources] or [data.manifest]
     classes, labels = classes_of(mixture.manifests, origins, recipe.label, recipe.allow_empty_classes)
     if validation.manifest is None:
-        return LabelledVideos(classes, mixture, labels, None)
+        return _hold_out(LabelledVideos(classes, mixture, labels, None), recipe)
     held_out = read_manifest(validation.manifest, validation.root)
     theirs = labels_of(held_out, classes, f"validation.manifest {validation.manifest}")
     return LabelledVideos(classes, mixture, labels, HeldOut(data, held_out, theirs))
+
+
+def _hold_out(videos: LabelledVideos, recipe: FinetuneRecipe) -> LabelledVideos:
+    """Return ``videos`` without ``validation.share`` of each class, which are held out; one at least stays in each part."""
+    share, labels = recipe.validation.share, videos.labels
+    if not share:
+        return videos
+    if len(videos.training.manifests) > 1:
+        raise ConfigError("validation.share: divides one manifest, and data.sources has several; set validation.manifest")
+    held_out = np.zeros(len(labels), bool)
+    for number in range(len(videos.classes.names)):
+        rows = np.flatnonzero(labels == number)
+        count = min(max(round(share * len(rows)), 1), len(rows) - 1)
+        if count > 0:
+            held_out[keyed_generator(0, "held out", number).choice(rows, count, replace=False)] = True
+    if not held_out.any():
+        return videos
+    (manifest,) = videos.training.manifests
+    training, held = manifest.part(np.flatnonzero(~held_out)), manifest.part(np.flatnonzero(held_out))
+    return LabelledVideos(
+        videos.classes,
+        Mixture((training,), videos.training.weights),
+        labels[~held_out],
+        HeldOut(recipe.data, held, labels[held_out], listing_of(held, labels[held_out], videos.classes)),
+    )
 
 
 def _open_teacher(recipe: FinetuneRecipe, classes: Classes) -> Classifier | None:

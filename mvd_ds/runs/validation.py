@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mvd_ds.config import DataSettings, FinetuneRecipe
+from mvd_ds.data.manifests.labels import Classes
 from mvd_ds.data.manifests.manifest import Manifest
 from mvd_ds.data.views import lockstep_groups, view_batches
 from mvd_ds.evaluation.metrics import Accuracy, AccuracyCounter
@@ -18,10 +21,10 @@ from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
 from mvd_ds.training.ema import Ema
 from mvd_ds.training.engine.deepspeed_engine import full_weights
-from mvd_ds.training.run_folder import RunFolder, read_json, write_json
+from mvd_ds.training.run_folder import RunFolder, read_json, write_json, write_text
 from mvd_ds.training.step import normalise, to_unit
 
-BEST, PREDICTIONS = "best", "validation.json"
+BEST, PREDICTIONS, HELD_OUT = "best", "validation.json", "held_out.txt"
 Export = Callable[[str, dict[str, Tensor], dict[str, Any]], None]
 
 
@@ -32,6 +35,16 @@ class HeldOut(NamedTuple):
     manifest: Manifest
     labels: np.ndarray
     """int64 (n,), classes as the training manifest numbers them."""
+    listing: str = ""
+    """Text of a manifest of these videos, where they were chosen from those of the training manifest; else empty."""
+
+
+def listing_of(manifest: Manifest, labels: np.ndarray, classes: Classes) -> str:
+    """Return the text of a manifest with absolute paths, tabs, the name of the label, and its classes where they have names."""
+    header = [f"# labels: {classes.label}"]
+    header += [f"# classes: {json.dumps(list(classes.names), ensure_ascii=False)}"] if classes.named else []
+    rows = [f"{os.path.abspath(ref.path)}\t{label}" for ref, label in zip(manifest.refs, labels.tolist(), strict=True)]
+    return "\n".join([*header, *rows]) + "\n"
 
 
 class ClipValidation:
@@ -91,7 +104,8 @@ class ClipValidation:
         return {"val/top1": accuracy.top1, "val/top5": accuracy.top5}
 
     def _measure(self, done: int) -> Accuracy:
-        counter, predicted, faults = AccuracyCounter(), {}, []
+        counter, faults = AccuracyCounter(), []
+        predicted: dict[int, int] = {}
         dtype = next(self.engine.module.parameters()).dtype
         groups = lockstep_groups(len(self.held_out.labels), self.batch, self.cluster.rank, self.cluster.world)
         self.engine.eval()
@@ -123,6 +137,8 @@ class ClipValidation:
             values = {"step": done, **accuracy._asdict(), "label": self.held_out.labels.tolist()}
             values["predicted"] = [merged[video] for video in range(len(self.held_out.labels))]
             write_json(self.folder.path / PREDICTIONS, values)
+            if self.held_out.listing:
+                write_text(self.folder.path / HELD_OUT, self.held_out.listing)
             for fault in sorted({fault for _, found in parts for fault in found}):
                 say(f"counted as wrong: {fault}")
 

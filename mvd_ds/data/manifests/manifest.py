@@ -76,6 +76,12 @@ class ClipRefs(Sequence[ClipRef]):
         start, end = self._spans[index]
         return os.path.join(self._root, os.fsdecode(self._text[start:end]))
 
+    def part(self, rows: np.ndarray) -> ClipRefs:
+        """Return the lines ``rows``, int64 (k,), in that order; the text is shared."""
+        lines = None if self._lines is None else self._lines[rows]
+        shards = None if self._shards is None else self._shards.part(rows)
+        return ClipRefs(self._text, self._spans[rows], lines, self.labels[rows], self._root, self._name, shards)
+
     def location(self, index: int) -> str | ByteRange:
         """Where the bytes of line ``index`` are: a file, or a stretch of a shard."""
         path = self.path(index)
@@ -99,6 +105,10 @@ class Manifest(NamedTuple):
     def labels(self) -> np.ndarray:
         """int64 (n, L)."""
         return self.refs.labels
+
+    def part(self, rows: np.ndarray) -> Manifest:
+        """Return the videos of the lines ``rows``, int64 (k,)."""
+        return self._replace(refs=self.refs.part(rows))
 
 
 def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:

@@ -50,6 +50,10 @@ class ShardPlaces(NamedTuple):
     size: np.ndarray
     """int64 (n,), bytes of the video."""
 
+    def part(self, rows: np.ndarray) -> ShardPlaces:
+        """Return the places of the videos ``rows``, int64 (k,)."""
+        return ShardPlaces(self.names, self.shard[rows], self.offset[rows], self.size[rows])
+
 
 def parse_manifest(text: bytes, shown: str) -> ParsedLines:
     """The videos that ``text`` lists; ``shown`` names the file in messages.

@@ -1,0 +1,132 @@
+"""Fine-tuning fitted to what is there: settings that nobody stated follow from the weights, the videos and the machine."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mvd_ds.config import ConfigError, FinetuneRecipe, dump
+from mvd_ds.config.load import validate
+from mvd_ds.models.formats import read_checkpoint
+from mvd_ds.models.formats.containers import CONFIG_NAME
+from mvd_ds.models.formats.describe import ARCHITECTURE, describe, encoder_facts
+from mvd_ds.training.console import say
+from mvd_ds.training.run_folder import RunFolder, read_json
+
+PEAK_RATE = 5e-4
+"""Peak learning rate for up to 256 videos a batch, and its floor below. Source: MVD's fine-tuning, 5e-4 a batch of 256; scaled
+to a batch of 8 videos it would be 1.6e-5, which moves nothing in a few hundred steps."""
+WANTED_STEPS = 400
+FEWEST_EPOCHS, MOST_EPOCHS = 20, 200
+STEPS_PER_EPOCH = 3
+"""An epoch has at least so many steps; the global batch of few videos is smaller for it."""
+UNMOVED = 0.98
+"""Share of the loss of guessing above which the loss counts as not moved."""
+LARGEST_BATCH, LARGEST_MICRO, MOST_WORKERS = 64, 8, 8
+
+
+def fit_to_weights(recipe: FinetuneRecipe) -> FinetuneRecipe:
+    """Return ``recipe`` with the network and the clip of its ``weights`` wherever it does not state them.
+
+    Raises:
+        ConfigError: if the weights cannot be read, or do not go with what is stated.
+    """
+    if not recipe.fit or recipe.weights is None:
+        return recipe
+    try:
+        checkpoint = read_checkpoint(Path(recipe.weights))
+    except ConfigError as error:
+        raise ConfigError(f"weights: {error}") from None
+    named = recipe.states("model.size")
+    stated = {key for key in ARCHITECTURE if recipe.states(f"model.{key}")}
+    stated |= {"embed_dim", "depth", "num_heads"} if named else set()
+    heads = {"num_heads": recipe.model.num_heads} if "num_heads" in stated - set(encoder_facts(checkpoint)) else None
+    network = describe(checkpoint, heads)
+    values = dump(recipe)
+    found = dump(network.encoder)
+    values["model"] |= {key: found[key] for key in ARCHITECTURE if key not in stated}
+    values["model"]["size"] = recipe.model.size if named else None
+    values["data"]["clip"] |= {key: value for key, value in network.clip.items() if not recipe.states(f"data.clip.{key}")}
+    return _validated(values)
+
+
+def fit_to_videos(fitted: FinetuneRecipe, recipe: FinetuneRecipe, videos: int) -> FinetuneRecipe:
+    """Return ``fitted`` with batch, epochs, learning rate, loader processes and precision for ``videos`` training videos.
+
+    Args:
+        fitted: ``recipe``, fitted to its weights.
+        recipe: tells what was stated.
+        videos: number of training videos.
+    """
+    values = dump(fitted)
+    clips = videos * recipe.data.clips_per_video
+    values["batch"] = _batch(recipe, clips)
+    steps_per_epoch = max(clips // values["batch"]["global"], 1)
+    if not (recipe.states("schedule.epochs") or recipe.states("schedule.steps")):
+        epochs = min(max(math.ceil(WANTED_STEPS / steps_per_epoch), FEWEST_EPOCHS), MOST_EPOCHS)
+        values["schedule"]["epochs"] = epochs
+        if not recipe.states("validation.every_epochs"):
+            values["validation"]["every_epochs"] = max(epochs // 20, 1)
+    if not recipe.states("optimizer.base_lr"):
+        counted = values["batch"]["global"] // (recipe.data.clips_per_video if recipe.optimizer.lr_counts == "videos" else 1)
+        values["optimizer"]["base_lr"] = PEAK_RATE * max(1.0, 256 / counted)
+    if not recipe.states("data.workers"):
+        values["data"]["workers"] = min(os.cpu_count() or 1, MOST_WORKERS)
+    if not recipe.states("engine.precision") and (recipe.run.device == "cpu" or not torch.cuda.is_available()):
+        values["engine"]["precision"] = "fp32"
+    return _validated(values)
+
+
+def describe_fit(recipe: FinetuneRecipe) -> None:
+    """Print which numbers a fitted run has."""
+    if not recipe.fit:
+        return
+    model, clip, batch = recipe.model, recipe.data.clip, recipe.batch
+    say(
+        f"fitted to weights, videos and machine: width {model.embed_dim}, depth {model.depth}, {clip.frames} frames of "
+        f"{clip.size_px} px; batch.global {batch.global_}, schedule.epochs {recipe.schedule.epochs}, learning rate "
+        f"{recipe.learning_rate[0]:.2g} at its peak (floor {PEAK_RATE:g}), {recipe.engine.precision}; key=value replaces any"
+    )
+
+
+def warn_if_unmoved(folder: RunFolder, recipe: FinetuneRecipe) -> None:
+    """Print a warning if the last losses on the labels are as high as those of guessing."""
+    lines = map(json.loads, folder.metrics.read_text(encoding="utf-8").splitlines())
+    losses = [line["loss/class"] for line in lines if "loss/class" in line]
+    classes = len(read_json(folder.model / CONFIG_NAME)["classes"])
+    end = losses[-max(len(losses) // 10, 1) :]
+    if end and sum(end) / len(end) > UNMOVED * math.log(classes):
+        say(
+            f"warning: the loss has not moved: it ends at {sum(end) / len(end):.3f}, and guessing among {classes} classes gives "
+            f"ln {classes} = {math.log(classes):.3f}. Raise optimizer.base_lr (the rate was {recipe.learning_rate[0]:.2g} at its "
+            "peak) or schedule.epochs, or look whether the labels are those of the videos"
+        )
+
+
+def _batch(recipe: FinetuneRecipe, clips: int) -> dict[str, int]:
+    """Return micro and global batch in clips: whole videos, in pairs where clips are mixed."""
+    unit = recipe.data.clips_per_video * (2 if recipe.augmentation.mix is not None else 1)
+    micro, total = recipe.batch.micro, recipe.batch.global_
+    if recipe.states("batch.micro"):
+        unit = micro
+    if not recipe.states("batch.global"):
+        total = unit * _power_of_two(min(clips // STEPS_PER_EPOCH, LARGEST_BATCH) // unit)
+    if not recipe.states("batch.micro"):
+        micro = unit * _power_of_two(min(total, LARGEST_MICRO) // unit)
+        micro = micro if total % micro == 0 else unit
+    return {"micro": micro, "global": total}
+
+
+def _power_of_two(most: int) -> int:
+    return 1 << max(most.bit_length() - 1, 0)
+
+
+def _validated(values: dict[str, Any]) -> FinetuneRecipe:
+    fitted = validate(values, "fit")
+    assert isinstance(fitted, FinetuneRecipe)
+    return fitted
