@@ -15,8 +15,9 @@ use_environment() {
   if [ -x "$environment/bin/python" ]; then PATH="$environment/bin:$PATH"; fi
   python -c 'import sys, importlib.util as u; sys.exit(not (u.find_spec("deepspeed") and u.find_spec("pydantic")))' 2>/dev/null \
     || fail "$(command -v python || echo python) has no deepspeed; make .venv: bash launchers/test.sh tests/test_config.py, or set MVD_DS_VENV"
-  PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-  export PATH PYTHONPATH
+  # In a clone; an installed package is found without.
+  if [ -e "$root/mvd_ds/__init__.py" ]; then export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"; fi
+  export PATH
 }
 
 # supervise [launch options] COMMAND RECIPE [key=value ...]: becomes the supervisor, so that this process gets the signals

@@ -5,8 +5,10 @@
 # key=value replaces a setting of all three trainings, for instance schedule.steps=2000.
 set -euo pipefail
 caller=$PWD
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source launchers/setup.sh
+launchers=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+source "$launchers/setup.sh"
+# `mvd-ds quickstart` sets MVD_DS_INSTALLED: everything is written below the caller's folder, as there may be no clone.
+[ -n "${MVD_DS_INSTALLED:-}" ] || cd "$launchers/.."
 
 output=runs/quickstart
 videos=

@@ -16,6 +16,8 @@ find_python() {
 
 # setup_environment REQUIREMENTS_FILE...
 setup_environment() {
+  # `mvd-ds quickstart` runs in the environment that it is installed in.
+  [ -z "${MVD_DS_INSTALLED:-}" ] || return 0
   local environment=${MVD_DS_VENV:-$PWD/.venv} stamp python file arguments=()
   stamp=$environment/.installed-$(cat "$@" pyproject.toml | sha256sum | cut -c1-16)
   if [ ! -e "$stamp" ]; then

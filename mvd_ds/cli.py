@@ -16,6 +16,7 @@ from mvd_ds.tools.parser import USER_FAULT, Parser
 FAILURE, INTERRUPTED, BROKEN_PIPE = 1, 130, 141
 
 COMMANDS = {
+    "quickstart": "commands.quickstart",
     # train
     "pretrain": "commands.pretrain",
     "distill": "commands.distill",

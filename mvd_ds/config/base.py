@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 PACKAGE_FOLDER = Path(__file__).resolve().parent.parent
 RECIPE_FOLDER = PACKAGE_FOLDER / "recipes"
-ENGINE_FOLDER = PACKAGE_FOLDER.parent / "ds_configs"
+# In a clone ds_configs is a link to the folder at the top; in an installed package it is a folder.
+ENGINE_FOLDER = (PACKAGE_FOLDER / "ds_configs").resolve()
 
 Grid = tuple[int, int, int]
 """Token grid (t, h, w); N = t * h * w tokens, t-major, then h, then w."""

@@ -30,6 +30,8 @@ def check_packages() -> Finding:
     missing, outside = [], []
     for line in _requirement_lines():
         requirement = Requirement(line)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
         try:
             version = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
