@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mvd_ds.training.run_folder import write_json
+from mvd_ds.files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "tests" / "cluster" / "last_nightly.json"

@@ -16,12 +16,13 @@ from mvd_ds.data.readers.location import ByteRange
 from mvd_ds.data.views import rank_groups, view_batches
 from mvd_ds.evaluation.metrics import TOP
 from mvd_ds.evaluation.predictions import Predictions, confused_pairs, merge, predict, set_aside, summarise
+from mvd_ds.files import write_json, write_text
 from mvd_ds.models.classifier import Classifier, PixelClassifier
 from mvd_ds.models.classifier_folder import ClassifierCard, open_classifier
 from mvd_ds.training.cluster import Cluster, launched_rank
 from mvd_ds.training.console import StepProgress, say
 from mvd_ds.training.engine.deepspeed_engine import DTYPES, joined_cluster
-from mvd_ds.training.run_folder import RunFolder, Status, write_json, write_text
+from mvd_ds.training.run_folder import RunFolder, Status
 
 PRODUCT = "evaluation.json"
 

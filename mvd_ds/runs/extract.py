@@ -13,13 +13,14 @@ from mvd_ds.config import ConfigError, FeaturesRecipe, differences, dump
 from mvd_ds.data.manifests.manifest import Manifest, read_manifest
 from mvd_ds.data.views import view_batches
 from mvd_ds.evaluation.feature_files import FeatureFile, read_description, write_features, write_index
+from mvd_ds.files import read_json, write_json
 from mvd_ds.models.building import open_encoder
 from mvd_ds.models.classifier_folder import trained_clip
 from mvd_ds.models.pooling import clip_features, clip_tokens, encoder_pooling
 from mvd_ds.training.cluster import Cluster, launched_rank
 from mvd_ds.training.console import StepProgress, say
 from mvd_ds.training.engine.deepspeed_engine import DTYPES, joined_cluster
-from mvd_ds.training.run_folder import RunFolder, Status, read_json, write_json
+from mvd_ds.training.run_folder import RunFolder, Status
 from mvd_ds.training.step import normalise, to_unit
 
 #: Settings that change no number of a file.

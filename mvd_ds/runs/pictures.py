@@ -19,12 +19,13 @@ from mvd_ds.data.manifests.manifest import Manifest, read_manifest
 from mvd_ds.data.manifests.mixture import read_mixture
 from mvd_ds.evaluation.pictures import across_frames
 from mvd_ds.evaluation.sheets import Observed, Sheet, clip_sheets, joined, similarity_sheet, still
+from mvd_ds.files import write_json
 from mvd_ds.runs.visualization import observe, picture_batch
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
 from mvd_ds.training.loop import Objective
 from mvd_ds.training.reporting.metrics import MetricsWriter
-from mvd_ds.training.run_folder import RunFolder, write_json
+from mvd_ds.training.run_folder import RunFolder
 
 #: Side of an image in a sheet: 8 slots of 224 px are a page of 800 px and some 300 kB.
 CELL_PX = 96

@@ -16,11 +16,11 @@ from mvd_ds.runs.train import build_trainer
 from mvd_ds.runs.trainer import Trainer
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
+from mvd_ds.training.device_batch import to_device
 from mvd_ds.training.engine.deepspeed_engine import joined_cluster
 from mvd_ds.training.engine.elasticity import leave_out_surplus
 from mvd_ds.training.masked_prediction import RANK_TOKENS
 from mvd_ds.training.run_folder import FAILED, FINISHED, RunFolder
-from mvd_ds.training.step import DeviceBatch
 
 CLIPS = 64
 #: Effective rank of targets below which there is nothing to learn, and share of their variance in one channel above which
@@ -73,7 +73,7 @@ def _target_statistics(objective: Any, batches: list[Any], cluster: Cluster) -> 
     """Means over micro batches and ranks, by target. Collective."""
     found: dict[str, list[Tensor]] = {}
     for batch in batches:
-        targets = objective.targets(DeviceBatch(batch, cluster.device))
+        targets = objective.targets(to_device(batch, cluster.device))
         for name, target in targets.items():
             found.setdefault(name, []).append(_statistics(target, objective.targets.terms[name].loss))
     means = {name: cluster.mean(torch.stack(rows).mean(0)).tolist() for name, rows in found.items()}

@@ -18,6 +18,7 @@ from mvd_ds.data.manifests.labels import numbered_alike, relabelled, why_not_a_c
 from mvd_ds.data.manifests.manifest import Manifest, read_manifest
 from mvd_ds.evaluation.features import Extractor, Features, extract_features, pixel_features
 from mvd_ds.evaluation.probes import Probe, accuracy_interval, chance, compare, fit_probes, nearest_neighbours
+from mvd_ds.files import write_json
 from mvd_ds.models.building import is_run_model, open_encoder
 from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.pooling import clip_features, encoder_pooling
@@ -25,7 +26,7 @@ from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.models.weights import load_predictor, read_recipe
 from mvd_ds.runs.probe_heads import Split, probe_tokens
 from mvd_ds.training.console import StepProgress, say
-from mvd_ds.training.run_folder import RunFolder, Status, write_json
+from mvd_ds.training.run_folder import RunFolder, Status
 from mvd_ds.training.step import normalise, to_unit
 
 #: Which held-out clips every probe got right, bool (seeds, clips) as ``MODEL/LABEL``; and ``labels``, int64 (clips, labels).

@@ -16,12 +16,13 @@ from mvd_ds.data.manifests.labels import Classes
 from mvd_ds.data.manifests.manifest import Manifest
 from mvd_ds.data.views import lockstep_groups, view_batches
 from mvd_ds.evaluation.metrics import Accuracy, AccuracyCounter
+from mvd_ds.files import read_json, write_json, write_text
 from mvd_ds.models.formats.containers import CONFIG_NAME
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
 from mvd_ds.training.ema import Ema
 from mvd_ds.training.engine.deepspeed_engine import full_weights
-from mvd_ds.training.run_folder import RunFolder, read_json, write_json, write_text
+from mvd_ds.training.run_folder import RunFolder
 from mvd_ds.training.step import normalise, to_unit
 
 BEST, PREDICTIONS, HELD_OUT = "best", "validation.json", "held_out.txt"

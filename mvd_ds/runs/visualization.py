@@ -20,7 +20,8 @@ from mvd_ds.models.teachers import Teacher
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.objectives.losses import per_token
 from mvd_ds.objectives.targets import gather_masked, patchify, predicted_pixels, unpatchify
-from mvd_ds.training.step import DeviceBatch, TeacherTargets, normalise, to_unit
+from mvd_ds.training.device_batch import to_device
+from mvd_ds.training.step import TeacherTargets, normalise, to_unit
 
 
 def picture_batch(recipe: TrainingRecipe, views: dict[int, Tensor]) -> ClipBatch:
@@ -73,7 +74,7 @@ def observe(
         heads: of the encoder's last layer; None: three, evenly spread.
         frames: of one video, for a network of images: so many images of the batch, in a row, are one.
     """
-    inputs = DeviceBatch(batch, device)
+    inputs = to_device(batch, device)
     view = inputs.views[recipe.data.clip.size_px]
     clip = normalise(to_unit(view), next(model.parameters()).dtype)
     predictions = forward(clip, inputs.visible, inputs.masked)
@@ -140,7 +141,7 @@ def observe_encoder(
     )
 
 
-def _add_teachers(seen: Observed, targets: TeacherTargets, inputs: DeviceBatch) -> None:
+def _add_teachers(seen: Observed, targets: TeacherTargets, inputs: ClipBatch) -> None:
     """Features of all teachers, the loss of every predicted token against them, and their likeness across frames."""
     heard = {}
     for name, teacher in targets.teachers.items():
@@ -165,7 +166,7 @@ def _hear_teacher(teacher: Teacher, slots: int) -> LayerSimilarity:
     return LayerSimilarity(teacher.encoder.blocks, grid, int(settings.cls_token), frame_by_frame=is_image)
 
 
-def _add_pixels(seen: Observed, recipe: TrainingRecipe, predicted: Tensor, targets: Any, inputs: DeviceBatch) -> None:
+def _add_pixels(seen: Observed, recipe: TrainingRecipe, predicted: Tensor, targets: Any, inputs: ClipBatch) -> None:
     """The clip as the network thinks it is: predicted patches by their own mean and deviation, visible ones as they are."""
     assert recipe.pixels is not None and seen.masked is not None
     seen.reconstruction = reconstruct(recipe, recipe.pixels, seen.clip, seen.masked, predicted)

@@ -9,9 +9,9 @@ import numpy as np
 
 from mvd_ds.config import ConfigError
 from mvd_ds.evaluation.probes import ConfidenceInterval, paired_interval
+from mvd_ds.files import read_json, write_json
 from mvd_ds.runs.validation import PREDICTIONS
 from mvd_ds.training.console import say
-from mvd_ds.training.run_folder import read_json, write_json
 
 DRAWS = 10_000
 """Resamples of videos and seeds."""
@@ -40,6 +40,7 @@ def compare_runs(runs: Sequence[Path], against: Sequence[Path], output: Path | N
     )
     if output is not None:
         values = {"top1": float(ours.mean()), "against": float(theirs.mean()), **found._asdict()}
+        output.parent.mkdir(parents=True, exist_ok=True)
         write_json(output, values | {"seeds": len(runs), "videos": ours.shape[1]})
     return found
 

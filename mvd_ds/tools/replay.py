@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mvd_ds.config import ConfigError, FinetuneRecipe, TrainingRecipe, validate
 from mvd_ds.data.batch import ClipBatch, LabelledBatch
+from mvd_ds.files import read_json
 from mvd_ds.models.acceleration.fp8 import use_fp8
 from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.classifier_folder import open_classifier
@@ -28,7 +29,7 @@ from mvd_ds.training.engine.deepspeed_engine import DTYPES
 from mvd_ds.training.masked_prediction import MaskedPrediction
 from mvd_ds.training.nonfinite.dump import nested
 from mvd_ds.training.nonfinite.finite import FiniteWatch, minimised
-from mvd_ds.training.run_folder import FAILED, FINISHED, read_json
+from mvd_ds.training.run_folder import FAILED, FINISHED
 from mvd_ds.training.step import PixelTargets, TeacherTargets
 
 #: Tensors that are named per micro batch.

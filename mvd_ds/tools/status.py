@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 
 from mvd_ds.config import ConfigError
+from mvd_ds.files import read_json
 from mvd_ds.training.console import clock, say
 from mvd_ds.training.liveness.heartbeat import Beat, is_alive, read_beats
-from mvd_ds.training.run_folder import EXIT_CODES, FAILED, STILL_RUNNING, RunFolder, read_json
+from mvd_ds.training.run_folder import EXIT_CODES, FAILED, STILL_RUNNING, RunFolder
 
 
 def show_status(run: Path) -> int:

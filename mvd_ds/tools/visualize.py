@@ -14,6 +14,7 @@ from mvd_ds.config import ClipSettings, ConfigError, TrainingRecipe
 from mvd_ds.data.readers.decode import DecodeError, open_video
 from mvd_ds.data.views import cut_views
 from mvd_ds.evaluation.sheets import Observed, clip_sheets, joined, similarity_sheet
+from mvd_ds.files import write_json
 from mvd_ds.models.building import open_model
 from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.classifier_folder import open_classifier, trained_clip
@@ -24,7 +25,6 @@ from mvd_ds.runs.pictures import similarity_numbers
 from mvd_ds.runs.visualization import observe, observe_encoder, picture_batch
 from mvd_ds.tools.picture_files import WRITERS, write_still
 from mvd_ds.training.console import say
-from mvd_ds.training.run_folder import write_json
 from mvd_ds.training.step import PixelTargets, TargetSource, TeacherTargets, normalise, to_unit
 
 #: Frames of a video that a network of single images is shown.

@@ -11,7 +11,7 @@ from torch import Tensor
 from mvd_ds.config import FinetuneRecipe
 from mvd_ds.objectives.classification import cross_entropy, logit_distillation, mix_clips, soft_targets
 from mvd_ds.objectives.terms import LossTerms
-from mvd_ds.training.prefetch import to_device
+from mvd_ds.training.device_batch import LabelledBatch, to_device
 from mvd_ds.training.step import normalise, to_unit
 
 
@@ -33,7 +33,7 @@ class Classification:
         self.mixes = recipe.augmentation.mix is not None
         self.names = ("class",) if teacher is None else ("class", "teacher")
 
-    def __call__(self, batch: Any, measure: bool) -> LossTerms:
+    def __call__(self, batch: LabelledBatch, measure: bool) -> LossTerms:
         """Losses of a LabelledBatch; ``measure`` asks for nothing more here."""
         inputs = to_device(batch, self.device)
         shown = normalise(to_unit(inputs.views[self.size_px]), torch.float32)

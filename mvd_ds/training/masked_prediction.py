@@ -10,7 +10,8 @@ from torch import Tensor
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.objectives.diagnostics import effective_rank, feature_variance, mean_target_loss
 from mvd_ds.objectives.terms import LossTerms, Term, combine
-from mvd_ds.training.step import DeviceBatch, TargetSource, normalise, to_unit
+from mvd_ds.training.device_batch import MaskedBatch, to_device
+from mvd_ds.training.step import TargetSource, normalise, to_unit
 
 #: Tokens whose singular values give the effective rank.
 RANK_TOKENS = 1024
@@ -29,13 +30,13 @@ class MaskedPrediction:
         self.size_px = recipe.data.clip.size_px
         self.names = tuple(targets.terms)
 
-    def __call__(self, batch: Any, measure: bool) -> LossTerms:
+    def __call__(self, batch: MaskedBatch, measure: bool) -> LossTerms:
         """Losses of a ClipBatch.
 
         Args:
             measure: also say how far from trivial the student is.
         """
-        inputs = DeviceBatch(batch, self.device)
+        inputs = to_device(batch, self.device)
         targets = self.targets(inputs)
         model = getattr(self.student, "module", self.student)
         with EncoderTokens(model.encoder, measure) as tokens:
@@ -45,7 +46,7 @@ class MaskedPrediction:
             return loss
         return loss._replace(measurements=measure_features(predictions, targets, loss, self.targets.terms, tokens.value))
 
-    def _clip(self, inputs: DeviceBatch, model: torch.nn.Module) -> Tensor:
+    def _clip(self, inputs: MaskedBatch, model: torch.nn.Module) -> Tensor:
         """The student's view (B, C, T, H, W), normalised, in the precision of its weights."""
         dtype = next(model.parameters()).dtype
         return normalise(to_unit(inputs.views[self.size_px]), dtype)

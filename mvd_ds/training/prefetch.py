@@ -9,30 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mvd_ds.training.step import mirror
+from mvd_ds.training.device_batch import to_device
 
 _END = object()
-
-
-def to_device(batch: Any, device: torch.device) -> Any:
-    """A batch, a NamedTuple, with all its tensors on ``device``; ``views`` are mirrored there where ``flip`` says so.
-
-    What is pinned is copied without waiting. Done twice, it does nothing the second time.
-    """
-    moved = {name: _moved(value, device) for name, value in batch._asdict().items() if name != "flip"}
-    flip = getattr(batch, "flip", None)
-    if flip is not None:
-        moved["views"] = {size: mirror(view, flip) for size, view in moved["views"].items()}
-        moved["flip"] = torch.zeros_like(flip)
-    return batch._replace(**moved)
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    if isinstance(value, dict):
-        return {name: _moved(part, device) for name, part in value.items()}
-    return value
 
 
 class DeviceBatches:

@@ -8,8 +8,6 @@ what every rank said and where it hung · ``dumps/`` steps that were not finite 
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
 from dataclasses import dataclass
@@ -17,62 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from mvd_ds.config import ConfigError, Recipe, to_yaml
+from mvd_ds.files import read_json, write_json, write_text
 
 #: What a process of a run, and the ``status`` command, end with.
 FINISHED, FAILED, STILL_RUNNING, PREEMPTED = 0, 1, 3, 75
 #: Exit code by state. ``stopped`` is where ``run.stop_after_steps`` said; a preempted run goes on by the same command.
 EXIT_CODES = {"finished": FINISHED, "stopped": FINISHED, "preempted": PREEMPTED, "failed": FAILED, "running": STILL_RUNNING}
-
-
-def write_text(path: Path, text: str, sync: bool = True) -> None:
-    """Write aside, sync, then rename: ``path`` is the old file or the whole new one. Its folder is made where there is none.
-
-    Args:
-        sync: wait until it is on disk.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(path, text, sync)
-
-
-def replace_text(path: Path, text: str, sync: bool = True) -> None:
-    """``write_text`` into a folder that is there: one that vanished is not begun anew beside what was in it.
-
-    Raises:
-        OSError: if the folder is gone, or the disk refuses.
-    """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(aside, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            if sync:
-                os.fsync(file.fileno())
-        os.replace(aside, path)
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, values: Any) -> None:
-    """``write_text`` of indented JSON."""
-    write_text(path, _json(values))
-
-
-def _json(values: Any) -> str:
-    return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in ``path``.
-
-    Raises:
-        ConfigError: if it is missing or not JSON.
-    """
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: no JSON, or no text at all
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    return values
 
 
 @dataclass(frozen=True)
@@ -147,6 +95,7 @@ class RunFolder:
             ConfigError: if the folder cannot be written.
         """
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
             write_text(self.path / "recipe.yaml", to_yaml(recipe))
         except OSError as error:
             raise ConfigError(f"run.output {self.path}: cannot be written: {error.strerror}") from None
@@ -177,6 +126,7 @@ class Status:
     def write(self, state: str, step: int, **more: Any) -> None:
         """Record ``state`` (a key of ``EXIT_CODES``) at ``step``."""
         self.values.update(state=state, step=step, seconds=self._seconds(), **more)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.path, self.values)
 
     def fail(self, reason: str) -> None:
@@ -186,8 +136,7 @@ class Status:
             OSError: if the folder is gone or the disk refuses.
         """
         values = read_json(self.path) if self.path.exists() else self.values
-        failed = {**values, "state": "failed", "reason": reason, "seconds": self._seconds()}
-        replace_text(self.path, _json(failed))
+        write_json(self.path, {**values, "state": "failed", "reason": reason, "seconds": self._seconds()})
 
     def _seconds(self) -> float:
         return round(self.earlier_seconds + time.monotonic() - self.started, 1)

@@ -1,9 +1,9 @@
-"""What happens to a batch between the loader and the loss: to the device, normalised, and its targets made."""
+"""The normalisation of clips on the device, and the sources of the targets that a student predicts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,30 +11,7 @@ from torch import Tensor
 from mvd_ds.config import IMAGENET_MEAN, IMAGENET_STD, TrainingRecipe
 from mvd_ds.objectives.targets import gather_masked, normalise_tokens, pixel_targets
 from mvd_ds.objectives.terms import Term
-
-
-class DeviceBatch:
-    """A ClipBatch on the device.
-
-    Attributes:
-        views: side in px -> uint8 (B, C, T, H, W), mirrored where the batch says so.
-        visible, masked: int64 (B, K, V) and (B, K, M).
-        drop_path: float32 (B, K, blocks) uniforms.
-    """
-
-    def __init__(self, batch: Any, device: torch.device) -> None:
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=True)
-
-        self.views = {size: mirror(move(view), batch.flip) for size, view in batch.views.items()}
-        self.visible, self.masked, self.drop_path = move(batch.visible), move(batch.masked), move(batch.drop_path)
-
-
-def mirror(view: Tensor, flip: Tensor) -> Tensor:
-    """uint8 (B, C, T, H, W) with the clips of ``flip``, bool (B,) on the CPU, mirrored left to right."""
-    if not flip.any():
-        return view
-    return torch.where(flip.to(view.device, non_blocking=True).view(-1, 1, 1, 1, 1), view.flip(-1), view)
+from mvd_ds.training.device_batch import MaskedBatch
 
 
 def to_unit(clip: Tensor) -> Tensor:
@@ -57,7 +34,7 @@ class TargetSource(Protocol):
 
     terms: dict[str, Term]
 
-    def __call__(self, batch: DeviceBatch) -> dict[str, Tensor]: ...
+    def __call__(self, batch: MaskedBatch) -> dict[str, Tensor]: ...
 
 
 class PixelTargets:
@@ -71,7 +48,7 @@ class PixelTargets:
         self.size_px = recipe.data.clip.size_px
         self.terms = {"pixels": Term(recipe.pixels.loss, 1.0)}
 
-    def __call__(self, batch: DeviceBatch) -> dict[str, Tensor]:
+    def __call__(self, batch: MaskedBatch) -> dict[str, Tensor]:
         clip = to_unit(batch.views[self.size_px])
         if self.settings.normalise == "joint":
             # MAE takes its targets from the normalised image; VideoMAE undoes the normalisation first.
@@ -91,7 +68,7 @@ class TeacherTargets:
         self.terms = {name: Term(teacher.loss, teacher.weight) for name, teacher in recipe.teachers.items()}
 
     @torch.no_grad()
-    def __call__(self, batch: DeviceBatch) -> dict[str, Tensor]:
+    def __call__(self, batch: MaskedBatch) -> dict[str, Tensor]:
         if batch.masked.shape[1] == 1:
             masked = batch.masked[:, 0]
             return {name: self.as_targets(name, self.raw_features(name, batch, masked)).float() for name in self.settings}
@@ -99,12 +76,12 @@ class TeacherTargets:
         return {name: gather_masked(self.features(name, batch), batch.masked).float() for name in self.settings}
 
     @torch.no_grad()
-    def features(self, name: str, batch: DeviceBatch) -> Tensor:
+    def features(self, name: str, batch: MaskedBatch) -> Tensor:
         """What a teacher says of all tokens, (B, N, D), normalised where its settings ask for it."""
         return self.as_targets(name, self.raw_features(name, batch))
 
     @torch.no_grad()
-    def raw_features(self, name: str, batch: DeviceBatch, wanted: Tensor | None = None) -> Tensor:
+    def raw_features(self, name: str, batch: MaskedBatch, wanted: Tensor | None = None) -> Tensor:
         """What a teacher says of all tokens, (B, N, D), or of those that are wanted (B, M), as it says it."""
         view = normalise(to_unit(batch.views[self.settings[name].input_px or self.size_px]), self.dtype)
         return self.teachers[name](view) if wanted is None else self.teachers[name](view, wanted)

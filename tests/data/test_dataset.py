@@ -18,7 +18,7 @@ from mvd_ds.data.manifests.manifest import read_manifest
 from mvd_ds.data.transforms import Box, cut
 from mvd_ds.data.workers.quarantine import Quarantine
 from mvd_ds.data.workers.stream import filled_batches
-from mvd_ds.training.step import mirror
+from mvd_ds.training.device_batch import mirror
 from video_files import all_frames, picture, recipe
 
 PLACES = list(range(8))

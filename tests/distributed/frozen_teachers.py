@@ -20,10 +20,11 @@ from mvd_ds.data.loader import ClipLoader
 from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.objectives.terms import combine
+from mvd_ds.training.device_batch import to_device
 from mvd_ds.training.engine.deepspeed_engine import joined_cluster
 from mvd_ds.training.engine.deepspeed_start import start_student, start_teacher
 from mvd_ds.training.optim import parameter_groups
-from mvd_ds.training.step import DeviceBatch, TeacherTargets, normalise, to_unit
+from mvd_ds.training.step import TeacherTargets, normalise, to_unit
 from shrinking import shipped
 
 #: Modules that take a rank seconds of a core to load, and training needs none of.
@@ -45,7 +46,7 @@ def main(overrides: list[str]) -> None:
         for group in engine.optimizer.param_groups:
             group["lr"] = 1e-2
         for raw in loader.batches(0, 3):
-            batch = DeviceBatch(raw, cluster.device)
+            batch = to_device(raw, cluster.device)
             clip = normalise(to_unit(batch.views[recipe.data.clip.size_px]), torch.float32)
             predictions = engine(clip, batch.visible, batch.masked, batch.drop_path)
             engine.backward(combine(predictions, targets_of(batch), targets_of.terms).total)

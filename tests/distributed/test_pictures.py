@@ -10,7 +10,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from launching import launch, losses, metrics
-from mvd_ds.training.run_folder import read_json
+from mvd_ds.files import read_json
 from shrinking import RECIPE, STEPS
 
 pytestmark = pytest.mark.launch

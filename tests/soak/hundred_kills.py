@@ -24,8 +24,8 @@ from matplotlib.figure import Figure
 from safetensors.torch import load_file
 
 from mvd_ds.data.synthetic.writer import write_sample_set
+from mvd_ds.files import read_json, write_json
 from mvd_ds.training.reporting.provenance import machine, versions
-from mvd_ds.training.run_folder import read_json, write_json
 from shrinking import RECIPE, shrink, write_teachers
 from soak.kills import Life, check, kill, resumed_step, saved_step, trace
 

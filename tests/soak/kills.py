@@ -17,9 +17,10 @@ from typing import NamedTuple
 
 import psutil
 
+from mvd_ds.files import read_json
 from mvd_ds.training.checkpoint.files import read_checkpoint_manifest, verify
 from mvd_ds.training.liveness.heartbeat import Beat, read_beats
-from mvd_ds.training.run_folder import RunFolder, read_json
+from mvd_ds.training.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "MVD_DS_SOAK"

@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 
 from mvd_ds.cli import main
+from mvd_ds.files import write_json
 from mvd_ds.training.liveness.heartbeat import Heartbeat
 from mvd_ds.training.liveness.process import ProcessName
-from mvd_ds.training.run_folder import RunFolder, write_json
+from mvd_ds.training.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def write_status(run: Path, state: str, **more: object) -> None:
+    run.mkdir(parents=True, exist_ok=True)
     write_json(run / "status.json", {"state": state, "attempts": 2, "step": 30, "last_step": 90, "seconds": 61.0, **more})
 
 

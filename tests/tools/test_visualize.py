@@ -12,10 +12,10 @@ from PIL import Image
 import mvd_ds
 from mvd_ds.cli import main
 from mvd_ds.config import ClipSettings, PreprocessingSettings
+from mvd_ds.files import read_json
 from mvd_ds.models.classifier_folder import ClassifierCard, save_classifier
 from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.weights import save_model
-from mvd_ds.training.run_folder import read_json
 from shrinking import shipped
 
 

@@ -9,8 +9,9 @@ from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.objectives.diagnostics import mean_target_loss
 from mvd_ds.objectives.terms import combine
+from mvd_ds.training.device_batch import to_device
 from mvd_ds.training.optim import build_optimizer, parameter_groups
-from mvd_ds.training.step import DeviceBatch, TeacherTargets, normalise, to_unit
+from mvd_ds.training.step import TeacherTargets, normalise, to_unit
 from shrinking import shipped
 
 
@@ -20,7 +21,7 @@ def test_fifty_steps_overfit_one_batch(shrunk: list[str]) -> None:
     teachers = {name: build_teacher(name, settings, recipe) for name, settings in recipe.teachers.items()}
     targets_of = TeacherTargets(recipe, teachers, torch.float32)
     loader = ClipLoader(recipe, recipe.drop_path_blocks, rank=0, world=1)
-    batch = DeviceBatch(next(loader.batches(0, 1)), torch.device("cpu"))
+    batch = to_device(next(loader.batches(0, 1)), torch.device("cpu"))
     loader.close()
     targets = targets_of(batch)
     optimizer = build_optimizer(parameter_groups(student, recipe.optimizer), recipe.optimizer)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mvd_ds.training.prefetch import DeviceBatches, to_device
+from mvd_ds.training.device_batch import to_device
+from mvd_ds.training.prefetch import DeviceBatches
 
 DEVICES = [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
 

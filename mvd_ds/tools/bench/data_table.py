@@ -10,11 +10,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from mvd_ds.files import write_text
 from mvd_ds.tools.bench.data import KINDS, DataBenchOptions, measure
 from mvd_ds.tools.bench.reference import EXPECTED_MS
 from mvd_ds.tools.bench.sample_videos import write_videos
 from mvd_ds.tools.bench.start import measure_start
-from mvd_ds.training.run_folder import write_text
 
 TABLE_WIDTH = 120
 """Columns of a table that goes to a file."""

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from mvd_ds.files import write_json
 from mvd_ds.tools.doctor.checks import Question, host_checks
 from mvd_ds.tools.doctor.compare import GroupSpeed, compare_hosts, judge_group
 from mvd_ds.tools.doctor.findings import Finding, HostReport, findings_of, from_answer, run_checks, to_answer, worst
@@ -31,7 +32,6 @@ from mvd_ds.tools.doctor.ssh import (
     say_hello,
     why,
 )
-from mvd_ds.training.run_folder import write_json
 
 
 class Diagnosis(NamedTuple):
@@ -70,6 +70,7 @@ def doctor(hostfile: Path | None, json_file: Path | None, folders: list[Path]) -
     diagnosis = Diagnosis(compare_hosts(reports), group)
     if is_main:
         if json_file is not None:
+            json_file.parent.mkdir(parents=True, exist_ok=True)
             write_json(json_file, _as_json(diagnosis))
         print_page(diagnosis.reports, diagnosis.group)
     return 0 if diagnosis.healthy else 1

@@ -202,11 +202,12 @@ def make_plan(
 
 def write_plan(plan: Plan, machine: Machine, json_file: Path | None, plot_file: Path | None) -> int:
     """Print the page, write what was asked for; 1 where it neither fits nor runs, else 0."""
+    from mvd_ds.files import write_json
     from mvd_ds.tools.plan.page import plot_scaling, print_plan
-    from mvd_ds.training.run_folder import write_json
 
     print_plan(plan, machine)
     if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
         write_json(json_file, plan_json(plan, machine))
     if plot_file is not None:
         plot_scaling(plan, machine, plot_file)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from mvd_ds.data.readers.decode import DecodeError, open_video
 from mvd_ds.data.readers.location import ByteRange
+from mvd_ds.files import read_json, write_text
 from mvd_ds.tools.report.document import document
 from mvd_ds.tools.report.evaluation_figures import confusion_picture, reliability_chart, worst_classes
 from mvd_ds.tools.report.formatting import MISSING, PERCENT, count, percent
@@ -20,7 +21,6 @@ from mvd_ds.tools.report.markup import Html, element, row, table
 from mvd_ds.tools.report.page import definitions
 from mvd_ds.training.console import say
 from mvd_ds.training.reporting.provenance import machine, versions
-from mvd_ds.training.run_folder import read_json, write_text
 
 #: Videos that could not be read and are named on the page; evaluation.json names all.
 MAX_VIDEOS = 200

@@ -7,10 +7,10 @@ import html
 from pathlib import Path
 from typing import Any
 
+from mvd_ds.files import read_json
 from mvd_ds.tools.report.charts import Line, line_chart
 from mvd_ds.tools.report.markup import Html, element
 from mvd_ds.tools.report.run_records import Curve, RunRecord
-from mvd_ds.training.run_folder import read_json
 
 #: Bytes of all images of a page; base64 makes them a third larger, and the page is to stay below 10 MB.
 MAX_BYTES = 5_000_000

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from mvd_ds.config import leaves
+from mvd_ds.files import read_json
 from mvd_ds.tools.report.formatting import MISSING
 from mvd_ds.tools.report.markup import Html, element, table
 from mvd_ds.tools.report.run_records import RunRecord
-from mvd_ds.training.run_folder import read_json
 
 #: Differ between any two runs and say nothing.
 ALWAYS_DIFFERENT = ("run.output",)

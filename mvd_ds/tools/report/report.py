@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mvd_ds.config import ConfigError
+from mvd_ds.files import write_json, write_text
 from mvd_ds.tools.report.charts import thin
 from mvd_ds.tools.report.page import render_page
 from mvd_ds.tools.report.pdf import find_browser, write_pdf
@@ -17,7 +18,6 @@ from mvd_ds.tools.report.run_records import ProbeResults, RunRecord, read_runs
 from mvd_ds.tools.report.sentences import label_names
 from mvd_ds.training.console import say
 from mvd_ds.training.reporting.provenance import machine, versions
-from mvd_ds.training.run_folder import write_json, write_text
 
 
 def write_report(runs: list[Path], output: Path, pdf: bool = False) -> None:
@@ -36,6 +36,7 @@ def write_report(runs: list[Path], output: Path, pdf: bool = False) -> None:
     }
     page = render_page(records, results, provenance)
     try:
+        output.mkdir(parents=True, exist_ok=True)
         write_json(output / "report.json", figures(records, results) | provenance)
         write_text(output / "report.html", page)
     except OSError as error:

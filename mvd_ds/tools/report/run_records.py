@@ -12,7 +12,8 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from mvd_ds.config import ConfigError
-from mvd_ds.training.run_folder import RunFolder, read_json
+from mvd_ds.files import read_json
+from mvd_ds.training.run_folder import RunFolder
 
 Checked = TypeVar("Checked", bound=BaseModel)
 

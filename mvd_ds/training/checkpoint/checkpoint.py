@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from mvd_ds import __version__
 from mvd_ds.config import ConfigError, LearningRecipe, differences, dump, validate
+from mvd_ds.files import write_text
 from mvd_ds.models.formats.containers import load_pickled
 from mvd_ds.models.formats.zero_shards import OURS, ZeroShards
 from mvd_ds.training.checkpoint import files
@@ -28,7 +29,7 @@ from mvd_ds.training.console import say
 from mvd_ds.training.ema import Ema
 from mvd_ds.training.engine.deepspeed_engine import save_shards
 from mvd_ds.training.engine.engine_shards import parameter_names
-from mvd_ds.training.run_folder import RunFolder, write_text
+from mvd_ds.training.run_folder import RunFolder
 
 #: Settings that may differ between the attempts of one run; every other difference is refused on resume.
 MAY_CHANGE = re.compile(

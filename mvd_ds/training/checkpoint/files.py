@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import torch
 
 from mvd_ds.config import ConfigError
-from mvd_ds.training.run_folder import read_json, write_json
+from mvd_ds.files import read_json, write_json
 
 MANIFEST_NAME, LATEST_NAME = "manifest.json", "latest"
 STEP_NAME = re.compile(r"step-(\d{8})")

@@ -6,7 +6,6 @@ DeepSpeed takes unknown keys outside of ``zero_optimization`` silently, finds wr
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
 
-from mvd_ds.config import ConfigError
+from mvd_ds.files import ConfigError, did_you_mean
 
 Dtype = Literal["fp32", "bf16", "fp16"]
 
@@ -149,9 +148,8 @@ def faults_in(error: ValidationError, keys: type[BaseModel], prefix: str = "") -
     for fault in error.errors():
         where = ".".join(map(str, fault["loc"]))
         if fault["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(str(fault["loc"][-1]), _names(keys, fault["loc"][:-1]), n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            faults.append(f"{prefix}{where} is not a key the engine knows{hint}")
+            hint = did_you_mean(fault["loc"][-1], _names(keys, fault["loc"][:-1]))
+            faults.append("; ".join(filter(None, (f"{prefix}{where} is not a key that the engine knows", hint))))
         else:
             faults.append(f"{prefix}{where} {fault['input']!r}: {fault['msg']}")
     return faults

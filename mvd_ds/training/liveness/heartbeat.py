@@ -13,8 +13,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from mvd_ds.files import write_text
 from mvd_ds.training.liveness.process import ProcessName
-from mvd_ds.training.run_folder import RunFolder, replace_text
+from mvd_ds.training.run_folder import RunFolder
 
 #: Without a new sign of life for so long, a process on another machine counts as dead.
 STALE_SECONDS = 30.0
@@ -77,7 +78,7 @@ class Heartbeat:
         with self.lock:
             self.beat.written = time.time()
             try:
-                replace_text(self.path, self.beat.model_dump_json() + "\n", sync=False)
+                write_text(self.path, self.beat.model_dump_json() + "\n", sync=False)
             except OSError:
                 pass
 

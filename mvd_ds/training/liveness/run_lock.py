@@ -14,10 +14,11 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from mvd_ds.config import ConfigError
+from mvd_ds.files import read_json, write_text
 from mvd_ds.training.console import say
 from mvd_ds.training.liveness.heartbeat import STALE_SECONDS, Beat, read_beats
 from mvd_ds.training.liveness.process import ProcessName
-from mvd_ds.training.run_folder import RunFolder, read_json, write_text
+from mvd_ds.training.run_folder import RunFolder
 
 #: So long a start waits for an earlier job that is about to end: the launcher kills ranks after 30 s.
 ENDING_SECONDS = 60.0

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mvd_ds.config import LearningRecipe, dump
+from mvd_ds.files import write_json
 from mvd_ds.training.cluster import Cluster
-from mvd_ds.training.run_folder import write_json
 
 
 def write_dump(

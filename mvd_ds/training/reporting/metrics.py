@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from mvd_ds.config.devices import peak_bf16_flops
+from mvd_ds.files import write_text
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.ending import log_error
-from mvd_ds.training.run_folder import RunFolder, write_text
+from mvd_ds.training.run_folder import RunFolder
 
 
 class Meter:

@@ -16,8 +16,9 @@ import torch
 
 import mvd_ds
 from mvd_ds.config import LearningRecipe, dump
+from mvd_ds.files import write_json, write_text
 from mvd_ds.training.cluster import Cluster
-from mvd_ds.training.run_folder import RunFolder, write_json, write_text
+from mvd_ds.training.run_folder import RunFolder
 
 #: Longer diffs are cut: they are files that someone forgot to ignore.
 DIFF_CHARACTERS = 1_000_000
@@ -85,6 +86,7 @@ def write_provenance(folder: RunFolder, attempt: int, recipe: LearningRecipe, cl
         "engine": engine,
     }
     with cluster.together():
+        path.parent.mkdir(exist_ok=True)
         changes = _diff()
         if changes:
             write_text(path.with_suffix(".diff"), changes)

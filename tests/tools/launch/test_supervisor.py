@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from mvd_ds.config import ConfigError
+from mvd_ds.files import write_json, write_text
 from mvd_ds.tools.launch import remote, supervisor
 from mvd_ds.tools.launch.attempt import Ended
 from mvd_ds.tools.launch.hosts import Host
 from mvd_ds.tools.launch.judgement import USER_FAULT, Standing, judge
 from mvd_ds.tools.launch.options import FIRST_PORT, JOB_VARIABLES, PORTS, LaunchOptions
 from mvd_ds.tools.launch.rank_logs import last_words
-from mvd_ds.training.run_folder import FAILED, FINISHED, PREEMPTED, write_json, write_text
+from mvd_ds.training.run_folder import FAILED, FINISHED, PREEMPTED
 
 RECIPE = "mvd_base_from_base"
 OLD = Standing("running", 5, "", "", 1.0)
@@ -52,6 +53,7 @@ def test_a_standing_is_read_from_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "status.json").write_text("{half")
     assert Standing.of(tmp_path).state == "none"
     write_json(tmp_path / "status.json", {"state": "running", "step": 7})
+    (tmp_path / "checkpoints").mkdir()
     write_text(tmp_path / "checkpoints" / "latest", "step-6\n")
     found = Standing.of(tmp_path)
     assert (found.state, found.step, found.checkpoint) == ("running", 7, "step-6") and found.changed > 0
@@ -67,6 +69,7 @@ def attempts(run: Path, ends: list[tuple[int, str | None]], monkeypatch: pytest.
 
         def run(self) -> Ended:
             code, checkpoint = ends[len(hosts_used) - 1]
+            (run / "checkpoints").mkdir(parents=True, exist_ok=True)
             write_json(run / "status.json", {"state": "finished" if code == 0 else "running", "step": len(hosts_used)})
             os.utime(run / "status.json", (len(hosts_used), len(hosts_used)))
             if checkpoint:
@@ -150,6 +153,7 @@ def test_the_rank_that_failed_first_is_shown(tmp_path: Path) -> None:
         1: ("fine\nTraceback (most recent call last):\nValueError: the real reason\n", 105),
         2: ("step 4\n", 90),
     }
+    folder.mkdir(parents=True, exist_ok=True)
     for rank, (text, written) in texts.items():
         write_text(folder / f"rank-{rank}.log", text)
         os.utime(folder / f"rank-{rank}.log", (written, written))

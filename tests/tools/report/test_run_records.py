@@ -38,7 +38,7 @@ def test_a_cut_last_line_is_no_fault_and_a_broken_one_before_it_is(tmp_path: Pat
     [
         ("recipe.yaml", "a: [1", r"recipe\.yaml: cannot be read"),
         ("recipe.yaml", "- 1", r"recipe\.yaml: a recipe is a mapping"),
-        ("status.json", "{", r"status\.json: cannot be read"),
+        ("status.json", "{", r"status\.json: is not JSON"),
         ("status.json", '{"seconds": "long"}', r"status\.json: seconds: "),
         ("probes.json", "[]", r"probes\.json: "),
         ("probes.json", '{"probes": {"student": {"what": NaN}}}', r"probes\.json: probes\.student\.what: "),

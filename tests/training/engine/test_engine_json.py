@@ -186,14 +186,17 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"train_batch_size": 32}, "train_batch_size 32 contradicts batch.global"),
     ({"fp16": {"enabled": True}}, "fp16 belongs to the recipe (engine.precision)"),
     ({"optimizer": {"type": "Adam"}}, "optimizer belongs to the recipe"),
-    ({"zero_optimisation": {}}, "zero_optimisation is not a key the engine knows"),
-    ({"elasticity": {}}, "elasticity is not a key the engine knows"),
+    ({"zero_optimisation": {}}, "zero_optimisation is not a key that the engine knows"),
+    ({"elasticity": {}}, "elasticity is not a key that the engine knows"),
     ({"zero_optimization": {"stage": 2, "reduce_bucket_size": "auto"}}, 'zero_optimization.reduce_bucket_size is "auto"'),
     ({"zero_optimization": {"stage": 3}}, "memory_efficient_linear must be false"),
-    ({"zero_optimization": {"stage": 2, "overlap_com": True}}, "zero_optimization.overlap_com is not a key the engine knows"),
+    (
+        {"zero_optimization": {"stage": 2, "overlap_com": True}},
+        "zero_optimization.overlap_com is not a key that the engine knows",
+    ),
     (
         {"zero_optimization": {"stage": 2, "offload_optimizer": {"devise": "cpu"}}},
-        "offload_optimizer.devise is not a key the engine knows",
+        "offload_optimizer.devise is not a key that the engine knows",
     ),
     ({"zero_optimization": {"stage": 2, "reduce_bucket_size": -1}}, "reduce_bucket_size -1: Input should be greater"),
     ({"zero_optimization": {"stage": 2, "zero_hpz_partition_size": 3}}, "zero_hpz_partition_size 3: this host runs 2"),
@@ -202,7 +205,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"zero_optimization": {"stage": 2, "cpu_offload": True}}, "cpu_offload is deprecated; write offload_optimizer"),
     ({"zero_optimization": {"stage": "2"}}, "zero_optimization.stage '2' would be taken for 2"),
     ({"zero_optimization": {"stage": True}}, "zero_optimization.stage True would be taken for 1"),
-    ({"aio": {"block_sizes": 1}}, "aio.block_sizes is not a key the engine knows; did you mean block_size?"),
+    ({"aio": {"block_sizes": 1}}, "aio.block_sizes is not a key that the engine knows; did you mean 'block_size'?"),
     ({"checkpoint": {"parallel_write": {"pipeline": True}}}, "checkpoint.parallel_write.pipeline is not a key"),
     ({"data_types": "fp32"}, "data_types 'fp32': Input should be a valid dictionary"),
     ({"data_types": {"grad_accum_dtype": "fp17"}}, "data_types.grad_accum_dtype 'fp17': Input should be 'fp32'"),
@@ -258,9 +261,9 @@ def test_every_fault_at_every_level_comes_in_one_message(tmp_path: Path) -> None
         "aio.queue_depth 'deep'",
         "checkpoint.parallel_write.pipeline is not a key",
         "memory_efficient_linear must be false",
-        "zero_optimization.overlap_com is not a key the engine knows; did you mean overlap_comm?",
+        "zero_optimization.overlap_com is not a key that the engine knows; did you mean 'overlap_comm'?",
         'zero_optimization.reduce_bucket_size is "auto"',
-        "zero_optimization.leaf_module.class is not a key the engine knows; did you mean classes?",
+        "zero_optimization.leaf_module.class is not a key that the engine knows; did you mean 'classes'?",
     ]
     assert [part for part in expected if part not in message] == [], message
 

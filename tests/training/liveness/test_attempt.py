@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from mvd_ds.config import ConfigError, TrainingRecipe, load_recipe
+from mvd_ds.files import read_json, write_text
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.liveness import attempt as room
 from mvd_ds.training.liveness.attempt import Attempt
 from mvd_ds.training.liveness.stop import StopRequests
-from mvd_ds.training.run_folder import RunFolder, read_json, replace_text
+from mvd_ds.training.run_folder import RunFolder
 
 
 class Left(Exception):
@@ -70,10 +71,10 @@ def test_nothing_is_begun_where_a_folder_was(attempt: Attempt) -> None:
 
 
 def test_what_could_not_be_written_leaves_nothing_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    replace_text(tmp_path / "status.json", "old")
+    write_text(tmp_path / "status.json", "old")
     monkeypatch.setattr("os.fsync", refuse)
     with pytest.raises(OSError, match="No space left"):
-        replace_text(tmp_path / "status.json", "new")
+        write_text(tmp_path / "status.json", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["status.json"] and (tmp_path / "status.json").read_text() == "old"
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mvd_ds.config import ConfigError, TrainingRecipe, load_recipe
+from mvd_ds.files import read_json
 from mvd_ds.objectives.terms import LossTerms
 from mvd_ds.training.checkpoint.random_state import random_state
 from mvd_ds.training.cluster import Cluster
@@ -18,7 +19,7 @@ from mvd_ds.training.engine.update_gate import UpdateGate
 from mvd_ds.training.nonfinite import finite
 from mvd_ds.training.nonfinite.dump import flat, nested
 from mvd_ds.training.nonfinite.finite import FiniteWatch, NonFiniteSteps, minimised
-from mvd_ds.training.run_folder import RunFolder, read_json
+from mvd_ds.training.run_folder import RunFolder
 from plain_engine import StageZero
 
 CPU = Cluster(0, 1, torch.device("cpu"))

@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 
 from mvd_ds.config import TrainingRecipe, dump
+from mvd_ds.files import read_json
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.reporting.provenance import digest, write_provenance
-from mvd_ds.training.run_folder import RunFolder, read_json
+from mvd_ds.training.run_folder import RunFolder
 
 
 def test_an_attempt_tells_all_it_was_started_with(shrunk_recipe: TrainingRecipe, tmp_path: Path) -> None:
