@@ -19,12 +19,12 @@ from mvd_ds.tools.doctor.host import (
 from mvd_ds.tools.doctor.software import (
     READER_PACKAGES,
     check_attention,
+    check_matrix_product,
     check_operators,
     check_packages,
     check_reader,
     check_torch,
 )
-from mvd_ds.tools.machine.matmul import check_matrix_product
 
 
 class Question(NamedTuple):

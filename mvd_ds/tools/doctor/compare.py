@@ -7,8 +7,9 @@ from collections import Counter
 from typing import NamedTuple
 
 from mvd_ds.tools.doctor.findings import Finding, HostReport
-from mvd_ds.tools.machine.matmul import SLOW_RATIO
 
+SLOW_RATIO = 1.25
+"""A device or host that is this many times slower than the median of all is named."""
 SKEW_SECONDS = 1.0
 """Clocks further apart make the logs of hosts hard to compare, and builds think that files are from the future."""
 

@@ -1,14 +1,13 @@
-"""GPUs: are they there, can torch use them, what do the driver and the kernel say about their health."""
+"""Checks of GPUs: whether torch can use them, and what the driver (through NVML) and the kernel say about their health."""
 
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import time
-import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from mvd_ds.tools.doctor.findings import Finding
 
@@ -28,71 +27,86 @@ FATAL_XIDS = {
 RECENT_SECONDS = 24 * 3600
 """A fatal Xid within this time makes a host sick; an older one may have been mended by a reset, and is only told."""
 BUSY_MIB = 2048
-"""Memory in use on a GPU that should be free."""
+"""Memory in use on a GPU that should be free, MiB."""
+SLOWDOWNS = {0x08: "hardware slow-down", 0x40: "hardware thermal slow-down", 0x80: "power brake"}
+"""Bits of NVML's clocks event reasons that a fault of the hardware or its cooling sets. Source: nvml.h."""
 
 _XID = re.compile(r"^(?:<\d+>)?\[\s*(?P<stamp>[\d.]+)\].*NVRM: Xid \((?P<device>[^)]*)\): (?P<code>\d+)", re.MULTILINE)
 
 
 class Gpu(NamedTuple):
-    """One GPU as ``nvidia-smi`` describes it.
-
-    Attributes:
-        bus: PCI address.
-        used_mib, total_mib: memory.
-        uncorrected, corrected: ECC errors since the driver was loaded; 0 where there is no ECC.
-        pending, failed: whether a memory row waits for a reset to be remapped, and whether that has failed.
-        slowed: hardware slow-downs that are active, such as ``hw_thermal_slowdown``.
-    """
+    """One GPU as the driver describes it."""
 
     bus: str
+    """PCI address."""
     name: str
-    used_mib: int
-    total_mib: int
-    uncorrected: int
-    corrected: int
-    pending: bool
-    failed: bool
-    slowed: list[str]
+    """Name of the product."""
+    used_mib: int = 0
+    """Memory in use, MiB."""
+    uncorrected: int = 0
+    """Uncorrectable ECC errors since the driver was loaded; 0 without ECC."""
+    corrected: int = 0
+    """Corrected ECC errors since the driver was loaded; 0 without ECC."""
+    pending: bool = False
+    """True if a memory row waits for a reset to be remapped."""
+    failed: bool = False
+    """True if a memory row could not be remapped."""
+    slowed: tuple[str, ...] = ()
+    """Hardware slow-downs that are active."""
 
 
-def read_gpus(text: str) -> tuple[str, list[Gpu]]:
-    """(driver version, GPUs) of the output of ``nvidia-smi -q -x``. Fields a driver does not know count as zero."""
-    root = ElementTree.fromstring(text)
-    return root.findtext("driver_version", "unknown"), [_gpu(node) for node in root.findall("gpu")]
+def read_gpus() -> tuple[str, list[Gpu]] | None:
+    """Return (driver version, GPUs), or None on a host without NVIDIA's driver.
+
+    Raises:
+        pynvml.NVMLError: if the driver is installed and does not answer.
+    """
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError_LibraryNotFound:
+        return None
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return _text(pynvml.nvmlSystemGetDriverVersion()), [_read_gpu(pynvml, handle) for handle in handles]
+    finally:
+        pynvml.nvmlShutdown()
 
 
-def _gpu(node: ElementTree.Element) -> Gpu:
-    counts = {child.tag: _whole(child.text) for child in node.iterfind("ecc_errors/volatile/*")}
-    # The older name is that of drivers before 535.
-    reasons = [*node.iterfind("clocks_event_reasons/*"), *node.iterfind("clocks_throttle_reasons/*")]
+def _read_gpu(nvml: Any, handle: Any) -> Gpu:
+    """Return what NVML says of one GPU; a value that a card or its driver does not know counts as zero."""
+
+    def known(ask: Callable[[], Any], otherwise: Any) -> Any:
+        try:
+            return ask()
+        except (nvml.NVMLError_NotSupported, nvml.NVMLError_FunctionNotFound):
+            return otherwise
+
+    def errors(kind: int) -> int:
+        return known(lambda: nvml.nvmlDeviceGetTotalEccErrors(handle, kind, nvml.NVML_VOLATILE_ECC), 0)
+
+    _, _, row_waits, row_failed = known(lambda: nvml.nvmlDeviceGetRemappedRows(handle), (0, 0, 0, 0))
+    page_waits = known(lambda: nvml.nvmlDeviceGetRetiredPagesPendingStatus(handle), 0)
+    reasons = known(lambda: nvml.nvmlDeviceGetCurrentClocksEventReasons(handle), 0)
     return Gpu(
-        bus=node.get("id", "?"),
-        name=node.findtext("product_name", "?"),
-        used_mib=_whole(node.findtext("fb_memory_usage/used")),
-        total_mib=_whole(node.findtext("fb_memory_usage/total")),
-        uncorrected=sum(count for tag, count in counts.items() if "uncorrectable" in tag),
-        corrected=sum(count for tag, count in counts.items() if "uncorrectable" not in tag and "correctable" in tag),
-        pending=_yes(node, "remapped_rows/remapped_row_pending") or _yes(node, "retired_pages/pending_retirement"),
-        failed=_yes(node, "remapped_rows/remapped_row_failure"),
-        slowed=[
-            child.tag.partition("_reason_")[2]
-            for child in reasons
-            if "_hw_" in child.tag and (child.text or "").strip() == "Active"
-        ],
+        bus=_text(nvml.nvmlDeviceGetPciInfo(handle).busId),
+        name=_text(nvml.nvmlDeviceGetName(handle)),
+        used_mib=known(lambda: nvml.nvmlDeviceGetMemoryInfo(handle).used, 0) >> 20,
+        uncorrected=errors(nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED),
+        corrected=errors(nvml.NVML_MEMORY_ERROR_TYPE_CORRECTED),
+        pending=bool(row_waits or page_waits),
+        failed=bool(row_failed),
+        slowed=tuple(name for bit, name in SLOWDOWNS.items() if reasons & bit),
     )
 
 
-def _whole(text: str | None) -> int:
-    found = re.match(r"\s*(\d+)", text or "")
-    return int(found.group(1)) if found else 0
-
-
-def _yes(node: ElementTree.Element, path: str) -> bool:
-    return node.findtext(path, "").strip() == "Yes"
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def read_xids(text: str, now_seconds: float) -> tuple[Counter[tuple[str, int]], list[str]]:
-    """(how often each (device, Xid) stands in kernel messages, sentences on the recent fatal ones).
+    """Return how often each (device, Xid) stands in kernel messages, and a sentence on each recent fatal one.
 
     Args:
         text: output of ``dmesg``.
@@ -109,17 +123,18 @@ def read_xids(text: str, now_seconds: float) -> tuple[Counter[tuple[str, int]], 
 
 
 def check_devices() -> Finding:
-    """Whether torch sees the GPUs that the driver sees."""
+    """Check that torch sees the GPUs that the driver sees."""
     import torch
 
-    if shutil.which("nvidia-smi") is None:
+    found = read_gpus()
+    if found is None:
         if torch.cuda.is_available():
             names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-            return _devices_found(names, "driver unknown: nvidia-smi is not on the PATH")
+            return _devices_found(names, "driver unknown: NVML is not installed")
         return Finding("devices", "warn", "no GPU: training runs on the CPU", "on a GPU host: install NVIDIA's driver")
-    driver, gpus = read_gpus(_output(["nvidia-smi", "-q", "-x"]))
+    driver, gpus = found
     if not gpus:
-        return Finding("devices", "bad", f"nvidia-smi (driver {driver}) lists no GPU", "look at dmesg, and reboot the host")
+        return Finding("devices", "bad", f"the driver {driver} lists no GPU", "look at dmesg, and reboot the host")
     if not torch.cuda.is_available():
         if torch.version.cuda is None:
             return Finding("devices", "bad", f"{len(gpus)} GPUs, but torch is a CPU build", "pip install --force-reinstall torch")
@@ -141,16 +156,13 @@ def _devices_found(names: list[str], driver: str) -> Finding:
 
 
 def check_device_errors() -> Finding:
-    """ECC errors, memory rows and hardware slow-downs."""
-    name = "ECC"
-    if shutil.which("nvidia-smi") is None:
-        return Finding(name, "ok", "no NVIDIA driver here")
-    _, gpus = read_gpus(_output(["nvidia-smi", "-q", "-x"]))
-    return judge_gpus(gpus)
+    """Check ECC errors, memory rows and hardware slow-downs."""
+    found = read_gpus()
+    return Finding("ECC", "ok", "no NVIDIA driver here") if found is None else judge_gpus(found[1])
 
 
 def judge_gpus(gpus: list[Gpu]) -> Finding:
-    """The finding on ECC counts, rows and slow-downs of ``gpus``."""
+    """Return the finding on ECC counts, memory rows and slow-downs of ``gpus``."""
     broken = [f"{gpu.bus}: {gpu.uncorrected} uncorrectable errors" for gpu in gpus if gpu.uncorrected]
     broken += [f"{gpu.bus}: a memory row could not be remapped" for gpu in gpus if gpu.failed]
     if broken:
@@ -163,8 +175,8 @@ def judge_gpus(gpus: list[Gpu]) -> Finding:
 
 
 def check_kernel_log() -> Finding:
-    """Xid errors in the kernel's messages."""
-    if shutil.which("nvidia-smi") is None:
+    """Check the kernel's messages for Xid errors."""
+    if read_gpus() is None:
         return Finding("Xid", "ok", "no NVIDIA driver here")
     done = subprocess.run(["dmesg"], capture_output=True, text=True, timeout=20)
     if done.returncode:
@@ -173,7 +185,7 @@ def check_kernel_log() -> Finding:
 
 
 def judge_xids(text: str, now_seconds: float) -> Finding:
-    """The finding on kernel messages ``text`` at ``now_seconds`` after boot."""
+    """Return the finding on kernel messages ``text`` at ``now_seconds`` after boot."""
     counts, recent = read_xids(text, now_seconds)
     if recent:
         return Finding("Xid", "bad", "; ".join(recent), "drain the host, nvidia-smi --gpu-reset or reboot; replace if it returns")
@@ -181,15 +193,3 @@ def judge_xids(text: str, now_seconds: float) -> Finding:
         listed = ", ".join(f"{times} x Xid {code} on {device}" for (device, code), times in sorted(counts.items()))
         return Finding("Xid", "warn", f"{listed}: from programs, or more than a day ago", "dmesg | grep Xid")
     return Finding("Xid", "ok", "no Xid error since boot")
-
-
-def _output(command: list[str]) -> str:
-    """What ``command`` prints.
-
-    Raises:
-        RuntimeError: with its message, if it fails.
-    """
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    if done.returncode:
-        raise RuntimeError((done.stderr or done.stdout).strip() or f"{command[0]} ended with code {done.returncode}")
-    return done.stdout

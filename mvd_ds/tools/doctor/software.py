@@ -6,12 +6,15 @@ import importlib.metadata
 import importlib.util
 import platform
 import shutil
+import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from mvd_ds.config.base import PACKAGE_FOLDER
+from mvd_ds.tools.doctor.compare import SLOW_RATIO
 from mvd_ds.tools.doctor.findings import Finding
+from mvd_ds.tools.machine.matmul import datasheet_rate, matrix_rate
 
 REQUIREMENTS = PACKAGE_FOLDER.parent / "requirements.txt"
 INSTALL = "pip install -r requirements.txt"
@@ -20,6 +23,8 @@ INSTALL = "pip install -r requirements.txt"
 READER_PACKAGES = {"decord": "decord", "pyav": "av", "torchcodec": "torchcodec"}
 #: Largest mean difference of a decoded frame from what was encoded, of 255.
 FRAME_TOLERANCE = 6.0
+#: Least share of the datasheet's matrix rate; a healthy H200 reaches 0.80 (790 of 989 TFLOP/s).
+PEAK_SHARE = 0.55
 
 
 def check_packages() -> Finding:
@@ -122,6 +127,27 @@ def _flash_attention() -> str:
         obstacles.append("needs nvcc")
     where = "requirements.txt says how"
     return f"flash-attn, an option, is not installed ({'; '.join(obstacles) if obstacles else where})"
+
+
+def check_matrix_product() -> Finding:
+    """Rate of a square matrix product on every device of this host: bf16 on GPUs, fp32 on the CPU."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    devices = [torch.device("cuda", index) for index in range(torch.cuda.device_count())] if cuda else [torch.device("cpu")]
+    rates = [matrix_rate(device) for device in devices]
+    slowest = min(range(len(rates)), key=rates.__getitem__)
+    kind = f"bf16 TFLOP/s, {len(rates)} GPUs" if cuda else "fp32 TFLOP/s on the CPU"
+    spread = f"{rates[slowest]:.3g} to {max(rates):.3g}" if len(rates) > 1 else f"{rates[0]:.3g}"
+    text, facts = f"{spread} {kind}", {"tflops": rates[slowest]}
+    peak = datasheet_rate(devices[0])
+    if len(rates) > 1 and statistics.median(rates) > SLOW_RATIO * rates[slowest]:
+        text += f"; GPU {slowest} is slow"
+        return Finding("matrix product", "warn", text, f"nvidia-smi -q -d PERFORMANCE,CLOCK,POWER -i {slowest}", facts)
+    if peak and rates[slowest] < PEAK_SHARE * peak:
+        text += f", {rates[slowest] / peak:.0%} of the datasheet's {peak:.0f}"
+        return Finding("matrix product", "warn", text, "nvidia-smi -q -d PERFORMANCE,CLOCK,POWER", facts)
+    return Finding("matrix product", "ok", text, facts=facts)
 
 
 def check_operators() -> Finding:

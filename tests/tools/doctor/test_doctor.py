@@ -12,11 +12,10 @@ from mvd_ds.tools.doctor import host as doctor_host
 from mvd_ds.tools.doctor import software as doctor_software
 from mvd_ds.tools.doctor.compare import GroupSpeed, compare_hosts, judge_group, slow_hosts
 from mvd_ds.tools.doctor.findings import Finding, HostReport, from_answer, run_checks, to_answer
+from mvd_ds.tools.doctor.group import ring_phases
 from mvd_ds.tools.doctor.host import check_folder, check_shared_memory, check_token, write_token
 from mvd_ds.tools.doctor.page import print_page
-from mvd_ds.tools.doctor.software import READER_PACKAGES, check_packages, check_reader
-from mvd_ds.tools.doctor.speed import ring_phases
-from mvd_ds.tools.machine.matmul import check_matrix_product
+from mvd_ds.tools.doctor.software import READER_PACKAGES, check_matrix_product, check_packages, check_reader
 
 
 def test_packages_missing_and_outside_their_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,70 +1,149 @@
-"""The doctor's look at GPUs: what ``nvidia-smi`` and ``dmesg`` print is read right, each fault is seen and has a remedy."""
+"""The doctor's checks of GPUs: NVML and ``dmesg`` are read right, and each fault is seen and has a remedy."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+import sys
+import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from mvd_ds.tools.doctor.findings import run_checks
 from mvd_ds.tools.doctor.gpus import (
+    SLOWDOWNS,
     check_device_errors,
     check_devices,
     check_kernel_log,
-    judge_gpus,
     judge_xids,
     read_gpus,
     read_xids,
 )
 
-GPU = """<gpu id="00000000:{bus}:00.0"><product_name>NVIDIA H200</product_name>
- <fb_memory_usage><total>143771 MiB</total><used>{used} MiB</used></fb_memory_usage>
- <ecc_errors><volatile><sram_correctable>0</sram_correctable><sram_uncorrectable_parity>0</sram_uncorrectable_parity>
-  <dram_correctable>{corrected}</dram_correctable><dram_uncorrectable>{uncorrected}</dram_uncorrectable></volatile>
-  <aggregate><dram_uncorrectable>99</dram_uncorrectable></aggregate></ecc_errors>
- <remapped_rows><remapped_row_pending>{pending}</remapped_row_pending>
-  <remapped_row_failure>{failed}</remapped_row_failure></remapped_rows>
- <clocks_event_reasons><clocks_event_reason_gpu_idle>Active</clocks_event_reason_gpu_idle>
-  <clocks_event_reason_hw_thermal_slowdown>{hot}</clocks_event_reason_hw_thermal_slowdown></clocks_event_reasons></gpu>"""
-WELL = {"used": "4", "corrected": "0", "uncorrected": "0", "pending": "No", "failed": "No", "hot": "Not Active"}
+WELL = {"used": 4, "corrected": 0, "uncorrected": 0, "pending": 0, "failed": 0, "reasons": 0x1}
+MIB = 1 << 20
 
 
-def _smi(*changes: dict[str, str]) -> str:
-    gpus = "".join(GPU.format(**{**WELL, "bus": f"3{place}", **change}) for place, change in enumerate(changes))
-    return f"<?xml version='1.0'?><nvidia_smi_log><driver_version>570.86.15</driver_version>{gpus}</nvidia_smi_log>"
+class FakeNvml(types.ModuleType):
+    """The part of ``pynvml`` that the doctor asks, with cards of the test; a value None is one that the card does not know."""
+
+    class NVMLError(Exception):
+        """As pynvml's."""
+
+    class NVMLError_LibraryNotFound(NVMLError):
+        """As pynvml's."""
+
+    class NVMLError_NotSupported(NVMLError):
+        """As pynvml's."""
+
+    class NVMLError_FunctionNotFound(NVMLError):
+        """As pynvml's."""
+
+    NVML_MEMORY_ERROR_TYPE_CORRECTED, NVML_MEMORY_ERROR_TYPE_UNCORRECTED, NVML_VOLATILE_ECC = 0, 1, 0
+
+    def __init__(self, cards: list[dict[str, Any]] | None) -> None:
+        super().__init__("pynvml")
+        self.cards, self.open = cards, 0
+
+    def nvmlInit(self) -> None:
+        if self.cards is None:
+            raise self.NVMLError_LibraryNotFound
+        self.open += 1
+
+    def nvmlShutdown(self) -> None:
+        self.open -= 1
+
+    def nvmlDeviceGetCount(self) -> int:
+        assert self.cards is not None and self.open == 1
+        return len(self.cards)
+
+    def nvmlSystemGetDriverVersion(self) -> str:
+        return "570.86.15"
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> dict[str, Any]:
+        assert self.cards is not None
+        return WELL | self.cards[index] | {"bus": f"00000000:3{index}:00.0"}
+
+    def nvmlDeviceGetPciInfo(self, card: dict[str, Any]) -> types.SimpleNamespace:
+        return types.SimpleNamespace(busId=card["bus"])
+
+    def nvmlDeviceGetName(self, card: dict[str, Any]) -> str:
+        return "NVIDIA H200"
+
+    def nvmlDeviceGetMemoryInfo(self, card: dict[str, Any]) -> types.SimpleNamespace:
+        return types.SimpleNamespace(used=card["used"] * MIB)
+
+    def nvmlDeviceGetTotalEccErrors(self, card: dict[str, Any], kind: int, counter: int) -> int:
+        assert counter == self.NVML_VOLATILE_ECC
+        return self._known(card["uncorrected" if kind == self.NVML_MEMORY_ERROR_TYPE_UNCORRECTED else "corrected"])
+
+    def nvmlDeviceGetRemappedRows(self, card: dict[str, Any]) -> tuple[int, int, int, int]:
+        return 0, 0, self._known(card["pending"]), self._known(card["failed"])
+
+    def nvmlDeviceGetRetiredPagesPendingStatus(self, card: dict[str, Any]) -> int:
+        raise self.NVMLError_NotSupported
+
+    def nvmlDeviceGetCurrentClocksEventReasons(self, card: dict[str, Any]) -> int:
+        if card["reasons"] is None:
+            raise self.NVMLError_FunctionNotFound
+        return card["reasons"]
+
+    def _known(self, value: int | None) -> int:
+        if value is None:
+            raise self.NVMLError_NotSupported
+        return value
 
 
-def test_nvidia_smi_is_read() -> None:
-    driver, gpus = read_gpus(_smi({}, {"used": "70123", "corrected": "3"}))
+def _driver(monkeypatch: pytest.MonkeyPatch, *cards: dict[str, Any]) -> FakeNvml:
+    """Let this host have NVIDIA's driver and ``cards``, which differ from healthy ones by the values given."""
+    fake = FakeNvml(list(cards))
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    return fake
+
+
+def test_the_driver_is_asked_and_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = _driver(monkeypatch, {}, {"used": 70123, "corrected": 3})
+    found = read_gpus()
+    assert found is not None and fake.open == 0
+    driver, gpus = found
     assert driver == "570.86.15" and [gpu.name for gpu in gpus] == ["NVIDIA H200"] * 2
-    assert gpus[1].used_mib == 70123 and gpus[1].total_mib == 143771
-    assert [gpu.corrected for gpu in gpus] == [0, 3]
+    assert gpus[1].used_mib == 70123 and [gpu.corrected for gpu in gpus] == [0, 3]
     assert all(gpu.uncorrected == 0 and not gpu.pending and not gpu.failed and not gpu.slowed for gpu in gpus)
 
 
-def test_a_consumer_card_without_ecc_is_well() -> None:
-    text = (
-        "<nvidia_smi_log><gpu id='0'><ecc_errors><volatile><dram_uncorrectable>N/A</dram_uncorrectable></volatile></ecc_errors>"
-    )
-    _, gpus = read_gpus(text + "</gpu></nvidia_smi_log>")
-    assert judge_gpus(gpus).state == "ok"
+def test_the_fake_has_the_names_of_the_real_module() -> None:
+    pynvml = pytest.importorskip("pynvml")
+    names = {name for name in vars(FakeNvml) if name.upper().startswith("NVML")}
+    assert len(names) > 12 and all(hasattr(pynvml, name) for name in names)
+    assert FakeNvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED == pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED
+    assert FakeNvml.NVML_VOLATILE_ECC == pynvml.NVML_VOLATILE_ECC
+    named = (pynvml.nvmlClocksEventReasonHwSlowdown, pynvml.nvmlClocksEventReasonHwThermalSlowdown)
+    assert {*named, pynvml.nvmlClocksEventReasonHwPowerBrakeSlowdown} == set(SLOWDOWNS)
+
+
+def test_a_consumer_card_without_ecc_is_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    unknown = dict.fromkeys(("uncorrected", "corrected", "pending", "failed", "reasons"))
+    _driver(monkeypatch, unknown)
+    assert check_device_errors().state == "ok"
 
 
 @pytest.mark.parametrize(
     ("change", "state", "said"),
     [
         ({}, "ok", "none uncorrectable"),
-        ({"corrected": "12"}, "ok", "12 corrected errors"),
-        ({"uncorrected": "2"}, "bad", "00000000:31:00.0: 2 uncorrectable"),
-        ({"failed": "Yes"}, "bad", "00000000:31:00.0: a memory row could not"),
-        ({"pending": "Yes"}, "warn", "00000000:31:00.0: a memory row waits"),
-        ({"hot": "Active"}, "warn", "00000000:31:00.0: hw_thermal_slowdown"),
+        ({"corrected": 12}, "ok", "12 corrected errors"),
+        ({"uncorrected": 2}, "bad", "00000000:31:00.0: 2 uncorrectable"),
+        ({"failed": 1}, "bad", "00000000:31:00.0: a memory row could not"),
+        ({"pending": 1}, "warn", "00000000:31:00.0: a memory row waits"),
+        ({"reasons": 0x41}, "warn", "00000000:31:00.0: hardware thermal slow-down"),
     ],
 )
-def test_what_the_driver_says_of_a_gpu(change: dict[str, str], state: str, said: str) -> None:
-    finding = judge_gpus(read_gpus(_smi({}, change))[1])
+def test_a_fault_of_a_gpu_is_named(monkeypatch: pytest.MonkeyPatch, change: dict[str, int], state: str, said: str) -> None:
+    _driver(monkeypatch, {}, change)
+    finding = check_device_errors()
     assert finding.state == state and said in finding.text
     assert bool(finding.remedy) == (state != "ok")
 
@@ -90,15 +169,14 @@ def test_a_lost_gpu_makes_a_host_sick_for_a_day() -> None:
 
 
 @pytest.fixture
-def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder, first on the PATH, for ``nvidia-smi`` and ``dmesg`` that print a file."""
+def kernel_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that a program ``dmesg``, first on the PATH, prints."""
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    for name in ("nvidia-smi", "dmesg"):
-        (tmp_path / name).write_text(f"#!/bin/sh\ncat {tmp_path / name}.txt || exit 1\n")
-        (tmp_path / name).chmod(0o755)
-    (tmp_path / "nvidia-smi.txt").write_text(_smi({}, {}))
-    (tmp_path / "dmesg.txt").write_text("[    1.000000] Linux version 6.1\n")
-    return tmp_path
+    log = tmp_path / "dmesg.txt"
+    (tmp_path / "dmesg").write_text(f"#!/bin/sh\ncat {log} || exit 1\n")
+    (tmp_path / "dmesg").chmod(0o755)
+    log.write_text("[    1.000000] Linux version 6.1\n")
+    return log
 
 
 def _see(monkeypatch: pytest.MonkeyPatch, devices: int, cuda: str | None = "13.2") -> None:
@@ -111,42 +189,52 @@ def _see(monkeypatch: pytest.MonkeyPatch, devices: int, cuda: str | None = "13.2
 @pytest.mark.parametrize(
     ("seen", "cuda", "used", "state", "said"),
     [
-        (2, "13.2", "4", "ok", "2 x NVIDIA H200, driver 570.86.15"),
-        (0, "13.2", "4", "bad", "cannot use them with driver 570.86.15"),
-        (0, None, "4", "bad", "2 GPUs, but torch is a CPU build"),
-        (1, "13.2", "4", "warn", "the driver lists 2 GPUs, torch sees 1"),
-        (2, "13.2", "70000", "warn", "memory is in use: 00000000:31:00.0 70000 MiB"),
+        (2, "13.2", 4, "ok", "2 x NVIDIA H200, driver 570.86.15"),
+        (0, "13.2", 4, "bad", "cannot use them with driver 570.86.15"),
+        (0, None, 4, "bad", "2 GPUs, but torch is a CPU build"),
+        (1, "13.2", 4, "warn", "the driver lists 2 GPUs, torch sees 1"),
+        (2, "13.2", 70000, "warn", "memory is in use: 00000000:31:00.0 70000 MiB"),
     ],
 )
-def test_what_torch_sees_of_the_devices(
-    programs: Path, monkeypatch: pytest.MonkeyPatch, seen: int, cuda: str | None, used: str, state: str, said: str
+def test_torch_and_the_driver_are_compared(
+    monkeypatch: pytest.MonkeyPatch, seen: int, cuda: str | None, used: int, state: str, said: str
 ) -> None:
     _see(monkeypatch, seen, cuda)
-    (programs / "nvidia-smi.txt").write_text(_smi({}, {"used": used}))
+    _driver(monkeypatch, {}, {"used": used})
     finding = check_devices()
     assert finding.state == state and said in finding.text
     assert bool(finding.remedy) == (state != "ok")
 
 
-def test_a_host_without_a_gpu_may_train_slowly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_host_without_a_gpu_may_train_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
     _see(monkeypatch, 0)
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(None))
     assert check_devices().state == "warn"
     assert check_device_errors().state == check_kernel_log().state == "ok"
 
 
-def test_a_driver_that_lost_its_devices(programs: Path) -> None:
-    (programs / "nvidia-smi.txt").write_text(_smi())
+def test_a_driver_that_lost_its_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    _driver(monkeypatch)
     assert check_devices().state == "bad"
 
 
-def test_errors_are_asked_of_the_programs(programs: Path) -> None:
-    assert check_device_errors().state == "ok" and check_kernel_log().state == "ok"
-    (programs / "nvidia-smi.txt").write_text(_smi({"uncorrected": "1"}))
-    assert check_device_errors().state == "bad"
+def test_a_driver_that_does_not_answer_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = _driver(monkeypatch, {})
+
+    def fail() -> None:
+        raise fake.NVMLError("driver not loaded")
+
+    monkeypatch.setattr(fake, "nvmlInit", fail)
+    (finding,) = run_checks({"ECC": check_device_errors})
+    assert finding.state == "bad" and "driver not loaded" in finding.text
+
+
+def test_the_kernel_log_is_read(kernel_log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _driver(monkeypatch, {})
+    assert check_kernel_log().state == "ok"
     uptime = float(subprocess.run(["cut", "-d ", "-f1", "/proc/uptime"], capture_output=True, text=True, check=True).stdout)
-    (programs / "dmesg.txt").write_text(f"[{uptime - 1:12.6f}] NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus.\n")
+    kernel_log.write_text(f"[{uptime - 1:12.6f}] NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus.\n")
     assert check_kernel_log().state == "bad"
-    (programs / "dmesg.txt").unlink()
+    kernel_log.unlink()
     finding = check_kernel_log()
     assert finding.state == "warn" and "dmesg_restrict=0" in finding.remedy
