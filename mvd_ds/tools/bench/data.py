@@ -20,7 +20,6 @@ from mvd_ds.data.randomness import keyed_generator
 from mvd_ds.data.readers.location import ByteRange, extension_of, read_bytes
 from mvd_ds.data.readers.video import DecodeError, one_line
 from mvd_ds.tools.bench import decode_stages, loader_rate
-from mvd_ds.tools.bench.reference import EXPECTED_MS, reference_ms
 from mvd_ds.training.reporting.provenance import machine, versions
 
 READERS: tuple[str, ...] = get_args(DataSettings.model_fields["reader"].annotation)
@@ -191,7 +190,9 @@ def _streams(recipes: dict[str, TrainingRecipe], paths: Sequence[str], options: 
     measures = {name: partial(loader_rate.loader_rate, recipe, options.clips) for name, recipe in recipes.items()}
     if options.reference:
         measures["reference"] = partial(loader_rate.reference_rate, recipes["as they are"], paths, options.clips)
-        measures["reference alone"] = partial(reference_ms, paths, recipes["as they are"].data.clip, options.clips // 2)
+        measures["reference alone"] = partial(
+            loader_rate.reference_ms, paths, recipes["as they are"].data.clip, options.clips // 2
+        )
     found = decode_stages.median_of(options.rounds, measures)
     alone = found.pop("reference alone", None)
     reference = found.get("reference")
@@ -218,7 +219,7 @@ def _summed_up(
     result: dict[str, Any],
 ) -> dict[str, Any]:
     streams = result["streams"]
-    if options.reference and not EXPECTED_MS[0] <= streams["reference"]["alone_ms"] <= EXPECTED_MS[1]:
+    if options.reference and not loader_rate.EXPECTED_MS[0] <= streams["reference"]["alone_ms"] <= loader_rate.EXPECTED_MS[1]:
         # Measured on other files, or on another machine, it is no yardstick.
         for stream in streams.values():
             stream.pop("times_reference", None)

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from mvd_ds.files import write_text
 from mvd_ds.tools.bench.data import KINDS, DataBenchOptions, measure
-from mvd_ds.tools.bench.reference import EXPECTED_MS
+from mvd_ds.tools.bench.loader_rate import EXPECTED_MS
 from mvd_ds.tools.bench.sample_videos import write_videos
 from mvd_ds.tools.bench.start import measure_start
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mvd_ds.files import ConfigError
 from mvd_ds.tools.parser import positive
 
 SUMMARY = "measure what your files can feed and how fast a step is"
@@ -74,27 +75,17 @@ def _add_step(benches: argparse._SubParsersAction) -> None:
 
 
 def _add_growth(benches: argparse._SubParsersAction) -> None:
-    summary = "how the cost of a step grows with clips, frames, side, masks and processes, beside what plan says; no data"
-    growth = benches.add_parser("growth", help=summary, description=summary)
-    growth.add_argument("recipe", metavar="RECIPE", help="name of a shipped recipe that distills, or a YAML file")
-    growth.add_argument("overrides", metavar="key=value", nargs="*", help="settings of the base case (small ones on a CPU)")
-    axes = ("clips", "frames", "side in px", "masks", "processes")
-    growth.add_argument("--axes", nargs="+", choices=axes, default=list(axes), help="what is changed (default: all)")
-    growth.add_argument("--steps", type=positive, default=7, metavar="COUNT", help="timed steps of a case (default %(default)s)")
-    counts = "numbers of processes (default: 1 2 4; on GPUs as many as there are)"
-    growth.add_argument("--processes", type=positive, nargs="+", default=[1, 2, 4], metavar="COUNT", help=counts)
-    growth.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
-    growth.add_argument("--report", type=Path, metavar="FILE", help="draw it, on a page for a browser, such as growth.html")
-    growth.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write")
-    growth.set_defaults(measure=_bench_growth)
+    """Answer the command's old name; it stands in no help."""
+    # No argument may look like an option: whatever stood behind the old name gets the same answer.
+    growth = benches.add_parser("growth", prefix_chars="\0", add_help=False)
+    growth.add_argument("arguments", nargs="*")
+    growth.set_defaults(measure=_growth_moved)
 
 
-def _bench_growth(options: argparse.Namespace) -> int:
-    from mvd_ds.tools.bench.growth import GrowthBenchOptions
-    from mvd_ds.tools.bench.growth_page import bench_growth
-
-    measured = GrowthBenchOptions(tuple(options.axes), options.steps, tuple(options.processes), options.device)
-    return bench_growth(options.recipe, options.overrides, measured, options.output, options.report)
+def _growth_moved(options: argparse.Namespace) -> None:
+    raise ConfigError(
+        "bench growth is no command any more; from the repository's root: PYTHONPATH=.:tests python -m benchmarks.growth RECIPE"
+    )
 
 
 def _bench_step(options: argparse.Namespace) -> int:

@@ -15,13 +15,17 @@ from torch import Tensor, nn
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.data.batch import ClipBatch
 from mvd_ds.models.acceleration.compiled import compile_blocks, wants_compiling
-from mvd_ds.models.masked import MaskedPredictor
-from mvd_ds.models.teachers import Teacher
-from mvd_ds.runs.placing import accelerate, round_to_fp8
+from mvd_ds.models.masked import MaskedPredictor, plan_predictor
+from mvd_ds.models.teachers import Teacher, plan_teacher
+from mvd_ds.runs.placing import accelerate, place_teachers, round_to_fp8
 from mvd_ds.tools.bench.clock import Clock, held_by, tensor_bytes
+from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.engine.deepspeed_engine import DTYPES
+from mvd_ds.training.engine.deepspeed_start import start_student
+from mvd_ds.training.engine.update_gate import UpdateGate
 from mvd_ds.training.masked_prediction import MaskedPrediction
 from mvd_ds.training.optim import build_optimizer, parameter_groups
+from mvd_ds.training.reporting.memory import state_bytes
 from mvd_ds.training.step import TeacherTargets, normalise, to_unit
 
 
@@ -137,3 +141,38 @@ class ProductStep(DistillStep):
     def held_bytes(self) -> int:
         """Weights, optimizer states and teachers: what is there before a step."""
         return held_by(self.student, self.optimizer, self.teachers) + tensor_bytes(self.masters)
+
+
+class EngineStep(DistillStep):
+    """The step of ``distill``, each process with clips of its own. Built and used collectively."""
+
+    def __init__(self, recipe: TrainingRecipe, cluster: Cluster) -> None:
+        """Args:
+        recipe: of the step; its engine config and its teachers' placements count.
+        """
+        super().__init__()
+        plan = plan_predictor(recipe)
+        # Learning rate 0, which the optimizer starts with: every step starts from equal weights.
+        self.engine = start_student(plan, parameter_groups(plan.structure, recipe.optimizer), recipe, cluster)
+        self.compile(self.engine.module, recipe, cluster.device)
+        UpdateGate(self.engine)
+        plans = {name: plan_teacher(name, settings, recipe) for name, settings in recipe.teachers.items()}
+        self.teachers = place_teachers(recipe, plans, cluster, dict)
+        self.set_teachers(recipe, self.engine, self.teachers, cluster.device)
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients, summed up over the processes where the engine does that now."""
+        self.engine.backward(loss)
+
+    def update(self) -> None:
+        """The optimizer's step; gradients are gone then."""
+        self.engine.step()
+
+    def first_update(self) -> float:
+        """``update``, and the L2 norm of all gradients before it."""
+        self.engine.step()
+        return float(torch.as_tensor(self.engine.get_global_grad_norm()))
+
+    def held_bytes(self) -> int:
+        """State of this process between steps."""
+        return sum(state_bytes(self.engine, self.teachers).values())

@@ -16,9 +16,8 @@ from mvd_ds.models.acceleration.fp8 import fp8_obstacle
 from mvd_ds.models.flops import clip_flops
 from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.teachers import build_teacher
-from mvd_ds.tools.bench.product_step import ProductStep
+from mvd_ds.tools.bench.product_step import EngineStep, ProductStep
 from mvd_ds.tools.bench.reference_step import STYLES, ReferenceStep, inputs_of, reference_optimizer, wrap_ddp
-from mvd_ds.tools.bench.step_engine import EngineStep
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.engine.deepspeed_engine import DTYPES
 
@@ -113,21 +112,14 @@ def build_variants(
 
     single = [_with_masks(batch, 1) for batch in batches]
     size, masks = recipe.data.clip.size_px, recipe.masks_per_clip
-    usual = [_pinned(inputs_of(batch, size), device) for batch in single]
+    usual = [pinned(inputs_of(batch, size), device) for batch in single]
     variants = {key: Variant(steps[key], usual, 1) for key in against}
-    variants["ours"] = Variant(ours, [_pinned(batch, device) for batch in single], 1)
+    variants["ours"] = Variant(ours, [pinned(batch, device) for batch in single], 1)
     if masks > 1:
-        variants[f"ours, {masks} masks"] = Variant(ours, [_pinned(batch, device) for batch in batches], masks)
+        variants[f"ours, {masks} masks"] = Variant(ours, [pinned(batch, device) for batch in batches], masks)
     if fp8 is not None:
         variants[FP8] = Variant(fp8, variants["ours"].batches, 1)
     return variants, Variant(steps["P2"], [inputs_of(batches[0], size)], masks)
-
-
-def product_variant(recipe: TrainingRecipe, device: torch.device) -> Variant:
-    """The product's step alone, with all masks of the recipe."""
-    teachers = {key: build_teacher(key, settings, recipe) for key, settings in recipe.teachers.items()}
-    step = ProductStep(recipe, build_predictor(recipe), teachers, device)
-    return Variant(step, [_pinned(batch, device) for batch in rank_batches(recipe, 0)], recipe.masks_per_clip)
 
 
 def rank_batches(recipe: TrainingRecipe, rank: int) -> list[ClipBatch]:
@@ -156,7 +148,7 @@ def _with_masks(batch: ClipBatch, masks: int) -> ClipBatch:
     return batch._replace(visible=batch.visible[:, :masks], masked=batch.masked[:, :masks], drop_path=batch.drop_path[:, :masks])
 
 
-def _pinned(batch: Any, device: torch.device) -> Any:
+def pinned(batch: Any, device: torch.device) -> Any:
     """A NamedTuple of tensors and dicts of them in memory that a GPU can copy from by itself."""
     if device.type != "cuda":
         return batch

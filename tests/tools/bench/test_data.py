@@ -13,7 +13,7 @@ from mvd_ds.config import ClipSettings, ConfigError
 from mvd_ds.tools.bench import data as bench_data
 from mvd_ds.tools.bench.data import DataBenchOptions, measure
 from mvd_ds.tools.bench.decode_stages import Clip, File, Stages, _frames_to_decode, look_at, median_stages
-from mvd_ds.tools.bench.reference import ReferenceClips
+from mvd_ds.tools.bench.loader_rate import ReferenceClips
 from mvd_ds.tools.bench.start import measure_start
 from video_files import all_frames, write_video
 

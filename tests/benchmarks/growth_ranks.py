@@ -1,6 +1,6 @@
-"""A step of several processes under DeepSpeed's engine, each with clips of its own, for ``bench growth``.
+"""Measurements of a step of several processes under DeepSpeed's engine, each with its own clips.
 
-Run as a module it is one of the processes; it prints a line of JSON on rank 0.
+Run as a module, it is one of the processes; rank 0 prints a line of JSON.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 
 from mvd_ds.config import ConfigError, TrainingRecipe
 from mvd_ds.tools.bench.clock import Clock, clock_of
-from mvd_ds.tools.bench.step_engine import EngineStep
+from mvd_ds.tools.bench.product_step import EngineStep
 from mvd_ds.tools.bench.step_variants import rank_batches, step_recipe
 from mvd_ds.tools.machine.matmul import matrix_rate
 from mvd_ds.tools.plan.memory import student_states
@@ -29,14 +29,14 @@ from mvd_ds.training.engine.deepspeed_engine import joined_cluster
 from mvd_ds.training.engine.deepspeed_start import zero_faults
 from mvd_ds.training.engine.engine_config import Place, student_config
 
-#: Steps that are not timed: the first makes the optimizer's states.
 WARM_UP = 2
+"""Untimed steps: the first makes the optimizer's states."""
 
 
 def measure_ranks(
     name: str, overrides: list[str], counts: tuple[int, ...], device: torch.device, steps: int
 ) -> list[dict[str, Any]]:
-    """A row for every number of processes that this host can have: milliseconds of the slowest, and bytes of state.
+    """Return milliseconds of the slowest process and GiB of state for every number of processes that this host can have.
 
     Raises:
         ConfigError: if a group of processes fails.
@@ -64,7 +64,7 @@ def _group(count: int, specification: str, device: torch.device) -> dict[str, An
     ]
     said = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
-        raise ConfigError(f"bench growth: a group of {count} processes failed; what they said is above")
+        raise ConfigError(f"growth: a group of {count} processes failed; their messages are above")
     row: dict[str, Any] = json.loads(next(line for line in said[0].splitlines() if line.startswith("{")))
     return row
 
@@ -102,7 +102,7 @@ def _measure(recipe: TrainingRecipe, cluster: Cluster, steps: int) -> dict[str, 
 
 
 def main() -> None:
-    """One process of a group."""
+    """Measure as one process of a group."""
     asked = json.loads(sys.argv[1])
     with joined_cluster(10, asked["device"]) as cluster:
         recipe = step_recipe(asked["recipe"], asked["overrides"], "recipe", cluster.device, cluster.world)

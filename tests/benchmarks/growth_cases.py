@@ -1,9 +1,9 @@
-"""``bench growth RECIPE``: how the cost of the product's step grows, beside what ``plan`` says of the same step.
+"""Measurements of one training step under changed settings, beside the plan of the same step.
 
-One setting at a time: clips, frames, side, masks, in plain torch in this process; then the number of processes, each with its
-own clips under DeepSpeed's engine. The share of the matrix rate that arithmetic reaches is taken from the base case, and for
-the engine from one process; every other number of the plan is a prediction. The rate itself is measured before and after
-the steps of every case: other work on the machine changes it within minutes.
+One setting changes at a time: clips, frames, side and masks in plain torch in this process, then the number of processes, each
+with its own clips under DeepSpeed's engine. The share of the matrix rate that arithmetic reaches is taken from the base case,
+and under the engine from one process; every other number of the plan is a prediction. The matrix rate is measured before and
+after every step, because other work on the machine changes it within minutes.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from typing import Any, NamedTuple
 
 import torch
 
+from benchmarks.growth_ranks import measure_ranks
 from mvd_ds.config import ConfigError, TrainingRecipe
+from mvd_ds.models.masked import build_predictor
+from mvd_ds.models.teachers import build_teacher
 from mvd_ds.tools.bench.clock import PeakMemory, clock_of
-from mvd_ds.tools.bench.ranks import measure_ranks
+from mvd_ds.tools.bench.product_step import ProductStep
 from mvd_ds.tools.bench.step import device_name, median_total, timed_step
-from mvd_ds.tools.bench.step_variants import geometry_of, product_variant, step_recipe
+from mvd_ds.tools.bench.step_variants import Variant, geometry_of, pinned, rank_batches, step_recipe
 from mvd_ds.tools.machine.devices import Machine, this_machine
 from mvd_ds.tools.machine.matmul import matrix_rate
 from mvd_ds.tools.plan.memory import plain_step_bytes
@@ -33,32 +36,32 @@ AXES = {
     "masks": "masking.masks_per_clip",
 }
 PROCESSES = "processes"
-#: Steps before those that are timed: the first makes the optimizer's states; on a GPU kernels are compiled and chosen.
 WARM_UP = {"cpu": 1, "cuda": 5}
-#: Factors of the base case along an axis.
+"""Untimed steps: the first makes the optimizer's states; on a GPU kernels are compiled and chosen."""
 FACTORS = (0.5, 1, 2, 4)
+"""Multiples of the base case along an axis."""
 _NETWORK = ("size=small", "embed_dim=384", "num_heads=6", "depth=4", "patch_px=16", "input_px=null")
-#: Small widths and 392 tokens: a step takes half a second of a core.
 _CPU_BASE = [
     *(f"model.{item}" for item in _NETWORK[:-1]),
     *("decoder.embed_dim=384", "decoder.num_heads=6", "decoder.depth=1", "masking.masks_per_clip=2"),
     *("data.clip.frames=8", "data.clip.size_px=112", "batch.micro=2", "engine.config=zero1.json"),
 ]
+"""Settings of small widths and 392 tokens: a step takes half a second of a core."""
 _ALONE = {"zero_optimization": {"stage": 1, "reduce_bucket_size": 50_000_000}}
 
 
-class GrowthBenchOptions(NamedTuple):
-    """How much is measured."""
+class GrowthOptions(NamedTuple):
+    """The cases to measure, and the number of timed steps of each."""
 
     axes: tuple[str, ...] = (*AXES, PROCESSES)
     steps: int = 7
-    """Timed steps of a case, after one that is not."""
+    """Timed steps of a case."""
     processes: tuple[int, ...] = (1, 2, 4)
     device: str = "auto"
 
 
-def measure_growth(name: str, overrides: list[str], options: GrowthBenchOptions) -> dict[str, Any]:
-    """Everything, as JSON.
+def measure_growth(name: str, overrides: list[str], options: GrowthOptions) -> dict[str, Any]:
+    """Return measured and planned milliseconds and GiB of every case, as JSON values.
 
     Raises:
         ConfigError: for a faulty setting, or a recipe that does not distil.
@@ -99,7 +102,7 @@ def measure_growth(name: str, overrides: list[str], options: GrowthBenchOptions)
 
 
 def _values(base: TrainingRecipe, axis: str) -> list[int]:
-    """Values along an axis, without that of the base case."""
+    """Return the values along an axis, without that of the base case."""
     clip, model = base.data.clip, base.model
     if axis == "side in px":
         patches = clip.size_px // model.patch_px
@@ -114,7 +117,7 @@ def _at(recipe: TrainingRecipe, axis: str) -> int:
 
 
 def _changed(name: str, wanted: list[str], change: str, device: torch.device) -> TrainingRecipe | None:
-    """The base recipe with one change; None where the recipe does not allow it."""
+    """Return the base recipe with one change; None if the recipe does not allow it."""
     try:
         return step_recipe(name, [*wanted, change], "recipe", device)
     except ConfigError:
@@ -122,8 +125,8 @@ def _changed(name: str, wanted: list[str], change: str, device: torch.device) ->
 
 
 def _measure(recipe: TrainingRecipe, device: torch.device, steps: int) -> dict[str, Any]:
-    """Median milliseconds of a step, and GiB at most."""
-    variant = product_variant(recipe, device)
+    """Return the median milliseconds of a step by part, and the peak memory in GiB."""
+    variant = _product_variant(recipe, device)
     batches = cycle(variant.batches)
     for _ in range(WARM_UP[device.type]):
         timed_step(variant, batches, device)
@@ -141,20 +144,26 @@ def _measure(recipe: TrainingRecipe, device: torch.device, steps: int) -> dict[s
     }
 
 
+def _product_variant(recipe: TrainingRecipe, device: torch.device) -> Variant:
+    teachers = {key: build_teacher(key, settings, recipe) for key, settings in recipe.teachers.items()}
+    step = ProductStep(recipe, build_predictor(recipe), teachers, device)
+    return Variant(step, [pinned(batch, device) for batch in rank_batches(recipe, 0)], recipe.masks_per_clip)
+
+
 def planned_seconds(recipe: TrainingRecipe, engine: dict[str, Any], on: Machine, processes: int = 1) -> float:
-    """Seconds that ``plan`` says of a step that never waits for data."""
+    """Return the seconds that ``plan`` predicts for a step that never waits for data."""
     return plan_time(recipe, recipe_sizes(recipe), engine, {}, on, processes, DECODE_MILLISECONDS).device
 
 
 def _calibrated(on: Machine, base: TrainingRecipe, milliseconds: float) -> Machine:
-    """``on`` with the efficiency at which the planned base case takes as long as it did."""
+    """Return ``on`` with the efficiency at which the plan of the base case takes as long as was measured."""
     rest = planned_seconds(base, _ALONE, on._replace(efficiency=1e9))
     whole = planned_seconds(base, _ALONE, on._replace(efficiency=1.0))
     return on._replace(efficiency=(whole - rest) / (milliseconds / 1e3 - rest))
 
 
 def _at_rate(on: Machine, measured: dict[str, Any]) -> Machine:
-    """``on`` at the matrix rate that a case was measured beside."""
+    """Return ``on`` with the matrix rate that was measured beside a case."""
     return on._replace(device=on.device.model_copy(update={"matrix_tflops": measured["matrix_tflops"]}))
 
 
@@ -177,7 +186,7 @@ def _row(axis: str, value: int, recipe: TrainingRecipe, measured: dict[str, Any]
 
 
 def _rank_rows(ranks: list[dict[str, Any]], base: TrainingRecipe, on: Machine) -> list[dict[str, Any]]:
-    """Rows of the numbers of processes; what one process takes under the engine calibrates them."""
+    """Return a row for each number of processes; the plan is calibrated by one process under the engine."""
     if not ranks:
         return []
     own = _calibrated(_at_rate(on, ranks[0]), base, ranks[0]["milliseconds"])
