@@ -7,8 +7,6 @@ those that could not be read; it is written last, so a file with one is whole. `
 from __future__ import annotations
 
 import csv
-import json
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +14,7 @@ import numpy as np
 import safetensors.numpy
 
 from mvd_ds.config import ConfigError
+from mvd_ds.files import read_json, write_json, written_aside
 
 INDEX = "index.csv"
 
@@ -43,16 +42,14 @@ def write_features(folder: Path, number: int, kind: str, features: np.ndarray, v
         faults: why a video has no row.
     """
     stem = folder / f"features-{number:05}"
-    aside = folder / f".{stem.name}.partial"
-    if kind == "npy":
-        with aside.open("wb") as file:
-            np.save(file, features)
-    else:
-        safetensors.numpy.save_file({"features": np.ascontiguousarray(features)}, aside)
-    os.replace(aside, stem.with_suffix(f".{kind}"))
+    with written_aside(stem.with_suffix(f".{kind}"), sync=False) as aside:
+        if kind == "npy":
+            with aside.open("wb") as file:
+                np.save(file, features)
+        else:
+            safetensors.numpy.save_file({"features": np.ascontiguousarray(features)}, aside)
     described = {"file": f"{stem.name}.{kind}", "shape": list(features.shape), "videos": videos, "faults": faults}
-    aside.write_text(json.dumps(described) + "\n", encoding="utf-8")
-    os.replace(aside, stem.with_suffix(".json"))
+    write_json(stem.with_suffix(".json"), described, sync=False)
 
 
 def read_description(folder: Path, number: int) -> FeatureFile | None:
@@ -60,7 +57,7 @@ def read_description(folder: Path, number: int) -> FeatureFile | None:
     path = folder / f"features-{number:05}.json"
     if not path.exists():
         return None
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    values: dict[str, Any] = read_json(path)
     if not (folder / values["file"]).exists():
         return None
     return FeatureFile(values["file"], values["videos"], {int(video): text for video, text in values["faults"].items()})
@@ -80,14 +77,12 @@ def write_index(
     """
     places = {video: (file.name, row) for file in files for row, video in enumerate(file.videos)}
     faults = {video: text for file in files for video, text in file.faults.items()}
-    aside = folder / f".{INDEX}.partial"
-    with aside.open("w", encoding="utf-8", newline="") as stream:
+    with written_aside(folder / INDEX) as aside, aside.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["path", *label_names, "file", "row", "fault"])
         for video, path in enumerate(paths):
             name, row = places.get(video, ("", ""))
             writer.writerow([path, *labels[video].tolist(), name, row, faults.get(video, "")])
-    os.replace(aside, folder / INDEX)
 
 
 def read_features(folder: str | Path) -> tuple[np.ndarray, list[dict[str, str]]]:

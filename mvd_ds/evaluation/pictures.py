@@ -70,8 +70,8 @@ class ColourSpace:
     def __init__(self, features: Tensor) -> None:
         from sklearn.decomposition import PCA  # 2 s of a core, and only rank 0 draws
 
-        tokens = features.detach().float().flatten(0, -2).cpu()
-        tokens = tokens[:: -(-len(tokens) // FIT_TOKENS)].numpy()
+        every = features.detach().float().flatten(0, -2).cpu()
+        tokens = every[:: -(-len(every) // FIT_TOKENS)].numpy()
         components = min(3, *tokens.shape)
         # Three of 1024 components of 6272 tokens: Lanczos took 0.5 s of a busy core, the whole decomposition 1.4.
         solver = "arpack" if components < min(tokens.shape) else "full"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,7 +86,7 @@ def _open(recipe: FeaturesRecipe, folder: RunFolder, manifest: Manifest) -> None
         ConfigError: if it was made for others.
     """
     stated = folder.path / "features.json"
-    wanted = {"recipe": dump(recipe), "videos": len(manifest.refs), "digest": _digest(manifest)}
+    wanted: dict[str, Any] = {"recipe": dump(recipe), "videos": len(manifest.refs), "digest": _digest(manifest)}
     if stated.exists():
         found = read_json(stated)
         wrong = [line for line in differences(found["recipe"], wanted["recipe"]) if not line.startswith(MAY_CHANGE)]
@@ -120,7 +121,9 @@ def _fill(
     progress = StepProgress("features", 0, total, enabled=cluster.is_main and total > 0)
     done = 0
     for number in mine:
-        rows, videos, faults = [], [], {}
+        rows: list[np.ndarray] = []
+        videos: list[int] = []
+        faults: dict[int, str] = {}
         size = max(recipe.batch // recipe.views.count, 1)
         groups = [parts[number][first : first + size] for first in range(0, len(parts[number]), size)]
         views = recipe.views

@@ -84,7 +84,9 @@ def _finetune(recipe: FinetuneRecipe, folder: RunFolder, cluster: Cluster) -> Tr
         if teacher is not None and recipe.teacher is not None:
             placed["teacher"] = start_teacher(teacher, recipe.teacher.placement, recipe, cluster)
             if wants_compiling(recipe.engine.compile, cluster.device):
-                compile_blocks(getattr(placed["teacher"], "module", placed["teacher"]), "teacher")
+                network = getattr(placed["teacher"], "module", placed["teacher"])
+                assert isinstance(network, Classifier)
+                compile_blocks(network, "teacher")
         return Classification(recipe, engine, placed.get("teacher"), len(videos.classes.names), cluster.device), placed
 
     def export(part: str, weights: dict[str, Tensor], beside: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from mvd_ds.data.manifests.manifest import Manifest, read_manifest
 from mvd_ds.data.manifests.mixture import read_mixture
 from mvd_ds.evaluation.pictures import across_frames
 from mvd_ds.evaluation.sheets import Observed, Sheet, clip_sheets, joined, similarity_sheet, still
-from mvd_ds.files import write_json
+from mvd_ds.files import folder_written_aside, write_json
 from mvd_ds.runs.visualization import observe, picture_batch
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
@@ -141,15 +140,11 @@ def write_pictures(folder: Path, images: dict[str, bytes], numbers: dict[str, An
     Raises:
         ConfigError: if they cannot be written.
     """
-    aside = folder.with_name(f".{folder.name}.partial")
     try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        for name, image in images.items():
-            (aside / f"{name.replace(' ', '-')}.png").write_bytes(image)
-        write_json(aside / NUMBERS, numbers)
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.rename(folder)
+        with folder_written_aside(folder) as aside:
+            for name, image in images.items():
+                (aside / f"{name.replace(' ', '-')}.png").write_bytes(image)
+            write_json(aside / NUMBERS, numbers)
     except OSError as error:
         raise ConfigError(f"{folder}: pictures cannot be written: {error.strerror or error}") from None
 

@@ -57,7 +57,9 @@ def accelerate(
 ) -> Callable[..., Tensor]:
     """A placed teacher with its blocks compiled, and its forward replayed, where settings and device have that."""
     if wants_compiling(engine.compile, device):
-        compile_blocks(getattr(teacher, "module", teacher), f"teacher {name}")
+        network = getattr(teacher, "module", teacher)
+        assert isinstance(network, nn.Module)
+        compile_blocks(network, f"teacher {name}")
     if settings.cuda_graph == "auto" and settings.placement == "replicated" and device.type == "cuda":
         assert isinstance(teacher, nn.Module)
         return GraphedForward(teacher, f"teacher {name}")

@@ -18,7 +18,7 @@ from mvd_ds.data.manifests.labels import numbered_alike, relabelled, why_not_a_c
 from mvd_ds.data.manifests.manifest import Manifest, read_manifest
 from mvd_ds.evaluation.features import Extractor, Features, extract_features, pixel_features
 from mvd_ds.evaluation.probes import Probe, accuracy_interval, chance, compare, fit_probes, nearest_neighbours
-from mvd_ds.files import write_json
+from mvd_ds.files import write_json, written_aside
 from mvd_ds.models.building import is_run_model, open_encoder
 from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.pooling import clip_features, encoder_pooling
@@ -213,7 +213,8 @@ def _write_correct(path: Path, labels: tuple[str, ...], probes: dict[str, tuple[
     """
     tables = {f"{name}/{label}": found[i].correct for name, found in probes.items() for i, label in enumerate(labels)}
     try:
-        np.savez_compressed(path, labels=unseen.labels, **tables)  # type: ignore[arg-type]
+        with written_aside(path) as aside, aside.open("wb") as file:
+            np.savez_compressed(file, labels=unseen.labels, **tables)  # type: ignore[arg-type]
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from None
 

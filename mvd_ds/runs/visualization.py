@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mvd_ds.config import IMAGENET_MEAN, IMAGENET_STD, PixelSettings, TrainingRecipe
+from mvd_ds.config import IMAGENET_MEAN, IMAGENET_STD, PixelSettings, TeacherSettings, TrainingRecipe
 from mvd_ds.data.batch import ClipBatch
 from mvd_ds.data.masking import draw_masks, predicted_tokens, split_tokens
 from mvd_ds.data.randomness import keyed_generator
 from mvd_ds.evaluation.hooks import AttentionOf, LayerSimilarity, spread_heads
 from mvd_ds.evaluation.sheets import Observed
+from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.teachers import Teacher
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.objectives.losses import per_token
@@ -52,7 +53,7 @@ def picture_batch(recipe: TrainingRecipe, views: dict[int, Tensor]) -> ClipBatch
 def observe(
     recipe: TrainingRecipe,
     forward: Callable[..., dict[str, Tensor]],
-    model: nn.Module,
+    model: MaskedPredictor,
     targets: Any,
     batch: ClipBatch,
     device: torch.device,
@@ -81,7 +82,7 @@ def observe(
     tokens = int(np.prod(recipe.grid))
     everything = torch.arange(tokens, device=device).repeat(len(clip), 1, 1)
     visible = torch.zeros(len(clip), tokens, dtype=torch.bool, device=device).scatter(1, inputs.visible[:, 0], True)
-    with listening(model.encoder, heads, frames) as (similarity, attention):
+    with watch_layers(model.encoder, heads, frames) as (similarity, attention):
         # All tokens are visible; the one that decoders are asked for keeps them busy, and nobody looks at it.
         forward(clip, everything, everything[:, :, :1])
     seen = Observed(
@@ -102,17 +103,16 @@ def observe(
 
 
 @contextlib.contextmanager
-def listening(
+def watch_layers(
     encoder: VisionTransformer, heads: list[int] | None = None, frames: int = 1
 ) -> Iterator[tuple[LayerSimilarity, AttentionOf]]:
     """Hear every layer of an encoder that is given all tokens, and the attention of its last one; arguments as ``observe``."""
     settings, skipped = encoder.settings, int(encoder.settings.cls_token)
     is_image = settings.kind == "image"
     chosen = spread_heads(settings.num_heads) if heads is None else heads
-    last = encoder.blocks[-1].attention
     with (
         LayerSimilarity(encoder.blocks, frames if is_image else encoder.grid[0], skipped, is_image) as similarity,
-        AttentionOf(last.qkv, settings.num_heads, chosen, skipped) as attention,
+        AttentionOf(encoder.blocks[-1].get_submodule("attention.qkv"), settings.num_heads, chosen, skipped) as attention,
     ):
         yield similarity, attention
 
@@ -130,7 +130,7 @@ def observe_encoder(
         heads: as ``observe``.
         frames: as ``observe``.
     """
-    with listening(encoder, heads, frames) as (similarity, attention):
+    with watch_layers(encoder, heads, frames) as (similarity, attention):
         features = encoder(normalised)[:, int(encoder.settings.cls_token) :]
     return Observed(
         clip=clip,
@@ -143,27 +143,26 @@ def observe_encoder(
 
 def _add_teachers(seen: Observed, targets: TeacherTargets, inputs: ClipBatch) -> None:
     """Features of all teachers, the loss of every predicted token against them, and their likeness across frames."""
-    heard = {}
+    found = {}
     for name, teacher in targets.teachers.items():
         network = getattr(teacher, "module", teacher)
         if isinstance(network, Teacher) and isinstance(network.encoder, VisionTransformer):
-            with _hear_teacher(network, seen.grid[0]) as similarity:
+            with _teacher_similarity(network.encoder, network.settings, seen.grid[0]) as similarity:
                 features = targets.raw_features(name, inputs)
-            heard[name] = similarity.layers
+            found[name] = similarity.layers
         else:
             features = targets.raw_features(name, inputs)
         seen.norms[name] = features.float().norm(dim=-1)
         seen.targets[name] = targets.as_targets(name, features)
         aim = gather_masked(seen.targets[name], inputs.masked)
         seen.losses[name] = per_token(targets.terms[name].loss, seen.predictions[name], aim)
-    seen.similarity = heard | seen.similarity
+    seen.similarity = found | seen.similarity
 
 
-def _hear_teacher(teacher: Teacher, slots: int) -> LayerSimilarity:
-    settings = teacher.settings
+def _teacher_similarity(encoder: VisionTransformer, settings: TeacherSettings, slots: int) -> LayerSimilarity:
     is_image = settings.kind == "image"
-    grid = slots if is_image else teacher.encoder.grid[0]
-    return LayerSimilarity(teacher.encoder.blocks, grid, int(settings.cls_token), frame_by_frame=is_image)
+    grid = slots if is_image else encoder.grid[0]
+    return LayerSimilarity(encoder.blocks, grid, int(settings.cls_token), frame_by_frame=is_image)
 
 
 def _add_pixels(seen: Observed, recipe: TrainingRecipe, predicted: Tensor, targets: Any, inputs: ClipBatch) -> None:

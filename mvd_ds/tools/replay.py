@@ -20,7 +20,7 @@ from mvd_ds.models.acceleration.fp8 import use_fp8
 from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.classifier_folder import open_classifier
 from mvd_ds.models.initialisation import build_without_weights
-from mvd_ds.models.masked import build_predictor
+from mvd_ds.models.masked import MaskedPredictor, build_predictor
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.objectives.terms import LossTerms
 from mvd_ds.training.classification import Classification
@@ -114,6 +114,7 @@ def _step(recipe: TrainingRecipe | FinetuneRecipe, dump: Path, device: torch.dev
     path, dtype = dump / "student.safetensors", DTYPES[recipe.engine.precision]
     try:
         weights = load_file(path)
+        network: Classifier | MaskedPredictor
         network = _classifier(recipe, weights) if isinstance(recipe, FinetuneRecipe) else build_predictor(recipe)
         network.load_state_dict(weights)
     except (OSError, SafetensorError, RuntimeError, KeyError) as error:
@@ -123,12 +124,13 @@ def _step(recipe: TrainingRecipe | FinetuneRecipe, dump: Path, device: torch.dev
         teacher = None
         if recipe.teacher is not None:
             teacher = open_classifier(recipe.teacher.weights)[0].requires_grad_(False).to(device, dtype)
-        classes = network.head.out_features
+        classes = len(weights["head.weight"])
         return Step(network, Classification(recipe, network, teacher, classes, device), LabelledBatch)
-    teachers = {name: build_teacher(name, settings, recipe).to(device, dtype) for name, settings in recipe.teachers.items()}
-    for name, teacher in teachers.items():
-        if recipe.teachers[name].fp8:
-            use_fp8(teacher)
+    teachers: dict[str, Callable[..., Tensor]] = {}
+    for name, settings in recipe.teachers.items():
+        teachers[name] = built = build_teacher(name, settings, recipe).to(device, dtype)
+        if settings.fp8:
+            use_fp8(built)
     targets = TeacherTargets(recipe, teachers, dtype) if teachers else PixelTargets(recipe)
     return Step(network, MaskedPrediction(recipe, network, targets, device), ClipBatch)
 

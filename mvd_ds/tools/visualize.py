@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import av
 import torch
+from PIL import Image
 from torch import Tensor
 
 from mvd_ds.config import ClipSettings, ConfigError, TrainingRecipe
 from mvd_ds.data.readers.decode import DecodeError, open_video
 from mvd_ds.data.views import cut_views
-from mvd_ds.evaluation.sheets import Observed, clip_sheets, joined, similarity_sheet
-from mvd_ds.files import write_json
+from mvd_ds.evaluation.sheets import Observed, Sheet, clip_sheets, joined, moving, similarity_sheet, still
+from mvd_ds.files import write_json, written_aside
 from mvd_ds.models.building import open_model
 from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.classifier_folder import open_classifier, trained_clip
@@ -23,12 +26,15 @@ from mvd_ds.models.teachers import build_teacher
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.runs.pictures import similarity_numbers
 from mvd_ds.runs.visualization import observe, observe_encoder, picture_batch
-from mvd_ds.tools.picture_files import WRITERS, write_still
 from mvd_ds.training.console import say
 from mvd_ds.training.step import PixelTargets, TargetSource, TeacherTargets, normalise, to_unit
 
 #: Frames of a video that a network of single images is shown.
 IMAGES = 8
+#: Slots a second of a moving picture: slow enough to compare pictures that stand side by side.
+SLOTS_PER_SECOND = 4
+#: An mp4 shows its slots so often, because players skip what is shorter than a second or two.
+TURNS = 3
 
 
 class Viewer(NamedTuple):
@@ -90,6 +96,34 @@ def _write(output: Path, name: str, format: str, seen: Observed, cell: int) -> P
     return target
 
 
+def write_still(sheet: Sheet, target: Path, cell_px: int) -> None:
+    """Write ``sheet`` to ``target`` as PNG: a page of rows over time."""
+    with written_aside(target) as path:
+        Image.fromarray(still(sheet, cell_px)).save(path, format="PNG", optimize=True)
+
+
+def write_gif(sheet: Sheet, target: Path, cell_px: int) -> None:
+    """Write ``sheet`` to ``target`` as a GIF that repeats for ever, rows side by side."""
+    first, *others = [Image.fromarray(frame) for frame in moving(sheet, cell_px)]
+    with written_aside(target) as path:
+        first.save(path, format="GIF", save_all=True, append_images=others, duration=1000 // SLOTS_PER_SECOND, loop=0)
+
+
+def write_mp4(sheet: Sheet, target: Path, cell_px: int) -> None:
+    """Write ``sheet`` to ``target`` as H.264 that any browser plays, rows side by side."""
+    frames = moving(sheet, cell_px) * TURNS
+    with written_aside(target) as path, av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(SLOTS_PER_SECOND), options={"crf": "16"})
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        for image in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+
+
+WRITERS: dict[str, Callable[[Sheet, Path, int], None]] = {"png": write_still, "gif": write_gif, "mp4": write_mp4}
+
+
 def _viewer(source: Path, teachers: dict[str, Path], heads: list[int] | None, device: torch.device) -> Viewer:
     folder = _model_of(source)
     model, checkpoint = open_model(folder)
@@ -131,7 +165,9 @@ def _predictor_viewer(
     full = recipe.model_copy(update={"teachers": recipe.teachers | given})
     targets: TargetSource | None = PixelTargets(recipe) if recipe.pixels is not None else None
     if given:
-        built = {name: build_teacher(name, settings, full).to(device) for name, settings in given.items()}
+        built: dict[str, Callable[..., Tensor]] = {
+            name: build_teacher(name, settings, full).to(device) for name, settings in given.items()
+        }
         targets = TeacherTargets(recipe.model_copy(update={"teachers": given}), built, torch.float32)
     is_image = recipe.model.kind == "image"
     sizes_px = tuple(dict.fromkeys([recipe.data.clip.size_px, *(settings.input_px or 0 for settings in given.values())]))

@@ -31,7 +31,7 @@ class Classification:
         self.settings, self.smoothing, self.classes = recipe.teacher, recipe.label_smoothing, classes
         self.size_px = recipe.data.clip.size_px
         self.mixes = recipe.augmentation.mix is not None
-        self.names = ("class",) if teacher is None else ("class", "teacher")
+        self.names: tuple[str, ...] = ("class",) if teacher is None else ("class", "teacher")
 
     def __call__(self, batch: LabelledBatch, measure: bool) -> LossTerms:
         """Losses of a LabelledBatch; ``measure`` asks for nothing more here."""
