@@ -1,4 +1,4 @@
-"""The table of all checks of one host."""
+"""The table of the checks that the doctor makes on one host."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from mvd_ds.tools.doctor.software import (
 
 
 class Question(NamedTuple):
-    """What is asked of a host.
+    """A request for the checks of one host.
 
     Attributes:
-        folders: of runs or data; what can be written must be the same folder on every host.
-        token: name of the file that ``writer`` has left in those of them that it can write; empty on a host alone.
-        writer: the host that has.
+        folders: folders of runs or data; one that can be written must be the same folder on every host.
+        token: name of the file that ``writer`` has left in the folders that it can write; empty on a host alone.
+        writer: host that has written the token.
     """
 
     folders: tuple[Path, ...] = ()
@@ -41,7 +41,7 @@ class Question(NamedTuple):
     writer: str = ""
 
 
-#: What needs no argument, in the order of the page.
+#: Checks without an argument, in the order of the page.
 CHECKS: dict[str, Check] = {
     "packages": check_packages,
     "devices": check_devices,
@@ -60,8 +60,8 @@ CHECKS: dict[str, Check] = {
 
 
 def host_checks(question: Question) -> dict[str, Check]:
-    """Every check of one host by name."""
-    checks = {**CHECKS, **{f"folder {folder}": partial(check_folder, folder) for folder in question.folders}}
+    """Return every check of one host by its name."""
+    checks: dict[str, Check] = {**CHECKS, **{f"folder {folder}": partial(check_folder, folder) for folder in question.folders}}
     if question.token:
         for folder in question.folders:
             checks[f"shared {folder}"] = partial(check_token, folder, question.token, question.writer)

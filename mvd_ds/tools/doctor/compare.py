@@ -1,4 +1,4 @@
-"""What only shows when hosts stand side by side: other versions, slow hosts, clocks that differ."""
+"""The comparison of hosts: package versions that differ, hosts that are slow, clocks that disagree."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from mvd_ds.tools.doctor.findings import Finding, HostReport
 SLOW_RATIO = 1.25
 """A device or host that is this many times slower than the median of all is named."""
 SKEW_SECONDS = 1.0
-"""Clocks further apart make the logs of hosts hard to compare, and builds think that files are from the future."""
+"""Difference of clocks that is told: logs are hard to compare, and builds take files to be from the future."""
 
 
 class GroupSpeed(NamedTuple):
-    """What a launched group measured.
+    """The speeds that a launched group measured.
 
     Attributes:
         whole: bus bandwidth of all-reduce over all processes, bytes/s; 0 for a single process.
-        inside: the same over the processes of each host alone, 0 where there is one.
-        between: each host's best with a neighbour, 0 with fewer than three hosts.
+        inside: bus bandwidth over the processes of each host alone, bytes/s; 0 for a single process.
+        between: each host's best bus bandwidth with a neighbour, bytes/s; 0 with fewer than three hosts.
         clocks: seconds that each host's clock is ahead of the first one's.
-        processes: of the group.
+        processes: number of processes of the group.
     """
 
     whole: float
@@ -33,7 +33,7 @@ class GroupSpeed(NamedTuple):
 
 
 def compare_hosts(reports: list[HostReport]) -> list[HostReport]:
-    """The reports with what their comparison shows added."""
+    """Return the reports with the findings of their comparison added."""
     findings = _other_packages(reports)
     rates = {report.host: rate for report in reports if isinstance(rate := report.fact("matrix product", "tflops"), float)}
     for host, ratio in slow_hosts(rates).items():
@@ -49,7 +49,7 @@ def compare_hosts(reports: list[HostReport]) -> list[HostReport]:
 
 
 def slow_hosts(rates: dict[str, float]) -> dict[str, float]:
-    """Hosts clearly below the median of all, and how many times; nothing is said of fewer than three."""
+    """Return the hosts clearly slower than the median and by which factor; empty for fewer than three hosts."""
     if len(rates) < 3:
         return {}
     middle = statistics.median(rates.values())
@@ -57,7 +57,7 @@ def slow_hosts(rates: dict[str, float]) -> dict[str, float]:
 
 
 def _other_packages(reports: list[HostReport]) -> dict[str, list[Finding]]:
-    """A finding for every host whose versions are not those of most hosts: processes of one run must agree."""
+    """Return a finding for every host whose versions differ from those of most hosts: all ranks of a run must agree."""
     versions = {
         report.host: dict(finding.facts) for report in reports for finding in report.findings if finding.name == "packages"
     }
@@ -75,7 +75,7 @@ def _other_packages(reports: list[HostReport]) -> dict[str, list[Finding]]:
 
 
 def judge_group(speed: GroupSpeed, hosts: list[str]) -> tuple[list[Finding], dict[str, list[Finding]]]:
-    """(findings on the whole group, findings by host)."""
+    """Return the findings on the whole group, and those by host."""
     if speed.processes < 2:
         return [Finding("all-reduce", "ok", "one process: nothing to add up")], {}
     text = f"{_rate(speed.whole)} bus bandwidth over {speed.processes} processes on {len(hosts)} host{'s' * (len(hosts) > 1)}"
@@ -99,7 +99,7 @@ def judge_group(speed: GroupSpeed, hosts: list[str]) -> tuple[list[Finding], dic
 
 
 def _name_slow(by_host: dict[str, list[Finding]], where: str, values: list[float], hosts: list[str], remedy: str) -> list[str]:
-    """Add a finding to every host that is slow; returns their names."""
+    """Add a finding to every host that is slow, and return the names of these hosts."""
     slow = slow_hosts({host: value for host, value in zip(hosts, values, strict=True) if value})
     for host, ratio in slow.items():
         by_host[host].append(Finding("slow all-reduce", "warn", f"{where} {ratio:.2f} times slower than the median", remedy))

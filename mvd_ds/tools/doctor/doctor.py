@@ -1,4 +1,4 @@
-"""``doctor``: one page on what machines and their environment can do, what is missing, and the command that mends it.
+"""The ``doctor`` command: it examines machines and their environment and prints a page of findings and remedies.
 
 Three ways to ask. Alone: this host. ``--hostfile``: every host of the file through ssh, then a group over the healthy
 ones, started as the launcher starts a training. Under a launcher (deepspeed, srun, torchrun): the group that it made.
@@ -26,28 +26,28 @@ from mvd_ds.tools.doctor.ssh import (
     CHECK_SECONDS,
     GROUP_SECONDS,
     ask_all,
+    check_ssh,
     doctor_command,
+    failure_of,
     group_commands,
     read_hostfile,
-    say_hello,
-    why,
 )
 
 
 class Diagnosis(NamedTuple):
-    """Reports of all hosts, and what concerns them together."""
+    """The reports of all hosts, and the findings on the group that they form."""
 
     reports: list[HostReport]
     group: list[Finding]
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing was found that stops training."""
+        """Return whether nothing was found that stops training."""
         return worst(self.group) != "bad" and all(report.healthy for report in self.reports)
 
 
 def doctor(hostfile: Path | None, json_file: Path | None, folders: list[Path]) -> int:
-    """Look, print the page, write the JSON: {"healthy", "hosts": {name: {"healthy", "reasons", "findings"}}, "group"}.
+    """Examine, print the page, write the JSON: {"healthy", "hosts": {name: {"healthy", "reasons", "findings"}}, "group"}.
 
     Returns:
         0 if nothing was found that stops training, else 1.
@@ -55,7 +55,7 @@ def doctor(hostfile: Path | None, json_file: Path | None, folders: list[Path]) -
     Raises:
         ConfigError: if the hostfile is not one.
     """
-    # What is chosen and why stands on the page.
+    # Log lines would repeat what the page shows.
     logging.getLogger("mvd_ds").setLevel(logging.WARNING)
     folders = [folder.absolute() for folder in folders]
     is_main = True
@@ -77,7 +77,7 @@ def doctor(hostfile: Path | None, json_file: Path | None, folders: list[Path]) -
 
 
 def answer_doctor(kind: str, folders: list[Path], token: str) -> int:
-    """Answer another doctor in one line: ``host`` what this host's checks find, ``group`` the speed of the group.
+    """Answer the doctor that started this process in one line: with the findings on this host, or the speed of the group.
 
     Args:
         token: ``TOKEN@WRITER`` of the asking doctor.
@@ -103,7 +103,7 @@ def _as_json(diagnosis: Diagnosis) -> dict[str, object]:
 
 
 def _examine_here(folders: list[Path]) -> tuple[list[HostReport], list[Finding]]:
-    """This host; its devices as a group, if there are several."""
+    """Examine this host, and its devices as a group if there are several."""
     import torch
 
     host = socket.gethostname()
@@ -124,8 +124,8 @@ def _examine_here(folders: list[Path]) -> tuple[list[HostReport], list[Finding]]
 
 
 def _examine_hosts(hosts: dict[str, int], folders: list[Path]) -> tuple[list[HostReport], list[Finding]]:
-    """Every host by itself, then those without a fault together; a host that does not answer costs a bounded time."""
-    found = {host: [finding] for host, finding in say_hello(hosts).items()}
+    """Examine every host alone, then those without a fault as a group; a host that does not answer costs a bounded time."""
+    found = {host: [finding] for host, finding in check_ssh(hosts).items()}
     awake = [host for host in hosts if worst(found[host]) != "bad"]
     with _tokens(folders) as token:
         arguments = ["--answer", "host", "--token", f"{token}@{socket.gethostname()}"]
@@ -133,21 +133,23 @@ def _examine_hosts(hosts: dict[str, int], folders: list[Path]) -> tuple[list[Hos
         replies = ask_all(dict.fromkeys(awake, doctor_command(arguments)), CHECK_SECONDS)
     for host, reply in replies.items():
         answer = from_answer(reply.output)
-        found[host] += [Finding("doctor", "bad", *why(host, reply, CHECK_SECONDS))] if answer is None else findings_of(answer)
+        found[host] += (
+            [Finding("doctor", "bad", *failure_of(host, reply, CHECK_SECONDS))] if answer is None else findings_of(answer)
+        )
     able = {host: slots for host, slots in hosts.items() if worst(found[host]) != "bad"}
     group, by_host = _examine_together(able, str(found[next(iter(able))][0].facts["address"])) if able else ([], {})
     return [HostReport(host, [*found[host], *by_host.get(host, [])]) for host in hosts], group
 
 
 def _examine_together(hosts: dict[str, int], address: str) -> tuple[list[Finding], dict[str, list[Finding]]]:
-    """Speed of a group over all slots of ``hosts``."""
+    """Measure a group over all slots of ``hosts``; return the findings on it, and those by host."""
     replies = ask_all(group_commands(hosts, address, ["--answer", "group"]), GROUP_SECONDS)
     answer = next((found for reply in replies.values() if (found := from_answer(reply.output)) is not None), None)
     if answer is not None:
         return judge_group(GroupSpeed(**answer), list(hosts))
     # The host that failed by itself says more than those that waited for it.
     host = min(replies, key=lambda name: (replies[name].code is None, replies[name].ended))
-    reason, _ = why(host, replies[host], GROUP_SECONDS)
+    reason, _ = failure_of(host, replies[host], GROUP_SECONDS)
     return [_no_group(f"{', '.join(hosts)} could not form a group; the first to end, {host}: {reason}")], {}
 
 
@@ -158,7 +160,7 @@ def _no_group(text: str) -> Finding:
 
 @contextlib.contextmanager
 def _tokens(folders: list[Path]) -> Iterator[str]:
-    """A token in every folder that can be written, while hosts look for it."""
+    """Keep a token file in every folder that can be written, while the hosts look for it."""
     token = uuid.uuid4().hex
     written = [write_token(folder, token) for folder in folders]
     try:

@@ -1,4 +1,4 @@
-"""What a check of the doctor says: a finding; and what is known about a host: its findings."""
+"""Findings of checks, reports of hosts, and the line in which one doctor answers another."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 State = Literal["ok", "warn", "bad"]
-#: From best to worst.
+#: All states, from best to worst.
 STATES: tuple[State, ...] = ("ok", "warn", "bad")
 
-#: What a host's answer begins with on its own line, so that greetings of a login shell around it do not matter.
+#: Beginning of an answer's line, which tells it from the greetings of a login shell around it.
 ANSWER = "MVD_DS_DOCTOR "
 
 
 class Finding(NamedTuple):
-    """The answer of one check.
+    """The result of one check.
 
     Attributes:
-        name: what was looked at.
+        name: name of the check.
         state: ok; warn: training runs, but worse than it could; bad: something that stops training.
-        text: what was found, with its numbers.
+        text: the finding, with its numbers.
         remedy: the command or step that mends it.
         facts: numbers and versions that are compared between hosts.
     """
@@ -36,33 +36,33 @@ Check = Callable[[], Finding]
 
 
 class HostReport(NamedTuple):
-    """Everything found about one host."""
+    """The findings on one host."""
 
     host: str
     findings: list[Finding]
 
     @property
     def reasons(self) -> list[str]:
-        """Why training cannot run there; empty for a healthy host."""
+        """Return why training cannot run there; empty for a healthy host."""
         return [f"{finding.name}: {finding.text}" for finding in self.findings if finding.state == "bad"]
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing was found that stops training."""
+        """Return whether nothing was found that stops training."""
         return not self.reasons
 
     def fact(self, check: str, name: str) -> float | str | None:
-        """Fact ``name`` of a check, None if it was not found."""
+        """Return fact ``name`` of a check, None if the check did not find it."""
         return next((finding.facts.get(name) for finding in self.findings if finding.name == check), None)
 
     def as_json(self) -> dict[str, Any]:
-        """For the JSON file: healthy, reasons, findings."""
+        """Return the report as plain values: healthy, reasons, findings."""
         findings = [{**finding._asdict(), "facts": dict(finding.facts)} for finding in self.findings]
         return {"healthy": self.healthy, "reasons": self.reasons, "findings": findings}
 
 
 def run_checks(checks: Mapping[str, Check]) -> list[Finding]:
-    """The findings of all ``checks`` by name; a check that fails is a finding too."""
+    """Run all ``checks`` and return their findings; a check that raises is a finding, too."""
     findings = []
     for name, check in checks.items():
         try:
@@ -74,21 +74,21 @@ def run_checks(checks: Mapping[str, Check]) -> list[Finding]:
 
 
 def worst(findings: list[Finding]) -> State:
-    """The worst state among ``findings``."""
+    """Return the worst state among ``findings``."""
     return max((finding.state for finding in findings), key=STATES.index, default="ok")
 
 
 def to_answer(values: Any) -> str:
-    """One line that ``from_answer`` finds in an output."""
+    """Return ``values`` as a line that ``from_answer`` finds in an output."""
     return ANSWER + json.dumps(values)
 
 
 def from_answer(output: str) -> Any | None:
-    """What the last answer in an output says, None without one."""
+    """Return the values of the last answer in an output, None if there is none."""
     lines = [line for line in output.splitlines() if line.startswith(ANSWER)]
     return json.loads(lines[-1].removeprefix(ANSWER)) if lines else None
 
 
 def findings_of(values: list[dict[str, Any]]) -> list[Finding]:
-    """Findings from their JSON."""
+    """Return findings from their JSON."""
     return [Finding(**value) for value in values]

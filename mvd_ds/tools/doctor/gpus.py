@@ -25,7 +25,7 @@ FATAL_XIDS = {
     140: "unrecovered memory error",
 }
 RECENT_SECONDS = 24 * 3600
-"""A fatal Xid within this time makes a host sick; an older one may have been mended by a reset, and is only told."""
+"""Age up to which a fatal Xid makes a host sick; after an older one the GPU may have been reset, so it is a warning."""
 BUSY_MIB = 2048
 """Memory in use on a GPU that should be free, MiB."""
 SLOWDOWNS = {0x08: "hardware slow-down", 0x40: "hardware thermal slow-down", 0x80: "power brake"}

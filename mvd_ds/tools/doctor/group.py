@@ -7,7 +7,7 @@ import socket
 import time
 import uuid
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -28,7 +28,7 @@ REDUCTIONS = {"cuda": 20, "cpu": 5}
 
 
 class Examined(NamedTuple):
-    """What a group found, on every rank alike."""
+    """The result of a group, the same on every rank."""
 
     is_main: bool
     reports: list[HostReport]
@@ -36,7 +36,7 @@ class Examined(NamedTuple):
 
 
 def answer_group() -> None:
-    """Measure, and say it on rank 0 for the doctor that has started this group."""
+    """Measure the group, and answer on rank 0 the doctor that has started it."""
     with joined_cluster(TIMEOUT_MINUTES) as cluster:
         speed = _measure(cluster, list(ranks_by_host(cluster).values()))
         if cluster.is_main:
@@ -44,7 +44,7 @@ def answer_group() -> None:
 
 
 def examine_group(folders: list[Path]) -> Examined:
-    """All checks on all hosts of the group this process was launched in."""
+    """Run all checks on all hosts of the group that this process was launched in. Collective."""
     with joined_cluster(TIMEOUT_MINUTES) as cluster:
         hosts = ranks_by_host(cluster)
         names = list(hosts)
@@ -65,7 +65,7 @@ def examine_group(folders: list[Path]) -> Examined:
 
 
 def _findings(cluster: Cluster, hosts: dict[str, list[int]], question: Question) -> dict[str, list[Finding]]:
-    """Findings by host, on every rank. Collective: the other processes of a host wait."""
+    """Return the findings by host, on every rank. Collective: one process of a host checks, the others wait."""
     mine = []
     if any(cluster.rank == ranks[0] for ranks in hosts.values()):
         mine = [finding._asdict() for finding in run_checks(host_checks(question))]
@@ -81,12 +81,12 @@ def _measure(cluster: Cluster, hosts: list[list[int]]) -> GroupSpeed:
 
 
 class Reductions(NamedTuple):
-    """All-reduce of a launched group.
+    """The bus bandwidths of all-reduce in a launched group.
 
     Attributes:
         whole: bus bandwidth over all processes, bytes/s.
-        inside: over the processes of each host alone, 0 where there is only one.
-        between: each host's best with a neighbour, 0 with fewer than three hosts: a link has two ends, so
+        inside: bus bandwidth over the processes of each host alone, bytes/s; 0 for a single process.
+        between: each host's best with a neighbour, bytes/s; 0 with fewer than three hosts: a link has two ends, so
             two hosts cannot tell which of them is slow.
     """
 
@@ -96,7 +96,7 @@ class Reductions(NamedTuple):
 
 
 def host_index() -> int:
-    """Which host of the launched group this is: told by the launcher (DeepSpeed, torchrun, SLURM)."""
+    """Return the index of this host in the launched group, as the launcher says it (DeepSpeed, torchrun, SLURM)."""
     for name in ("CROSS_RANK", "GROUP_RANK", "SLURM_NODEID"):
         if name in os.environ:
             return int(os.environ[name])
@@ -104,7 +104,7 @@ def host_index() -> int:
 
 
 def ranks_by_host(cluster: Cluster) -> dict[str, list[int]]:
-    """Ranks of every host, hosts in the order of their ranks. Collective."""
+    """Return the ranks of every host, hosts in the order of their ranks. Collective."""
     places = cluster.gather((host_index(), socket.gethostname()))
     hosts: dict[tuple[int, str], list[int]] = {}
     for rank, place in enumerate(places):
@@ -115,7 +115,7 @@ def ranks_by_host(cluster: Cluster) -> dict[str, list[int]]:
 
 
 def measure_reductions(cluster: Cluster, hosts: list[list[int]]) -> Reductions:
-    """Bus bandwidth of all-reduce: everybody, each host, and neighbours in a ring of hosts. Collective.
+    """Measure the bus bandwidth of all-reduce over everybody, each host, and neighbours in a ring of hosts. Collective.
 
     Bus bandwidth is 2 (n - 1) / n bytes over the seconds of the slowest, which does not depend on n where links are
     equal. Source: nccl-tests, PERFORMANCE.md.
@@ -131,7 +131,7 @@ def measure_reductions(cluster: Cluster, hosts: list[list[int]]) -> Reductions:
 
 
 def ring_phases(hosts: int) -> list[list[tuple[int, int]]]:
-    """Edges of a ring of hosts in phases in which every host is asked at most once; none with fewer than three."""
+    """Return the edges of a ring of hosts in phases that use each host at most once; none for fewer than three hosts."""
     if hosts < 3:
         return []
     edges = [(index, (index + 1) % hosts) for index in range(hosts)]
@@ -140,7 +140,7 @@ def ring_phases(hosts: int) -> list[list[tuple[int, int]]]:
 
 
 def _phase(cluster: Cluster, members: list[list[int]]) -> list[float]:
-    """Bandwidth of every group of ranks, all at the same time. Collective over everybody."""
+    """Return the bandwidth of every group of ranks, measured at the same time. Collective over everybody."""
     groups = [dist.new_group(ranks) for ranks in members]
     mine = next((place for place, ranks in enumerate(members) if cluster.rank in ranks), None)
     measured = _bandwidth(cluster, members[mine], groups[mine]) if mine is not None else 0.0
@@ -148,8 +148,8 @@ def _phase(cluster: Cluster, members: list[list[int]]) -> list[float]:
     return [min(values[rank] for rank in ranks) for ranks in members]
 
 
-def _bandwidth(cluster: Cluster, ranks: list[int], group: object) -> float:
-    """Bus bandwidth that this rank sees, bytes/s; 0 for one process."""
+def _bandwidth(cluster: Cluster, ranks: list[int], group: Any) -> float:
+    """Return the bus bandwidth that this rank measures, bytes/s; 0 for one process."""
     if len(ranks) < 2:
         return 0.0
     kind = cluster.device.type

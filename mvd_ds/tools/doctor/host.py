@@ -1,4 +1,4 @@
-"""A host's limits, memory for loaders, folders, clock and network."""
+"""Checks of a host's limits, shared memory, folders, clock and network."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from pathlib import Path
 from mvd_ds.tools.doctor.findings import Finding
 
 OPEN_FILES = 4096
-"""Loader workers pass tensors through file descriptors; the usual default of 1024 runs out at about 8 workers a process."""
+"""Number of open files that is enough: loader workers pass tensors through file descriptors; 8 a process use up 1024."""
 SHARED_MEMORY_BYTES = 2 << 30
-"""/dev/shm: 4 workers x 2 batches x 8 clips x 2.4 MB x 8 processes are 1.2 GB."""
+"""Free bytes of /dev/shm that are enough: 4 workers x 2 batches x 8 clips x 2.4 MB x 8 processes are 1.2 GB."""
 PROBE_BYTES = 64 << 20
-"""Written to measure a folder."""
+"""Bytes that are written to measure a folder."""
 FREE_BYTES = 20 << 30
-"""Two checkpoints of a ViT-H are 17 GB."""
+"""Free bytes that are enough for a run: two checkpoints of a ViT-H are 17 GB."""
 TOKEN_WAIT_SECONDS = 10.0
-"""A network file system may show a new file late; its caches live a few seconds."""
+"""Time for a new file to be seen on a network file system, whose caches live a few seconds."""
 
 
 def check_limits() -> Finding:
-    """Open files, and locked memory where InfiniBand needs it."""
+    """Check the limit of open files, and that of locked memory where InfiniBand needs it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     locked, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     text = f"{_limit(soft)} open files (at most {_limit(hard)}), {_limit(locked)} bytes of locked memory"
@@ -43,7 +43,7 @@ def _limit(value: int) -> str:
 
 
 def check_shared_memory(folder: Path = Path("/dev/shm")) -> Finding:
-    """Room for the batches of loader workers."""
+    """Check the shared memory in which loader workers hand over batches."""
     name = "/dev/shm"
     if not folder.is_dir():
         return Finding(name, "bad", "is not there: loader workers cannot hand over batches", f"mount -t tmpfs tmpfs {folder}")
@@ -56,7 +56,7 @@ def check_shared_memory(folder: Path = Path("/dev/shm")) -> Finding:
 
 
 def check_folder(folder: Path) -> Finding:
-    """Free space and write speed of a folder for runs; a folder of data may be read-only."""
+    """Check the free space and the write speed of a folder for runs; a folder of data may be read-only."""
     name = f"folder {folder}"
     place = _existing(folder)
     free = shutil.disk_usage(place).free
@@ -81,7 +81,7 @@ def _existing(folder: Path) -> Path:
 
 
 def _write_speed(folder: Path) -> tuple[float, float]:
-    """(bytes/s of one synced file, milliseconds of syncing a small one)."""
+    """Return the bytes/s of writing and syncing a file, and the milliseconds of a small sync."""
     path = folder / f".mvd_ds-{uuid.uuid4().hex}"
     block = os.urandom(1 << 20)
     try:
@@ -102,7 +102,7 @@ def _write_speed(folder: Path) -> tuple[float, float]:
 
 
 def write_token(folder: Path, token: str) -> Path | None:
-    """A file that other hosts look for in ``folder``; None where nothing can be written. The caller removes it."""
+    """Write a file that other hosts look for in ``folder``; None if it cannot be written. The caller removes it."""
     path = token_path(folder, token)
     try:
         path.write_text(token, encoding="ascii")
@@ -112,12 +112,12 @@ def write_token(folder: Path, token: str) -> Path | None:
 
 
 def token_path(folder: Path, token: str) -> Path:
-    """Where the token of ``folder`` lies."""
+    """Return the path of the token of ``folder``."""
     return _existing(folder) / f".mvd_ds-token-{token}"
 
 
 def check_token(folder: Path, token: str, writer: str, wait_seconds: float = TOKEN_WAIT_SECONDS) -> Finding:
-    """Whether ``folder`` is the one in which host ``writer`` has left ``token``."""
+    """Check that ``folder`` is the one in which host ``writer`` has left ``token``."""
     name = f"shared {folder}"
     path = token_path(folder, token)
     end = time.monotonic() + wait_seconds
@@ -137,7 +137,7 @@ def check_token(folder: Path, token: str, writer: str, wait_seconds: float = TOK
 
 
 def check_clock() -> Finding:
-    """Whether something keeps the clock right."""
+    """Check that the clock is synchronised."""
     if shutil.which("timedatectl") is None:
         return Finding("clock", "ok", "who sets it is not known (no timedatectl); between hosts it is compared")
     done = subprocess.run(["timedatectl", "show", "-p", "NTPSynchronized", "--value"], capture_output=True, text=True, timeout=20)
@@ -147,7 +147,7 @@ def check_clock() -> Finding:
 
 
 def check_network(infiniband: Path = Path("/sys/class/infiniband")) -> Finding:
-    """The address that this host's name stands for, and its InfiniBand or RoCE ports."""
+    """Check the address that this host's name resolves to, and its InfiniBand or RoCE ports."""
     name, host = "network", socket.gethostname()
     try:
         address = socket.gethostbyname(host)

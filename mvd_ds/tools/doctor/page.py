@@ -1,4 +1,4 @@
-"""The doctor's page: one line a check, whatever the number of hosts; then who is sick, and what mends it."""
+"""The doctor's page: one line a check, whatever the number of hosts; then the remedies and the verdict."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from rich.text import Text
 from mvd_ds.tools.doctor.findings import Finding, HostReport, State, worst
 
 STYLES: dict[State, str] = {"ok": "green", "warn": "yellow", "bad": "bold red"}
-#: Hosts named in one line; a thousand would reap the page.
+#: Number of hosts named in one line.
 NAMED = 8
 
 
 def print_page(reports: list[HostReport], group: list[Finding]) -> None:
-    """The page on standard output."""
-    # Without a terminal, 160 columns: a log is read without folding.
+    """Print the page on standard output."""
+    # Without a terminal the page is 160 columns wide, so that lines of a log are not folded.
     console = Console(width=None if Console().is_terminal else 160, highlight=False)
     console.print(build_page(reports, group))
 
 
 def build_page(reports: list[HostReport], group: list[Finding]) -> Group:
-    """Table of checks, remedies, verdict."""
+    """Return the page: the table of checks, the remedies, the verdict."""
     table = Table(box=None, padding=(0, 2, 0, 0), title_justify="left", header_style="bold")
     table.add_column("")
     table.add_column("check")
@@ -37,14 +37,14 @@ def build_page(reports: list[HostReport], group: list[Finding]) -> Group:
 
 
 def _add_check(table: Table, name: str, reports: list[HostReport]) -> None:
-    """The lines of one check: hosts that found the same stand together, the worst first."""
+    """Add the lines of one check: hosts with equal findings share a line, the worst come first."""
     found: dict[tuple[State, str], list[str]] = {}
     for report in reports:
         for finding in report.findings:
             if finding.name == name:
                 found.setdefault((finding.state, finding.text), []).append(report.host)
     fine = [(text, hosts) for (state, text), hosts in found.items() if state == "ok"]
-    rows = [(state, text, hosts) for (state, text), hosts in found.items() if state != "ok"]
+    rows: list[tuple[State, str, list[str]]] = [(state, text, hosts) for (state, text), hosts in found.items() if state != "ok"]
     if fine:
         text, _ = max(fine, key=lambda item: len(item[1]))
         hosts = [host for _, some in fine for host in some]
@@ -66,7 +66,7 @@ def _mark(state: State) -> Text:
 
 
 def _remedies(reports: list[HostReport], group: list[Finding]) -> list[Text]:
-    """What mends each thing that is not well, once, with the hosts that need it."""
+    """Return each remedy once, with the hosts that need it."""
     needed: dict[tuple[str, str], list[str]] = {}
     for report in reports:
         for finding in report.findings:

@@ -1,4 +1,4 @@
-"""Packages, torch, attention kernels, DeepSpeed's own operators, and the readers of videos."""
+"""Checks of packages, torch, attention kernels, DeepSpeed's operators, the matrix product and the readers of videos."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 import statistics
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mvd_ds.config.base import PACKAGE_FOLDER
 from mvd_ds.tools.doctor.compare import SLOW_RATIO
@@ -19,16 +19,19 @@ from mvd_ds.tools.machine.matmul import datasheet_rate, matrix_rate
 REQUIREMENTS = PACKAGE_FOLDER.parent / "requirements.txt"
 INSTALL = "pip install -r requirements.txt"
 
-#: Readers that a video can be read by, and the package of each.
+if TYPE_CHECKING:
+    import torch
+
+#: Package of each reader of videos.
 READER_PACKAGES = {"decord": "decord", "pyav": "av", "torchcodec": "torchcodec"}
-#: Largest mean difference of a decoded frame from what was encoded, of 255.
+#: Largest mean difference between decoded and encoded pixels, of 255.
 FRAME_TOLERANCE = 6.0
 #: Least share of the datasheet's matrix rate; a healthy H200 reaches 0.80 (790 of 989 TFLOP/s).
 PEAK_SHARE = 0.55
 
 
 def check_packages() -> Finding:
-    """Every package of requirements.txt: is it here, and within the range that was tested."""
+    """Check that every package of requirements.txt is installed, in the range that was tested."""
     from packaging.requirements import Requirement
 
     found: dict[str, float | str] = {"python": platform.python_version()}
@@ -56,7 +59,7 @@ def check_packages() -> Finding:
 
 
 def _requirement_lines() -> list[str]:
-    """``name>=a,<b`` of every package, from requirements.txt or what was recorded when mvd_ds was installed."""
+    """Return a requirement for every package, from requirements.txt or what was recorded when mvd_ds was installed."""
     if REQUIREMENTS.exists():
         lines = REQUIREMENTS.read_text(encoding="utf-8").splitlines()
     else:
@@ -65,7 +68,7 @@ def _requirement_lines() -> list[str]:
 
 
 def check_torch() -> Finding:
-    """What torch was built for."""
+    """Check that torch has the collectives that this host needs."""
     import torch
     import torch.distributed as dist
 
@@ -82,7 +85,7 @@ def check_torch() -> Finding:
 
 
 def check_attention() -> Finding:
-    """Which attention kernels run here, and which one ``model.attention=auto`` takes."""
+    """Check which attention kernels run here, and which one ``model.attention=auto`` takes."""
     import torch
 
     from mvd_ds.models.attention import choose_kernel
@@ -97,7 +100,7 @@ def check_attention() -> Finding:
     return Finding("attention", "ok", text)
 
 
-def _running_kernels(device: object, dtype: object) -> list[str]:
+def _running_kernels(device: torch.device, dtype: torch.dtype) -> list[str]:
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -115,7 +118,7 @@ def _running_kernels(device: object, dtype: object) -> list[str]:
 
 
 def _flash_attention() -> str:
-    """Whether flash-attn is here, or could be."""
+    """Return whether flash-attn is installed, or could be."""
     if importlib.util.find_spec("flash_attn_2_cuda") is not None:
         return f"flash-attn {importlib.metadata.version('flash-attn')} is installed"
     from packaging.version import Version
@@ -130,7 +133,7 @@ def _flash_attention() -> str:
 
 
 def check_matrix_product() -> Finding:
-    """Rate of a square matrix product on every device of this host: bf16 on GPUs, fp32 on the CPU."""
+    """Measure a square matrix product on every device of this host: bf16 on GPUs, fp32 on the CPU."""
     import torch
 
     cuda = torch.cuda.is_available()
@@ -151,7 +154,7 @@ def check_matrix_product() -> Finding:
 
 
 def check_operators() -> Finding:
-    """DeepSpeed's compiled operators: none is needed, as AdamW is torch's."""
+    """Name the DeepSpeed operators that could be compiled here; none is needed, as AdamW is torch's."""
     from mvd_ds.training.engine.deepspeed_engine import buildable_operators
 
     able = [name for name, builds in buildable_operators().items() if builds]
@@ -161,7 +164,7 @@ def check_operators() -> Finding:
 
 
 def check_reader(reader: str) -> Finding:
-    """Whether ``reader`` decodes a small H.264 file, frame by frame what was written."""
+    """Check that ``reader`` decodes a small H.264 file, frame by frame, to what was written."""
     import numpy as np
 
     name = f"reader {reader}"
@@ -188,7 +191,7 @@ def check_reader(reader: str) -> Finding:
 
 
 def _write_probe(path: Path, frames: int = 8, side: int = 64) -> Any:
-    """A slope that moves, encoded; returns it as uint8 (T, H, W, 3)."""
+    """Encode a moving gradient, and return its pixels as uint8 (T, H, W, 3)."""
     import av
     import numpy as np
 
@@ -205,7 +208,7 @@ def _write_probe(path: Path, frames: int = 8, side: int = 64) -> Any:
 
 
 def _read(reader: str, path: str, frames: int) -> Any:
-    """All frames uint8 (T, H, W, 3) by ``reader``."""
+    """Return all frames, uint8 (T, H, W, 3), decoded by ``reader``."""
     import numpy as np
 
     from mvd_ds.data.readers.decode import open_video

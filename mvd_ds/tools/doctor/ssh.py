@@ -1,4 +1,4 @@
-"""The hosts of a hostfile, asked through ssh as the deepspeed launcher reaches them, within a bounded time."""
+"""Hostfiles, and commands run on their hosts through ssh within a bounded time, as the deepspeed launcher runs them."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from mvd_ds.config import ConfigError
 from mvd_ds.tools.doctor.compare import SKEW_SECONDS
 from mvd_ds.tools.doctor.findings import Finding
 
-HELLO_SECONDS = 20
-"""A host that says nothing within this time is sick."""
+FIRST_ANSWER_SECONDS = 20
+"""Time limit of a host's first answer."""
 CHECK_SECONDS = 240
-"""All checks of one host; importing torch from a cold network file system takes up to a minute."""
+"""Time limit of all checks of a host; importing torch from a cold network file system takes up to a minute."""
 GROUP_SECONDS = 420
-"""All-reduce over all hosts, their start included."""
+"""Time limit of all-reduce over all hosts, their start included."""
 GRACE_SECONDS = 10
-"""For what a host has said on its way here."""
+"""Additional time for an answer to arrive."""
 FAN_OUT = 1024
-"""Hosts asked at the same time, as many as DeepSpeed lets pdsh ask: a group forms only when all its hosts have begun."""
+"""Number of hosts that are asked at the same time, as DeepSpeed's: a group forms only when all its hosts have begun."""
 
-#: What ssh says when it fails, and what mends it.
+#: Remedy by a part of the message with which ssh fails.
 SSH_REMEDIES = {
     "Permission denied": "ssh-copy-id {host} (the launcher needs keys, without a password)",
     "Host key verification failed": "ssh {host} true, once, and accept its key",
@@ -44,11 +44,11 @@ SSH_REMEDIES = {
 }
 
 _LINE = re.compile(r"^(?P<host>\S+)\s+slots=(?P<slots>\d+)\s*$")
-_HELLO = re.compile(r"mvd_ds:(?P<seconds>\d+\.\d+)\s*(?P<address>\S*)")
+_CLOCK_LINE = re.compile(r"mvd_ds:(?P<seconds>\d+\.\d+)\s*(?P<address>\S*)")
 
 
 class Reply(NamedTuple):
-    """What a host answered: exit code (None: it did not end in time), output, errors, and seconds."""
+    """The answer of a host: exit code (None: it did not end in time), output, errors, and times in seconds."""
 
     code: int | None
     output: str
@@ -58,7 +58,7 @@ class Reply(NamedTuple):
 
 
 def read_hostfile(path: Path) -> dict[str, int]:
-    """Slots of every host, in order.
+    """Return the slots of every host of a hostfile, in its order.
 
     Raises:
         ConfigError: naming file, line and what it should be.
@@ -84,17 +84,17 @@ def read_hostfile(path: Path) -> dict[str, int]:
 
 
 def ask_all(commands: dict[str, str], seconds: float) -> dict[str, Reply]:
-    """What every host answers to its command; all at the same time."""
+    """Run a command on every host at the same time, and return the answers."""
     with ThreadPoolExecutor(max_workers=min(FAN_OUT, len(commands)) or 1) as pool:
         replies = pool.map(lambda host: ask(host, commands[host], seconds), commands)
         return dict(zip(commands, replies, strict=True))
 
 
 def ask(host: str, command: str, seconds: float) -> Reply:
-    """What ``command`` prints on ``host`` through ssh, which is ended after ``seconds``."""
-    # The remote side ends by itself too: ending ssh does not end what it started.
+    """Run ``command`` on ``host`` through ssh, and end it after ``seconds``."""
+    # The remote side has a time limit, too: ending ssh does not end what it started.
     remote = f"timeout -k 5 {seconds:.0f} bash -c {shlex.quote(command)}"
-    ssh = ["ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={HELLO_SECONDS // 2}", host, remote]
+    ssh = ["ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={FIRST_ANSWER_SECONDS // 2}", host, remote]
     started = time.time()
     try:
         done = subprocess.run(
@@ -104,7 +104,7 @@ def ask(host: str, command: str, seconds: float) -> Reply:
         return Reply(None, _text(error.stdout), _text(error.stderr), started, time.time())
     except FileNotFoundError:
         raise ConfigError("doctor --hostfile: ssh is not here; apt-get install openssh-client") from None
-    # 124 is how timeout(1) says that it ended the command.
+    # 124 is the exit code of timeout(1) when it ended the command.
     return Reply(None if done.returncode == 124 else done.returncode, done.stdout, done.stderr, started, time.time())
 
 
@@ -112,19 +112,19 @@ def _text(value: bytes | str | None) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else value or ""
 
 
-def say_hello(hosts: Iterable[str]) -> dict[str, Finding]:
-    """Whether each host answers ssh, and how its clock goes; its address is a fact of the finding."""
-    replies = ask_all(dict.fromkeys(hosts, "date +mvd_ds:%s.%N; hostname -I"), HELLO_SECONDS)
-    return {host: _judge_hello(host, reply) for host, reply in replies.items()}
+def check_ssh(hosts: Iterable[str]) -> dict[str, Finding]:
+    """Check that each host answers ssh and that its clock is right; its address is a fact of the finding."""
+    replies = ask_all(dict.fromkeys(hosts, "date +mvd_ds:%s.%N; hostname -I"), FIRST_ANSWER_SECONDS)
+    return {host: _judge_ssh(host, reply) for host, reply in replies.items()}
 
 
-def _judge_hello(host: str, reply: Reply) -> Finding:
+def _judge_ssh(host: str, reply: Reply) -> Finding:
     if reply.code != 0:
-        return Finding("ssh", "bad", *why(host, reply, HELLO_SECONDS))
-    found = _HELLO.search(reply.output)
+        return Finding("ssh", "bad", *failure_of(host, reply, FIRST_ANSWER_SECONDS))
+    found = _CLOCK_LINE.search(reply.output)
     if found is None:
         return Finding("ssh", "bad", f"answers '{reply.output.strip()[-60:]}' when asked for the time", f"ssh {host} date")
-    # The question travels: their clock is known to half of the round trip.
+    # The round trip takes time, so the clock is known to half of it.
     half = (reply.ended - reply.started) / 2
     offset = float(found["seconds"]) - (reply.started + half)
     # The launcher, too, takes the first address that the first host names.
@@ -135,8 +135,8 @@ def _judge_hello(host: str, reply: Reply) -> Finding:
     return Finding("ssh", "ok", text, facts=facts)
 
 
-def why(host: str, reply: Reply, seconds: float) -> tuple[str, str]:
-    """(why the host gave no answer, remedy)."""
+def failure_of(host: str, reply: Reply, seconds: float) -> tuple[str, str]:
+    """Return why the host gave no answer, and the remedy."""
     if reply.code is None:
         return f"did not answer within {seconds:.0f} s", SSH_REMEDIES["timed out"].format(host=host)
     lines = [line.strip() for line in (reply.errors or reply.output).splitlines() if line.strip()]
@@ -146,15 +146,15 @@ def why(host: str, reply: Reply, seconds: float) -> tuple[str, str]:
 
 
 def doctor_command(arguments: list[str]) -> str:
-    """``python -m mvd_ds doctor ARGUMENTS`` as the launcher would start it: same folder, same Python, same variables."""
+    """Return ``python -m mvd_ds doctor ARGUMENTS`` as the launcher would start it: same folder, Python and variables."""
     return f"{_environment()} exec {shlex.join([sys.executable, '-m', 'mvd_ds', 'doctor', *arguments])}"
 
 
 def group_commands(hosts: dict[str, int], address: str, arguments: list[str]) -> dict[str, str]:
-    """The command of every host that joins a group over all slots, exactly as the launcher's pdsh runs it.
+    """Return the command with which each host joins a group over all slots, exactly as the launcher's pdsh runs it.
 
     Args:
-        address: of the first host.
+        address: address of the first host.
     """
     # Below the ports that systems give to clients (32768 and up).
     port = random.SystemRandom().randrange(20000, 32000)
@@ -173,14 +173,14 @@ def group_commands(hosts: dict[str, int], address: str, arguments: list[str]) ->
 
 
 def _address(host: str) -> str:
-    """The name without a user: ``ssh user@host`` is a login, not an address."""
+    """Return the name without a user: ``user@host`` is a login, not an address."""
     return host.rpartition("@")[2]
 
 
 def _environment() -> str:
-    """Shell text that sets folder and variables as the launcher does: PYTHON*, NCCL*, UCX*, MLFLOW*, .deepspeed_env."""
+    """Return shell text that sets folder and variables as the launcher does: PYTHON*, NCCL*, UCX*, MLFLOW*, .deepspeed_env."""
     forwarded = {name: value for name, value in os.environ.items() if name.startswith(("NCCL", "PYTHON", "UCX", "MLFLOW"))}
-    # The launcher puts the working directory in front, and so do we.
+    # The launcher puts the working directory in front.
     forwarded["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH", "")]))
     for folder in (Path.home(), Path.cwd()):
         path = folder / os.environ.get("DS_ENV_FILE", ".deepspeed_env")

@@ -1,4 +1,4 @@
-"""One start of the launcher, watched until nothing of it is left on any host."""
+"""One attempt of a launch: the launcher is started and watched until none of its processes is left on any host."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from mvd_ds.tools.launch.stop import NAMES, StopSignals
 from mvd_ds.training.run_folder import RunFolder
 
 POLL_SECONDS = 0.3
-#: After one host has failed, the others may end by themselves (a saved run does so within seconds) before they are ended.
+#: Time for the other hosts to end by themselves after one has failed; ranks that save do so within seconds.
 OTHERS_SECONDS = 20.0
-#: Between SIGTERM, at which ranks save and end, and SIGKILL; DeepSpeed's launcher gives its ranks as much.
+#: Time between SIGTERM, at which ranks save and end, and SIGKILL; DeepSpeed's launcher gives its ranks as much.
 GRACE_SECONDS = 30
-#: A launcher that ended well leaves nobody; loader workers take a moment.
+#: Time for loader workers to end after a launcher that ended well.
 REMAINDER_SECONDS = 1.0
-#: Ranks whose launcher died save and end by themselves within 30 s (``training/liveness/launcher.py``).
+#: Time for orphaned ranks, which save and end within 30 s of their launcher's death (``training/liveness/launcher.py``).
 ORPHANS_SECONDS = 35.0
 STOP_CODES = {-getattr(signal, name): name for name in NAMES}
 
 
 class Ended(NamedTuple):
-    """How an attempt ended."""
+    """The end of an attempt."""
 
     code: int
-    """Of the launcher; negative for a signal."""
+    """Exit code of the launcher; negative for a signal."""
     survivors: int
     """Processes of this host that outlived it."""
 
 
 @dataclass
 class LaunchAttempt:
-    """What one attempt needs; ``run`` starts it."""
+    """One start of the launcher on ``hosts``."""
 
     start: Start
     options: LaunchOptions
@@ -52,14 +52,14 @@ class LaunchAttempt:
     told_at: float | None = field(default=None, init=False)
 
     def run(self) -> Ended:
-        """Start, wait, and leave nothing behind."""
+        """Start the launcher, wait for its end, and leave no process behind."""
         for path, text in self.start.files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
         self.folder.stop.unlink(missing_ok=True)
         environment = os.environ | self.start.environment
         through_pdsh = self.options.mode == "hostfile"
-        # A session of its own: Ctrl-C in a terminal reaches us alone, and we decide.
+        # A session of its own: Ctrl-C in a terminal reaches the supervisor alone.
         runner = subprocess.Popen(
             self.start.command, env=environment, start_new_session=True, stderr=subprocess.PIPE if through_pdsh else None
         )
@@ -79,7 +79,7 @@ class LaunchAttempt:
         return Ended(code, survivors)
 
     def _wait(self, runner: subprocess.Popen[bytes], relay: Relay | None) -> int:
-        """Exit code of the launcher, once it and what may still save are gone, or have had their time."""
+        """Return the exit code of the launcher once it and the ranks that may still save are gone, or have had their time."""
         while True:
             code = runner.poll()
             if code in STOP_CODES and not self.stop.asked:
@@ -94,7 +94,7 @@ class LaunchAttempt:
             time.sleep(POLL_SECONDS)
 
     def _tell_ranks(self) -> None:
-        # Again and again: a run that is about to begin removes the file of an earlier one.
+        # Repeated in every poll: a run that is about to begin removes the file of an earlier one.
         self.folder.stop.parent.mkdir(parents=True, exist_ok=True)
         self.folder.stop.touch()
         if self.told_at is not None:
@@ -118,7 +118,7 @@ class LaunchAttempt:
 
 
 def end_launch(options: LaunchOptions, hosts: list[Host], grace_seconds: int = GRACE_SECONDS) -> None:
-    """End everything of this launch on all its hosts, after ``grace_seconds`` by force."""
+    """End all processes of this launch on all its hosts, after ``grace_seconds`` by force."""
     processes.end(options.launch, grace_seconds)
     if options.mode == "hostfile":
         remote.end_remote(options.launch, hosts, grace_seconds)

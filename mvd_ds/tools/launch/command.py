@@ -1,4 +1,4 @@
-"""The exact command of one attempt: the ``deepspeed`` launcher, behind srun in a SLURM job."""
+"""The command of one attempt: the ``deepspeed`` launcher, behind srun in a SLURM job."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mvd_ds.tools.launch.options import LaunchOptions
 
 
 class Start(NamedTuple):
-    """What one attempt starts, and the files that it reads."""
+    """The command of one attempt, its environment, and the files that it reads."""
 
     command: list[str]
     environment: dict[str, str]
@@ -26,10 +26,10 @@ class Start(NamedTuple):
 
 
 def build_start(options: LaunchOptions, hosts: list[Host], port: int, environment: dict[str, str], folder: Path) -> Start:
-    """The start on ``hosts`` (none in mode local).
+    """Return the start on ``hosts`` (none in mode local).
 
     Args:
-        folder: of the launch's own files, where all hosts see it.
+        folder: folder of the launch's own files, which all hosts share.
 
     Raises:
         ConfigError: if devices or variables cannot be handed on.
@@ -50,7 +50,7 @@ def build_start(options: LaunchOptions, hosts: list[Host], port: int, environmen
     base += ["--no_ssh", "--master_addr", address]
     if options.mode == "node":
         return Start([*base, "--node_rank", str(options.node_rank), *training], environment, files)
-    # Each node's shell knows its own number in the step.
+    # Each node's shell has its own number in the step.
     here = f'exec {shlex.join(base)} --node_rank "$SLURM_NODEID" {shlex.join(training)}'
     srun = ["srun", "--kill-on-bad-exit=1", f"--nodes={len(hosts)}", f"--ntasks={len(hosts)}", "--ntasks-per-node=1"]
     return Start([*srun, "--nodelist=" + ",".join(host.name for host in hosts), "bash", "-c", here], environment, files)
@@ -81,7 +81,7 @@ def _require_rank() -> None:
 
 
 def _local_devices(options: LaunchOptions) -> list[str]:
-    """Devices of this host. With a count the launcher would forget CUDA_VISIBLE_DEVICES and take the first ones."""
+    """Return options that choose the devices here: with a count, the launcher would ignore CUDA_VISIBLE_DEVICES."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     if not re.fullmatch(r"\d+(,\d+)*", visible):
         return [] if options.processes is None else ["--num_accelerators", str(options.processes)]
@@ -93,8 +93,8 @@ def _local_devices(options: LaunchOptions) -> list[str]:
     return ["--include", "localhost:" + ",".join(devices[: options.processes])]
 
 
-def shown(start: Start) -> str:
-    """``start`` as text that a shell would take: files, environment, command."""
+def as_shell(start: Start) -> str:
+    """Return ``start`` as text that a shell would take: files, environment, command."""
     parts = []
     for path, text in start.files.items():
         parts.append(f"# {path}\n" + "".join(f"#   {line}\n" for line in text.splitlines()))

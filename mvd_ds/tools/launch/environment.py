@@ -1,4 +1,4 @@
-"""What every rank finds in its environment, on this host and on others."""
+"""The environment of the ranks, on this host and on others."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mvd_ds.tools.launch.options import LaunchOptions
 from mvd_ds.tools.launch.processes import MARK
 from mvd_ds.tools.launch.remote import ROOT, ssh_options
 
-#: Handed on to other hosts when set: what changes communication, compilation, threads or paths. DeepSpeed itself forwards only
+#: Variables that other hosts get if set: they change communication, compilation, threads or paths. DeepSpeed itself forwards only
 #: names that begin with PYTHON, UCX, MV2 and MLFLOW, and with NCCL where there is a GPU.
 FORWARDED = (
     *("PATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "TMPDIR", "MVD_DS_*", "PYTHON*", "DS_*", "DEEPSPEED_*", "OMP_*", "MKL_*"),
     *("NCCL_*", "GLOO_*", "UCX_*", "FI_*", "CUDA_*", "TORCH*", "PYTORCH_*", "TRITON_*", "HF_*"),
 )
-#: Not handed on: DeepSpeed sets it on each host.
+#: Variables that other hosts never get: DeepSpeed sets them there.
 KEPT_HERE = ("CUDA_VISIBLE_DEVICES", "DS_ENV_FILE")
 #: Caches of compiled kernels by variable. On a shared file system thousands of ranks lock and read the same small files.
 CACHES = {
@@ -33,7 +33,7 @@ CACHES = {
 
 
 def read_settings(path: Path) -> dict[str, str]:
-    """KEY=VALUE lines; empty lines and comments, also after a value, do not count.
+    """Return the KEY=VALUE lines of a file; empty lines and comments, also after a value, do not count.
 
     Raises:
         ConfigError: naming file and line.
@@ -55,7 +55,7 @@ def read_settings(path: Path) -> dict[str, str]:
 
 
 def added_environment(options: LaunchOptions, recipe: LearningRecipe, slots: int) -> dict[str, str]:
-    """Variables that a launch adds to its own environment; what the user has set himself stays.
+    """Return the variables that a launch adds to its own environment; what the user has set stays.
 
     Args:
         slots: processes on a host.
@@ -64,7 +64,7 @@ def added_environment(options: LaunchOptions, recipe: LearningRecipe, slots: int
     for path in options.settings:
         values |= read_settings(path)
     values |= {name: str(cache_folder() / folder) for name, folder in CACHES.items()}
-    # Each rank otherwise takes all cores for itself.
+    # Otherwise each rank takes all cores for itself.
     values["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // max(slots, 1), 1))
     # Groups that DeepSpeed makes later wait as long as the first one; it takes whole minutes only.
     values["DEEPSPEED_TIMEOUT"] = str(math.ceil(recipe.engine.timeout_minutes))
@@ -79,12 +79,12 @@ def added_environment(options: LaunchOptions, recipe: LearningRecipe, slots: int
 
 
 def cache_folder() -> Path:
-    """Folder of this user's caches on the disk of each host (``MVD_DS_CACHE`` names another)."""
+    """Return the folder of this user's caches on the disk of each host (``MVD_DS_CACHE`` names another)."""
     return Path(os.environ.get("MVD_DS_CACHE") or Path(tempfile.gettempdir()) / f"mvd_ds-{getpass.getuser()}")
 
 
 def forwarded(environment: dict[str, str], patterns: tuple[str, ...]) -> dict[str, str]:
-    """The part of ``environment`` that other hosts get."""
+    """Return the part of ``environment`` that other hosts get."""
     wanted = (*FORWARDED, *patterns)
     return {
         name: value
@@ -94,7 +94,7 @@ def forwarded(environment: dict[str, str], patterns: tuple[str, ...]) -> dict[st
 
 
 def deepspeed_env(values: dict[str, str]) -> str:
-    """Text of a ``.deepspeed_env`` from which every remote shell gets exactly ``values``.
+    """Return the text of a ``.deepspeed_env`` from which every remote shell gets exactly ``values``.
 
     The users' own ``~/.deepspeed_env`` and ``./.deepspeed_env`` come last and win, as they would without us.
 
@@ -109,7 +109,7 @@ def deepspeed_env(values: dict[str, str]) -> str:
 
 
 def shell_escaped(name: str, value: str) -> str:
-    """``value`` as DeepSpeed writes it into ``export NAME=...;``: it adds double quotes, but escapes nothing inside them.
+    """Return ``value`` escaped for ``export NAME=...;``, which DeepSpeed writes with double quotes and without escapes.
 
     Percent signs are doubled for pdsh, which replaces %h, %n and %u.
     """
@@ -119,7 +119,7 @@ def shell_escaped(name: str, value: str) -> str:
 
 
 def pdsh_argument(argument: str) -> str:
-    """An argument of ours as DeepSpeed must get it, so that ranks behind pdsh and a remote shell see it unchanged.
+    """Return an argument as DeepSpeed must get it for ranks behind pdsh and a remote shell to see it unchanged.
 
     DeepSpeed puts double quotes around arguments with a space, escaping double quotes only; others it leaves bare.
     """
@@ -130,6 +130,6 @@ def pdsh_argument(argument: str) -> str:
 
 
 def deepspeed_program() -> str:
-    """The ``deepspeed`` that belongs to this Python, else the one on the PATH."""
+    """Return the ``deepspeed`` that belongs to this Python, else the one on the PATH."""
     beside = Path(sys.executable).with_name("deepspeed")
     return str(beside) if beside.exists() else "deepspeed"

@@ -1,4 +1,4 @@
-"""A second process that outlives the supervisor only to end what it has left behind."""
+"""A second process that outlives a killed supervisor to end the processes that it has left behind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Guard:
-    """While inside, a kill -9 of this process ends everything that ``end`` ends.
+    """A context in which a kill -9 of this process still leads to a call of ``end``.
 
     A forked child waits at a pipe; the system closes the other end when this process is gone, however it went. Make it before
     any thread.
@@ -33,7 +33,7 @@ class Guard:
         return self
 
     def _wait(self, reading: int) -> None:
-        # A session of its own: a signal to the supervisor's group, or a closed terminal, must not end it first.
+        # A session of its own: a signal to the supervisor's group, or a closed terminal, must not end the guard first.
         os.setsid()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Hosts of a launch: read from a hostfile or from SLURM, and chosen so that the batch divides."""
+"""The hosts of a launch: read from a hostfile or from SLURM, and chosen so that the batch divides."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mvd_ds.tools.doctor.ssh import read_hostfile
 
 
 class Host(NamedTuple):
-    """One line of a hostfile."""
+    """A host and its number of processes: one line of a hostfile."""
 
     name: str
     slots: int
@@ -22,7 +22,7 @@ class Host(NamedTuple):
 
 
 def read_hosts(path: Path) -> list[Host]:
-    """Hosts in the order of the file, which is that of the ranks.
+    """Return the hosts in the order of the file, which is that of the ranks.
 
     Raises:
         ConfigError: naming file and line.
@@ -31,10 +31,10 @@ def read_hosts(path: Path) -> list[Host]:
 
 
 def slurm_hosts(processes: int | None) -> list[Host]:
-    """Hosts of this SLURM job, in the order in which srun numbers them.
+    """Return the hosts of this SLURM job, in the order in which srun numbers them.
 
     Args:
-        processes: per host; None takes the GPUs that SLURM gave to each.
+        processes: number of processes on each host; None takes the GPUs that SLURM gave to each.
 
     Raises:
         ConfigError: outside of a job, or where the number of processes is not known.
@@ -55,7 +55,7 @@ def slurm_hosts(processes: int | None) -> list[Host]:
 
 
 def admissible(hosts: list[Host], recipe: LearningRecipe) -> list[Host]:
-    """As many of the first hosts as divide the recipe's global batch; empty if none do."""
+    """Return as many of the first hosts as divide the recipe's global batch; empty if no number does."""
     for count in range(len(hosts), 0, -1):
         try:
             recipe.batch.accumulation_steps(sum(host.slots for host in hosts[:count]))

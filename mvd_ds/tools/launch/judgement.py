@@ -1,4 +1,4 @@
-"""Whether an attempt has finished its run: ``status.json`` says so; a killed launcher may well leave exit code 0."""
+"""The outcome of an attempt: ``status.json`` decides, because a killed launcher may well leave exit code 0."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from typing import Any
 
 from mvd_ds.training.run_folder import EXIT_CODES, FAILED, FINISHED, PREEMPTED
 
-#: How ``training/liveness/launcher.py`` begins its reason.
+#: Beginning of the reason that ``training/liveness/launcher.py`` gives.
 LAUNCHER_DIED = "the launcher ("
-#: Ranks end with it when a person must mend something; another start would fail alike.
+#: Exit code of ranks when a person must mend something; another start would fail alike.
 USER_FAULT = 2
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a run stands, read from its folder."""
+    """The state of a run, read from its folder."""
 
     state: str
-    """Of status.json; none where there is none."""
+    """State in status.json; ``none`` without that file."""
     step: int
     reason: str
-    """Why it ended, in its own words."""
+    """Reason that the run gave for its end."""
     checkpoint: str
-    """What ``checkpoints/latest`` names."""
+    """Name in ``checkpoints/latest``; empty without that file."""
     changed: float
     """Modification time of status.json, seconds."""
 
     @classmethod
     def of(cls, run: Path) -> Standing:
-        """Standing of the run in a folder; an unreadable status counts as none."""
+        """Return the standing of the run in a folder; an unreadable status counts as none."""
         path, values, changed = run / "status.json", {}, 0.0
         try:
             changed = path.stat().st_mtime
@@ -43,7 +43,7 @@ class Standing:
 
 
 def judge(code: int, before: Standing, after: Standing, survivors: int) -> int:
-    """FINISHED, PREEMPTED, USER_FAULT or FAILED.
+    """Return the outcome of an attempt: FINISHED, PREEMPTED, USER_FAULT or FAILED.
 
     Args:
         code: exit code of the launcher, negative for a signal.
@@ -53,7 +53,7 @@ def judge(code: int, before: Standing, after: Standing, survivors: int) -> int:
     said = EXIT_CODES.get(after.state, FAILED)
     if said == FINISHED and (spoke or (code == 0 and not survivors)):
         return FINISHED
-    # Ranks that saved and ended because their launcher was killed were not asked to: that is a fault, and they start again.
+    # Ranks that saved and ended because their launcher was killed were not asked to: a failure, which restarts.
     if said == PREEMPTED and spoke and not after.reason.startswith(LAUNCHER_DIED):
         return PREEMPTED
     return USER_FAULT if code == USER_FAULT else FAILED

@@ -18,9 +18,9 @@ SUMMARY = "start a training through deepspeed on one host or many, restart it wh
 
 #: Ports for rendezvous: above the services, below 32768, where Linux begins to hand out ports to outgoing connections.
 FIRST_PORT, PORTS = 20000, 12000
-#: Variables in which schedulers name a job, in the order in which they are believed.
+#: Variables in which schedulers name a job; the first that is set counts.
 JOB_VARIABLES = ("MVD_DS_JOB_ID", "SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
-#: Options with their lowest and highest value.
+#: Lowest and highest value of options.
 RANGES = (
     ("processes", 1, 1024),
     ("port", 1, 65535),
@@ -33,7 +33,7 @@ RANGES = (
 
 @dataclass(frozen=True)
 class LaunchOptions:
-    """Options of one ``launch``; they are those of the command line, in its units."""
+    """The options of one ``launch``: those of the command line, in its units."""
 
     command: str
     recipe: str
@@ -55,11 +55,11 @@ class LaunchOptions:
     check_hosts: bool = True
     dry_run: bool = False
     launch: str = field(default_factory=lambda: secrets.token_hex(8))
-    """Marks every process of this launch."""
+    """Mark of every process of this launch."""
 
     @classmethod
     def parsed(cls, options: argparse.Namespace) -> LaunchOptions:
-        """From the command line.
+        """Return the options that a parsed command line gives.
 
         Raises:
             ConfigError: if an option is out of its range, or options contradict each other.
@@ -87,7 +87,7 @@ class LaunchOptions:
 
     @property
     def mode(self) -> str:
-        """local, hostfile (pdsh), slurm, node (one of several that something else starts) or rank (the same for ranks)."""
+        """Return local, hostfile (pdsh), slurm, node (one of several that something else starts) or rank (the same for ranks)."""
         if self.one_rank:
             return "rank"
         if self.slurm:
@@ -97,7 +97,7 @@ class LaunchOptions:
         return "hostfile" if self.node_rank is None else "node"
 
     def rendezvous_port(self, attempt: int) -> int:
-        """The same on all nodes of a job, another one for each attempt: a dead attempt may hold its port for a minute."""
+        """Return a port that is equal on all nodes and new in each attempt: a dead attempt may hold its port for a minute."""
         if self.port is not None:
             return self.port
         job = next((os.environ[name] for name in JOB_VARIABLES if os.environ.get(name)), None)

@@ -1,4 +1,4 @@
-"""Everything that a launch has started on this host: found by a mark in its environment, ended to the last process.
+"""The processes of a launch on this host: found by a mark in their environment, and ended to the last one.
 
 Parents tell nothing: ranks of a killed launcher belong to init. A name tells too much: DeepSpeed's own ``pkill -f`` hits every
 job of the user with the same hosts. The environment given at the start stays readable and is inherited by loader workers.
@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 
 import psutil
 
-#: Name of the variable whose value is one launch's.
+#: Name of the environment variable that marks the processes of a launch.
 MARK = "MVD_DS_LAUNCH"
 POLL_SECONDS = 0.1
 
 
 def marked(launch: str) -> list[psutil.Process]:
-    """Running processes of ``launch`` on this host, without the caller."""
+    """Return the running processes of ``launch`` on this host, without the caller."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -30,7 +31,7 @@ def marked(launch: str) -> list[psutil.Process]:
 
 
 def wait_until_gone(launch: str, seconds: float) -> list[psutil.Process]:
-    """The processes that are still there after ``seconds``."""
+    """Wait up to ``seconds`` for the processes of ``launch`` to end, and return those that are left."""
     deadline = time.monotonic() + seconds
     while (left := marked(launch)) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
@@ -38,7 +39,7 @@ def wait_until_gone(launch: str, seconds: float) -> list[psutil.Process]:
 
 
 def end(launch: str, grace_seconds: float) -> int:
-    """SIGTERM, after ``grace_seconds`` SIGKILL, until none is left; how many there were.
+    """End all processes of ``launch``, by SIGKILL after ``grace_seconds``, and return how many there were.
 
     A process inside a system call that cannot be interrupted (a dead file server) does not die; after a minute it is left.
     """
@@ -54,8 +55,8 @@ def end(launch: str, grace_seconds: float) -> int:
     return len(first)
 
 
-def _signal(process: psutil.Process, send: object) -> None:
+def _signal(process: psutil.Process, send: Callable[[psutil.Process], None]) -> None:
     try:
-        send(process)  # type: ignore[operator]
+        send(process)
     except psutil.Error:
         pass

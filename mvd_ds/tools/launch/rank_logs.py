@@ -1,22 +1,22 @@
-"""What the rank that failed first said last, taken from ``RUN/logs/attempt-NNN/rank-R.log``."""
+"""The last lines of the rank that failed first, read from ``RUN/logs/attempt-NNN/rank-R.log``."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-#: Lines of a log that are shown, and bytes that are read for them.
+#: Number of lines of a log that are shown, and of bytes that are read for them.
 LINES, BYTES = 15, 65536
-#: What a failure looks like in a log.
+#: Pattern of a failure in a log.
 _FAILURE = re.compile(rb"^(Traceback \(most recent call last\)|mvd_ds: |\w*(Error|Exception)\b)", re.MULTILINE)
-#: What ranks say when another one is gone: they are never the first.
+#: Pattern of a failure that follows from the end of another rank: such a rank was not the first to fail.
 _CONSEQUENCE = re.compile(
     rb"Connection (closed|reset) by peer|Timed out waiting|Watchdog caught collective operation timeout|lost a rank|\) died"
 )
 
 
 def last_words(run: Path, since: float) -> str:
-    """The last lines of the rank that failed first, under its name; empty where no log of this attempt is.
+    """Return the last lines of the rank that failed first, under its name; empty if this attempt has no log.
 
     First is the rank with a failure of its own that fell silent earliest; then one whose peers had gone.
 

@@ -1,4 +1,4 @@
-"""Standard error of the launcher, handed on line by line, and read: pdsh says there which host has ended."""
+"""The standard error of the launcher is passed on line by line, and read: pdsh names there the host that has ended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _HOST_ENDED = re.compile(rb"^pdsh@\S+: (\S+): \S+ exited with exit code (\d+)")
 
 
 class Relay(threading.Thread):
-    """Copies ``stream`` to standard error; ``ended`` is the first host whose shell failed, and ``ended_at`` when."""
+    """A thread that copies ``stream`` to standard error; ``ended`` is the first host whose shell failed, ``ended_at`` when."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         super().__init__(daemon=True)
@@ -23,7 +23,7 @@ class Relay(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """Until the last process that holds the other end is gone."""
+        """Copy until the last process that holds the other end is gone."""
         for line in self.stream:
             sys.stderr.buffer.write(line)
             sys.stderr.buffer.flush()

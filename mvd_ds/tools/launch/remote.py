@@ -1,4 +1,4 @@
-"""The hosts of a hostfile, reached through pdsh and ssh as DeepSpeed reaches them: ended, and asked whether they answer."""
+"""The processes of a launch on other hosts, ended through pdsh and ssh, and the check that these hosts are healthy."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pathlib import Path
 from mvd_ds.tools.launch.hosts import Host
 from mvd_ds.tools.launch.processes import MARK
 
-#: A host that does not take a connection for so long is dead.
+#: Time limit of a connection; a host that takes longer counts as dead.
 CONNECT_SECONDS = 10
 ALIVE_SECONDS = 15
 ROOT = Path(__file__).resolve().parents[3]
-#: Seconds that `doctor` may take for all hosts: its own bounds, 20 + 240 + 420, and its start.
+#: Time limit of `doctor` for all hosts: its own limits, 20 + 240 + 420 s, and its start.
 DOCTOR_SECONDS = 720
 
 
 def ssh_options(timeout_minutes: float) -> str:
-    """Options of ssh: never ask for a password, and give a silent host up only after the collectives have done so.
+    """Return options of ssh: never ask for a password, and give up a silent host only after the collectives have done so.
 
     A network that is cut for less than ``engine.timeout_minutes`` must change nothing, so ssh waits half a minute longer.
     """
@@ -33,7 +33,7 @@ def ssh_options(timeout_minutes: float) -> str:
 
 
 def end_remote(launch: str, hosts: list[Host], grace_seconds: int) -> None:
-    """SIGTERM, then SIGKILL, to the processes of ``launch`` on all ``hosts`` that answer.
+    """Send SIGTERM, then SIGKILL, to the processes of ``launch`` on all ``hosts`` that answer.
 
     Plain shell: it must work when the shared folder, and with it our Python, does not.
     """
@@ -46,18 +46,18 @@ def end_remote(launch: str, hosts: list[Host], grace_seconds: int) -> None:
 
 
 def silent_hosts(hosts: list[Host]) -> dict[str, str]:
-    """Hosts on which ssh cannot run a command, with the reason."""
+    """Return the hosts on which ssh cannot run a command, with the reason."""
     answered = _on_hosts(hosts, "echo mvd_ds-is-here", CONNECT_SECONDS + 20)
     here = {line.partition(":")[0] for line in answered.splitlines() if line.endswith("mvd_ds-is-here")}
     return {host.name: f"does not answer ssh within {CONNECT_SECONDS} s" for host in hosts if host.name not in here}
 
 
 def sick_hosts(hosts: list[Host], run: Path, folder: Path) -> dict[str, str]:
-    """Hosts that should not take part, with the reasons that ``doctor`` finds.
+    """Return the hosts that should not take part, with the reasons that ``doctor`` finds.
 
     Args:
-        run: folder that all hosts must share.
-        folder: for the question and the answer, ``doctor_hosts`` and ``doctor.json``.
+        run: folder of the run, which all hosts must share.
+        folder: folder to write ``doctor_hosts`` and ``doctor.json`` to.
     """
     question, answer = folder / "doctor_hosts", folder / "doctor.json"
     question.write_text("".join(f"{host}\n" for host in hosts), encoding="utf-8")
@@ -68,13 +68,13 @@ def sick_hosts(hosts: list[Host], run: Path, folder: Path) -> dict[str, str]:
         subprocess.run(command, env=environment, capture_output=True, timeout=DOCTOR_SECONDS, check=False)
         found = json.loads(answer.read_text(encoding="utf-8"))["hosts"]
     except (OSError, subprocess.TimeoutExpired, ValueError, KeyError, TypeError):
-        # A doctor that cannot speak has found nobody sick, except those that nobody can reach.
+        # If the doctor itself fails, only the hosts that do not answer ssh are left out.
         return silent_hosts(hosts)
     return {name: "; ".join(host["reasons"]) for name, host in found.items() if not host["healthy"]}
 
 
 def _on_hosts(hosts: list[Host], script: str, seconds: float) -> str:
-    """Standard output of ``script`` on all hosts at once, each line after ``NAME: ``."""
+    """Run ``script`` on all hosts at once, and return its standard output, each line after ``NAME: ``."""
     environment = os.environ | {
         "PDSH_RCMD_TYPE": "ssh",
         "PDSH_SSH_ARGS_APPEND": f"{os.environ.get('PDSH_SSH_ARGS_APPEND', '')} {ssh_options(0)}",

@@ -1,4 +1,4 @@
-"""Signals to the supervisor, remembered: the first asks the run to save and end, the second ends it at once."""
+"""The signals that reach the supervisor: the first asks the run to save and end, the second ends it at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 
 
 class StopSignals:
-    """Counts stop requests while inside; ``first`` is the name of what asked first."""
+    """A context that counts requests to stop; ``first`` names the signal or process that asked first."""
 
     def __init__(self) -> None:
         self.count = 0

@@ -1,4 +1,4 @@
-"""LaunchAttempt after attempt, until the run is finished, told to stop, or out of restarts."""
+"""The supervisor of a launch: attempt follows attempt until the run is finished, told to stop, or out of restarts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from mvd_ds.config import ConfigError, LearningRecipe, find_recipe, load_recipe
 from mvd_ds.tools.launch import remote
 from mvd_ds.tools.launch.attempt import Ended, LaunchAttempt, end_launch
-from mvd_ds.tools.launch.command import Start, build_start, shown
+from mvd_ds.tools.launch.command import Start, as_shell, build_start
 from mvd_ds.tools.launch.environment import added_environment
 from mvd_ds.tools.launch.guard import Guard
 from mvd_ds.tools.launch.hosts import Host, admissible, read_hosts, slurm_hosts
@@ -26,7 +26,7 @@ from mvd_ds.tools.launch.stop import StopSignals
 from mvd_ds.training.run_folder import FAILED, FINISHED, PREEMPTED, RunFolder
 
 MOST_BACKOFF_SECONDS = 300.0
-#: NFS shows a renamed file to other hosts after at most so long by default (acdirmin).
+#: Time after which NFS shows a renamed file to other hosts, by default (acdirmin).
 VISIBLE_SECONDS = 30.0
 MEANING = {FINISHED: "finished", FAILED: "failed", USER_FAULT: "refused", PREEMPTED: "preempted"}
 
@@ -43,7 +43,7 @@ def launch(options: LaunchOptions) -> int:
     run = RunFolder.of(recipe, find_recipe(options.recipe).stem).path.absolute()
     supervisor = Supervisor(options, recipe, run, _all_hosts(options))
     if options.dry_run:
-        print(shown(supervisor.next_start(supervisor.chosen(supervisor.hosts))))
+        print(as_shell(supervisor.next_start(supervisor.chosen(supervisor.hosts))))
         return FINISHED
     if options.mode == "hostfile" and not shutil.which("pdsh"):
         raise ConfigError("launch --hostfile: pdsh is missing; on Debian or Ubuntu: sudo apt-get install pdsh")
@@ -66,13 +66,13 @@ def _all_hosts(options: LaunchOptions) -> list[Host]:
 
 @dataclass
 class Supervisor:
-    """One launch of one run."""
+    """The attempts of one launch of one run."""
 
     options: LaunchOptions
     recipe: LearningRecipe
     run: Path
     hosts: list[Host]
-    """All that were given; each attempt takes the healthy ones among them."""
+    """All given hosts; each attempt takes the healthy ones among them."""
     attempt: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -81,10 +81,10 @@ class Supervisor:
         self.attempt = _lines(self.folder / "attempts.jsonl") + 1
 
     def run_attempts(self) -> int:
-        """See ``launch``."""
+        """Run attempts until the end, and return the exit code as ``launch`` does."""
         self.folder.mkdir(parents=True, exist_ok=True)
         failures, outcome = 0, FAILED
-        hosts = self.chosen(self.hosts)
+        hosts: list[Host] | None = self.chosen(self.hosts)
         with Guard(lambda: end_launch(self.options, self.hosts)), StopSignals() as stop:
             while hosts is not None and not stop.asked:
                 before = Standing.of(self.run)
@@ -98,10 +98,10 @@ class Supervisor:
                     return FAILED
                 self._back_off(failures, stop)
                 hosts = self._healthy()
-            return self._leave(outcome, stop)
+            return self._exit_code(outcome, stop)
 
-    def _leave(self, outcome: int, stop: StopSignals) -> int:
-        """The exit code; a SLURM job near its time limit goes back into the queue."""
+    def _exit_code(self, outcome: int, stop: StopSignals) -> int:
+        """Return the exit code, and put a SLURM job near its time limit back into the queue."""
         if outcome == FAILED and stop.asked:
             outcome = PREEMPTED
         if outcome == PREEMPTED:
@@ -128,7 +128,7 @@ class Supervisor:
         return outcome
 
     def _standing(self, before: Standing, ended: Ended) -> Standing:
-        """Standing after an attempt; a good end on another host may take a while to be seen through a shared file system."""
+        """Return the standing after an attempt; a shared file system may take a while to show a good end on another host."""
         deadline = time.monotonic() + VISIBLE_SECONDS
         while True:
             after = Standing.of(self.run)
@@ -138,13 +138,13 @@ class Supervisor:
             time.sleep(0.5)
 
     def next_start(self, hosts: list[Host]) -> Start:
-        """The start of the next attempt on ``hosts``."""
+        """Return the start of the next attempt on ``hosts``."""
         slots = hosts[0].slots if hosts else self.options.processes or 1
         environment = added_environment(self.options, self.recipe, slots)
         return build_start(self.options, hosts, self.options.rendezvous_port(self.attempt), environment, self.folder)
 
     def chosen(self, healthy: list[Host]) -> list[Host]:
-        """As many of ``healthy`` as divide the global batch; the idle ones are named. None given means this host.
+        """Return as many of ``healthy`` as divide the global batch, and name the idle ones; an empty list means this host.
 
         Raises:
             ConfigError: if no number of them does.
@@ -164,7 +164,7 @@ class Supervisor:
         return hosts
 
     def _healthy(self) -> list[Host] | None:
-        """Hosts of the next attempt; None where too few are left."""
+        """Return the hosts of the next attempt, None if too few are left."""
         if self.options.mode != "hostfile" or not self.options.check_hosts:
             return self.chosen(self.hosts)
         sick = remote.sick_hosts(self.hosts, self.run, self.folder)
@@ -182,7 +182,7 @@ class Supervisor:
         stop.sleep(seconds)
 
     def say(self, text: str) -> None:
-        """One line on standard error, and with the time in the launch's log."""
+        """Print a line on standard error, and write it with the time to the launch's log."""
         print(f"launch: {text}", file=sys.stderr, flush=True)
         if self.folder.exists():
             with open(self.folder / "log", "a", encoding="utf-8") as file:

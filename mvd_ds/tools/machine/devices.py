@@ -1,4 +1,4 @@
-"""What a plan knows of machines: the table of devices, nodes and networks."""
+"""Machines: a device of the table or of this host, the node around it and its network."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ from mvd_ds.config import ConfigError
 from mvd_ds.config.devices import TABLE, Device, device_reported_as, devices
 from mvd_ds.files import did_you_mean
 
-#: Of a link's rate that collectives reach. 230 of 300 GB/s on NVLink, 150 of 200 GB/s on 8 x 200 Gb/s InfiniBand.
+#: Share of a link's rate that collectives reach: 230 of 300 GB/s on NVLink, 150 of 200 GB/s on 8 x 200 Gb/s InfiniBand.
 LINK_SHARE = 0.75
-#: Seconds of one hop of a ring by kind of link, and to begin with. Source: NCCL, ``src/graph/tuning.cc``, protocol Simple.
+#: Seconds of one hop of a ring by kind of link, and of the start of a collective.
+#: Source: NCCL, ``src/graph/tuning.cc``, protocol Simple.
 HOP_SECONDS = {"nvlink": 3.4e-6, "pcie": 5.7e-6, "network": 14.0e-6}
 START_SECONDS = 8.4e-6
-#: GB/s of a CPU process to another by gloo, in one direction: rough.
+#: Bandwidth from a CPU process to another by gloo, GB/s in one direction; a rough figure.
 CPU_LINK = 1.0
-#: Of a core's matrix rate that a step reaches: measured 0.98 at base width, 0.80 at small (tests/benchmarks).
+#: Share of a core's matrix rate that a step reaches: measured 0.98 at base width, 0.80 at small (tests/benchmarks).
 CPU_EFFICIENCY = 0.9
-#: That torch's AdamW moves for each parameter on a CPU, where it is not fused.
+#: Bytes that torch's AdamW moves for each parameter on a CPU, where it is not fused.
 CPU_ADAM_BYTES = 60.0
 
 _NETWORK = re.compile(r"^(?:(?P<adapters>\d+)x)?(?P<rate>\d+(?:\.\d+)?)(?P<unit>Gb/s|GB/s)$")
 
 
 class Machine(NamedTuple):
-    """What a plan runs on.
+    """A cluster of equal nodes with one kind of device.
 
     Attributes:
-        network: of a node, bytes/s in one direction.
-        efficiency: of the device's matrix rate that a step's arithmetic reaches.
+        network: bandwidth of a node, bytes/s in one direction.
+        efficiency: share of the device's matrix rate that a step's arithmetic reaches.
     """
 
     device: Device
@@ -41,11 +42,11 @@ class Machine(NamedTuple):
     efficiency: float
 
     def nodes(self, gpus: int) -> int:
-        """Nodes that ``gpus`` fill."""
+        """Return the number of nodes that ``gpus`` fill."""
         return -(-gpus // self.gpus_per_node)
 
     def collective_seconds(self, size: float, calls: float, gpus: int) -> float:
-        """Seconds of all-gathers or reduce-scatters that move ``size`` bytes in ``calls`` calls.
+        """Return the seconds of all-gathers or reduce-scatters that move ``size`` bytes in ``calls`` calls.
 
         A ring of n processes moves (n - 1)/n of the bytes through every link. Inside a node that is the device's own; between
         nodes the adapters of a node carry the (nodes - 1)/nodes that leave it. Every call waits for the hops of the ring.
@@ -62,7 +63,7 @@ class Machine(NamedTuple):
 
 
 def this_cpu() -> Device:
-    """One core of this host as a device: its rates are measured, by CPU time; processes share its memory."""
+    """Return one core of this host as a device, its rates measured by CPU time; processes share its memory."""
     import torch
 
     from mvd_ds.tools.machine.matmul import matrix_rate, seconds_of
@@ -99,7 +100,7 @@ def this_cpu() -> Device:
 
 
 def this_machine(device: Any) -> Machine:
-    """The machine of a ``torch.device`` here: a core, or a GPU of the table by its name, with the matrix rate measured now.
+    """Return the machine of a ``torch.device``: a core, or a GPU of the table by its name, its matrix rate measured now.
 
     Raises:
         ConfigError: for a GPU that is not in the table.
@@ -121,12 +122,12 @@ def this_machine(device: Any) -> Machine:
 def find_machine(
     gpu: str, network: str | None, gpus_per_node: int | None, cores_per_node: int | None, efficiency: float | None = None
 ) -> Machine:
-    """The machine that a plan is for.
+    """Return the machine that a plan is for.
 
     Args:
         gpu: short name of a device; ``cpu``: a core of this host, measured now.
-        efficiency: of the device's matrix rate that a step reaches; None: the device's own.
-        network: of a node, ``8x400Gb/s``; one adapter a GPU where no number of adapters is given. None: a usual one.
+        efficiency: share of the device's matrix rate that a step reaches; None: the device's own.
+        network: adapters of a node, ``8x400Gb/s``; without a number, one adapter a GPU. None: the usual ones.
 
     Raises:
         ConfigError: if the device or the network cannot be understood.
@@ -141,7 +142,7 @@ def find_machine(
 
 
 def read_network(text: str, gpus_per_node: int) -> float:
-    """Bytes/s of a node's adapters together.
+    """Return the bytes/s of a node's adapters together.
 
     Raises:
         ConfigError: if ``text`` is not ADAPTERSxRATE.

@@ -1,4 +1,4 @@
-"""What a plan holds: cases, changes, and all of it as plain values."""
+"""The values of a plan: cases, a change that is proposed, and all of it as plain values for JSON."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from mvd_ds.tools.plan.timing import StepTime, cores_needed
 
 
 class Case(NamedTuple):
-    """One recipe on so many GPUs.
+    """The memory and the time of one recipe on a number of GPUs.
 
     Attributes:
-        recipe: with the micro batch that the number of GPUs allows.
-        steps: optimizer steps until the end.
+        recipe: the recipe, with the micro batch that the number of GPUs allows.
+        steps: number of optimizer steps until the end.
     """
 
     recipe: TrainingRecipe
@@ -29,32 +29,32 @@ class Case(NamedTuple):
 
     @property
     def fits(self) -> bool:
-        """Whether its peak is within the device's memory."""
+        """Return whether its peak is within the device's memory."""
         return self.memory.device_bytes <= self.machine.device.memory_gib * 2**30
 
     @property
     def clips_per_second(self) -> float:
-        """Of all GPUs together."""
+        """Return the clips/s of all GPUs together."""
         return self.recipe.batch.global_ / self.time.total
 
     @property
     def mfu(self) -> float:
-        """Model FLOPs over the datasheet's rate; recomputation does not count."""
+        """Return the model FLOPs over the datasheet's rate; recomputation does not count."""
         return self.clips_per_second / self.gpus * self.clip_flops / (self.machine.device.bf16_tflops * 1e12)
 
     @property
     def hours(self) -> float:
-        """Until the end, without checkpoints and restarts."""
+        """Return the hours until the end, without checkpoints and restarts."""
         return self.steps * self.time.total / 3600
 
     @property
     def cores_per_node(self) -> float:
-        """CPU cores that decode what the devices of a node would take if data never made them wait."""
+        """Return the CPU cores of a node that decode as many clips as its devices take when data never makes them wait."""
         share = min(self.gpus, self.machine.gpus_per_node) / self.gpus
         return cores_needed(self.recipe, self.recipe.batch.global_ / self.time.device * share, self.decode_milliseconds)
 
     def as_json(self) -> dict[str, Any]:
-        """Every number, with its unit in its name."""
+        """Return every number, with its unit in its name."""
         accumulation = self.recipe.batch.accumulation_steps(self.gpus)
         return {
             "gpus": self.gpus,
@@ -81,22 +81,22 @@ class Case(NamedTuple):
 
 
 class Change(NamedTuple):
-    """Settings, and the case with them."""
+    """Settings that replace those of the recipe, and the case with them."""
 
     overrides: list[str]
     case: Case
 
 
 class Plan(NamedTuple):
-    """What is told.
+    """The plan of a recipe, as page and JSON show it.
 
     Attributes:
-        case: what was asked; None where no micro batch divides the global batch on so many GPUs.
-        configs: every engine config at that number, the best first.
-        change: settings with which it fits if it does not, with which it is faster if it does; None without any.
-        scaling: from 1 to 1,024 GPUs.
+        case: the case that was asked for; None if no micro batch divides the global batch on that number of GPUs.
+        configs: cases with every engine config on that number, the best first.
+        change: settings that make it fit if it does not, or faster if it does; None if there are none.
+        scaling: cases from 1 to 1,024 GPUs.
         admissible: numbers of GPUs up to 1,024 on which the recipe's own micro batch divides the global batch.
-        notes: what was assumed.
+        notes: sentences on what was assumed.
     """
 
     name: str
@@ -110,12 +110,12 @@ class Plan(NamedTuple):
 
     @property
     def smaller_micro(self) -> int | None:
-        """The micro batch that is planned with where the recipe's own does not divide the global batch."""
+        """Return the micro batch of the plan if the recipe's own does not divide the global batch, else None."""
         return self.case.recipe.batch.micro if self.case is not None and self.gpus not in self.admissible else None
 
 
 def plan_json(plan: Plan, machine: Machine) -> dict[str, Any]:
-    """The plan as plain values."""
+    """Return the plan as plain values."""
     return {
         "recipe": plan.name,
         "gpus": plan.gpus,

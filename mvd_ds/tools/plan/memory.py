@@ -1,4 +1,4 @@
-"""Bytes of a plan: what lies on a GPU and in a node's memory, by part."""
+"""The memory of a plan: bytes on a GPU and in a node's memory, by part."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any, NamedTuple
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.tools.plan.sizes import NetworkSizes, RecipeSizes
 
-#: Context of CUDA, NCCL and cuBLAS: 1.5-2.5 GB.
+#: Memory of the contexts of CUDA, NCCL and cuBLAS: 1.5-2.5 GB.
 CONTEXT_BYTES = 2_000_000_000
-#: Lost to fragmentation: 5-10 %.
+#: Share of memory that is lost to fragmentation: 5-10 %.
 FRAGMENTATION = 0.07
-#: A loader process with its libraries.
+#: Memory of a loader process with its libraries.
 WORKER_BYTES = 400_000_000
 
 
 class MemoryEstimate(NamedTuple):
-    """Bytes by part.
+    """The bytes on a GPU and on a node, by part.
 
     Attributes:
-        device: on one GPU at the peak of a step; parts that are never there together are not added up.
-        host: on one node.
+        device: bytes on one GPU at the peak of a step; of parts that are never there together, the larger.
+        host: bytes on one node.
     """
 
     device: dict[str, float]
@@ -28,24 +28,24 @@ class MemoryEstimate(NamedTuple):
 
     @property
     def device_bytes(self) -> float:
-        """On one GPU, with what fragmentation takes."""
+        """Return the bytes on one GPU, with what fragmentation takes."""
         return sum(self.device.values())
 
     @property
     def host_bytes(self) -> float:
-        """On one node."""
+        """Return the bytes on one node."""
         return sum(self.host.values())
 
 
 class States(NamedTuple):
-    """Bytes of a process between two steps, as DeepSpeed 0.19.8 holds them.
+    """The bytes that DeepSpeed 0.19.8 holds in a process between two steps.
 
     Attributes:
-        weights: in training precision, whole or sharded, with what stage 3 keeps whole beside its shard.
-        gradients: accumulated, sharded; stages 1 and 2 give theirs back after each step.
+        weights: weights in training precision, whole or sharded, with those that stage 3 keeps whole beside its shard.
+        gradients: accumulated sharded gradients; stages 1 and 2 free theirs after each step.
         optimizer: fp32 masters and both moments.
         buckets: buffers of stage 3, allocated once.
-        moved: of these, what lies in host memory.
+        moved: bytes among these that lie in host memory.
     """
 
     weights: int
@@ -56,12 +56,12 @@ class States(NamedTuple):
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """Return the sum of all."""
         return self.weights + self.gradients + self.optimizer + self.buckets
 
 
 def student_states(student: NetworkSizes, engine: dict[str, Any], world: int, bf16: bool) -> States:
-    """States of the student under an engine's config, exact to the padding (tests compare them with a real engine).
+    """Return the states of the student under an engine's config, exact to the padding (tests compare with a real engine).
 
     Stage 1 and 2: every parameter group is one flat buffer, padded to a multiple of 2 world elements; its weights stay
     whole, masters and moments are 12 bytes of every element over world. Stage 3: every tensor is padded to a multiple of
@@ -80,7 +80,7 @@ def student_states(student: NetworkSizes, engine: dict[str, Any], world: int, bf
             moved = optimizer
         return States(size * padded, 0, optimizer, 0, moved)
     shard = sum(-(-count // world) for group in student.groups for count in group)
-    # A process alone has no copies: its shard is the whole.
+    # A single process has no copies: its shard is the whole.
     whole = size * student.small(zero.get("stage3_param_persistence_threshold", 100_000)) if world > 1 else 0
     gradient = 4 if engine.get("data_types", {}).get("grad_accum_dtype") == "fp32" else size
     states = States(size * shard + whole, gradient * shard, 12 * shard, size * zero["reduce_bucket_size"], 0)
@@ -107,11 +107,11 @@ def plan_memory(
     world: int,
     node: int,
 ) -> MemoryEstimate:
-    """MemoryEstimate of one GPU at its peak, and of a node of ``node`` GPUs.
+    """Return the memory of one GPU at its peak, and of a node of ``node`` GPUs.
 
     Args:
         engine: DeepSpeed's dict for the student.
-        teacher_engines: the same for sharded teachers, by name.
+        teacher_engines: DeepSpeed's dict for each sharded teacher, by name.
     """
     bf16 = recipe.engine.precision == "bf16"
     states = student_states(sizes.student, engine, world, bf16)
@@ -126,7 +126,7 @@ def plan_memory(
         device[f"teacher {name}"] = resident
         transient = max(transient, running)
     student = activation_bytes(recipe, sizes)
-    # Teachers are done before the student begins; what they leave are the targets, which the student's part counts.
+    # Teachers are done before the student begins; their targets are counted with the student.
     device["activations"] = max(student, transient)
     device["clips"] = _clip_bytes(recipe)
     device["context"] = CONTEXT_BYTES
@@ -135,7 +135,7 @@ def plan_memory(
 
 
 def plain_step_bytes(recipe: TrainingRecipe, sizes: RecipeSizes) -> dict[str, float]:
-    """MemoryEstimate of a step in plain torch, as ``bench`` makes it, by part; nothing else that a process has.
+    """Return the bytes of a step in plain torch, as ``bench`` makes it, by part, without the rest of the process.
 
     Weights and both moments (and in bf16 fp32 masters) are there before it, and so are teachers. While it runs, activations
     of the student go as gradients come, so the larger of the two counts; gradients of the masters come beside those in bf16.
@@ -154,7 +154,7 @@ def plain_step_bytes(recipe: TrainingRecipe, sizes: RecipeSizes) -> dict[str, fl
 
 
 def _live_bytes(student: NetworkSizes, engine: dict[str, Any], world: int, bf16: bool) -> float:
-    """Weights gathered and gradients not yet sharded while a step runs.
+    """Return the bytes of gathered weights and of gradients not yet sharded while a step runs.
 
     Stage 1 holds all gradients until the last micro batch, stage 2 its share of them; both a bucket to reduce them through.
     Stage 3 keeps up to ``stage3_max_live_parameters`` and what is fetched ahead; all of them where that is more than it has.
@@ -174,7 +174,7 @@ def _live_bytes(student: NetworkSizes, engine: dict[str, Any], world: int, bf16:
 def _teacher_bytes(
     recipe: TrainingRecipe, name: str, teacher: NetworkSizes, engine: dict[str, Any] | None, world: int, node: int, bf16: bool
 ) -> tuple[float, float]:
-    """(resident bytes, bytes of its forward pass) of a frozen teacher.
+    """Return the resident bytes of a frozen teacher, and the bytes of its forward pass.
 
     Whole: its weights. Sharded: its share, what stays whole, and the blocks in flight; the share is in host memory with
     ``zero3_offload``, on a disk with ``zero3_nvme``, and one of a host's with ``zero3_node``. A forward without gradients holds
@@ -197,7 +197,7 @@ def _teacher_bytes(
 
 
 def activation_bytes(recipe: TrainingRecipe, sizes: RecipeSizes) -> float:
-    """What forward leaves for backward, and what the first block of backward takes beside it.
+    """Return the bytes that forward keeps for backward, with those that the first block of backward takes beside them.
 
     A block with fused attention keeps 16 values a token and channel: its input, two normed copies, packed qkv (3), the
     attention's output, the sum before the MLP, and the hidden layer of width 4 before and after its activation. A block
@@ -212,19 +212,19 @@ def activation_bytes(recipe: TrainingRecipe, sizes: RecipeSizes) -> float:
     decoder = _stack_bytes(sizes.decoder_blocks, every, sizes.decoder_width * sizes.decoder_tokens * samples * size)
     losses = sum((size + 8) * width * recipe.masked_tokens * samples for width in sizes.decoders.values())
     largest = size * samples * max(sizes.student.width * sizes.student.tokens, sizes.decoder_width * sizes.decoder_tokens)
-    # Backward makes one block of the larger stack whole again.
+    # Backward recomputes one block of the larger stack at a time.
     whole = 16 * largest if every else 0.0
     return encoder + len(sizes.decoders) * decoder + losses + whole + 10 * largest
 
 
 def _stack_bytes(blocks: int, every: int, values: float) -> float:
-    """Kept by a stack of ``blocks`` of which every n-th is recomputed; ``values``: bytes of the residual stream."""
+    """Return the bytes kept by a stack of ``blocks``, every n-th recomputed; ``values``: bytes of the residual stream."""
     recomputed = -(-blocks // every) if every else 0
     return values * (recomputed + 16 * (blocks - recomputed))
 
 
 def _clip_bytes(recipe: TrainingRecipe) -> float:
-    """Clips of a micro batch: bytes from the loader, two fp32 copies while they are normalised, one in training precision."""
+    """Return the bytes of a micro batch of clips: uint8, two fp32 copies while they are normalised, one in training precision."""
     size = 2 if recipe.engine.precision == "bf16" else 4
     values = 3 * recipe.data.clip.frames * recipe.batch.micro
     return sum(side**2 * values * (1 + 4 + 4 + size) for side in recipe.view_sizes_px)
@@ -233,7 +233,7 @@ def _clip_bytes(recipe: TrainingRecipe) -> float:
 def _host_bytes(
     recipe: TrainingRecipe, sizes: RecipeSizes, zero: dict[str, Any], states: States, world: int, node: int, bf16: bool
 ) -> dict[str, float]:
-    """MemoryEstimate of a node: every process builds its networks whole in fp32; loaders; what is offloaded, pinned."""
+    """Return the bytes of a node: networks that each process builds whole in fp32, loaders, and pinned offloaded states."""
     processes, size = min(world, node), 2 if bf16 else 4
     networks = sizes.student.parameters + sum(teacher.parameters for teacher in sizes.teachers.values())
     clip = sum(3 * recipe.data.clip.frames * side**2 for side in recipe.view_sizes_px)

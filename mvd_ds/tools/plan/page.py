@@ -1,4 +1,4 @@
-"""The plan's page and plot."""
+"""The page and the plot of a plan."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GIB = 2**30
 
 
 def print_plan(plan: Plan, machine: Machine) -> None:
-    """The page on standard output."""
+    """Print the page on standard output."""
     console = Console(width=None if Console().is_terminal else 160, highlight=False)
     device = machine.device
     console.print(
@@ -77,7 +77,7 @@ def _parts(title: str, parts: dict[str, float], total: float, limit_gib: float, 
 
 
 def _times(case: Case) -> Table:
-    """Seconds of a step, and where they hide."""
+    """Return a table of the seconds of a step, and of those that are hidden behind others."""
     time = case.time
     table = Table(box=None, padding=(0, 2, 0, 0), title="\na step", title_justify="left")
     for name in ("part", "seconds", "of it hidden"):
@@ -125,7 +125,7 @@ def _table(title: str, cases: list[Case], by_config: bool) -> Table:
 
 
 def plot_scaling(plan: Plan, machine: Machine, path: Path) -> None:
-    """Clips/s and GPU-hours against the number of GPUs; the format follows the file's extension.
+    """Draw clips/s and GPU-hours against the number of GPUs; the file's extension says the format.
 
     Raises:
         ConfigError: if that is not one of a picture.

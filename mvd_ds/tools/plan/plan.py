@@ -1,4 +1,4 @@
-"""``plan``: memory, time and cost of a recipe on so many GPUs, before anything is started.
+"""The ``plan`` command: it computes memory, time and cost of a recipe on a number of GPUs.
 
 Memory and times are formulas, said with their sources where they stand; what is assumed and not measured is said on the page.
 """
@@ -19,19 +19,19 @@ from mvd_ds.tools.plan.timing import plan_time
 from mvd_ds.training.engine.deepspeed_start import zero_faults
 from mvd_ds.training.engine.engine_config import Place, student_config, teacher_config
 
-#: Clips an epoch of Kinetics-400 has, of which some are gone from the web by now. Source: MVD.
+#: Number of training videos of Kinetics-400; some have left the web by now. Source: MVD.
 KINETICS_CLIPS = 240_436
-#: A change that saves less of a step is no news: the assumed rates are not that exact.
+#: Least share of a step that a proposed change must save: the assumed rates are not more exact.
 WORTH_SAYING = 0.03
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class Planner:
-    """Cases of one recipe on one kind of machine.
+    """A maker of cases: one recipe on one kind of machine, with any settings and number of GPUs.
 
     Args:
         overrides: ``key=value`` of the user.
-        clips: of an epoch, None to count the manifest.
+        clips: number of clips of an epoch; None counts the manifest.
     """
 
     def __init__(self, name: str, overrides: list[str], machine: Machine, clips: int | None, decode_milliseconds: float) -> None:
@@ -42,7 +42,7 @@ class Planner:
         self.clips = clips or self._count_clips()
 
     def load(self, changes: list[str]) -> TrainingRecipe:
-        """The recipe with more overrides.
+        """Return the recipe with more overrides.
 
         Raises:
             ConfigError: if they are wrong, or it is not a recipe of pretrain or distill.
@@ -53,7 +53,7 @@ class Planner:
         return recipe
 
     def _count_clips(self) -> int:
-        """Clips of an epoch: the manifests', or Kinetics' where one of them is not here yet.
+        """Return the clips of an epoch: the manifests', or Kinetics' if a manifest is not here yet.
 
         Raises:
             ConfigError: for a manifest that is here and faulty, or holds less than a batch.
@@ -72,7 +72,7 @@ class Planner:
         return clips
 
     def case(self, gpus: int, recipe: TrainingRecipe | None = None) -> Case | None:
-        """The recipe on ``gpus``, with the largest micro batch up to its own that divides the global batch; None without one."""
+        """Return the case on ``gpus`` with the largest micro batch up to the recipe's that divides the global batch, or None."""
         recipe = _with_micro(recipe or self.recipe, gpus)
         if recipe is None:
             return None
@@ -90,16 +90,16 @@ class Planner:
         return Case(recipe, self.machine, gpus, memory, time, steps, flops, self.decode_milliseconds)
 
     def configs(self, gpus: int) -> list[Case]:
-        """Every engine config for students at ``gpus``; those that fit first, then the fastest, then the smallest."""
+        """Return a case for every engine config: those that fit first, then the fastest, then the smallest."""
         found = [self.case(gpus, self.load([f"engine.config={name}"])) for name in student_configs()]
         return sorted(filter(None, found), key=lambda case: (not case.fits, _percent(case.time.total), case.memory.device_bytes))
 
     def remedy(self, gpus: int) -> Change | None:
-        """The settings that make it fit and cost least time; among equals the fewest."""
+        """Return the settings that make the recipe fit at the least time; among equals the fewest."""
         return self._best(gpus, self._smaller())
 
     def advice(self, case: Case) -> Change | None:
-        """Settings that keep it fitting and are faster by more than a blunt model can be wrong about; None without any."""
+        """Return settings that fit and are faster by more than this rough model can be wrong; None if there are none."""
         found = self._best(case.gpus, self._faster())
         return found if found is not None and found.case.time.total < (1 - WORTH_SAYING) * case.time.total else None
 
@@ -115,7 +115,7 @@ class Planner:
         return None if best is None else best[1]
 
     def _smaller(self) -> list[list[str]]:
-        """All combinations of what saves memory."""
+        """Return all combinations of settings that save memory."""
         micro = self.recipe.batch.micro
         choices: list[list[list[str]]] = [
             [[], *([f"engine.config={name}"] for name in student_configs() if name != self.recipe.engine.config)],
@@ -130,7 +130,7 @@ class Planner:
         return _combinations(choices)
 
     def _faster(self) -> list[list[str]]:
-        """All combinations of what saves time."""
+        """Return all combinations of settings that save time."""
         cores = self.machine.cores_per_node // self.machine.gpus_per_node
         choices: list[list[list[str]]] = [
             [[], *([f"engine.config={name}"] for name in student_configs() if name != self.recipe.engine.config)],
@@ -149,7 +149,7 @@ class Planner:
         return 0 < micro < batch.micro and batch.global_ % micro == 0 and micro % self.recipe.data.clips_per_video == 0
 
     def plan(self, gpus: int) -> Plan:
-        """Everything at ``gpus``, and the way up to 1,024."""
+        """Return the plan on ``gpus``, with the scaling up to 1,024."""
         case = self.case(gpus)
         scaling = [found for count in sorted({*COUNTS, gpus}) if (found := self.case(count)) is not None]
         change = None if case is None else self.advice(case) if case.fits else self.remedy(gpus)
@@ -157,29 +157,29 @@ class Planner:
 
 
 def student_configs() -> list[str]:
-    """Names of the engine configs for students in ds_configs/."""
+    """Return the names of the engine configs for students in ds_configs/."""
     return sorted(path.name for path in ENGINE_FOLDER.glob("*.json") if not path.name.startswith("teacher"))
 
 
 def admissible_counts(recipe: TrainingRecipe, highest: int = 1024) -> list[int]:
-    """Numbers of GPUs on which the recipe's micro batch divides its global batch."""
+    """Return the numbers of GPUs on which the recipe's micro batch divides its global batch."""
     batch = recipe.batch
     return [count for count in range(1, highest + 1) if batch.global_ % (batch.micro * count) == 0]
 
 
 def _combinations(choices: list[list[list[str]]]) -> list[list[str]]:
-    """Every way to take one list of settings from each choice but that of changing nothing, the fewest settings first."""
+    """Return every combination of one list of settings from each choice, without the empty one, the fewest settings first."""
     combined = {tuple(setting for part in parts for setting in part) for parts in itertools.product(*choices)}
     return sorted((list(settings) for settings in combined if settings), key=lambda settings: (len(settings), settings))
 
 
 def _percent(seconds: float) -> int:
-    """A number that is the same for times within a percent."""
+    """Return a number that is equal for times within about a percent of each other."""
     return round(100 * math.log(seconds))
 
 
 def _with_micro(recipe: TrainingRecipe, gpus: int) -> TrainingRecipe | None:
-    """``recipe`` with the largest micro batch up to its own that works on ``gpus``, None without one."""
+    """Return ``recipe`` with the largest micro batch up to its own that works on ``gpus``, None if there is none."""
     batch, share = recipe.batch, recipe.data.clips_per_video
     for micro in range(batch.micro, 0, -1):
         if micro % share == 0 and batch.global_ % (micro * gpus) == 0:
@@ -192,7 +192,7 @@ def _with_micro(recipe: TrainingRecipe, gpus: int) -> TrainingRecipe | None:
 def make_plan(
     name: str, overrides: list[str], gpus: int, machine: Machine, clips: int | None, decode_milliseconds: float
 ) -> Plan:
-    """The plan of a recipe.
+    """Return the plan of a recipe.
 
     Raises:
         ConfigError: for whatever is wrong in the recipe.
@@ -201,7 +201,7 @@ def make_plan(
 
 
 def write_plan(plan: Plan, machine: Machine, json_file: Path | None, plot_file: Path | None) -> int:
-    """Print the page, write what was asked for; 1 where it neither fits nor runs, else 0."""
+    """Print the page and write the files that were asked for; return 0 if the recipe fits and runs, else 1."""
     from mvd_ds.files import write_json
     from mvd_ds.tools.plan.page import plot_scaling, print_plan
 

@@ -1,4 +1,4 @@
-"""Sizes of a recipe's networks, counted from networks without data."""
+"""The sizes of a recipe's networks, counted on torch's meta device."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from mvd_ds.training.optim import parameter_groups
 
 
 class NetworkSizes(NamedTuple):
-    """One network.
+    """The sizes of one network.
 
     Attributes:
-        groups: elements of every tensor, by parameter group of the optimizer (one group for what is frozen).
+        groups: number of elements of every tensor, by parameter group of the optimizer (one group for a frozen network).
         thresholds: largest block and tensor, from which the engine's thresholds follow.
         blocks: number of blocks.
-        tokens: that a clip has in it, class tokens included, one mask.
-        width: of a token.
+        tokens: number of tokens of a clip under one mask, class tokens included.
+        width: number of channels of a token.
     """
 
     groups: list[list[int]]
@@ -34,27 +34,27 @@ class NetworkSizes(NamedTuple):
 
     @property
     def block(self) -> int:
-        """Parameters of the largest block."""
+        """Return the parameters of the largest block."""
         return self.thresholds.block
 
     @property
     def parameters(self) -> int:
-        """All of them."""
+        """Return the number of all parameters."""
         return sum(sum(group) for group in self.groups)
 
     def small(self, threshold: int) -> int:
-        """Parameters in tensors of at most ``threshold`` elements, which ZeRO-3 keeps whole."""
+        """Return the parameters in tensors of at most ``threshold`` elements, which ZeRO-3 keeps whole."""
         return sum(count for group in self.groups for count in group if count <= threshold)
 
 
 class RecipeSizes(NamedTuple):
-    """What a recipe trains and asks.
+    """The sizes of a recipe's student, decoders and teachers, and the FLOPs of a clip.
 
     Attributes:
         student: encoder and decoders together; tokens and width are the encoder's.
-        decoder_tokens, decoder_width, decoder_blocks: of each decoder.
+        decoder_tokens, decoder_width, decoder_blocks: sizes of each decoder.
         decoders: output width of each by name.
-        teachers: by name.
+        teachers: sizes of each teacher by name.
         flops: model FLOPs of a clip.
     """
 
@@ -68,7 +68,7 @@ class RecipeSizes(NamedTuple):
 
 
 def recipe_sizes(recipe: TrainingRecipe) -> RecipeSizes:
-    """Sizes of everything that ``recipe`` holds in memory."""
+    """Return the sizes of all networks that ``recipe`` holds in memory."""
     outputs = output_widths(recipe)
     with torch.device("meta"):
         student = MaskedPredictor(recipe.model, recipe.grid, recipe.decoder, outputs)
@@ -88,7 +88,7 @@ def recipe_sizes(recipe: TrainingRecipe) -> RecipeSizes:
 
 
 def _teacher(recipe: TrainingRecipe, settings: TeacherSettings) -> NetworkSizes:
-    """A teacher without the blocks behind the last one that is read."""
+    """Return the sizes of a teacher without the blocks behind the last one that is read."""
     slots, rows, columns = recipe.teacher_grid(settings)
     depth = settings.depth
     with torch.device("meta"):

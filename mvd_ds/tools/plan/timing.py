@@ -1,4 +1,4 @@
-"""Seconds of a plan: arithmetic, communication, optimizer and data of a step, and which of them hide behind others."""
+"""The time of a plan: seconds of arithmetic, communication, optimizer and data in a step, and what overlaps."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from mvd_ds.tools.plan.sizes import NetworkSizes, RecipeSizes
 DECODE_MILLISECONDS = 65.0
 #: Time of a teacher's forward in FP8 over that in bf16: products at twice the rate, quantisation and attention besides. Assumed.
 FP8_TIME = 0.8
-#: Of a host's memory that one process gets for its AdamW: rough.
+#: Memory bandwidth that one process gets for AdamW on the CPU; a rough figure.
 CPU_BYTES_PER_SECOND = 20e9
-#: Of a node's disk, read and written, all processes together: one PCIe 4 drive, as data sheets have it; not measured.
+#: Bandwidth of a node's disk, reading and writing, all processes together: one PCIe 4 drive by its data sheet; not measured.
 NVME_BYTES_PER_SECOND = 5e9
 
 
 class StepTime(NamedTuple):
-    """Seconds of one optimizer step on one GPU.
+    """The seconds of one optimizer step on one GPU, by part.
 
     Attributes:
-        teachers, student, recomputation: arithmetic.
-        optimizer: AdamW, bound by memory.
-        teacher_communication: gathers of sharded teachers; behind their arithmetic.
-        student_communication: of weights and gradients while micro batches run; hides if the engine overlaps.
-        step_communication: of gradients and weights at the step itself; nothing hides it.
-        offload: states or weights across the host's link.
-        copies: clips to the device.
-        data: the loader's, behind everything.
-        overlaps: whether the engine overlaps.
+        teachers, student, recomputation: arithmetic of each.
+        optimizer: step of AdamW, bound by memory bandwidth.
+        teacher_communication: gathers of sharded teachers, overlapped with their arithmetic.
+        student_communication: collectives of weights and gradients while micro batches run; hidden if the engine overlaps.
+        step_communication: collectives of gradients and weights at the step itself; never hidden.
+        offload: transfer of states or weights across the host's link.
+        copies: transfer of clips to the device.
+        data: work of the loaders, overlapped with everything.
+        overlaps: true if the engine overlaps communication with arithmetic.
     """
 
     teachers: float
@@ -48,12 +48,12 @@ class StepTime(NamedTuple):
 
     @property
     def compute(self) -> float:
-        """Arithmetic and optimizer."""
+        """Return the seconds of arithmetic and optimizer."""
         return self.teachers + self.student + self.recomputation + self.optimizer
 
     @property
     def visible_communication(self) -> float:
-        """What the arithmetic does not hide."""
+        """Return the seconds of communication that arithmetic does not hide."""
         behind = self.student + self.recomputation if self.overlaps else 0.0
         student = max(self.student_communication - behind, 0.0)
         teachers = max(self.teacher_communication - self.teachers, 0.0)
@@ -61,22 +61,22 @@ class StepTime(NamedTuple):
 
     @property
     def communication(self) -> float:
-        """All of it, hidden or not."""
+        """Return all seconds of communication, hidden or not."""
         return self.teacher_communication + self.student_communication + self.step_communication + self.offload
 
     @property
     def device(self) -> float:
-        """A step that never waits for data."""
+        """Return the seconds of a step that never waits for data."""
         return self.compute + self.visible_communication + self.copies
 
     @property
     def visible_data(self) -> float:
-        """What the device waits for its loader."""
+        """Return the seconds that the device waits for its loader."""
         return max(self.data - self.device, 0.0)
 
     @property
     def total(self) -> float:
-        """A step."""
+        """Return the seconds of a step."""
         return self.device + self.visible_data
 
 
@@ -89,7 +89,7 @@ def plan_time(
     gpus: int,
     decode_milliseconds: float,
 ) -> StepTime:
-    """Seconds of a step.
+    """Return the seconds of a step, by part.
 
     Arithmetic: model FLOPs (``models.flops``; trained parts three times, teachers once; a recomputed block's forward once
     more) over the device's matrix rate and the share of it that a step reaches. In fp32 the rate is the device's share of it.
@@ -122,8 +122,7 @@ def plan_time(
         teacher_communication=accumulation * _teacher_communication(recipe, sizes, teacher_engines, machine, gpus),
         student_communication=communication[0],
         step_communication=communication[1],
-        # Gradients there in fp32, weights back.
-        # On a disk masters and moments are read and written, too.
+        # Gradients go to the host in fp32, weights come back; a disk also reads and writes masters and moments.
         offload=(6 * sharded / link if on_host else 0.0)
         + (24 * sharded * min(gpus, machine.gpus_per_node) / NVME_BYTES_PER_SECOND if on_disk else 0.0),
         copies=clips * sum(3 * recipe.data.clip.frames * side**2 for side in recipe.view_sizes_px) / link,
@@ -133,12 +132,12 @@ def plan_time(
 
 
 def _teacher_flops(recipe: TrainingRecipe, name: str, count: int) -> float:
-    """Operations in bf16 that take as long as ``count`` of a teacher do."""
+    """Return the operations in bf16 that take as long as ``count`` operations of a teacher."""
     return count * (FP8_TIME if recipe.teachers[name].fp8 else 1.0)
 
 
 def loader_rate(recipe: TrainingRecipe, machine: Machine, gpus: int, decode_milliseconds: float) -> float:
-    """Clips/s that the loaders of one GPU decode: as many workers as asked for, but no more than their share of the cores.
+    """Return the clips/s that the loaders of one GPU decode, with no more workers than their share of the cores.
 
     Clips of one video share its decoding: R of them cost R^-0.6 of one each. Source: measured, 69.6, 48.2 and 29.8 ms a
     clip at ``data.clips_per_video`` 1, 2 and 4.
@@ -149,14 +148,14 @@ def loader_rate(recipe: TrainingRecipe, machine: Machine, gpus: int, decode_mill
 
 
 def cores_needed(recipe: TrainingRecipe, clips_per_second: float, decode_milliseconds: float) -> float:
-    """CPU cores that decode ``clips_per_second``."""
+    """Return the CPU cores that decode ``clips_per_second``."""
     return clips_per_second * decode_milliseconds * recipe.data.clips_per_video**-0.6 / 1000
 
 
 def _student_communication(
     recipe: TrainingRecipe, student: NetworkSizes, zero: dict[str, Any], machine: Machine, gpus: int, accumulation: int
 ) -> tuple[float, float]:
-    """Seconds of collectives (during the micro batches, at the step).
+    """Return the seconds of collectives during the micro batches, and at the step.
 
     With s bytes a value and P parameters: stage 1 reduces gradients (s P) and gathers weights (s P) once a step. Stage 2
     reduces them every micro batch. Stage 3 gathers weights and reduces gradients every micro batch; where weights are not
@@ -189,7 +188,7 @@ def _student_communication(
 def _teacher_communication(
     recipe: TrainingRecipe, sizes: RecipeSizes, engines: dict[str, dict[str, Any]], machine: Machine, gpus: int
 ) -> float:
-    """Seconds of gathering sharded teachers for one micro batch: their weights once a forward, every chunk anew.
+    """Return the seconds of gathering sharded teachers for one micro batch: their weights once for every chunk of clips.
 
     With ``zero3_offload`` the own shard crosses the host's link first.
     """

@@ -14,7 +14,7 @@ from mvd_ds.config import ConfigError
 from mvd_ds.tools.doctor import ssh as doctor_hosts
 from mvd_ds.tools.doctor.doctor import doctor
 from mvd_ds.tools.doctor.findings import ANSWER
-from mvd_ds.tools.doctor.ssh import group_commands, read_hostfile, say_hello
+from mvd_ds.tools.doctor.ssh import check_ssh, group_commands, read_hostfile
 
 #: Plays hosts by name: real ones run the command here, the others fail as hosts do.
 SSH = f"""#!{sys.executable}
@@ -111,14 +111,14 @@ def test_sick_hosts_are_named_with_reason_and_remedy_and_left_out(
 def test_a_host_that_says_nothing_costs_a_bounded_time(
     shim: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(doctor_hosts, "HELLO_SECONDS", 1)
+    monkeypatch.setattr(doctor_hosts, "FIRST_ANSWER_SECONDS", 1)
     monkeypatch.setattr(doctor_hosts, "GRACE_SECONDS", 1)
     assert doctor(_hostfile(tmp_path, "down", "one", "two"), None, []) == 1
     assert "down: ssh: did not answer within 1 s" in capsys.readouterr().out
 
 
 def test_a_clock_that_is_ahead(shim: Path) -> None:
-    found = say_hello(["one", "early"])
+    found = check_ssh(["one", "early"])
     assert found["one"].state == "ok" and found["one"].facts == {"address": "127.0.0.1"}
     assert found["early"].state == "warn" and "its clock is +9" in found["early"].text
 
