@@ -1,20 +1,24 @@
-"""mvd_ds trains large video models by Masked Video Distillation at DeepSpeed scale.
+"""This package trains large video models by Masked Video Distillation under DeepSpeed.
 
-The map of the house:
+The map of the package, from the ground up:
 
-====================  =================================================================================
-``config``            the typed tree of settings
-``cli``               ``python -m mvd_ds COMMAND RECIPE [key=value ...]``
-``api``               models from Python: build, load, call, export; its names are those of this package too
-``data``              from a line of a manifest to a uint8 clip with its masks
-``models``            plain ``nn.Module``s: encoder, student, teachers, and their weights
+====================  =================================================================================================
+``files``             files that are written whole or not at all, text of outside names, ``ConfigError``
+``config``            the typed tree of settings; ``recipes`` holds one run per file
+``data``              from a line of a manifest to a uint8 clip with its masks: ``manifests``, ``readers``, ``workers``,
+                      ``augmentation``; ``prepare`` and ``synthetic`` write videos
+``models``            plain ``nn.Module``s: encoder, student, teachers, heads; ``formats`` reads and writes published
+                      weights, ``acceleration`` compiles, replays and rounds to FP8
 ``objectives``        targets and losses
-``training``          loop, schedule, checkpoints; ``training.engine`` is the window onto the cluster
+``training``          loop, schedule, ``checkpoint``, ``reporting``, ``liveness``, ``nonfinite``; ``engine`` is the only
+                      place that knows DeepSpeed
 ``evaluation``        accuracy, predictions over views, frozen features and probes
-``video_classifier``  from a video file to names of classes: what ``mvd_ds.load(FOLDER)`` opens
-``runs``              one file per command: builds the parts and hands them on
-``tools``             what reads finished runs and converts weights
-====================  =================================================================================
+``runs``              one file per command that needs data or a cluster: it builds the parts and hands them on
+``tools``             commands beside a training: ``plan``, ``doctor``, ``launch``, ``report``, ``bench``, export, convert, ...
+``api``               models from Python: build, load, call, train, export; its names are those of this package too
+``video_classifier``  from a video file to names of classes: ``mvd_ds.load(FOLDER)`` opens one
+``cli``               ``python -m mvd_ds COMMAND RECIPE [key=value ...]``
+====================  =================================================================================================
 
 The axis alphabet, one meaning everywhere: ``B`` clips, ``K`` masks per clip, ``C`` channels, ``T H W`` frames and
 pixels, ``t h w`` token grid, ``N = t*h*w`` tokens, ``V`` visible, ``M`` masked (V + M = N), ``D`` width, ``heads``,
@@ -43,7 +47,7 @@ API = (
 
 
 def __getattr__(name: str) -> Any:
-    """Names of ``api`` on first use, so that ``import mvd_ds`` does not import torch."""
+    """Import a name of ``api`` on its first use, so that ``import mvd_ds`` does not import torch."""
     if name not in API:
         raise AttributeError(f"module 'mvd_ds' has no attribute '{name}'")
     import importlib

@@ -1,4 +1,4 @@
-"""Build, load, call and compare models from Python; README, "From Python", shows it in use.
+"""The Python interface: build, load, call, compare, train and export models; ``mvd_ds/README.md`` shows it in use.
 
 Everything takes plain dicts where a recipe has settings, needs no recipe, no data and no cluster, and works in fp32 on the CPU
 until the caller moves it. Clips are (B, C, T, H, W), normalised by ImageNet's mean and deviation; masks are bool (B, N) or
@@ -59,7 +59,7 @@ def build_student(
     size_px: int = 224,
     seed: int = 0,
 ) -> MaskedPredictor:
-    """A student with its initial weights: ``student(clip, mask)`` is {target: (B * K, M, width)}.
+    """Build a student with its initial weights: ``student(clip, mask)`` is {target: (B * K, M, width)}.
 
     Args:
         encoder: settings as under ``model`` in a recipe: ``{"size": "base"}``, or embed_dim, depth, num_heads, ...
@@ -67,7 +67,7 @@ def build_student(
         targets: width of each target by name; None: ``{"image": D, "video": D}``, the names that MVD's files need.
         frames: T.
         size_px: H and W.
-        seed: of the weights.
+        seed: seed of the weights.
     """
     settings = _settings(EncoderSettings, encoder)
     outputs = dict(targets or {"image": settings.embed_dim, "video": settings.embed_dim})
@@ -80,7 +80,7 @@ def build_student(
 def build_encoder(
     encoder: Mapping[str, Any] | EncoderSettings, frames: int = 16, size_px: int = 224, seed: int = 0
 ) -> VisionTransformer:
-    """An encoder with its initial weights: ``encoder(clip[, mask])`` is (B * K, [1 +] V, D) after the final norm."""
+    """Build an encoder with its initial weights: ``encoder(clip[, mask])`` is (B * K, [1 +] V, D) after the final norm."""
     settings = _settings(EncoderSettings, encoder)
     grid = _grid(settings, 1 if settings.kind == "image" else frames, size_px)
     return initialise(build_without_weights(lambda: VisionTransformer(settings, grid)), seed)
@@ -95,16 +95,16 @@ def build_teacher(
     name: str = "teacher",
     seed: int = 0,
 ) -> Teacher:
-    """A frozen teacher: ``teacher(clip)`` is (B, N, D), before the final norm unless ``target.norm`` says otherwise.
+    """Build a frozen teacher: ``teacher(clip)`` is (B, N, D), before the final norm unless ``target.norm`` says otherwise.
 
     Args:
-        settings: as under ``teachers.NAME`` in a recipe; without ``weights`` they are random, for ``load`` to fill.
+        settings: settings as under ``teachers.NAME`` in a recipe; without ``weights`` they are random, for ``load`` to fill.
         frames: T of the student's clip.
         size_px: H and W of the student's clip; the teacher's own are ``input_px``.
         tubelet_frames: frames of one of the student's tubelets; an image teacher sees one of each.
         grid: (t, h, w) of the targets; None: the teacher's own.
-        name: for messages, and for random weights.
-        seed: of random weights.
+        name: name in messages, and key of random weights.
+        seed: seed of random weights.
     """
     if isinstance(settings, Mapping):
         settings = {"weights": "random", **settings}
@@ -127,7 +127,7 @@ def build_classifier(
     seed: int = 0,
     pooling: str | Mapping[str, Any] | PoolingSettings = "mean",
 ) -> Classifier:
-    """A video classifier as VideoMAE and MVD fine-tune it: ``classifier(clip)`` is (B, classes) logits.
+    """Build a video classifier as VideoMAE and MVD fine-tune it: ``classifier(clip)`` is (B, classes) logits.
 
     ``pooling`` is mean, cls, max, gem or ggem, or its settings: ``{"kind": "ggem", "groups": 4}``.
     """
@@ -139,18 +139,18 @@ def build_classifier(
 
 @overload
 def load(model: str | Path, *, format: str | None = None) -> VideoClassifier:
-    """A classifier, ready for video files."""
+    """Open a classifier, ready for video files."""
 
 
 @overload
 def load(model: Model | Teacher, source: str | Path | Mapping[str, Any], format: str | None = None) -> Checkpoint:
-    """A model that exists, filled with weights."""
+    """Fill a model that exists with weights."""
 
 
 def load(
     model: Model | Teacher | str | Path, source: str | Path | Mapping[str, Any] | None = None, format: str | None = None
 ) -> VideoClassifier | Checkpoint:
-    """``load(FOLDER)``: a classifier, ready for video files. ``load(MODEL, SOURCE)``: a model that exists, filled with weights.
+    """Open a classifier, ready for video files (``load(FOLDER)``), or fill a model with weights (``load(MODEL, SOURCE)``).
 
     Args:
         model: folder of ``finetune`` or ``export``; or a model to fill.
@@ -180,11 +180,11 @@ def distillation_loss(
     loss: str = "smooth_l1",
     normalise: bool = False,
 ) -> dict[str, Tensor]:
-    """The loss of every target: mean over all masked tokens and channels, in fp32, with a graph behind it.
+    """Return the loss of every target: the mean over all masked tokens and channels, in fp32, with a graph behind it.
 
     Args:
-        predictions: of a student, (B * K, M, D) by name.
-        features: of the teachers, (B, N, D) by the same names.
+        predictions: outputs of a student, (B * K, M, D) by name.
+        features: outputs of the teachers, (B, N, D) by the same names.
         mask: bool (B, N) or (B, K, N), True = masked: the one that the student had.
         loss: smooth_l1, l1, l2 or cosine.
         normalise: LayerNorm without parameters on every target token (``--norm_feature`` of the reference).
@@ -200,7 +200,7 @@ def distillation_loss(
 
 
 def export(model: Model, format: str) -> dict[str, Tensor]:
-    """Weights of a model under the names and shapes of a format, position tables included.
+    """Return the weights of a model under the names and shapes of a format, position tables included.
 
     Raises:
         ConfigError: if the format is not known or cannot hold this model.
@@ -210,18 +210,18 @@ def export(model: Model, format: str) -> dict[str, Tensor]:
 
 
 def export_gradients(model: Model, format: str) -> dict[str, Tensor]:
-    """Gradients of a model's parameters under the names and shapes of a format; parameters without one are left out."""
+    """Return the gradients of a model under the names and shapes of a format; parameters without one are left out."""
     gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
     return _layout(format).rename(_named(model, gradients))[0]
 
 
 def save(model: Model, path: str | Path, format: str = "mvd_ds") -> list[str]:
-    """Write a model in a format; what others will compute otherwise comes back as sentences."""
+    """Write a model in a format, and return sentences about what others will compute otherwise."""
     return save_as(_named(model, model.state_dict()), network_of(model), Path(path), format, "this model")
 
 
 def _named(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors under the names that they have in a whole model."""
+    """Return tensors under the names that they have in a whole model."""
     prefix = "encoder." if isinstance(model, VisionTransformer) else ""
     return {prefix + name: tensor for name, tensor in tensors.items()}
 

@@ -17,7 +17,7 @@ from mvd_ds.models.classifier_folder import open_classifier
 
 
 class Guess(NamedTuple):
-    """A class and how likely it is."""
+    """A class and its probability."""
 
     name: str
     probability: float
@@ -27,7 +27,7 @@ class VideoClassifier:
     """A fine-tuned classifier with its classes and its way to cut clips.
 
     Attributes:
-        classes: a name for each logit.
+        classes: name of each logit.
         preprocessing: frames, stride, size, mean and deviation of its clips.
         network: uint8 clips (B, C, T, H, W) -> logits (B, classes); ``network.classifier`` takes normalised ones.
     """
@@ -45,7 +45,7 @@ class VideoClassifier:
         self.device = torch.device(device)
 
     def clips(self, video: str | Path, segments: int = 1, crops: int = 1) -> Tensor:
-        """uint8 (segments * crops, C, T, H, W): the views of a video file as a test has them.
+        """Return the views of a video file as a test has them, uint8 (segments * crops, C, T, H, W).
 
         Raises:
             ConfigError: if the file cannot be read.
@@ -58,18 +58,18 @@ class VideoClassifier:
 
     @torch.inference_mode()
     def probabilities(self, video: str | Path, segments: int = 1, crops: int = 1) -> Tensor:
-        """fp32 (classes,) of a video file: the mean over its views of their softmax."""
+        """Return the mean over the views of a video file of their softmax, fp32 (classes,)."""
         views = self.clips(video, segments, crops)[None]
         return view_probabilities(lambda part: self.network(part.to(self.device)), views, chunk=8)[0]
 
     def classify(self, video: str | Path, top: int = 5, segments: int = 1, crops: int = 1) -> list[Guess]:
-        """The likeliest classes of a video file, best first.
+        """Return the likeliest classes of a video file, best first.
 
         Args:
-            video: file.
-            top: how many.
-            segments: clips along the video.
-            crops: crops of each.
+            video: video file.
+            top: number of classes.
+            segments: number of clips along the video.
+            crops: number of crops of each clip.
 
         Raises:
             ConfigError: if the file cannot be read.

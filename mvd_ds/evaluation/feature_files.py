@@ -1,4 +1,4 @@
-"""Files of features: one array each, what it holds beside it, and one index over all of them.
+"""Readers and writers of feature files: one array each, its description beside it, and one index over all of them.
 
 ``features-00000.safetensors`` (or ``.npy``) holds the features of some videos, ``features-00000.json`` says of which and names
 those that could not be read; it is written last, so a file with one is whole. ``index.csv`` has a line for every video.
@@ -20,26 +20,26 @@ INDEX = "index.csv"
 
 
 class FeatureFile(NamedTuple):
-    """What one file holds."""
+    """The description of one file of features."""
 
     name: str
-    """Of the file that holds the array."""
+    """Name of the file that holds the array."""
     videos: list[int]
     """Index in the manifest of each row."""
     faults: dict[int, str]
-    """Why a video has no row, by its index."""
+    """Reason for which a video has no row, by its index."""
 
 
 def write_features(folder: Path, number: int, kind: str, features: np.ndarray, videos: list[int], faults: dict[int, str]) -> None:
-    """Write file ``number`` of a folder, whole or not at all.
+    """Write file ``number`` of ``folder``, whole or not at all.
 
     Args:
-        folder: of the run.
-        number: of the file.
+        folder: folder of the run.
+        number: number of the file.
         kind: ``safetensors`` or ``npy``.
         features: (rows, ...).
         videos: index in the manifest of each row.
-        faults: why a video has no row.
+        faults: reason for which a video has no row, by its index.
     """
     stem = folder / f"features-{number:05}"
     with written_aside(stem.with_suffix(f".{kind}"), sync=False) as aside:
@@ -53,7 +53,7 @@ def write_features(folder: Path, number: int, kind: str, features: np.ndarray, v
 
 
 def read_description(folder: Path, number: int) -> FeatureFile | None:
-    """What file ``number`` holds; None while it is not whole."""
+    """Return the description of file ``number``, or None while the file is not whole."""
     path = folder / f"features-{number:05}.json"
     if not path.exists():
         return None
@@ -69,9 +69,9 @@ def write_index(
     """Write ``index.csv``: path, labels, file and row of every video, in the order of the manifest.
 
     Args:
-        folder: of the run.
-        files: all of them.
-        paths: of all videos.
+        folder: folder of the run.
+        files: descriptions of all files.
+        paths: paths of all videos.
         labels: int64 (n, L).
         label_names: L names.
     """
@@ -86,7 +86,7 @@ def write_index(
 
 
 def read_features(folder: str | Path) -> tuple[np.ndarray, list[dict[str, str]]]:
-    """All features of a finished folder, and the lines of its index that have one, in the order of the manifest.
+    """Return all features of a finished folder, and the lines of its index that have one, in the order of the manifest.
 
     Raises:
         ConfigError: if there is no index: it is written when all files are whole.
@@ -104,7 +104,7 @@ def read_features(folder: str | Path) -> tuple[np.ndarray, list[dict[str, str]]]
 
 
 def read_array(path: Path) -> np.ndarray:
-    """The array of one file."""
+    """Return the array of one file."""
     if path.suffix == ".npy":
         return np.load(path, mmap_mode="r")
     return safetensors.numpy.load_file(path)["features"]

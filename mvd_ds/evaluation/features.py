@@ -1,4 +1,4 @@
-"""One vector a clip from every network that is probed, and from raw pixels."""
+"""This module computes one vector a clip from every network that is probed, and from raw pixels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PIXEL_SIDE = 12
 
 
 class Extractor(NamedTuple):
-    """A network, and what it is shown of a clip."""
+    """A network, and the frames that it is shown."""
 
     forward: Callable[[Tensor], Tensor]
     """Clip uint8 (B, C, T, H, W) -> features (B, D)."""
@@ -40,12 +40,12 @@ def extract_features(
     seed: int = 0,
     on_progress: Callable[[int], None] | None = None,
 ) -> Features:
-    """Show every clip to every network, reading each video once.
+    """Return the features of every network on every clip, reading each video once.
 
     Args:
         extractors: the networks by name, in evaluation mode; they move the clip to their device themselves.
         batches: (clip uint8 (B, C, T, H, W), labels int64 (B, L), ok bool (B,)).
-        seed: of the order of shuffled frames.
+        seed: seed of the order of shuffled frames.
         on_progress: called after each batch with the number of clips seen so far.
     """
     rows: dict[str, list[np.ndarray]] = {name: [] for name in extractors}
@@ -66,23 +66,23 @@ def extract_features(
 
 
 def pixel_features(clip: Tensor) -> Tensor:
-    """Float (B, 8 * 12 * 12): grey means of uint8 (B, C, T, H, W) over 8 slots of time and 12 x 12 squares."""
+    """Return grey means (B, 8 * 12 * 12) of uint8 (B, C, T, H, W) over 8 slots of time and 12 x 12 squares."""
     grey = clip.float().mean(1) / 255
     return adaptive_avg_pool3d(grey, (PIXEL_SLOTS, PIXEL_SIDE, PIXEL_SIDE)).flatten(1)
 
 
 def _all(clip: Tensor, first: int, seed: int) -> Tensor:
-    """The clip."""
+    """Return the clip as it is."""
     return clip
 
 
 def _first(clip: Tensor, first: int, seed: int) -> Tensor:
-    """Its first frame, repeated: all that is known without time."""
+    """Return the first frame, repeated: all that is known without time."""
     return clip[:, :, :1].expand_as(clip)
 
 
 def _shuffled(clip: Tensor, first: int, seed: int) -> Tensor:
-    """All its frames in a random order: time without its direction. Clip ``first + i`` always gets the same order."""
+    """Return all frames in a random order: time without its direction. Clip ``first + i`` always gets the same order."""
     frames = clip.shape[2]
     orders = [np.random.default_rng([seed, first + i]).permutation(frames) for i in range(len(clip))]
     return torch.stack([one[:, torch.from_numpy(order)] for one, order in zip(clip, orders, strict=True)])

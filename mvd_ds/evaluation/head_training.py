@@ -1,4 +1,4 @@
-"""Heads trained on frozen features: every learning rate, seed and label in one pass."""
+"""This module trains heads on frozen features: every learning rate, seed and label in one pass."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Maker = Callable[[Sequence[Sequence[int]]], Iterable[tuple[Sequence[int], Frozen
 
 
 class FrozenStore:
-    """Features of clips, by their number: kept after the first time where all of them fit, made again where not.
+    """A cache of features by clip: it keeps them if all of them fit into memory, and computes them again otherwise.
 
     Args:
-        make: computes them, group by group.
-        clips: how many there are.
-        keep_bytes: of host memory.
+        make: function that computes features, group by group.
+        clips: number of clips.
+        keep_bytes: largest size of the cache in host memory.
     """
 
     def __init__(self, make: Maker, clips: int, keep_bytes: float) -> None:
@@ -35,7 +35,7 @@ class FrozenStore:
         self._keeps: bool | None = None
 
     def batches(self, groups: Sequence[Sequence[int]]) -> Iterator[tuple[Sequence[int], Frozen]]:
-        """(clips, features) of each group."""
+        """Yield (clips, features) of each group."""
         missing = [group for group in groups if any(clip not in self._kept for clip in group)]
         if not missing:
             for group in groups:
@@ -72,7 +72,7 @@ def train_heads(
     device: torch.device,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Probe, ...]:
-    """A probe for every label: of all learning rates, each seed takes the one that is best on its selection share.
+    """Train a probe for every label; each seed takes the learning rate that is best on its selection share.
 
     Unlike a linear probe, the head that is chosen is the one that was measured: it is not trained again on all clips.
 
@@ -83,7 +83,7 @@ def train_heads(
         unseen: features of the held-out clips.
         unseen_labels: int64 (S', L).
         recipe: seeds, selection share and training.
-        device: where the heads are.
+        device: device of the heads.
         on_progress: called with (steps done, steps in all).
 
     Raises:
@@ -152,7 +152,7 @@ def _step(
 
 @torch.inference_mode()
 def _hits(candidates: list[Candidate], store: FrozenStore, labels: np.ndarray, device: torch.device, batch: int) -> np.ndarray:
-    """bool (candidates, S): which clips each head classifies rightly."""
+    """Return which clips each head classifies rightly, bool (candidates, S)."""
     targets = torch.from_numpy(labels)
     hits = np.zeros((len(candidates), len(labels)), bool)
     for clips, frozen in store.batches(_groups(list(range(len(labels))), batch)):
@@ -167,7 +167,7 @@ def _hits(candidates: list[Candidate], store: FrozenStore, labels: np.ndarray, d
 def _choose(
     candidates: list[Candidate], label: int, splits: np.ndarray, on_known: np.ndarray, on_unseen: np.ndarray, recipe: ProbeRecipe
 ) -> Probe:
-    """The best learning rate of each seed; of equals, the smallest."""
+    """Return the probe of ``label`` with the best learning rate of each seed; of equals, the smallest."""
     rows, rates = [], []
     for place in range(len(recipe.seeds)):
         mine = [row for row, one in enumerate(candidates) if (one.seed, one.label) == (place, label)]

@@ -1,4 +1,4 @@
-"""Contexts that keep what passes inside a network during a forward pass, and as little of it as a picture needs."""
+"""Contexts that record what passes inside a network in a forward pass, and as little of it as a picture needs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mvd_ds.evaluation.pictures import frame_similarity, received_attention
 
 
 class LayerSimilarity:
-    """Similarity across frames after every block, ``frame_similarity`` (t, t).
+    """A context that records the similarity across frames after every block, ``frame_similarity`` (t, t).
 
     Args:
-        blocks: of the network, first to last; they give (B, [skipped +] N, D), or (B * t, [skipped +] places, D).
+        blocks: blocks of the network, first to last; they return (B, [skipped +] N, D), or (B * t, [skipped +] places, D).
         slots: t.
         skipped: tokens before those of the grid.
         frame_by_frame: each frame is a sample of its own, as image networks have them.
@@ -28,7 +28,7 @@ class LayerSimilarity:
 
     @property
     def layers(self) -> list[Tensor]:
-        """(t, t) of every block that ran, the mean over all clips."""
+        """Similarity (t, t) after every block that ran, the mean over all clips."""
         return [self.sums[index] / self.clips[index] for index in sorted(self.sums)]
 
     def _keep(self, index: int, tokens: Tensor) -> None:
@@ -52,12 +52,12 @@ class LayerSimilarity:
 
 
 class AttentionOf:
-    """Attention that every token gets from chosen heads of one layer.
+    """A context that records the attention that every token gets from chosen heads of one layer.
 
     Args:
-        projection: gives queries, keys and values of a layer, (B, [skipped +] N, 3 * D).
+        projection: layer that returns queries, keys and values of a layer, (B, [skipped +] N, 3 * D).
         heads: number of heads.
-        chosen: which of them are kept.
+        chosen: indices of the heads that are recorded.
         skipped: tokens before those of the grid.
     """
 
@@ -67,7 +67,7 @@ class AttentionOf:
 
     @property
     def received(self) -> dict[int, Tensor]:
-        """fp32 (B, N) by head."""
+        """Attention that each token received, fp32 (B, N), by head."""
         return dict(zip(self.chosen, torch.cat(self.parts).unbind(1), strict=True))
 
     def _keep(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -83,5 +83,5 @@ class AttentionOf:
 
 
 def spread_heads(heads: int, count: int = 3) -> list[int]:
-    """At most ``count`` of ``heads``, evenly spread, the first among them."""
+    """Return at most ``count`` of ``heads`` indices, evenly spread, the first among them."""
     return sorted({index * heads // count for index in range(count)} if heads > count else range(heads))

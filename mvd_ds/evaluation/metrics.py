@@ -1,4 +1,4 @@
-"""Accuracy that counts every sample once: over batches, over padded ones, over any number of processes."""
+"""This module counts accuracy, every sample once: over batches, padded ones too, and any number of processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Accuracy(NamedTuple):
 
 
 class AccuracyCounter:
-    """Counts samples and hits on the device of the scores, without waiting for it; whole numbers, so the order is no matter."""
+    """A counter of samples and hits on the device of the scores that does not wait for it; counts are whole numbers."""
 
     def __init__(self) -> None:
         self._counts: Tensor | None = None
@@ -44,7 +44,7 @@ class AccuracyCounter:
         self._counts = counts if self._counts is None else self._counts + counts
 
     def merged(self, gather: Callable[[Any], list[Any]] = lambda value: [value]) -> Accuracy:
-        """The accuracy over all processes, the same on each. Collective.
+        """Return the accuracy over all processes, the same on each. Collective.
 
         Args:
             gather: a value -> that value of every process (``Cluster.gather``); by default this process is all there is.
@@ -60,7 +60,7 @@ class AccuracyCounter:
 
 
 def label_ranks(scores: Tensor, labels: Tensor) -> Tensor:
-    """int64 (B,): how many classes are more likely than the right one; 0 is a top-1 hit.
+    """Return how many classes are more likely than the right one, int64 (B,); 0 is a top-1 hit.
 
     Of equal scores the class of the smaller number goes first, so that a network that says the same of all classes is right
     for class 0 alone. A sample of which a score is not finite is wrong, whatever its label.

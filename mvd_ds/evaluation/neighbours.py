@@ -1,4 +1,4 @@
-"""How well clips find their own kind: the vote of a clip's nearest neighbours among the others, which needs no training."""
+"""This module classifies clips by the vote of their nearest neighbours, which needs no training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ NEIGHBOURS, TEMPERATURE = 20, 0.07
 
 
 def leave_one_out(features: np.ndarray, labels: np.ndarray) -> float:
-    """Share of clips whose class the others would name.
+    """Return the share of clips whose class the vote of the others names.
 
     Args:
         features: float32 (S, D), S at least 2.
@@ -27,12 +27,12 @@ def leave_one_out(features: np.ndarray, labels: np.ndarray) -> float:
 
 
 def few_of_many(labels: np.ndarray, clips: int, seed: int) -> np.ndarray:
-    """Indices of at most ``clips`` clips that neighbours can be found among: of so few classes that each has some 25.
+    """Choose at most ``clips`` clips of so few classes that each has some 25, so that neighbours can be found.
 
     Args:
         labels: int64 (n, L); the classes are those of the first label, evenly spread over all.
-        clips: how many.
-        seed: draws them.
+        clips: largest number of clips.
+        seed: seed of the draw.
 
     Returns:
         int64, ascending.

@@ -1,4 +1,4 @@
-"""What a network sees, predicts and attends to, as images. Nothing here knows a model: tensors in, arrays out.
+"""This module turns tokens, masks, losses and attention into images. It knows no model: tensors in, arrays out.
 
 A *film* is uint8 (t, H, W, 3): one image for each slot of the token grid, so that films of one clip lie frame by frame
 beside each other.
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mvd_ds.config import Grid
 
-#: What is not known, the student's predictions at visible tokens for example.
+#: Grey of values that are not known, the student's predictions at visible tokens for example.
 UNKNOWN = 96
 #: Share of a frame's brightness that is left where a token is hidden.
 HIDDEN = 0.15
@@ -21,13 +21,13 @@ FIT_TOKENS = 2048
 
 
 def clip_film(clip: Tensor, slots: int) -> np.ndarray:
-    """The first frame of every slot of a clip, uint8 (C, T, H, W)."""
+    """Return the first frame of every slot of a clip, uint8 (C, T, H, W)."""
     frames = clip.permute(1, 2, 3, 0)
     return frames[:: max(len(frames) // slots, 1)].contiguous().cpu().numpy()
 
 
 def spread(values: np.ndarray, grid: Grid, size_px: int) -> np.ndarray:
-    """Values of tokens (N, ...) at every pixel of their patches: (t, size_px, size_px, ...)."""
+    """Return values of tokens (N, ...) at every pixel of their patches, (t, size_px, size_px, ...)."""
     t, h, w = grid
     placed = values.reshape(t, h, w, *values.shape[1:])
     rows, columns = (np.arange(size_px) * count // size_px for count in (h, w))
@@ -35,7 +35,7 @@ def spread(values: np.ndarray, grid: Grid, size_px: int) -> np.ndarray:
 
 
 def hidden_film(film: np.ndarray, masked: Tensor, grid: Grid) -> np.ndarray:
-    """The film with the patches of ``masked``, int64 (M,), darkened: what is left bright is what the student sees."""
+    """Return the film with the patches of ``masked``, int64 (M,), darkened: the bright rest is what the student sees."""
     hidden = np.zeros(int(np.prod(grid)), bool)
     hidden[masked.cpu().numpy()] = True
     dark = spread(hidden, grid, film.shape[1])[..., None]
@@ -43,14 +43,14 @@ def hidden_film(film: np.ndarray, masked: Tensor, grid: Grid) -> np.ndarray:
 
 
 def placed(values: Tensor, tokens: Tensor, count: int) -> np.ndarray:
-    """fp32 (count, ...): ``values`` (M, ...) at ``tokens`` (M,), not a number elsewhere."""
+    """Return fp32 (count, ...) with ``values`` (M, ...) at ``tokens`` (M,) and NaN elsewhere."""
     result = np.full((count, *values.shape[1:]), np.nan, np.float32)
     result[tokens.cpu().numpy()] = values.detach().float().cpu().numpy()
     return result
 
 
 def heat_film(values: np.ndarray, grid: Grid, size_px: int, high: float) -> np.ndarray:
-    """A film of values of tokens (N,) between 0 (dark) and ``high`` (yellow), grey where they are not numbers."""
+    """Return a film of values of tokens (N,) between 0 (dark) and ``high`` (yellow), grey where they are NaN."""
     from matplotlib import colormaps
 
     shares = np.clip(np.nan_to_num(values) / max(high, 1e-12), 0, 1)
@@ -60,7 +60,7 @@ def heat_film(values: np.ndarray, grid: Grid, size_px: int, high: float) -> np.n
 
 
 class ColourSpace:
-    """Three colours for features of any width: their first three principal components.
+    """A map from features of any width to colours by their first three principal components.
 
     Args:
         features: (..., D) of one network; the same space then shows what another predicts of it. Colours reach from the
@@ -79,7 +79,7 @@ class ColourSpace:
         self.low, self.high = np.percentile(self.pca.transform(tokens), (1, 99), axis=0)
 
     def colours(self, features: np.ndarray) -> np.ndarray:
-        """uint8 (N, 3) of features (N, D), grey where they are not numbers."""
+        """Return colours uint8 (N, 3) of features (N, D), grey where they are NaN."""
         known = ~np.isnan(features).any(axis=1)
         colours = np.full((len(features), 3), UNKNOWN, np.uint8)
         if known.any():
@@ -90,11 +90,11 @@ class ColourSpace:
 
 
 def received_attention(qkv: Tensor, heads: list[int], skipped: int) -> Tensor:
-    """How much attention every token gets: the mean over all queries, or that of the class token where there is one.
+    """Return the attention that every token receives: the mean over all queries, or that of the class token if there is one.
 
     Args:
         qkv: (B, [skipped +] N, 3, heads, d) before the softmax.
-        heads: which of them.
+        heads: indices of the heads.
         skipped: tokens before those of the grid.
 
     Returns:
@@ -110,7 +110,7 @@ def received_attention(qkv: Tensor, heads: list[int], skipped: int) -> Tensor:
 
 
 def frame_similarity(tokens: Tensor) -> Tensor:
-    """Mean cosine similarity of tokens at the same place in two slots, for every pair of slots.
+    """Return the mean cosine similarity of tokens at the same place in two slots, for every pair of slots.
 
     Source: MVD, which compares its two teachers by it.
 
@@ -125,12 +125,12 @@ def frame_similarity(tokens: Tensor) -> Tensor:
 
 
 def across_frames(similarity: Tensor) -> float:
-    """Mean of a (t, t) similarity over pairs of different slots."""
+    """Return the mean of a (t, t) similarity over pairs of different slots."""
     slots = len(similarity)
     return float((similarity.sum() - similarity.diagonal().sum()) / (slots * (slots - 1)))
 
 
 def matrix_film(matrices: list[Tensor], size_px: int) -> np.ndarray:
-    """One image for each (t, t) matrix of similarities between 0 (dark) and 1 (yellow)."""
+    """Return one image for each (t, t) matrix of similarities between 0 (dark) and 1 (yellow)."""
     cells = [heat_film(matrix.cpu().numpy().reshape(-1), (1, *matrix.shape), size_px, 1.0) for matrix in matrices]
     return np.concatenate(cells)

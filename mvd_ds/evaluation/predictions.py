@@ -1,4 +1,4 @@
-"""What a classifier says of videos: probabilities over views, and everything that is counted from them."""
+"""This module averages a classifier's probabilities over views and counts every figure of a test from them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mvd_ds.evaluation.metrics import TOP, AccuracyCounter
 
 
 class Predictions(NamedTuple):
-    """Of S videos, in the order of the manifest."""
+    """Predictions of S videos, in the order of the manifest."""
 
     videos: np.ndarray
     """int64 (S,), index in the manifest."""
@@ -24,12 +24,12 @@ class Predictions(NamedTuple):
 
 
 def view_probabilities(forward: Callable[[Tensor], Tensor], clips: Tensor, chunk: int) -> Tensor:
-    """fp32 (B, classes) on the CPU: the softmax of every view, then their mean. Source: MVD 2.3.
+    """Return the mean over views of their softmax, fp32 (B, classes) on the CPU. Source: MVD 2.3.
 
     Args:
         forward: clips uint8 (n, C, T, H, W) -> logits (n, classes), on any device.
         clips: uint8 (B, views, C, T, H, W).
-        chunk: n at most.
+        chunk: largest n.
     """
     logits = torch.cat([forward(part).float() for part in clips.flatten(0, 1).split(chunk)])
     return logits.softmax(dim=1).unflatten(0, clips.shape[:2]).mean(dim=1).cpu()
@@ -42,12 +42,12 @@ def predict(
     chunk: int,
     on_progress: Callable[[int], None] = lambda seen: None,
 ) -> Predictions:
-    """The predictions of one process on its batches.
+    """Return the predictions of one process on its batches.
 
     Args:
-        forward: as in ``view_probabilities``.
-        batches: with ``clips`` (B, views, C, T, H, W), ``videos`` (B,) and ``ok`` (B,).
-        classes: of the classifier.
+        forward: function as in ``view_probabilities``.
+        batches: batches with ``clips`` (B, views, C, T, H, W), ``videos`` (B,) and ``ok`` (B,).
+        classes: number of classes.
         chunk: clips per forward.
         on_progress: called after each batch with the number of videos seen.
     """
@@ -67,26 +67,26 @@ def predict(
 
 
 def merge(parts: Iterable[Predictions]) -> Predictions:
-    """The predictions of all processes in the order of the manifest; a video that came twice is there once."""
+    """Return the predictions of all processes in the order of the manifest; a video that came twice is there once."""
     videos, probabilities, ok = (np.concatenate(column) for column in zip(*parts, strict=True))
     order, first = np.unique(videos, return_index=True)
     return Predictions(order, probabilities[first], ok[first])
 
 
 def set_aside(found: Predictions) -> tuple[Predictions, list[int]]:
-    """The same with videos of which a probability is not finite as if they could not be read, and their numbers."""
+    """Return the predictions with non-finite ones marked unreadable, and the indices of these videos."""
     broken = found.ok & ~np.isfinite(found.probabilities).all(1)
     probabilities = np.where(broken[:, None], np.float32(0), found.probabilities)
     return Predictions(found.videos, probabilities, found.ok & ~broken), found.videos[broken].tolist()
 
 
 def summarise(found: Predictions, labels: np.ndarray, bins: int) -> dict[str, Any]:
-    """Every figure of a test, shares in [0, 1]. Videos that could not be read count as wrong.
+    """Return every figure of a test, shares in [0, 1]. Videos that could not be read count as wrong.
 
     Args:
-        found: of S videos.
+        found: predictions of S videos.
         labels: int64 (S,), classes.
-        bins: of the calibration error.
+        bins: number of bins of the calibration error.
 
     Returns:
         ``top1``, ``top5``, ``samples``, ``unreadable``, ``mean_per_class`` (over classes that have a sample),
@@ -120,12 +120,12 @@ def summarise(found: Predictions, labels: np.ndarray, bins: int) -> dict[str, An
 
 
 def calibrate(confidence: np.ndarray, right: np.ndarray, bins: int) -> tuple[float | None, list[dict[str, float]]]:
-    """Expected calibration error, and the bins that hold a sample: ``confidence`` and ``accuracy``, means, and ``samples``.
+    """Return the expected calibration error, and ``confidence``, ``accuracy`` and ``samples`` of every bin with a sample.
 
     Args:
         confidence: (S,), probability of the predicted class.
         right: bool (S,).
-        bins: of equal width over [0, 1], closed above.
+        bins: number of bins of equal width over [0, 1], closed above.
 
     Source: Guo et al. 2017 (arXiv 1706.04599): the mean over samples of |accuracy - confidence| of their bin.
     """
@@ -146,7 +146,7 @@ def calibrate(confidence: np.ndarray, right: np.ndarray, bins: int) -> tuple[flo
 
 
 def confused_pairs(found: Predictions, labels: np.ndarray, pairs: int, examples: int) -> list[dict[str, Any]]:
-    """The pairs (true class, predicted class) that are confused most often, most frequent first.
+    """Return the pairs (true class, predicted class) that are confused most often, most frequent first.
 
     Returns:
         ``true``, ``predicted``, ``videos`` (how many), ``share`` of the true class's videos, and ``examples``: indices in the

@@ -1,4 +1,4 @@
-"""Linear probes: how much of a label stands in frozen features, and whether one network holds more of it than another."""
+"""This module fits linear probes on frozen features and compares networks clip by clip."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ ITERATIONS = 500
 
 
 class Probe(NamedTuple):
-    """What one network knows of one label."""
+    """The result of one network on one label."""
 
     top1: float
     """Share of held-out clips classified rightly, mean over seeds."""
     per_seed: tuple[float, ...]
-    """The same, seed by seed."""
+    """``top1``, seed by seed."""
     regularisations: tuple[float, ...]
-    """What each seed chose: C of a linear probe, learning rate of a trained head, nothing for neighbours."""
+    """Choice of each seed: C of a linear probe, learning rate of a trained head, nothing for neighbours."""
     correct: np.ndarray
     """bool (seeds, S), for ``compare``."""
 
@@ -50,7 +50,7 @@ def fit_probes(
     on_progress: Callable[[int, int], None] | None = None,
     workers: int = 1,
 ) -> dict[str, tuple[Probe, ...]]:
-    """A probe for every network and label: by name of the network, in order of the labels.
+    """Fit a probe for every network and label; return them by name of the network, in the order of the labels.
 
     Each seed draws, for all networks alike, the share of the training clips that chooses C; the probe is then fitted on all
     training clips. Held-out clips are classified and choose nothing.
@@ -86,7 +86,7 @@ def fit_probes(
 def fit_probe(
     train: np.ndarray, train_labels: np.ndarray, held_out: np.ndarray, held_out_labels: np.ndarray, recipe: ProbeRecipe
 ) -> Probe:
-    """The probe of one network and one label; arguments as in ``fit_probes``, labels int64 (S,)."""
+    """Fit the probe of one network and one label; arguments as in ``fit_probes``, labels int64 (S,)."""
     correct: dict[float, np.ndarray] = {}
     chosen = []
     for seed in recipe.seeds:
@@ -100,7 +100,7 @@ def fit_probe(
 
 
 def selection_split(count: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The random share of ``count`` training clips that chooses: bool (count,), its clips int64, and the others' int64."""
+    """Draw the share of ``count`` training clips that chooses: bool (count,), its clips int64, and the others int64."""
     order = np.random.default_rng(seed).permutation(count)
     cut = max(1, round(share * count))
     chosen = np.zeros(count, bool)
@@ -111,7 +111,7 @@ def selection_split(count: int, share: float, seed: int) -> tuple[np.ndarray, np
 def nearest_neighbours(
     train: np.ndarray, train_labels: np.ndarray, held_out: np.ndarray, held_out_labels: np.ndarray, recipe: ProbeRecipe
 ) -> Probe:
-    """The vote of the nearest training clips by cosine; arguments as in ``fit_probe``. Nothing is drawn: all seeds agree."""
+    """Classify by the vote of the nearest training clips by cosine; arguments as in ``fit_probe``, all seeds agree."""
     settings = recipe.neighbours
     voters = KNeighborsClassifier(
         min(settings.count, len(train)),
@@ -125,31 +125,31 @@ def nearest_neighbours(
 
 
 def chance(labels: np.ndarray) -> float:
-    """Accuracy of always naming the most frequent class of ``labels`` int64 (S,)."""
+    """Return the accuracy of always naming the most frequent class of ``labels`` int64 (S,)."""
     return float(np.unique(labels, return_counts=True)[1].max() / len(labels))
 
 
 def compare(a: Probe, b: Probe, draws: int, seed: int = 0) -> ConfidenceInterval:
-    """How much more of the held-out clips ``a`` classifies rightly than ``b``, with a paired bootstrap interval.
+    """Return how much more of the held-out clips ``a`` classifies rightly than ``b``, with a paired bootstrap interval.
 
     Clips and seeds are resampled with replacement, and both networks get the same ones.
 
     Args:
-        a: the network that should know more.
-        b: the network it is compared with, on the same clips and seeds.
-        draws: resamples.
-        seed: of the resampling.
+        a: result of the network that should know more.
+        b: result of the network that it is compared with, on the same clips and seeds.
+        draws: number of resamples.
+        seed: seed of the resampling.
     """
     return paired_interval(a.correct, b.correct, draws, seed)
 
 
 def accuracy_interval(correct: np.ndarray, draws: int, seed: int = 0) -> ConfidenceInterval:
-    """Share of what was right, (seeds, clips), with a 95 % bootstrap interval over seeds and clips."""
+    """Return the mean of ``correct`` (seeds, clips) with a 95 % bootstrap interval over seeds and clips."""
     return paired_interval(correct, np.zeros_like(correct), draws, seed)
 
 
 def paired_interval(a: np.ndarray, b: np.ndarray, draws: int, seed: int = 0) -> ConfidenceInterval:
-    """``compare`` of two tables of what was right, (seeds, clips) each: bool, or shares of several trials in [0, 1]."""
+    """Compare two tables (seeds, clips) as ``compare`` does: bool, or shares of several trials in [0, 1]."""
     gain = a.astype(np.float32) - b.astype(np.float32)
     seeds, clips = gain.shape
     rng = np.random.default_rng(seed)
@@ -162,7 +162,7 @@ def paired_interval(a: np.ndarray, b: np.ndarray, draws: int, seed: int = 0) -> 
 
 
 def _choose_regularisation(features: np.ndarray, labels: np.ndarray, recipe: ProbeRecipe, seed: int) -> float:
-    """The C that classifies most of a random share of the training clips; of equals, the strongest regularisation."""
+    """Return the C that is best on a random share of the training clips; of equals, the strongest regularisation."""
     _, selection, rest = selection_split(len(labels), recipe.selection_share, seed)
     grid = tuple(sorted(recipe.regularisations))
     path = _fit(features[rest], labels[rest], grid)
@@ -171,7 +171,7 @@ def _choose_regularisation(features: np.ndarray, labels: np.ndarray, recipe: Pro
 
 
 def _fit(features: np.ndarray, labels: np.ndarray, grid: tuple[float, ...]) -> list[Callable[[np.ndarray], np.ndarray]]:
-    """A classifier for each C, every one starting from the one before it."""
+    """Fit a classifier for each C, every one starting from the one before it."""
     if len(np.unique(labels)) < 2:
         raise ConfigError("probe: the training clips of one label show a single class; a probe needs at least two")
     scaler = StandardScaler().fit(features)

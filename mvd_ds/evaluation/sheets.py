@@ -1,4 +1,4 @@
-"""Films of one clip together: a sheet of rows over time, as one still image or as a moving one."""
+"""This module lays films of one clip out as a sheet of rows over time, a still image or a moving one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mvd_ds.evaluation.pictures import (
     spread,
 )
 
-#: What a row shows, and its film.
+#: A film by the name of what its row shows.
 Sheet = dict[str, np.ndarray]
 #: Colours above this percentile of all values are alike: one token of a bad clip must not darken the rest.
 BRIGHTEST = 99
@@ -30,36 +30,36 @@ PAPER, INK = (253, 253, 252), (29, 33, 39)
 
 @dataclass
 class Observed:
-    """What networks did with B clips."""
+    """The record of what networks did with B clips."""
 
     clip: Tensor
-    """uint8 (B, C, T, H, W)."""
+    """Clips as they were shown, uint8 (B, C, T, H, W)."""
     grid: Grid
-    """(t, h, w) of the student's tokens."""
+    """Token grid (t, h, w) of the student."""
     masked: Tensor | None = None
-    """int64 (B, M), the tokens that were predicted."""
+    """Tokens that were predicted, int64 (B, M)."""
     hidden: Tensor | None = None
-    """int64 (B, M'), the tokens that the student did not see."""
+    """Tokens that the student did not see, int64 (B, M')."""
     losses: dict[str, Tensor] = field(default_factory=dict)
-    """(B, M) by target."""
+    """Loss of each predicted token, (B, M), by target."""
     targets: dict[str, Tensor] = field(default_factory=dict)
-    """(B, N, D) features of teachers."""
+    """Features of the teachers, (B, N, D), by target."""
     norms: dict[str, Tensor] = field(default_factory=dict)
-    """(B, N), L2 norms of the same before any normalisation."""
+    """L2 norms of the teachers' raw features, (B, N), by target."""
     predictions: dict[str, Tensor] = field(default_factory=dict)
-    """(B, M, D) by target."""
+    """Predictions of the student, (B, M, D), by target."""
     reconstruction: Tensor | None = None
-    """uint8 (B, C, T, H, W): predicted pixels where tokens are masked, those of the clip elsewhere."""
+    """Clips with predicted pixels in place of masked ones, uint8 (B, C, T, H, W)."""
     features: Tensor | None = None
-    """(B, N, D) of the encoder."""
+    """Features of the encoder, (B, N, D)."""
     attention: dict[int, Tensor] = field(default_factory=dict)
-    """(B, N) that tokens get, by head."""
+    """Attention that each token receives, (B, N), by head."""
     similarity: dict[str, list[Tensor]] = field(default_factory=dict)
-    """(t, t) across frames after every block, by network."""
+    """Similarity across frames after every block, (t, t), by network."""
 
 
 def clip_sheets(seen: Observed) -> list[Sheet]:
-    """A sheet for every clip; colours mean the same in all of them."""
+    """Return a sheet for every clip; colours mean the same in all of them."""
     spaces = {name: ColourSpace(seen.targets.get(name, predicted)) for name, predicted in seen.predictions.items()}
     own = ColourSpace(seen.features) if seen.features is not None else None
     highs = {name: float(np.percentile(losses.float().cpu().numpy(), BRIGHTEST)) for name, losses in seen.losses.items()}
@@ -86,7 +86,7 @@ def _sheet(seen: Observed, row: int, spaces: dict[str, ColourSpace], own: Colour
 
 
 def _target_rows(seen: Observed, row: int, name: str, space: ColourSpace | None, high: float) -> Sheet:
-    """Loss, target and prediction of one target, the last two in one colour space."""
+    """Return loss, target and prediction of one target, the last two in one colour space."""
     sheet: Sheet = {}
     tokens = int(np.prod(seen.grid))
     assert seen.masked is not None
@@ -106,7 +106,7 @@ def _film(colours: np.ndarray, seen: Observed) -> np.ndarray:
 
 
 def similarity_sheet(similarity: dict[str, list[Tensor]], size_px: int) -> Sheet:
-    """A row for every network, an image for every layer: frames against frames."""
+    """Return a sheet of frames against frames: a row for every network, an image for every layer."""
     sheet = {}
     for name, layers in similarity.items():
         if layers and len(layers[0]) > 1:
@@ -118,12 +118,12 @@ def similarity_sheet(similarity: dict[str, list[Tensor]], size_px: int) -> Sheet
 
 
 def joined(sheets: list[Sheet]) -> Sheet:
-    """Sheets of images, which have one slot each, side by side as if they were the frames of one clip."""
+    """Join sheets of images, which have one slot each, as if they were the frames of one clip."""
     return {name: np.concatenate([sheet[name] for sheet in sheets]) for name in sheets[0]}
 
 
 def still(sheet: Sheet, cell_px: int) -> np.ndarray:
-    """uint8 (H, W, 3): captions above rows, slots from left to right."""
+    """Return ``sheet`` as one image uint8 (H, W, 3): captions above rows, slots from left to right."""
     columns = max(len(film) for film in sheet.values())
     width = max(columns * (cell_px + GAP_PX) + GAP_PX, _widest(sheet))
     height = len(sheet) * (CAPTION_PX + cell_px + GAP_PX) + GAP_PX
@@ -137,7 +137,7 @@ def still(sheet: Sheet, cell_px: int) -> np.ndarray:
 
 
 def moving(sheet: Sheet, cell_px: int) -> list[np.ndarray]:
-    """uint8 (H, W, 3) for each slot: rows of the sheet side by side, as many as look square. Sides are even, as video wants."""
+    """Return an image uint8 (H, W, 3) for each slot, the rows of ``sheet`` side by side; sides are even, as video wants."""
     columns = max(round((1.6 * len(sheet)) ** 0.5), 1)
     rows = -(-len(sheet) // columns)
     cell = max(cell_px, *(_text_width(name) for name in sheet))
@@ -155,7 +155,7 @@ def moving(sheet: Sheet, cell_px: int) -> list[np.ndarray]:
 
 
 def _sized(image: np.ndarray, side: int) -> Image.Image:
-    """Patches stay sharp when they grow; what shrinks is averaged."""
+    """Resize an image: patches stay sharp when they grow, and are averaged when they shrink."""
     smaller = side < image.shape[0]
     return Image.fromarray(image).resize((side, side), Image.Resampling.BOX if smaller else Image.Resampling.NEAREST)
 

@@ -1,1 +1,1 @@
-"""One file per command: builds the parts and hands them on. The table of contents of the package."""
+"""The commands that need data or a cluster, one file each: every file builds the parts and hands them on."""

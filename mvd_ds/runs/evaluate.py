@@ -1,4 +1,4 @@
-"""``evaluate``: the published test of a classifier: several views of every video, on any number of processes."""
+"""This module tests a classifier as papers do (``evaluate``): several views of every video, on any number of processes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PRODUCT = "evaluation.json"
 
 
 def evaluate(recipe: EvaluateRecipe, name: str) -> Path:
-    """Test a classifier; ``evaluation.json`` and ``predictions.csv`` are in the run's folder, whose path is returned.
+    """Test a classifier, write ``evaluation.json`` and ``predictions.csv``, and return the run's folder.
 
     Raises:
         ConfigError: if classifier and manifest do not fit each other; on every rank.
@@ -57,7 +57,7 @@ def evaluate(recipe: EvaluateRecipe, name: str) -> Path:
 
 
 def _with_clip_of(recipe: EvaluateRecipe, card: ClassifierCard) -> EvaluateRecipe:
-    """The recipe with the classifier's clip where it says nothing else.
+    """Return the recipe with the classifier's clip wherever it states nothing else.
 
     Raises:
         ConfigError: if it asks for clips that the network does not take.
@@ -73,7 +73,7 @@ def _with_clip_of(recipe: EvaluateRecipe, card: ClassifierCard) -> EvaluateRecip
 
 
 def class_numbers(recipe: EvaluateRecipe, manifest: Manifest, card: ClassifierCard) -> tuple[str, np.ndarray]:
-    """Name of the manifest's label that is tested, and int64 (n,): each video's class as the classifier numbers it.
+    """Return the name of the tested label, and each video's class as the classifier numbers it, int64 (n,).
 
     Raises:
         ConfigError: if there is no such label, or a class that the classifier does not know.
@@ -87,7 +87,7 @@ def class_numbers(recipe: EvaluateRecipe, manifest: Manifest, card: ClassifierCa
 def _predict(
     recipe: EvaluateRecipe, model: Classifier, card: ClassifierCard, manifest: Manifest, cluster: Cluster
 ) -> tuple[Predictions, list[str]]:
-    """Predictions of all videos and faults of all ranks. Collective.
+    """Return the predictions of all videos and the faults of all ranks. Collective.
 
     Groups of videos do not depend on the number of processes, so neither do the numbers.
     """
@@ -147,14 +147,14 @@ def _write(
 
 
 def _place(location: str | ByteRange) -> dict[str, str | int]:
-    """Where a video is, in a file of its own or in a shard, so that the page can show it."""
+    """Return the location of a video, a file of its own or a part of a shard, so that the page can show it."""
     if isinstance(location, str):
         return {"path": location}
     return {"path": location.name, "shard": location.path, "offset": location.offset, "size": location.size}
 
 
 def _table(manifest: Manifest, card: ClassifierCard, labels: np.ndarray, found: Predictions) -> str:
-    """``predictions.csv``: a line per video; the five likeliest classes with their probabilities."""
+    """Return the text of ``predictions.csv``: a line per video with the five likeliest classes and their probabilities."""
     shown = min(TOP[-1], len(card.classes))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

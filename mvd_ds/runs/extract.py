@@ -1,4 +1,4 @@
-"""``features``: embeddings or tokens of every video of a manifest, in files that any number of processes fills."""
+"""This module writes embeddings or tokens of every video (``features``) into files that any number of processes fills."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PRODUCT = "index.csv"
 
 
 def extract(recipe: FeaturesRecipe, name: str) -> None:
-    """Write the features of ``recipe`` into its folder; what is there already is not made again.
+    """Write the features of ``recipe`` into its folder; files that are there already stay.
 
     Raises:
         ConfigError: if network, clip or manifest do not fit, or the folder holds other features; on every rank.
@@ -58,7 +58,7 @@ def extract(recipe: FeaturesRecipe, name: str) -> None:
 
 
 def _forward(recipe: FeaturesRecipe, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """uint8 clips (n, C, T, H, W) -> features (n, ...) on the CPU."""
+    """Return the function from uint8 clips (n, C, T, H, W) to features (n, ...) on the CPU."""
     clip = recipe.data.clip
     encoder = open_encoder(recipe.weights, clip.frames, clip.size_px, recipe.format)
     dtype = DTYPES[recipe.precision]
@@ -80,7 +80,7 @@ def _forward(recipe: FeaturesRecipe, device: torch.device) -> Callable[[Tensor],
 
 
 def _open(recipe: FeaturesRecipe, folder: RunFolder, manifest: Manifest) -> None:
-    """Make the folder; or go on in one that was made for the same features of the same videos.
+    """Make the folder, or continue in one that was made for the same features of the same videos.
 
     Raises:
         ConfigError: if it was made for others.
@@ -115,7 +115,7 @@ def _fill(
     parts: list[range],
     cluster: Cluster,
 ) -> None:
-    """Make this rank's files that are not whole yet."""
+    """Write those of this rank's files that are not complete yet."""
     mine = [number for number in range(cluster.rank, len(parts), cluster.world) if not read_description(folder.path, number)]
     total = sum(len(parts[number]) for number in mine)
     progress = StepProgress("features", 0, total, enabled=cluster.is_main and total > 0)
@@ -144,7 +144,7 @@ def _reason(path: str, faults: list[str]) -> str:
 
 @torch.inference_mode()
 def _features(forward: Callable[[Tensor], Tensor], clips: Tensor, chunk: int) -> np.ndarray:
-    """fp32 (B, [views,] ...) of uint8 (B, views, C, T, H, W); the axis of views only where there are several."""
+    """Return features fp32 (B, [views,] ...) of uint8 (B, views, C, T, H, W); a single view has no axis of its own."""
     if not len(clips):
         # Nothing of this batch could be read: one black clip says what shape a row has.
         return _features(forward, clips.new_zeros((1, *clips.shape[1:])), chunk)[:0]
@@ -153,7 +153,7 @@ def _features(forward: Callable[[Tensor], Tensor], clips: Tensor, chunk: int) ->
 
 
 def _close(folder: RunFolder, manifest: Manifest, count: int) -> list[str]:
-    """Write the index over all files; the videos without features come back."""
+    """Write the index over all files and return a line for each video without features."""
     files: list[FeatureFile] = []
     for number in range(count):
         file = read_description(folder.path, number)

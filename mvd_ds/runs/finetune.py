@@ -1,4 +1,4 @@
-"""``finetune``: a pretrained encoder and a fresh head learn to classify, under the engine of the other trainings."""
+"""This module trains a pretrained encoder and a new head to classify (``finetune``), under the engine of every training."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from mvd_ds.training.run_folder import FINISHED, RunFolder
 
 
 class LabelledVideos(NamedTuple):
-    """What is learnt from, and what accuracy is measured on."""
+    """The videos that a classifier learns from, and those that its accuracy is measured on."""
 
     classes: Classes
     training: Mixture
@@ -43,7 +43,7 @@ class LabelledVideos(NamedTuple):
 
 
 def finetune(recipe: FinetuneRecipe, name: str) -> int:
-    """Fine-tune the recipe ``name`` to its end, from its newest checkpoint if there is one.
+    """Fine-tune ``recipe`` to its end, from its newest checkpoint if there is one.
 
     Returns:
         Exit code of where it stands: ``run_folder.EXIT_CODES``.
@@ -104,7 +104,7 @@ def _finetune(recipe: FinetuneRecipe, folder: RunFolder, cluster: Cluster) -> Tr
 
 
 def read_labelled(recipe: FinetuneRecipe) -> LabelledVideos:
-    """Manifests, classes and labels of a recipe.
+    """Return manifests, classes and labels of ``recipe``.
 
     Raises:
         ConfigError: if a manifest or its labels cannot be used, or the two do not belong together.
@@ -146,7 +146,7 @@ def _hold_out(videos: LabelledVideos, recipe: FinetuneRecipe) -> LabelledVideos:
 
 
 def _open_teacher(recipe: FinetuneRecipe, classes: Classes) -> Classifier | None:
-    """The teacher of a recipe, frozen; None where it has none.
+    """Return the frozen teacher of ``recipe``, or None if it has none.
 
     Raises:
         ConfigError: if it is no classifier, or of other classes or clips.
@@ -173,7 +173,7 @@ def _open_teacher(recipe: FinetuneRecipe, classes: Classes) -> Classifier | None
 
 
 def _training_flops(recipe: FinetuneRecipe, classes: Classes, teacher: Classifier | None) -> float:
-    """Operations of a training step per clip; the teacher's once."""
+    """Return the FLOPs of a training step per clip; the teacher counts for its forward pass alone."""
     own = 3 * classifier_flops(recipe.model, recipe.grid, len(classes.names))
     return own + (classifier_flops(teacher.encoder.settings, teacher.encoder.grid, len(classes.names)) if teacher else 0)
 
@@ -186,7 +186,7 @@ def _describe(
     groups: list[dict[str, Any]],
     videos: LabelledVideos,
 ) -> None:
-    """What will happen, in a few sentences, before it does."""
+    """Print batches, classes, teacher and parameters before training starts."""
     say(describe_batches(recipe, cluster, loader))
     held_out = f"{len(videos.held_out.labels)} held-out videos" if videos.held_out else "nothing held out: no accuracy"
     say(f"{len(videos.classes.names)} classes of label {videos.classes.label}, {len(videos.labels)} videos, {held_out}")

@@ -1,4 +1,4 @@
-"""Fine-tuning fitted to what is there: settings that nobody stated follow from the weights, the videos and the machine."""
+"""This module fits fine-tuning to what is there: unstated settings follow from the weights, the videos and the machine."""
 
 from __future__ import annotations
 

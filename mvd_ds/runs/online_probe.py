@@ -1,4 +1,4 @@
-"""What features know while they are learnt: the vote of nearest neighbours on a few labelled clips, every so many steps."""
+"""A probe that runs during training: nearest neighbours vote on a few labelled clips, every so many steps."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from mvd_ds.training.step import normalise, to_unit
 
 
 class OnlineProbe:
-    """Top-1 of nearest neighbours on every label: mean-pooled tokens of whole clips, each classified by all others.
+    """A hook that measures the top-1 of nearest neighbours on every label, from mean-pooled tokens of whole clips.
 
     Labels are looked at, never learnt from; a training with a probe takes the same steps to the last bit. Every rank keeps
     its share of the clips as uint8, so that they are decoded once.
 
     Args:
         engine: around the MaskedPredictor that is trained.
-        manifest: with labels.
-        videos: of it.
+        manifest: manifest with labels.
+        videos: indices of its videos to probe on.
     """
 
     def __init__(self, recipe: TrainingRecipe, engine: Any, cluster: Cluster, manifest: Manifest, videos: np.ndarray) -> None:
@@ -40,14 +40,14 @@ class OnlineProbe:
         self.alive: Callable[[], None] = lambda: None
 
     def resume(self, first_step: int) -> None:
-        """Nothing is remembered from step to step."""
+        """Do nothing: no state is carried from step to step."""
 
     def due(self, done: int) -> bool:
-        """Whether step ``done`` is one to probe after."""
+        """Return whether the probe runs after step ``done``."""
         return done % self.recipe.run.probe_every_steps == 0
 
     def __call__(self, done: int) -> dict[str, float]:
-        """``probe/LABEL_top1`` in [0, 1] after step ``done``; empty while features are not finite. Collective."""
+        """Return ``probe/LABEL_top1`` in [0, 1] after step ``done``, or nothing while features are not finite. Collective."""
         self.batches = self.batches or self._read()
         self.engine.eval()
         features = [self._features(clips) for clips, _, _ in self.batches]
@@ -66,7 +66,7 @@ class OnlineProbe:
         return found
 
     def _read(self) -> list[tuple[torch.Tensor, np.ndarray, np.ndarray]]:
-        """(clips uint8 (B, C, T, H, W), labels int64 (B, L), which count) of this rank; one that cannot be read does not."""
+        """Return this rank's (clips uint8 (B, C, T, H, W), labels int64 (B, L), counted bool (B,)); broken videos count not."""
         clip = self.recipe.data.clip
         wanted = [int(self.videos[place]) for places, _ in self.groups for place in places]
         read = evaluation_batches(self.recipe.data, self.manifest, self.recipe.batch.micro, clip.frames, clip.size_px, wanted)
@@ -77,7 +77,7 @@ class OnlineProbe:
 
     @torch.no_grad()
     def _features(self, clips: torch.Tensor) -> np.ndarray:
-        """float32 (B, D) of clips on the CPU, through the engine, as ``observing.observe`` does."""
+        """Return float32 (B, D) of clips on the CPU, through the engine, as ``visualization.observe`` does."""
         self.alive()
         encoder = self.engine.module.encoder
         pixels = normalise(to_unit(clips.to(self.cluster.device)), next(self.engine.module.parameters()).dtype)
@@ -90,7 +90,7 @@ class OnlineProbe:
 
 
 def plan_online_probe(recipe: TrainingRecipe) -> tuple[Manifest, np.ndarray] | None:
-    """Manifest and videos to probe on: labelled ones of ``run.picture_manifest`` or the first that is trained on; None without.
+    """Return the labelled manifest and its videos to probe on, or None if nothing can be probed.
 
     Raises:
         ConfigError: if the manifest is faulty.

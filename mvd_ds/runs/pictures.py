@@ -1,4 +1,4 @@
-"""Pictures of what a network makes of the same few clips, taken while it trains."""
+"""This module draws what a network makes of the same few clips while it trains."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ NUMBERS = "numbers.json"
 
 
 class TrainingPictures:
-    """Sheets of the first clips of a manifest, in TensorBoard and in ``pictures/``.
+    """A hook that draws sheets of the first clips of a manifest, for TensorBoard and ``pictures/``.
 
     Every rank reads the same clips and runs the same forwards, so that sharded weights can be gathered; rank 0 draws.
 
     Args:
         engine: around the MaskedPredictor that is trained.
-        manifest: its first videos are looked at.
-        last_step: of the whole run; pictures are taken there, too.
+        manifest: manifest whose first videos are drawn.
+        last_step: last step of the whole run; pictures are taken there, too.
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class TrainingPictures:
         self.batch: ClipBatch | None = None
 
     def due(self, done: int) -> bool:
-        """Every so many steps, and at the end."""
+        """Return whether pictures are due after step ``done``: every so many steps, and at the end."""
         every = self.recipe.run.pictures_every_steps
         return every > 0 and (done % every == 0 or done == self.last_step)
 
     def __call__(self, done: int, objective: Objective, writer: MetricsWriter, gradients: dict[str, float]) -> None:
-        """Take, draw and write them; ``gradients`` are norms by block."""
+        """Take, draw and write the pictures of step ``done``; ``gradients`` are norms by block."""
         self.batch = self.batch or self._read()
         targets = getattr(objective, "targets", None)
         self.engine.eval()
@@ -66,7 +66,7 @@ class TrainingPictures:
                 self._show(done, seen, writer, gradients)
 
     def _read(self) -> ClipBatch:
-        """The clips; one that cannot be read is black, and named."""
+        """Return the batch of clips; a video that cannot be read is black, and named."""
         views, faults = read_first_clips(self.recipe, self.manifest)
         if self.cluster.is_main:
             for fault in faults:
@@ -83,7 +83,7 @@ class TrainingPictures:
 
 
 def read_first_clips(recipe: TrainingRecipe, manifest: Manifest) -> tuple[dict[int, Tensor], list[str]]:
-    """Clips of the first ``run.picture_clips`` videos of ``manifest``, those that cannot be read black, and these by name.
+    """Read the first ``run.picture_clips`` videos of ``manifest``; those that cannot be read are black.
 
     Returns:
         side in px -> uint8 (B, C, T, H, W), for every side that the recipe's networks want; and the faults.
@@ -100,7 +100,7 @@ def read_first_clips(recipe: TrainingRecipe, manifest: Manifest) -> tuple[dict[i
 
 
 def plan_pictures(recipe: TrainingRecipe) -> Manifest | None:
-    """Videos to take pictures of; None where none are wanted.
+    """Return the manifest of the videos to draw, or None if no pictures are wanted.
 
     Raises:
         ConfigError: if their manifest is faulty.
@@ -113,7 +113,7 @@ def plan_pictures(recipe: TrainingRecipe) -> Manifest | None:
 
 
 def named_sheets(seen: Observed) -> dict[str, Sheet]:
-    """Sheets by the name of what they show; images, which have one slot each, in one sheet."""
+    """Return the sheets by name; images, which have one slot each, share one sheet."""
     sheets = clip_sheets(seen)
     named = {"images": joined(sheets)} if seen.grid[0] == 1 else {f"clip {place}": sheet for place, sheet in enumerate(sheets)}
     similarity = similarity_sheet(seen.similarity, CELL_PX)
@@ -121,13 +121,13 @@ def named_sheets(seen: Observed) -> dict[str, Sheet]:
 
 
 def similarity_numbers(seen: Observed) -> dict[str, list[float]]:
-    """Mean similarity across frames after every layer, by network; those that see one frame at a time are left out."""
+    """Return the mean similarity across frames after every layer, by network; networks of one frame are left out."""
     found = {name: [across_frames(layer) for layer in layers if len(layer) > 1] for name, layers in seen.similarity.items()}
     return {name: means for name, means in found.items() if means}
 
 
 def as_png(image: np.ndarray) -> bytes:
-    """A PNG file of uint8 (H, W, 3)."""
+    """Return the bytes of a PNG file of ``image``, uint8 (H, W, 3)."""
     stream = io.BytesIO()
     # Five sheets of four clips of 224 px: 65 ms and 743 kB at level 1, 96 ms and 658 kB at 6.
     Image.fromarray(image).save(stream, format="PNG", compress_level=1)
@@ -135,7 +135,7 @@ def as_png(image: np.ndarray) -> bytes:
 
 
 def write_pictures(folder: Path, images: dict[str, bytes], numbers: dict[str, Any]) -> None:
-    """The PNG files ``images`` and ``numbers.json``: aside, then in place of what was there.
+    """Write the PNG files ``images`` and ``numbers.json`` as ``folder``, whole, in place of an older one.
 
     Raises:
         ConfigError: if they cannot be written.
@@ -150,7 +150,7 @@ def write_pictures(folder: Path, images: dict[str, bytes], numbers: dict[str, An
 
 
 def _norms(seen: Observed) -> dict[str, Tensor]:
-    """L2 norms of every teacher's features, as it gives them, and of what the student predicts: a flat one has no content."""
+    """Return L2 norms of every teacher's raw features and of the predictions, by tag; a flat histogram has no content."""
     teachers = {f"features/norm_{name}": norms for name, norms in seen.norms.items()}
     students = {f"features/predicted_norm_{name}": found.float().norm(dim=-1) for name, found in seen.predictions.items()}
     return {name: norms.flatten().cpu() for name, norms in (teachers | students).items()}

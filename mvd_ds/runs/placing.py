@@ -1,4 +1,4 @@
-"""Frozen teachers where the recipe wants them, as fast as its settings allow."""
+"""This module places frozen teachers as the recipe says: replicated or sharded, compiled, replayed, or in FP8."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def place_teachers(
     cluster: Cluster,
     read_clips: Callable[[], dict[int, Tensor]],
 ) -> dict[str, Callable[..., Tensor]]:
-    """Teachers by name, ready to be asked. Collective.
+    """Return the teachers by name, placed and ready to be called. Collective.
 
     Args:
         read_clips: some clips of the run, side in px -> uint8 (B, C, T, H, W), on which FP8 is judged.
@@ -55,7 +55,7 @@ def place_teachers(
 def accelerate(
     teacher: Callable[..., Tensor], name: str, settings: TeacherSettings, engine: EngineSettings, device: torch.device
 ) -> Callable[..., Tensor]:
-    """A placed teacher with its blocks compiled, and its forward replayed, where settings and device have that."""
+    """Compile the blocks of a placed teacher and replay its forward pass, if settings and device allow it."""
     if wants_compiling(engine.compile, device):
         network = getattr(teacher, "module", teacher)
         assert isinstance(network, nn.Module)
@@ -67,7 +67,7 @@ def accelerate(
 
 
 def refuse_without_fp8(name: str, settings: TeacherSettings, device: torch.device, dtype: torch.dtype) -> None:
-    """Stop where a teacher cannot compute in FP8.
+    """Raise if a teacher cannot compute in FP8.
 
     Raises:
         ConfigError: with the reason.
@@ -86,7 +86,7 @@ def round_to_fp8(teacher: Any, clip: Tensor) -> float:
 
 
 def require_similar(name: str, seen: float) -> None:
-    """Stop where FP8 changes the features of a teacher too much.
+    """Raise if FP8 changes the features of a teacher too much.
 
     Raises:
         ConfigError: with the number.

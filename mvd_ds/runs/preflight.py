@@ -1,4 +1,4 @@
-"""``preflight``: a recipe tried on 64 clips before it is run: what teachers say, what reading costs, what a step takes."""
+"""This module tries a recipe on 64 clips before it is run (``preflight``): targets, cost of reading, memory, step time."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ CLIPS = 64
 #: Effective rank of targets below which there is nothing to learn, and share of their variance in one channel above which
 #: that channel is most of the loss.
 COLLAPSED_RANK, LOUD_CHANNEL = 2.0, 0.5
-#: Of a device's memory, taken at the peak of a step.
+#: Share of a device's memory above which the peak of a step is too high.
 TIGHT = 0.92
 
 
 def preflight(recipe: Recipe, name: str) -> int:
-    """Read at least 64 clips, look at the targets, take one step or more, and say what was found. Nothing is written.
+    """Read at least 64 clips, check the targets, take one step or more, and print what was found; write nothing.
 
     Returns:
         0, or 1 where something found would spoil the training.
 
     Raises:
-        ConfigError: what the training itself would raise.
+        ConfigError: for whatever the training itself would refuse.
     """
     if not isinstance(recipe, TrainingRecipe):
         raise ConfigError(f"preflight is for recipes of pretrain and distill; {name} is one of {recipe.command}")
@@ -59,7 +59,7 @@ def preflight(recipe: Recipe, name: str) -> int:
 
 
 def _read(recipe: TrainingRecipe, cluster: Cluster) -> tuple[list[Any], float]:
-    """Micro batches of whole steps, read by this process itself; and seconds a clip took."""
+    """Return micro batches of whole steps, read by this process itself, and the seconds that a clip took."""
     here = recipe.model_copy(update={"data": recipe.data.model_copy(update={"workers": 0})})
     steps = -(-CLIPS // recipe.batch.global_)
     started = time.monotonic()
@@ -70,7 +70,7 @@ def _read(recipe: TrainingRecipe, cluster: Cluster) -> tuple[list[Any], float]:
 
 
 def _target_statistics(objective: Any, batches: list[Any], cluster: Cluster) -> dict[str, dict[str, float]]:
-    """Means over micro batches and ranks, by target. Collective."""
+    """Return means over micro batches and ranks, by target. Collective."""
     found: dict[str, list[Tensor]] = {}
     for batch in batches:
         targets = objective.targets(to_device(batch, cluster.device))
@@ -85,7 +85,7 @@ STATISTICS = ("finite", "mean", "deviation", "norm", "loudest_channel", "effecti
 
 @torch.no_grad()
 def _statistics(target: Tensor, loss: str) -> Tensor:
-    """``STATISTICS`` of targets (B*K, M, D)."""
+    """Return ``STATISTICS`` of targets (B*K, M, D)."""
     tokens = target.float().flatten(0, 1)
     variances = tokens.var(dim=0, correction=0)
     samples = tokens[:: max(len(tokens) // RANK_TOKENS, 1)][:RANK_TOKENS]
@@ -102,7 +102,7 @@ def _statistics(target: Tensor, loss: str) -> Tensor:
 
 
 def _step_seconds(trainer: Trainer, objective: Any, batches: list[Any]) -> float:
-    """Take the steps of ``batches``; seconds of the last one, which does not start anything. Collective."""
+    """Take the steps of ``batches`` and return the seconds of the last one, which starts nothing up. Collective."""
     accumulation = trainer.recipe.batch.accumulation_steps(trainer.cluster.world)
     seconds = 0.0
     for first in range(0, len(batches), accumulation):
@@ -162,6 +162,6 @@ def _say(
     )
     say(f"memory of the process that takes most, GiB: {parts}")
     for trouble in troubles:
-        say(f"look at this: {trouble}")
+        say(f"to check: {trouble}")
     if not troubles:
-        say("nothing to mend was found")
+        say("no fault was found")

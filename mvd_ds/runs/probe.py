@@ -1,4 +1,4 @@
-"""``probe``: what frozen features know, by probes on every label of a manifest."""
+"""This module measures frozen features by probes on every label of a manifest (``probe``)."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from mvd_ds.training.console import StepProgress, say
 from mvd_ds.training.run_folder import RunFolder, Status
 from mvd_ds.training.step import normalise, to_unit
 
-#: Which held-out clips every probe got right, bool (seeds, clips) as ``MODEL/LABEL``; and ``labels``, int64 (clips, labels).
+#: Held-out clips that every probe got right, bool (seeds, clips) as ``MODEL/LABEL``; and ``labels``, int64 (clips, labels).
 CORRECT = "correct.npz"
 
 
 def probe(recipe: ProbeRecipe, name: str) -> None:
-    """Run the probes of ``recipe``; write ``probes.json`` and ``correct.npz``. One process, on a GPU where there is one.
+    """Run the probes of ``recipe`` in this process and write ``probes.json`` and ``correct.npz``.
 
     Raises:
         ConfigError: if models or manifests do not fit each other, or there is no label.
@@ -75,13 +75,13 @@ def probe(recipe: ProbeRecipe, name: str) -> None:
 
 
 def _fit_linear(known: Features, unseen: Features, recipe: ProbeRecipe) -> dict[str, tuple[Probe, ...]]:
-    """Linear probes of all models, in as many processes as there are cores."""
+    """Fit linear probes of all models, in as many processes as there are cores."""
     told = _told(len(known.features) * known.labels.shape[1])
     return fit_probes(known.features, known.labels, unseen.features, unseen.labels, recipe, told, workers=os.cpu_count() or 1)
 
 
 def _vote(known: Features, unseen: Features, recipe: ProbeRecipe) -> dict[str, tuple[Probe, ...]]:
-    """Nearest neighbours, by model and in order of the labels."""
+    """Classify by nearest neighbours: probes by model, in the order of the labels."""
     return {
         name: tuple(
             nearest_neighbours(rows, known.labels[:, label], unseen.features[name], unseen.labels[:, label], recipe)
@@ -98,7 +98,7 @@ VECTOR_FITS: dict[str, Callable[[Features, Features, ProbeRecipe], dict[str, tup
 
 
 def _splits(recipe: ProbeRecipe) -> tuple[Split, Split]:
-    """(manifest, videos of it) to fit on, and the same held out; both with the labels that are probed."""
+    """Return (manifest, its videos) to fit on and the same held out, both with the labels that are probed."""
     manifest = _probed(recipe, read_manifest(recipe.data.manifest, recipe.data.root))
     count = len(manifest.refs)
     if recipe.validation_manifest is not None:
@@ -111,7 +111,7 @@ def _splits(recipe: ProbeRecipe) -> tuple[Split, Split]:
 
 
 def _probed(recipe: ProbeRecipe, manifest: Manifest) -> Manifest:
-    """The manifest with the labels that can be probed; where labels are required, these are all it has.
+    """Return the manifest with the labels that can be probed; if labels are required, these are all that it has.
 
     Raises:
         ConfigError: if they are required, and there is none or one whose numbers are no classes.
@@ -131,7 +131,7 @@ def _probed(recipe: ProbeRecipe, manifest: Manifest) -> Manifest:
 
 
 def _encoders(recipe: ProbeRecipe) -> dict[str, VisionTransformer]:
-    """The frozen encoders, on the device."""
+    """Return the frozen encoders by name, on the device."""
     device = torch.device("cuda" if recipe.run.device == "auto" and torch.cuda.is_available() else "cpu")
     return {name: _encoder(name, model, recipe).to(device).eval().requires_grad_(False) for name, model in recipe.models.items()}
 
@@ -147,7 +147,7 @@ def _extractors(recipe: ProbeRecipe, encoders: dict[str, VisionTransformer]) -> 
 
 
 def _forward(encoder: VisionTransformer, model: ProbedModel, recipe: ProbeRecipe) -> Callable[[Tensor], Tensor]:
-    """uint8 (B, C, T, H, W) -> (B, D) of one frozen encoder."""
+    """Return the function from uint8 (B, C, T, H, W) to features (B, D) of one frozen encoder."""
     device = next(encoder.parameters()).device
     stride = model.every_frames if encoder.settings.kind == "image" else 1
     pooling = encoder_pooling(encoder, recipe.pooling).requires_grad_(False)
@@ -159,7 +159,7 @@ def _forward(encoder: VisionTransformer, model: ProbedModel, recipe: ProbeRecipe
 
 
 def _encoder(name: str, model: ProbedModel, recipe: ProbeRecipe) -> VisionTransformer:
-    """The encoder of a run's model, or of a file in any other format, for the clips of the probe."""
+    """Return the encoder of a run's model, or of a file in any other format, for the clips of the probe."""
     if not is_run_model(model.weights):
         if model.untrained:
             raise ConfigError(f"models.{name}.untrained: {model.weights} has no recipe, so its first weights are not known")
@@ -182,7 +182,7 @@ def _require_fit(name: str, model: ProbedModel, trained: TrainingRecipe, recipe:
 def _features(
     recipe: ProbeRecipe, extractors: dict[str, Extractor], split: Split, what: str, faults: list[str]
 ) -> tuple[Features, Split]:
-    """Features of the clips of ``split`` that could be read, and the split of these."""
+    """Return the features of those clips of ``split`` that could be read, and the split of these."""
     manifest, videos = split
     clip = recipe.data.clip
     batches: Iterator[Any] = evaluation_batches(recipe.data, manifest, recipe.batch, clip.frames, clip.size_px, videos, faults)
@@ -206,7 +206,7 @@ def _told(total: int) -> Callable[[int, int], None]:
 
 
 def _write_correct(path: Path, labels: tuple[str, ...], probes: dict[str, tuple[Probe, ...]], unseen: Features) -> None:
-    """What ``report`` pools probes of several training seeds from.
+    """Write the file that ``report`` pools probes of several training seeds from.
 
     Raises:
         ConfigError: if it cannot be written.
@@ -254,7 +254,7 @@ def _results(
 
 
 def _chosen(name: str) -> str:
-    """What each seed of a result chose."""
+    """Return the name of the number that each seed of a result chose."""
     return "learning_rate" if name.endswith((":attentive", ":vqt")) else "regularisation"
 
 

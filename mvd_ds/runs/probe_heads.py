@@ -1,4 +1,4 @@
-"""The heads of ``probe`` that see tokens: built on a frozen encoder, trained on its features."""
+"""This module builds those heads of ``probe`` that see tokens, and trains them on the features of a frozen encoder."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ Split = tuple[Manifest, Sequence[int]]
 def probe_tokens(
     head: str, name: str, encoder: VisionTransformer, model: ProbedModel, recipe: ProbeRecipe, known: Split, unseen: Split
 ) -> tuple[Probe, ...]:
-    """The probes of one token head on one encoder, a label each.
+    """Train one kind of token head on one encoder and return a probe for each label.
 
     Args:
         head: ``attentive`` or ``vqt``.
-        name: of the model.
+        name: name of the model.
         encoder: frozen, on its device.
-        model: what it is shown.
+        model: settings of the frames that it is shown.
         recipe: the probe run.
         known: training clips.
         unseen: held-out clips.
@@ -70,7 +70,7 @@ def probe_tokens(
 
 
 def _maker(head: str, encoder: VisionTransformer, model: ProbedModel, recipe: ProbeRecipe, split: Split) -> Maker:
-    """Groups of places in a split, all but the last of one size -> the same, and what the encoder says of their clips."""
+    """Return the function from groups of positions in a split to the same groups with the encoder's features of their clips."""
     manifest, videos = split
     device, clip = next(encoder.parameters()).device, recipe.data.clip
     stride = model.every_frames if encoder.settings.kind == "image" else 1

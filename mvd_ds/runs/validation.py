@@ -1,4 +1,4 @@
-"""Accuracy on held-out videos while a classifier trains, and the best model so far."""
+"""This module measures a classifier on held-out videos while it trains, and keeps the best model so far."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ def listing_of(manifest: Manifest, labels: np.ndarray, classes: Classes) -> str:
 
 
 class ClipValidation:
-    """One view of every held-out video, counted once whatever the number of processes; a video that cannot be read is wrong.
+    """A hook that classifies one view of every held-out video, once whatever the number of processes.
 
     Measured are the weights that are exported: their moving average where there is one. The model of the highest top-1 is
     kept in ``best/``, what was predicted last in ``validation.json``.
 
     Args:
-        held_out: the videos.
-        export: writes (folder name, weights, what is said beside them); called on rank 0.
-        last_step: of the whole run; it is always validated.
+        held_out: videos to classify.
+        export: function that writes (folder name, weights, what is said beside them); called on rank 0.
+        last_step: last step of the whole run; it is always validated.
         every_steps: steps between two validations.
     """
 
@@ -81,7 +81,7 @@ class ClipValidation:
         self.alive: Callable[[], None] = lambda: None
 
     def resume(self, first_step: int) -> None:
-        """Know the best model of the steps before ``first_step``; one of a later step will be made again. Collective."""
+        """Read the best accuracy before ``first_step``; a best model of a later step will be made again. Collective."""
         best = -1.0
         config = self.folder.path / BEST / CONFIG_NAME
         if self.cluster.is_main and first_step and config.exists():
@@ -90,11 +90,11 @@ class ClipValidation:
         self.best = self.cluster.broadcast(best)
 
     def due(self, done: int) -> bool:
-        """Whether step ``done`` is one to validate after."""
+        """Return whether validation runs after step ``done``."""
         return done % self.every_steps == 0 or done == self.last_step
 
     def __call__(self, done: int) -> dict[str, float]:
-        """``val/top1`` and ``val/top5`` in [0, 1] after step ``done``. Collective."""
+        """Return ``val/top1`` and ``val/top5`` in [0, 1] after step ``done``. Collective."""
         with self.ema.in_place_of_weights():
             accuracy = self._measure(done)
             if accuracy.top1 > self.best:

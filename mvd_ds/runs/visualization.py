@@ -1,4 +1,4 @@
-"""What networks do with a fixed handful of clips, for pictures: predictions, losses, attention, likeness across frames."""
+"""This module runs networks on a few fixed clips for pictures: predictions, losses, attention, similarity of frames."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mvd_ds.training.step import TeacherTargets, normalise, to_unit
 
 
 def picture_batch(recipe: TrainingRecipe, views: dict[int, Tensor]) -> ClipBatch:
-    """A batch of ``views`` (side in pixels -> uint8 (B, C, T, H, W)) with one mask each, the same in every run of this seed."""
+    """Return a batch of ``views`` (side in px -> uint8 (B, C, T, H, W)) with one mask each, equal in all runs of a seed."""
     settings = recipe.masking.model_copy(update={"masks_per_clip": 1})
     clips = len(views[recipe.data.clip.size_px])
     visible, masked = [], []
@@ -63,17 +63,17 @@ def observe(
     """Run a MaskedPredictor, and its teachers, on a batch. Collective where networks are sharded.
 
     The network runs twice, through ``forward`` alone: with the mask, for predictions, and on all tokens, for attention and
-    likeness across frames. Modules run in the order of a training step both times, as ZeRO-3's prefetching has them.
+    similarity across frames. Modules run in the order of a training step both times, as ZeRO-3's prefetching has them.
 
     Args:
-        recipe: of the network.
+        recipe: recipe of the network.
         forward: the network or the engine around it, in ``eval()``.
         model: the network itself.
         targets: the ``TeacherTargets`` of the run; None or another: no teachers are asked.
-        batch: of ``picture_batch``.
-        device: where the networks are.
-        heads: of the encoder's last layer; None: three, evenly spread.
-        frames: of one video, for a network of images: so many images of the batch, in a row, are one.
+        batch: batch of ``picture_batch``.
+        device: device of the networks.
+        heads: heads of the encoder's last layer; None: three, evenly spread.
+        frames: for a network of images: number of consecutive images in the batch that are one video.
     """
     inputs = to_device(batch, device)
     view = inputs.views[recipe.data.clip.size_px]
@@ -106,7 +106,7 @@ def observe(
 def watch_layers(
     encoder: VisionTransformer, heads: list[int] | None = None, frames: int = 1
 ) -> Iterator[tuple[LayerSimilarity, AttentionOf]]:
-    """Hear every layer of an encoder that is given all tokens, and the attention of its last one; arguments as ``observe``."""
+    """Record the similarity of frames after every layer, and the attention of the last; arguments as ``observe``."""
     settings, skipped = encoder.settings, int(encoder.settings.cls_token)
     is_image = settings.kind == "image"
     chosen = spread_heads(settings.num_heads) if heads is None else heads
@@ -121,14 +121,14 @@ def watch_layers(
 def observe_encoder(
     encoder: VisionTransformer, clip: Tensor, normalised: Tensor, heads: list[int] | None = None, frames: int = 1
 ) -> Observed:
-    """Features of all tokens, attention and likeness across frames of an encoder.
+    """Run an encoder and return features of all tokens, attention, and similarity across frames.
 
     Args:
-        encoder: in ``eval()``.
-        clip: uint8 (B, C, T, H, W), to be shown.
-        normalised: the same as the encoder wants it.
-        heads: as ``observe``.
-        frames: as ``observe``.
+        encoder: encoder in ``eval()``.
+        clip: pixels to show, uint8 (B, C, T, H, W).
+        normalised: the same clip as the encoder takes it.
+        heads: heads as in ``observe``.
+        frames: frames as in ``observe``.
     """
     with watch_layers(encoder, heads, frames) as (similarity, attention):
         features = encoder(normalised)[:, int(encoder.settings.cls_token) :]
@@ -142,7 +142,7 @@ def observe_encoder(
 
 
 def _add_teachers(seen: Observed, targets: TeacherTargets, inputs: ClipBatch) -> None:
-    """Features of all teachers, the loss of every predicted token against them, and their likeness across frames."""
+    """Add the features of all teachers, the loss of every predicted token against them, and their similarity of frames."""
     found = {}
     for name, teacher in targets.teachers.items():
         network = getattr(teacher, "module", teacher)
@@ -166,7 +166,7 @@ def _teacher_similarity(encoder: VisionTransformer, settings: TeacherSettings, s
 
 
 def _add_pixels(seen: Observed, recipe: TrainingRecipe, predicted: Tensor, targets: Any, inputs: ClipBatch) -> None:
-    """The clip as the network thinks it is: predicted patches by their own mean and deviation, visible ones as they are."""
+    """Add the reconstruction: predicted patches by their own mean and deviation, visible patches as they are."""
     assert recipe.pixels is not None and seen.masked is not None
     seen.reconstruction = reconstruct(recipe, recipe.pixels, seen.clip, seen.masked, predicted)
     if targets is not None:
@@ -175,7 +175,7 @@ def _add_pixels(seen: Observed, recipe: TrainingRecipe, predicted: Tensor, targe
 
 
 def reconstruct(recipe: TrainingRecipe, pixels: PixelSettings, clip: Tensor, masked: Tensor, predicted: Tensor) -> Tensor:
-    """uint8 (B, C, T, H, W): ``clip`` with the patches ``masked`` (B, M) as ``predicted``, (B, M, P) of ``pixel_targets``."""
+    """Return ``clip``, uint8 (B, C, T, H, W), with its patches ``masked`` (B, M) as ``predicted`` (B, M, P)."""
     tubelet, patch = recipe.model.tubelet_frames, recipe.model.patch_px
     unit = to_unit(clip)
     standard = normalise(unit, torch.float32) if pixels.normalise == "joint" else unit

@@ -1,4 +1,4 @@
-"""``checkpoints``: list, verify, prune and convert the checkpoints of a run, on any machine, without a GPU or a launcher."""
+"""This module lists, verifies, prunes and converts checkpoints (``checkpoints``), on any machine, without a GPU."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from mvd_ds.training.console import say
 
 
 def list_checkpoints(folder: Path, thorough: bool) -> None:
-    """A line for every checkpoint: step, size, layout, whether it is whole.
+    """Print a line for every checkpoint: step, size, layout, and whether it is whole.
 
     Args:
-        folder: of a run, of its checkpoints, or of one.
-        thorough: read every file and compare its digest; else sizes are compared.
+        folder: folder of a run, of its checkpoints, or of one checkpoint.
+        thorough: whether to read every file and compare its digest; else sizes are compared.
 
     Raises:
         ConfigError: if there are none, or if any is damaged; what is wrong is in its line.
@@ -85,10 +85,10 @@ def convert_checkpoint(folder: Path, target: Path | None, step: int | None, aver
     """Write the model of a checkpoint as a model folder, as the end of a run does.
 
     Args:
-        folder: of a run, of its checkpoints, or of one.
+        folder: folder of a run, of its checkpoints, or of one checkpoint.
         target: folder to write: ``model.safetensors``, ``config.json``, and ``ema.safetensors`` where there is an average.
-        step: which; None: the one that ``latest`` names, or the newest.
-        average_only: the moving average is the model.
+        step: step of the checkpoint; None: the one that ``latest`` names, or the newest.
+        average_only: whether the moving average is the model.
 
     Raises:
         ConfigError: if there is no such checkpoint, it is damaged, or holds no average.
@@ -138,10 +138,10 @@ def write_classifier(target: Path, recipe: FinetuneRecipe, weights: Mapping[str,
 
 
 def find_checkpoints(folder: Path) -> tuple[Path, list[Path]]:
-    """The folder of checkpoints and those in it, oldest first.
+    """Return the folder of checkpoints and those in it, oldest first.
 
     Args:
-        folder: of a run, of its checkpoints, or of one.
+        folder: folder of a run, of its checkpoints, or of one checkpoint.
 
     Raises:
         ConfigError: if there are none.
@@ -156,7 +156,7 @@ def find_checkpoints(folder: Path) -> tuple[Path, list[Path]]:
 
 
 def latest_of(home: Path) -> str | None:
-    """The name in ``latest``; None where there is none that is one of ours."""
+    """Return the name in ``latest``, or None if there is none or it names no checkpoint."""
     try:
         text = (home / LATEST_NAME).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):

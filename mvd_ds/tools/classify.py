@@ -1,4 +1,4 @@
-"""``classify FOLDER VIDEO...``: what a classifier sees in video files."""
+"""This module names the classes of video files (``classify FOLDER VIDEO...``)."""
 
 from __future__ import annotations
 

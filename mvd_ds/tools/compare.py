@@ -1,4 +1,4 @@
-"""``compare``: two sets of fine-tuned runs on the same held-out videos, paired by seed and video."""
+"""This module compares two sets of fine-tuned runs on the same videos, paired by seed and video (``compare``)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DRAWS = 10_000
 
 
 def compare_runs(runs: Sequence[Path], against: Sequence[Path], output: Path | None = None) -> ConfidenceInterval:
-    """Say, and write to ``output``, how much more of the held-out videos ``runs`` get right than ``against``.
+    """Print, and write to ``output``, how much more of the held-out videos ``runs`` get right than ``against``.
 
     The interval is a paired bootstrap of 95 % over videos and seeds: run i of one set is compared with run i of the other.
 
@@ -46,7 +46,7 @@ def compare_runs(runs: Sequence[Path], against: Sequence[Path], output: Path | N
 
 
 def _right(runs: Sequence[Path]) -> np.ndarray:
-    """bool (runs, videos): which videos the last validation of each run got right."""
+    """Return which videos the last validation of each run got right, bool (runs, videos)."""
     rows, labels = [], None
     for run in runs:
         if not (run / PREDICTIONS).exists():

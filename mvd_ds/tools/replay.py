@@ -1,4 +1,4 @@
-"""``replay``: a step that was not finite, run again in one process with every teacher whole, until it shows where."""
+"""This module runs a step that was not finite again, in one process with every teacher whole (``replay``)."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ SAME = {"fp32": 1e-5, "bf16": 1e-2}
 
 
 class Replayed(NamedTuple):
-    """One micro batch, then and now."""
+    """The comparison of one micro batch, then and now."""
 
     rank: int
     micro: int
     then: float
     now: float
     tensors: list[str]
-    """What was not finite, in the order of computation."""
+    """Names of the tensors that were not finite, in the order of computation."""
     clips: list[str]
     """Clips that alone give something that is not finite; all, where none does."""
 
 
 def replay(dump: Path, device: str) -> int:
-    """Run the step in ``dump`` again and say what it shows.
+    """Run the step in ``dump`` again and print what it shows.
 
     Args:
-        device: as ``torch.device`` takes it; auto: a GPU where there is one.
+        device: device as ``torch.device`` takes it; auto: a GPU where there is one.
 
     Returns:
         0 if every loss came out as it did then, 1 otherwise.
@@ -89,14 +89,14 @@ def replay(dump: Path, device: str) -> int:
 
 @dataclass
 class Step:
-    """What a step is made of: a network in training, what it minimises, and the kind of its micro batches."""
+    """The parts of a step: a network in training, its objective, and the kind of its micro batches."""
 
     network: nn.Module
     objective: Callable[[Any, bool], LossTerms]
     kind: type[ClipBatch | LabelledBatch]
 
     def look(self, batch: Any) -> tuple[float, list[str]]:
-        """Loss of a micro batch, and what was not finite in its forward and backward pass."""
+        """Return the loss of a micro batch, and the tensors of its two passes that were not finite."""
         self.network.zero_grad(set_to_none=True)
         with FiniteWatch(self.network) as watch:
             total = self.objective(batch, False).total
@@ -104,13 +104,13 @@ class Step:
         return float(total.detach()), watch.names()
 
     def find_nonfinite_clips(self, batch: Any, clips: list[str]) -> list[str]:
-        """The clips that show it alone, or with the clip that they are mixed with."""
+        """Return the clips that are not finite alone or with the clip that they are mixed with; all if none is."""
         found = [clip for row, clip in enumerate(clips) if self.look(_alone(batch, row))[1]]
         return found or clips
 
 
 def _step(recipe: TrainingRecipe | FinetuneRecipe, dump: Path, device: torch.device) -> Step:
-    """The network of the dump, and every teacher whole."""
+    """Return the step of the dump: its network, and every teacher whole."""
     path, dtype = dump / "student.safetensors", DTYPES[recipe.engine.precision]
     try:
         weights = load_file(path)
@@ -136,7 +136,7 @@ def _step(recipe: TrainingRecipe | FinetuneRecipe, dump: Path, device: torch.dev
 
 
 def _classifier(recipe: FinetuneRecipe, weights: dict[str, Tensor]) -> Classifier:
-    """Without weights; they say how many classes there are."""
+    """Return a classifier without weights for as many classes as ``weights`` have."""
     classes = len(weights["head.weight"])
     return build_without_weights(
         lambda: Classifier(recipe.model, recipe.grid, classes, dropout=recipe.dropout, pooling=recipe.pooling)
@@ -159,7 +159,7 @@ def _replay(step: Step, dump: Path, ranks: list[dict[str, Any]]) -> Iterator[Rep
 
 
 def _alone(batch: Any, row: int) -> Any:
-    """One clip of a micro batch, and the one that it is mixed with."""
+    """Return one clip of a micro batch, with the one that it is mixed with."""
     rows = [row]
     if isinstance(batch, LabelledBatch) and (partner := int(batch.partner[row])) != row:
         rows.append(partner)

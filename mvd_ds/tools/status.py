@@ -1,4 +1,4 @@
-"""``status``: where a run stands, as one line and an exit code that launch scripts hand on. Imports no torch."""
+"""This module prints where a run stands, with an exit code for launch scripts (``status``). It imports no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mvd_ds.training.run_folder import EXIT_CODES, FAILED, STILL_RUNNING, RunFol
 
 
 def show_status(run: Path) -> int:
-    """Say where the run in ``run`` stands.
+    """Print where the run in ``run`` stands.
 
     Returns:
         0 finished, 75 preempted (the same command goes on), 1 failed or never begun, 3 still running.
@@ -24,7 +24,7 @@ def show_status(run: Path) -> int:
 
 
 def status_of(run: Path) -> tuple[int, str]:
-    """Exit code and sentence of ``show_status``."""
+    """Return the exit code and the sentence of ``show_status``."""
     folder = RunFolder(run)
     beats = read_beats(folder)
     if not folder.status.exists():
@@ -43,12 +43,12 @@ def status_of(run: Path) -> tuple[int, str]:
     living = [beat for beat in beats if beat.attempt == attempt and is_alive(beat)]
     if living:
         return STILL_RUNNING, f"running ({where}); {_latest(living)}"
-    return FAILED, f"failed: ended without a word ({where}); {_latest([beat for beat in beats if beat.attempt == attempt])}"
+    return FAILED, f"failed: ended without recording why ({where}); {_latest([beat for beat in beats if beat.attempt == attempt])}"
 
 
 def _latest(beats: list[Beat]) -> str:
     if not beats:
-        return "it left no sign of life"
+        return "no process left a heartbeat"
     beat = min(beats, key=lambda beat: beat.count)
     ago = max(time.time() - beat.written, 0.0)
     return f"{beat} was {beat.doing} in step {beat.step}, last heard of {ago:.0f} s ago"

@@ -1,4 +1,4 @@
-"""``visualize MODEL VIDEO...``: what a network makes of videos, as still or moving pictures."""
+"""This module draws what a network makes of videos, as still or moving pictures (``visualize MODEL VIDEO...``)."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ TURNS = 3
 
 
 class Viewer(NamedTuple):
-    """How a network is looked at."""
+    """The way in which a network is looked at."""
 
     clip: ClipSettings
-    """What is cut out of a video."""
+    """Clip that is cut out of a video."""
     sizes_px: tuple[int, ...]
-    """Sides at which it is wanted."""
+    """Sides of the clip, in pixels."""
     look: Callable[[dict[int, Tensor]], Observed]
-    """From views, side in pixels -> uint8 (1, C, T, H, W)."""
+    """Function from views, side in pixels -> uint8 (1, C, T, H, W)."""
 
 
 def visualize(
@@ -78,7 +78,7 @@ def visualize(
 
 
 def _write(output: Path, name: str, format: str, seen: Observed, cell: int) -> Path:
-    """Files of one video; the main one."""
+    """Write the files of one video and return the main one."""
     sheet = joined(clip_sheets(seen))
     similarity = similarity_sheet(seen.similarity, cell)
     target = output / f"{name}.{format}"
@@ -154,7 +154,7 @@ def _viewer(source: Path, teachers: dict[str, Path], heads: list[int] | None, de
 def _predictor_viewer(
     model: MaskedPredictor, recipe: TrainingRecipe, teachers: dict[str, Path], heads: list[int] | None, device: torch.device
 ) -> Viewer:
-    """Stage one and students: under a mask of the recipe."""
+    """Return the viewer of a stage-one model or a student, under a mask of its recipe."""
     for name in teachers:
         if name not in recipe.teachers:
             known = f"its teachers are {', '.join(recipe.teachers)}" if recipe.teachers else "this model has no teachers"
@@ -180,7 +180,7 @@ def _predictor_viewer(
 
 
 def _views(video: Path, viewer: Viewer) -> dict[int, Tensor]:
-    """The middle of a video, uint8 (1, C, T, H, W) by side.
+    """Return the middle of a video, uint8 (1, C, T, H, W), by side.
 
     Raises:
         DecodeError: if it cannot be read.
@@ -191,12 +191,12 @@ def _views(video: Path, viewer: Viewer) -> dict[int, Tensor]:
 
 
 def _shown_clip(clip: ClipSettings, is_image: bool) -> ClipSettings:
-    """Images are shown so many frames of the whole video."""
+    """Return the clip that is shown: networks of images see ``IMAGES`` frames of the whole video."""
     return clip.model_copy(update={"frames": IMAGES, "sampling": "uniform"}) if is_image else clip
 
 
 def _as_batch(view: Tensor, is_image: bool) -> Tensor:
-    """uint8 (1, C, T, H, W), or (T, C, 1, H, W) for a network of single images."""
+    """Return uint8 (1, C, T, H, W), or (T, C, 1, H, W) for a network of single images."""
     return view[0].transpose(0, 1).unsqueeze(2) if is_image else view
 
 
@@ -205,7 +205,7 @@ def _standardised(view: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def _named(given: list[str]) -> dict[str, Path]:
-    """Folders by name from ``NAME=FOLDER``."""
+    """Return folders by name from ``NAME=FOLDER``."""
     for text in given:
         name, equals, folder = text.partition("=")
         if not (name and equals and folder):
@@ -220,7 +220,7 @@ def _model_of(folder: Path) -> Path:
 
 
 def _names(videos: list[Path]) -> list[str]:
-    """File names of pictures, none twice."""
+    """Return file names of pictures, none twice."""
     names: list[str] = []
     for video in videos:
         name, number = video.stem, 2
