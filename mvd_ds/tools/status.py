@@ -43,7 +43,7 @@ def status_of(run: Path) -> tuple[int, str]:
     living = [beat for beat in beats if beat.attempt == attempt and is_alive(beat)]
     if living:
         return STILL_RUNNING, f"running ({where}); {_latest(living)}"
-    return FAILED, f"failed: ended without recording why ({where}); {_latest([beat for beat in beats if beat.attempt == attempt])}"
+    return FAILED, f"failed: ended without a reason ({where}); {_latest([beat for beat in beats if beat.attempt == attempt])}"
 
 
 def _latest(beats: list[Beat]) -> str:

@@ -55,6 +55,6 @@ def test_other_recipes_are_refused() -> None:
 @pytest.mark.nightly
 def test_a_recipe_is_tried_and_nothing_is_left(shrunk: list[str], tmp_path: Path) -> None:
     said = alone("preflight", RECIPE, *shrunk, f"run.output={tmp_path / 'run'}").stdout
-    for words in ("target image: mean", "target video: mean", "ms of a core a clip", "step peak", "nothing to mend was found"):
+    for words in ("target image: mean", "target video: mean", "ms of a core a clip", "step peak", "no fault was found"):
         assert words in said, said
     assert not (tmp_path / "run").exists()

@@ -56,7 +56,7 @@ def test_a_killed_run_has_failed(tmp_path: Path, capsys: pytest.CaptureFixture[s
     write_status(tmp_path, "running")
     beat(tmp_path, name)
     assert main(["status", str(tmp_path)]) == 1
-    assert "ended without a word" in (said := capsys.readouterr().out) and "waiting for a batch in step 31" in said
+    assert "ended without a reason" in (said := capsys.readouterr().out) and "waiting for a batch in step 31" in said
     killed.wait()
 
 
