@@ -1,4 +1,4 @@
-"""What one micro batch of training carries from the data room to the step."""
+"""The batches that travel from the data room to the training step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class ClipBatch(NamedTuple):
-    """One micro batch of B clips with K masks each. ``mask`` polarity: ``masked`` are the tokens the student does not see."""
+    """One micro batch of B clips with K masks each. ``mask`` polarity: ``masked`` tokens are hidden from the student."""
 
     views: dict[int, Tensor]
     """Side in pixels -> uint8 (B, C, T, H, W), not mirrored yet. Always holds ``data.clip.size_px``; other sizes are the same
@@ -22,11 +22,11 @@ class ClipBatch(NamedTuple):
     drop_path: Tensor
     """float32 (B, K, blocks), uniforms in [0, 1) that the model compares with its rates."""
     labels: Tensor
-    """int64 (B, L); L = 0 without labels."""
+    """int64 (B, L), labels of each clip's video; L = 0 without labels."""
     sample: Tensor
     """int64 (B,), index in the manifest of the video that was used (with several manifests, counted through them)."""
     place: Tensor
-    """int64 (B,), of each clip in the stream; together with the seed the key of all that is drawn for it."""
+    """int64 (B,), place of each clip in the stream; with the seed, the key of everything random about it."""
     faults: list[str]
     """``path: reason`` of every video that had to be replaced in this batch."""
 
@@ -39,7 +39,7 @@ class LabelledBatch(NamedTuple):
     flip: Tensor
     """bool (B,), clips that the device mirrors."""
     label: Tensor
-    """int64 (B,)."""
+    """int64 (B,), class of each clip."""
     partner: Tensor
     """int64 (B,), the clip of this batch that each is mixed with."""
     own_share: Tensor
@@ -47,7 +47,7 @@ class LabelledBatch(NamedTuple):
     box: Tensor
     """int64 (B, 6): first and last + 1 frame, row and column that come from the partner; all 0: pixels are blended."""
     drop_path: Tensor
-    """float32 (B, 1, blocks), uniforms in [0, 1)."""
+    """float32 (B, 1, blocks), uniforms in [0, 1) that the model compares with its rates."""
     dropout: Tensor
     """float32 (B, D), uniforms in [0, 1) for the pooled vector."""
     sample: Tensor

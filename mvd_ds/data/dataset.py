@@ -1,4 +1,4 @@
-"""Clips by their place in the stream: no state, so any process, worker or restart makes the same clip."""
+"""Datasets of clips by their place in the stream, without state: any process, worker or restart makes the same clip."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from mvd_ds.data.workers.stream import Filled
 from mvd_ds.data.workers.workers import Reading
 
 BAD_IN_A_ROW = 20
-"""So many replacements of one sample in a row end the run: then it is not the videos, it is the disk or the path."""
+"""Replacements of one sample in a row that end the run: so many bad videos mean that the disk or the path is at fault."""
 
 
 class ClipKey(NamedTuple):
-    """Which clip of the stream."""
+    """The key of a clip: its epoch and its position there."""
 
     epoch: int
     position: int
-    """Of the clip in its epoch."""
+    """Number of the clip in its epoch."""
 
 
 class KeyedClips(ABC):
-    """Training clips: the job of the loader's workers. What a clip has beside its views is for subclasses to say.
+    """Training clips, as the job of the loader's workers. Subclasses say what a clip has beside its views.
 
     A clip's place in the stream is one integer, ``epoch * clips_per_epoch + position``. Everything that is drawn for it is
     keyed by that place and the seed.
@@ -56,16 +56,16 @@ class KeyedClips(ABC):
         self._order = VideoOrder(self._seed, [len(manifest.refs) for manifest in mixture.manifests], mixture.weights)
         self.sizes_px = recipe.view_sizes_px
         self.clips_per_epoch = len(self) // recipe.batch.global_ * recipe.batch.global_
-        """Whole steps only."""
+        """Clips of an epoch, in whole steps."""
         self.layout = self._layout()
-        """The arrays of a batch, one row a clip."""
+        """Arrays of a batch, one row a clip."""
 
     def __len__(self) -> int:
-        """Clips of all videos."""
+        """Return the number of clips of all videos."""
         return len(self.source) * self._data.clips_per_video
 
     def path(self, video: int) -> str:
-        """Path of a video, for messages."""
+        """Return the path of a video, for messages."""
         return self.source.path(video)
 
     def fill(self, items: Sequence[int], rows: dict[str, np.ndarray], barred: Barred, reading: Reading) -> list[str]:
@@ -95,14 +95,14 @@ class KeyedClips(ABC):
 
     @abstractmethod
     def batch(self, filled: Filled) -> Any:
-        """What the training process gets: the arrays of ``layout`` as tensors, with names."""
+        """Return the training process's batch: the arrays of ``layout`` as tensors, with names."""
 
     def _more_layout(self) -> dict[str, TensorLayout]:
-        """Arrays of a clip beside those that all have."""
+        """Return the layout of arrays beside those that all clips have."""
         return {}
 
     def _more(self, key: ClipKey) -> dict[str, np.ndarray]:
-        """Their values."""
+        """Return the values of those arrays for one clip."""
         return {}
 
     def _layout(self) -> dict[str, TensorLayout]:
@@ -118,18 +118,18 @@ class KeyedClips(ABC):
         }
 
     def views(self, filled: Filled) -> dict[int, Tensor]:
-        """Side in pixels -> uint8 (B, C, T, H, W)."""
+        """Return the views of a batch: side in pixels -> uint8 (B, C, T, H, W)."""
         return {size: filled.arrays[_view(size)] for size in self.sizes_px}
 
     def key(self, place: int) -> ClipKey:
-        """Epoch and position of a place in the stream."""
+        """Return epoch and position of a place in the stream."""
         return ClipKey(*divmod(place, self.clips_per_epoch))
 
     def _generator(self, stream: str, key: ClipKey) -> np.random.Generator:
         return keyed_generator(self._seed, stream, key.epoch, key.position)
 
     def _uniforms(self, key: ClipKey) -> np.ndarray:
-        """float32 (K, blocks); row k does not depend on how many follow it."""
+        """Draw float32 (K, blocks); row k does not depend on how many follow it."""
         return self._generator("drop_path", key).random((self._masks_per_clip, self._blocks), dtype=np.float32)
 
     def _fill(
@@ -171,7 +171,7 @@ class KeyedClips(ABC):
             video = self._order.replacement(video, replacements)
 
     def _cut_clips(self, index: int, keys: Sequence[ClipKey], outputs: Sequence[dict[int, Tensor]]) -> list[bool]:
-        """Decode video ``index`` once and write the views of each key into ``outputs``; whether each is to be mirrored."""
+        """Decode video ``index`` once and write the views of each key into ``outputs``; return whether each is to be mirrored."""
         clip = self._data.clip
         generators = [self._generator("view", key) for key in keys]
         with self.source.open(index) as video:
@@ -182,7 +182,7 @@ class KeyedClips(ABC):
         return [self._cut(*given) for given in zip(parts, generators, outputs, strict=True)]
 
     def _cut(self, frames: np.ndarray, generator: np.random.Generator, views: dict[int, Tensor]) -> bool:
-        """Write the views of one clip, ``frames`` uint8 (T, H, W, C); whether the device is to mirror them."""
+        """Write the views of one clip, ``frames`` uint8 (T, H, W, C); return whether the device is to mirror them."""
         clip = self._data.clip
         box = draw_box(frames.shape[1], frames.shape[2], clip, generator)
         flip = bool(generator.random() < clip.flip)
@@ -201,7 +201,7 @@ class ClipDataset(KeyedClips):
         super().__init__(recipe, videos, drop_path_blocks)
 
     def batch(self, filled: Filled) -> ClipBatch:
-        """The micro batch."""
+        """Return the micro batch."""
         arrays = {name: array for name, array in filled.arrays.items() if name in ClipBatch._fields}
         return ClipBatch(views=self.views(filled), faults=filled.faults, **arrays)
 

@@ -1,4 +1,4 @@
-"""Videos in order, always the same clips of them: what networks are looked at with."""
+"""Batches for evaluation: videos in order, always the same clips of each."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def evaluation_batches(
     videos: Sequence[int] | None = None,
     faults: list[str] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Every video once, in order: (clip uint8 (B, C, T, H, W), labels int64 (B, L), ok bool (B,)); the last batch may be smaller.
+    """Yield every video once, in order: (clip uint8 (B, C, T, H, W), labels int64 (B, L), ok bool (B,)).
+
+    The last batch may be smaller.
 
     Nothing is random: dense sampling starts at frame 0, uniform sampling takes the middle of each segment, the crop is
     the middle square. A video that cannot be read, or ends the process that reads it, is a black clip with ``ok`` False.
@@ -64,13 +66,13 @@ def batches_in_order(
     shape: tuple[int, ...],
     cut_video: Callable[[Video], Tensor],
 ) -> Iterator[Filled]:
-    """``cut_video`` of every video of ``groups``, a group at a time, in this order.
+    """Yield ``cut_video`` of every video of ``groups``, a group at a time, in this order.
 
     Args:
         data: reader and worker settings.
         manifest: the videos.
         groups: indices in the manifest; a batch each.
-        shape: of what ``cut_video`` gives.
+        shape: shape that ``cut_video`` returns.
         cut_video: from an opened video to uint8; it travels to the workers.
 
     Yields:
@@ -87,7 +89,7 @@ def batches_in_order(
 
 
 class _VideosInOrder:
-    """The job: item i is the i-th video that is wanted."""
+    """The workers' job for videos in order: item i is the i-th video that is wanted."""
 
     def __init__(
         self,
@@ -131,7 +133,7 @@ class _VideosInOrder:
 
 
 def _middle_clip(video: Video, clip: ClipSettings, frames: int, size_px: int) -> Tensor:
-    """uint8 (C, T, size_px, size_px)."""
+    """Return the middle clip of ``video``, uint8 (C, T, size_px, size_px)."""
     clip = clip.model_copy(update={"frames": frames})
     images = video.get(frame_indices(len(video), clip, fps=video.fps))
     return cut(images, center_box(images.shape[1], images.shape[2]), size_px)

@@ -1,4 +1,4 @@
-"""The clip stream of one rank: which clips each step takes, and which videos are in quarantine."""
+"""The loader of one rank: the clips of each step, in order, and the quarantine of videos that crash a decoder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _AHEAD = 2
 
 
 class ClipLoader:
-    """The clip stream of one rank. Step s of G clips uses places [s*G, (s+1)*G); a partial step does not exist."""
+    """The loader of one rank's clips. Step s of G clips uses places [s*G, (s+1)*G); a partial step does not exist."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class ClipLoader:
         dataset: KeyedClips | None = None,
         pin: bool = False,
     ) -> None:
-        """Hand out clips.
+        """Prepare the stream of clips; workers start with the first batch.
 
         Args:
             recipe: the training run.
@@ -63,7 +63,7 @@ class ClipLoader:
             start_server()
 
     def batches(self, first_step: int, last_step: int) -> Iterator[Any]:
-        """Micro batches of steps ``first_step`` to ``last_step - 1``, each step in its accumulation steps.
+        """Yield the micro batches of steps ``first_step`` to ``last_step - 1``, each step in its accumulation steps.
 
         A video that ends a worker, by getting stuck for ``data.stall_seconds`` or otherwise, is replaced like any that
         cannot be read.
@@ -84,24 +84,24 @@ class ClipLoader:
             self.close()
 
     def close(self) -> None:
-        """End the workers."""
+        """Stop the workers."""
         if self._running is not None:
             running, self._running = self._running, None
             running.close()  # type: ignore[attr-defined]
 
     def again(self, step: int) -> list[Any]:
-        """The micro batches of ``step`` once more, the same to the byte, decoded in this process."""
+        """Return the micro batches of ``step`` once more, the same to the byte, decoded in this process."""
         groups = [self.places(step, accumulation) for accumulation in range(self._accumulation)]
         alone = self._data.model_copy(update={"workers": 0})
         filled = filled_batches(self._dataset, groups, self._batch.micro, alone, self._quarantine, self._data.clips_per_video)
         return [self._dataset.batch(batch) for batch in filled]
 
     def path_of(self, index: int) -> str:
-        """Path of video ``index``, as ``ClipBatch.sample`` counts."""
+        """Return the path of video ``index``, as ``ClipBatch.sample`` counts."""
         return self._dataset.source.path(index)
 
     def places(self, step: int, accumulation: int) -> range:
-        """Places in the stream of this rank's micro batch."""
+        """Return the places in the stream of this rank's micro batch."""
         first = step * self._batch.global_ + (accumulation * self._world + self._rank) * self._batch.micro
         return range(first, first + self._batch.micro)
 
@@ -115,9 +115,9 @@ class ClipLoader:
         self._quarantine.agree(done, gather)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the stream beside the step: JSON, the same on all ranks after ``agree``."""
+        """Return the state for a checkpoint, beside the step: JSON, the same on all ranks after ``agree``."""
         return {"quarantine": self._quarantine.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on with the ``state`` of a checkpoint."""
+        """Continue from the ``state`` of a checkpoint."""
         self._quarantine.restore(state.get("quarantine", []))

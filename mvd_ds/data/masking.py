@@ -1,4 +1,4 @@
-"""Which tokens the student does not see, and which of them it predicts. ``mask`` is bool and True = masked, everywhere.
+"""Masks: the tokens that are hidden from the student, and those it predicts. ``mask`` is bool and True = masked, everywhere.
 
 Every kind is exact in count: a recipe's grid and ratios alone say how many tokens are visible, masked and predicted, so that
 batches stack and ranks stay in step. Masks are drawn in the loader's workers, from a clip's key. A mask that needs what only
@@ -16,13 +16,13 @@ import numpy as np
 from mvd_ds.config import Grid, MaskingSettings
 
 _MOST_BLOCKS = 1000
-"""What is still missing after so many blocks (ratios near 1) is drawn token by token."""
+"""Blocks after which the tokens that are still missing (ratios near 1) are drawn one by one."""
 _CLOCKWISE = np.array([[0, 1], [3, 2]])
 """Places of a 2 x 2 cell in the order in which the running cell visits them."""
 
 
 def tube_mask(settings: MaskingSettings, grid: Grid, generator: np.random.Generator) -> np.ndarray:
-    """Masks, bool (K, N), each one spatial mask repeated over time; ``int(ratio * h * w)`` masked a slot.
+    """Draw masks, bool (K, N), each one spatial mask repeated over time; ``int(ratio * h * w)`` masked a slot.
 
     Source: MVD 1.3; VideoMAE, tube masking.
     """
@@ -31,13 +31,13 @@ def tube_mask(settings: MaskingSettings, grid: Grid, generator: np.random.Genera
 
 
 def random_mask(settings: MaskingSettings, grid: Grid, generator: np.random.Generator) -> np.ndarray:
-    """Masks, bool (K, N), over all tokens of the clip; ``int(ratio * N)`` masked. Source: MVD 1.3; MAE."""
+    """Draw masks, bool (K, N), over all tokens of the clip; ``int(ratio * N)`` masked. Source: MVD 1.3; MAE."""
     tokens = math.prod(grid)
     return _random_rows(tokens, int(settings.ratio * tokens), settings.masks_per_clip, generator)
 
 
 def multi_block_mask(settings: MaskingSettings, grid: Grid, generator: np.random.Generator) -> np.ndarray:
-    """Masks, bool (K, N), each a union of blocks, ``int(ratio * N)`` masked.
+    """Draw masks, bool (K, N), each a union of blocks, ``int(ratio * N)`` masked.
 
     Blocks are drawn until there are enough tokens; of the last one, so many columns (all slots of a place) are taken as are
     missing, row by row. Mask k has blocks of area ``block_scales[k]``, in turn.
@@ -63,7 +63,7 @@ MASKS: dict[str, Callable[[MaskingSettings, Grid, np.random.Generator], np.ndarr
 
 
 def running_cell(settings: MaskingSettings, grid: Grid, generator: np.random.Generator) -> np.ndarray:
-    """Tokens that the decoder keeps, bool (N,): of every 2 x 2 cell the same places, which go round by one each slot.
+    """Return the tokens that the decoder keeps, bool (N,): of every 2 x 2 cell the same places, which go round by one each slot.
 
     In four slots every place is kept equally often, and a tube mask, whose places are hidden all the time, keeps exactly
     its share.
@@ -78,7 +78,7 @@ def running_cell(settings: MaskingSettings, grid: Grid, generator: np.random.Gen
 
 
 def random_half(settings: MaskingSettings, grid: Grid, generator: np.random.Generator) -> np.ndarray:
-    """Tokens that the decoder keeps, bool (N,), each with the same probability."""
+    """Draw the tokens that the decoder keeps, bool (N,), each with the same probability."""
     return generator.random(math.prod(grid)) >= settings.decoder_ratio
 
 
@@ -89,14 +89,14 @@ DECODER_MASKS: dict[str, Callable[[MaskingSettings, Grid, np.random.Generator], 
 
 
 def draw_masks(settings: MaskingSettings, grid: Grid, generator: np.random.Generator) -> np.ndarray:
-    """The K masks of one clip, bool (K, N), True = masked. Mask k does not depend on how many follow it."""
+    """Draw the K masks of one clip, bool (K, N), True = masked. Mask k does not depend on how many follow it."""
     return MASKS[settings.kind](settings, grid, generator)
 
 
 def predicted_tokens(
     settings: MaskingSettings, grid: Grid, masked: np.ndarray, count: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """Of the masked tokens, int64 (K, M) ascending, those that the decoder predicts: int64 (K, count), ascending.
+    """Return the tokens, int64 (K, count) ascending, that the decoder predicts of the masked ones, int64 (K, M) ascending.
 
     They are the masked ones among those that the decoder's mask keeps. Where these are not exactly ``count``, tokens drawn
     from the rest are added, or some are taken off: never with a tube mask, a ratio of a half and slots in fours.
@@ -113,14 +113,14 @@ def predicted_tokens(
 
 
 def split_tokens(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Visible (K, V) and masked (K, M) token indices, int64, ascending, of masks (K, N) with equal counts."""
+    """Return visible (K, V) and masked (K, M) token indices, int64, ascending, of masks (K, N) with equal counts."""
     rows, tokens = mask.shape
     starts = tokens * np.arange(rows)[:, None]
     return np.flatnonzero(~mask).reshape(rows, -1) - starts, np.flatnonzero(mask).reshape(rows, -1) - starts
 
 
 def _random_rows(size: int, count: int, rows: int, generator: np.random.Generator) -> np.ndarray:
-    """``rows`` independent bool rows of ``size`` with exactly ``count`` True each."""
+    """Draw ``rows`` independent bool rows of ``size`` with exactly ``count`` True each."""
     mask = np.zeros((rows, size), dtype=bool)
     for row in mask:
         row[generator.permutation(size)[:count]] = True
@@ -130,7 +130,7 @@ def _random_rows(size: int, count: int, rows: int, generator: np.random.Generato
 def _union_of_blocks(
     grid: Grid, count: int, scale: float, settings: MaskingSettings, generator: np.random.Generator
 ) -> np.ndarray:
-    """bool (t, h, w) with exactly ``count`` True."""
+    """Draw a union of blocks, bool (t, h, w), with exactly ``count`` True."""
     mask = np.zeros(grid, dtype=bool)
     for _ in range(_MOST_BLOCKS):
         missing = count - int(mask.sum())
@@ -146,7 +146,7 @@ def _union_of_blocks(
 
 
 def _draw_block(grid: Grid, scale: float, settings: MaskingSettings, generator: np.random.Generator) -> tuple[slice, ...]:
-    """A block of about ``scale`` of the area, with a random aspect ratio, anywhere in the grid."""
+    """Draw a block of about ``scale`` of the area, with a random aspect ratio, anywhere in the grid."""
     t, h, w = grid
     low, high = settings.block_aspect
     aspect = math.exp(generator.uniform(math.log(low), math.log(high)))

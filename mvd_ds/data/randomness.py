@@ -10,7 +10,7 @@ _WORD = (1 << 64) - 1
 
 
 def keyed_generator(seed: int, stream: str, *keys: int) -> np.random.Generator:
-    """A generator whose numbers depend on its arguments alone.
+    """Return a generator whose numbers depend on its arguments alone.
 
     Any number of processes, workers and restarts draws the same numbers for the same clip, and two streams of one clip
     are independent. Costs about 20 us, so related draws of one clip share one generator.

@@ -1,4 +1,4 @@
-"""Which frames of a video make a clip."""
+"""Frame sampling: the indices of the frames of a video that make a clip."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FramePicker = Callable[[int, int, float, np.random.Generator | None], np.ndarray
 
 
 def dense_indices(length: int, frames: int, stride: float, generator: np.random.Generator | None) -> np.ndarray:
-    """``frames`` indices int64 (T,), ``stride`` apart, from a random start (from 0 without a generator).
+    """Return ``frames`` indices int64 (T,), ``stride`` apart, from a random start (from 0 without a generator).
 
     Of a stride that is no whole number, the frames are those that are shown at its multiples. A video shorter than the clip
     starts at 0, goes on while the next index exists, and repeats the last reachable one.
@@ -28,7 +28,7 @@ def dense_indices(length: int, frames: int, stride: float, generator: np.random.
 
 
 def window_indices(length: int, frames: int, stride: float, generator: np.random.Generator | None) -> np.ndarray:
-    """``frames`` indices int64 (T,), spread evenly over a random window of ``frames * stride`` (without a generator, the middle).
+    """Return ``frames`` indices int64 (T,), spread evenly over a window of ``frames * stride``: random, or the middle.
 
     Both ends of the window are aimed at, so that they are window / (T - 1) apart, 64/15 for 16 frames and stride 4, and the
     last is the window's last frame. A video no longer than the window gives length // stride frames spread over all of it
@@ -45,7 +45,7 @@ def window_indices(length: int, frames: int, stride: float, generator: np.random
 
 
 def uniform_indices(length: int, frames: int, stride: float, generator: np.random.Generator | None) -> np.ndarray:
-    """One index, int64 (T,), from each of T equal segments of the video: random, or the segment's centre without a generator.
+    """Return one index, int64 (T,), from each of T equal segments: random, or the segment's centre without a generator.
 
     A video of exactly T frames gives all of them, in order; ``stride`` is not used.
 
@@ -61,7 +61,7 @@ SAMPLERS: dict[str, FramePicker] = {"dense": dense_indices, "window": window_ind
 
 
 def frame_indices(length: int, clip: ClipSettings, generator: np.random.Generator | None = None, fps: float = 0.0) -> np.ndarray:
-    """Frame indices int64 (T,) of one clip from a video of ``length`` frames, ``fps`` of them a second.
+    """Return frame indices int64 (T,) of one clip from a video of ``length`` frames, ``fps`` of them a second.
 
     Without a generator they are always the same ones.
 
@@ -72,7 +72,7 @@ def frame_indices(length: int, clip: ClipSettings, generator: np.random.Generato
 
 
 def stride_in_frames(length: int, clip: ClipSettings, fps: float) -> float:
-    """From one sampled frame to the next; a whole number unless ``clip`` gives it in seconds.
+    """Return the step from one sampled frame to the next; a whole number unless ``clip`` gives it in seconds.
 
     Raises:
         DecodeError: if it does, and the frame rate is not known.
@@ -85,5 +85,5 @@ def stride_in_frames(length: int, clip: ClipSettings, fps: float) -> float:
 
 
 def multiples(stride: float, count: int) -> np.ndarray:
-    """int64 (count,): 0, stride, 2 * stride, ... rounded down, but for what floats lack to a whole number."""
+    """Return int64 (count,): 0, stride, 2 * stride, ... rounded down, but for what floats lack to a whole number."""
     return np.floor(np.arange(count) * stride + 1e-6).astype(np.int64)

@@ -25,17 +25,17 @@ class VideoSource:
         return int(self._ends[-1])
 
     def path(self, index: int) -> str:
-        """Path of video ``index``, for messages."""
+        """Return the path of video ``index``, for messages."""
         refs, number = self._find(index)
         return refs.path(number)
 
     def location(self, index: int) -> Location:
-        """Where the bytes of video ``index`` are."""
+        """Return where the bytes of video ``index`` are."""
         refs, number = self._find(index)
         return refs.location(number)
 
     def open(self, index: int) -> Video:
-        """Video ``index``.
+        """Open video ``index``.
 
         Raises:
             DecodeError: if it cannot be opened.
@@ -43,6 +43,6 @@ class VideoSource:
         return open_video(self.location(index), self._reader)
 
     def _find(self, index: int) -> tuple[ClipRefs, int]:
-        """The manifest that holds video ``index``, and its number there."""
+        """Return the manifest that holds video ``index``, and its number there."""
         number = int(np.searchsorted(self._ends, index, side="right"))
         return self._refs[number], index - int(self._ends[number]) + len(self._refs[number])

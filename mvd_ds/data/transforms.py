@@ -1,4 +1,4 @@
-"""One crop box per clip, and the same box resized for every view. All on uint8."""
+"""Crops of uint8 clips: one box per clip, resized for every view."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from torch import Tensor
 from mvd_ds.config import ClipSettings
 
 SCALES = (1.0, 0.875, 0.75, 0.66)
-"""Of the short side. Source: MVD 1.6, multi-scale crop."""
+"""Crop sides as shares of the short side. Source: MVD 1.6, multi-scale crop."""
 SNAP_PX = 3
-"""A side nearer than this to the wanted one becomes the wanted one: nothing is resampled. Source: TSN, multi-scale crop."""
+"""Distance within which a side snaps to the wanted one, so that nothing is resampled. Source: TSN, multi-scale crop."""
 #: (vertical, horizontal) quarters of the free space: corners, edges, centre, and four points between. Source: MVD 1.6.
 POSITIONS = tuple((y, x) for y in (0, 2, 4) for x in (0, 2, 4)) + tuple((y, x) for y in (1, 3) for x in (1, 3))
 _PAIRS = tuple((i, j) for i in range(len(SCALES)) for j in range(len(SCALES)) if abs(i - j) <= 1)
 
 
 class Box(NamedTuple):
-    """A rectangle of a frame, pixels."""
+    """A rectangle of a frame, in pixels."""
 
     top: int
     left: int
@@ -32,7 +32,7 @@ class Box(NamedTuple):
 
 
 def multiscale_box(height: int, width: int, size_px: int, generator: np.random.Generator) -> Box:
-    """MVD's crop: sides are scales of the short side at most one step apart, at one of 13 fixed positions."""
+    """Draw MVD's crop: sides are scales of the short side at most one step apart, at one of 13 fixed positions."""
     short = min(height, width)
     sides = [size_px if abs(int(short * s) - size_px) < SNAP_PX and size_px <= short else int(short * s) for s in SCALES]
     i, j = _PAIRS[int(generator.integers(len(_PAIRS)))]
@@ -44,7 +44,7 @@ def multiscale_box(height: int, width: int, size_px: int, generator: np.random.G
 def random_resized_box(
     height: int, width: int, size_px: int, generator: np.random.Generator, area_share: tuple[float, float] = (0.2, 1.0)
 ) -> Box:
-    """``area_share`` of the frame, ratio log-uniform in (3/4, 4/3), any position. Source: MAE; Inception-style crop."""
+    """Draw a box of ``area_share`` of the frame, ratio log-uniform in (3/4, 4/3), any position. Source: MAE; Inception."""
     for _ in range(10):
         area = height * width * generator.uniform(*area_share)
         ratio = math.exp(generator.uniform(math.log(3 / 4), math.log(4 / 3)))
@@ -59,7 +59,7 @@ def random_resized_box(
 
 
 def center_box(height: int, width: int, size_px: int = 0, generator: np.random.Generator | None = None) -> Box:
-    """The largest middle square."""
+    """Return the largest square in the middle of a frame."""
     side = min(height, width)
     return Box((height - side) // 2, (width - side) // 2, side, side)
 
@@ -72,7 +72,7 @@ CROPS: dict[str, Callable[[int, int, int, np.random.Generator], Box]] = {
 
 
 def draw_box(height: int, width: int, clip: ClipSettings, generator: np.random.Generator) -> Box:
-    """The crop of a training clip from frames of a size."""
+    """Draw the crop of a training clip from frames of a size."""
     if clip.crop == "random_resized":
         return random_resized_box(height, width, clip.size_px, generator, clip.crop_area)
     return CROPS[clip.crop](height, width, clip.size_px, generator)
@@ -81,7 +81,7 @@ def draw_box(height: int, width: int, clip: ClipSettings, generator: np.random.G
 def cut(
     frames: np.ndarray, box: Box, size_px: int, flip: bool = False, interpolation: str = "bilinear", antialias: bool = True
 ) -> Tensor:
-    """The box of ``frames`` uint8 (T, H, W, C), resized to uint8 (C, T, size_px, size_px); a view where nothing is resized.
+    """Return the box of ``frames`` uint8 (T, H, W, C) resized to uint8 (C, T, size_px, size_px); a view if no resizing is needed.
 
     In integers, all frames alike; antialiased within a grey level of Pillow's, in a tenth of its time. Nothing becomes a float
     before the device.

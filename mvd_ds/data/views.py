@@ -1,4 +1,4 @@
-"""The views of a test: several clips of a video and several crops of each, always the same ones."""
+"""Test views: several clips of a video and several crops of each, always the same ones."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class ViewBatch(NamedTuple):
     clips: Tensor
     """uint8 (B, views, C, T, H, W), segment by segment, the crops of each from top or left; black where ``ok`` is False."""
     videos: Tensor
-    """int64 (B,), index in the manifest."""
+    """int64 (B,), index of each video in the manifest."""
     labels: Tensor
-    """int64 (B, L)."""
+    """int64 (B, L), labels of each video."""
     ok: Tensor
     """bool (B,), False where the video could not be read."""
     faults: list[str]
-    """``path: reason`` of each of those."""
+    """``path: reason`` of each video that could not be read."""
 
 
 def segment_indices(length: int, clip: ClipSettings, segments: int, fps: float = 0.0) -> np.ndarray:
-    """Frames int64 (segments, T) of each clip of a video of ``length`` frames, ``fps`` of them a second.
+    """Return the frames, int64 (segments, T), of each clip of a video of ``length`` frames, ``fps`` of them a second.
 
     dense: clips of the stride of ``clip``, from the first possible start to the last, evenly spaced; one clip is the middle
     one. A video too short for that repeats its last reachable frame.
@@ -55,7 +55,7 @@ def segment_indices(length: int, clip: ClipSettings, segments: int, fps: float =
 
 
 def crop_boxes(height: int, width: int, crops: int) -> list[Box]:
-    """Squares of the short side along the long one, from end to end and evenly spaced; one is the middle. Source: MVD 2.3.
+    """Return squares of the short side, evenly spaced along the long one; one is the middle. Source: MVD 2.3.
 
     Differs: they are resized with antialiasing, which the reference's OpenCV has not.
     """
@@ -65,7 +65,7 @@ def crop_boxes(height: int, width: int, crops: int) -> list[Box]:
 
 
 def cut_views(video: Video, clip: ClipSettings, segments: int, crops: int) -> Tensor:
-    """uint8 (segments * crops, C, T, H, W) of an opened video, every frame decoded once.
+    """Return uint8 (segments * crops, C, T, H, W) of an opened video, every frame decoded once.
 
     Raises:
         DecodeError: if a frame cannot be decoded.
@@ -81,7 +81,7 @@ def cut_views(video: Video, clip: ClipSettings, segments: int, crops: int) -> Te
 def view_batches(
     data: DataSettings, manifest: Manifest, groups: Sequence[Sequence[int]], segments: int = 1, crops: int = 1
 ) -> Iterator[ViewBatch]:
-    """All views of every video of ``groups``, a group at a time, in this order.
+    """Yield all views of every video of ``groups``, a group at a time, in this order.
 
     Args:
         data: reader, workers, and the clip: frames, stride, size and sampling; its crop and flip are not used.
@@ -101,7 +101,7 @@ def view_batches(
 
 
 def rank_groups(count: int, size: int, rank: int, world: int) -> list[range]:
-    """This rank's share of ``count`` samples in groups of ``size``, dealt out in turn: each sample is in one group of one rank.
+    """Return this rank's share of ``count`` samples in groups of ``size``, dealt out in turn: each is in one group.
 
     The groups themselves do not depend on the number of processes, so a network computes the same batches, bit by bit.
     """
@@ -109,7 +109,7 @@ def rank_groups(count: int, size: int, rank: int, world: int) -> list[range]:
 
 
 def lockstep_groups(count: int, size: int, rank: int, world: int) -> list[tuple[list[int], int]]:
-    """The same in as many groups of exactly ``size`` on every rank, each with how many of it, from its start, are to be counted.
+    """Return as many groups of exactly ``size`` samples on every rank, each with the number of its first samples that count.
 
     For networks that are sharded, whose forwards are collective: a rank that has none left repeats the last sample, uncounted.
     """

@@ -1,4 +1,4 @@
-"""What labelled clips go through after the crop: a box of noise, and which two of them are mixed how."""
+"""Random erasing of labelled clips, and the draw of how two of them are mixed (mixup, CutMix)."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def erase(clip: Tensor, settings: ErasingSettings, generator: np.random.Generato
 
 
 class Mix(NamedTuple):
-    """How the two clips of a pair are mixed; both alike, each with the other."""
+    """The mix of a pair of clips: both are mixed alike, each with the other."""
 
     own_share: float
-    """Of a clip's own label; 1: nothing is mixed."""
+    """Share of a clip's own label; 1: nothing is mixed."""
     box: tuple[int, int, int, int, int, int]
     """CutMix: first and last + 1 frame, row and column that come from the partner; all 0: the pixels are blended instead."""
 
@@ -51,7 +51,7 @@ UNMIXED = Mix(1.0, (0, 0, 0, 0, 0, 0))
 
 
 def draw_mix(settings: MixSettings | None, frames: int, size_px: int, generator: np.random.Generator) -> Mix:
-    """How a pair of clips of T = ``frames`` and H = W = ``size_px`` is mixed.
+    """Draw how a pair of clips of T = ``frames`` and H = W = ``size_px`` is mixed.
 
     The box has its centre anywhere and is cut at the edges; the label's share is that of the pixels that remain of an H x W
     frame. ``cutmix: published`` keeps that share and takes the box's rows for frames and its columns for rows of the clip,
@@ -83,7 +83,7 @@ def _around(centre: int, length: int, size: int) -> tuple[int, int]:
 
 
 def partners(clips: int, clips_per_video: int) -> np.ndarray:
-    """int64 (B,): with which clip of the micro batch each is mixed: the same clip of the neighbouring video.
+    """Return, int64 (B,), the clip of the micro batch with which each is mixed: the same clip of the neighbouring video.
 
     Within 2 x ``clips_per_video`` neighbours, so that no pair reaches over the edge of a micro batch, whatever its size.
     """

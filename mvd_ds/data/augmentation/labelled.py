@@ -1,4 +1,4 @@
-"""Labelled clips by (epoch, position), augmented: what fine-tuning learns from."""
+"""The dataset of fine-tuning: labelled clips by (epoch, position), augmented."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class LabelledClips(KeyedClips):
         super().__init__(recipe, videos, recipe.drop_path_blocks)
 
     def batch(self, filled: Filled) -> LabelledBatch:
-        """The micro batch."""
+        """Return the micro batch."""
         arrays, repeats = filled.arrays, self._data.clips_per_video
         clips = len(arrays["sample"])
         return LabelledBatch(
@@ -62,14 +62,14 @@ class LabelledClips(KeyedClips):
         return {"own_share": np.array(mix.own_share), "box": np.array(mix.box), "dropout": dropout}
 
     def _cut_clips(self, index: int, keys: Sequence[ClipKey], outputs: Sequence[dict[int, Tensor]]) -> list[bool]:
-        """Decode one clip of video ``index`` and write what becomes of it under each key; whether each is to be mirrored."""
+        """Decode one clip of video ``index`` and write its augmentation under each key; return whether each is to be mirrored."""
         with self.source.open(index) as video:
             generator = self._generator("view", keys[0])
             frames = video.get(frame_indices(len(video), self._data.clip, generator, video.fps))
         return [self._cut(frames, self._generator("augment", key), views) for key, views in zip(keys, outputs, strict=True)]
 
     def _cut(self, frames: np.ndarray, generator: np.random.Generator, views: dict[int, Tensor]) -> bool:
-        """RandAugment, crop and erasing of one clip. An erased box is mirrored with its clip, which makes no difference."""
+        """Apply RandAugment, crop and erasing to one clip. An erased box is mirrored with its clip, which makes no difference."""
         clip, operations, erasing = self._data.clip, self._augmentation.rand_augment, self._augmentation.erasing
         if operations:
             frames = rand_augment(frames, operations, generator)
@@ -82,6 +82,6 @@ class LabelledClips(KeyedClips):
         return flip
 
     def _pair_generator(self, key: ClipKey) -> np.random.Generator:
-        """The same for both clips of a pair."""
+        """Return a generator that is the same for both clips of a pair."""
         group, inside = divmod(key.position, 2 * self._data.clips_per_video)
         return keyed_generator(self._seed, "mix", key.epoch, group, inside % self._data.clips_per_video)

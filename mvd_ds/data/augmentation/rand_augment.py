@@ -15,14 +15,14 @@ from PIL import Image, ImageEnhance, ImageOps
 from mvd_ds.config import RandAugmentSettings
 
 FILL = (128, 128, 128)
-"""What comes into a frame from outside. Source: timm."""
+"""Colour that fills what an operation moves in from outside the frame. Source: timm."""
 STRONGEST = 10.0
 Operation = Callable[[Image.Image], Image.Image]
 Maker = Callable[[float, float, tuple[int, int]], Operation]
 
 
 def rand_augment(frames: np.ndarray, settings: RandAugmentSettings, generator: np.random.Generator) -> np.ndarray:
-    """uint8 (T, H, W, C) -> the same shape.
+    """Apply randomly drawn operations to ``frames`` uint8 (T, H, W, C); the shape stays.
 
     Every draw is made whether it is used or not, so that the numbers of what follows do not depend on it.
     """
@@ -54,12 +54,12 @@ def _affine(coefficients: tuple[float, ...]) -> Operation:
 
 
 def _rotate(strength: float, sign: float, size: tuple[int, int]) -> Operation:
-    """Up to 30 degrees."""
+    """Rotate by up to 30 degrees."""
     return lambda image: image.rotate(sign * strength * 30.0, Image.Resampling.BICUBIC, fillcolor=FILL)
 
 
 def _shear_x(strength: float, sign: float, size: tuple[int, int]) -> Operation:
-    """Up to 0.3."""
+    """Shear by up to 0.3."""
     return _affine((1, sign * strength * 0.3, 0, 0, 1, 0))
 
 
@@ -68,7 +68,7 @@ def _shear_y(strength: float, sign: float, size: tuple[int, int]) -> Operation:
 
 
 def _translate_x(strength: float, sign: float, size: tuple[int, int]) -> Operation:
-    """Up to 0.45 of the width."""
+    """Shift by up to 0.45 of the width."""
     return _affine((1, 0, sign * strength * 0.45 * size[0], 0, 1, 0))
 
 
@@ -77,26 +77,26 @@ def _translate_y(strength: float, sign: float, size: tuple[int, int]) -> Operati
 
 
 def _posterize(strength: float, sign: float, size: tuple[int, int]) -> Operation:
-    """4 bits a colour down to none: black, which Pillow itself refuses."""
+    """Keep from 4 bits a colour down to none: black, which Pillow itself refuses."""
     bits = 4 - int(strength * 4)
     return lambda image: ImageOps.posterize(image, bits) if bits else Image.new("RGB", image.size)
 
 
 def _solarize(strength: float, sign: float, size: tuple[int, int]) -> Operation:
-    """Inverts what is brighter than 256 down to 0."""
+    """Invert pixels that are brighter than a threshold from 256 down to 0."""
     threshold = 256 - min(256, int(strength * 256))
     return lambda image: ImageOps.solarize(image, threshold)
 
 
 def _solarize_add(strength: float, sign: float, size: tuple[int, int]) -> Operation:
-    """Adds up to 110 to what is darker than 128."""
+    """Add up to 110 to pixels that are darker than 128."""
     added = min(128, int(strength * 110))
     table = [min(255, value + added) if value < 128 else value for value in range(256)]
     return lambda image: image.point(table * 3)
 
 
 def _enhance(enhancer: Callable[[Image.Image], Any]) -> Maker:
-    """Colour, contrast, brightness or sharpness times 0.1 to 1.9."""
+    """Multiply colour, contrast, brightness or sharpness by 0.1 to 1.9."""
 
     def make(strength: float, sign: float, size: tuple[int, int]) -> Operation:
         factor = max(0.1, 1.0 + sign * strength * 0.9)
@@ -122,5 +122,5 @@ OPERATIONS: dict[str, Maker] = {
     "translate_x": _translate_x,
     "translate_y": _translate_y,
 }
-"""(strength 0 to 1, sign +-1, (width, height)) -> what is done to each frame."""
+"""Type of the operations: (strength 0 to 1, sign +-1, (width, height)) -> the function that changes a frame."""
 NAMES = tuple(OPERATIONS)

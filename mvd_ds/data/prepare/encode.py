@@ -15,7 +15,7 @@ from av.video.reformatter import Interpolation
 
 from mvd_ds.data.readers.location import Location
 from mvd_ds.data.readers.pyav_container import READ_ERRORS, open_container
-from mvd_ds.data.readers.video import DecodeError, one_line
+from mvd_ds.data.readers.video import DecodeError, reason_of
 from mvd_ds.data.whole_files import DISK_FULL, finish
 
 QUALITIES = {"h264": (1, 51), "mjpeg": (2, 31)}
@@ -82,7 +82,7 @@ def encode(location: Location, target: Path, encoding: Encoding) -> int:
     except READ_ERRORS as error:
         if (code := getattr(error, "errno", None)) in DISK_FULL:
             raise OSError(code, os.strerror(code)) from None
-        raise DecodeError(one_line(error)) from None
+        raise DecodeError(reason_of(error)) from None
     finally:
         container.close()
         part.unlink(missing_ok=True)

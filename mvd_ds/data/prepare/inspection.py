@@ -10,7 +10,7 @@ from mvd_ds.data.readers.decode import open_video
 from mvd_ds.data.readers.location import Location, extension_of, size_of
 from mvd_ds.data.readers.pyav_container import READ_ERRORS, open_container, sample_table
 from mvd_ds.data.readers.scan import Scan, not_for_decord, scan_file
-from mvd_ds.data.readers.video import IMAGE_EXTENSIONS, DecodeError, one_line
+from mvd_ds.data.readers.video import IMAGE_EXTENSIONS, DecodeError, reason_of
 
 COLUMNS = ("frames", "fps", "width", "height", "codec", "keyframes", "rotation", "edit_list", "uneven", "decord")
 """Facts in the order of a manifest's columns. ``decord``: yes, or why it must not read the file."""
@@ -62,7 +62,7 @@ def _decode(location: Location, scan: Scan, verify: bool) -> int:
             if not verify:
                 break
     except READ_ERRORS as error:
-        raise DecodeError(f"frame {count} of {scan.frames}: {one_line(error)}") from None
+        raise DecodeError(f"frame {count} of {scan.frames}: {reason_of(error)}") from None
     finally:
         container.close()
     if corrupt:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
-from mvd_ds.data.readers.video import one_line
-from mvd_ds.data.workers.forkserver import forkserver_context
+from mvd_ds.data.readers.video import reason_of
+from mvd_ds.data.workers.workers import forkserver_context
 
 
 class Fault(NamedTuple):
@@ -83,7 +83,7 @@ def _serve(connection: Connection, function: Callable[[Any], Any], seconds: floa
         try:
             result = function(job)
         except Exception as error:
-            result = Fault(one_line(error), getattr(error, "errno", None) or 0)
+            result = Fault(reason_of(error), getattr(error, "errno", None) or 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
         connection.send(result)
 

@@ -13,7 +13,7 @@ from mvd_ds.data.readers.location import Location, extension_of, read_bytes
 from mvd_ds.data.readers.pyav_reader import PyavVideo
 from mvd_ds.data.readers.scan import Scan, not_for_decord, not_for_torchcodec, scan_file
 from mvd_ds.data.readers.torchcodec_reader import TorchcodecVideo, decoder_class
-from mvd_ds.data.readers.video import IMAGE_EXTENSIONS, DecodeError, Video, check_indices, one_line
+from mvd_ds.data.readers.video import IMAGE_EXTENSIONS, DecodeError, Video, check_indices, reason_of
 
 __all__ = ["READERS", "DecodeError", "Video", "open_video", "read_frames"]
 
@@ -22,7 +22,7 @@ def open_video(location: Location, reader: str = "auto") -> Video:
     """An opened video or image.
 
     Args:
-        location: path, content, or stretch of a file.
+        location: path, content, or byte range of a file.
         reader: decord, pyav, torchcodec, or auto: PyAV, which is exact on every file and, because it alone can leave out
             frames on which no other depends and needs no scan before, the fastest on all that were measured (16 frames,
             stride 4, of 340 x 256 H.264 with long groups of pictures: 19.5 ms; torchcodec 24.3, decord 43.9; in that order
@@ -88,7 +88,7 @@ class ImageVideo(Video):
         except FileNotFoundError:
             raise DecodeError("no such file") from None
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DecodeError(one_line(error)) from None
+            raise DecodeError(reason_of(error)) from None
 
     def __len__(self) -> int:
         return 1

@@ -11,7 +11,8 @@ from decord import DECORDError
 from decord._ffi.base import DECORDLimitReachedError
 
 from mvd_ds.data.readers.location import Location, read_bytes, url_of
-from mvd_ds.data.readers.video import DecodeError, Video, check_indices, one_line
+from mvd_ds.data.readers.video import DecodeError, Video, check_indices
+from mvd_ds.files import one_line
 
 decord.logging.set_level(decord.logging.QUIET)
 
@@ -57,4 +58,4 @@ class DecordVideo(Video):
 
 
 def _reason(error: BaseException) -> str:
-    return one_line(RuntimeError(_ORIGIN.sub("", str(error).partition("Stack trace")[0])))
+    return one_line(_ORIGIN.sub("", str(error).partition("Stack trace")[0]), 200)

@@ -1,11 +1,11 @@
-"""Where the bytes of a video are: a file, a stretch of a file, or memory."""
+"""Where the bytes of a video are: a file, a byte range of a file, or memory."""
 
 from __future__ import annotations
 
 import os
 from typing import NamedTuple
 
-from mvd_ds.data.readers.video import DecodeError, one_line
+from mvd_ds.data.readers.video import DecodeError, reason_of
 
 
 class ByteRange(NamedTuple):
@@ -22,7 +22,7 @@ class ByteRange(NamedTuple):
 
 
 Location = str | bytes | ByteRange
-"""A path, the content of a video file, or a stretch of a file."""
+"""A path, the content of a video file, or a byte range of a file."""
 
 
 def extension_of(location: Location) -> str:
@@ -43,7 +43,7 @@ def size_of(location: Location) -> int:
 
 
 def check_exists(location: Location) -> None:
-    """Refuse a file that is not there, or ends before its stretch does.
+    """Refuse a file that is not there, or ends before its byte range does.
 
     Raises:
         DecodeError: saying so.
@@ -56,7 +56,7 @@ def check_exists(location: Location) -> None:
     except FileNotFoundError:
         raise DecodeError("no such file") from None
     except (OSError, ValueError) as error:
-        raise DecodeError(one_line(error)) from None
+        raise DecodeError(reason_of(error)) from None
     if held < end:
         raise DecodeError(f"the file around it ends at byte {held}, before the video does ({end})")
 
@@ -66,7 +66,7 @@ def read_bytes(location: Location) -> bytes:
 
     Raises:
         OSError: if it cannot be read.
-        DecodeError: if the file around a stretch ends before it does.
+        DecodeError: if the file around a byte range ends before it does.
     """
     if isinstance(location, bytes):
         return location

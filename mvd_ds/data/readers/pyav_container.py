@@ -13,7 +13,7 @@ from av.stream import Discard
 from av.video.stream import VideoStream
 
 from mvd_ds.data.readers.location import Location, check_exists, url_of
-from mvd_ds.data.readers.video import DecodeError, one_line
+from mvd_ds.data.readers.video import DecodeError, reason_of
 
 # FFmpeg's messages go through Python otherwise, which dead-locks in loader workers.
 av.logging.set_level(None)
@@ -38,7 +38,7 @@ def open_container(location: Location) -> tuple[InputContainer, VideoStream]:
             io.BytesIO(location) if isinstance(location, bytes) else url_of(location), metadata_errors="ignore", mode="r"
         )
     except READ_ERRORS as error:
-        raise DecodeError(one_line(error)) from None
+        raise DecodeError(reason_of(error)) from None
     stream = container.streams.best("video")
     if not isinstance(stream, VideoStream) or stream.codec_context is None:
         container.close()

@@ -12,7 +12,7 @@ from av.video.reformatter import VideoReformatter
 
 from mvd_ds.data.readers.location import Location, size_of
 from mvd_ds.data.readers.pyav_container import READ_ERRORS, SampleTable, container_name, open_container, sample_table
-from mvd_ds.data.readers.video import DecodeError, Video, check_indices, one_line
+from mvd_ds.data.readers.video import DecodeError, Video, check_indices, reason_of
 
 KEEP_BYTES = 256 << 20
 """Packets of smaller files are kept in memory; larger files without a table are read again for every ``get``."""
@@ -69,7 +69,7 @@ class PyavVideo(Video):
                 self._list_all()
         except READ_ERRORS as error:
             self.close()
-            raise DecodeError(one_line(error)) from None
+            raise DecodeError(reason_of(error)) from None
         except DecodeError:
             self.close()
             raise
@@ -88,7 +88,7 @@ class PyavVideo(Video):
             frames = self._frames(wanted)
             images = _to_rgb(frames)
         except READ_ERRORS as error:
-            raise DecodeError(one_line(error)) from None
+            raise DecodeError(reason_of(error)) from None
         return images if len(back) == len(wanted) and np.array_equal(indices, wanted) else images[back]
 
     def _frames(self, wanted: np.ndarray) -> list[VideoFrame]:

@@ -10,7 +10,7 @@ from av.video.stream import VideoStream
 
 from mvd_ds.data.readers.location import Location
 from mvd_ds.data.readers.pyav_container import READ_ERRORS, container_name, open_container
-from mvd_ds.data.readers.video import DecodeError, one_line
+from mvd_ds.data.readers.video import DecodeError, reason_of
 
 _DECORD_CODECS = frozenset(("h264", "hevc", "vp9"))
 _PLAIN_CONTAINERS = frozenset(("mov", "matroska"))
@@ -77,7 +77,7 @@ def scan_file(location: Location) -> Scan:
             open_group=_has_open_group(packets, stream),
         )
     except READ_ERRORS as error:
-        raise DecodeError(one_line(error)) from None
+        raise DecodeError(reason_of(error)) from None
     finally:
         container.close()
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from mvd_ds.config import ConfigError
 from mvd_ds.data.readers.location import Location, read_bytes
-from mvd_ds.data.readers.video import DecodeError, Video, check_indices, one_line
+from mvd_ds.data.readers.video import DecodeError, Video, check_indices, reason_of
+from mvd_ds.files import one_line
 
 _ERRORS = (RuntimeError, ValueError, IndexError, OSError, TypeError, KeyError)
 """What torchcodec raises on damaged files: its C++ checks are RuntimeErrors, missing metadata ValueErrors and TypeErrors."""
@@ -36,7 +37,7 @@ def decoder_class() -> Any:
     except (ImportError, RuntimeError, OSError) as error:
         raise ConfigError(
             "data.reader torchcodec: torchcodec is installed but does not load: it needs FFmpeg's shared libraries "
-            f"(apt-get install ffmpeg) and the torch it was built for; or use data.reader auto. It says: {one_line(error)}"
+            f"(apt-get install ffmpeg) and the torch it was built for; or use data.reader auto. It says: {reason_of(error)}"
         ) from None
     return VideoDecoder
 
@@ -81,4 +82,4 @@ class TorchcodecVideo(Video):
 
 def _reason(error: BaseException) -> str:
     """Its message without the C++ function, file and line that stand before it."""
-    return one_line(RuntimeError(_ORIGIN.sub("", str(error)).split("\nException raised")[0]))
+    return one_line(_ORIGIN.sub("", str(error)).split("\nException raised")[0], 200)

@@ -1,4 +1,4 @@
-"""What a video reader is; the readers stand in their own files."""
+"""The interface of a video reader, which the readers in the other files implement."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from types import TracebackType
 from typing import ClassVar
 
 import numpy as np
+
+from mvd_ds.files import one_line
 
 VIDEO_EXTENSIONS = frozenset(
     (
@@ -32,7 +34,7 @@ IMAGE_EXTENSIONS = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp"])
 
 
 class DecodeError(Exception):
-    """A file that cannot be turned into frames. The message says why in one line and does not name the file."""
+    """A file that cannot be turned into frames; the message says why in one line and does not name the file."""
 
 
 class Video(ABC):
@@ -45,11 +47,11 @@ class Video(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """Number of frames that are shown."""
+        """Return the number of frames that are shown."""
 
     @abstractmethod
     def get(self, indices: np.ndarray) -> np.ndarray:
-        """Frames uint8 RGB (T, H, W, C) at ``indices`` int64 (T,), which may repeat and come in any order.
+        """Return frames uint8 RGB (T, H, W, C) at ``indices`` int64 (T,), which may repeat and come in any order.
 
         Raises:
             DecodeError: if one of them cannot be decoded.
@@ -57,7 +59,7 @@ class Video(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Give back the file."""
+        """Close the file."""
 
     def __enter__(self) -> Video:
         return self
@@ -77,7 +79,6 @@ def check_indices(indices: np.ndarray, length: int) -> None:
         raise DecodeError(f"frame {outside[0]} is outside a video of {length} frames")
 
 
-def one_line(error: BaseException) -> str:
-    """The message of ``error`` as one short line, without the path that errors of the operating system add."""
-    text = " ".join((getattr(error, "strerror", None) or str(error)).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."
+def reason_of(error: BaseException) -> str:
+    """Return the message of ``error`` in one short line, without the path that errors of the operating system add."""
+    return one_line(getattr(error, "strerror", None) or error, 200) or type(error).__name__

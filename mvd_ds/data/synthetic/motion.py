@@ -39,18 +39,18 @@ SHAKE_REACH = 0.09
 
 
 class Poses(NamedTuple):
-    """Where the object is in each of T frames, in shares of the frame's side; y points down."""
+    """The object's places in T frames, in shares of the frame's side; y points down."""
 
     x: np.ndarray
-    """float64 (T,), of the middle."""
+    """float64 (T,), of the object's middle."""
     y: np.ndarray
-    """float64 (T,), of the middle."""
+    """float64 (T,), of the object's middle."""
     side: np.ndarray
-    """float64 (T,)."""
+    """float64 (T,), length of the object's side."""
 
 
 def draw_poses(how: int, frames: int, rng: np.random.Generator) -> Poses:
-    """A random path of motion ``how`` (index into ``HOW``) through ``frames`` poses.
+    """Draw a random path of motion ``how`` (index into ``HOW``) through ``frames`` poses.
 
     Sawtooths start at a random point of their period, because a fixed one would show in the middle frame; a clip is one
     period, so it ends where it started. The swings of a shake start and end at a direction that is itself uniform, so what
@@ -79,13 +79,13 @@ def _between(limits: tuple[float, float], share: np.ndarray) -> np.ndarray:
 
 
 def _sawtooth(phase: np.ndarray, rise: float) -> np.ndarray:
-    """From 0 to 1 in the share ``rise`` of a period, and back in the rest; at a uniform phase it is uniform."""
+    """Go from 0 to 1 in the share ``rise`` of a period, and back in the rest; at a uniform phase it is uniform."""
     phase = phase % 1.0
     return np.where(phase < rise, phase / rise, (1 - phase) / (1 - rise))
 
 
 def _shake(clock: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Swings between -1 and 1 for the first part of the clip, then 0."""
+    """Swing between -1 and 1 for the first part of the clip, then 0."""
     half_waves = rng.choice(SHAKE_HALF_WAVES) * rng.choice((-1, 1))
     end = rng.uniform(*SHAKING)
     return np.where(clock < end, np.sin(np.pi * half_waves * clock / end), 0.0)

@@ -11,9 +11,9 @@ from mvd_ds.data.synthetic.motion import HOW, Poses, draw_poses
 
 WHAT = tuple("0123456789")
 WAVES = 3
-"""Waves of the background."""
+"""Number of waves in the background."""
 NOISE = 0.008
-"""The noise is uniform between minus and plus this share of the range from black to white."""
+"""Amplitude of the uniform noise, as a share of the range from black to white."""
 
 
 class Glyphs(NamedTuple):
@@ -22,11 +22,11 @@ class Glyphs(NamedTuple):
     images: np.ndarray
     """float32 (n, 8, 8), opacity from 0 to 1."""
     digits: np.ndarray
-    """int64 (n,), which digit each shows."""
+    """int64 (n,), the digit that each shows."""
 
 
 def read_glyphs(seed: int) -> dict[str, Glyphs]:
-    """The digits of scikit-learn: four in five source images for ``train``, the others for ``val``; no image in both."""
+    """Return the digits of scikit-learn: four in five source images for ``train``, the others for ``val``; no image in both."""
     from sklearn.datasets import load_digits  # 1 s to import, and only needed here
 
     source = load_digits()
@@ -37,7 +37,7 @@ def read_glyphs(seed: int) -> dict[str, Glyphs]:
 
 
 def draw_labels(seed: int, split: str, index: int) -> tuple[int, int]:
-    """(what, how) of clip ``index``: every 80 clips hold every pair once, in an order of their own."""
+    """Return (what, how) of clip ``index``: every 80 clips hold every pair once, in an order of their own."""
     pairs = len(WHAT) * len(HOW)
     order = keyed_generator(seed, f"labels {split}", index // pairs).permutation(pairs)
     what, how = divmod(int(order[index % pairs]), len(HOW))
@@ -45,7 +45,7 @@ def draw_labels(seed: int, split: str, index: int) -> tuple[int, int]:
 
 
 def draw_clip(glyphs: Glyphs, seed: int, split: str, index: int, size_px: int, frames: int) -> np.ndarray:
-    """uint8 (T, H, W, 3): clip ``index`` of ``split``.
+    """Draw clip ``index`` of ``split``, uint8 (T, H, W, 3).
 
     Everything but the path is the same in distribution when time runs backwards (the background drifts in a random
     direction, the noise has no memory), so a reversed clip is a clip of the reversed motion.
@@ -69,7 +69,7 @@ def draw_clip(glyphs: Glyphs, seed: int, split: str, index: int, size_px: int, f
 
 
 def _interleave(picture: np.ndarray) -> np.ndarray:
-    """Float (T, 3, H, W) as uint8 (T, H, W, 3)."""
+    """Return float (T, 3, H, W) as uint8 (T, H, W, 3)."""
     frames, colours, height, width = picture.shape
     pixels = np.empty((frames, height, width, colours), np.uint8)
     for colour in range(colours):  # five times faster than a transposed copy
@@ -78,21 +78,21 @@ def _interleave(picture: np.ndarray) -> np.ndarray:
 
 
 def _opacity(glyph: np.ndarray, poses: Poses, size_px: int) -> np.ndarray:
-    """float32 (T, H, W): ``glyph`` (8, 8) at its poses, by linear interpolation along y, then x."""
+    """Return the opacity of ``glyph`` (8, 8) at its poses, float32 (T, H, W), by linear interpolation along y, then x."""
     columns = _taps(poses.x, poses.side, len(glyph), size_px)
     rows = _taps(poses.y, poses.side, len(glyph), size_px)
     return rows @ glyph @ columns.transpose(0, 2, 1)
 
 
 def _taps(middle: np.ndarray, side: np.ndarray, cells: int, size_px: int) -> np.ndarray:
-    """float32 (T, size, cells): the weight of each cell of the glyph in each pixel of the frame."""
+    """Return float32 (T, size, cells): the weight of each cell of the glyph in each pixel of the frame."""
     pixel = (np.arange(size_px) + 0.5) / size_px
     cell = (pixel - middle[:, None]) / side[:, None] * cells + (cells - 1) / 2
     return np.maximum(1 - np.abs(cell[..., None] - np.arange(cells)), 0).astype(np.float32)
 
 
 def _background(size_px: int, frames: int, rng: np.random.Generator) -> np.ndarray:
-    """float32 (T, 3, H, W): a few long coloured waves that drift together, at one speed in one random direction."""
+    """Draw float32 (T, 3, H, W): a few long coloured waves that drift together, at one speed in one random direction."""
     per_frame = rng.uniform(-1.2, 1.2, (2, WAVES))  # waves across the frame, along y and x
     heading = rng.uniform(0, 2 * np.pi)
     drift = rng.uniform(0.1, 0.4) * np.array([np.sin(heading), np.cos(heading)]) @ per_frame

@@ -1,11 +1,10 @@
-"""Writes the sample set: H.264 videos with two independent labels, *what* moves and *how*, and their manifests.
+"""The writer of the sample set: H.264 videos with two independent labels, *what* moves and *how*, and their manifests.
 
-``synthetic_motion`` draws the path, ``synthetic_picture`` the frames; this file encodes them and keeps the folder in order.
+``motion`` draws the path, ``rendering`` the frames; this file encodes them and keeps the folder in order.
 """
 
 from __future__ import annotations
 
-import errno
 import io
 import json
 import multiprocessing
@@ -21,10 +20,11 @@ import numpy as np
 from mvd_ds.config import ConfigError
 from mvd_ds.data.synthetic.motion import HOW
 from mvd_ds.data.synthetic.rendering import WHAT, Glyphs, draw_clip, draw_labels, read_glyphs
+from mvd_ds.files import DISK_FULL, write_bytes, write_text
 
 SETTINGS_FILE = "sample_set.json"
 VERSION = 1
-"""Of the generator: sets of different versions hold different clips."""
+"""Version of the generator: sets of different versions hold different clips."""
 FRAMES_PER_SECOND = 15
 CLIPS_PER_JOB = 32
 SHORTEST_FRAMES = 8
@@ -99,7 +99,7 @@ def write_sample_set(
         elif on_progress is not None:
             on_progress(total, total)
     except OSError as error:
-        reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or error
+        reason = "the disk is full" if error.errno in DISK_FULL else error.strerror or error
         raise ConfigError(f"{target}: the sample set cannot be written: {reason}") from None
 
 
@@ -112,13 +112,13 @@ def _check(settings: dict[str, int]) -> None:
 
 
 def _claim(folder: Path, settings: dict[str, int]) -> bool:
-    """Make ``folder`` the place of this set; True if the set stands there already."""
+    """Make ``folder`` the place of this set; return whether the set stands there already."""
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / SETTINGS_FILE
     if not record.exists():
-        if any(not name.endswith(".part") for name in os.listdir(folder)):
+        if any(not name.startswith(".") for name in os.listdir(folder)):
             raise ConfigError(f"{folder}: the folder holds other files; choose a new or empty one for the sample set")
-        _write(record, json.dumps(settings, indent=1).encode())
+        write_bytes(record, json.dumps(settings, indent=1).encode(), sync=False)
     try:
         found = json.loads(record.read_bytes())
     except ValueError:
@@ -145,7 +145,7 @@ def _jobs(folder: Path, clips: dict[str, int], seed: int, size_px: int, frames: 
 
 
 def _run(jobs: list[_Job], workers: int) -> Iterator[int]:
-    """Do the jobs and give the number of clips that are there after each."""
+    """Run the jobs and yield the number of clips that are there after each."""
     done = 0
     if workers <= 1:
         for job in jobs:
@@ -164,21 +164,21 @@ def _run(jobs: list[_Job], workers: int) -> Iterator[int]:
 
 
 def _do(job: _Job) -> int:
-    """Write the clips of a job that are not there yet, and give the number of its clips."""
+    """Write the clips of a job that are not there yet, and return the number of its clips."""
     for index in range(job.first, job.last):
         path = job.folder / clip_name(job.split, index)
         if not path.exists():
-            _write(path, encode(draw_clip(job.glyphs, job.seed, job.split, index, job.size_px, job.frames)))
+            write_bytes(path, encode(draw_clip(job.glyphs, job.seed, job.split, index, job.size_px, job.frames)), sync=False)
     return job.last - job.first
 
 
 def clip_name(split: str, index: int) -> str:
-    """Path of a clip inside the set."""
+    """Return the path of a clip inside the set."""
     return f"{split}/{index:06d}.mp4"
 
 
 def encode(pixels: np.ndarray) -> bytes:
-    """An mp4 file of uint8 RGB frames (T, H, W, 3), the same bytes on every call."""
+    """Return an mp4 file of uint8 RGB frames (T, H, W, 3), the same bytes on every call."""
     file = io.BytesIO()  # so that a full disk shows in one place, as an OSError
     with av.open(file, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options=ENCODER_OPTIONS)
@@ -191,17 +191,10 @@ def encode(pixels: np.ndarray) -> bytes:
 
 
 def _write_lists(folder: Path, clips: dict[str, int], seed: int) -> None:
-    """The manifests; ``train.txt`` last, because it says that the set is complete."""
+    """Write the manifests; ``train.txt`` last, because it says that the set is complete."""
     for split in ("val", "train"):
         lines = ["# labels: what how", "# classes: " + json.dumps({"what": WHAT, "how": HOW})]
         for index in range(clips[split]):
             what, how = draw_labels(seed, split, index)
             lines.append(f"{clip_name(split, index)} {what} {how}")
-        _write(folder / f"{split}.txt", ("\n".join(lines) + "\n").encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file that is complete or not there."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(content)
-    os.replace(part, path)
+        write_text(folder / f"{split}.txt", "\n".join(lines) + "\n", sync=False)

@@ -20,25 +20,25 @@ from mvd_ds.config import ConfigError
 _ALIGNMENT = 64
 _MEMORY = Path("/proc/meminfo")
 _GROUP = Path("/sys/fs/cgroup")
-"""Limits of this container, where it has its own (control groups, version 2)."""
+"""Folder of this container's limits, where it has its own (control groups, version 2)."""
 
 
 class TensorLayout(NamedTuple):
-    """What one sample has of one array of a batch."""
+    """Shape and dtype of one sample's row in an array of a batch."""
 
     shape: tuple[int, ...]
     dtype: str
 
 
 class BatchMemory:
-    """Room for a fixed number of batches, in one block that this process and its workers share.
+    """A fixed number of batch slots, in one block of memory that this process and its workers share.
 
     The block is a memory file without a name: it does not count as /dev/shm, whose 64 MiB in a container end many a loader,
     it is taken whole at the start and not at night, and it is gone with the last process that holds it.
     """
 
     def __init__(self, layout: dict[str, TensorLayout], rows: int, slots: int) -> None:
-        """Take the memory.
+        """Allocate the memory.
 
         Args:
             layout: name -> one row of that array.
@@ -67,7 +67,7 @@ class BatchMemory:
         self._map = mmap.mmap(self._descriptor, self.bytes)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For a worker that is being started: it gets the memory, not a copy of it."""
+        """Return the state for a worker that is being started: it gets the memory, not a copy of it."""
         kept = {name: value for name, value in self.__dict__.items() if name not in ("_map", "_descriptor", "_close")}
         return {**kept, "handle": DupFd(self._descriptor)}
 
@@ -78,7 +78,7 @@ class BatchMemory:
         os.close(descriptor)
 
     def arrays(self, slot: int) -> dict[str, np.ndarray]:
-        """The arrays (rows, ...) of a batch, to be written."""
+        """Return the arrays (rows, ...) of a batch, to be written."""
         flat = np.frombuffer(self._map, np.uint8)
         return {
             name: flat[start : start + self._rows * _bytes(row)].view(row.dtype).reshape(self._rows, *row.shape)
@@ -86,7 +86,7 @@ class BatchMemory:
         }
 
     def tensors(self, slot: int, rows: int, release: Callable[[int], None]) -> dict[str, Tensor]:
-        """The first ``rows`` rows of a batch; ``release(slot)`` is called when the last of these tensors is gone."""
+        """Return the first ``rows`` rows of a batch as tensors; ``release(slot)`` is called when the last is gone."""
         first = slot * self._slot_bytes
         view = memoryview(self._map)[first : first + self._slot_bytes]
         weakref.finalize(view, release, slot).atexit = False
@@ -112,7 +112,7 @@ class BatchMemory:
 
 
 def _available_bytes() -> int:
-    """Memory that can be had without swapping. Asked before it is taken: taking more is not refused, the kernel kills."""
+    """Return the bytes that can be taken without swapping; taking more is not refused: the kernel kills."""
     fields = dict(line.split(":", 1) for line in _MEMORY.read_text(encoding="ascii").splitlines())
     available = int(fields["MemAvailable"].split()[0]) * 1024
     try:  # a container may have less than the machine; what it holds of files is given back when needed

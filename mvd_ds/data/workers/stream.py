@@ -1,4 +1,4 @@
-"""Batches in order, made ahead by workers in shared memory, or here and now without workers."""
+"""The stream of batches in order: prefetched by workers into shared memory, or filled in this process without workers."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from mvd_ds.data.workers.shared_memory import BatchMemory, TensorLayout
 from mvd_ds.data.workers.workers import DEATHS_IN_A_ROW, Job, Reading, Task, Worker, wait_for
 
 _HELD = 3
-"""Batches that the consumer may hold while others are being filled; of more it gets copies."""
+"""Batches that the consumer may hold while others are being filled; beyond them it gets copies."""
 
 
 class Filled(NamedTuple):
-    """One batch."""
+    """One batch: its arrays and its faults."""
 
     arrays: dict[str, Tensor]
     faults: list[str]
@@ -36,7 +36,7 @@ def filled_batches(
     together: int = 1,
     pin: bool = False,
 ) -> Iterator[Filled]:
-    """One batch for each of ``groups``, in order. Closing the iterator ends the workers.
+    """Yield one batch for each of ``groups``, in order. Closing the iterator stops the workers.
 
     With workers, the tensors lie in shared memory and are the consumer's for as long as it keeps any of them.
 
@@ -76,11 +76,11 @@ class _Batch:
     def __init__(self, slot: int, rows: int, tasks: int) -> None:
         self.slot, self.rows, self.missing = slot, rows, tasks
         self.faults: dict[int, list[str]] = {}
-        """By task number: in order, whoever is done first."""
+        """Faults by task number, so that they come in order whichever worker is done first."""
 
 
 class _Stream:
-    """The training process's side: tasks out, batches in."""
+    """The training process's side of the workers: it sends tasks and receives batches."""
 
     def __init__(self, job: Job, rows: int, data: DataSettings, quarantine: Quarantine, together: int, pin: bool) -> None:
         self._job, self._data, self._quarantine, self._together = job, data, quarantine, together
@@ -112,7 +112,7 @@ class _Stream:
             worker.join()
 
     def _order(self, items: Sequence[int]) -> _Batch:
-        """Deal a batch out to the workers: each gets the next part, so all of them work on the batch that is due."""
+        """Divide a batch among the workers: each gets the next part, so all of them work on the batch that is due."""
         files = -(-len(items) // self._together)
         step = -(-files // len(self._workers)) * self._together
         firsts = range(0, len(items), step)
@@ -129,7 +129,7 @@ class _Stream:
         worker.give(task, self._quarantine.barred(task.items))
 
     def _poll(self) -> None:
-        """Take what workers say; put the files of dead ones in quarantine and go on."""
+        """Receive the workers' answers; put the files of dead workers in quarantine and start others."""
         for worker in wait_for(self._workers, self._data.stall_seconds):
             said = worker.take()
             if said is None:
@@ -162,7 +162,7 @@ class _Stream:
 
 
 def _pin(memory: BatchMemory) -> None:
-    """Pin the memory if that can be; training works without, more slowly, and says so."""
+    """Pin the memory if the driver allows it; training works without, more slowly, and says so."""
     try:
         memory.pin()
     except RuntimeError as error:

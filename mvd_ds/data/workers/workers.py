@@ -6,35 +6,39 @@ import fcntl
 import multiprocessing
 import os
 import signal
+import tempfile
 import time
 import traceback
 from collections import deque
 from collections.abc import Sequence
-from multiprocessing import connection, forkserver, resource_tracker
+from multiprocessing import connection, forkserver, resource_tracker, util
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 
 from mvd_ds.config import ConfigError
-from mvd_ds.data.workers.forkserver import forkserver_context
 from mvd_ds.data.workers.quarantine import Barred
 from mvd_ds.data.workers.shared_memory import BatchMemory, TensorLayout
 
 _PRELOAD = ["torch", "mvd_ds.data.loader", "mvd_ds.data.evaluation"]
 _POLL_SECONDS = 0.5
-"""How often a waiting consumer looks whether a worker still gets on. The death of one is noticed at once."""
+"""Interval at which a waiting consumer checks that workers make progress; a death is noticed at once."""
 _START_SECONDS = 60.0
-"""A worker may take as long before its first file, on a machine that is busy with other things."""
+"""Time that a worker may take before its first file, on a busy machine."""
 _CLOSE_SECONDS = 5.0
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
 DEATHS_IN_A_ROW = 5
-"""A task that ends so many workers ends the run: then it is not its files, it is memory or the machine."""
+"""Workers that one task may end; more mean that memory or the machine is at fault, and end the run."""
 _NOTHING = -1
+_SOCKET_BYTES = 107
+"""Longest path that a Unix socket may have."""
+_SOCKET_SUFFIX_BYTES = len("/pymp-12345678/listener-12345678")
+"""Length of the name that Python gives its sockets in ``TMPDIR``."""
 
 
 class Reading:
-    """What a worker is reading at this moment, where the training process can see it after the worker's death.
+    """A shared note of the file that a worker is reading, which the training process can read after the worker's death.
 
     Args:
         note: int64 (3,), shared: position in the stream, video, and a counter of changes.
@@ -44,11 +48,11 @@ class Reading:
         self._note = note
 
     def begin(self, position: int, video: int) -> None:
-        """A file is about to be opened."""
+        """Note that a file is about to be opened."""
         self._note[:] = position, video, self._note[2] + 1
 
     def end(self) -> None:
-        """It is closed."""
+        """Note that the file is closed."""
         self._note[:] = _NOTHING, _NOTHING, self._note[2] + 1
 
     @property
@@ -59,10 +63,10 @@ class Reading:
 
 
 class Job(Protocol):
-    """What workers do: fill rows of a batch. It travels to them once, pickled."""
+    """The job of workers: to fill rows of a batch. It is pickled to each of them once."""
 
     layout: dict[str, TensorLayout]
-    """The arrays of a batch."""
+    """Arrays of a batch."""
 
     def fill(self, items: Sequence[int], rows: dict[str, np.ndarray], barred: Barred, reading: Reading) -> list[str]:
         """Write one row per item into ``rows``, arrays (len(items), ...), without opening what is ``barred``.
@@ -76,7 +80,7 @@ class Job(Protocol):
         ...
 
     def path(self, video: int) -> str:
-        """Path of a video, for messages."""
+        """Return the path of a video, for messages."""
         ...
 
 
@@ -90,18 +94,18 @@ class Task(NamedTuple):
 
 
 class Death(NamedTuple):
-    """How a worker ended."""
+    """The end of a worker: its reason and the file that was being read."""
 
     reason: str
     position: int
     video: int
-    """What it was reading; -1: nothing."""
+    """Video that it was reading; -1: none."""
     deaths: int
-    """Workers that the same task has ended by now, this one included."""
+    """Number of workers that the same task has ended by now, this one included."""
 
 
 class Worker:
-    """One process with the tasks it was given. It is started anew when it dies, and gets its tasks again."""
+    """One worker process and its tasks. When it dies, a successor gets the same tasks."""
 
     def __init__(self, job: Job, memory: BatchMemory, notes: BatchMemory, number: int) -> None:
         self._arguments = job, memory, notes, number
@@ -121,7 +125,7 @@ class Worker:
         theirs.close()
 
     def give(self, task: Task, barred: Barred) -> None:
-        """One more task."""
+        """Send one more task."""
         self._tasks.append(task)
         try:
             self.pipe.send((task, barred))
@@ -129,7 +133,7 @@ class Worker:
             pass  # it is dead: the next look at its pipe finds that out, and the task is sent to its successor
 
     def take(self) -> tuple[Task, list[str]] | None:
-        """What it says: a task that is done and its faults; None if it has died.
+        """Receive a finished task and its faults; None if the worker has died.
 
         Raises:
             ConfigError: if the task found that the run cannot go on.
@@ -147,7 +151,7 @@ class Worker:
         return self._tasks.popleft(), said
 
     def end_if_stuck(self, seconds: float, limit: float) -> None:
-        """Kill it if it has been at one file for ``limit`` seconds, of which ``seconds`` passed since the last look."""
+        """Kill the worker if it has been at one file for ``limit`` seconds, of which ``seconds`` passed since the last look."""
         count = self._reading.now[2]
         self._begun |= count != self._seen
         if count != self._seen or not self._tasks:
@@ -159,7 +163,11 @@ class Worker:
             self.process.kill()
 
     def reap(self) -> tuple[Death, list[Task]]:
-        """How it ended and what it leaves undone, the unfinished task first. A successor is started."""
+        """Reap a dead worker and start its successor.
+
+        Returns:
+            How it ended, and its unfinished tasks in order.
+        """
         self.process.join()
         position, video, _ = self._reading.now
         reason = self._stall_reason or _reason(self.process.exitcode)
@@ -172,12 +180,12 @@ class Worker:
         return Death(reason, position, video, self._deaths), left
 
     def close(self) -> None:
-        """End it."""
+        """Kill the process."""
         self.pipe.close()
         self.process.kill()
 
     def join(self) -> None:
-        """Wait until it has ended."""
+        """Wait until the process has ended."""
         self.process.join(_CLOSE_SECONDS)
         if self.process.is_alive():
             self.process.kill()
@@ -185,10 +193,10 @@ class Worker:
 
 
 def start_server() -> Any:
-    """The process that workers are forked from: it imports torch once for all of them, while the model is being built.
+    """Start the fork server, which imports torch once for all workers while the model is being built, and return its context.
 
     Workers are not forked from the training process, whose CUDA context and threads would not survive it. The server, and
-    the workers with it, are deaf to the signals that ask a job to stop: launchers send them to every process, and the
+    the workers with it, ignore the signals that ask a job to stop: launchers send them to every process, and the
     training process needs its batches until it has saved.
     """
     context = forkserver_context(_PRELOAD)
@@ -201,8 +209,24 @@ def start_server() -> Any:
     return context
 
 
+def forkserver_context(preload: Sequence[str]) -> Any:
+    """Return multiprocessing's context for a fork server that imports ``preload``.
+
+    Its sockets lie in ``TMPDIR``, or in ``/tmp`` where that path is too long for a socket, as a scheduler's may be.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(preload))
+    if len(os.fsencode(tempfile.gettempdir())) + _SOCKET_SUFFIX_BYTES > _SOCKET_BYTES:
+        usual, tempfile.tempdir = tempfile.tempdir, "/tmp"
+        try:
+            util.get_temp_dir()  # made once, and removed at the end of this process
+        finally:
+            tempfile.tempdir = usual
+    return context
+
+
 def wait_for(workers: Sequence[Worker], stall_seconds: float) -> list[Worker]:
-    """Workers that have something to say or are dead; stuck ones are ended. Empty after half a second without either."""
+    """Wait up to half a second and return the workers that have answered or died; kill those that are stuck."""
     began = time.monotonic()
     ready = connection.wait([worker.pipe for worker in workers], _POLL_SECONDS)
     if not ready:
@@ -222,7 +246,7 @@ def _reason(exit_code: int | None) -> str:
 
 
 def _work(pipe: connection.Connection, job: Job, memory: BatchMemory, notes: BatchMemory, number: int) -> None:
-    """The life of a worker: task after task until the pipe closes."""
+    """Run a worker: task after task until the pipe closes."""
     _die_with_parent()
     torch.set_num_threads(1)
     reading = Reading(notes.arrays(0)["note"][number])

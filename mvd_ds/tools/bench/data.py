@@ -18,7 +18,7 @@ from mvd_ds.data.manifests.manifest import read_manifest
 from mvd_ds.data.prepare.encode import DEFAULT_QUALITY, Encoding, encode
 from mvd_ds.data.randomness import keyed_generator
 from mvd_ds.data.readers.location import ByteRange, extension_of, read_bytes
-from mvd_ds.data.readers.video import DecodeError, one_line
+from mvd_ds.data.readers.video import DecodeError, reason_of
 from mvd_ds.tools.bench import decode_stages, loader_rate
 from mvd_ds.training.reporting.provenance import machine, versions
 
@@ -105,7 +105,7 @@ def _choose(recipe: TrainingRecipe, count: int, members: Path) -> tuple[list[dec
         try:
             file = decode_stages.look_at(_as_file(refs.location(index), members))
         except (av.FFmpegError, OSError, IndexError, DecodeError) as error:
-            faults[path] = one_line(error)
+            faults[path] = reason_of(error)
             continue
         if file.frames and len(files) < count:
             files.append(file)

@@ -21,11 +21,10 @@ from mvd_ds.data.loader import ClipLoader
 from mvd_ds.data.randomness import keyed_generator
 from mvd_ds.data.sampling import frame_indices
 from mvd_ds.data.transforms import multiscale_box
-from mvd_ds.data.workers.forkserver import forkserver_context
 from mvd_ds.data.workers.quarantine import Barred, Quarantine
 from mvd_ds.data.workers.shared_memory import TensorLayout
 from mvd_ds.data.workers.stream import filled_batches
-from mvd_ds.data.workers.workers import Reading
+from mvd_ds.data.workers.workers import Reading, forkserver_context
 
 WARM_BATCHES = 4
 """Taken before the clock starts, beside what lies ready by then."""

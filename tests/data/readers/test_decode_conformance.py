@@ -139,7 +139,7 @@ def test_broken_files_are_right_or_refused(files: Path, plain: dict[str, Plain |
 
 @pytest.mark.parametrize("name", ["b_frames.mp4", "vp9.webm", "edit_list.mp4", "transport.ts", "mjpeg.mp4", "vp8.webm"])
 @pytest.mark.parametrize("reader", ["pyav", "decord"])
-def test_bytes_and_stretches_of_a_file_read_as_the_file_does(files: Path, tmp_path: Path, name: str, reader: str) -> None:
+def test_bytes_and_byte_ranges_read_as_the_file_does(files: Path, tmp_path: Path, name: str, reader: str) -> None:
     content = (files / name).read_bytes()
     (tmp_path / "shard.tar").write_bytes(b"x" * 1234 + content + b"y" * 999)
     from_path = answers(str(files / name), reader)
@@ -147,7 +147,7 @@ def test_bytes_and_stretches_of_a_file_read_as_the_file_does(files: Path, tmp_pa
     assert answers(ByteRange(str(tmp_path / "shard.tar"), 1234, len(content), name), reader) == from_path
 
 
-def test_a_stretch_beyond_the_file_is_refused(files: Path, tmp_path: Path) -> None:
+def test_a_byte_range_beyond_the_file_is_refused(files: Path, tmp_path: Path) -> None:
     (tmp_path / "shard.tar").write_bytes(b"x" * 100)
     for reader in ("pyav", "decord", "torchcodec"):
         with pytest.raises(DecodeError, match="the file around it ends at byte 100, before the video does"):

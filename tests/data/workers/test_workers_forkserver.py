@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[3]
 START = """
 import os
 from multiprocessing import util
-from mvd_ds.data.workers.forkserver import forkserver_context
+from mvd_ds.data.workers.workers import forkserver_context
 worker = forkserver_context(()).Process(target=os.getpid)
 worker.start()
 worker.join()
