@@ -19,6 +19,9 @@ class RunSettings(Settings):
     """Seed of initial weights, order, crops, masks and drop path."""
     resume: Literal["auto", "never"] = "auto"
     """auto: go on from the newest checkpoint in ``output``; never: refuse a folder that holds one."""
+    accept_changed: tuple[str, ...] = ()
+    """Settings whose files may have other contents than when the run began, ``[teachers.video.weights]`` for example: the run
+    goes on with the new ones and says so. Without it such a run stops."""
     log_every_steps: Positive = 10
     """Optimizer steps between two lines of metrics; losses stay on the device in between."""
     save_every_steps: Positive = 1000

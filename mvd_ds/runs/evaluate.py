@@ -19,8 +19,9 @@ from mvd_ds.evaluation.predictions import Predictions, confused_pairs, merge, pr
 from mvd_ds.files import write_json, write_text
 from mvd_ds.models.classifier import Classifier, PixelClassifier
 from mvd_ds.models.classifier_folder import ClassifierCard, open_classifier
-from mvd_ds.training.cluster import Cluster, launched_rank
+from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import StepProgress, say
+from mvd_ds.training.contents import contents_of, is_finished
 from mvd_ds.training.engine.deepspeed_engine import DTYPES, joined_cluster
 from mvd_ds.training.run_folder import RunFolder, Status
 
@@ -40,13 +41,15 @@ def evaluate(recipe: EvaluateRecipe, name: str) -> Path:
             recipe = _with_clip_of(recipe, card)
             manifest = read_manifest(recipe.data.manifest, recipe.data.root)
             label, labels = class_numbers(recipe, manifest, card)
-        if folder.is_finished(recipe, PRODUCT):
-            if launched_rank() == 0:
+        with cluster.together():
+            finished = is_finished(folder, recipe, PRODUCT) if cluster.is_main else None
+        if cluster.broadcast(finished):
+            if cluster.is_main:
                 say(f"{folder.path} is finished; nothing to do")
             return folder.path
         with cluster.together():
             if cluster.is_main:
-                folder.open(recipe)
+                folder.open(recipe, contents_of(recipe, folder.digests))
         status = Status(folder, last_step=len(labels)) if cluster.is_main else None
         found, faults = _predict(recipe, model, card, manifest, cluster)
         with cluster.together():

@@ -20,6 +20,7 @@ from mvd_ds.models.classifier_folder import trained_clip
 from mvd_ds.models.pooling import clip_features, clip_tokens, encoder_pooling
 from mvd_ds.training.cluster import Cluster, launched_rank
 from mvd_ds.training.console import StepProgress, say
+from mvd_ds.training.contents import compare_contents, contents_of
 from mvd_ds.training.engine.deepspeed_engine import DTYPES, joined_cluster
 from mvd_ds.training.run_folder import RunFolder, Status
 from mvd_ds.training.step import normalise, to_unit
@@ -86,17 +87,26 @@ def _open(recipe: FeaturesRecipe, folder: RunFolder, manifest: Manifest) -> None
         ConfigError: if it was made for others.
     """
     stated = folder.path / "features.json"
-    wanted: dict[str, Any] = {"recipe": dump(recipe), "videos": len(manifest.refs), "digest": _digest(manifest)}
+    contents = contents_of(recipe, folder.digests)
+    wanted: dict[str, Any] = {
+        "recipe": dump(recipe),
+        "videos": len(manifest.refs),
+        "digest": _digest(manifest),
+        "contents": contents,
+    }
     if stated.exists():
         found = read_json(stated)
-        wrong = [line for line in differences(found["recipe"], wanted["recipe"]) if not line.startswith(MAY_CHANGE)]
+        compared = compare_contents(found["recipe"], found.get("contents", {}), recipe, contents)
+        wrong = [line for line in differences(compared.recipe, dump(recipe)) if not line.startswith(MAY_CHANGE)]
+        if "weights" in compared.changed:
+            wrong.append(f"weights: the content of {recipe.weights} is not what it was")
         if found["digest"] != wanted["digest"]:
             wrong.append(f"the videos of {recipe.data.manifest}: {found['videos']} -> {wanted['videos']}, or others")
         if wrong:
             raise ConfigError(
                 f"{folder.path}: holds other features: {'; '.join(wrong)}; set them back, or choose another run.output"
             )
-    folder.open(recipe)
+    folder.open(recipe, contents)
     write_json(stated, wanted)
 
 

@@ -12,11 +12,12 @@ import torch
 
 from mvd_ds.config import ConfigError, FinetuneRecipe, dump
 from mvd_ds.config.load import validate
+from mvd_ds.files import read_json
 from mvd_ds.models.formats import read_checkpoint
 from mvd_ds.models.formats.containers import CONFIG_NAME
 from mvd_ds.models.formats.describe import ARCHITECTURE, describe, encoder_facts
 from mvd_ds.training.console import say
-from mvd_ds.training.run_folder import RunFolder, read_json
+from mvd_ds.training.run_folder import RunFolder
 
 PEAK_RATE = 5e-4
 """Peak learning rate for up to 256 videos a batch, and its floor below. Source: MVD's fine-tuning, 5e-4 a batch of 256; scaled

@@ -26,6 +26,7 @@ from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.models.weights import load_predictor, read_recipe
 from mvd_ds.runs.probe_heads import Split, probe_tokens
 from mvd_ds.training.console import StepProgress, say
+from mvd_ds.training.contents import contents_of, is_finished
 from mvd_ds.training.run_folder import RunFolder, Status
 from mvd_ds.training.step import normalise, to_unit
 
@@ -40,10 +41,10 @@ def probe(recipe: ProbeRecipe, name: str) -> None:
         ConfigError: if models or manifests do not fit each other, or there is no label.
     """
     folder = RunFolder.of(recipe, name)
-    if folder.is_finished(recipe, "probes.json"):
+    if is_finished(folder, recipe, "probes.json"):
         say(f"{folder.path} is finished; nothing to do")
         return
-    folder.open(recipe)
+    folder.open(recipe, contents_of(recipe, folder.digests))
     status = Status(folder, last_step=1)
     train, held_out = _splits(recipe)
     label_names = train[0].label_names

@@ -14,6 +14,7 @@ from mvd_ds.data.loader import ClipLoader
 from mvd_ds.training.checkpoint.checkpoint import Checkpoints
 from mvd_ds.training.cluster import Cluster, launched_rank
 from mvd_ds.training.console import StepProgress, clock, say
+from mvd_ds.training.contents import Contents, contents_of, is_finished
 from mvd_ds.training.ema import Ema
 from mvd_ds.training.engine.deepspeed_engine import full_weights, joined_cluster
 from mvd_ds.training.engine.elasticity import leave_out_surplus
@@ -78,15 +79,18 @@ def run_in_cluster(recipe: LearningRecipe, name: str, build: Callable[[RunFolder
         trainer = build(folder, cluster)
         last_step = recipe.schedule.last_step(trainer.loader.steps_per_epoch)
         with attempt_of(recipe, folder, cluster, stop, last_step) as attempt:
-            write_provenance(folder, attempt.number, recipe, cluster, trainer.engine.config)
-            _train(trainer, attempt)
+            with cluster.together():
+                read = contents_of(recipe, folder.digests) if cluster.is_main else None
+            contents: Contents = cluster.broadcast(read)
+            write_provenance(folder, attempt.number, recipe, cluster, trainer.engine.config, contents)
+            _train(trainer, attempt, contents)
             return EXIT_CODES[cluster.broadcast(attempt.status.values["state"])]
 
 
-def _train(trainer: Trainer, attempt: Attempt) -> None:
+def _train(trainer: Trainer, attempt: Attempt, contents: Contents) -> None:
     """Train to the end of the schedule, from the newest checkpoint if there is one, and export. Collective."""
     recipe, folder, cluster = trainer.recipe, trainer.folder, trainer.cluster
-    checkpoints = Checkpoints(folder, recipe, cluster, trainer.engine, trainer.ema)
+    checkpoints = Checkpoints(folder, recipe, cluster, trainer.engine, trainer.ema, contents)
     attempt.stop.save_seconds = lambda: checkpoints.last_save_seconds or 0.0
     trainer.memory.watch(trainer.engine)
     trainer.memory.mark("build")
@@ -100,7 +104,7 @@ def _train(trainer: Trainer, attempt: Attempt) -> None:
     trainer.memory.mark("resume" if first_step else "build")
     with cluster.together():
         if cluster.is_main:
-            folder.open(recipe)
+            folder.open(recipe, contents)
     steps_per_epoch = trainer.loader.steps_per_epoch
     last_step = recipe.schedule.last_step(steps_per_epoch)
     end = max(first_step, min(last_step, recipe.run.stop_after_steps or last_step))
@@ -178,7 +182,7 @@ def _is_finished(recipe: LearningRecipe, folder: RunFolder) -> bool:
     """
     if recipe.run.resume == "never" and (folder.checkpoints / "latest").exists():
         raise ConfigError(f"run.resume never: {folder.path} holds a run; choose another run.output or remove it")
-    finished = folder.is_finished(recipe, folder.model.name)
+    finished = is_finished(folder, recipe, folder.model.name)
     if finished and launched_rank() == 0:
         say(f"{folder.path} is finished; nothing to do")
     return finished

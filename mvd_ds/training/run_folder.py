@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,30 +81,36 @@ class RunFolder:
     def status(self) -> Path:
         return self.path / "status.json"
 
-    def is_finished(self, recipe: Recipe, product: str) -> bool:
-        """Whether a run with exactly these settings, the job's time limit apart, has ended here and left ``product``."""
-        stored = self.path / "recipe.yaml"
-        if not all(path.exists() for path in (self.status, self.path / product, stored)):
-            return False
-        written = stored.read_text(encoding="utf-8")
-        return _without_limit(written) == _without_limit(to_yaml(recipe)) and read_json(self.status).get("state") == "finished"
+    @property
+    def contents(self) -> Path:
+        """Digests of the files that the run depends on, by setting."""
+        return self.path / "contents.json"
 
-    def open(self, recipe: Recipe) -> None:
-        """Create the folder and write the resolved recipe into it.
+    @property
+    def digests(self) -> Path:
+        """Digests of large files, kept so that a restart need not read them again."""
+        return self.control / "digests.json"
+
+    def open(self, recipe: Recipe, contents: Mapping[str, str]) -> None:
+        """Create the folder and write the resolved recipe, and the contents that it is run on, into it.
+
+        An earlier run that was finished here is so no more: what it left is about to be replaced.
+
+        Args:
+            recipe: the resolved recipe.
+            contents: of ``contents.contents_of``.
 
         Raises:
             ConfigError: if the folder cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            if self.status.exists() and (earlier := read_json(self.status)).get("state") == "finished":
+                write_json(self.status, {**earlier, "state": "running"})
             write_text(self.path / "recipe.yaml", to_yaml(recipe))
+            write_json(self.contents, dict(contents))
         except OSError as error:
             raise ConfigError(f"run.output {self.path}: cannot be written: {error.strerror}") from None
-
-
-def _without_limit(recipe_text: str) -> list[str]:
-    """Lines of a resolved recipe but for ``run.stop_before_seconds``, which changes when a job ends and not what it computes."""
-    return [line for line in recipe_text.splitlines() if not line.startswith("  stop_before_seconds: ")]
 
 
 class Status:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -143,3 +144,19 @@ def test_other_features_are_not_mixed_in(features, videos, tmp_path) -> None:
 def test_a_layer_that_is_not_there_is_one_line(features) -> None:
     with pytest.raises(ConfigError, match=r"layer 2: .* has 2 blocks|layer 2: .* has blocks 0 to 1"):
         features("layer=2")
+
+
+def test_two_networks_never_share_an_index(features, weights, tmp_path) -> None:
+    """Killed, weights replaced, started again; and the same weights moved elsewhere are the same network."""
+    model = tmp_path / "model"
+    shutil.copytree(weights, model)
+    run = features(f"weights={model}", ranks=range(1), world=2)
+    before = sorted(path.name for path in run.iterdir())
+    moved = tmp_path / "moved"
+    model.rename(moved)
+    features(f"weights={moved}", ranks=range(1), world=2)
+    assert sorted(path.name for path in run.iterdir()) == before
+    shutil.rmtree(moved)
+    mvd_ds.save(mvd_ds.build_encoder(SHAPE, CLIP.frames, CLIP.size_px, seed=1), moved)
+    with pytest.raises(ConfigError, match=r"holds other features: weights: the content of .*moved is not what it was"):
+        features(f"weights={moved}")

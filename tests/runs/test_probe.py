@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -98,3 +99,20 @@ def test_labels_that_are_no_classes(videos: Path, weights: Path, tmp_path: Path,
     assert json.loads((tmp_path / "optional" / "probes.json").read_text())["probes"] == {}
     said = capsys.readouterr().out
     assert "not probed: " in said and "label -1 is outside 0 to 99999" in said and "nothing to probe" in said
+
+
+def test_a_model_that_was_trained_further_is_probed_anew(
+    videos: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, settings = tmp_path / "model", ("heads=[knn]", "compare=[]")
+    shutil.copytree(weights, model)
+    probe(recipe(videos, model, tmp_path / "run", *settings), "x")
+    probe(recipe(videos, model, tmp_path / "run", *settings), "x")
+    assert "is finished; nothing to do" in capsys.readouterr().out
+    shutil.rmtree(model)
+    mvd_ds.save(mvd_ds.build_encoder(SHAPE, CLIP.frames, CLIP.size_px, seed=1), model)
+    probe(recipe(videos, model, tmp_path / "run", *settings), "x")
+    assert "models.a.weights, models.b.weights had other contents then" in capsys.readouterr().out
+    probe(recipe(videos, model, tmp_path / "fresh", *settings), "x")
+    again, fresh = (json.loads((tmp_path / name / "probes.json").read_text()) for name in ("run", "fresh"))
+    assert again == fresh

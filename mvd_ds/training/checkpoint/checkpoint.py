@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shutil
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mvd_ds import __version__
-from mvd_ds.config import ConfigError, LearningRecipe, differences, dump, validate
+from mvd_ds.config import ConfigError, LearningRecipe, dump
 from mvd_ds.files import write_text
 from mvd_ds.models.formats.containers import load_pickled
 from mvd_ds.models.formats.zero_shards import OURS, ZeroShards
 from mvd_ds.training.checkpoint import files
+from mvd_ds.training.checkpoint.fit import changes_since
 from mvd_ds.training.checkpoint.random_state import random_state, restore_random_state
 from mvd_ds.training.checkpoint.resharding import load_shards, require_same_parameters
 from mvd_ds.training.cluster import Cluster
@@ -31,13 +32,6 @@ from mvd_ds.training.engine.deepspeed_engine import save_shards
 from mvd_ds.training.engine.engine_shards import parameter_names
 from mvd_ds.training.run_folder import RunFolder
 
-#: Settings that may differ between the attempts of one run; every other difference is refused on resume.
-MAY_CHANGE = re.compile(
-    r"run\.(?!seed)|data\.(root|reader|workers|prefetch_batches|max_bad_share|stall_seconds)|schedule\.|"
-    r"optimizer\.(?!layer_decay)|batch\.micro|"
-    r"engine\.|model\.(attention|activation_checkpointing)|validation\.|weights: |teacher\.(weights|placement): |"
-    r"teachers\.\w+\.(weights|placement|attention|chunk_clips|cuda_graph)"
-)
 #: Bytes per parameter of a checkpoint, until one was measured: fp32 master, two moments and a 32-bit copy; and an average.
 BYTES_PER_PARAMETER, BYTES_OF_AVERAGE = 16, 4
 
@@ -61,7 +55,26 @@ class Checkpoints:
         last_save_seconds: what the last save of this process took, the longest over the ranks; None before the first.
     """
 
-    def __init__(self, folder: RunFolder, recipe: LearningRecipe, cluster: Cluster, engine: Any, ema: Ema) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        recipe: LearningRecipe,
+        cluster: Cluster,
+        engine: Any,
+        ema: Ema,
+        contents: Mapping[str, str] | None = None,
+    ) -> None:
+        """Keep the parts of a run.
+
+        Args:
+            folder: the run's folder.
+            recipe: its recipe.
+            cluster: its processes.
+            engine: of ``start_student``.
+            ema: the moving average of its weights.
+            contents: digests of its inputs by setting, the same on every rank.
+        """
+        self.contents = dict(contents or {})
         self.folder, self.recipe, self.cluster, self.engine, self.ema = folder, recipe, cluster, engine, ema
         self.last_save_seconds: float | None = None
         self._last_save_bytes: int | None = None
@@ -178,7 +191,9 @@ class Checkpoints:
         versions = {"mvd_ds": __version__, "python": platform.python_version()}
         versions |= {package: version(package) for package in ("torch", "deepspeed")}
         manifest = {"name": name, "step": step, "layout": layout, "versions": versions, "skipped": self.engine.skipped_steps}
-        files.write_manifest(aside, {**manifest, "recipe": dump(self.recipe), "files": written, "extra": extra})
+        files.write_manifest(
+            aside, {**manifest, "recipe": dump(self.recipe), "contents": self.contents, "files": written, "extra": extra}
+        )
         files.sync_folder(aside)
         final, replaced = aside.with_name(name), aside.with_name(f"writing-{name}-replaced")
         if final.exists():
@@ -214,22 +229,21 @@ class Checkpoints:
     def _take(self, manifest: dict[str, Any], shards: ZeroShards) -> Resumed:
         """Go on from an opened checkpoint. Collective."""
         with self.cluster.together():
-            self._require_fit(manifest)
+            self._tell_changes(manifest)
             require_same_parameters(self.engine, shards)
         load_shards(self.engine, self.ema, shards)
         self.engine.global_steps, self.engine.skipped_steps = manifest["step"], manifest["skipped"]
         self.engine.global_samples = manifest["step"] * self.recipe.batch.global_
         return Resumed(manifest["step"], manifest["extra"])
 
-    def _require_fit(self, manifest: dict[str, Any]) -> None:
-        """Say what changed since the checkpoint; refuse what may not."""
+    def _tell_changes(self, manifest: dict[str, Any]) -> None:
+        """Say what changed since the checkpoint.
+
+        Raises:
+            ConfigError: if something changed that may not.
+        """
         where = self.folder.checkpoints / manifest["name"]
-        lines = differences(_with_defaults(manifest["recipe"], str(where)), dump(self.recipe))
-        refused = [line for line in lines if not MAY_CHANGE.match(line)]
-        if refused:
-            raise ConfigError(
-                f"{where} cannot be resumed, these differ: {'; '.join(refused)}; set them back, or use another run.output"
-            )
+        lines = changes_since(manifest, where, self.recipe, self.contents)
         layout = manifest["layout"]
         for key, now in (("world", self.cluster.world), ("zero_stage", int(self.engine.zero_optimization_stage()))):
             if layout.get(key) != now:
@@ -240,14 +254,6 @@ class Checkpoints:
     def _say(self, text: str) -> None:
         if self.cluster.is_main:
             say(text)
-
-
-def _with_defaults(recipe: dict[str, Any], origin: str) -> dict[str, Any]:
-    """A recipe as this version would dump it: settings that it did not have yet are at their defaults."""
-    try:
-        return dump(validate(recipe, origin))
-    except ConfigError:
-        return recipe
 
 
 def _random_name(rank: int) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -52,11 +52,23 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_provenance(folder: RunFolder, attempt: int, recipe: LearningRecipe, cluster: Cluster, engine: dict[str, Any]) -> None:
-    """Write ``attempts/attempt-NNN.json``, and ``.diff`` where files differ from the commit. Collective.
+def write_provenance(
+    folder: RunFolder,
+    attempt: int,
+    recipe: LearningRecipe,
+    cluster: Cluster,
+    engine: dict[str, Any],
+    contents: Mapping[str, str],
+) -> None:
+    """Write ``attempts/attempt-NNN.json``, and a ``.diff`` if files differ from the commit. Collective.
 
     Args:
+        folder: the run's folder.
+        attempt: its number, from 1.
+        recipe: the resolved recipe.
+        cluster: the processes of the run.
         engine: the dict that DeepSpeed was given.
+        contents: digests of the run's inputs by setting.
 
     Raises:
         ConfigError: on every rank, if it cannot be written.
@@ -66,7 +78,6 @@ def write_provenance(folder: RunFolder, attempt: int, recipe: LearningRecipe, cl
         with cluster.together():
             return
     path = folder.attempt(attempt)
-    weights = {name: teacher.weights for name, teacher in getattr(recipe, "teachers", {}).items()}
     values = {
         "attempt": attempt,
         "began": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -78,10 +89,7 @@ def write_provenance(folder: RunFolder, attempt: int, recipe: LearningRecipe, cl
         "versions": versions(),
         "machine": machine(),
         "ranks": ranks,
-        "digests": {
-            "data.manifest": digest(Path(recipe.data.manifest)),
-            **{f"teachers.{name}.weights": digest(Path(source)) for name, source in weights.items()},
-        },
+        "digests": dict(contents),
         "recipe": dump(recipe),
         "engine": engine,
     }
@@ -91,23 +99,6 @@ def write_provenance(folder: RunFolder, attempt: int, recipe: LearningRecipe, cl
         if changes:
             write_text(path.with_suffix(".diff"), changes)
         write_json(path, values)
-
-
-def digest(path: Path) -> str | dict[str, str] | None:
-    """sha256 of a file, or of each file in a folder of weights; None where there is neither.
-
-    A folder of more files than weights ever have is one of videos; its names and sizes are digested.
-    """
-    if path.is_file():
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    if not path.is_dir():
-        return None
-    files = sorted(inner for inner in path.rglob("*") if inner.is_file())
-    if len(files) <= 32:
-        return {inner.relative_to(path).as_posix(): str(digest(inner)) for inner in files}
-    listing = "".join(f"{inner.relative_to(path).as_posix()} {inner.stat().st_size}\n" for inner in files)
-    return f"names and sizes of {len(files)} files: {hashlib.sha256(listing.encode()).hexdigest()}"
 
 
 def _rank(cluster: Cluster) -> dict[str, Any]:
