@@ -9,11 +9,20 @@ import difflib
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_CREDENTIAL_NAME = re.compile(
+    r"TOKEN(?!I)|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|API_?KEY|(?:^|_)(?:KEY|PAT|AUTH|COOKIE)(?:_|$)", re.IGNORECASE
+)
+#: A URL with a password, or a token of Hugging Face, GitHub, GitLab, AWS, OpenAI, Slack or Google, by its prefix.
+_CREDENTIAL_VALUE = re.compile(
+    r"://[^/@\s]*:[^/@\s]+@|(?:^|[\s=,;\"'])(?:hf_|gh[pousr]_|github_pat_|glpat-|AKIA|sk-|xox[abprs]-|AIza)[A-Za-z0-9_-]{12,}"
+)
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """Error numbers that blame the disk, not the file that was being read or written."""
@@ -37,6 +46,11 @@ def did_you_mean(name: object, known: Iterable[str], otherwise: str = "") -> str
     """Return ``did you mean 'NAME'?`` with the known name nearest to ``name``, or ``otherwise`` if none is near."""
     near = difflib.get_close_matches(str(name), list(known), n=1)
     return f"did you mean '{near[0]}'?" if near else otherwise
+
+
+def looks_like_credential(name: str, value: str = "") -> bool:
+    """Return whether an environment variable looks like a secret by its name (``HF_TOKEN``) or its value."""
+    return bool(_CREDENTIAL_NAME.search(name) or _CREDENTIAL_VALUE.search(value))
 
 
 @contextmanager

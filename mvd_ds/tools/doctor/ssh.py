@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from mvd_ds.config import ConfigError
+from mvd_ds.files import ConfigError, looks_like_credential, one_line
 from mvd_ds.tools.doctor.compare import SKEW_SECONDS
 from mvd_ds.tools.doctor.findings import Finding
 
@@ -43,6 +43,9 @@ SSH_REMEDIES = {
     "No such file or directory": "the project and its environment must lie at the same path on every host",
 }
 
+#: A name or address, with or without a user in front. A name that begins with a dash would be an option of ssh, and pdsh and
+#: DeepSpeed put names into shell commands as they are.
+_HOST = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*@)?[A-Za-z0-9_](?:[A-Za-z0-9_.:-]*[A-Za-z0-9_])?")
 _LINE = re.compile(r"^(?P<host>\S+)\s+slots=(?P<slots>\d+)\s*$")
 _CLOCK_LINE = re.compile(r"mvd_ds:(?P<seconds>\d+\.\d+)\s*(?P<address>\S*)")
 
@@ -55,6 +58,21 @@ class Reply(NamedTuple):
     errors: str
     started: float
     ended: float
+
+
+def require_host_name(name: str, where: str) -> str:
+    """Return ``name`` if it is a host name or address that is safe to hand to ssh and to a shell.
+
+    Args:
+        name: a name from a hostfile, an option or a scheduler.
+        where: the place that it comes from, for the message.
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    if not _HOST.fullmatch(name) or len(name) > 253:
+        raise ConfigError(f"{where}: '{one_line(name, 80)}' is no name or address of a host (letters, digits, '.', '-', '_')")
+    return name
 
 
 def read_hostfile(path: Path) -> dict[str, int]:
@@ -74,7 +92,8 @@ def read_hostfile(path: Path) -> dict[str, int]:
             continue
         found = _LINE.match(text)
         if found is None or not int(found["slots"]):
-            raise ConfigError(f"{path}:{number}: '{text}' is not 'HOST slots=DEVICES'")
+            raise ConfigError(f"{path}:{number}: '{one_line(text, 80)}' is not 'HOST slots=DEVICES'")
+        require_host_name(found["host"], f"{path}:{number}")
         if found["host"] in hosts:
             raise ConfigError(f"{path}:{number}: host {found['host']} is there twice; give all its slots in one line")
         hosts[found["host"]] = int(found["slots"])
@@ -94,7 +113,7 @@ def ask(host: str, command: str, seconds: float) -> Reply:
     """Run ``command`` on ``host`` through ssh, and end it after ``seconds``."""
     # The remote side has a time limit, too: ending ssh does not end what it started.
     remote = f"timeout -k 5 {seconds:.0f} bash -c {shlex.quote(command)}"
-    ssh = ["ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={FIRST_ANSWER_SECONDS // 2}", host, remote]
+    ssh = ["ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={FIRST_ANSWER_SECONDS // 2}", "--", host, remote]
     started = time.time()
     try:
         done = subprocess.run(
@@ -179,13 +198,15 @@ def _address(host: str) -> str:
 
 def _environment() -> str:
     """Return shell text that sets folder and variables as the launcher does: PYTHON*, NCCL*, UCX*, MLFLOW*, .deepspeed_env."""
+    # A command line is read by every user of a host, so no credential stands on it.
     forwarded = {name: value for name, value in os.environ.items() if name.startswith(("NCCL", "PYTHON", "UCX", "MLFLOW"))}
     # The launcher puts the working directory in front.
     forwarded["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH", "")]))
-    for folder in (Path.home(), Path.cwd()):
-        path = folder / os.environ.get("DS_ENV_FILE", ".deepspeed_env")
+    for folder in (os.path.expanduser("~"), os.getcwd()):
+        path = Path(folder) / os.environ.get("DS_ENV_FILE", ".deepspeed_env")
         if path.is_file():
             pairs = (line.partition("=") for line in path.read_text(encoding="utf-8").splitlines() if "=" in line)
             forwarded |= {name: value for name, _, value in pairs}
-    exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in forwarded.items())
+    shown = {name: value for name, value in forwarded.items() if not looks_like_credential(name, value)}
+    exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in shown.items())
     return f"cd {shlex.quote(os.getcwd())} && export {exports} &&"

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from mvd_ds.tools.launch import processes, remote
@@ -53,11 +54,21 @@ class LaunchAttempt:
 
     def run(self) -> Ended:
         """Start the launcher, wait for its end, and leave no process behind."""
+        try:
+            return self._run()
+        finally:
+            for path in (self.folder.stop, *self.start.private_files):
+                path.unlink(missing_ok=True)
+
+    def _run(self) -> Ended:
         for path, text in self.start.files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
+        for path, text in self.start.private_files.items():
+            _write_private(path, text)
         self.folder.stop.unlink(missing_ok=True)
-        environment = os.environ | self.start.environment
+        environment = {name: value for name, value in os.environ.items() if name not in self.start.hidden}
+        environment |= self.start.environment
         through_pdsh = self.options.mode == "hostfile"
         # A session of its own: Ctrl-C in a terminal reaches the supervisor alone.
         runner = subprocess.Popen(
@@ -73,7 +84,6 @@ class LaunchAttempt:
                 processes.wait_until_gone(self.options.launch, ORPHANS_SECONDS)
         finally:
             end_launch(self.options, self.hosts)
-            self.folder.stop.unlink(missing_ok=True)
         if relay:
             relay.join(timeout=5)
         return Ended(code, survivors)
@@ -115,6 +125,14 @@ class LaunchAttempt:
             self.say(f"host {relay.ended}; the others were not told by the launcher: ending all processes")
             return True
         return False
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write ``text`` to a new file ``path`` that this user alone may read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def end_launch(options: LaunchOptions, hosts: list[Host], grace_seconds: int = GRACE_SECONDS) -> None:

@@ -6,16 +6,20 @@ import os
 import re
 import shlex
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
-from mvd_ds.config import ConfigError
-from mvd_ds.tools.launch.environment import deepspeed_env, deepspeed_program, forwarded, pdsh_argument
+from mvd_ds.files import ConfigError, looks_like_credential
+from mvd_ds.tools.launch.environment import deepspeed_env, deepspeed_program, forwarded, hidden_from_deepspeed, pdsh_argument
 from mvd_ds.tools.launch.hosts import Host
 from mvd_ds.tools.launch.options import LaunchOptions
 
+VARIABLES_FILE = "deepspeed_env"
+"""Name of the file, in the launch's folder, of the variables that other hosts get."""
 
-class Start(NamedTuple):
+
+@dataclass(frozen=True)
+class Start:
     """The command of one attempt, its environment, and the files that it reads."""
 
     command: list[str]
@@ -23,6 +27,10 @@ class Start(NamedTuple):
     """Variables added to those of this process."""
     files: dict[Path, str]
     """Text by path, written before the start."""
+    private_files: dict[Path, str] = field(default_factory=dict)
+    """Text by path that the user alone may read; written before the start, removed after the end."""
+    hidden: list[str] = field(default_factory=list)
+    """Variables of this process that the launcher must not see."""
 
 
 def build_start(options: LaunchOptions, hosts: list[Host], port: int, environment: dict[str, str], folder: Path) -> Start:
@@ -64,14 +72,16 @@ def _through_pdsh(
     files: dict[Path, str],
     folder: Path,
 ) -> Start:
-    variables = folder / "deepspeed_env"
-    files = files | {variables: deepspeed_env(forwarded(os.environ | environment, options.forward))}
+    variables = folder / VARIABLES_FILE
+    everything = dict(os.environ) | environment
+    private_files = {variables: deepspeed_env(forwarded(everything, options.forward))}
     environment = environment | {"DS_ENV_FILE": str(variables)}
     # A single host is reached through ssh, too: it need not be this one.
     base = [*base, "--force_multi"]
     if options.master_addr:
         base += ["--master_addr", options.master_addr]
-    return Start([*base, *(pdsh_argument(argument) for argument in training)], environment, files)
+    command = [*base, *(pdsh_argument(argument) for argument in training)]
+    return Start(command, environment, files, private_files, hidden_from_deepspeed(everything))
 
 
 def _require_rank() -> None:
@@ -94,9 +104,16 @@ def _local_devices(options: LaunchOptions) -> list[str]:
 
 
 def as_shell(start: Start) -> str:
-    """Return ``start`` as text that a shell would take: files, environment, command."""
+    """Return ``start`` as text that a shell would take: files, environment, command; values of credentials are not shown."""
     parts = []
-    for path, text in start.files.items():
-        parts.append(f"# {path}\n" + "".join(f"#   {line}\n" for line in text.splitlines()))
-    parts += [f"export {name}={shlex.quote(value)}" for name, value in sorted(start.environment.items())]
+    for path, text in (start.files | start.private_files).items():
+        lines = [_without_secret(line) for line in text.splitlines()]
+        parts.append(f"# {path}\n" + "".join(f"#   {line}\n" for line in lines))
+    for name, value in sorted(start.environment.items()):
+        parts.append(f"export {name}={'***' if looks_like_credential(name, value) else shlex.quote(value)}")
     return "\n".join([*parts, shlex.join(start.command)])
+
+
+def _without_secret(line: str) -> str:
+    name, equals, value = line.partition("=")
+    return f"{name}=***" if equals and looks_like_credential(name.strip(), value) else line

@@ -11,7 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mvd_ds.config import ConfigError, LearningRecipe
+from mvd_ds.config import LearningRecipe
+from mvd_ds.files import ConfigError, looks_like_credential
 from mvd_ds.tools.launch.options import LaunchOptions
 from mvd_ds.tools.launch.processes import MARK
 from mvd_ds.tools.launch.remote import ROOT, ssh_options
@@ -20,10 +21,13 @@ from mvd_ds.tools.launch.remote import ROOT, ssh_options
 #: names that begin with PYTHON, UCX, MV2 and MLFLOW, and with NCCL where there is a GPU.
 FORWARDED = (
     *("PATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "TMPDIR", "MVD_DS_*", "PYTHON*", "DS_*", "DEEPSPEED_*", "OMP_*", "MKL_*"),
-    *("NCCL_*", "GLOO_*", "UCX_*", "FI_*", "CUDA_*", "TORCH*", "PYTORCH_*", "TRITON_*", "HF_*"),
+    *("NCCL_*", "GLOO_*", "UCX_*", "FI_*", "CUDA_*", "TORCH*", "PYTORCH_*", "TRITON_*"),
+    *("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_*", "TRANSFORMERS_OFFLINE"),
 )
 #: Variables that other hosts never get: DeepSpeed sets them there.
 KEPT_HERE = ("CUDA_VISIBLE_DEVICES", "DS_ENV_FILE")
+#: Beginnings of the names that DeepSpeed itself puts on the command lines of other hosts, where every user can read them.
+EXPORTED_BY_DEEPSPEED = ("MLFLOW", "PYTHON", "MV2", "UCX", "NCCL")
 #: Caches of compiled kernels by variable. On a shared file system thousands of ranks lock and read the same small files.
 CACHES = {
     "TORCH_EXTENSIONS_DIR": "extensions",
@@ -78,31 +82,66 @@ def added_environment(options: LaunchOptions, recipe: LearningRecipe, slots: int
     return values
 
 
+def user_name() -> str:
+    """Return the user's name, or the number of one without an entry in the passwd file, as in many containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
 def cache_folder() -> Path:
     """Return the folder of this user's caches on the disk of each host (``MVD_DS_CACHE`` names another)."""
-    return Path(os.environ.get("MVD_DS_CACHE") or Path(tempfile.gettempdir()) / f"mvd_ds-{getpass.getuser()}")
+    return Path(os.environ.get("MVD_DS_CACHE") or Path(tempfile.gettempdir()) / f"mvd_ds-{user_name()}")
 
 
 def forwarded(environment: dict[str, str], patterns: tuple[str, ...]) -> dict[str, str]:
-    """Return the part of ``environment`` that other hosts get."""
+    """Return the part of ``environment`` that other hosts get; what looks like a credential is never part of it.
+
+    Args:
+        environment: all variables.
+        patterns: names, or patterns of names, that are wanted beside ``FORWARDED``.
+
+    Raises:
+        ConfigError: if a name that was asked for looks like a credential.
+    """
+    for name in patterns:
+        if looks_like_credential(name, environment.get(name, "")):
+            raise ConfigError(
+                f"launch: --forward {name}: looks like a credential, which a launch does not write to a file that all hosts see; "
+                "keep it on each host, in a file such as HF_HOME/token"
+            )
     wanted = (*FORWARDED, *patterns)
     return {
         name: value
         for name, value in sorted(environment.items())
-        if name not in KEPT_HERE and any(fnmatch.fnmatchcase(name, pattern) for pattern in wanted)
+        if name not in KEPT_HERE
+        and any(fnmatch.fnmatchcase(name, pattern) for pattern in wanted)
+        and not looks_like_credential(name, value)
     }
+
+
+def hidden_from_deepspeed(environment: dict[str, str]) -> list[str]:
+    """Return the names in ``environment`` that look like credentials and that DeepSpeed would hand on by itself."""
+    return [
+        name
+        for name, value in sorted(environment.items())
+        if name.startswith(EXPORTED_BY_DEEPSPEED) and looks_like_credential(name, value)
+    ]
 
 
 def deepspeed_env(values: dict[str, str]) -> str:
     """Return the text of a ``.deepspeed_env`` from which every remote shell gets exactly ``values``.
 
-    The users' own ``~/.deepspeed_env`` and ``./.deepspeed_env`` come last and win, as they would without us.
+    The users' own ``~/.deepspeed_env`` and ``./.deepspeed_env`` come last and win, as they would without a launch.
 
     Raises:
         ConfigError: for a value that such a file cannot hold.
     """
     lines = [f"{name}={shell_escaped(name, value)}" for name, value in values.items()]
-    for path in (Path.home() / ".deepspeed_env", Path(".deepspeed_env")):
+    # A user without a home folder has no file there.
+    for folder in (os.path.expanduser("~"), "."):
+        path = Path(folder, ".deepspeed_env")
         if path.is_file():
             lines += [line for line in path.read_text(encoding="utf-8").splitlines() if "=" in line]
     return "".join(f"{line}\n" for line in lines)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mvd_ds.config import ConfigError, LearningRecipe
-from mvd_ds.tools.doctor.ssh import read_hostfile
+from mvd_ds.tools.doctor.ssh import read_hostfile, require_host_name
 
 
 class Host(NamedTuple):
@@ -51,7 +51,7 @@ def slurm_hosts(processes: int | None) -> list[Host]:
         names = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise ConfigError(f"launch --slurm: scontrol show hostnames {nodes} failed: {error}") from None
-    return [Host(name, slots) for name in names.split()]
+    return [Host(require_host_name(name, "scontrol show hostnames"), slots) for name in names.split()]
 
 
 def admissible(hosts: list[Host], recipe: LearningRecipe) -> list[Host]:

@@ -64,6 +64,8 @@ class LaunchOptions:
         Raises:
             ConfigError: if an option is out of its range, or options contradict each other.
         """
+        from mvd_ds.tools.doctor.ssh import require_host_name
+
         given = {name: value for name, value in vars(options).items() if name in cls.__dataclass_fields__}
         lists = {name: tuple(given[name]) for name in ("overrides", "settings", "forward")}
         for name, lowest, highest in RANGES:
@@ -83,6 +85,8 @@ class LaunchOptions:
             raise ConfigError("launch: --one-rank is for ranks that a scheduler starts; leave out what says where they run")
         if made.hostfile is not None and made.processes is not None:
             raise ConfigError("launch: the hostfile's slots=N say how many processes a host has; leave out --processes")
+        if made.master_addr is not None:
+            require_host_name(made.master_addr, "launch: --master-addr")
         return made
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from typing import Any
 from mvd_ds.config import ConfigError, LearningRecipe, find_recipe, load_recipe
 from mvd_ds.tools.launch import remote
 from mvd_ds.tools.launch.attempt import Ended, LaunchAttempt, end_launch
-from mvd_ds.tools.launch.command import Start, as_shell, build_start
+from mvd_ds.tools.launch.command import VARIABLES_FILE, Start, as_shell, build_start
 from mvd_ds.tools.launch.environment import added_environment
 from mvd_ds.tools.launch.guard import Guard
 from mvd_ds.tools.launch.hosts import Host, admissible, read_hosts, slurm_hosts
@@ -85,7 +86,7 @@ class Supervisor:
         self.folder.mkdir(parents=True, exist_ok=True)
         failures, outcome = 0, FAILED
         hosts: list[Host] | None = self.chosen(self.hosts)
-        with Guard(lambda: end_launch(self.options, self.hosts)), StopSignals() as stop:
+        with Guard(self._end_everything), StopSignals() as stop:
             while hosts is not None and not stop.asked:
                 before = Standing.of(self.run)
                 outcome = self._one(hosts, stop, before)
@@ -99,6 +100,11 @@ class Supervisor:
                 self._back_off(failures, stop)
                 hosts = self._healthy()
             return self._exit_code(outcome, stop)
+
+    def _end_everything(self) -> None:
+        """End all processes of a killed supervisor, and remove the file that is for this user's eyes alone."""
+        (self.folder / VARIABLES_FILE).unlink(missing_ok=True)
+        end_launch(self.options, self.hosts)
 
     def _exit_code(self, outcome: int, stop: StopSignals) -> int:
         """Return the exit code, and put a SLURM job near its time limit back into the queue."""
@@ -141,7 +147,10 @@ class Supervisor:
         """Return the start of the next attempt on ``hosts``."""
         slots = hosts[0].slots if hosts else self.options.processes or 1
         environment = added_environment(self.options, self.recipe, slots)
-        return build_start(self.options, hosts, self.options.rendezvous_port(self.attempt), environment, self.folder)
+        port = self.options.rendezvous_port(self.attempt)
+        if self.options.mode == "local" or self.options.node_rank == 0:
+            port = usable_port(port, changeable=self.options.mode == "local" and self.options.port is None)
+        return build_start(self.options, hosts, port, environment, self.folder)
 
     def chosen(self, healthy: list[Host]) -> list[Host]:
         """Return as many of ``healthy`` as divide the global batch, and name the idle ones; an empty list means this host.
@@ -201,6 +210,25 @@ class Supervisor:
         }
         with open(self.folder / "attempts.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
+
+
+def usable_port(port: int, changeable: bool) -> int:
+    """Return ``port`` if nothing listens on it here, else, if it is ``changeable``, the next one that is free.
+
+    Raises:
+        ConfigError: if the port is taken and other nodes or the user count on it.
+    """
+    for candidate in range(port, port + 100 if changeable else port + 1):
+        with socket.socket(socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("", candidate))
+            except PermissionError:
+                raise ConfigError(f"launch: port {candidate} may not be used by this user; choose --port from 1024 on") from None
+            except OSError:
+                continue
+            return candidate
+    raise ConfigError(f"launch: port {port} is taken on this host; choose another --port, the same on all nodes")
 
 
 def _lines(path: Path) -> int:

@@ -16,7 +16,7 @@ import torch
 
 import mvd_ds
 from mvd_ds.config import LearningRecipe, dump
-from mvd_ds.files import write_json, write_text
+from mvd_ds.files import looks_like_credential, write_json, write_text
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.run_folder import RunFolder
 
@@ -84,7 +84,9 @@ def write_provenance(
         "command": [sys.executable, *sys.argv],
         "folder": os.getcwd(),
         "environment": {
-            name: os.environ[name] for name in sorted(os.environ) if name.startswith(("NCCL_", "OMP_", "DS_", "TORCH_"))
+            name: value
+            for name, value in sorted(os.environ.items())
+            if name.startswith(("NCCL_", "OMP_", "DS_", "TORCH_")) and not looks_like_credential(name, value)
         },
         "versions": versions(),
         "machine": machine(),

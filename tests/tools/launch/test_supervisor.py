@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -170,3 +171,14 @@ def test_slurm_needs_a_job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
 
 def test_hosts_print_as_lines() -> None:
     assert str(Host("gpu-1", 8)) == "gpu-1 slots=8"
+
+
+def test_a_taken_port_is_stepped_over_or_named() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        taken = listener.getsockname()[1]
+        assert supervisor.usable_port(taken, changeable=True) != taken
+        with pytest.raises(ConfigError, match=f"port {taken} is taken on this host; choose another --port"):
+            supervisor.usable_port(taken, changeable=False)
+    assert supervisor.usable_port(taken, changeable=False) == taken
