@@ -31,6 +31,7 @@ setup_environment() {
     "$environment/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -e . \
       || setup_fail "pip could not install mvd_ds itself; see its message above"
     touch "$stamp"
+    echo "setup: done; for commands of your own: source $environment/bin/activate"
   fi
   export PATH="$environment/bin:$PATH"
 }

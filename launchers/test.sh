@@ -3,6 +3,7 @@
 #   bash launchers/test.sh [--nightly] [pytest arguments ...]
 # --nightly runs those that take longer than CI allows, too.
 set -euo pipefail
+case "${1:-}" in -h | --help) sed -n '2,4s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;; esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launchers/setup.sh
 setup_environment requirements.txt tests/requirements.txt

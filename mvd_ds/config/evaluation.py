@@ -157,6 +157,8 @@ class ProbeRecipe(OneManifestRecipe):
     """Held-out clips, never used to choose anything (None: ``held_out_share`` of the manifest)."""
     held_out_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
     """Share of the manifest's clips held out where there is no validation manifest, drawn from ``run.seed``."""
+    most_clips: Positive | None = None
+    """At most so many clips to fit on, and as many held out, drawn from ``run.seed`` (None: all), for a first look."""
     labels: Literal["required", "optional"] = "required"
     """required: every label of the manifest is probed; optional: those that show at least two classes, if any."""
     heads: tuple[Literal["linear", "knn", "attentive", "vqt"], ...] = ("linear",)

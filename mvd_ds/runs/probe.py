@@ -14,8 +14,6 @@ from torch import Tensor
 from mvd_ds.config import ConfigError, ProbedModel, ProbeRecipe, TrainingRecipe
 from mvd_ds.config.evaluation import VECTOR_HEADS, result_name
 from mvd_ds.data.evaluation import evaluation_batches
-from mvd_ds.data.manifests.labels import numbered_alike, relabelled, why_not_a_class
-from mvd_ds.data.manifests.manifest import Manifest, read_manifest
 from mvd_ds.evaluation.features import Extractor, Features, extract_features, pixel_features
 from mvd_ds.evaluation.probes import Probe, accuracy_interval, chance, compare, fit_probes, nearest_neighbours
 from mvd_ds.files import write_json, written_aside
@@ -25,6 +23,7 @@ from mvd_ds.models.pooling import clip_features, encoder_pooling
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.models.weights import load_predictor, read_recipe
 from mvd_ds.runs.probe_heads import Split, probe_tokens
+from mvd_ds.runs.probe_splits import splits_of
 from mvd_ds.training.console import StepProgress, say
 from mvd_ds.training.contents import contents_of, is_finished
 from mvd_ds.training.run_folder import RunFolder, Status
@@ -46,7 +45,7 @@ def probe(recipe: ProbeRecipe, name: str) -> None:
         return
     folder.open(recipe, contents_of(recipe, folder.digests))
     status = Status(folder, last_step=1)
-    train, held_out = _splits(recipe)
+    train, held_out = splits_of(recipe)
     label_names = train[0].label_names
     if not label_names:
         say(f"{recipe.data.manifest}: nothing to probe")
@@ -96,39 +95,6 @@ VECTOR_FITS: dict[str, Callable[[Features, Features, ProbeRecipe], dict[str, tup
     "linear": _fit_linear,
     "knn": _vote,
 }
-
-
-def _splits(recipe: ProbeRecipe) -> tuple[Split, Split]:
-    """Return (manifest, its videos) to fit on and the same held out, both with the labels that are probed."""
-    manifest = _probed(recipe, read_manifest(recipe.data.manifest, recipe.data.root))
-    count = len(manifest.refs)
-    if recipe.validation_manifest is not None:
-        other = read_manifest(recipe.validation_manifest, recipe.data.root)
-        other = numbered_alike(other, manifest, f"validation_manifest {recipe.validation_manifest}")
-        return (manifest, list(range(count))), (other, list(range(len(other.refs))))
-    order = np.random.default_rng(recipe.run.seed).permutation(count).tolist()
-    cut = max(round(recipe.held_out_share * count), 1)
-    return (manifest, sorted(order[cut:])), (manifest, sorted(order[:cut]))
-
-
-def _probed(recipe: ProbeRecipe, manifest: Manifest) -> Manifest:
-    """Return the manifest with the labels that can be probed; if labels are required, these are all that it has.
-
-    Raises:
-        ConfigError: if they are required, and there is none or one whose numbers are no classes.
-    """
-    kept = {}
-    for number, label in enumerate(manifest.label_names):
-        fault = why_not_a_class(manifest, label, recipe.data.manifest)
-        if not fault:
-            kept[label] = manifest.labels[:, number]
-        elif recipe.labels == "required":
-            raise ConfigError(fault)
-        else:
-            say(f"not probed: {fault}")
-    if not kept and recipe.labels == "required":
-        raise ConfigError(f"{recipe.data.manifest}: has no labels to probe; see labels: optional")
-    return relabelled(manifest, kept)
 
 
 def _encoders(recipe: ProbeRecipe) -> dict[str, VisionTransformer]:

@@ -11,25 +11,42 @@ from pathlib import Path
 import pytest
 
 from launching import ROOT
+from video_files import write_video
 
 pytestmark = pytest.mark.launch
+SHORT = ["schedule.steps=3", "schedule.warmup_steps=1", "run.log_every_steps=1", "run.features_every_steps=2"]
+
+
+def started(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "MVD_DS_VENV": str(Path(sys.executable).parent.parent), "DS_ACCELERATOR": "cpu"}
+    command = ["bash", str(ROOT / "launchers" / "quickstart.sh"), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
 
 
 def quickstart(*arguments: str) -> str:
-    environment = {**os.environ, "MVD_DS_VENV": str(Path(sys.executable).parent.parent), "DS_ACCELERATOR": "cpu"}
-    command = ["bash", str(ROOT / "launchers" / "quickstart.sh"), *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    done = started(*arguments)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout + done.stderr
 
 
+def write_classes(folder: Path, **counts: int) -> Path:
+    """A folder for each class with so many videos."""
+    for name, count in counts.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            write_video(folder / name / f"{number}.mp4", frames=20, width=64, height=48, seed=number)
+    return folder
+
+
 def test_from_videos_to_report_and_again(videos: Path, tmp_path: Path) -> None:
-    short = ["schedule.steps=3", "schedule.warmup_steps=1", "run.log_every_steps=1", "run.features_every_steps=2"]
-    arguments = ["--output", str(tmp_path / "out"), "--videos", str(videos / "train.txt"), *short]
+    arguments = ["--output", str(tmp_path / "out"), "--videos", str(videos / "train.txt"), *SHORT]
     said = quickstart(*arguments)
     noise = [line for line in said.splitlines() if ("deepspeed" in line.lower() and "launchers" not in line) or "WARNING" in line]
     assert not noise, noise
     assert "clips/s" in said and "left" in said
+    assert said.count("Pictures and a first table: ") == 2 and said.index("first table: ") < said.index("=== 4 of 8")
+    look = json.loads((tmp_path / "out" / "look_1" / "probes.json").read_text())
+    assert look["probes"].keys() == {"image_teacher", "untrained_image", "pixels"} and look["comparisons"]
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     models = {
         "image_teacher",
@@ -50,5 +67,25 @@ def test_from_videos_to_report_and_again(videos: Path, tmp_path: Path) -> None:
         assert list((tmp_path / "out" / stage / "tensorboard").iterdir())
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/model/model.safetensors")}
     again = quickstart(*arguments)
-    assert again.count("is finished") == 4
+    assert again.count("is finished") == 6
     assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
+
+
+def test_nine_videos_are_enough(tmp_path: Path) -> None:
+    folder = write_classes(tmp_path / "mine", cat=5, dog=4)
+    quickstart("--output", str(tmp_path / "out"), "--videos", str(folder), *SHORT)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["probes"]["student"].keys() == {"label"}
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [({"cat": 3}, "has no labels to probe"), ({"cat": 1, "dog": 1}, "clips that a probe is fitted on show a single class")],
+)
+def test_a_set_that_cannot_be_probed_is_refused_before_anything_is_trained(
+    counts: dict[str, int], words: str, tmp_path: Path
+) -> None:
+    done = started("--output", str(tmp_path / "out"), "--videos", str(write_classes(tmp_path / "mine", **counts)))
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and line.startswith("quickstart: ") and words in line
+    assert not (tmp_path / "out").exists()

@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -166,10 +167,18 @@ def test_faults_of_the_recipe_come_before_any_launch() -> None:
     assert code == 2 and output == "" and "batch.mikro" in errors and "Traceback" not in errors
 
 
-@pytest.mark.parametrize("name", ["train.sh", "hostfile.sh", "node.sh", "ranks.sh"])
+@pytest.mark.parametrize("name", ["train.sh", "hostfile.sh", "node.sh", "ranks.sh", "test.sh"])
 def test_every_script_explains_itself(name: str) -> None:
     code, output, errors = script(name, "--help")
     assert code == 0 and f"bash launchers/{name}" in output and "#" not in output and errors == ""
+
+
+def test_a_python_without_the_environment_is_told_how_to_get_it() -> None:
+    """``-S`` hides the installed packages."""
+    bare = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, "-S", "-m", "mvd_ds", "recipes"]
+    done = subprocess.run(command, cwd=ROOT, env=bare, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "source .venv/bin/activate" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -169,8 +169,8 @@ def check_reader(reader: str) -> Finding:
 
     name = f"reader {reader}"
     if importlib.util.find_spec(READER_PACKAGES[reader]) is None:
-        if reader == "torchcodec":
-            return Finding(name, "ok", "not installed; decord and PyAV are used")
+        if reader != "pyav":
+            return Finding(name, "ok", "not installed; PyAV reads every video")
         return Finding(name, "bad", "is not installed", INSTALL)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "probe.mp4"

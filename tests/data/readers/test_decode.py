@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from av.video.frame import VideoFrame
 from PIL import Image
 
 from conformance_files import ENCODED, some_indices
+from mvd_ds.config import ConfigError
 from mvd_ds.data.readers import pyav_reader
 from mvd_ds.data.readers.decode import open_video, read_frames
+from mvd_ds.data.readers.decord_reader import decord_module
 from mvd_ds.data.readers.pyav_reader import PyavVideo
 from mvd_ds.data.readers.scan import not_for_decord, scan_file
 from mvd_ds.data.readers.video import DecodeError
@@ -166,3 +169,11 @@ def test_an_image_is_a_video_of_one_upright_frame(tmp_path: Path) -> None:
     assert np.array_equal(read_frames(str(tmp_path / "turned.png"), np.zeros(1, np.int64))[0], np.rot90(pixels, -1))
     Image.fromarray(pixels[..., 0]).save(tmp_path / "grey.png")
     assert read_frames(str(tmp_path / "grey.png"), np.zeros(1, np.int64)).shape == (1, 20, 30, 3)
+
+
+def test_without_decord_all_else_works(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "decord", None)
+    decord_module.cache_clear()
+    assert read_frames(str(plain), np.arange(2)).shape == (2, 96, 128, 3)
+    with pytest.raises(ConfigError, match=r"decord is not installed .*; use data.reader auto"):
+        read_frames(str(plain), np.arange(2), "decord")
