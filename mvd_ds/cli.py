@@ -38,6 +38,7 @@ COMMANDS = {
     "recipes": "commands.recipes",
     "plan": "plan.options",
     "doctor": "doctor.options",
+    "prove": "prove.options",
     "status": "commands.status",
     "checkpoints": "commands.checkpoints",
     "replay": "commands.replay",

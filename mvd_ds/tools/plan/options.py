@@ -25,6 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--decode", type=above_zero, default=65.0, metavar="MS", help=decode)
     efficiency = "share of the device's matrix rate that a step reaches (default: the device's; 0.45 for GPUs is an assumption)"
     add("--efficiency", type=above_zero, metavar="SHARE", help=efficiency)
+    add("--measured", type=Path, metavar="FILE", help="results of `prove` on that device: its matrix rate and efficiency")
     add("--json", type=Path, metavar="FILE", help="write every number")
     add("--plot", type=Path, metavar="FILE", help="draw speed and cost over 1 to 1,024 GPUs")
 
@@ -32,8 +33,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Compute the plan and print it; the exit code is 1 if the recipe does not fit."""
     from mvd_ds.tools.machine.devices import find_machine
+    from mvd_ds.tools.plan.measured import as_measured
     from mvd_ds.tools.plan.plan import make_plan, write_plan
 
     machine = find_machine(options.gpu, options.network, options.gpus_per_node, options.cores_per_node, options.efficiency)
+    if options.measured is not None:
+        machine = as_measured(machine, options.measured)
     plan = make_plan(options.recipe, options.overrides, options.gpus, machine, options.clips, options.decode)
     return write_plan(plan, machine, options.json, options.plot)
