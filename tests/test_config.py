@@ -236,3 +236,9 @@ def test_any_override_text_is_applied_or_refused(key: str, text: str) -> None:
         load_recipe(DISTILL, [f"{key}={text}"])
     except ConfigError as error:
         assert str(error)
+
+
+@pytest.mark.parametrize("folder", ["runs/run #1", "#1", "runs/a\nb", "runs/ä # ö", "runs/#1", "runs/a b"])
+def test_a_typed_path_is_taken_as_it_is(folder: str) -> None:
+    recipe = load_recipe("mvd_base_from_base", [f"run.output={folder}"])
+    assert recipe.run.output == folder

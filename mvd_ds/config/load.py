@@ -155,6 +155,10 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, *YAML_SLIPS):
         raise ConfigError(f"override '{shown}': the value is not YAML") from None
+    # On a command line nothing is a comment and a line break is part of a name: `runs/run #1` is a path.
+    is_plain = not text.lstrip().startswith(("'", '"', "[", "{", "&", "*", "!", "|", ">"))
+    if is_plain and ("#" in text or "\n" in text) and (value is None or isinstance(value, str)):
+        value = text
     *parents, leaf = key.split(".")
     node = values
     for parent in parents:

@@ -50,6 +50,11 @@ def test_hard_arguments_and_values_arrive() -> None:
     assert {name: environment[name] for name in variables} == {name: value.strip() for name, value in variables.items()}
 
 
+def test_line_breaks_and_tabs_in_arguments_arrive() -> None:
+    hard = ["a\nb", "a \n #b", "x=\t", "run.output=runs/run #1", 'run.output="runs/run\n#1"']
+    assert through_pdsh(hard, {})[0] == hard
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.text(st.characters(min_codepoint=32, max_codepoint=126)), min_size=1, max_size=8))
 def test_any_printable_argument_arrives(arguments: list[str]) -> None:
