@@ -1,4 +1,4 @@
-"""Charts as inline SVG in the colours of the page: light, dark and on paper from one drawing."""
+"""Charts as inline SVG in the colours of the page, so that one drawing serves light and dark pages and paper."""
 
 from __future__ import annotations
 
@@ -8,30 +8,36 @@ import re
 from typing import Any, NamedTuple
 
 import matplotlib
+from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from mvd_ds.files import one_line
 from mvd_ds.tools.report.formatting import proper_minus
-from mvd_ds.tools.report.markup import Html
 from mvd_ds.tools.report.run_records import Curve
 
-#: Colours that a drawing uses and the page's style sheet defines as ``--NAME``. Matplotlib draws with stand-ins.
-COLOURS = ("ink", "muted", "rule", "paper", "accent", "calm", "faint", *(f"series-{index}" for index in range(8)))
+SERIES = 8
+"""Number of colours for curves; more curves than this repeat them."""
+COLOURS = ("ink", "muted", "rule", "paper", "accent", "calm", "faint", *(f"series-{index}" for index in range(SERIES)))
+"""Colours of drawings, which the page's style sheet defines as ``--NAME``."""
 STAND_INS = {name: f"#00fe{index:02x}" for index, name in enumerate(COLOURS)}
-
-#: Points that a curve is thinned to: a month of training must not make a page of megabytes.
+"""Colours that matplotlib draws with; in the SVG the page's own take their place."""
 MAX_POINTS = 240
-#: Curves shorter than this show their points.
+"""Points that a curve is thinned to: a month of training must not make a page of megabytes."""
 FEW_POINTS = 16
-#: A logarithmic axis where the largest value is this many times the smallest.
+"""Curves of fewer points show them."""
 LOG_FROM = 12.0
-#: Width of a letter and height of a row of text, in points at ``font.size``.
+"""The axis is logarithmic from this ratio of the largest to the smallest value on."""
+WIDTH = 300.0
+"""Points of a drawing's width: at 390 px the letters are still 9 px high."""
 LETTER, ROW = 4.9, 17.0
-
-#: Steps between ticks, as the locator wants them.
+"""Width of a letter and height of a row of text, in points at ``font.size``."""
+LONGEST_NAME = 24
+"""Letters after which names are cut."""
 ROUND = [1, 2, 2.5, 5, 10]
+"""Steps between ticks, as the locator wants them."""
 
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -61,7 +67,7 @@ _serial = itertools.count()
 
 
 class Line(NamedTuple):
-    """A curve, the name of its colour, and whether it is dashed."""
+    """A curve, the name of its colour, and its style."""
 
     curve: Curve
     colour: str
@@ -69,7 +75,7 @@ class Line(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """A share in percent, the span of its whisker (None: none), and the name of its colour."""
+    """A share in percent, the span of its whisker if it has one, and the name of its colour."""
 
     name: str
     value: float
@@ -78,7 +84,7 @@ class Bar(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """A difference in points, and its interval."""
+    """A difference in percentage points, and its interval."""
 
     name: str
     value: float
@@ -93,16 +99,23 @@ def line_chart(
     from_zero: bool = False,
     reference: tuple[float, str] | None = None,
     x_label: str = "optimizer step",
-) -> Html:
-    """Curves over optimizer steps, or over what ``x_label`` says.
+) -> Markup | None:
+    """Draw curves over optimizer steps, or over the quantity that ``x_label`` names.
 
     Args:
-        y_label: what is drawn, with its unit.
-        from_zero: the axis starts at zero; otherwise it fits, and is logarithmic where values differ widely.
+        lines: the curves.
+        y_label: the quantity that is drawn, with its unit.
+        from_zero: start the axis at zero; otherwise it fits the values, and is logarithmic where they differ widely.
         reference: a horizontal line and its name.
+        x_label: the quantity along the horizontal axis.
+
+    Returns:
+        The drawing; None if no curve has more than one point.
     """
+    if max((len(line.curve.steps) for line in lines), default=0) < 2:
+        return None
     with matplotlib.rc_context(STYLE):
-        figure, axes = panel(262.0, 168.0, left=44.0, right=10.0, bottom=30.0, top=8.0)
+        figure, axes = panel(262.0, 176.0, left=44.0, right=10.0, bottom=30.0, top=16.0)
         for line in lines:
             steps, values = thin(line.curve)
             axes.plot(
@@ -122,19 +135,21 @@ def line_chart(
         values = [value for line in lines for value in line.curve.values]
         _scale(axes, values + ([reference[0]] if reference else []), from_zero)
         axes.grid(axis="y")
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
+        axes.set_xlabel(one_line(x_label))
+        axes.set_ylabel(one_line(y_label))
+        scale = f"{'logarithmic' if axes.get_yscale() == 'log' else 'linear'} axis"
+        axes.annotate(scale, (0, 1), (-40, 6), "axes fraction", "offset points", fontsize=7.0, color=STAND_INS["muted"])
         axes.set_xlim(0, max(step for line in lines for step in line.curve.steps) * 1.02)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=ROUND))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         return as_svg(figure, f"{y_label} by {x_label}")
 
 
-def bar_chart(bars: list[Bar], chance: float | None, x_label: str) -> Html:
-    """Horizontal bars in percent, with whiskers and a line at chance."""
+def bar_chart(bars: list[Bar], chance: float | None, x_label: str) -> Markup:
+    """Draw horizontal bars in percent, with whiskers and a line at chance."""
     with matplotlib.rc_context(STYLE):
         left = _name_width([bar.name for bar in bars])
-        figure, axes = panel(398.0, ROW * len(bars) + 50.0, left=left, right=12.0, bottom=30.0, top=20.0)
+        figure, axes = panel(WIDTH, ROW * len(bars) + 50.0, left=left, right=12.0, bottom=30.0, top=20.0)
         highest = max([bar.span[1] if bar.span else bar.value for bar in bars] + [chance or 0.0])
         limit = min(max(highest * 1.18, 5.0), 112.0)
         for place, bar in enumerate(bars):
@@ -163,12 +178,12 @@ def bar_chart(bars: list[Bar], chance: float | None, x_label: str) -> Html:
         return as_svg(figure, f"{x_label}: " + ", ".join(f"{bar.name} {bar.value:.1f}" for bar in bars))
 
 
-def interval_chart(intervals: list[Interval], x_label: str) -> Html:
-    """Differences with their intervals around a line at zero; hollow where the interval holds zero."""
+def interval_chart(intervals: list[Interval], x_label: str) -> Markup:
+    """Draw differences with their intervals around a line at zero; a point is hollow if its interval holds zero."""
     with matplotlib.rc_context(STYLE):
         left = _name_width([interval.name for interval in intervals])
         # Beside long names the axis stays as wide as its own name.
-        width = max(290.0, left + LETTER * len(x_label))
+        width = max(WIDTH, left + LETTER * len(x_label))
         figure, axes = panel(width, 21.0 * len(intervals) + 44.0, left=left, right=10.0, bottom=30.0, top=8.0)
         axes.axvline(0, color=STAND_INS["ink"], linewidth=0.9)
         for place, interval in enumerate(intervals):
@@ -190,7 +205,7 @@ def interval_chart(intervals: list[Interval], x_label: str) -> Html:
 
 
 def thin(curve: Curve, points: int = MAX_POINTS) -> Curve:
-    """At most ``points`` means of neighbours; the first and the last value stay as they are."""
+    """Return at most ``points`` means of neighbours; the first and the last value stay as they are."""
     count = len(curve.steps)
     if count <= points:
         return curve
@@ -202,7 +217,7 @@ def thin(curve: Curve, points: int = MAX_POINTS) -> Curve:
 
 
 def panel(width: float, height: float, *, left: float, right: float, bottom: float, top: float) -> tuple[Figure, Axes]:
-    """A figure of that many points with fixed margins, so that panels side by side line up."""
+    """Return a figure of this many points with fixed margins, so that panels side by side line up."""
     figure = Figure(figsize=(width / 72, height / 72))
     FigureCanvasSVG(figure)
     axes = figure.add_axes((left / width, bottom / height, (width - left - right) / width, (height - bottom - top) / height))
@@ -226,7 +241,7 @@ def _scale(axes: Axes, values: list[float], from_zero: bool) -> None:
 
 
 def _short(value: float, _: int | None = None) -> str:
-    """A tick label of few letters: 0.05, 1,200, 5e-4."""
+    """Return a tick label of few letters: 0.05, 1,200, 5e-4."""
     if abs(value) >= 1000:
         return f"{value:,.0f}" if abs(value) < 1e6 else f"{value:.3g}".replace("e+0", "e").replace("e+", "e")
     text = f"{value:.4g}" if value == 0 or abs(value) >= 0.01 else f"{value:.2e}"
@@ -235,19 +250,24 @@ def _short(value: float, _: int | None = None) -> str:
 
 
 def _rows(axes: Axes, names: list[str]) -> None:
-    shown = [name if len(name) <= 34 else name[:33] + "…" for name in names]
-    axes.set_yticks(range(len(names)), shown)
+    axes.set_yticks(range(len(names)), [short_name(name) for name in names])
     axes.tick_params(axis="y", labelcolor=STAND_INS["ink"], pad=5)
     axes.set_ylim(len(names) - 0.45, -0.55)
     axes.spines["left"].set_visible(False)
 
 
 def _name_width(names: list[str]) -> float:
-    return min(max(len(name) for name in names), 34) * LETTER + 14.0
+    return max(len(short_name(name)) for name in names) * LETTER + 14.0
 
 
-def as_svg(figure: Figure, label: str) -> Html:
-    """The drawing as one element that can stand in a page with others: own ids, the page's colours and letters."""
+def short_name(name: str) -> str:
+    """Return ``name`` on one line, cut to ``LONGEST_NAME`` letters."""
+    shown = one_line(name)
+    return shown if len(shown) <= LONGEST_NAME else shown[: LONGEST_NAME - 1] + "…"
+
+
+def as_svg(figure: Figure, label: str) -> Markup:
+    """Return the drawing as one element with its own ids, in the colours and letters of the page."""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None}, transparent=True)
     text = stream.getvalue()
@@ -258,5 +278,4 @@ def as_svg(figure: Figure, label: str) -> Html:
     text = re.sub(r'(\sid=")|(url\(#)|(xlink:href="#)', lambda match: match.group(0) + serial, text)
     for name, colour in STAND_INS.items():
         text = text.replace(colour, f"var(--{name})")
-    quoted = label.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-    return Html(text.replace("<svg", f'<svg role="img" aria-label="{quoted}"', 1).strip())
+    return Markup(text.replace("<svg", f'<svg role="img" aria-label="{escape(one_line(label))}"', 1).strip())

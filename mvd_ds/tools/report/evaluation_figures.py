@@ -1,4 +1,4 @@
-"""Figures of a test: who is taken for whom, how sure the classifier is, and which classes it knows least."""
+"""Figures of an evaluation: the confusion matrix, confidence beside accuracy, and the classes of lowest accuracy."""
 
 from __future__ import annotations
 
@@ -8,28 +8,30 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from markupsafe import Markup
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mvd_ds.tools.report.charts import LETTER, ROUND, STAND_INS, STYLE, Bar, as_svg, bar_chart, panel
-from mvd_ds.tools.report.markup import Html
+from mvd_ds.files import one_line, write_bytes
+from mvd_ds.tools.report.charts import LETTER, ROUND, STAND_INS, STYLE, Bar, as_svg, bar_chart, panel, short_name
 
-#: More classes than this have no names beside the matrix: they would be smaller than a letter.
 NAMED_CLASSES = 40
-#: Classes of the bar chart.
+"""More classes than this have no names beside the matrix: they would be smaller than a letter."""
+NUMBERED_CLASSES = 25
+"""More classes than this have no numbers in the matrix."""
 WORST_CLASSES = 25
-LONGEST_NAME = 24
+"""Number of classes in the bar chart."""
 
 
 def confusion_picture(confusion: list[list[int]], classes: list[str], path: Path) -> bytes:
-    """Write the matrix as a PNG, and return it: rows are true classes, each row sums to 100 %; white where there is nothing."""
+    """Write the confusion matrix as a PNG and return it: rows are true classes, colours shares of them, numbers videos."""
     counts = np.asarray(confusion, dtype=np.float64)
     totals = counts.sum(1, keepdims=True)
     shares = np.divide(100 * counts, totals, out=np.zeros_like(counts), where=totals > 0)
-    named = len(classes) <= NAMED_CLASSES
-    side = max(3.6, 0.2 * len(classes)) if named else 7.0
-    names = [_short(name) for name in classes]
+    named, numbered = len(classes) <= NAMED_CLASSES, len(classes) <= NUMBERED_CLASSES
+    side = max(2.4, (0.34 if numbered else 0.2) * len(classes)) if named else 7.0
+    names = [short_name(name) for name in classes]
     margin = LETTER / 72 * max(map(len, names)) + 0.5 if named else 0.6
     with matplotlib.rc_context({"font.size": 8.0, "text.parse_math": False}):
         figure = Figure(figsize=(side + margin + 0.9, side + margin + 0.1), dpi=150, layout="constrained", facecolor="white")
@@ -42,28 +44,30 @@ def confusion_picture(confusion: list[list[int]], classes: list[str], path: Path
         if named:
             axes.set_xticks(range(len(names)), names, rotation=90)
             axes.set_yticks(range(len(names)), names)
+        if numbered:
+            for true, predicted in np.argwhere(counts > 0):
+                colour = "white" if shares[true, predicted] > 55 else "#1d2127"
+                axes.text(predicted, true, f"{counts[true, predicted]:.0f}", ha="center", va="center", color=colour)
         stream = io.BytesIO()
         figure.savefig(stream, format="png", metadata={"Software": None})
-    aside = path.with_name(f".{path.name}")
-    aside.write_bytes(stream.getvalue())
-    aside.replace(path)
+    write_bytes(path, stream.getvalue())
     return stream.getvalue()
 
 
-def worst_classes(classes: list[str], per_class: list[dict[str, Any]]) -> Html | None:
-    """Bars of the classes with the lowest accuracy; None without a class that has a sample."""
+def worst_classes(classes: list[str], per_class: list[dict[str, Any]]) -> Markup | None:
+    """Return bars of the classes with the lowest accuracy; None without a class that has a sample."""
     known = [(row["top1"], name, row["samples"]) for name, row in zip(classes, per_class, strict=True) if row["samples"]]
     if not known:
         return None
     bars = [
-        Bar(f"{_short(name)} ({samples})", 100 * share, None, "calm")
+        Bar(f"{one_line(name, 16)} ({samples})", 100 * share, None, "calm")
         for share, name, samples in sorted(known, key=lambda entry: entry[0])[:WORST_CLASSES]
     ]
     return bar_chart(bars, None, "top-1 (%)")
 
 
-def reliability_chart(calibration: list[dict[str, float]]) -> Html | None:
-    """Accuracy over confidence, by bin; on the diagonal the classifier is as good as it thinks."""
+def reliability_chart(calibration: list[dict[str, float]]) -> Markup | None:
+    """Return accuracy over confidence, by bin; on the diagonal they are equal."""
     if not calibration:
         return None
     with matplotlib.rc_context(STYLE):
@@ -82,7 +86,3 @@ def reliability_chart(calibration: list[dict[str, float]]) -> Html | None:
         axes.set_xlabel("confidence (%)")
         axes.set_ylabel("right (%)")
         return as_svg(figure, "accuracy over confidence")
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"

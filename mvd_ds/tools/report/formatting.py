@@ -4,43 +4,60 @@ from __future__ import annotations
 
 PERCENT = "\N{NO-BREAK SPACE}%"
 MISSING = "\N{EN DASH}"
+FEW_CLIPS = 50
+"""Fewer held-out clips than this tell too little: at 50, a share of one half has a standard error of 7 points."""
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """``share`` in [0, 1] as percent; a dash for None."""
+    """Return ``share`` in [0, 1] as percent; a dash for None."""
     return MISSING if share is None else f"{100 * share:.{digits}f}{PERCENT}"
 
 
 def span(low: float, high: float) -> str:
-    """Two shares as one range of percent, without the sign of percent."""
+    """Return two shares as one range of percent, without the sign of percent."""
     return f"{100 * low:.1f}\N{EN DASH}{100 * high:.1f}"
 
 
 def points(share: float) -> str:
-    """A share as percentage points, without a plus."""
+    """Return a share as percentage points, without a plus."""
     return proper_minus(f"{100 * share:.1f}")
 
 
 def signed(share: float) -> str:
-    """A difference of shares as percentage points with its sign."""
+    """Return a difference of shares as percentage points with its sign."""
     return proper_minus(f"{100 * share:+.1f}")
 
 
 def proper_minus(number: str) -> str:
-    """A number whose hyphen is a minus sign."""
+    """Return ``number`` with a minus sign in place of the hyphen."""
     return number.replace("-", "\N{MINUS SIGN}")
 
 
 def count(number: int, word: str) -> str:
-    """``1 line``, ``2,000 lines``."""
+    """Return ``1 line`` or ``2,000 lines``."""
     return f"{number:,} {word}{'s' * (number != 1)}"
 
 
 def times(number: int) -> str:
-    """once, twice, 3 times."""
+    """Return ``once``, ``twice`` or ``3 times``."""
     return {1: "once", 2: "twice"}.get(number, f"{number:,} times")
 
 
 def join_words(words: list[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
+    """Return ``a``, ``a and b`` or ``a, b and c``."""
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def standard_error(share: float, samples: int) -> float:
+    """Return the standard error of a share that was measured on ``samples`` samples."""
+    return (share * (1 - share) / samples) ** 0.5 if samples else 0.0
+
+
+def few_clips(number: int, word: str) -> str:
+    """Return a warning that ``number`` held-out samples are too few."""
+    if not number:
+        return f"No {word}, so nothing is known of the accuracy."
+    return (
+        f"Only {count(number, word)}: each moves a share by {100 / number:.1f} points. Fewer than about {FEW_CLIPS} are too few "
+        "to tell models apart."
+    )

@@ -1,82 +1,99 @@
-"""The page of a report: what was learned first, then how, then where it comes from."""
+"""The page of a report: what was learned first, then the training behind it, then its origin."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from mvd_ds.tools.report.document import document
-from mvd_ds.tools.report.formatting import MISSING, PERCENT, join_words, percent, signed, span
-from mvd_ds.tools.report.markup import Html, element, join, row, table
-from mvd_ds.tools.report.memory_table import memory_section
-from mvd_ds.tools.report.picture_section import picture_section
-from mvd_ds.tools.report.probe_figures import difference_figure, interval_words, probe_figures
-from mvd_ds.tools.report.provenance import differences_section, origin_table
-from mvd_ds.tools.report.run_figures import loss_figures, machine_figures
-from mvd_ds.tools.report.run_records import ProbeResults, RunRecord
+from mvd_ds.tools.report.accuracy import accuracy_note, accuracy_sentence, accuracy_table
+from mvd_ds.tools.report.formatting import FEW_CLIPS, MISSING, PERCENT, few_clips, join_words, percent, signed, span
+from mvd_ds.tools.report.memory import memory_table
+from mvd_ds.tools.report.names import names_of
+from mvd_ds.tools.report.picture_section import pictures_of
+from mvd_ds.tools.report.probe_figures import difference_figure, interval_words, probe_figures, probe_key
+from mvd_ds.tools.report.provenance import difference_tables, origin_table
+from mvd_ds.tools.report.run_figures import accuracy_figures, loss_figures, shared_figures
+from mvd_ds.tools.report.run_records import Difference, ProbeResults, RunRecord
 from mvd_ds.tools.report.sentences import attention, label_names, last, middle, probe_sentences, training_sentence
+from mvd_ds.tools.report.templating import Cell, Definition, Row, Table, cells, render
 from mvd_ds.training.console import clock
 
-#: Replaced videos that the page names; report.json names all.
 MAX_VIDEOS = 200
+"""Number of replaced videos that the page names; report.json names all."""
 
 
 def render_page(runs: list[RunRecord], results: ProbeResults, provenance: dict[str, Any]) -> str:
-    """The whole HTML document."""
+    """Return the whole HTML document."""
     names = [run.name for run in runs]
     title = "Report on " + (join_words(names) if len(names) <= 5 else f"{', '.join(names[:4])} and {len(names) - 4} more runs")
-    return document(
-        title,
-        f"Written {provenance['written']}",
-        _summary(runs, results),
-        probe_figures(runs, results),
-        _stages(runs),
-        picture_section(runs),
-        loss_figures(runs),
-        machine_figures(runs),
-        memory_section(runs),
-        _replaced(runs),
-        differences_section(runs),
-        _recipes(runs),
-        _provenance(runs, provenance),
+    lead, *others = _sentences(runs, results)
+    is_probed = any(results.probes.values())
+    replaced, replaced_note = _replaced(runs)
+    return render(
+        "report",
+        title=title,
+        subtitle=f"Written {provenance['written']}",
+        lead=lead,
+        sentences=others,
+        probe_table=_probe_table(results) if is_probed else None,
+        probe_note=_table_note(results),
+        differences=difference_figure(results),
+        attention=[*_few_clips(results), *(note for run in runs for note in attention(run))],
+        names=names_of(runs, results),
+        probe_figures=probe_figures(runs, results),
+        probe_key=probe_key(runs, results),
+        accuracy_table=accuracy_table(runs),
+        accuracy_note=accuracy_note(runs),
+        accuracy_figures=accuracy_figures(runs),
+        stages=_stages(runs),
+        pictures=pictures_of(runs),
+        losses=loss_figures(runs),
+        shared=shared_figures(runs),
+        memory=memory_table(runs),
+        replaced=replaced,
+        replaced_note=replaced_note,
+        setting_differences=difference_tables(runs),
+        runs=runs,
+        origins=origin_table(runs),
+        **_origin(runs, provenance),
     )
 
 
-def _summary(runs: list[RunRecord], results: ProbeResults) -> Html:
-    first, *others = probe_sentences(results)
-    if not any(results.probes.values()):
-        others += [sentence for run in runs if (sentence := training_sentence(run))]
-    notes = [note for run in runs for note in attention(run)]
-    return element(
-        "section",
-        element("p", first, class_="lead"),
-        element("ul", *(element("li", sentence) for sentence in others)) if others else None,
-        element("div", _probe_table(results), difference_figure(results), class_="beside")
-        if any(results.probes.values())
-        else None,
-        element("ul", *(element("li", note) for note in notes), class_="attention") if notes else None,
-    )
+def _sentences(runs: list[RunRecord], results: ProbeResults) -> list[str]:
+    """Return what the numbers say, the most important first."""
+    accuracies = [sentence for run in runs if (sentence := accuracy_sentence(run))]
+    if any(results.probes.values()):
+        return probe_sentences(results) + accuracies
+    trained = [sentence for run in runs if (sentence := training_sentence(run))]
+    return [*accuracies, *trained] if accuracies else probe_sentences(results) + trained
 
 
-def _probe_table(results: ProbeResults) -> Html:
+def _few_clips(results: ProbeResults) -> list[str]:
+    """Return a warning for every set of held-out clips that is too small."""
+    held_out = {name: number for name, number in results.clips.items() if name.endswith("held_out")}
+    return [
+        (f"{name.removesuffix(' held_out')}: " if " " in name else "") + few_clips(number, "held-out clip")
+        for name, number in held_out.items()
+        if number < FEW_CLIPS
+    ]
+
+
+def _probe_table(results: ProbeResults) -> Table:
     labels = label_names(results)
     firsts = {name.partition(" minus ")[0] for name in results.comparisons}
     rows = []
     for model, shares in results.probes.items():
-        cells = [_share(shares.get(label), results, model, label) for label in labels]
-        rows.append(row(model, *cells, class_="first" if model in firsts else None))
+        shown = [_share(shares.get(label), results, model, label) for label in labels]
+        rows.append(Row(model, shown, "first" if model in firsts else ""))
     if results.chance:
-        chances = [percent(results.chance.get(label)) for label in labels]
-        rows.append(row("chance", *chances, class_="aside"))
+        rows.append(Row("chance", cells(*(percent(results.chance.get(label)) for label in labels)), "aside"))
     for place, (name, differences) in enumerate(results.comparisons.items()):
-        cells = [_difference(differences, label) for label in labels]
-        rows.append(row(name, *cells, class_=None if place else "group"))
+        rows.append(Row(name, [_difference(differences, label) for label in labels], "" if place else "group"))
     classes = [f"{label}, {results.labels[label]} classes" if label in results.labels else label for label in labels]
-    return element("div", table(["held-out top-1", *classes], rows), element("p", _table_note(results), class_="quiet"))
+    return Table(["held-out top-1", *classes], rows)
 
 
 def _table_note(results: ProbeResults) -> str:
-    """How to read the table."""
+    """Return how to read the table."""
     clips = ", ".join(f"{count:,} {name.replace('_', '-')}" for name, count in results.clips.items())
     spread = " Small print: lowest and highest probe seed" if results.details else ""
     if results.intervals:
@@ -90,103 +107,69 @@ def _table_note(results: ProbeResults) -> str:
     return f"{kind} on frozen features{pooling}{heads}; clips: {clips or 'not recorded'}.{spread}{intervals if spread else ''}"
 
 
-def _share(share: float | None, results: ProbeResults, model: str, label: str) -> str:
+def _share(share: float | None, results: ProbeResults, model: str, label: str) -> Cell:
     details = results.details.get(model, {}).get(label)
     seeds = details.per_seed if details else []
     ends = results.intervals.get(model, {}).get(label) or ((min(seeds), max(seeds)) if len(seeds) > 1 else None)
-    spread = element("small", span(*ends)) if ends else None
-    return join(percent(share), spread)
+    return Cell(percent(share), span(*ends) if ends else "")
 
 
-def _difference(differences: dict[str, Any], label: str) -> str:
+def _difference(differences: dict[str, Difference], label: str) -> Cell:
     if label not in differences:
-        return MISSING
+        return Cell(MISSING)
     found = differences[label]
-    interval = f"{signed(found.low)} to {signed(found.high)}"
-    return join(signed(found.difference), element("small", interval))
+    return Cell(signed(found.difference), f"{signed(found.low)} to {signed(found.high)}")
 
 
-def _stages(runs: list[RunRecord]) -> Html:
+def _stages(runs: list[RunRecord]) -> Table:
     total = sum(run.status.seconds for run in runs)
     rows = []
     for run in runs:
         status = run.status
-        share = 100 * status.seconds / total if total else 0.0
-        bar = element("span", element("i", style=f"width: {share:.1f}%"), class_="share", aria_hidden="true")
-        steps = f"{status.step:,} of {status.last_step:,}" if run.curves else MISSING
-        attempts = f" (attempt {status.attempts})" if status.attempts > 1 else ""
-        cells = [
+        shown = cells(
             run.objective.replace("_", " "),
-            status.state + attempts,
-            steps,
+            status.state + (f" (attempt {status.attempts})" if status.attempts > 1 else ""),
+            f"{status.step:,} of {status.last_step:,}" if run.curves else MISSING,
             _number(middle(run, "perf/clips_per_second"), "{:,.0f}"),
             _number(middle(run, "perf/data_wait_share"), "{:.0%}"),
             _number(last(run, "memory/peak_gib"), "{:.1f}"),
-            join(f"{status.seconds:,.1f}", element("small", clock(status.seconds))),
-            bar if len(runs) > 1 else "",
-        ]
-        rows.append(row(run.name, *cells))
+            Cell(f"{status.seconds:,.1f}", clock(status.seconds)),
+        )
+        if len(runs) > 1:
+            shown.append(Cell("", share=100 * status.seconds / total if total else 0.0))
+        rows.append(Row(run.name, shown))
+    head = ["run", "objective", "state", "steps", "clips/s", "waiting for data", "peak memory (GiB)", "seconds"]
     if len(runs) > 1:
-        rows.append(row("all", *[""] * 6, join(f"{total:,.1f}", element("small", clock(total))), "", class_="group"))
-    head = ["stage", "objective", "state", "steps", "clips/s", "data wait", "peak GiB", "seconds", ""]
-    note = "Clips/s and data wait are medians over the log lines. Seconds add up all attempts of a stage."
-    return element("section", element("h2", "Stages"), table(head, rows, class_="stages"), element("p", note, class_="quiet"))
+        rows.append(Row("all", cells(*[""] * 6, Cell(f"{total:,.1f}", clock(total)), ""), "group"))
+        head.append("")
+    return Table(head, rows, "stages")
 
 
 def _number(value: float | None, pattern: str) -> str:
-    return MISSING if value is None else pattern.format(value).replace("%", " %")
+    return MISSING if value is None else pattern.format(value).replace("%", PERCENT)
 
 
-def _replaced(runs: list[RunRecord]) -> Html | None:
+def _replaced(runs: list[RunRecord]) -> tuple[Table | None, str]:
+    """Return the videos that could not be read, and a note on those that are not named."""
     videos = [(run.name, fault, times) for run in runs for fault, times in run.status.replaced_videos.items()]
-    if not videos:
-        return None
     rows = []
     for name, fault, times in videos[:MAX_VIDEOS]:
         path, _, reason = fault.partition(": ")
-        cells = (element("td", name), element("td", element("code", path)), element("td", reason))
-        rows.append(element("tr", *cells, element("td", f"{times:,}", class_="number")))
+        rows.append(Row(name, cells(Cell(path, is_code=True), reason, f"{times:,}")))
     more = f" {len(videos) - MAX_VIDEOS:,} more are named in report.json." if len(videos) > MAX_VIDEOS else ""
-    note = f"Each was replaced by the next sample of its key; counts are those of a run's last attempt.{more}"
-    return element(
-        "section",
-        element("h2", "Replaced videos"),
-        table(["run", "video", "reason", "times"], rows, class_="words"),
-        element("p", note, class_="quiet"),
-    )
+    return Table(["run", "video", "reason", "times"], rows, "words") if rows else None, more
 
 
-def _recipes(runs: list[RunRecord]) -> Html:
-    entries = (
-        element("details", element("summary", f"{run.name}: all settings"), element("pre", run.recipe_text)) for run in runs
-    )
-    return element("section", element("h2", "Recipes"), *entries)
-
-
-def _provenance(runs: list[RunRecord], provenance: dict[str, Any]) -> Html:
+def _origin(runs: list[RunRecord], provenance: dict[str, Any]) -> dict[str, list[Definition]]:
     machine, versions = provenance["machine"], provenance["versions"]
-    commands = [run for run in runs if run.status.command]
     gpus = machine["gpus"]
-    places = [
-        ("machine", f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']:g} GiB; {machine['system']}"),
-        ("GPUs", ", ".join(f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus)) or "none"),
-        ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
-    ]
-    return element(
-        "section",
-        element("h2", "Provenance"),
-        origin_table(runs),
-        element("h3", "This report"),
-        definitions(places, str),
-        element("h3", "Commands") if commands else None,
-        definitions([(run.name, run.status.command) for run in commands], lambda text: element("code", text)),
-        element("h3", "Folders"),
-        definitions([(run.name, str(run.path)) for run in runs], lambda text: element("code", text)),
-    )
-
-
-def definitions(pairs: list[tuple[str, str]], shown: Callable[[str], str]) -> Html | None:
-    """A list of names and what they are, None without any."""
-    if not pairs:
-        return None
-    return element("dl", *(join(element("dt", name), element("dd", shown(text))) for name, text in pairs))
+    computer = f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']:g} GiB; {machine['system']}"
+    return {
+        "places": [
+            Definition("machine", computer),
+            Definition("GPUs", ", ".join(f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus)) or "none"),
+            Definition("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
+        ],
+        "commands": [Definition(run.name, run.status.command, is_code=True) for run in runs if run.status.command],
+        "folders": [Definition(run.name, str(run.path), is_code=True) for run in runs],
+    }

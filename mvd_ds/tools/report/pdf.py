@@ -1,4 +1,4 @@
-"""A page as PDF, by a browser that is installed."""
+"""Printing of a page to PDF by an installed browser."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from mvd_ds.config import ConfigError
+from mvd_ds.files import ConfigError, one_line
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SECONDS = 120
 
 
 def find_browser() -> str:
-    """Path of a browser that prints without a screen.
+    """Return the path of a browser that prints without a screen.
 
     Raises:
         ConfigError: if none is installed.
@@ -44,5 +44,5 @@ def write_pdf(browser: str, page: Path, target: Path) -> None:
         raise ConfigError(f"--pdf: {browser} failed: {error}") from None
     if done.returncode or not aside.is_file():
         last = (done.stderr.strip().splitlines() or ["no word"])[-1]
-        raise ConfigError(f"--pdf: {browser} ended with {done.returncode}: {last}")
+        raise ConfigError(f"--pdf: {browser} ended with {done.returncode}: {one_line(last, 200)}")
     os.replace(aside, target)

@@ -1,4 +1,4 @@
-"""The probes of several runs as one: pooled where they repeat one experiment with other training seeds, else side by side."""
+"""Probes of several runs merged into one result: pooled if they repeat one experiment with other seeds, else side by side."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from mvd_ds.config import ConfigError
 from mvd_ds.evaluation.probes import accuracy_interval, paired_interval
+from mvd_ds.files import ConfigError, one_line
 from mvd_ds.runs.probe import CORRECT
 from mvd_ds.tools.report.run_records import Difference, ProbeDetails, ProbeResults, RunRecord
 
 DRAWS = 2000
-"""Resamples of training seeds and held-out clips."""
+"""Number of bootstrap resamples of training seeds and held-out clips."""
 
 
 def merge_probes(runs: list[RunRecord]) -> ProbeResults:
-    """The probes of all runs as one.
+    """Return the probes of all runs as one result.
 
     Runs that differ in ``run.seed`` and the weights that they probe are pooled: shares are means over training seeds, and
     intervals resample these and the clips. Of other runs, every model has its run's name in front.
@@ -33,7 +33,7 @@ def merge_probes(runs: list[RunRecord]) -> ProbeResults:
 
 
 def _repeat(runs: list[RunRecord]) -> bool:
-    """Whether the runs are one experiment with several training seeds, and say what each of their probes got right."""
+    """Return whether the runs are one experiment with several training seeds and hold what each probe got right."""
     seeds = {run.recipe.get("run", {}).get("seed") for run in runs}
     first = _experiment(runs[0])
     same = all(_experiment(run) == first for run in runs[1:])
@@ -41,7 +41,7 @@ def _repeat(runs: list[RunRecord]) -> bool:
 
 
 def _experiment(run: RunRecord) -> dict[str, Any]:
-    """The recipe without seed, folder and weights."""
+    """Return the recipe without seed, folder and weights."""
     models = run.recipe.get("models", {})
     networks = {name: {key: value for key, value in model.items() if key != "weights"} for name, model in models.items()}
     return {**run.recipe, "run": None, "models": networks}
@@ -52,7 +52,9 @@ def _tables(run: RunRecord) -> dict[str, np.ndarray]:
         with np.load(run.path / CORRECT, allow_pickle=False) as file:
             return dict(file)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{run.path / CORRECT}: cannot be read: {error}; start the probe again to write it anew") from None
+        raise ConfigError(
+            f"{run.path / CORRECT}: cannot be read: {one_line(error, 200)}; start the probe again to write it anew"
+        ) from None
 
 
 def _pooled(runs: list[RunRecord], tables: list[dict[str, np.ndarray]]) -> ProbeResults:
@@ -60,7 +62,7 @@ def _pooled(runs: list[RunRecord], tables: list[dict[str, np.ndarray]]) -> Probe
     assert first is not None
 
     def right(model: str, label: str) -> np.ndarray:
-        """(training seeds, clips): share of probe seeds that were right."""
+        """Return the share of probe seeds that were right, shape (training seeds, clips)."""
         return np.stack([table[f"{model}/{label}"].mean(0) for table in tables])
 
     pooled = ProbeResults(chance=first.chance, clips=first.clips, pooling=first.pooling, labels=first.labels, trainings=len(runs))

@@ -1,4 +1,4 @@
-"""``report``: one self-contained page, and the same figures as JSON, over any number of runs."""
+"""The command ``report``: one self-contained page, and the same figures as JSON, over any number of runs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mvd_ds.config import ConfigError
-from mvd_ds.files import write_json, write_text
+from mvd_ds.files import ConfigError, one_line, write_json, write_text
 from mvd_ds.tools.report.charts import thin
 from mvd_ds.tools.report.page import render_page
 from mvd_ds.tools.report.pdf import find_browser, write_pdf
@@ -44,24 +43,25 @@ def write_report(runs: list[Path], output: Path, pdf: bool = False) -> None:
     if browser is not None:
         write_pdf(browser, output / "report.html", output / "report.pdf")
     _say_probes(results)
-    say(f"{output / 'report.html'} and report.json over {len(records)} run{'s' * (len(records) > 1)}")
+    say(f"{one_line(output / 'report.html')} and report.json over {len(records)} run{'s' * (len(records) > 1)}")
 
 
 def _say_probes(results: ProbeResults) -> None:
-    """The table of the page, for who does not open it."""
+    """Print the table of the page on the terminal."""
     labels = label_names(results)
     if not labels:
         return
-    width = max(map(len, [*results.probes, *results.comparisons]))
-    say(f"{'held-out top-1 (%)':<{width}}" + "".join(f"{label:>24}" for label in labels))
+    title = "held-out top-1 (%)"
+    width = max(len(one_line(name)) for name in (title, *results.probes, *results.comparisons)) + 1
+    say(f"{title:<{width}}" + "".join(f"{one_line(label):>24}" for label in labels))
     for model, shares in results.probes.items():
         spans = results.intervals.get(model, {})
         cells = (_cell("{:.1f}", shares.get(label), spans.get(label)) for label in labels)
-        say(f"{model:<{width}}" + "".join(f"{cell:>24}" for cell in cells))
+        say(f"{one_line(model):<{width}}" + "".join(f"{cell:>24}" for cell in cells))
     for name, differences in results.comparisons.items():
         found = [differences.get(label) for label in labels]
-        cells = (_cell("{:+.1f}", one and one.difference, one and (one.low, one.high)) for one in found)
-        say(f"{name:<{width}}" + "".join(f"{cell:>24}" for cell in cells))
+        cells = (_cell("{:+.1f}", one.difference, (one.low, one.high)) if one else "-" for one in found)
+        say(f"{one_line(name):<{width}}" + "".join(f"{cell:>24}" for cell in cells))
 
 
 def _cell(pattern: str, share: float | None, span: tuple[float, float] | None) -> str:
@@ -72,11 +72,14 @@ def _cell(pattern: str, share: float | None, span: tuple[float, float] | None) -
 
 
 def figures(runs: list[RunRecord], results: ProbeResults) -> dict[str, Any]:
-    """The content of report.json without its provenance: probes, losses, seconds, states, and the curves as drawn."""
+    """Return the content of report.json without its provenance: probes, losses, accuracies, states, and the curves as drawn."""
     trained = [run for run in runs if run.curves]
     return {
         **results.model_dump(),
         "losses": {run.name: {"first": _losses(run, 0), "last": _losses(run, -1)} for run in trained},
+        "validation": {run.name: run.validation.model_dump(exclude={"label"}) for run in runs if run.validation},
+        "evaluations": {run.name: run.evaluation.model_dump() for run in runs if run.evaluation},
+        "changed_weights": {run.name: run.changed_weights for run in runs if run.changed_weights},
         "seconds": {run.name: run.status.seconds for run in runs},
         "runs": {run.name: {"objective": run.objective, "path": str(run.path), **run.status.model_dump()} for run in runs},
         "pictures": {run.name: numbers for run in runs if (numbers := picture_numbers(run.path))},

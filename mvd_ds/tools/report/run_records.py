@@ -1,4 +1,4 @@
-"""What run folders hold, read back: settings, status, curves and probes, checked where a person could have broken them."""
+"""Readers of run folders: settings, status, curves, probes and accuracies, checked where a person could have broken them."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Any, NamedTuple, TypeVar
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
-from mvd_ds.config import ConfigError
-from mvd_ds.files import read_json
+from mvd_ds.files import ConfigError, one_line, read_json
+from mvd_ds.tools.report.freshness import changed_weights
 from mvd_ds.training.run_folder import RunFolder
 
 Checked = TypeVar("Checked", bound=BaseModel)
 
 
 class Curve(NamedTuple):
-    """One metric over optimizer steps; only finite values."""
+    """The finite values of one metric over optimizer steps."""
 
     steps: list[int]
     values: list[float]
 
 
 class RunStatus(BaseModel, allow_inf_nan=False):
-    """``status.json``; a run that has not saved yet has none."""
+    """The content of ``status.json``, which a run that has not saved yet lacks."""
 
     state: str = "started"
     command: str = ""
@@ -35,11 +35,11 @@ class RunStatus(BaseModel, allow_inf_nan=False):
     last_step: int = 0
     seconds: float = 0.0
     replaced_videos: dict[str, int] = Field(default_factory=dict)
-    """Times by "path: reason"."""
+    """Number of replacements by "path: reason"."""
 
 
 class Difference(BaseModel, allow_inf_nan=False):
-    """Paired difference of two models' top-1 and its 95 % interval, shares in [-1, 1]."""
+    """The paired difference of two models' top-1 and its 95 % interval, as shares in [-1, 1]."""
 
     difference: float
     low: float
@@ -48,35 +48,35 @@ class Difference(BaseModel, allow_inf_nan=False):
     seeds: int
 
     def verdict(self) -> str | None:
-        """``beats`` or ``falls behind`` where the interval excludes zero, else None."""
+        """Return ``beats`` or ``falls behind`` if the interval excludes zero, else None."""
         return "beats" if self.low > 0 else "falls behind" if self.high < 0 else None
 
 
 class ProbeDetails(BaseModel, allow_inf_nan=False):
-    """What each seed of a probe gave (top-1) and chose (inverse strength of the penalty)."""
+    """The top-1 of each seed of a probe, and the inverse strength of the penalty that it chose."""
 
     per_seed: list[float] = Field(default_factory=list)
     regularisation: list[float] = Field(default_factory=list)
 
 
 class ProbeResults(BaseModel, allow_inf_nan=False):
-    """``probes.json``: held-out top-1 by model and label, shares in [0, 1]. No models where there are no labels."""
+    """The content of ``probes.json``: held-out top-1 by model and label, shares in [0, 1]; no models if there are no labels."""
 
     probes: dict[str, dict[str, float]] = Field(default_factory=dict)
     intervals: dict[str, dict[str, tuple[float, float]]] = Field(default_factory=dict)
-    """95 % interval of a share by model and label, over held-out clips and seeds."""
+    """95 % interval of a share over held-out clips and seeds, by model and label."""
     chance: dict[str, float] = Field(default_factory=dict)
     details: dict[str, dict[str, ProbeDetails]] = Field(default_factory=dict)
     comparisons: dict[str, dict[str, Difference]] = Field(default_factory=dict)
     clips: dict[str, int] = Field(default_factory=dict)
     pooling: str = ""
     labels: dict[str, int] = Field(default_factory=dict)
-    """Classes by label."""
+    """Number of classes by label."""
     trainings: int = 1
-    """Training seeds that the shares are means over."""
+    """Number of training seeds that the shares are means over."""
 
     def renamed(self, prefix: str) -> ProbeResults:
-        """The same with ``prefix`` before every model and comparison."""
+        """Return the same results with ``prefix`` before every model and comparison."""
         names = {
             key: {prefix + name: value for name, value in getattr(self, key).items()}
             for key in ("probes", "intervals", "details")
@@ -87,9 +87,31 @@ class ProbeResults(BaseModel, allow_inf_nan=False):
         return self.model_copy(update={**names, "comparisons": comparisons})
 
 
+class Validation(BaseModel, allow_inf_nan=False):
+    """The content of ``validation.json``: accuracy of a fine-tuned run on its held-out videos, shares in [0, 1]."""
+
+    step: int
+    top1: float
+    top5: float
+    samples: int
+    label: list[int] = Field(default_factory=list)
+    """Class of each video."""
+
+
+class Evaluation(BaseModel, allow_inf_nan=False):
+    """The content of ``evaluation.json`` that a report shows: accuracy of a classifier, shares in [0, 1]."""
+
+    weights: str
+    manifest: str
+    top1: float
+    top5: float
+    samples: int
+    unreadable: int = 0
+
+
 @dataclass(frozen=True)
 class RunRecord:
-    """One run as its folder tells it."""
+    """One run as its folder holds it."""
 
     name: str
     path: Path
@@ -98,16 +120,23 @@ class RunRecord:
     status: RunStatus
     curves: dict[str, Curve] = field(default_factory=dict)
     unreadable_lines: int = 0
-    """Lines of metrics.jsonl that could not be read, a cut last line apart."""
+    """Number of lines of metrics.jsonl that could not be read; a cut last line does not count."""
     results: ProbeResults | None = None
-    """None for a run that is no probe."""
+    """Results of a probe run."""
+    validation: Validation | None = None
+    """Newest held-out accuracy of a fine-tuned run."""
+    evaluation: Evaluation | None = None
+    """Results of an evaluation run."""
+    changed_weights: tuple[str, ...] = ()
+    """Weights that changed since the figures of this run were measured: the figures are left out."""
 
     @property
     def objective(self) -> str:
+        """Objective of the recipe."""
         return str(self.recipe.get("objective", "unknown"))
 
     def loss_names(self) -> dict[str, str]:
-        """Kind of loss by target, as the recipe sets it."""
+        """Return the kind of loss by target, as the recipe sets it."""
         pixels = self.recipe.get("pixels")
         if isinstance(pixels, dict):
             return {"pixels": str(pixels.get("loss", ""))}
@@ -116,9 +145,15 @@ class RunRecord:
             return {}
         return {str(name): str(values.get("loss", "")) for name, values in teachers.items() if isinstance(values, dict)}
 
+    def probed_models(self) -> dict[str, dict[str, Any]]:
+        """Return the settings of the models of a probe run, by name."""
+        models = self.recipe.get("models") if self.results is not None else None
+        found = models.items() if isinstance(models, dict) else ()
+        return {str(name): settings for name, settings in found if isinstance(settings, dict)}
+
 
 def read_runs(paths: list[Path]) -> list[RunRecord]:
-    """The runs in ``paths``, in this order, each once; folders of one name are told apart by their parents.
+    """Return the runs in ``paths``, in this order, each once; folders of one name are told apart by their parents.
 
     Raises:
         ConfigError: if a folder is missing, is no run, or holds a file that cannot be understood.
@@ -133,7 +168,7 @@ def read_runs(paths: list[Path]) -> list[RunRecord]:
 
 
 def _shortest_names(paths: list[Path]) -> list[str]:
-    """The last parts of every path, as many as it takes to tell them all apart."""
+    """Return the last parts of every path, as many as it takes to tell them all apart."""
     names = [""] * len(paths)
     for count in range(1, max(len(path.parts) for path in paths) + 1):
         names = ["/".join(path.parts[-count:]) for path in paths]
@@ -153,21 +188,28 @@ def _read_run(path: Path, name: str) -> RunRecord:
         recipe_text = recipe_path.read_text(encoding="utf-8")
         recipe = yaml.safe_load(recipe_text)
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{recipe_path}: cannot be read: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{recipe_path}: cannot be read: {one_line(error, 200)}") from None
     if not isinstance(recipe, dict):
         raise ConfigError(f"{recipe_path}: a recipe is a mapping of settings, got {type(recipe).__name__}")
     status = _checked(folder.status, RunStatus) if folder.status.exists() else RunStatus()
     curves, unreadable = read_curves(folder.metrics) if folder.metrics.exists() else ({}, 0)
-    probes_path = path / "probes.json"
-    results = _checked(probes_path, ProbeResults) if probes_path.exists() else None
-    return RunRecord(name, path, recipe, recipe_text, status, curves, unreadable, results)
+    results = _read_if_there(path / "probes.json", ProbeResults)
+    validation = _read_if_there(path / "validation.json", Validation)
+    evaluation = _read_if_there(path / "evaluation.json", Evaluation)
+    measured = [product for product in ("probes.json", "evaluation.json") if (path / product).exists()]
+    changed = tuple(weights for product in measured for weights in changed_weights(path, product, recipe))
+    if changed:
+        results, evaluation = results and ProbeResults(), None
+    return RunRecord(name, path, recipe, recipe_text, status, curves, unreadable, results, validation, evaluation, changed)
+
+
+def _read_if_there(path: Path, kind: type[Checked]) -> Checked | None:
+    return _checked(path, kind) if path.exists() else None
 
 
 def _checked(path: Path, kind: type[Checked]) -> Checked:
     try:
         return kind.model_validate(read_json(path))
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(str(part) for part in fault["loc"])
@@ -175,7 +217,7 @@ def _checked(path: Path, kind: type[Checked]) -> Checked:
 
 
 def read_curves(path: Path) -> tuple[dict[str, Curve], int]:
-    """Curves by metric name, and how many lines could not be read.
+    """Return curves by metric name, and the number of lines that could not be read.
 
     A last line that was cut is no fault: the run was stopped while it wrote, or still writes.
     """

@@ -1,22 +1,23 @@
-"""What the numbers say, in sentences that claim no more than they do."""
+"""Sentences about the numbers that claim no more than the numbers do."""
 
 from __future__ import annotations
 
 from statistics import median
 
+from mvd_ds.tools.report.accuracy import few_videos
 from mvd_ds.tools.report.formatting import PERCENT, count, join_words, percent, points, signed, times
 from mvd_ds.tools.report.run_records import Difference, ProbeResults, RunRecord
 
-#: Share of the time spent waiting for data that is worth a word.
 SLOW_DATA = 0.3
-#: Effective rank below which features have collapsed.
+"""Share of the time spent waiting for data from which on a sentence says so."""
 COLLAPSED_RANK = 2.0
+"""Effective rank below which features have collapsed."""
 
 
 def probe_sentences(results: ProbeResults) -> list[str]:
-    """One sentence for every comparison; without any, one on who is best."""
+    """Return one sentence for every comparison; without any, one on the best models."""
     if not any(results.probes.values()):
-        return ["No probe on labelled clips is among these runs: the page says how they trained, not what they learned."]
+        return ["None of these runs measured accuracy: no probe, evaluation or validation on labelled clips is among them."]
     compared = [_comparison(name, differences) for name, differences in results.comparisons.items() if differences]
     return compared or [_best(results)]
 
@@ -57,8 +58,12 @@ def _best(results: ProbeResults) -> str:
 
 
 def attention(run: RunRecord) -> list[str]:
-    """What a reader should not miss about one run."""
-    found = []
+    """Return the sentences about one run that a reader should not miss."""
+    found = [
+        f"{run.name}: its figures are left out, because {weights} has changed since they were measured; start it again."
+        for weights in run.changed_weights
+    ]
+    found += [warning] if (warning := few_videos(run)) else []
     status = run.status
     if status.state != "finished":
         where = f" at step {status.step:,} of {status.last_step:,}" if status.last_step else ""
@@ -88,7 +93,7 @@ def attention(run: RunRecord) -> list[str]:
 
 
 def training_sentence(run: RunRecord) -> str | None:
-    """How far a training run's loss went, None without one."""
+    """Return how far the loss of a training run fell; None without a loss."""
     total = run.curves.get("loss/total")
     if total is None:
         return None
@@ -102,18 +107,18 @@ def training_sentence(run: RunRecord) -> str | None:
 
 
 def label_names(results: ProbeResults) -> list[str]:
-    """The probed labels, in the order of the manifest."""
+    """Return the probed labels, in the order of the manifest."""
     probed = dict.fromkeys(label for values in results.probes.values() for label in values)
     return [label for label in results.labels if label in probed] + [label for label in probed if label not in results.labels]
 
 
 def last(run: RunRecord, name: str) -> float | None:
-    """The last value of a metric, None without it."""
+    """Return the last value of a metric; None without it."""
     return run.curves[name].values[-1] if name in run.curves else None
 
 
 def middle(run: RunRecord, name: str) -> float | None:
-    """The median of a metric, None without it; the first value, which holds the start, does not count if there are more."""
+    """Return the median of a metric without its first value, which holds the start; None without the metric."""
     if name not in run.curves:
         return None
     values = run.curves[name].values

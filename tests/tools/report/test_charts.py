@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import xml.etree.ElementTree as ElementTree
+from importlib.resources import files
 
 import pytest
 
 from mvd_ds.tools.report.charts import COLOURS, MAX_POINTS, Bar, Interval, Line, bar_chart, interval_chart, line_chart, thin
-from mvd_ds.tools.report.plane_chart import HEIGHT, LINE_HEIGHT, Point, plane_chart
-from mvd_ds.tools.report.plane_chart import _heights as plane_chart_heights
 from mvd_ds.tools.report.run_records import Curve
-from mvd_ds.tools.report.style import STYLE
 
 
-def words(chart: str) -> list[str]:
+def words(chart: str | None) -> list[str]:
     """The texts of a chart; fails unless it is well-formed."""
+    assert chart is not None
     return [text.text or "" for text in ElementTree.fromstring(chart).iter("{http://www.w3.org/2000/svg}text")]
 
 
@@ -38,8 +36,9 @@ def test_only_colours_of_the_page_are_drawn() -> None:
     for chart in charts:
         assert set(re.findall(r"(?:fill|stroke): (#\w+)", chart)) == set()
         assert set(re.findall(r"var\(--([\w-]+)\)", chart)) <= set(COLOURS)
+    style = files("mvd_ds.tools.report").joinpath("templates/style.css").read_text()
     for colour in COLOURS:
-        assert STYLE.count(f"--{colour}: #") >= 2, f"{colour} needs a light and a dark value"
+        assert style.count(f"--{colour}: #") >= 2, f"{colour} needs a light and a dark value"
 
 
 def test_an_interval_that_holds_zero_is_hollow() -> None:
@@ -58,7 +57,7 @@ def test_an_interval_that_holds_zero_is_hollow() -> None:
         ([0.0, 0.0], True, {"0", "1"}),
         ([1e-3, 5e-4], True, {"2e-4", "1e-3"}),
         ([120_000.0, 10_000.0], True, {"0", "100,000"}),
-        ([0.7], False, {"0.7"}),
+        ([0.7, 0.7], False, {"0.7"}),
     ],
 )
 def test_an_axis_suits_its_numbers(values: list[float], from_zero: bool, ticks: set[str]) -> None:
@@ -79,12 +78,15 @@ def test_long_runs_are_thinned_without_losing_their_ends() -> None:
     assert thin(short) == short
 
 
-def test_names_in_the_plane_lie_beside_each_other() -> None:
-    at = enumerate((30.0, 30.0, 30.1, 33.0))
-    points = [Point(f"model <{place}>", 60.0, y, (59.0, 61.0), (y - 1, y + 1), "calm") for place, y in at]
-    chart = plane_chart(points, (10.0, None), ("what", "how"))
-    assert {point.name for point in points} | {"“what”, held-out top-1 (%)", "“how”, held-out top-1 (%)"} <= set(words(chart))
-    limits = (20.0, 33.5)
-    heights = sorted(plane_chart_heights(points, limits))
-    gap = LINE_HEIGHT / (HEIGHT - 38.0) * (limits[1] - limits[0])
-    assert all(above - below >= gap - 1e-9 for below, above in itertools.pairwise(heights)) and heights[-1] < limits[1]
+def test_the_kind_of_an_axis_is_said_and_a_single_dot_is_left_out() -> None:
+    for values, said in (([1.0, 0.5], "linear axis"), ([100.0, 0.1], "logarithmic axis")):
+        assert said in words(line_chart([Line(Curve([1, 2], values), "ink")], "loss"))
+    dot = Line(Curve([1], [1.0]), "ink")
+    assert line_chart([dot], "loss") is None and line_chart([], "loss") is None
+    assert line_chart([dot, Line(Curve([1, 2], [1.0, 2.0]), "ink")], "loss"), "beside a curve the dot stays"
+
+
+def test_control_characters_and_broken_bytes_in_names_are_escapes() -> None:
+    chart = bar_chart([Bar("caf\udce9\x1b[2J", 40.0, None, "accent")], None, "top-1 (%)")
+    assert r"caf\udce9\x1b[2J" in words(chart)
+    chart.encode("utf-8")

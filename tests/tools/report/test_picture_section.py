@@ -47,7 +47,7 @@ def test_the_newest_pictures_are_in_the_page_itself(tmp_path: Path, training_run
     with_pictures(run, 9, 10)
     newest = with_pictures(run, 10, 200)
     figures, page = report([run], tmp_path / "out")
-    (content,) = re.findall(r'<img alt="clip 0" src="data:image/png;base64,([^"]+)">', page)
+    (content,) = re.findall(r'<img alt="clip 0" title="clip 0" src="data:image/png;base64,([^"]+)">', page)
     assert (np.asarray(Image.open(io.BytesIO(base64.b64decode(content)))) == newest).all()
     assert "step 10" in page and "Similarity across frames, by layer" in page and "img-src data:" in page
     assert figures["pictures"]["student"]["similarity"] == {"student": [0.9, 0.7]}
@@ -81,7 +81,7 @@ def test_settings_that_differ_and_origins(tmp_path: Path, training_run: Build) -
         (run / "attempts" / "attempt-001.json").write_text(json.dumps(ATTEMPT))
     figures, page = report(runs, tmp_path / "out")
     assert figures["recipe_differences"] == {"distillation": {"optimizer.base_lr": {"a": 0.1, "b": 0.2}}}
-    assert "What sets these runs apart" in page and "optimizer.eps" not in page.partition("all settings")[0]
+    assert "Settings that differ between the runs" in page and "optimizer.eps" not in page.partition("all settings")[0]
     assert "abc123" in page and "2 x cpu (Model &lt;X&gt;) on 2 hosts" in page
     assert figures["provenance"]["a"]["versions"]["commit"] == "abc123"
 
@@ -89,7 +89,7 @@ def test_settings_that_differ_and_origins(tmp_path: Path, training_run: Build) -
 def test_runs_alike_and_without_extras_have_no_empty_sections(tmp_path: Path, training_run: Build) -> None:
     figures, page = report([training_run(tmp_path / "a"), training_run(tmp_path / "b")], tmp_path / "out")
     assert figures["recipe_differences"] == figures["pictures"] == figures["provenance"] == {}
-    assert "Pictures" not in page and "What sets" not in page
+    assert "Pictures" not in page and "Settings that differ" not in page
 
 
 def test_paper_needs_a_browser(tmp_path: Path, training_run: Build, monkeypatch: pytest.MonkeyPatch) -> None:

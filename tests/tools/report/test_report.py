@@ -153,7 +153,7 @@ def test_runs_without_probes_say_how_they_trained(tmp_path: Path, training_run: 
     found, page = report([student, unlabelled], tmp_path / "out")
     words = Page(page).words
     assert found["probes"] == {}
-    assert "No probe on labelled clips" in words
+    assert "None of these runs measured accuracy" in words
     assert (
         "the loss fell from 3 to 1 between steps 10 and 30; relative to predicting the mean target it is 0.40 on image" in words
     )

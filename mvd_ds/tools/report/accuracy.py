@@ -1,0 +1,84 @@
+"""Accuracy on held-out videos of fine-tuned and of evaluated classifiers: a table, curves, and sentences."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from mvd_ds.tools.report.formatting import FEW_CLIPS, MISSING, PERCENT, count, few_clips, percent, standard_error
+from mvd_ds.tools.report.run_records import RunRecord, Validation
+from mvd_ds.tools.report.templating import Cell, Row, Table, cells
+
+TOP_FIVE_CLASSES = 6
+"""With fewer classes than this, one of five guesses is always right, and top-5 says nothing."""
+
+
+def accuracy_table(runs: list[RunRecord]) -> Table | None:
+    """Return a row for every run that measured accuracy on held-out videos; None without such runs."""
+    rows = []
+    for run in runs:
+        found, measured = run.validation, run.evaluation
+        if measured is not None:
+            what = f"evaluation of {measured.weights} on {measured.manifest}"
+            rows.append(_row(run.name, what, measured.top1, percent(measured.top5), measured.samples, MISSING))
+        elif found is not None:
+            what = f"validation after step {found.step:,}"
+            top5 = percent(found.top5) if _classes(found) >= TOP_FIVE_CLASSES else MISSING
+            rows.append(_row(run.name, what, found.top1, top5, found.samples, percent(_most_frequent(found))))
+    head = ["run", "measured by", "top-1", "top-5", "videos", "always the most frequent class"]
+    return Table(head, rows, "words") if rows else None
+
+
+def accuracy_note(runs: list[RunRecord]) -> str:
+    """Return how to read the table."""
+    note = (
+        "Top-1 is the share of videos whose likeliest class is the true one; top-5 counts the five likeliest. "
+        "Small print: the standard error of a share p on n videos, sqrt(p (1 \N{MINUS SIGN} p) / n)."
+    )
+    best = any(len(run.curves["val/top1"].values) > 1 for run in runs if "val/top1" in run.curves)
+    return note + (" A best value was chosen on these very videos and flatters a little." if best else "")
+
+
+def accuracy_sentence(run: RunRecord) -> str | None:
+    """Return how accurate a run's classifier is on held-out videos; None if that was not measured."""
+    if run.evaluation is not None:
+        videos = count(run.evaluation.samples, "held-out video")
+        return f"{run.name}: {percent(run.evaluation.top1)} of {videos} are classified right."
+    curve = run.curves.get("val/top1")
+    if run.validation is None and curve is None:
+        return None
+    if run.validation is not None:
+        step, top1 = run.validation.step, run.validation.top1
+        of = f" of {count(run.validation.samples, 'held-out video')}"
+    else:
+        assert curve is not None
+        step, top1, of = curve.steps[-1], curve.values[-1], " of the held-out videos"
+    text = f"{run.name}: {percent(top1)}{of} are classified right after step {step:,}"
+    if curve is not None and max(curve.values) > top1 + 1e-9:
+        best = max(range(len(curve.values)), key=lambda place: curve.values[place])
+        text += f"; the best was {percent(curve.values[best])} after step {curve.steps[best]:,}"
+    frequent = _most_frequent(run.validation)
+    return text + (f"; always naming the most frequent class gives {percent(frequent)}." if frequent is not None else ".")
+
+
+def few_videos(run: RunRecord) -> str | None:
+    """Return a warning if a run's accuracy rests on fewer than ``FEW_CLIPS`` videos."""
+    found = run.evaluation or run.validation
+    if found is None or found.samples >= FEW_CLIPS:
+        return None
+    return f"{run.name}: {few_clips(found.samples, 'held-out video')}"
+
+
+def _row(name: str, what: str, top1: float, top5: str, samples: int, frequent: str) -> Row:
+    error = f"± {100 * standard_error(top1, samples):.1f}{PERCENT}"
+    return Row(name, [Cell(what), Cell(percent(top1), error), *cells(top5, f"{samples:,}", frequent)])
+
+
+def _classes(found: Validation) -> int:
+    return len(set(found.label)) if found.label else TOP_FIVE_CLASSES
+
+
+def _most_frequent(found: Validation | None) -> float | None:
+    """Return the share of the most frequent class among the held-out videos."""
+    if found is None or not found.label:
+        return None
+    return max(Counter(found.label).values()) / len(found.label)

@@ -1,0 +1,123 @@
+"""Accuracy of fine-tuned and of evaluated classifiers stands in the report, and stale figures do not."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mvd_ds.tools.report.report import write_report
+from mvd_ds.training.reporting.provenance import digest
+
+Build = Callable[..., Path]
+
+
+def report(runs: list[Path], output: Path) -> tuple[dict[str, Any], str]:
+    write_report(runs, output)
+    page = (output / "report.html").read_text(encoding="utf-8").replace("\u00a0", " ")
+    return json.loads((output / "report.json").read_text(encoding="utf-8")), page
+
+
+def finetuned_run(build: Build, folder: Path, accuracies: list[float], samples: int = 200) -> Path:
+    """A fine-tuned run that validated every 10 steps; three of four held-out videos are of class 0."""
+    run = build(folder, steps=10 * len(accuracies))
+    (run / "recipe.yaml").write_text(yaml.safe_dump({"objective": "classification"}))
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for line, top1 in zip(lines, accuracies, strict=True):
+        line |= {"val/top1": top1, "val/top5": 1.0}
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    labels = [int(video % 4 == 3) for video in range(samples)]
+    values = {"step": 10 * len(accuracies), "top1": accuracies[-1], "top5": 1.0, "samples": samples, "label": labels}
+    (run / "validation.json").write_text(json.dumps({**values, "predicted": labels}))
+    return run
+
+
+def evaluation_run(folder: Path, weights: Path, **more: Any) -> Path:
+    """An evaluation of the classifier ``weights`` on 300 videos."""
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text(yaml.safe_dump({"objective": "evaluate", "weights": str(weights)}))
+    results = {"weights": str(weights), "manifest": "val.txt", "top1": 0.127, "top5": 0.5, "samples": 300, "unreadable": 0}
+    (folder / "evaluation.json").write_text(json.dumps({**results, **more}))
+    return folder
+
+
+def write_weights(folder: Path, content: bytes) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "model.safetensors").write_bytes(content)
+    return folder
+
+
+def test_a_fine_tuned_run_says_what_it_learned(tmp_path: Path, training_run: Build) -> None:
+    found, page = report([finetuned_run(training_run, tmp_path / "tuned", [0.5, 0.9, 0.81])], tmp_path / "out")
+    assert "tuned: 81.0 % of 200 held-out videos are classified right after step 30; the best was 90.0 % after step 20" in page
+    assert "always naming the most frequent class gives 75.0 %" in page
+    assert "None of these runs measured accuracy" not in page and "too few" not in page
+    assert "Top-1 while training" in page and "validation after step 30" in page
+    assert found["validation"]["tuned"] == {"step": 30, "top1": 0.81, "top5": 1.0, "samples": 200}
+
+
+def test_few_held_out_videos_are_said_to_be_too_few(tmp_path: Path, training_run: Build, probe_run: Build) -> None:
+    runs = [finetuned_run(training_run, tmp_path / "tuned", [0.5, 0.75], 12)]
+    runs.append(probe_run(tmp_path / "probe", clips={"train": 40, "held_out": 20}))
+    _, page = report(runs, tmp_path / "out")
+    assert "tuned: Only 12 held-out videos: each moves a share by 8.3 points." in page
+    assert "Only 20 held-out clips: each moves a share by 5.0 points. Fewer than about 50 are too few" in page
+
+
+def test_names_are_explained(tmp_path: Path, probe_run: Build) -> None:
+    run = probe_run(tmp_path / "probe", probes={name: {"what": 0.5} for name in ("student", "untrained", "one_frame", "pixels")})
+    models = {
+        "student": {"weights": "runs/s/model"},
+        "untrained": {"weights": "runs/s/model", "untrained": True, "every_frames": 2},
+        "one_frame": {"weights": "runs/s/model", "frames": "first"},
+    }
+    (run / "recipe.yaml").write_text(yaml.safe_dump({"objective": "probe", "models": models}))
+    _, page = report([run], tmp_path / "out")
+    for said in (
+        "The digit that a clip of the sample set shows, one of 10 classes.",
+        "The frozen network runs/s/model.",
+        "random initial weights, never trained",
+        "It sees every second frame.",
+        "only the first frame of each clip",
+        "No network: a classifier on the pixels themselves.",
+    ):
+        assert said in page, said
+
+
+@pytest.mark.parametrize("recorded", ["product", "attempt", "times"])
+def test_figures_of_weights_that_changed_are_left_out(tmp_path: Path, recorded: str) -> None:
+    weights = write_weights(tmp_path / "model", b"first")
+    known = {"digests": {"weights": digest(weights)}}
+    run = evaluation_run(tmp_path / "tested", weights, **(known if recorded == "product" else {}))
+    if recorded == "attempt":
+        (run / "attempts").mkdir()
+        (run / "attempts" / "attempt-001.json").write_text(json.dumps(known))
+    found, page = report([run], tmp_path / "before")
+    assert "12.7 % of 300 held-out videos" in page and found["changed_weights"] == {}
+    write_weights(weights, b"trained further")
+    later = (run / "evaluation.json").stat().st_mtime + 60
+    os.utime(weights / "model.safetensors", (later, later))
+    found, page = report([run], tmp_path / "after")
+    assert "12.7 %" not in page and found["evaluations"] == {}
+    assert f"its figures are left out, because {weights} has changed since they were measured" in page
+
+
+def test_weights_that_are_copied_with_their_digest_are_the_same(tmp_path: Path) -> None:
+    weights = write_weights(tmp_path / "model", b"first")
+    run = evaluation_run(tmp_path / "tested", weights, digests={"weights": digest(weights)})
+    later = (run / "evaluation.json").stat().st_mtime + 3600
+    os.utime(weights / "model.safetensors", (later, later))
+    assert report([run], tmp_path / "out")[0]["evaluations"]["tested"]["top1"] == 0.127
+
+
+def test_a_probe_of_weights_that_changed_has_no_table(tmp_path: Path, probe_run: Build) -> None:
+    weights = write_weights(tmp_path / "model", b"first")
+    run = probe_run(tmp_path / "probe", digests={"models.student.weights": "another"})
+    (run / "recipe.yaml").write_text(yaml.safe_dump({"objective": "probe", "models": {"student": {"weights": str(weights)}}}))
+    found, page = report([run], tmp_path / "out")
+    assert found["probes"] == {} and "54.0" not in page and "its figures are left out" in page
