@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mvd_ds.config import ConfigError, DecoderSettings, EncoderSettings, Grid, PoolingSettings, Settings, TeacherSettings
 from mvd_ds.evaluation.feature_files import read_features
-from mvd_ds.models.building import Model, load_into, network_of, open_model
+from mvd_ds.models.building import Model, load_into, network_of, open_model, save_as
 from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.embed import split_mask
 from mvd_ds.models.formats import LAYOUTS, Checkpoint, read_checkpoint, table_lines
@@ -24,7 +24,6 @@ from mvd_ds.models.formats.describe import require_decoder
 from mvd_ds.models.formats.writing import to_layout
 from mvd_ds.models.initialisation import build_without_weights, initialise
 from mvd_ds.models.masked import MaskedPredictor
-from mvd_ds.models.saving import save_as
 from mvd_ds.models.teachers import Teacher, plan_lone_teacher
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.objectives.losses import LOSSES

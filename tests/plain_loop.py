@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.data.loader import ClipLoader
-from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.teachers import build_teacher
+from mvd_ds.runs.student import build_predictor
 from shrinking import STEPS
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mvd_ds.config import TrainingRecipe, load_recipe
-from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.weights import save_model
+from mvd_ds.runs.student import build_predictor
 
 RECIPE = "mvd_large_from_large_400ep"
 STEPS = 20

@@ -29,20 +29,18 @@
 from mvd_ds.models.attention import choose_kernel
 from mvd_ds.models.formats.strict import load_strictly
 from mvd_ds.models.layers import Block
-from mvd_ds.models.masked import MaskedPredictor, build_predictor
+from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.teachers import Teacher, build_teacher
 from mvd_ds.models.vit import VisionTransformer
-from mvd_ds.models.weights import load_predictor, save_model
+from mvd_ds.models.weights import save_model
 
 __all__ = [
     "Block",
     "MaskedPredictor",
     "Teacher",
     "VisionTransformer",
-    "build_predictor",
     "build_teacher",
     "choose_kernel",
-    "load_predictor",
     "load_strictly",
     "save_model",
 ]

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mvd_ds.config import Grid
-from mvd_ds.models.linear import linear
 
 
 class PatchEmbed(nn.Module):
@@ -70,7 +70,7 @@ class PatchEmbed(nn.Module):
         if visible is not None:
             clips = torch.arange(len(clip), device=clip.device)[:, None, None]
             patches = patches[clips, visible].flatten(0, 1)
-        return linear(patches, self.weight.flatten(1), self.bias)
+        return F.linear(patches, self.weight.flatten(1), self.bias)
 
 
 def unfold(clip: Tensor, patch: list[int]) -> Tensor:

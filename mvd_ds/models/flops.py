@@ -8,11 +8,20 @@ of a teacher that is read under one mask computes predicted tokens alone.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
 
 from mvd_ds.config import EncoderSettings, Grid, TeacherSettings, TrainingRecipe
-from mvd_ds.models.masked import output_widths
 from mvd_ds.models.timm_network import frame_flops
+
+
+class CountedTarget(Protocol):
+    """What the count asks of a target: the width of its head, and the operations that it takes to make it."""
+
+    width: int
+
+    def flops(self, tokens: int) -> int:
+        """Return the operations for ``tokens`` tokens."""
 
 
 class ClipFlops(NamedTuple):
@@ -22,35 +31,46 @@ class ClipFlops(NamedTuple):
         encoder: the encoder, on visible tokens.
         decoders: every decoder by name.
         teachers: every teacher by name; once per clip, however many masks there are.
+        targets: every target by name, made of what its teacher gives.
     """
 
     encoder: int
     decoders: dict[str, int]
     teachers: dict[str, int]
+    targets: dict[str, int]
+
+    @property
+    def frozen(self) -> int:
+        """One pass through what is not trained: teachers and targets."""
+        return sum(self.teachers.values()) + sum(self.targets.values())
 
     @property
     def forward(self) -> int:
         """One forward of everything."""
-        return self.encoder + sum(self.decoders.values()) + sum(self.teachers.values())
+        return self.encoder + sum(self.decoders.values()) + self.frozen
 
     @property
     def training(self) -> int:
         """One training step: what is trained counts three times (forward, and twice as much in backward), teachers once."""
-        return 3 * (self.encoder + sum(self.decoders.values())) + sum(self.teachers.values())
+        return 3 * (self.encoder + sum(self.decoders.values())) + self.frozen
 
 
-def clip_flops(recipe: TrainingRecipe) -> ClipFlops:
-    """Operations for one clip by part."""
+def clip_flops(recipe: TrainingRecipe, targets: Mapping[str, CountedTarget]) -> ClipFlops:
+    """Return the operations for one clip by part.
+
+    Args:
+        recipe: the run.
+        targets: what its student predicts, by name.
+    """
     slots, rows, columns = recipe.grid
     predicted = recipe.predicted_tokens
     visible = slots * rows * columns - recipe.masked_tokens
     masks = recipe.masking.masks_per_clip
     return ClipFlops(
         encoder=masks * _encoder_flops(recipe.model, visible, recipe.model.depth),
-        decoders={
-            name: masks * _decoder_flops(recipe, visible, predicted, width) for name, width in output_widths(recipe).items()
-        },
+        decoders={name: masks * _decoder_flops(recipe, visible, predicted, target.width) for name, target in targets.items()},
         teachers={name: _teacher_flops(recipe, teacher) for name, teacher in recipe.teachers.items()},
+        targets={name: target.flops(masks * predicted) for name, target in targets.items()},
     )
 
 

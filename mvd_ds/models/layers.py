@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,18 @@ from torch.utils.checkpoint import checkpoint
 from mvd_ds.models.attention import Attention
 from mvd_ds.models.linear import Linear
 
-if TYPE_CHECKING:
-    from mvd_ds.models.acceleration.compiled import CompiledBlocks
-
 #: Epsilon of a LayerNorm whose settings do not say. Source: MAE, VideoMAE, MVD.
 NORM_EPS = 1e-6
+
+
+class BlockBackend(Protocol):
+    """Whatever computes blocks in place of torch's kernels, such as a compiled graph; it is given to a block from outside."""
+
+    def prepare(self, block: Block, tokens: Tensor, branch_factors: Tensor | None, wanted: Tensor | None) -> None:
+        """Get ready for what the stack is about to compute; activations are not being recomputed at this moment."""
+
+    def __call__(self, block: Block, tokens: Tensor, branch_factors: Tensor | None, wanted: Tensor | None) -> Tensor:
+        """Return what ``block.compute`` would return."""
 
 
 class Mlp(nn.Module):
@@ -61,8 +68,8 @@ class Block(nn.Module):
         self.attention = Attention(width, heads, qkv_bias, kernel)
         self.norm_mlp = nn.LayerNorm(width, eps=eps)
         self.mlp = Mlp(width, int(width * mlp_ratio))
-        self.compiled: CompiledBlocks | None = None
-        """Computes in place of ``compute``, see ``compiled.compile_blocks``."""
+        self.backend: BlockBackend | None = None
+        """Computes in place of ``compute`` where it is set."""
 
     def forward(self, tokens: Tensor, branch_factors: Tensor | None = None, wanted: Tensor | None = None) -> Tensor:
         """(B, N, D) -> (B, N, D), or fewer tokens where fewer are wanted.
@@ -72,7 +79,7 @@ class Block(nn.Module):
             branch_factors: (B, 2) factors of the attention and the MLP branch (drop path), or None for ones.
             wanted: see ``pick``; all are looked at, and these alone pass the MLP. Only without factors.
         """
-        compute = Block.compute if self.compiled is None else self.compiled
+        compute = Block.compute if self.backend is None else self.backend
         return compute(self, tokens, branch_factors, wanted)
 
     def compute(self, tokens: Tensor, branch_factors: Tensor | None = None, wanted: Tensor | None = None) -> Tensor:
@@ -151,8 +158,8 @@ def run_blocks(
         if torch.is_grad_enabled() and not tokens.requires_grad and any(p.requires_grad for p in block.parameters()):
             # What is before it is frozen. DeepSpeed takes a block's gradients when its input has one, else before there are any.
             tokens = tokens.detach().requires_grad_()
-        if (index == 0 or leaving is not None) and isinstance(block, Block) and block.compiled is not None:
-            block.compiled.prepare(block, tokens, branch_factors, leaving)
+        if (index == 0 or leaving is not None) and isinstance(block, Block) and block.backend is not None:
+            block.backend.prepare(block, tokens, branch_factors, leaving)
         if checkpoint_every and index % checkpoint_every == 0 and torch.is_grad_enabled():
             # A block draws no random numbers (drop path comes in as a tensor), so none have to be replayed.
             tokens = checkpoint(block, tokens, branch_factors, leaving, use_reentrant=False, preserve_rng_state=False)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mvd_ds.config import ConfigError, DecoderSettings, EncoderSettings, Grid, TrainingRecipe
-from mvd_ds.models.blueprint import Blueprint
+from mvd_ds.config import DecoderSettings, EncoderSettings, Grid
 from mvd_ds.models.embed import LearnedToken, Position, split_mask
-from mvd_ds.models.initialisation import initialise_module
 from mvd_ds.models.layers import Block, drop_path_factors, run_blocks
 from mvd_ds.models.linear import Linear
 from mvd_ds.models.vit import VisionTransformer
@@ -109,35 +107,3 @@ class MaskedPredictor(nn.Module):
         for (name, decoder), uniforms in zip(self.decoders.items(), parts[1:], strict=True):
             predictions[name] = decoder(encoded, visible, masked, None if uniforms is None else uniforms.flatten(0, 1))
         return predictions
-
-
-def output_widths(recipe: TrainingRecipe) -> dict[str, int]:
-    """Width of every target: the teachers', or 3 colours of a tubelet of pixels in stage one."""
-    if recipe.teachers:
-        return {name: teacher.embed_dim for name, teacher in recipe.teachers.items()}
-    return {"pixels": 3 * recipe.model.tubelet_frames * recipe.model.patch_px**2}
-
-
-def plan_predictor(recipe: TrainingRecipe) -> Blueprint[MaskedPredictor]:
-    """The model of a recipe and its initial weights, which depend on ``run.seed`` alone, before any memory is taken.
-
-    Raises:
-        ConfigError: if a teacher's name cannot be the name of a decoder.
-    """
-    outputs = output_widths(recipe)
-    for name in outputs:
-        if hasattr(nn.ModuleDict, name):
-            raise ConfigError(f"teachers.{name}: this name is taken by torch; choose another, {name}_teacher for example")
-    return Blueprint(
-        lambda: MaskedPredictor(recipe.model, recipe.grid, recipe.decoder, outputs),
-        lambda name, module: initialise_module(name, module, recipe.run.seed),
-    )
-
-
-def build_predictor(recipe: TrainingRecipe) -> MaskedPredictor:
-    """``plan_predictor``, built: fp32, on the CPU.
-
-    Raises:
-        ConfigError: as ``plan_predictor``.
-    """
-    return plan_predictor(recipe).build()

@@ -14,14 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mvd_ds.config import ConfigError, TeacherSettings
+from mvd_ds.config import IMAGENET_MEAN, IMAGENET_STD, ConfigError, TeacherSettings
 from mvd_ds.models.formats.containers import open_stored
 from mvd_ds.models.formats.strict import load_strictly
 
 logger = logging.getLogger(__name__)
-
-#: What clips here are normalised with. Source: ImageNet.
-CLIP_MEAN, CLIP_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class TimmNetwork(nn.Module):
@@ -43,11 +40,11 @@ class TimmNetwork(nn.Module):
         self.through_norm = settings.target.norm == "final"
         self.grid = (1, *grid)
         stated: dict[str, Any] = getattr(network, "pretrained_cfg", {}) or {}
-        mean = settings.input_mean or stated.get("mean") or CLIP_MEAN
-        std = settings.input_std or stated.get("std") or CLIP_STD
+        mean = settings.input_mean or stated.get("mean") or IMAGENET_MEAN
+        std = settings.input_std or stated.get("std") or IMAGENET_STD
         # Clips come standardised by ImageNet's mean and deviation: x -> (x * std + mean - its mean) / its std.
-        scale = torch.tensor([here / there for here, there in zip(CLIP_STD, std, strict=True)])
-        shift = torch.tensor([(here - there) / its for here, there, its in zip(CLIP_MEAN, mean, std, strict=True)])
+        scale = torch.tensor([here / there for here, there in zip(IMAGENET_STD, std, strict=True)])
+        shift = torch.tensor([(here - there) / its for here, there, its in zip(IMAGENET_MEAN, mean, std, strict=True)])
         self.is_renormalised = max(float((scale - 1).abs().max()), float(shift.abs().max())) > 1e-5
         self.register_buffer("scale", scale[:, None, None], persistent=False)
         self.register_buffer("shift", shift[:, None, None], persistent=False)

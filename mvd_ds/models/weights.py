@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,16 +14,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mvd_ds.config import ConfigError, EncoderSettings, Grid, TrainingRecipe, dump
+from mvd_ds.files import folder_written_aside, write_json, written_aside
 from mvd_ds.models.blueprint import Blueprint
-from mvd_ds.models.formats.containers import CONFIG_NAME, WEIGHTS_NAME, read_safetensors
+from mvd_ds.models.formats.containers import CONFIG_NAME, WEIGHTS_NAME
 from mvd_ds.models.formats.describe import differences
 from mvd_ds.models.formats.detect import read_checkpoint
 from mvd_ds.models.formats.learned_positions import fit_learned_positions
 from mvd_ds.models.formats.own import FORMAT, VERSION, recipe_of
 from mvd_ds.models.formats.reading import Checkpoint, table_lines
 from mvd_ds.models.formats.strict import copy_strictly, load_strictly, require_fit
-from mvd_ds.models.initialisation import build_without_weights
-from mvd_ds.models.masked import MaskedPredictor, output_widths
 from mvd_ds.models.vit import VisionTransformer
 
 logger = logging.getLogger(__name__)
@@ -71,39 +68,15 @@ def write_folder(
         ConfigError: if the folder cannot be written; nothing half-written is left.
     """
     files = {WEIGHTS_NAME: tensors, **(more or {})}
-    aside, replaced = (folder.with_name(f".{folder.name}.{word}") for word in ("partial", "replaced"))
     try:
-        for leftover in (aside, replaced):
-            shutil.rmtree(leftover, ignore_errors=True)
-        aside.mkdir(parents=True)
-        for name, content in files.items():
-            save_file({key: tensor.detach().to("cpu").contiguous() for key, tensor in content.items()}, aside / name, header)
-        (aside / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        for path in aside.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        if folder.exists():
-            folder.rename(replaced)
-        aside.rename(folder)
+        with folder_written_aside(folder) as aside:
+            for name, content in files.items():
+                # The library gives its files mode 0600; the name that comes last has the one that the umask says.
+                with written_aside(aside / name, sync=False) as file:
+                    save_file({key: tensor.detach().to("cpu").contiguous() for key, tensor in content.items()}, file, header)
+            write_json(aside / CONFIG_NAME, config, sync=False)
     except (OSError, SafetensorError) as error:
-        if replaced.exists() and not folder.exists():
-            replaced.rename(folder)
         raise ConfigError(f"{folder}: the model cannot be written: {error}") from None
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
-
-
-def load_predictor(folder: str | Path) -> tuple[MaskedPredictor, TrainingRecipe]:
-    """The model of a folder written by ``save_model``, and its recipe; fp32, on the CPU.
-
-    Raises:
-        ConfigError: if the folder is not such a folder, or its weights do not fit its recipe.
-    """
-    recipe = read_recipe(folder)
-    model = build_without_weights(lambda: MaskedPredictor(recipe.model, recipe.grid, recipe.decoder, output_widths(recipe)))
-    load_strictly(model, read_safetensors(_weights_file(folder, "model"))[0], str(folder))
-    return model, recipe
 
 
 def plan_encoder(settings: EncoderSettings, grid: Grid, weights: str | Path, origin: str) -> Blueprint[VisionTransformer]:
@@ -218,7 +191,12 @@ def read_recipe(weights: str | Path) -> TrainingRecipe:
     return recipe
 
 
-def _weights_file(weights: str | Path, origin: str) -> Path:
+def model_file(weights: str | Path, origin: str) -> Path:
+    """Return the file with the weights of a model folder, or the file itself.
+
+    Raises:
+        ConfigError: if there is none.
+    """
     path = Path(weights)
     file = path / WEIGHTS_NAME if path.is_dir() else path
     if not file.is_file():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -10,11 +11,30 @@ from torch import Tensor
 from mvd_ds.objectives.losses import LOSSES
 
 
+class Judge(Protocol):
+    """Whatever compares a prediction with its target: a ``Target``, or a ``Term`` alone."""
+
+    @property
+    def loss(self) -> str:
+        """Name of the loss in ``LOSSES``."""
+
+    @property
+    def weight(self) -> float:
+        """Factor of the loss in the total."""
+
+    def compare(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Return the loss, a scalar in fp32."""
+
+
 class Term(NamedTuple):
-    """How one target counts: the name of its loss in ``LOSSES``, and its factor in the total."""
+    """A loss by its name in ``LOSSES`` and its factor in the total, for targets that are tensors and nothing more."""
 
     loss: str
     weight: float
+
+    def compare(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Return the loss, a scalar in fp32, between a prediction and a target of one shape."""
+        return LOSSES[self.loss](prediction, target)
 
 
 class LossTerms(NamedTuple):
@@ -28,22 +48,22 @@ class LossTerms(NamedTuple):
     """Scalar fp32 by metric name, of whatever else was measured, still on the device."""
 
 
-def combine(predictions: dict[str, Tensor], targets: dict[str, Tensor], terms: dict[str, Term]) -> LossTerms:
+def combine(predictions: dict[str, Tensor], targets: dict[str, Tensor], terms: Mapping[str, Judge]) -> LossTerms:
     """The weighted sum of one loss per target. Source: MVD, w_image * loss + w_video * loss, both weights 1.
 
     Args:
         predictions: per target (B*K, M, D), any float type; D may differ from target to target.
-        targets: the same names and shapes.
-        terms: the same names, at least one.
+        targets: the same names, in the shape that each target's comparison takes.
+        terms: what compares them, by the same names; at least one.
 
     Raises:
-        ValueError: if the three do not have the same names, or a prediction and its target differ in shape.
+        ValueError: if the three do not have the same names, or a prediction and its target do not fit.
     """
     if not terms or predictions.keys() != terms.keys() or targets.keys() != terms.keys():
         raise ValueError(
             f"predictions {sorted(predictions)}, targets {sorted(targets)} and loss terms {sorted(terms)} must be the same names"
         )
-    losses = {name: LOSSES[term.loss](predictions[name], targets[name]) for name, term in terms.items()}
+    losses = {name: term.compare(predictions[name], targets[name]) for name, term in terms.items()}
     # A weight of 0 stays in the sum: under ZeRO-3 every decoder must take part in every backward pass.
     total = torch.stack([terms[name].weight * loss for name, loss in losses.items()]).sum()
     return LossTerms(total, {name: loss.detach() for name, loss in losses.items()})

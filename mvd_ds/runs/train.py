@@ -11,13 +11,13 @@ from mvd_ds.data.loader import ClipLoader
 from mvd_ds.data.manifests.mixture import read_mixture
 from mvd_ds.models.acceleration.compiled import compile_blocks, wants_compiling
 from mvd_ds.models.blueprint import Blueprint
-from mvd_ds.models.flops import clip_flops
-from mvd_ds.models.masked import MaskedPredictor, plan_predictor
+from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.teachers import Teacher, plan_teacher
 from mvd_ds.models.weights import save_model
 from mvd_ds.runs.online_probe import OnlineProbe, plan_online_probe
 from mvd_ds.runs.pictures import TrainingPictures, plan_pictures, read_first_clips
 from mvd_ds.runs.placing import place_teachers
+from mvd_ds.runs.student import plan_predictor, recipe_flops
 from mvd_ds.runs.trainer import Trainer, describe_batches, describe_parameters, run_in_cluster
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
@@ -72,7 +72,7 @@ def build_trainer(recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster) -
         save_model(folder.model, weights, recipe, {"step": step}, average)
 
     ema = Ema(engine, recipe.optimizer.ema_decay)
-    flops = clip_flops(recipe).training
+    flops = recipe_flops(recipe).training
     pictures = None
     if looked_at is not None:
         last_step = recipe.schedule.last_step(loader.steps_per_epoch)

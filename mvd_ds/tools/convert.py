@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from mvd_ds.config import ConfigError, dump
-from mvd_ds.models.building import build_network, fill
+from mvd_ds.models.building import WRITTEN, build_network, fill, save_as
 from mvd_ds.models.formats import Checkpoint, Network, describe, read_checkpoint, table_lines
 from mvd_ds.models.formats.own import FORMAT
-from mvd_ds.models.saving import WRITTEN, save_as
 from mvd_ds.models.weights import save_model
 
 

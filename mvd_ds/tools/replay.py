@@ -20,9 +20,10 @@ from mvd_ds.models.acceleration.fp8 import use_fp8
 from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.classifier_folder import open_classifier
 from mvd_ds.models.initialisation import build_without_weights
-from mvd_ds.models.masked import MaskedPredictor, build_predictor
+from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.objectives.terms import LossTerms
+from mvd_ds.runs.student import build_predictor
 from mvd_ds.training.classification import Classification
 from mvd_ds.training.console import say
 from mvd_ds.training.engine.deepspeed_engine import DTYPES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.objectives.diagnostics import effective_rank, feature_variance, mean_target_loss
-from mvd_ds.objectives.terms import LossTerms, Term, combine
+from mvd_ds.objectives.terms import Judge, LossTerms, combine
 from mvd_ds.training.device_batch import MaskedBatch, to_device
 from mvd_ds.training.step import TargetSource, normalise, to_unit
 
@@ -53,7 +54,7 @@ class MaskedPrediction:
 
 
 def measure_features(
-    predictions: dict[str, Tensor], targets: dict[str, Tensor], loss: LossTerms, terms: dict[str, Term], tokens: Tensor
+    predictions: dict[str, Tensor], targets: dict[str, Tensor], loss: LossTerms, terms: Mapping[str, Judge], tokens: Tensor
 ) -> dict[str, Tensor]:
     """How far from trivial the student is: loss over that of predicting the mean target, variances, rank.
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mvd_ds.config import IMAGENET_MEAN, IMAGENET_STD, TrainingRecipe
-from mvd_ds.objectives.targets import gather_masked, normalise_tokens, pixel_targets
-from mvd_ds.objectives.terms import Term
+from mvd_ds.objectives.targets import Target, build_targets, gather_masked
+from mvd_ds.objectives.targets.pixels import PixelTarget
 from mvd_ds.training.device_batch import MaskedBatch
 
 
@@ -32,7 +32,7 @@ def _per_channel(clip: Tensor, values: tuple[float, float, float]) -> Tensor:
 class TargetSource(Protocol):
     """Makes the targets of a batch: name -> (B*K, M, D) fp32, masked tokens only."""
 
-    terms: dict[str, Term]
+    terms: dict[str, Target]
 
     def __call__(self, batch: MaskedBatch) -> dict[str, Tensor]: ...
 
@@ -41,20 +41,16 @@ class PixelTargets:
     """Stage one: the pixels of every masked patch."""
 
     def __init__(self, recipe: TrainingRecipe) -> None:
-        if recipe.pixels is None:
-            raise ValueError("pixel targets need the recipe's pixels settings")
-        self.settings = recipe.pixels
-        self.model = recipe.model
         self.size_px = recipe.data.clip.size_px
-        self.terms = {"pixels": Term(recipe.pixels.loss, 1.0)}
+        self.target = PixelTarget(recipe, "pixels")
+        self.terms: dict[str, Target] = {"pixels": self.target}
 
     def __call__(self, batch: MaskedBatch) -> dict[str, Tensor]:
         clip = to_unit(batch.views[self.size_px])
-        if self.settings.normalise == "joint":
+        if self.target.takes_standardised:
             # MAE takes its targets from the normalised image; VideoMAE undoes the normalisation first.
             clip = normalise(clip, torch.float32)
-        pixels = pixel_targets(clip, self.model.tubelet_frames, self.model.patch_px, self.settings)
-        return {"pixels": gather_masked(pixels, batch.masked)}
+        return {"pixels": gather_masked(self.target(clip), batch.masked)}
 
 
 class TeacherTargets:
@@ -65,7 +61,7 @@ class TeacherTargets:
         self.teachers = teachers
         self.size_px = recipe.data.clip.size_px
         self.dtype = dtype
-        self.terms = {name: Term(teacher.loss, teacher.weight) for name, teacher in recipe.teachers.items()}
+        self.terms = build_targets(recipe)
 
     @torch.no_grad()
     def __call__(self, batch: MaskedBatch) -> dict[str, Tensor]:
@@ -88,4 +84,4 @@ class TeacherTargets:
 
     def as_targets(self, name: str, features: Tensor) -> Tensor:
         """Features (..., D) of a teacher, normalised where its settings ask for it."""
-        return normalise_tokens(features) if self.settings[name].target.normalise else features
+        return self.terms[name](features)

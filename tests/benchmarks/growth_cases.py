@@ -16,8 +16,8 @@ import torch
 
 from benchmarks.growth_ranks import measure_ranks
 from mvd_ds.config import ConfigError, TrainingRecipe
-from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.teachers import build_teacher
+from mvd_ds.runs.student import build_predictor
 from mvd_ds.tools.bench.clock import PeakMemory, clock_of
 from mvd_ds.tools.bench.product_step import ProductStep
 from mvd_ds.tools.bench.step import device_name, median_total, timed_step

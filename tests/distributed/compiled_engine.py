@@ -16,7 +16,8 @@ import torch
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.models.acceleration.compiled import compile_blocks
 from mvd_ds.models.layers import Block
-from mvd_ds.models.masked import MaskedPredictor, build_predictor
+from mvd_ds.models.masked import MaskedPredictor
+from mvd_ds.runs.student import build_predictor
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.engine.deepspeed_engine import joined_cluster
 from mvd_ds.training.engine.deepspeed_start import start_student

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.data.loader import ClipLoader
-from mvd_ds.models.masked import build_predictor
+from mvd_ds.runs.student import build_predictor
 from mvd_ds.training.checkpoint.checkpoint import Checkpoints
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.ema import Ema

@@ -17,9 +17,9 @@ from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 import mvd_ds.runs.train  # noqa: F401 - what a rank of the product loads
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.data.loader import ClipLoader
-from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.objectives.terms import combine
+from mvd_ds.runs.student import build_predictor
 from mvd_ds.training.device_batch import to_device
 from mvd_ds.training.engine.deepspeed_engine import joined_cluster
 from mvd_ds.training.engine.deepspeed_start import start_student, start_teacher

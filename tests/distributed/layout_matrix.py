@@ -16,8 +16,8 @@ from typing import Any
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.data.batch import ClipBatch
 from mvd_ds.data.loader import ClipLoader
-from mvd_ds.models.masked import plan_predictor
 from mvd_ds.models.teachers import plan_teacher
+from mvd_ds.runs.student import plan_predictor
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.engine.deepspeed_engine import joined_cluster
 from mvd_ds.training.engine.deepspeed_start import start_student, start_teacher

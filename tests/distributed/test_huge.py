@@ -10,8 +10,8 @@ import pytest
 from launching import launch, metrics
 from mvd_ds.config import TrainingRecipe, load_recipe
 from mvd_ds.data.synthetic.writer import write_sample_set
-from mvd_ds.models.masked import plan_predictor
 from mvd_ds.models.teachers import plan_teacher
+from mvd_ds.runs.student import plan_predictor
 from nightly_record import record
 
 pytestmark = [pytest.mark.launch, pytest.mark.nightly]

@@ -12,8 +12,8 @@ import pytest
 from launching import script_ranks
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.config.base import ENGINE_FOLDER
-from mvd_ds.models.masked import plan_predictor
 from mvd_ds.models.teachers import plan_teacher
+from mvd_ds.runs.student import plan_predictor
 from nightly_record import record
 
 pytestmark = pytest.mark.launch

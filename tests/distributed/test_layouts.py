@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from launching import alone, launch, losses, ranks
-from mvd_ds.models.masked import build_predictor
+from mvd_ds.runs.student import build_predictor
 from shrinking import RECIPE, STEPS, shipped
 
 pytestmark = pytest.mark.launch

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from launching import losses, metrics, ranks
 from mvd_ds.config import TrainingRecipe, differences, dump, load_recipe
-from mvd_ds.models.masked import build_predictor
+from mvd_ds.runs.student import build_predictor
 from shrinking import RECIPE, shipped
 
 pytestmark = pytest.mark.launch

@@ -8,8 +8,9 @@ import torch
 import mvd_ds
 import published
 from mvd_ds.config import ConfigError
-from mvd_ds.models import build_predictor, save_model
+from mvd_ds.models import save_model
 from mvd_ds.models.building import is_run_model, network_of, open_encoder
+from mvd_ds.runs.student import build_predictor
 
 
 def test_an_encoder_for_other_clips(tmp_path):

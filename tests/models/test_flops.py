@@ -7,8 +7,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mvd_ds.config import validate
-from mvd_ds.models import build_predictor, build_teacher
-from mvd_ds.models.flops import clip_flops
+from mvd_ds.models import build_teacher
+from mvd_ds.runs.student import build_predictor, recipe_flops
 
 IMAGE = {"kind": "image", "tubelet_frames": 1, "position": "sincos2d", "qkv_bias": "full", "cls_token": True, "weights": "random"}
 VIDEO = {"position": "sinusoid1d", "weights": "random"}
@@ -36,7 +36,7 @@ def test_published_configurations(student, teacher, decoder, expected):
         },
         "test",
     )
-    counted = clip_flops(recipe)
+    counted = recipe_flops(recipe)
     # The published count embeds all 1568 tubelets; here the 1408 hidden ones are not embedded. It takes all tokens through the
     # MLP of a teacher's last block; here the 160 visible ones, and the 8 class tokens of an image teacher, are left out.
     hidden = 2 * 1408 * 3 * 2 * 16 * 16 * recipe.model.embed_dim
@@ -69,7 +69,7 @@ def test_forward_equals_the_counter_of_torch(recipe, masks, masks_per_clip, cls_
         model={"attention": "eager", "cls_token": cls_token, "mlp_ratio": 3.0},
         teachers={"image": {"attention": "eager", "target": {"blocks": [1, 0]}}, "video": {"attention": "eager"}},
     )
-    counted, model = clip_flops(chosen), build_predictor(chosen)
+    counted, model = recipe_flops(chosen), build_predictor(chosen)
     visible, masked = masks(1, masks_per_clip, 32, 32 - chosen.masked_tokens)
     clip = torch.randn(1, 3, 4, 32, 32)
     assert count(model.encoder, clip, visible) == counted.encoder
@@ -81,7 +81,7 @@ def test_forward_equals_the_counter_of_torch(recipe, masks, masks_per_clip, cls_
 
 def test_training_counts_three_passes_of_what_is_trained(recipe, masks):
     chosen = recipe(model={"attention": "eager"}, masking={"masks_per_clip": 1, "kind": "random"})
-    counted, model = clip_flops(chosen), build_predictor(chosen)
+    counted, model = recipe_flops(chosen), build_predictor(chosen)
     visible, masked = masks(1, 1, 32, 8)
     with FlopCounterMode(display=False) as counter:
         sum(out.sum() for out in model(torch.randn(1, 3, 4, 32, 32), visible, masked).values()).backward()
@@ -90,7 +90,7 @@ def test_training_counts_three_passes_of_what_is_trained(recipe, masks):
 
 
 def test_stage_one_counts_pixels(image_recipe, masks):
-    counted, model = clip_flops(image_recipe), build_predictor(image_recipe)
+    counted, model = recipe_flops(image_recipe), build_predictor(image_recipe)
     visible, masked = masks(1, 1, 16, 4)
     for module in model.modules():
         if hasattr(module, "kernel"):

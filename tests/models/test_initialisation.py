@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mvd_ds.models.initialisation import build_without_weights, initialise
-from mvd_ds.models.masked import build_predictor
+from mvd_ds.runs.student import build_predictor
 
 
 def same(a: nn.Module, b: nn.Module) -> bool:

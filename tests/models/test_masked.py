@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from mvd_ds.config import ConfigError, DecoderSettings, EncoderSettings
-from mvd_ds.models.masked import Decoder, MaskedPredictor, build_predictor
+from mvd_ds.models.masked import Decoder, MaskedPredictor
+from mvd_ds.runs.student import build_predictor
 
 PUBLISHED_DECODERS = [
     ("small", DecoderSettings(embed_dim=384, num_heads=6, depth=2), 768, 4.0),

@@ -9,8 +9,8 @@ import torch
 import mvd_ds
 from mvd_ds.config import ConfigError, TeacherSettings, validate
 from mvd_ds.models import build_teacher
-from mvd_ds.models.flops import clip_flops
 from mvd_ds.models.timm_network import frame_flops
+from mvd_ds.runs.student import recipe_flops
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 #: name, side of a frame, width, stride of the features.
@@ -93,7 +93,7 @@ def test_a_recipe_with_a_resized_grid(recipe):
     teacher = build_teacher("conv", chosen.teachers["conv"], chosen)
     assert teacher(torch.randn(1, 3, 4, 64, 64)).shape == (1, 32, 320)
     assert validate({**chosen.model_dump(mode="json", by_alias=True)}, "again") == chosen
-    flops = clip_flops(chosen).teachers["conv"]
+    flops = recipe_flops(chosen).teachers["conv"]
     assert flops % 2 == 0 and 1e6 < flops < 1e9
 
 

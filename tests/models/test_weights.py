@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mvd_ds.config import ConfigError
-from mvd_ds.models import build_predictor, build_teacher, load_predictor, load_strictly, save_model, weights
+from mvd_ds.models import build_teacher, load_strictly, save_model, weights
 from mvd_ds.models.weights import read_recipe
+from mvd_ds.runs.student import build_predictor, load_predictor
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from mvd_ds.config import ConfigError, TrainingRecipe, load_recipe
-from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.objectives.targets import gather_masked, pixel_targets
 from mvd_ds.runs.pictures import TrainingPictures, plan_pictures
+from mvd_ds.runs.student import build_predictor
 from mvd_ds.runs.visualization import observe, picture_batch, reconstruct
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.run_folder import RunFolder

@@ -66,8 +66,8 @@ def test_blocks_are_compiled_where_the_setting_says_so(tiny: TrainingRecipe, set
     teacher = build_teacher("video", tiny.teachers["video"], tiny)
     engine = tiny.engine.model_copy(update={"compile": setting})
     assert accelerate(teacher, "video", tiny.teachers["video"], engine, ALONE.device) is teacher, "the CPU has no CUDA graphs"
-    compiled = {block.compiled for block in teacher.modules() if isinstance(block, Block)}
-    assert sum(block.compiled is not None for block in teacher.modules() if isinstance(block, Block)) == count
+    compiled = {block.backend for block in teacher.modules() if isinstance(block, Block)}
+    assert sum(block.backend is not None for block in teacher.modules() if isinstance(block, Block)) == count
     assert len(compiled) == 1, "one graph for all"
 
 

@@ -8,7 +8,8 @@ import torch
 import published
 from mvd_ds.cli import main
 from mvd_ds.config import TrainingRecipe, validate
-from mvd_ds.models import build_predictor, load_predictor, save_model
+from mvd_ds.models import save_model
+from mvd_ds.runs.student import build_predictor, load_predictor
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from mvd_ds.data.augmentation.labelled import LabelledClips
 from mvd_ds.data.loader import ClipLoader
 from mvd_ds.models.classifier_folder import ClassifierCard, open_classifier, save_classifier
 from mvd_ds.models.init_from_checkpoint import init_classifier_from_checkpoint
-from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.runs.finetune import read_labelled
+from mvd_ds.runs.student import build_predictor
 from mvd_ds.training.classification import Classification
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.masked_prediction import MaskedPrediction

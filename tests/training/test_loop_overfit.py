@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from mvd_ds.data.loader import ClipLoader
-from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.objectives.diagnostics import mean_target_loss
 from mvd_ds.objectives.terms import combine
+from mvd_ds.runs.student import build_predictor
 from mvd_ds.training.device_batch import to_device
 from mvd_ds.training.optim import build_optimizer, parameter_groups
 from mvd_ds.training.step import TeacherTargets, normalise, to_unit

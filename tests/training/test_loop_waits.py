@@ -14,8 +14,8 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from mvd_ds.config import FinetuneRecipe, TrainingRecipe, load_recipe
 from mvd_ds.data.batch import LabelledBatch
 from mvd_ds.models.init_from_checkpoint import init_classifier_from_checkpoint
-from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.teachers import build_teacher
+from mvd_ds.runs.student import build_predictor
 from mvd_ds.tools.bench.step_variants import random_batch
 from mvd_ds.training.classification import Classification
 from mvd_ds.training.ema import Ema

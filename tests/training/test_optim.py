@@ -6,7 +6,7 @@ import pytest
 
 import mvd_ds
 from mvd_ds.config import OptimizerSettings, TrainingRecipe, load_recipe
-from mvd_ds.models.masked import build_predictor
+from mvd_ds.runs.student import build_predictor
 from mvd_ds.training.optim import describe_groups, parameter_groups
 
 

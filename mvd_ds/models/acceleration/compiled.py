@@ -131,7 +131,7 @@ def compile_blocks(model: nn.Module, name: str, backend: str | Callable = "induc
         if blocks:
             stacks.append(CompiledBlocks(f"{name} {path}", backend, limit))
         for block in blocks:
-            block.compiled = stacks[-1]
+            block.backend = stacks[-1]
     return stacks
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mvd_ds.config import ConfigError
+from mvd_ds.config import IMAGENET_MEAN, IMAGENET_STD, ConfigError
+from mvd_ds.files import written_aside
 from mvd_ds.models.formats.describe import Network
 from mvd_ds.models.formats.huggingface import TORCH_EPS
 from mvd_ds.models.formats.reading import shorten, table_rows
@@ -83,18 +83,13 @@ def write_pickled(path: Path, tensors: dict[str, Tensor]) -> None:
     Raises:
         ConfigError: if it cannot be written.
     """
-    aside = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Clones: a view would take its whole storage into the file.
-        torch.save({"model": {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}}, aside)
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        aside.replace(path)
+        with written_aside(path) as aside:
+            # Clones: a view would take its whole storage into the file.
+            torch.save({"model": {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}}, aside)
     except (OSError, RuntimeError) as error:
         raise ConfigError(f"{path}: cannot be written: {error}") from None
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def hugging_face_config(layout: Layout, network: Network) -> tuple[dict[str, Any], list[str]]:
@@ -170,8 +165,8 @@ def timm_config(network: Network, origin: str) -> dict[str, Any]:
         "model_args": arguments,
         "pretrained_cfg": {
             "input_size": [3, size, size],
-            "mean": [0.485, 0.456, 0.406],
-            "std": [0.229, 0.224, 0.225],
+            "mean": list(IMAGENET_MEAN),
+            "std": list(IMAGENET_STD),
             "interpolation": "bicubic",
             "crop_pct": 1.0,
             "first_conv": "patch_embed.proj",

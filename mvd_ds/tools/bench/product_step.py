@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.data.batch import ClipBatch
 from mvd_ds.models.acceleration.compiled import compile_blocks, wants_compiling
-from mvd_ds.models.masked import MaskedPredictor, plan_predictor
+from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.teachers import Teacher, plan_teacher
 from mvd_ds.runs.placing import accelerate, place_teachers, round_to_fp8
+from mvd_ds.runs.student import plan_predictor
 from mvd_ds.tools.bench.clock import Clock, held_by, tensor_bytes
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.engine.deepspeed_engine import DTYPES

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 
 from mvd_ds.config import TrainingRecipe
-from mvd_ds.models.flops import clip_flops
+from mvd_ds.runs.student import recipe_flops
 from mvd_ds.tools.bench.clock import Clock, PeakMemory, clock_of
 from mvd_ds.tools.bench.product_step import DistillStep
 from mvd_ds.tools.bench.reference_step import STYLES
@@ -194,7 +194,7 @@ def _row(
     totals = [sum(parts.values()) for parts in samples]
     seconds = median_total(samples) / 1e3
     clips = recipe.batch.global_ / seconds
-    tflops = recipe.batch.micro / seconds * clip_flops(with_mask_count(recipe, variant.masks)).training / 1e12
+    tflops = recipe.batch.micro / seconds * recipe_flops(with_mask_count(recipe, variant.masks)).training / 1e12
     return {
         "step_ms": 1e3 * seconds,
         "step_ms_least_and_most": [min(totals), max(totals)],
@@ -228,7 +228,7 @@ def _ratios(rows: dict[str, dict[str, Any]], recipe: TrainingRecipe) -> dict[str
     if masks > 1:
         samples = {key: row["student_samples_per_second"] for key, row in rows.items()}
         key = f"ours, {masks} masks"
-        formula = masks * clip_flops(with_mask_count(recipe, 1)).training / clip_flops(recipe).training
+        formula = masks * recipe_flops(with_mask_count(recipe, 1)).training / recipe_flops(recipe).training
         measured = samples[key] / samples["ours"]
         found["masks"] = {
             **{f"samples_times_{name}": samples[key] / samples[name] for name in STYLES if name in samples},

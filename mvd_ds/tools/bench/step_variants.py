@@ -13,9 +13,8 @@ from mvd_ds.data.batch import ClipBatch
 from mvd_ds.data.masking import draw_masks, split_tokens
 from mvd_ds.data.randomness import keyed_generator
 from mvd_ds.models.acceleration.fp8 import fp8_obstacle
-from mvd_ds.models.flops import clip_flops
-from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.teachers import build_teacher
+from mvd_ds.runs.student import build_predictor, recipe_flops
 from mvd_ds.tools.bench.product_step import EngineStep, ProductStep
 from mvd_ds.tools.bench.reference_step import STYLES, ReferenceStep, inputs_of, reference_optimizer, wrap_ddp
 from mvd_ds.training.cluster import Cluster
@@ -183,7 +182,7 @@ def geometry_of(recipe: TrainingRecipe) -> dict[str, Any]:
 
 def gflops_of(recipe: TrainingRecipe) -> dict[str, float]:
     """Operations of a step for one clip with all its masks, model arithmetic only."""
-    flops = clip_flops(recipe)
+    flops = recipe_flops(recipe)
     parts = {f"teacher {key}": value for key, value in flops.teachers.items()}
     parts |= {"encoder": 3 * flops.encoder, "decoders": 3 * sum(flops.decoders.values()), "step": flops.training}
     return {key: value / 1e9 for key, value in parts.items()}

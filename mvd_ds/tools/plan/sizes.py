@@ -8,9 +8,11 @@ import torch
 from torch import nn
 
 from mvd_ds.config import TeacherSettings, TrainingRecipe
-from mvd_ds.models.flops import ClipFlops, clip_flops
-from mvd_ds.models.masked import MaskedPredictor, output_widths
+from mvd_ds.models.flops import ClipFlops
+from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.vit import VisionTransformer
+from mvd_ds.objectives.targets import head_widths
+from mvd_ds.runs.student import recipe_flops
 from mvd_ds.training.engine.engine_config import Sizes, sizes_of
 from mvd_ds.training.optim import parameter_groups
 
@@ -69,7 +71,7 @@ class RecipeSizes(NamedTuple):
 
 def recipe_sizes(recipe: TrainingRecipe) -> RecipeSizes:
     """Return the sizes of all networks that ``recipe`` holds in memory."""
-    outputs = output_widths(recipe)
+    outputs = head_widths(recipe)
     with torch.device("meta"):
         student = MaskedPredictor(recipe.model, recipe.grid, recipe.decoder, outputs)
     slots, rows, columns = recipe.grid
@@ -83,7 +85,7 @@ def recipe_sizes(recipe: TrainingRecipe) -> RecipeSizes:
         recipe.decoder.depth,
         outputs,
         {name: _teacher(recipe, teacher) for name, teacher in recipe.teachers.items()},
-        clip_flops(recipe),
+        recipe_flops(recipe),
     )
 
 

@@ -12,7 +12,8 @@ import torch
 
 import mvd_ds
 from mvd_ds.config import ConfigError, TrainingRecipe, dump, validate
-from mvd_ds.models import build_predictor, build_teacher
+from mvd_ds.models import build_teacher
+from mvd_ds.runs.student import build_predictor
 from zero_files import write_shards, write_sizes
 
 RECIPE = {

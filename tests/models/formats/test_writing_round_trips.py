@@ -11,7 +11,7 @@ import mvd_ds
 import published
 from mvd_ds.config import ConfigError
 from mvd_ds.models import build_teacher
-from mvd_ds.models.saving import WRITTEN
+from mvd_ds.models.building import WRITTEN
 
 CLIP = {"frames": published.FRAMES, "size_px": published.SIDE}
 FILES = {

@@ -11,7 +11,7 @@ import torch
 
 from launching import ranks
 from mvd_ds.cli import main
-from mvd_ds.models.flops import clip_flops
+from mvd_ds.runs.student import recipe_flops
 from mvd_ds.tools.bench import reference_step, step_variants
 from mvd_ds.tools.bench.clock import Clock, PeakMemory
 from mvd_ds.tools.bench.step import StepBenchOptions, measure_step
@@ -142,7 +142,7 @@ def test_the_geometry_for_cpus() -> None:
     assert {(teacher.embed_dim, teacher.depth) for teacher in recipe.teachers.values()} == {(768, 6)}
     assert with_mask_count(recipe, 1).masks_per_clip == 1
     early = step_recipe("mvd_large_from_base", ["teachers.video.target.blocks=[2]"], "cpu", CPU)
-    share = clip_flops(early).teachers["video"] / clip_flops(recipe).teachers["video"]
+    share = recipe_flops(early).teachers["video"] / recipe_flops(recipe).teachers["video"]
     assert share == pytest.approx(0.5, abs=0.02), "blocks behind the one that is read are not counted"
 
 

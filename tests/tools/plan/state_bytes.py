@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from mvd_ds.config import TrainingRecipe
-from mvd_ds.models.masked import build_predictor
+from mvd_ds.runs.student import build_predictor
 from mvd_ds.tools.plan.memory import student_states
 from mvd_ds.tools.plan.sizes import recipe_sizes
 from mvd_ds.training.cluster import Cluster

@@ -11,8 +11,8 @@ import torch
 from mvd_ds.cli import main
 from mvd_ds.config import ConfigError
 from mvd_ds.models.layers import Block
-from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.teachers import build_teacher
+from mvd_ds.runs.student import build_predictor
 from mvd_ds.tools.machine.devices import HOP_SECONDS, START_SECONDS, devices, find_machine, read_network
 from mvd_ds.tools.plan.memory import activation_bytes
 from mvd_ds.tools.plan.plan import Planner, admissible_counts, make_plan, student_configs

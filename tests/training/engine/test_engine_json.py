@@ -15,7 +15,7 @@ import torch
 from mvd_ds.config import ConfigError, TrainingRecipe, load_recipe
 from mvd_ds.config.base import ENGINE_FOLDER
 from mvd_ds.models.layers import Block
-from mvd_ds.models.masked import build_predictor
+from mvd_ds.runs.student import build_predictor
 from mvd_ds.training.engine.deepspeed_start import zero_faults
 from mvd_ds.training.engine.engine_config import Place, Sizes, student_config, teacher_config
 

@@ -1,16 +1,41 @@
-"""Targets: pixels of patches in stage one, features of teachers in stage two, both at masked tokens only."""
+"""Targets that are the pixels of a patch."""
 
 from __future__ import annotations
 
 import torch
 from einops import rearrange
 from torch import Tensor
-from torch.nn import functional
 
-from mvd_ds.config import PixelSettings
+from mvd_ds.config import PixelSettings, TrainingRecipe
+from mvd_ds.objectives.targets.target import Target
 
 STABILISER = 1e-6
 """Keeps a flat patch or a constant token from dividing by zero. Source: VideoMAE, MAE and MVD, all three 1e-6."""
+
+
+class PixelTarget(Target):
+    """The pixels of every patch, normalised as ``pixels.normalise`` says. Source: VideoMAE and MAE.
+
+    Args:
+        recipe: the run; it has ``pixels`` settings.
+        name: name of the target.
+    """
+
+    def __init__(self, recipe: TrainingRecipe, name: str) -> None:
+        if recipe.pixels is None:
+            raise ValueError("pixel targets need the recipe's pixels settings")
+        width = 3 * recipe.model.tubelet_frames * recipe.model.patch_px**2
+        super().__init__(name, width, recipe.pixels.loss)
+        self.settings, self.model = recipe.pixels, recipe.model
+
+    @property
+    def takes_standardised(self) -> bool:
+        """True for a clip that is standardised by ImageNet's mean and deviation (MAE), False for one in [0, 1]."""
+        return self.settings.normalise == "joint"
+
+    def forward(self, source: Tensor) -> Tensor:
+        """Return the ``pixel_targets`` (B, N, P) of a clip (B, C, T, H, W)."""
+        return pixel_targets(source, self.model.tubelet_frames, self.model.patch_px, self.settings)
 
 
 def patchify(clip: Tensor, tubelet_frames: int, patch_px: int) -> Tensor:
@@ -96,30 +121,3 @@ def _statistics(patches: Tensor, settings: PixelSettings) -> tuple[Tensor, Tenso
     if settings.normalise == "joint":
         return mean, (variance + settings.variance_floor + STABILISER).sqrt()
     return mean, (variance + settings.variance_floor).sqrt() + STABILISER
-
-
-def gather_masked(features: Tensor, masked: Tensor) -> Tensor:
-    """The features of masked tokens, one row of tokens for every (clip, mask).
-
-    Args:
-        features: (B, N, D).
-        masked: (B, K, M) int64 token indices.
-
-    Returns:
-        (B*K, M, D), clip-major: row b*K + k is mask k of clip b. Source: MVD takes its loss at masked tokens only.
-    """
-    clips, masks, tokens = masked.shape
-    index = masked.reshape(clips, masks * tokens, 1).expand(-1, -1, features.shape[-1])
-    return features.gather(1, index).reshape(clips * masks, tokens, features.shape[-1])
-
-
-def normalise_tokens(features: Tensor) -> Tensor:
-    """LayerNorm without parameters of every token, in fp32.
-
-    Args:
-        features: (..., D), any float type.
-
-    Returns:
-        (..., D) fp32, mean 0 and biased variance 1 over D. Source: MVD, ``--norm_feature``.
-    """
-    return functional.layer_norm(features.float(), features.shape[-1:], eps=STABILISER)

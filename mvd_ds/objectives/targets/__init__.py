@@ -1,0 +1,61 @@
+"""Targets: what a student learns to predict. One file for each kind, and one row in ``TARGETS``.
+
+=================  ======================================================================
+``target``         ``Target``: the base class, what every kind has to know
+``features``       features of a teacher, as they are
+``normalised``     features of a teacher, every token normalised
+``pixels``         pixels of a patch, which need no teacher
+``gathering``      the choice of the masked tokens
+=================  ======================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mvd_ds.config import TrainingRecipe
+from mvd_ds.objectives.targets.features import FeatureTarget
+from mvd_ds.objectives.targets.gathering import gather_masked
+from mvd_ds.objectives.targets.normalised import NormalisedTarget, normalise_tokens
+from mvd_ds.objectives.targets.pixels import PixelTarget, patchify, pixel_targets, predicted_pixels, unpatchify
+from mvd_ds.objectives.targets.target import Target
+
+__all__ = [
+    "TARGETS",
+    "Target",
+    "build_targets",
+    "gather_masked",
+    "head_widths",
+    "normalise_tokens",
+    "patchify",
+    "pixel_targets",
+    "predicted_pixels",
+    "unpatchify",
+]
+
+TARGETS: dict[str, Callable[[TrainingRecipe, str], Target]] = {
+    "features": FeatureTarget,
+    "normalised": NormalisedTarget,
+    "pixels": PixelTarget,
+}
+"""Every kind of target: kind -> (recipe, name of the target) -> the target."""
+
+
+def build_targets(recipe: TrainingRecipe) -> dict[str, Target]:
+    """Return the targets of a recipe by name: one for each teacher, or ``pixels`` in stage one.
+
+    Raises:
+        ConfigError: if a loss does not fit its target.
+    """
+    return {name: TARGETS[_kind(recipe, name)](recipe, name) for name in recipe.decoder_names}
+
+
+def head_widths(recipe: TrainingRecipe) -> dict[str, int]:
+    """Return the width that the student's head for each target of a recipe must have, by the target's name."""
+    return {name: target.width for name, target in build_targets(recipe).items()}
+
+
+def _kind(recipe: TrainingRecipe, name: str) -> str:
+    if name not in recipe.teachers:
+        return "pixels"
+    return "normalised" if recipe.teachers[name].target.normalise else "features"

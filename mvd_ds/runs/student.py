@@ -1,0 +1,59 @@
+"""The student of a recipe: the network of the models room with heads as wide as the targets of the objectives room."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from mvd_ds.config import ConfigError, TrainingRecipe
+from mvd_ds.models.blueprint import Blueprint
+from mvd_ds.models.flops import ClipFlops, clip_flops
+from mvd_ds.models.formats.containers import read_safetensors
+from mvd_ds.models.formats.strict import load_strictly
+from mvd_ds.models.initialisation import build_without_weights, initialise_module
+from mvd_ds.models.masked import MaskedPredictor
+from mvd_ds.models.weights import model_file, read_recipe
+from mvd_ds.objectives.targets import build_targets, head_widths
+
+
+def plan_predictor(recipe: TrainingRecipe) -> Blueprint[MaskedPredictor]:
+    """Return the student of a recipe with its initial weights, which depend on ``run.seed`` alone, before it takes memory.
+
+    Raises:
+        ConfigError: if a teacher's name cannot be the name of a decoder.
+    """
+    widths = head_widths(recipe)
+    for name in widths:
+        if hasattr(nn.ModuleDict, name):
+            raise ConfigError(f"teachers.{name}: this name is taken by torch; choose another, {name}_teacher for example")
+    return Blueprint(
+        lambda: MaskedPredictor(recipe.model, recipe.grid, recipe.decoder, widths),
+        lambda name, module: initialise_module(name, module, recipe.run.seed),
+    )
+
+
+def build_predictor(recipe: TrainingRecipe) -> MaskedPredictor:
+    """Return the student of ``plan_predictor``, built: fp32, on the CPU.
+
+    Raises:
+        ConfigError: as ``plan_predictor``.
+    """
+    return plan_predictor(recipe).build()
+
+
+def load_predictor(folder: str | Path) -> tuple[MaskedPredictor, TrainingRecipe]:
+    """Return the student of a folder that ``save_model`` wrote, and its recipe; fp32, on the CPU.
+
+    Raises:
+        ConfigError: if the folder is not such a folder, or its weights do not fit its recipe.
+    """
+    recipe = read_recipe(folder)
+    model = build_without_weights(lambda: MaskedPredictor(recipe.model, recipe.grid, recipe.decoder, head_widths(recipe)))
+    load_strictly(model, read_safetensors(model_file(folder, "model"))[0], str(folder))
+    return model, recipe
+
+
+def recipe_flops(recipe: TrainingRecipe) -> ClipFlops:
+    """Return the operations of a recipe's networks for one clip, by part."""
+    return clip_flops(recipe, build_targets(recipe))
