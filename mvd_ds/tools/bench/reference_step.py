@@ -32,7 +32,7 @@ from mvd_ds.models.masked import Decoder, MaskedPredictor
 from mvd_ds.models.teachers import Teacher, resize_grid
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.objectives.losses import LOSSES
-from mvd_ds.objectives.targets import STABILISER
+from mvd_ds.objectives.targets.pixels import STABILISER
 from mvd_ds.tools.bench.clock import Clock, held_by
 from mvd_ds.training.optim import parameter_groups
 from mvd_ds.training.step import normalise, to_unit

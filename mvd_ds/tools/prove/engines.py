@@ -12,8 +12,8 @@ from torch import Tensor
 
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.files import ConfigError
-from mvd_ds.models.masked import build_predictor, plan_predictor
 from mvd_ds.models.teachers import build_teacher, plan_teacher
+from mvd_ds.runs.student import build_predictor, plan_predictor
 from mvd_ds.tools.bench.step_variants import random_batch
 from mvd_ds.tools.prove.record import Record, relative_error
 from mvd_ds.tools.prove.small_recipe import small_recipe

@@ -8,9 +8,9 @@ from torch import Tensor
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.models.acceleration.fp8 import LEAST_SIMILARITY, fp8_obstacle
 from mvd_ds.models.acceleration.graphed import GraphedForward
-from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.teachers import Teacher, build_teacher
 from mvd_ds.runs.placing import round_to_fp8
+from mvd_ds.runs.student import build_predictor
 from mvd_ds.tools.bench.clock import Clock
 from mvd_ds.tools.bench.product_step import ProductStep
 from mvd_ds.tools.bench.step_variants import random_batch

@@ -9,8 +9,8 @@ import torch
 
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.files import ConfigError
-from mvd_ds.models.masked import build_predictor
 from mvd_ds.models.teachers import build_teacher
+from mvd_ds.runs.student import build_predictor
 from mvd_ds.tools.bench.product_step import ProductStep
 from mvd_ds.tools.bench.step import StepBenchOptions, measure_step, timed_step
 from mvd_ds.tools.bench.step_variants import Variant, rank_batches, step_recipe
