@@ -1,42 +1,44 @@
-"""A comparison of the weights that a result was measured on with those that lie under the same path now."""
+"""A comparison of the inputs that a result was measured on with those that lie under the same paths now."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from mvd_ds.files import read_json
-from mvd_ds.training.reporting.provenance import digest
+from mvd_ds.config import load_recipe
+from mvd_ds.files import ConfigError, read_json
+from mvd_ds.training.contents import contents_of
+from mvd_ds.training.run_folder import RunFolder
 
 _PATIENCE_SECONDS = 2.0
 """Weights whose file is younger than a result by less than this count as older: clocks of file systems are coarse."""
 
 
-def changed_weights(run: Path, product: str, recipe: dict[str, Any]) -> list[str]:
-    """Return the paths of weights that have changed since ``run/product`` was written.
+def changed_inputs(folder: RunFolder, product: str, recipe: dict[str, Any]) -> list[str]:
+    """Return the inputs of a run, as ``setting PATH``, that have changed since its results were written.
 
-    Digests that the run recorded decide. Without them, files that are younger than the product have changed. Weights that are
-    gone cannot be compared and count as unchanged.
+    Digests that the run recorded decide. A run without them has changed weights if their files are younger than its results.
+    Inputs that are gone cannot be compared and count as unchanged.
 
     Args:
-        run: folder of a probe or evaluation run.
+        folder: folder of a probe or evaluation run.
         product: name of the file with its results.
         recipe: settings of the run.
+
+    Raises:
+        ConfigError: if ``contents.json`` is damaged.
     """
-    recorded = _recorded_digests(run, product)
-    changed = []
-    for setting, weights in _weights_of(recipe).items():
-        path = Path(weights)
-        if not path.exists():
-            continue
-        known = recorded.get(setting)
-        if known is not None:
-            is_changed = digest(path) != known
-        else:
-            is_changed = _newest(path) > (run / product).stat().st_mtime + _PATIENCE_SECONDS
-        if is_changed and weights not in changed:
-            changed.append(weights)
-    return changed
+    paths = _weights_of(recipe)
+    if not folder.contents.exists():
+        written = (folder.path / product).stat().st_mtime + _PATIENCE_SECONDS
+        return [f"{setting} {path}" for setting, path in paths.items() if _newest(Path(path).expanduser()) > written]
+    recorded = read_json(folder.contents)
+    try:
+        now = contents_of(load_recipe(str(folder.path / "recipe.yaml")), folder.digests)
+    except (ConfigError, OSError):  # settings of another version, or an input that cannot be read: nothing to compare
+        return []
+    changed = [setting for setting in sorted(recorded.keys() & now.keys()) if recorded[setting] != now[setting]]
+    return [f"{setting} {paths.get(setting, '')}".strip() for setting in changed]
 
 
 def _weights_of(recipe: dict[str, Any]) -> dict[str, str]:
@@ -48,16 +50,7 @@ def _weights_of(recipe: dict[str, Any]) -> dict[str, str]:
     return {setting: weights for setting, weights in found.items() if isinstance(weights, str)}
 
 
-def _recorded_digests(run: Path, product: str) -> dict[str, Any]:
-    """Return digests by setting from the product, or from the newest attempt that tells any."""
-    for path in (run / product, *sorted((run / "attempts").glob("attempt-*.json"), reverse=True)):
-        content = read_json(path)
-        digests = content.get("digests") if isinstance(content, dict) else None
-        if isinstance(digests, dict):
-            return digests
-    return {}
-
-
 def _newest(path: Path) -> float:
-    files = [path] if path.is_file() else [inner for inner in path.rglob("*.safetensors") if inner.is_file()]
-    return max((file.stat().st_mtime for file in files), default=0.0)
+    """Return the time of the newest file of weights at ``path``; 0 if there is none."""
+    inside = path.rglob("*.safetensors") if path.is_dir() else [path]
+    return max((file.stat().st_mtime for file in inside if file.is_file()), default=0.0)

@@ -79,7 +79,7 @@ def figures(runs: list[RunRecord], results: ProbeResults) -> dict[str, Any]:
         "losses": {run.name: {"first": _losses(run, 0), "last": _losses(run, -1)} for run in trained},
         "validation": {run.name: run.validation.model_dump(exclude={"label"}) for run in runs if run.validation},
         "evaluations": {run.name: run.evaluation.model_dump() for run in runs if run.evaluation},
-        "changed_weights": {run.name: run.changed_weights for run in runs if run.changed_weights},
+        "changed_inputs": {run.name: run.changed_inputs for run in runs if run.changed_inputs},
         "seconds": {run.name: run.status.seconds for run in runs},
         "runs": {run.name: {"objective": run.objective, "path": str(run.path), **run.status.model_dump()} for run in runs},
         "pictures": {run.name: numbers for run in runs if (numbers := picture_numbers(run.path))},

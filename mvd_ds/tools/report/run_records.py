@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from mvd_ds.files import ConfigError, one_line, read_json
-from mvd_ds.tools.report.freshness import changed_weights
+from mvd_ds.tools.report.freshness import changed_inputs
 from mvd_ds.training.run_folder import RunFolder
 
 Checked = TypeVar("Checked", bound=BaseModel)
@@ -127,8 +127,8 @@ class RunRecord:
     """Newest held-out accuracy of a fine-tuned run."""
     evaluation: Evaluation | None = None
     """Results of an evaluation run."""
-    changed_weights: tuple[str, ...] = ()
-    """Weights that changed since the figures of this run were measured: the figures are left out."""
+    changed_inputs: tuple[str, ...] = ()
+    """Inputs that changed since the figures of this run were measured: the figures are left out."""
 
     @property
     def objective(self) -> str:
@@ -197,7 +197,7 @@ def _read_run(path: Path, name: str) -> RunRecord:
     validation = _read_if_there(path / "validation.json", Validation)
     evaluation = _read_if_there(path / "evaluation.json", Evaluation)
     measured = [product for product in ("probes.json", "evaluation.json") if (path / product).exists()]
-    changed = tuple(weights for product in measured for weights in changed_weights(path, product, recipe))
+    changed = tuple(changed for product in measured for changed in changed_inputs(folder, product, recipe))
     if changed:
         results, evaluation = results and ProbeResults(), None
     return RunRecord(name, path, recipe, recipe_text, status, curves, unreadable, results, validation, evaluation, changed)

@@ -60,8 +60,8 @@ def _best(results: ProbeResults) -> str:
 def attention(run: RunRecord) -> list[str]:
     """Return the sentences about one run that a reader should not miss."""
     found = [
-        f"{run.name}: its figures are left out, because {weights} has changed since they were measured; start it again."
-        for weights in run.changed_weights
+        f"{run.name}: its figures are left out, because {changed} has changed since they were measured; start it again."
+        for changed in run.changed_inputs
     ]
     found += [warning] if (warning := few_videos(run)) else []
     status = run.status
