@@ -36,6 +36,7 @@ COMMANDS = {
     "compare": "commands.compare",
     # operate
     "recipes": "commands.recipes",
+    "settings": "commands.settings",
     "plan": "plan.options",
     "doctor": "doctor.options",
     "prove": "prove.options",

@@ -16,7 +16,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 def add_recipe_of(parser: argparse.ArgumentParser, command: str, example: str) -> None:
     """Add the options of ``command``, which runs recipes of its own kind, with an example of its arguments."""
     add_recipe(parser)
-    parser.epilog = f"`python -m mvd_ds recipes RECIPE` prints its settings. Example: python -m mvd_ds {command} {example}"
+    parser.epilog = f"`python -m mvd_ds settings RECIPE` explains all settings. Example: python -m mvd_ds {command} {example}"
     parser.set_defaults(command=command)
 
 
