@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from mvd_ds.config.base import Settings
 from mvd_ds.config.load import RECIPE_KINDS, dump, leaves
@@ -90,10 +89,7 @@ def _node(annotation: Any) -> tuple[type[Settings] | None, str]:
 
 
 def _default(field: FieldInfo) -> str:
-    if field.is_required():
-        return REQUIRED
-    value = field.get_default(call_default_factory=True)
-    return REQUIRED if value is PydanticUndefined else as_yaml(value)
+    return REQUIRED if field.is_required() else as_yaml(field.get_default(call_default_factory=True))
 
 
 def as_yaml(value: Any) -> str:
