@@ -1,4 +1,4 @@
-"""What every node of the settings tree shares."""
+"""The base class and the value types of the settings tree."""
 
 from __future__ import annotations
 

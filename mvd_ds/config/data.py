@@ -10,7 +10,7 @@ from mvd_ds.config.base import Positive, Settings, Share
 
 
 class ClipSettings(Settings):
-    """What is cut out of a video. An image is a one-frame clip."""
+    """The clip that is cut out of a video. An image is a one-frame clip."""
 
     frames: Positive = 16
     """T, frames of a clip."""
@@ -30,35 +30,35 @@ class ClipSettings(Settings):
     """multiscale: MVD's corner-and-centre crops; random_resized: area ``crop_area``, ratio (3/4, 4/3), as MAE; center: short
     side resized to size_px, then the middle."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    """How crops are resized. Source: bilinear in MVD and VideoMAE, bicubic in MAE."""
+    """Interpolation of resized crops. Source: bilinear in MVD and VideoMAE, bicubic in MAE."""
     crop_area: tuple[Share, Share] = (0.2, 1.0)
     """Smallest and largest share of the frame of random_resized. Source: MAE (0.2, 1); MVD's fine-tuning (0.08, 1)."""
     antialias: bool = True
-    """Of the resizing of training crops. Source: MVD's fine-tuning has none."""
+    """Antialias training crops when they are resized. Source: MVD's fine-tuning has none."""
     flip: Share = 0.0
     """Probability of a horizontal flip. Source: 0 in MVD and VideoMAE pretraining, 0.5 in MAE."""
 
     def over(self, other: ClipSettings) -> ClipSettings:
-        """``other`` with what was stated here: in a recipe or on the command line, not by default."""
+        """Return ``other`` with the settings that were stated here: in a recipe or on the command line, not by default."""
         stated = {key: getattr(self, key) for key in self.model_fields_set}
         if "stride_frames" in stated:  # it would not be looked at beside a stride in seconds
             stated.setdefault("stride_seconds", None)
         return other.model_copy(update=stated)
 
 
-#: Of pixels in [0, 1], by colour. Source: ImageNet, as MAE, VideoMAE and MVD use them.
+#: Mean and standard deviation of pixels in [0, 1], by colour. Source: ImageNet, as MAE, VideoMAE and MVD use them.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class PreprocessingSettings(Settings):
-    """How a classifier wants its clips; it stands in its folder, so that no recipe is needed to use it."""
+    """The preprocessing of a classifier; it is saved beside its weights, so that no recipe is needed to use it."""
 
     clip: ClipSettings = ClipSettings()
     """Frames, stride, sampling and size that it was trained on. Crop and flip are those of the training, not of a test."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
-    """Taken off pixels in [0, 1], by colour."""
+    """Mean that is subtracted from pixels in [0, 1], by colour."""
     std: tuple[float, float, float] = IMAGENET_STD
-    """What they are divided by then."""
+    """Standard deviation that they are then divided by, by colour."""
 
 
 class SourceSettings(Settings):
@@ -73,7 +73,7 @@ class SourceSettings(Settings):
 
 
 class DataSettings(Settings):
-    """Where videos come from and how they are read."""
+    """The source of the videos and how they are read."""
 
     manifest: str = Field(default="data/train.txt", min_length=1)
     """Manifest file (``path label ...`` a line) or a folder of videos or images."""
@@ -86,7 +86,7 @@ class DataSettings(Settings):
     """auto: PyAV, exact on every file and the fastest measured; decord refuses files on which it lies or hangs (edit lists, AV1,
     ...); torchcodec has to be installed, with FFmpeg's shared libraries. Frames are the same bytes from all of them."""
     clip: ClipSettings = ClipSettings()
-    """What is cut out of each video."""
+    """The clip that is cut out of each video."""
     clips_per_video: Positive = 1
     """R clips cut from one decoded video (repeated sampling). Batches count clips, so R divides the micro batch."""
     workers: Annotated[int, Field(ge=0)] = 8
@@ -103,7 +103,7 @@ BlockScale = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
 class MaskingSettings(Settings):
-    """Which tokens the student does not see. True = masked, everywhere."""
+    """The tokens that are hidden from the student. True = masked, everywhere."""
 
     kind: Literal["tube", "random", "multi_block"] = "tube"
     """tube: one spatial mask repeated over time; random: over all tokens; multi_block: a union of blocks."""

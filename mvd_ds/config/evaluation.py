@@ -1,4 +1,4 @@
-"""The recipe trees of what is done with a finished network: tests of classifiers, probes, features of videos."""
+"""The recipe trees for a finished network: tests of classifiers, probes, features of videos."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ VECTOR_HEADS = ("linear", "knn")
 
 
 def result_name(model: str, head: str) -> str:
-    """What the result of a head on a model is called: the model alone for linear ones."""
+    """Return the name of the result of a head on a model: the model's own name for linear heads."""
     return model if head == "linear" else f"{model}:{head}"
 
 
 class ViewSettings(Settings):
-    """Which clips of a video are looked at; always the same ones. Source: MVD 2.3, 5 x 3 on Kinetics, 2 x 3 on SSv2."""
+    """The clips of a video that are looked at, always the same ones. Source: MVD 2.3, 5 x 3 on Kinetics, 2 x 3 on SSv2."""
 
     segments: Positive = 1
     """Clips along the video: evenly spaced (dense sampling) or interleaved (uniform); one is the middle one."""
@@ -29,7 +29,7 @@ class ViewSettings(Settings):
 
     @property
     def count(self) -> int:
-        """Views of a video."""
+        """Number of views of a video."""
         return self.segments * self.crops
 
 
@@ -44,7 +44,7 @@ class OneManifestRecipe(Recipe):
 
 
 class EvaluateRecipe(OneManifestRecipe):
-    """A test of a classifier on labelled videos. What ``data.clip`` does not say is as the classifier was trained."""
+    """A test of a classifier on labelled videos. Settings that ``data.clip`` does not state are the classifier's own."""
 
     objective: Literal["evaluate"]
     """Test a classifier."""
@@ -59,7 +59,7 @@ class EvaluateRecipe(OneManifestRecipe):
     batch: Positive = 16
     """Clips per forward and process."""
     precision: Literal["bf16", "fp32"] = "fp32"
-    """Of weights and activations; probabilities are fp32 in both."""
+    """Precision of weights and activations; probabilities are fp32 in both."""
     calibration_bins: Positive = 15
     """Bins of equal width of the expected calibration error. Source: Guo et al. 2017 (arXiv 1706.04599), 15."""
     confused_pairs: Annotated[int, Field(ge=0)] = 20
@@ -73,7 +73,7 @@ class EvaluateRecipe(OneManifestRecipe):
 class FeaturesRecipe(OneManifestRecipe):
     """Features of every video of a manifest, in files with an index.
 
-    What ``data.clip`` does not say is as the network was trained, as far as its file tells.
+    Settings that ``data.clip`` does not state are those of the network's training, as far as its file tells.
     """
 
     objective: Literal["features"]
@@ -87,22 +87,22 @@ class FeaturesRecipe(OneManifestRecipe):
     tokens: bool = False
     """Keep every patch token, (N, D) a clip, instead of one vector."""
     pooling: PoolingSettings = PoolingSettings()
-    """How tokens become one vector."""
+    """Pooling of the tokens into one vector."""
     views: ViewSettings = ViewSettings()
     """Clips of a video; features have an axis for them where there are several."""
     every_frames: Positive = 1
     """Image networks see every n-th frame of a clip; their features are means over frames, or tokens of all frames."""
     file_format: Literal["safetensors", "npy"] = "safetensors"
-    """Of the files; both hold one array, in the order of the manifest."""
+    """Format of the files; both hold one array, in the order of the manifest."""
     dtype: Literal["float32", "float16"] = "float32"
-    """Of the numbers in them."""
+    """Type of the numbers in them."""
     videos_per_file: Positive | None = None
-    """A file is the smallest piece of work: ranks take files in turn, and what is whole when a run is interrupted is not made
-    again. None: 256, so that 16 ranks share 4,000 videos; or 32 with tokens (150 MB of ViT-B at 16 x 224 x 224)."""
+    """A file is the smallest piece of work: ranks take files in turn, and files that are whole when a run is interrupted are
+    kept. None: 256, so that 16 ranks share 4,000 videos; or 32 with tokens (150 MB of ViT-B at 16 x 224 x 224)."""
     batch: Positive = 16
     """Clips per forward and process."""
     precision: Literal["bf16", "fp32"] = "fp32"
-    """Of weights and activations."""
+    """Precision of weights and activations."""
     timeout_minutes: Positive = 60
     """Ranks wait for the slowest of them this long."""
 
@@ -121,20 +121,20 @@ class ProbedModel(Settings):
 
 
 class HeadSettings(Settings):
-    """How the heads of a probe are fitted that are trained by gradient: ``attentive`` and ``vqt``."""
+    """Training of the probe heads that are fitted by gradient descent: ``attentive`` and ``vqt``."""
 
     epochs: Positive = 20
     """Passes over the training clips. Source: V-JEPA, 20 for its attentive probes."""
     learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = (5e-3, 1e-3, 3e-4, 1e-4)
-    """All are trained in the same pass over the features; each seed takes the one that is best on its selection share."""
+    """Rates to choose from. All are trained in the same pass; each seed takes the best on its selection share."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """Of AdamW. Source: V-JEPA, 0.01."""
+    """Weight decay of AdamW. Source: V-JEPA, 0.01."""
     batch: Positive = 64
     """Clips per step."""
     queries: Positive = 1
     """Query tokens of a vqt head in each layer. Source: VQT (arXiv 2212.03220), 1 and more."""
     keep_gib: Annotated[float, Field(ge=0)] = 4.0
-    """Frozen features are kept in host memory up to this; what needs more is computed again in every epoch."""
+    """Host memory for frozen features, GiB; features that need more are computed again in every epoch."""
 
 
 class NeighbourSettings(Settings):
@@ -152,7 +152,7 @@ class ProbeRecipe(OneManifestRecipe):
     objective: Literal["probe"]
     """Probe frozen features."""
     models: dict[str, ProbedModel]
-    """What is probed, by name; every one sees the same clips and the same splits."""
+    """Models that are probed, by name; all see the same clips and the same splits."""
     validation_manifest: str | None = None
     """Held-out clips, never used to choose anything (None: ``held_out_share`` of the manifest)."""
     held_out_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
@@ -172,7 +172,7 @@ class ProbeRecipe(OneManifestRecipe):
     """Pairs whose accuracies are compared, with a paired bootstrap interval: models, or ``MODEL:HEAD`` for other heads than
     linear."""
     pooling: PoolingSettings = PoolingSettings()
-    """How the tokens after the encoder's final norm become one vector; a mean by default."""
+    """Pooling of the tokens after the encoder's final norm into one vector."""
     pixels: bool = True
     """Also probe raw pixels: the clip as 8 slots of 12 x 12 grey means."""
     seeds: tuple[int, ...] = (0, 1, 2)

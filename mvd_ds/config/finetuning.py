@@ -19,7 +19,7 @@ class RandAugmentSettings(Settings):
     operations: Positive = 4
     """Operations drawn for a clip, with replacement, from 15."""
     probability: Share = 0.5
-    """With which each of them is applied. Source: timm."""
+    """Probability that each of them is applied. Source: timm."""
     magnitude: Annotated[float, Field(ge=0.0, le=10.0)] = 7.0
     """Mean strength, 0 to 10."""
     magnitude_std: Annotated[float, Field(ge=0.0)] = 0.5
@@ -30,7 +30,7 @@ class ErasingSettings(Settings):
     """A box of noise, at the same place in all frames of a clip."""
 
     probability: Share = 0.25
-    """Of a clip to be erased. Source: MVD, VideoMAE."""
+    """Probability that a clip is erased. Source: MVD, VideoMAE."""
     area: tuple[Share, Share] = (0.02, 1 / 3)
     """Smallest and largest share of the frame. Source: timm."""
     ratio: Annotated[float, Field(gt=0.0, le=1.0)] = 0.3
@@ -41,20 +41,20 @@ class MixSettings(Settings):
     """Pairs of clips mixed into one, labels alike."""
 
     mixup_alpha: Annotated[float, Field(ge=0.0)] = 0.8
-    """Of the beta distribution that own shares are drawn from (0: no mixup). Source: MVD, VideoMAE."""
+    """Parameter of the beta distribution of a clip's own share (0: no mixup). Source: MVD, VideoMAE."""
     cutmix_alpha: Annotated[float, Field(ge=0.0)] = 1.0
-    """The same for CutMix (0: no CutMix)."""
+    """Parameter of the beta distribution for CutMix (0: no CutMix)."""
     probability: Share = 1.0
-    """Of a pair to be mixed at all."""
+    """Probability that a pair is mixed at all."""
     cutmix_share: Share = 0.5
-    """Of mixed pairs that are cut rather than blended, where both are on."""
+    """Share of mixed pairs that are cut rather than blended, where both are on."""
     cutmix: Literal["video", "published"] = "video"
     """video: the box is cut out of every frame; published: MVD's and VideoMAE v2's code, which takes the box's rows for frames
     and its columns for rows, and changes no pixel in 60 % of the cases though the labels change."""
 
 
 class AugmentationSettings(Settings):
-    """What training clips go through besides crop and flip (``data.clip``)."""
+    """Augmentation of training clips besides crop and flip (``data.clip``)."""
 
     rand_augment: RandAugmentSettings | None = None
     """Operations on frames before the crop (None: none)."""
@@ -102,21 +102,21 @@ class FinetuneRecipe(LearningRecipe):
     """Fit what neither the recipe nor the command line states to what is there: network and clip to ``weights``, batch, epochs
     and the floor of the learning rate to the number of videos, loader processes and precision to the machine."""
     label: str | None = None
-    """Which label of the manifest is learnt (None: it has only one)."""
+    """Label of the manifest that is learnt (None: it has only one)."""
     allow_empty_classes: bool = False
     """Train although a class has no video in the training manifest."""
     weights: str | None = None
-    """What the encoder starts from: our model folder, or a file in any format that is read (None: from scratch)."""
+    """Weights that the encoder starts from: a model folder, or a file in any known format (None: from scratch)."""
     keep_head: bool = False
     """Also start from the class head of ``weights``, which then has as many classes."""
     pooling: PoolingSettings = PoolingSettings()
-    """How tokens become one vector. Source: MVD and VideoMAE, mean, no norm before it."""
+    """Pooling of the tokens into one vector. Source: MVD and VideoMAE, mean, no norm before it."""
     dropout: Rate = 0.0
-    """Of the pooled vector, before the head."""
+    """Dropout rate of the pooled vector, before the head."""
     label_smoothing: Rate = 0.1
     """Probability that is spread over all classes. Source: MVD, VideoMAE, 0.1."""
     augmentation: AugmentationSettings = AugmentationSettings()
-    """What training clips go through besides crop and flip."""
+    """Augmentation of training clips besides crop and flip."""
     teacher: LogitTeacherSettings | None = None
     """A fine-tuned network to learn from, too (None: labels alone)."""
     validation: ValidationSettings = ValidationSettings()
@@ -132,7 +132,7 @@ class FinetuneRecipe(LearningRecipe):
 
     @property
     def drop_path_blocks(self) -> int:
-        """Uniforms per clip that drop path takes."""
+        """Uniform numbers per clip that drop path takes."""
         return self.model.depth
 
     @model_validator(mode="wrap")

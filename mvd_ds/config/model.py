@@ -1,4 +1,4 @@
-"""Settings of networks: encoders, decoders, teachers, and what is predicted."""
+"""Settings of networks: encoders, decoders, teachers and prediction targets."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ ENCODER_SIZES: dict[str, dict[str, int]] = {
     "huge": {"embed_dim": 1280, "depth": 32, "num_heads": 16},
 }
 
-#: What a width must be divisible by for each kind of position table.
+#: Divisor that a width must have for each kind of position table.
 POSITION_DIVISORS = {"sincos3d": 16, "sincos2d": 4, "sinusoid1d": 2, "learned": 1}
 
 
 def _with_size(values: Any) -> Any:
-    """``values`` with width, depth and heads of its named size filled in where not given."""
+    """Return ``values`` with width, depth and heads of its named size filled in where not given."""
     if isinstance(values, dict) and isinstance(values.get("size"), str):
         if values["size"] not in ENCODER_SIZES:
             raise ValueError(f"size '{values['size']}' is not known; sizes are {', '.join(ENCODER_SIZES)}")
@@ -82,7 +82,7 @@ class EncoderSettings(Settings):
         return self
 
     def grid(self, frames: int, size_px: int) -> Grid:
-        """Token grid (t, h, w) of a clip of ``frames`` frames and side ``size_px``.
+        """Return the token grid (t, h, w) of a clip of ``frames`` frames and side ``size_px``.
 
         Raises:
             ValueError: if tubelet or patch does not divide the clip.
@@ -95,7 +95,7 @@ class EncoderSettings(Settings):
 
 
 class PoolingSettings(Settings):
-    """How the tokens of a clip become one vector. ``pooling: NAME`` is short for ``pooling: {kind: NAME}``."""
+    """Pooling of the tokens of a clip into one vector. ``pooling: NAME`` is short for ``pooling: {kind: NAME}``."""
 
     kind: Literal["mean", "cls", "max", "gem", "ggem"] = "mean"
     """mean, max: over the patch tokens; cls: the class token; gem: generalised mean, (mean of max(x, eps)^p)^(1/p) in fp32,
@@ -111,7 +111,7 @@ class PoolingSettings(Settings):
     """Groups of neighbouring channels of ggem (None: as many as attention heads). Source: GGeM, the heads."""
     place: Literal["before_norm", "after_norm"] = "before_norm"
     """In a classifier: before its norm, where MVD and VideoMAE take the mean, or after it, applied to every token. Probes
-    pool what the encoder gives, after its final norm."""
+    pool the tokens after the encoder's final norm."""
 
     @model_validator(mode="before")
     @classmethod
@@ -119,7 +119,7 @@ class PoolingSettings(Settings):
         return {"kind": values} if isinstance(values, str) else values
 
     def groups_of(self, width: int, heads: int) -> int:
-        """Exponents of this pooling for tokens of ``width`` channels in ``heads`` heads; 0 for kinds without any.
+        """Return the number of exponents for tokens of ``width`` channels in ``heads`` heads; 0 for kinds without any.
 
         Raises:
             ValueError: if the groups do not divide the width.
@@ -152,7 +152,7 @@ class DecoderSettings(Settings):
 
 
 class TargetSettings(Settings):
-    """Which features of a teacher are predicted."""
+    """The features of a teacher that are predicted."""
 
     blocks: tuple[int, ...] = (-1,)
     """Block outputs to use; -1 is the last; several are averaged. Source: MVD, last block."""
@@ -163,7 +163,7 @@ class TargetSettings(Settings):
 
 
 class TeacherSettings(EncoderSettings):
-    """A frozen teacher: its network, its weights, where it lives, and what is learnt from it."""
+    """A frozen teacher: its network, its weights, its placement, and the features that are learnt from it."""
 
     weights: str = Field(min_length=1)
     """Folder or file: ours, MAE, VideoMAE, MVD, Hugging Face, a ZeRO checkpoint; ``random`` teaches noise."""
@@ -193,7 +193,7 @@ class TeacherSettings(EncoderSettings):
     """auto: a replicated teacher's forward on a GPU is replayed as one CUDA graph if that is faster, measured at the first step
     (it is at small batches, and holds the memory of a forward); never: launched kernel by kernel."""
     target: TargetSettings = TargetSettings()
-    """Which of its features are predicted."""
+    """Features that are predicted."""
     loss: Literal["smooth_l1", "l1", "l2", "cosine"] = "smooth_l1"
     """Between prediction and target, in fp32, mean over all elements. Source: MVD, smooth L1 with beta 1."""
     weight: Annotated[float, Field(ge=0.0)] = 1.0
@@ -234,7 +234,7 @@ class TeacherSettings(EncoderSettings):
         return self.network.removeprefix("timm:") if self.network else None
 
     def frame_grid(self, size_px: int) -> tuple[int, int]:
-        """(h, w) of the features of one frame of side ``size_px``.
+        """Return (h, w) of the features of one frame of side ``size_px``.
 
         Raises:
             ValueError: if the patch does not divide the frame.

@@ -11,7 +11,7 @@ from mvd_ds.files import ConfigError
 
 
 class RunSettings(Settings):
-    """Where a run lives and how it is kept."""
+    """The folder of a run, its logs, checkpoints and limits."""
 
     output: str = "runs/{recipe}"
     """Folder of the run; ``{recipe}`` stands for the recipe's name."""
@@ -33,17 +33,18 @@ class RunSettings(Settings):
     features_every_steps: Annotated[int, Field(ge=0)] = 100
     """Steps between measurements of target variance and effective rank (0: never)."""
     pictures_every_steps: Annotated[int, Field(ge=0)] = 1000
-    """Steps between pictures of what the network makes of a few clips, in TensorBoard, ``pictures/`` and the report; there
+    """Steps between pictures of the network's predictions on a few clips, in TensorBoard, ``pictures/`` and the report; there
     are some at the end, too (0: never). Not for ``finetune``."""
     picture_clips: Positive = 4
-    """How many: the first videos of ``picture_manifest``, the same ones under the same masks every time."""
+    """Number of clips shown: the first videos of ``picture_manifest``, the same under the same masks every time."""
     picture_manifest: str | None = None
     """Manifest of held-out videos to look at, and to probe on (None: the training manifest, the first of several)."""
     probe_every_steps: Annotated[int, Field(ge=0)] = 1000
     """Steps between probes of the features where that manifest has labels: ``probe/LABEL_top1``, the vote of nearest
     neighbours (0: never). Labels are not learnt from. Not for ``finetune``."""
     probe_clips: Annotated[int, Field(ge=2)] = 256
-    """How many, of so few classes that each has some 25; kept in host memory, 616 MB of 16 x 224 x 224 over all processes."""
+    """Number of clips, of so few classes that each has some 25; kept in host memory: 616 MB over all processes at
+    16 x 224 x 224."""
     stop_after_steps: Positive | None = None
     """End cleanly after this optimizer step, with a checkpoint; the schedule keeps its length, and a resume goes on."""
     slow_rank_ratio: Annotated[float, Field(gt=1)] = 1.3
@@ -57,7 +58,7 @@ class RunSettings(Settings):
     nonfinite_limit: Annotated[int, Field(ge=0)] = 10
     """More skipped steps than this in one attempt stop the run."""
     heartbeat_seconds: Annotated[float, Field(gt=0, le=10)] = 5.0
-    """Between two signs of life of a rank."""
+    """Seconds between two heartbeats of a rank."""
     log_mib: Positive = 64
     """Size at which a rank's log is moved to ``.1`` and begun anew, MiB."""
     device: Literal["auto", "cpu"] = "auto"
@@ -81,7 +82,7 @@ class BatchSettings(Settings):
         return self
 
     def accumulation_steps(self, world: int) -> int:
-        """Micro batches per process and optimizer step on ``world`` processes.
+        """Return the micro batches per process and optimizer step on ``world`` processes.
 
         Raises:
             ConfigError: if micro * world does not divide the global batch.
@@ -94,7 +95,7 @@ class BatchSettings(Settings):
         return self.global_ // (self.micro * world)
 
     def admissible_processes(self, available: int) -> int:
-        """The largest number of processes, up to ``available``, that divides the global batch into micro batches."""
+        """Return the largest number of processes, up to ``available``, that divides the batch into micro batches."""
         return next(world for world in range(available, 0, -1) if self.global_ % (self.micro * world) == 0)
 
 
@@ -106,13 +107,14 @@ class OptimizerSettings(Settings):
     min_base_lr: Annotated[float, Field(ge=0)] = 1e-5
     """Learning rate per 256 clips at the end of the cosine."""
     lr_counts: Literal["clips", "student_samples", "videos"] = "clips"
-    """What the learning rate grows with: clips of the global batch, clips x masks per clip, or clips / clips per video."""
+    """Quantity that the learning rate grows with: clips of the global batch, clips x masks per clip, or clips / clips per
+    video."""
     betas: tuple[Share, Share] = (0.9, 0.95)
     """Decay of the first and second moment."""
     eps: Annotated[float, Field(gt=0)] = 1e-8
-    """Added to the root of the second moment."""
+    """Number added to the root of the second moment."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
-    """On matrices and mask tokens; not on biases, norms and other vectors. Source: MVD, mask tokens are decayed."""
+    """Weight decay of matrices and mask tokens, not of biases, norms and other vectors. Source: MVD, mask tokens are decayed."""
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """The encoder's block i of L (from 0) learns at layer_decay^(L - i) times the rate, embeddings at ^(L + 1), the rest at the
     rate itself. Source: BEiT; MVD's fine-tuning, 0.75."""
@@ -147,20 +149,20 @@ class ScheduleSettings(Settings):
         return self
 
     def total_steps(self, steps_per_epoch: int) -> int:
-        """Optimizer steps of the whole cosine."""
+        """Return the optimizer steps of the whole cosine."""
         return self.steps if self.steps is not None else (self.epochs or 0) * steps_per_epoch
 
     def last_step(self, steps_per_epoch: int) -> int:
-        """Optimizer steps after which training ends."""
+        """Return the optimizer step after which training ends."""
         return self.stop_after_epochs * steps_per_epoch if self.stop_after_epochs else self.total_steps(steps_per_epoch)
 
     def warmup(self, steps_per_epoch: int) -> int:
-        """Optimizer steps of the warm-up."""
+        """Return the optimizer steps of the warm-up."""
         return self.warmup_steps if self.warmup_steps is not None else (self.warmup_epochs or 0) * steps_per_epoch
 
 
 class EngineSettings(Settings):
-    """What DeepSpeed does with the student."""
+    """Settings of the DeepSpeed engine of the student."""
 
     config: str = "zero3.json"
     """DeepSpeed JSON: a path, or a name in ds_configs/. It owns ZeRO, offload, buckets and communication."""
@@ -172,9 +174,9 @@ class EngineSettings(Settings):
     nvme_folder: str | None = None
     """Folder on a disk of each node, for shards that the JSON or a teacher's placement puts on NVMe."""
     precision: Literal["bf16", "fp32"] = "bf16"
-    """Of weights and activations on the device; master weights, losses and targets are fp32 in both."""
+    """Precision of weights and activations on the device; master weights, losses and targets are fp32 in both."""
     compile: Literal["auto", "blocks", "never"] = "auto"
     """blocks: torch.compile for transformer blocks, one graph for each kind, checked against eager blocks before the first
     step; what fails is told, and runs eagerly; auto: on GPUs, where it takes a minute once; never: torch's kernels one by one."""
     timeout_minutes: Annotated[float, Field(gt=0)] = 10.0
-    """A rank that begins nothing new for so long ends the run on all ranks, with their stacks written."""
+    """Minutes without progress on a rank after which the run ends on all ranks, with their stacks written."""

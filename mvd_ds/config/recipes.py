@@ -1,4 +1,4 @@
-"""The recipe trees: one training run, one probe run."""
+"""The recipe trees of training runs, and the base class of all recipes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from mvd_ds.config.optimization import BatchSettings, EngineSettings, OptimizerS
 
 
 class Recipe(Settings):
-    """What every recipe has."""
+    """Base of every recipe."""
 
     objective: str
-    """What is done; it decides which of the recipe trees this is."""
+    """Task of the run; it decides which of the recipe trees this is."""
     run: RunSettings = RunSettings()
-    """Where the run lives and how it is kept."""
+    """Folder of the run and how it is kept."""
     data: DataSettings = DataSettings()
-    """Where videos come from and how they are read."""
+    """Source of the videos and how they are read."""
 
     @property
     def command(self) -> str:
@@ -37,7 +37,7 @@ class Recipe(Settings):
 
 
 class LearningRecipe(Recipe):
-    """What every recipe has that trains a network with the engine."""
+    """Base of every recipe that trains a network with the engine."""
 
     model: EncoderSettings
     """The encoder that is trained."""
@@ -48,7 +48,7 @@ class LearningRecipe(Recipe):
     schedule: ScheduleSettings
     """Length of the run, warm-up and cosine."""
     engine: EngineSettings = EngineSettings()
-    """What DeepSpeed does, and the precision."""
+    """DeepSpeed's settings, and the precision."""
 
     @property
     def grid(self) -> Grid:
@@ -57,7 +57,7 @@ class LearningRecipe(Recipe):
 
     @property
     def masks_per_clip(self) -> int:
-        """Samples that the network sees of a clip."""
+        """Number of samples that the network sees of a clip."""
         return 1
 
     @property
@@ -94,13 +94,13 @@ class TrainingRecipe(LearningRecipe):
     objective: Literal["image_reconstruction", "video_reconstruction", "distillation"]
     """Stage one on images or videos, or stage two."""
     masking: MaskingSettings = MaskingSettings()
-    """Which tokens are hidden from the encoder."""
+    """Tokens that are hidden from the encoder."""
     decoder: DecoderSettings = DecoderSettings()
-    """The shape that all decoders share; their weights they do not."""
+    """Shape of the decoders; each has weights of its own."""
     teachers: dict[str, TeacherSettings] = Field(default_factory=dict)
     """Stage two: any number of teachers by name; each has a decoder, a loss and metrics of that name."""
     pixels: PixelSettings | None = None
-    """Stage one: how pixel targets are made."""
+    """Stage one: the pixel targets."""
 
     @property
     def decoder_names(self) -> tuple[str, ...]:
@@ -109,12 +109,12 @@ class TrainingRecipe(LearningRecipe):
 
     @property
     def drop_path_blocks(self) -> int:
-        """Uniforms per mask that drop path takes: one for every block of the encoder and of each decoder."""
+        """Uniform numbers per mask that drop path takes: one for every block of the encoder and of each decoder."""
         return self.model.depth + len(self.decoder_names) * self.decoder.depth
 
     @property
     def masked_tokens(self) -> int:
-        """M, hidden tokens per mask."""
+        """M, number of hidden tokens per mask."""
         t, h, w = self.grid
         if self.masking.kind == "tube":
             return t * int(self.masking.ratio * h * w)
@@ -122,14 +122,14 @@ class TrainingRecipe(LearningRecipe):
 
     @property
     def predicted_tokens(self) -> int:
-        """Masked tokens per mask that the decoders see and predict."""
+        """Number of masked tokens per mask that the decoders see and predict."""
         if self.masking.decoder == "all":
             return self.masked_tokens
         return self.masked_tokens - int(self.masking.decoder_ratio * self.masked_tokens)
 
     @property
     def masks_per_clip(self) -> int:
-        """K, masks that the student sees each clip under."""
+        """K, number of masks that the student sees each clip under."""
         return self.masking.masks_per_clip
 
     @property
@@ -181,7 +181,7 @@ class TrainingRecipe(LearningRecipe):
             raise ValueError("objective image_reconstruction needs data.clip.frames 1: an image is a one-frame clip")
 
     def teacher_grid(self, teacher: TeacherSettings) -> Grid:
-        """Grid (t, h, w) of a teacher's features for one clip; image teachers give one slot per student tubelet."""
+        """Return the grid (t, h, w) of a teacher's features for one clip; image teachers give one slot per student tubelet."""
         size_px = teacher.input_px or self.data.clip.size_px
         if teacher.kind == "image":
             return self.grid[0], *teacher.frame_grid(size_px)
