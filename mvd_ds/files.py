@@ -5,6 +5,7 @@ Every room may import this file, and it imports nothing but the standard library
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import errno
 import json
@@ -51,6 +52,82 @@ def did_you_mean(name: object, known: Iterable[str], otherwise: str = "") -> str
 def looks_like_credential(name: str, value: str = "") -> bool:
     """Return whether an environment variable looks like a secret by its name (``HF_TOKEN``) or its value."""
     return bool(_CREDENTIAL_NAME.search(name) or _CREDENTIAL_VALUE.search(value))
+
+
+_LFS = b"version https://git-lfs.github.com/spec/"
+_MAGIC = (
+    (b"\xff\xfe\x00\x00", "text in UTF-32"),
+    (b"\x00\x00\xfe\xff", "text in UTF-32"),
+    (b"\xff\xfe", "text in UTF-16"),
+    (b"\xfe\xff", "text in UTF-16"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"BZh", "a bzip2 archive"),
+    (b"\xfd7zXZ\x00", "an xz archive"),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"Rar!", "a rar archive"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"\x89PNG\r\n", "a PNG picture"),
+    (b"GIF8", "a GIF picture"),
+    (b"\x1aE\xdf\xa3", "a Matroska or WebM video"),
+    (b"FLV\x01", "an FLV video"),
+    (b"OggS", "an Ogg video"),
+    (b"0&\xb2u\x8ef\xcf\x11", "a Windows Media video"),
+    (b"\x00\x00\x01\xba", "an MPEG video"),
+    (b"\x00\x00\x01\xb3", "an MPEG video"),
+    (b"%PDF-", "a PDF document"),
+    (b"\x89HDF\r\n", "an HDF5 file"),
+    (b"\x93NUMPY", "a NumPy array"),
+    (b"\x7fELF", "a program"),
+    (b"SQLite format 3\x00", "an SQLite database"),
+)
+
+
+def describe_foreign(head: bytes) -> str:
+    """Return a few words that say what a file seems to be, by its first bytes; empty for plain text.
+
+    Args:
+        head: the first bytes of the file, 512 or more of them if it has as many.
+    """
+    if head.startswith(_LFS):
+        return "a git-LFS pointer, not the file itself: fetch it with `git lfs pull`"
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:512].lower()
+    if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")) or (start.startswith(b"<") and b"<html" in start):
+        return "a web page or XML document"
+    if _is_plain_text(head):
+        return ""
+    for magic, words in _MAGIC:
+        if head.startswith(magic):
+            return words
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+        return "an MP4 or MOV video"
+    if head[:4] == b"RIFF":
+        return {b"AVI ": "an AVI video", b"WEBP": "a WebP picture"}.get(head[8:12], "a RIFF file")
+    if head[257:262] == b"ustar":
+        return "a tar archive"
+    if len(head) > 188 and head[0] == head[188] == 0x47:
+        return "an MPEG transport stream"
+    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return "a Python pickle"
+    if 0 not in head:
+        return ""  # text of another encoding, such as cp1252
+    return "text in UTF-16" if _is_utf16(head) else "binary data"
+
+
+def _is_plain_text(head: bytes) -> bool:
+    """Return whether ``head`` is UTF-8, but for a character that its end may cut, and holds no zeros and few control bytes."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return sum(byte < 32 and byte not in b"\t\n\v\f\r" for byte in head) * 20 <= len(head) and 0 not in head
+
+
+def _is_utf16(head: bytes) -> bool:
+    """Return whether there are many zeros, almost all at even or almost all at odd places: text without a byte order mark."""
+    even, odd = head[::2].count(0), head[1::2].count(0)
+    return max(even, odd) * 4 >= len(head) and min(even, odd) * 10 <= max(even, odd)
 
 
 @contextmanager
@@ -127,11 +204,16 @@ def read_json(path: Path) -> Any:
         ConfigError: in one line, if the file cannot be read or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise ConfigError(f"{one_line(path)}: cannot be read: {error.strerror or error}") from None
+    try:
+        return json.loads(content.decode())
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: is not JSON: {one_line(error, 100)}") from None
+        seems = describe_foreign(content[:4096])
+        raise ConfigError(
+            f"{one_line(path)}: is {seems}" if seems else f"{one_line(path)}: is not JSON: {one_line(error, 100)}"
+        ) from None
 
 
 @contextmanager

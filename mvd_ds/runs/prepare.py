@@ -1,4 +1,4 @@
-"""``prepare``: look at videos, encode and pack them, with progress."""
+"""The run of `prepare`: look at videos, encode and pack them, with progress."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import argparse
 import os
 from pathlib import Path
 
-from mvd_ds.config import ConfigError
 from mvd_ds.data.manifests.listings import read_listing
 from mvd_ds.data.prepare.encode import DEFAULT_QUALITY, QUALITIES, Encoding
-from mvd_ds.data.prepare.prepare import PrepareOptions, is_prepared, prepare
+from mvd_ds.data.prepare.folder import is_prepared, require_settings
+from mvd_ds.data.prepare.options import PrepareOptions
+from mvd_ds.data.prepare.prepare import prepare
 from mvd_ds.data.prepare.report import report_lines
+from mvd_ds.files import ConfigError, one_line
 from mvd_ds.training.console import StepProgress, say
 
 _SHOWN = 20
-"""Lines of the report on the terminal; the rest is in the file."""
+"""Most lines of the report on the terminal; the rest is in the file."""
 
 
 def options_of(asked: argparse.Namespace) -> PrepareOptions:
-    """What the command line asks for.
+    """Return the options that the command line asks for.
 
     Raises:
         ConfigError: for settings of an encoding that was not asked for, or a quality out of range.
@@ -37,15 +39,25 @@ def options_of(asked: argparse.Namespace) -> PrepareOptions:
 
 
 def prepare_videos(source: Path, output: Path, videos: Path | None, classes: Path | None, options: PrepareOptions) -> None:
-    """Prepare the videos of ``source`` in ``output`` and say what was found; what is done already is not done again.
+    """Prepare the videos of ``source`` in ``output`` and report the result; finished work is not done again.
+
+    Args:
+        source: folder or list of videos.
+        output: folder to write.
+        videos: folder of the videos that a list names; None: the list's own.
+        classes: file of class names; None: the list's own.
+        options: what is done with the videos.
 
     Raises:
-        ConfigError: for a list that cannot be read, a folder that is in use, or if no video is good.
+        ConfigError: for a list that cannot be read, a folder that is in use or of another source, or if no video is good.
     """
+    source, output = source.expanduser(), output.expanduser()
+    videos, classes = (path.expanduser() if path is not None else None for path in (videos, classes))
     if is_prepared(output):
-        say(f"{output} is prepared; nothing to do (delete it to prepare it anew)")
+        require_settings(source, output, options)
+        say(f"{one_line(output)} is prepared; nothing to do (delete it to prepare it anew)")
         return
-    listing = read_listing(source.expanduser(), videos, classes)
+    listing = read_listing(source, videos, classes)
     options = options._replace(workers=options.workers or os.cpu_count() or 1)
     bars: dict[str, StepProgress] = {}
 
@@ -58,7 +70,7 @@ def prepare_videos(source: Path, output: Path, videos: Path | None, classes: Pat
             bars[phase].update(done, "files")
 
     try:
-        report = prepare(source.expanduser(), listing, output, options, tell)
+        report = prepare(source, listing, output, options, tell)
     finally:
         for bar in bars.values():
             bar.close()
@@ -66,5 +78,5 @@ def prepare_videos(source: Path, output: Path, videos: Path | None, classes: Pat
     for line in lines[:_SHOWN]:
         say(line)
     if len(lines) > _SHOWN:
-        say(f"... {len(lines) - _SHOWN} lines more in {output / 'report.txt'}")
-    say(f"data.manifest={output / 'manifest.txt'}")
+        say(f"... {len(lines) - _SHOWN} lines more in {one_line(output / 'report.txt')}")
+    say(f"data.manifest={one_line(output / 'manifest.txt')}")

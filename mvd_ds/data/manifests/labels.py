@@ -1,21 +1,28 @@
-"""Which label of a manifest is learnt, and the names of its classes: all from the manifest, nothing from a data set's name."""
+"""Labels and classes of manifests, and the match of two manifests that number their classes differently.
+
+All comes from the manifests, nothing from a data set's name. Names are matched by name, digits by value, and plain numbers with
+names only where nothing speaks against it.
+"""
 
 from __future__ import annotations
 
 import copy
-import difflib
+import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from mvd_ds.config import ConfigError
 from mvd_ds.data.manifests.manifest import Manifest
+from mvd_ds.data.manifests.parsing import class_numbers
+from mvd_ds.files import ConfigError, did_you_mean, one_line
 
 UNNAMED = "label"
-"""What a manifest's only label is called where nobody named it."""
+"""Name of a manifest's only label where nobody named it."""
 MOST_CLASSES = 100_000
-"""Of classes without names. A larger label is a fault, a video's id for example, and so many names would fill the memory."""
+"""Most classes without names. A larger label is a fault, a video's id for example, and so many names would fill the memory."""
+
+_LOOKED_AT = 50_000
 
 
 class Classes(NamedTuple):
@@ -24,21 +31,21 @@ class Classes(NamedTuple):
     label: str
     """Name of the label."""
     names: tuple[str, ...]
-    """One for each class, class 0 first; numbers where the manifest does not name them."""
+    """Name of each class, class 0 first; numbers where the manifest does not name them."""
     named: bool
-    """Whether the manifest names them."""
+    """True if the manifest names them."""
 
 
 def classes_of(
     manifests: Sequence[Manifest], origins: Sequence[str], label: str | None, allow_empty: bool = False
 ) -> tuple[Classes, np.ndarray]:
-    """The classes of the training manifests, and the class of every video, int64 (n,), through all of them.
+    """Return the classes of the training manifests, and the class of every video, int64 (n,), through all of them.
 
     The first manifest that names its classes decides what they are and their order.
 
     Args:
-        manifests: of the training videos, one or several.
-        origins: name them in messages.
+        manifests: manifests of the training videos, one or several.
+        origins: their names in messages.
         label: which label; None: the only one.
         allow_empty: accept classes without a video.
 
@@ -63,7 +70,9 @@ def _require_videos(classes: Classes, labels: np.ndarray, origin: str, allow_emp
     count = len(classes.names)
     empty = np.flatnonzero(np.bincount(labels, minlength=count) == 0)
     if len(empty) and not allow_empty:
-        shown = ", ".join(f"{number} ({classes.names[number]})" if classes.named else str(number) for number in empty[:5])
+        shown = ", ".join(
+            f"{number} ({one_line(classes.names[number], 60)})" if classes.named else str(number) for number in empty[:5]
+        )
         raise ConfigError(
             f"{origin}: {len(empty)} of {count} classes of label {classes.label} have no video: {shown}"
             f"{', ...' * (len(empty) > 5)}; number classes from 0 without gaps, add videos, or set allow_empty_classes=true"
@@ -71,33 +80,121 @@ def _require_videos(classes: Classes, labels: np.ndarray, origin: str, allow_emp
 
 
 def labels_of(manifest: Manifest, classes: Classes, origin: str) -> np.ndarray:
-    """int64 (n,): the class of every video of a manifest, as ``classes`` numbers them.
+    """Return the class of every video of a manifest as ``classes`` numbers them, int64 (n,).
 
-    Where both name their classes the names decide: a folder that lacks a class numbers the others differently.
+    Where both name their classes the names decide: a folder that lacks a class numbers the others differently. Names that are
+    all digits are matched by value, with names or with plain numbers. Plain numbers and names are matched by position only if
+    no folder of a video says otherwise and, where the manifest has the names, there are as many of them.
+
+    Args:
+        manifest: the videos.
+        classes: the classes to number them by.
+        origin: name of the manifest in messages.
 
     Raises:
-        ConfigError: if the manifest has another label or other classes.
+        ConfigError: if the manifest has another label or other classes, or the two cannot be matched.
     """
-    only_unnamed = manifest.label_names == (UNNAMED,) or (classes.label == UNNAMED and len(manifest.label_names) == 1)
-    wanted = manifest.label_names[0] if only_unnamed else classes.label
-    column = _column(manifest, wanted, origin)
-    values, named = manifest.labels[:, column], manifest.class_names.get(wanted)
-    if not named or not classes.named:
+    column, named = _matched_column(manifest, classes, origin)
+    values = manifest.labels[:, column]
+    theirs, ours = class_numbers(named or ()), class_numbers(classes.names)
+    if not named and classes.named and ours is not None:
+        return _by_value(manifest, values, ours, origin)
+    if not named:
         _require_range(manifest, values, len(classes.names), origin)
+        if classes.named:
+            _require_no_contradiction(manifest, values, classes, origin)
         return values
     _require_range(manifest, values, len(named), origin)
+    if theirs is not None and ours is not None:
+        return _by_value(manifest, np.array(theirs, np.int64)[values], ours, origin)
+    if not classes.named:
+        if len(named) != len(classes.names):
+            raise ConfigError(
+                f"{origin}: names {len(named)} classes ({_few(named)}), but the {len(classes.names)} to match them with are "
+                "plain numbers; give both lists the same '# classes:', or neither"
+            )
+        return values
     number = {name: index for index, name in enumerate(classes.names)}
     strange = [name for name in named if name not in number]
     if strange:
         raise ConfigError(
             f"{origin}: {len(strange)} of its {len(named)} classes are not among the {len(classes.names)} of the training "
-            f"manifest: {', '.join(strange[:5])}; both need the same classes"
+            f"manifest: {_few(strange)}; both need the same classes"
         )
     return np.array([number[name] for name in named], np.int64)[values]
 
 
+def numbering_note(manifest: Manifest, classes: Classes, origin: str) -> str:
+    """Return a line that says how the classes of a manifest were matched with ``classes``, or nothing if they are the same.
+
+    Args:
+        manifest: videos whose labels ``labels_of`` accepts.
+        classes: the classes that they were matched with.
+        origin: name of the manifest.
+    """
+    column, named = _matched_column(manifest, classes, origin)
+    if bool(named) != classes.named and class_numbers(named or classes.names) is None:
+        names = named or classes.names
+        pairs = ", ".join(f"{number} is '{one_line(name, 40)}'" for number, name in enumerate(names[:3]))
+        return f"{origin}: its {'class names are' if named else 'numbers are taken for'} classes by position: {pairs}" + (
+            ", ..." * (len(names) > 3)
+        )
+    values = manifest.labels[:, column]
+    mapped = labels_of(manifest, classes, origin)
+    changed = np.unique(np.stack([values, mapped], axis=1)[values != mapped], axis=0)[:3].tolist()
+    if not len(changed):
+        return ""
+    pairs = ", ".join(f"its {old} is {new} ('{one_line(classes.names[new], 40)}')" for old, new in changed)
+    return f"{origin}: its classes are numbered otherwise and are matched by {'name' if named else 'value'}: {pairs}, ..."
+
+
+def _matched_column(manifest: Manifest, classes: Classes, origin: str) -> tuple[int, tuple[str, ...] | None]:
+    """Return the column of the label that ``classes`` are of, and the names that the manifest has for its classes."""
+    only_unnamed = manifest.label_names == (UNNAMED,) or (classes.label == UNNAMED and len(manifest.label_names) == 1)
+    wanted = manifest.label_names[0] if only_unnamed else classes.label
+    return _column(manifest, wanted, origin), manifest.class_names.get(wanted)
+
+
+def _by_value(manifest: Manifest, values: np.ndarray, numbers: Sequence[int], origin: str) -> np.ndarray:
+    """Return the class of each value, int64 (n,): the one whose name is that number."""
+    order = np.argsort(numbers)
+    known = np.asarray(numbers, np.int64)[order]
+    places = np.minimum(np.searchsorted(known, values), len(known) - 1)
+    wrong = np.flatnonzero(known[places] != values)
+    if len(wrong):
+        first = int(wrong[0])
+        raise ConfigError(
+            f"{origin}: {one_line(manifest.refs[first].where)}: class {values[first]} is not among the {len(known)} classes "
+            f"{_few([str(number) for number in known.tolist()])}; both need the same classes"
+        )
+    return order[places].astype(np.int64)
+
+
+def _require_no_contradiction(manifest: Manifest, values: np.ndarray, classes: Classes, origin: str) -> None:
+    """Refuse numbers for names where the folder of a video is the name of another class."""
+    number = {name: index for index, name in enumerate(classes.names)}
+    seen: set[int] = set()
+    for index, value in enumerate(values.tolist()):
+        if value in seen or index >= _LOOKED_AT:
+            continue
+        folders = manifest.refs.path(index).split(os.sep)[:-1]
+        told = next((number[folder] for folder in reversed(folders) if folder in number), None)
+        if told is not None and told != value:
+            raise ConfigError(
+                f"{origin}: {one_line(manifest.refs[index].where)}: is labelled {value}, which would be class "
+                f"'{one_line(classes.names[value], 100)}', but lies in a folder '{one_line(classes.names[told], 100)}' (class "
+                f"{told}); name the list's classes in a line '# classes: [...]'"
+            )
+        if told is not None:
+            seen.add(value)
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(one_line(name, 60) for name in names[:5]) + ", ..." * (len(names) > 5)
+
+
 def relabelled(manifest: Manifest, labels: dict[str, np.ndarray]) -> Manifest:
-    """The same videos with these labels, int64 (n,) by name, in place of their own."""
+    """Return the same videos with these labels, int64 (n,) by name, in place of their own."""
     refs = copy.copy(manifest.refs)
     refs.labels = np.stack(list(labels.values()), axis=1) if labels else np.zeros((len(refs), 0), np.int64)
     names = {name: classes for name, classes in manifest.class_names.items() if name in labels}
@@ -105,7 +202,7 @@ def relabelled(manifest: Manifest, labels: dict[str, np.ndarray]) -> Manifest:
 
 
 def numbered_alike(held_out: Manifest, training: Manifest, origin: str) -> Manifest:
-    """``held_out`` with the labels of ``training``, numbered alike: where both name their classes, by name.
+    """Return ``held_out`` with the labels of ``training``, numbered as there: where both name their classes, by name.
 
     Raises:
         ConfigError: if it lacks one of them, has other classes, or numbers that are none.
@@ -114,14 +211,21 @@ def numbered_alike(held_out: Manifest, training: Manifest, origin: str) -> Manif
     for label in training.label_names:
         if names := training.class_names.get(label):
             numbers[label] = labels_of(held_out, Classes(label, names, named=True), origin)
-        else:
-            numbers[label] = held_out.labels[:, _column(held_out, label, origin)]
-            _require_range(held_out, numbers[label], MOST_CLASSES, origin)
-    return relabelled(held_out, numbers)
+            continue
+        values = held_out.labels[:, _column(held_out, label, origin)]
+        _require_range(held_out, values, MOST_CLASSES, origin)
+        if theirs := held_out.class_names.get(label):
+            digits = class_numbers(theirs)
+            largest = int(training.labels[:, training.label_names.index(label)].max())
+            plain = Classes(label, tuple(map(str, range(min(largest + 1, MOST_CLASSES)))), named=False)
+            values = labels_of(held_out, plain, origin) if digits is None else np.array(digits, np.int64)[values]
+        numbers[label] = values
+    alike = relabelled(held_out, numbers)
+    return alike._replace(class_names={name: names for name, names in training.class_names.items() if name in numbers})
 
 
 def why_not_a_class(manifest: Manifest, label: str, origin: str) -> str:
-    """What keeps the numbers of a label from being classes that can be told apart; nothing where they can be."""
+    """Return what keeps the numbers of a label from being classes that can be told apart; nothing if they can be."""
     values = manifest.labels[:, manifest.label_names.index(label)]
     try:
         _require_range(manifest, values, MOST_CLASSES, origin)
@@ -137,8 +241,7 @@ def _column(manifest: Manifest, label: str | None, origin: str) -> int:
     if label is None and len(names) > 1:
         raise ConfigError(f"{origin}: has the labels {', '.join(names)}; choose one: label={names[0]}")
     if label is not None and label not in names:
-        near = difflib.get_close_matches(label, names, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"its labels are {', '.join(names)}"
+        hint = did_you_mean(label, names, f"its labels are {', '.join(names)}")
         raise ConfigError(f"{origin}: has no label '{label}'; {hint}")
     return names.index(label) if label is not None else 0
 
@@ -148,6 +251,6 @@ def _require_range(manifest: Manifest, values: np.ndarray, count: int, origin: s
     if len(wrong):
         first = int(wrong[0])
         raise ConfigError(
-            f"{origin}: {manifest.refs[first].where}: label {values[first]} is outside 0 to {count - 1} ({count} classes)"
-            + (f"; {len(wrong)} videos have such labels" if len(wrong) > 1 else "")
+            f"{origin}: {one_line(manifest.refs[first].where)}: label {values[first]} is outside 0 to {count - 1} "
+            f"({count} classes)" + (f"; {len(wrong)} videos have such labels" if len(wrong) > 1 else "")
         )

@@ -1,43 +1,51 @@
-"""Lists of labelled videos as data sets come: Kinetics' CSV, Something-Something's JSON, and what ``read_manifest`` reads."""
+"""Lists of labelled videos as data sets come: CSV, JSON, manifests and folders, with the files that they name."""
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from mvd_ds.config import ConfigError
-from mvd_ds.data.manifests.manifest import read_manifest
+from mvd_ds.data.manifests.files_below import FilesBelow
+from mvd_ds.data.manifests.labels import MOST_CLASSES, Classes, labels_of
+from mvd_ds.data.manifests.manifest import open_manifest, read_manifest
+from mvd_ds.data.manifests.parsing import class_numbers, is_utf8, not_utf8
+from mvd_ds.data.manifests.rows import ListRow, load_json, read_rows, seems_json
 from mvd_ds.data.readers.location import ByteRange
-from mvd_ds.data.readers.video import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
+from mvd_ds.files import ConfigError, did_you_mean, one_line
 
 
 class ListedVideo(NamedTuple):
     """One video of a list."""
 
     name: str
-    """Relative to the root where it is below it."""
+    """Path relative to the root if it is below it, or absolute."""
     location: str | ByteRange
+    """The file."""
     labels: tuple[int, ...]
+    """One number a label."""
 
 
 class Listing(NamedTuple):
     """A list of videos."""
 
     entries: list[ListedVideo]
+    """The videos that are there."""
     root: str
     """Folder that names are relative to."""
     label_names: tuple[str, ...]
+    """One name a label."""
     class_names: dict[str, tuple[str, ...]]
-    missing: list[str]
-    """Named by the list, but not there."""
+    """Names of the classes of each label, class 0 first."""
+    missing: dict[str, str]
+    """Videos that the list names and that are not there, with the reason."""
+    notes: list[str]
+    """Lines to tell: videos that were found under another name than the list's."""
 
 
 def read_listing(source: Path, videos: Path | None = None, classes: Path | None = None) -> Listing:
-    """The videos of ``source``.
+    """Read the videos of ``source``, whose format its content tells.
 
     Args:
         source: a folder, a manifest, Kinetics' CSV (``label,youtube_id,time_start,time_end,...``), a CSV of ``path,label``, or
@@ -49,128 +57,143 @@ def read_listing(source: Path, videos: Path | None = None, classes: Path | None 
     Raises:
         ConfigError: for a list that cannot be read, or of which no video is there.
     """
-    if source.is_dir() or source.suffix.lower() not in (".csv", ".json"):
-        return _of_manifest(source, videos)
-    rows = _read_json(source) if source.suffix.lower() == ".json" else _read_csv(source)
-    names = _read_classes(classes) if classes is not None else _own_classes(source, [row[1] for row in rows])
-    number = {name: index for index, name in enumerate(names)}
+    rows = None if source.is_dir() else read_rows(source)
+    if rows is None:
+        return _of_manifest(source, videos, classes)
+    labelled = rows[0].label is not None
+    names = (_read_classes(classes) if classes is not None else _own_classes(source, rows)) if labelled else []
+    number = _numbering(names, rows, source) if labelled else {}
     folder = videos or source.parent
-    entries, missing, found = [], [], _by_stem(folder)
-    for stems, label in rows:
-        if label not in number:
-            raise ConfigError(f"{source}: class '{label}' is not one of the {len(names)} classes; check --classes")
-        name = next((found[stem] for stem in stems if stem in found), None)
-        if name is None:
-            missing.append(stems[0])
-        else:
-            entries.append(ListedVideo(name, str(folder / name), (number[label],)))
+    found = FilesBelow(folder).resolve(rows)
+    entries = [
+        ListedVideo(found.names[index], found.location(index), (number[row.label],) if row.label is not None else ())
+        for index, row in enumerate(rows)
+        if index in found.names
+    ]
     if not entries:
-        raise ConfigError(f"{source}: none of its {len(rows)} videos is below {folder}; say --videos FOLDER")
-    return Listing(entries, str(folder), ("label",), {"label": tuple(names)}, missing)
+        _require_utf8(rows, source)
+        where, reason = next(iter(found.missing.items()))
+        raise ConfigError(
+            f"{one_line(source)}: none of its {len(rows)} videos is below {one_line(folder)}, for example "
+            f"{one_line(where, 200)}: {reason}; say --videos FOLDER"
+        )
+    label_names: tuple[str, ...] = ("label",) if labelled else ()
+    return Listing(entries, str(folder), label_names, {"label": tuple(names)} if labelled else {}, found.missing, found.notes)
 
 
-def _of_manifest(source: Path, videos: Path | None) -> Listing:
+def _of_manifest(source: Path, videos: Path | None, classes: Path | None) -> Listing:
     manifest = read_manifest(source, videos)
-    root = str(source if source.is_dir() else videos or source.parent)
+    names, labels = dict(manifest.class_names), [ref.labels for ref in manifest.refs]
+    if classes is not None:
+        if len(manifest.label_names) != 1:
+            raise ConfigError(f"{one_line(source)}: has {len(manifest.label_names)} labels; --classes names those of one")
+        label = manifest.label_names[0]
+        names[label] = tuple(_read_classes(classes))
+        numbers = labels_of(manifest, Classes(label, names[label], named=True), one_line(source))
+        labels = [(number,) for number in numbers.tolist()]
+    root = manifest.refs.root
     entries = []
     for index, ref in enumerate(manifest.refs):
         below = os.path.relpath(ref.path, root)
-        entries.append(ListedVideo(ref.path if below.startswith("..") else below, manifest.refs.location(index), ref.labels))
-    return Listing(entries, root, manifest.label_names, manifest.class_names, [])
+        outside = below.split(os.sep)[0] == os.pardir
+        name = os.path.abspath(ref.path) if outside else below
+        entries.append(ListedVideo(name, manifest.refs.location(index), labels[index]))
+    return Listing(entries, root, manifest.label_names, names, {}, [])
 
 
-def _read_csv(source: Path) -> list[tuple[tuple[str, ...], str]]:
-    """(names that the file may have without extension, class) of each row."""
-    with open(source, encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file)
-        rows = [(f"{source}:{reader.line_num}", row) for row in reader if row]
-    if not rows:
-        raise ConfigError(f"{source}: the list is empty")
-    head = [field.strip().lower() for field in rows[0][1]]
-    if "youtube_id" in head and "label" in head:
-        return [_kinetics_row(dict(zip(head, row, strict=False)), where) for where, row in rows[1:]]
-    if head[:2] in (["path", "label"], ["video", "label"]):
-        rows = rows[1:]
-    for where, row in rows:
-        if len(row) < 2:
-            raise ConfigError(f"{where}: '{row[0][:80]}' is not 'path,label'")
-    return [((_stem(row[0].strip()), _stem(os.path.basename(row[0].strip()))), row[1].strip()) for _, row in rows]
+def _own_classes(source: Path, rows: Sequence[ListRow]) -> list[str]:
+    """Return the classes of ``labels.json`` beside a JSON list, or else those that the list names.
+
+    Raises:
+        ConfigError: for a label that is neither a class number where the others are, nor a name.
+    """
+    if rows[0].is_json:
+        for name in ("labels.json", "something-something-v2-labels.json"):
+            beside = source.with_name(name)
+            if beside.exists() and beside != source:
+                return _read_classes(beside)
+    numeric = [row for row in rows if row.label is not None and _is_number(row.label)]
+    if not numeric:
+        return sorted({row.label for row in rows if row.label is not None})
+    if len(numeric) < len(rows):
+        named = next(row for row in rows if row.label is not None and not _is_number(row.label))
+        odd, other = (named, numeric[0]) if len(numeric) * 2 > len(rows) else (numeric[0], named)
+        raise ConfigError(
+            f"{odd.where}: label '{one_line(odd.label, 80)}' is not like the others, such as '{one_line(other.label, 80)}': "
+            "classes are numbers, or all of them names"
+        )
+    largest = 0
+    for row in numeric:
+        label = row.label or ""
+        if not (label.isascii() and label.isdigit()) or len(label.lstrip("0")) > 9 or int(label) >= MOST_CLASSES:
+            raise ConfigError(
+                f"{row.where}: label '{one_line(label, 40)}' is no class number; classes are 0, 1, ... up to {MOST_CLASSES - 1}"
+            )
+        largest = max(largest, int(label))
+    return [str(number) for number in range(largest + 1)]
 
 
-def _kinetics_row(row: dict[str, str], where: str) -> tuple[tuple[str, ...], str]:
+def _is_number(label: str) -> bool:
     try:
-        label, name = row["label"], row["youtube_id"]
-        if not row.get("time_start"):
-            return (name,), label
-        start, end = int(float(row["time_start"])), int(float(row["time_end"]))
-    except (KeyError, ValueError):
-        raise ConfigError(f"{where}: is not a line of label,youtube_id,time_start,time_end") from None
-    return (f"{name}_{start:06d}_{end:06d}", f"{name}_{start}_{end}", name), label
+        float(label)
+    except ValueError:
+        return False
+    return label.lower().lstrip("+-") not in ("nan", "inf", "infinity")
 
 
-def _read_json(source: Path) -> list[tuple[tuple[str, ...], str]]:
-    rows = _load(source)
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and "id" in row and _template(row) for row in rows):
-        raise ConfigError(f'{source}: is not a list of {{"id": ..., "template": ...}}')
-    return [((str(row["id"]),), _template(row)) for row in rows]
+def _numbering(names: Sequence[str], rows: Sequence[ListRow], source: Path) -> dict[str | None, int]:
+    """Return the number of every label of the rows: by name, or by value where classes are digits.
+
+    Raises:
+        ConfigError: for a label that is none of the classes.
+    """
+    number: dict[str | None, int] = {name: index for index, name in enumerate(names)}
+    values = class_numbers(names)
+    by_value = {value: index for index, value in enumerate(values)} if values is not None else {}
+    for row in rows:
+        label = row.label or ""
+        if label in number:
+            continue
+        if by_value and label.isascii() and label.isdigit() and len(label) <= 18 and int(label) in by_value:
+            number[label] = by_value[int(label)]
+            continue
+        if not is_utf8(os.fsencode(label)):
+            raise ConfigError(f"{row.where}: {not_utf8(one_line(source))}")
+        hint = did_you_mean(label, names, "check --classes")
+        raise ConfigError(f"{row.where}: class '{one_line(label, 100)}' is not one of the {len(names)} classes; {hint}")
+    for name in names:
+        if not is_utf8(os.fsencode(name)):
+            raise ConfigError(f"{one_line(source)}: class '{one_line(name, 100)}': {not_utf8(one_line(source))}")
+    return number
 
 
-def _template(row: dict[str, str]) -> str:
-    """Something-Something names its classes without the brackets of its templates."""
-    return str(row.get("template") or row.get("label") or "").replace("[", "").replace("]", "")
-
-
-def _own_classes(source: Path, labels: Sequence[str]) -> list[str]:
-    """``labels.json`` beside a JSON list, or else what the list names: numbers in their order, names in theirs."""
-    beside = [source.with_name(name) for name in ("labels.json", "something-something-v2-labels.json")]
-    if source.suffix.lower() == ".json":
-        for path in beside:
-            if path.exists() and path != source:
-                return _read_classes(path)
-    names = sorted(set(labels))
-    if all(name.isdigit() for name in names):
-        return [str(number) for number in range(max(map(int, names)) + 1)]
-    return names
+def _require_utf8(rows: Sequence[ListRow], source: Path) -> None:
+    """Say that a list is in another encoding where a name shows it, which explains that no file is found."""
+    for row in rows:
+        if not is_utf8(os.fsencode(row.names[0])):
+            raise ConfigError(f"{row.where}: {not_utf8(one_line(source))}")
 
 
 def _read_classes(path: Path) -> list[str]:
-    if path.suffix.lower() != ".json":
-        held = read_manifest(path).class_names
+    """Read class names, class 0 first.
+
+    Raises:
+        ConfigError: if there are none, a name stands twice, or numbers are not 0, 1, ... without gaps.
+    """
+    if not seems_json(path):
+        held = open_manifest(path).class_names
         if len(held) != 1:
-            raise ConfigError(f"{path}: needs '# classes:' of one label to take class names from")
+            raise ConfigError(f"{one_line(path)}: needs '# classes:' of one label to take class names from")
         return list(next(iter(held.values())))
-    value = _load(path)
+    value = load_json(path)
     if isinstance(value, dict):
-        try:
-            value = sorted(value, key=lambda name: int(value[name]))
-        except (TypeError, ValueError):
-            value = None
+        numbers = class_numbers([str(number) for number in value.values()])
+        if numbers is None or sorted(numbers) != list(range(len(numbers))):
+            raise ConfigError(f'{one_line(path)}: {{"name": number, ...}} needs the numbers 0 to {len(value) - 1}, each once')
+        value = [name for _, name in sorted(zip(numbers, value, strict=True))]
     if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in value):
-        raise ConfigError(f'{path}: needs a list of class names, or {{"name": number, ...}}')
+        raise ConfigError(f'{one_line(path)}: needs a list of class names, or {{"name": number, ...}}')
+    if len(set(value)) < len(value):
+        twice = next(name for name in value if value.count(name) > 1)
+        raise ConfigError(f"{one_line(path)}: names the class '{one_line(twice, 100)}' twice")
     return value
-
-
-def _load(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-
-
-def _by_stem(folder: Path) -> dict[str, str]:
-    """Path below ``folder`` of every video: by its path without extension, and by its name alone."""
-    found: dict[str, str] = {}
-    for place, folders, files in os.walk(folder, followlinks=True):
-        folders.sort()
-        for file in sorted(files):
-            if os.path.splitext(file)[1].lower() in VIDEO_EXTENSIONS | IMAGE_EXTENSIONS:
-                path = os.path.normpath(os.path.join(os.path.relpath(place, folder), file))
-                found.setdefault(_stem(path), path)
-                found.setdefault(_stem(file), path)
-    return found
-
-
-def _stem(path: str) -> str:
-    """Without the extension, if it is one of a video: ids may hold dots."""
-    stem, extension = os.path.splitext(path)
-    return stem if extension.lower() in VIDEO_EXTENSIONS | IMAGE_EXTENSIONS else path

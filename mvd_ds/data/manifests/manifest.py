@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, overload
 
 import numpy as np
 
-from mvd_ds.config import ConfigError
-from mvd_ds.data.manifests.parsing import ShardPlaces, parse_manifest
+from mvd_ds.data.manifests.parsing import ShardPlaces, class_numbers, is_utf8, not_utf8, parse_manifest
 from mvd_ds.data.readers.location import ByteRange
 from mvd_ds.data.readers.video import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
+from mvd_ds.files import ConfigError, describe_foreign, one_line
 
 _LOOKED_AT = 32
 _SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
@@ -23,10 +24,11 @@ class ClipRef(NamedTuple):
     """One line of a manifest."""
 
     path: str
-    """Joined to the root."""
+    """Path of the video, joined to the root."""
     labels: tuple[int, ...]
+    """One number a label."""
     where: str
-    """``train.txt:12``, for messages."""
+    """Place in the manifest for messages, ``train.txt:12``."""
 
 
 class ClipRefs(Sequence[ClipRef]):
@@ -45,15 +47,15 @@ class ClipRefs(Sequence[ClipRef]):
         """Keep ``text`` and where each path begins and ends in it.
 
         Args:
-            text: all paths.
+            text: bytes that hold all paths.
             spans: int64 (n, 2), start and end of each path in ``text``.
             lines: int32 (n,), line numbers, or None for a folder.
             labels: int64 (n, L).
             root: folder the paths are relative to.
-            name: of the manifest, for messages.
+            name: name of the manifest, for messages.
             shards: where each video stands in tar files; None: each is a file.
         """
-        self._text, self._spans, self._lines, self._root, self._name = text, spans, lines, root, name
+        self._text, self._spans, self._lines, self.root, self._name = text, spans, lines, root, name
         self._shards = shards
         self.labels = labels
 
@@ -72,22 +74,22 @@ class ClipRefs(Sequence[ClipRef]):
         return ClipRef(path, tuple(self.labels[index].tolist()), where)
 
     def path(self, index: int) -> str:
-        """The path of line ``index``, joined to the root."""
+        """Return the path of line ``index``, joined to the root."""
         start, end = self._spans[index]
-        return os.path.join(self._root, os.fsdecode(self._text[start:end]))
+        return os.path.join(self.root, os.fsdecode(self._text[start:end]))
 
     def part(self, rows: np.ndarray) -> ClipRefs:
         """Return the lines ``rows``, int64 (k,), in that order; the text is shared."""
         lines = None if self._lines is None else self._lines[rows]
         shards = None if self._shards is None else self._shards.part(rows)
-        return ClipRefs(self._text, self._spans[rows], lines, self.labels[rows], self._root, self._name, shards)
+        return ClipRefs(self._text, self._spans[rows], lines, self.labels[rows], self.root, self._name, shards)
 
     def location(self, index: int) -> str | ByteRange:
-        """Where the bytes of line ``index`` are: a file, or a stretch of a shard."""
+        """Return where the bytes of line ``index`` are: a file, or a range of a shard."""
         path = self.path(index)
         if self._shards is None:
             return path
-        shard = os.path.join(self._root, self._shards.names[self._shards.shard[index]])
+        shard = os.path.join(self.root, self._shards.names[self._shards.shard[index]])
         return ByteRange(shard, int(self._shards.offset[index]), int(self._shards.size[index]), path)
 
 
@@ -100,10 +102,13 @@ class Manifest(NamedTuple):
     class_names: dict[str, tuple[str, ...]]
     """Label name -> the names of its classes, label 0 first; only of labels for which the manifest names them."""
     name: str
+    """Name of the file or folder, for messages."""
+    source: str
+    """Path of the file or folder that it was read from."""
 
     @property
     def labels(self) -> np.ndarray:
-        """int64 (n, L)."""
+        """Labels int64 (n, L)."""
         return self.refs.labels
 
     def part(self, rows: np.ndarray) -> Manifest:
@@ -112,7 +117,7 @@ class Manifest(NamedTuple):
 
 
 def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
-    """The videos of a manifest file, or of a folder and everything below it (sorted).
+    """Read the videos of a manifest file, or of a folder and everything below it (sorted).
 
     **A file.** A line is ``path label [label ...]``: labels are the integers after the path's extension, or everything is
     separated by tabs. Headers: ``# labels: what how`` names the labels, ``# classes: ["abseiling", "air drumming"]`` the
@@ -121,8 +126,9 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
     stands, separated by tabs, behind the labels (``prepare`` writes it). Of these, ``shard``, ``offset`` and ``bytes`` say
     where in which tar file the video is; the others are for people and scripts. Other lines that begin with ``#`` are comments.
 
-    **A folder.** Where every video lies below one of several subfolders, these are the classes, in order of their names, and
-    there is one label. Subfolders that are named as splits (train, val, ...), or files beside them, mean that there is none.
+    **A folder.** The folder of a `prepare` is read by its manifest. In any other, where every video lies below one of several
+    subfolders, these are the classes, in order of their names (of their numbers where all names are digits), and there is one
+    label. Subfolders that are named as splits (train, val, ...), or files beside them, mean that there is none.
 
     Args:
         path: file or folder.
@@ -132,34 +138,90 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
     Raises:
         ConfigError: manifest missing or empty, a line that cannot be read (with file:line), or videos that do not exist.
     """
-    source = Path(path).expanduser()
-    if source.is_dir():
-        return _read_folder(source)
-    try:
-        text = source.read_bytes()
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such manifest file or folder of videos (data.manifest)") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: the manifest cannot be read: {error.strerror}") from None
-    parsed = parse_manifest(text, str(path))
-    folder = str(Path(root).expanduser() if root is not None else source.parent / (parsed.root or ""))
-    refs = ClipRefs(text, parsed.spans, parsed.lines, parsed.labels, folder, source.name, parsed.shards)
-    manifest = Manifest(refs, parsed.label_names, parsed.class_names, source.name)
-    _check_some_exist(manifest, str(path), folder)
+    manifest = open_manifest(path, root)
+    if not os.path.isdir(manifest.source):
+        _check_some_exist(manifest, str(path))
     return manifest
 
 
-def _check_some_exist(manifest: Manifest, shown: str, root: str) -> None:
+def open_manifest(path: str | Path, root: str | Path | None = None, name: str | None = None) -> Manifest:
+    """Read a manifest as ``read_manifest`` does, without a look at the videos.
+
+    Args:
+        path: file or folder.
+        root: folder that paths are relative to; None: what the manifest says, or its own.
+        name: name of the manifest in messages; None: that of the file.
+
+    Raises:
+        ConfigError: manifest missing or empty, or a line that cannot be read (with file:line).
+    """
+    source = Path(path).expanduser()
+    if source.is_dir() and not ((source / "prepare.json").is_file() and (source / "manifest.txt").is_file()):
+        return _read_folder(source)
+    source = source / "manifest.txt" if source.is_dir() else source
+    text = read_list(source, "a manifest")
+    shown = one_line(path) if name is None else name
+    parsed = parse_manifest(text, shown)
+    folder = str(Path(root).expanduser() if root is not None else source.parent / (parsed.root or ""))
+    name = source.name if name is None else name
+    refs = ClipRefs(text, parsed.spans, parsed.lines, parsed.labels, folder, name, parsed.shards)
+    return Manifest(refs, parsed.label_names, parsed.class_names, name, str(source))
+
+
+def read_list(source: Path, kind: str) -> bytes:
+    """Return the content of a text file that lists videos or classes; its encoding is not looked at, but for UTF-16.
+
+    Args:
+        source: the file.
+        kind: "a manifest", for messages.
+
+    Raises:
+        ConfigError: if it is missing, cannot be read, or is no text: then with what it seems to be.
+    """
+    shown = one_line(source)
+    try:
+        if not stat.S_ISREG(os.stat(source).st_mode):
+            raise ConfigError(f"{shown}: is neither a file nor a folder; {kind} is a text file")
+        with open(source, "rb") as file:
+            head = file.read(4096)
+            seems = describe_foreign(head)
+            if seems.startswith("text in UTF"):
+                encoding = seems.removeprefix("text in ")
+                raise ConfigError(f"{shown}: is {seems}, not UTF-8; convert it: iconv -f {encoding} -t UTF-8 {shown} > utf8.txt")
+            if seems:
+                raise ConfigError(f"{shown}: is not {kind}, it seems to be {seems}")
+            return head + file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(f"{shown}: no such manifest file or folder of videos (data.manifest)") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{shown}: {kind} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _check_some_exist(manifest: Manifest, shown: str) -> None:
     """Refuse a manifest of which nothing exists: the root is wrong then. Single missing files are replaced in training."""
+    root = manifest.refs.root
     looked_at = [manifest.refs.location(index) for index in range(min(_LOOKED_AT, len(manifest.refs)))]
     files = [
         location if isinstance(location, str) else location.path for location in looked_at if not isinstance(location, bytes)
     ]
+    _check_encoding(files, shown)
     if not any(map(os.path.exists, files)):
         raise ConfigError(
-            f"{shown}: none of the first {len(files)} videos exists, for example {files[0]}; "
-            f"paths are relative to {root}: set data.root to the folder that holds them"
+            f"{one_line(shown)}: none of the first {len(files)} videos exists, for example {one_line(files[0], 300)}; "
+            f"paths are relative to {one_line(root)}: set data.root to the folder that holds them"
         )
+
+
+def _check_encoding(files: Sequence[str], shown: str) -> None:
+    """Refuse a list whose names are not UTF-8 where the files' names are: an editor wrote it in another encoding."""
+    for file in files:
+        name = os.fsencode(file)
+        if is_utf8(name) or os.path.exists(file):
+            continue
+        if os.path.exists(name.decode("cp1252", errors="replace")):
+            raise ConfigError(f"{one_line(shown)}: {not_utf8(one_line(shown))}")
 
 
 def _read_folder(folder: Path) -> Manifest:
@@ -184,14 +246,17 @@ def _read_folder(folder: Path) -> Manifest:
     starts = ends - np.array([len(path) for path in found])
     labels, classes = _classes_of(found)
     refs = ClipRefs(b"".join(found), np.stack([starts, ends], 1), None, labels, str(folder), str(folder))
-    return Manifest(refs, tuple(classes), classes, str(folder))
+    return Manifest(refs, tuple(classes), classes, str(folder), str(folder))
 
 
 def _classes_of(paths: list[bytes]) -> tuple[np.ndarray, dict[str, tuple[str, ...]]]:
-    """Labels int64 (n, L) and class names of a tree with a folder per class; L = 0 for any other tree."""
+    """Return labels int64 (n, L) and class names of a tree with a folder per class; L = 0 for any other tree."""
     separator = os.fsencode(os.sep)
     tops = [path.partition(separator)[0] if separator in path else None for path in paths]
     names = sorted({top for top in tops if top is not None})
+    numbers = class_numbers([os.fsdecode(name) for name in names])
+    if numbers is not None:  # 2 stands before 10
+        names = [name for _, name in sorted(zip(numbers, names, strict=True))]
     if None in tops or len(names) < 2 or all(os.fsdecode(name).lower() in _SPLITS for name in names):
         return np.zeros((len(paths), 0), np.int64), {}
     number = {name: index for index, name in enumerate(names)}

@@ -1,4 +1,4 @@
-"""What the lines of a manifest file say."""
+"""The parser of the lines and headers of manifest files."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ import json
 import os
 import re
 from array import array
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from mvd_ds.config import ConfigError
+from mvd_ds.files import ConfigError, did_you_mean, one_line
 
 #: Path up to its extension (which holds a letter), then integers. Paths may hold spaces, and dots.
 _LINE = re.compile(rb"(?P<path>.*[^\s./]\.[0-9]*[A-Za-z][0-9A-Za-z]*)(?P<labels>(?:[ ]+-?[0-9]{1,18})*)")
 _INTEGER = re.compile(rb"-?[0-9]{1,18}")
 _HEADER = re.compile(rb"#\s*(?P<key>labels|classes|columns|root):\s*(?P<value>.*)")
 _SHARD_COLUMNS = ("shard", "offset", "bytes")
+_HEADER_KEYS = ("labels", "classes", "columns", "root")
+_HEADER_LIKE = re.compile(rb"#\s*(?P<key>[a-z_ ]{3,12}):.*", re.IGNORECASE)
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -42,7 +45,7 @@ class ShardPlaces(NamedTuple):
     """Where each video stands in the tar files that hold all of them."""
 
     names: tuple[str, ...]
-    """Of the shards."""
+    """Names of the shards."""
     shard: np.ndarray
     """int32 (n,), index in ``names``."""
     offset: np.ndarray
@@ -55,8 +58,34 @@ class ShardPlaces(NamedTuple):
         return ShardPlaces(self.names, self.shard[rows], self.offset[rows], self.size[rows])
 
 
+def is_utf8(text: bytes) -> bool:
+    """Return whether ``text`` is UTF-8."""
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def not_utf8(path: str) -> str:
+    """Return the end of a message about a list in another encoding, with the command that converts it."""
+    return f"is not UTF-8; if it was written in cp1252, convert it: iconv -f CP1252 -t UTF-8 {path} > utf8.txt"
+
+
+def class_numbers(names: Sequence[str]) -> list[int] | None:
+    """Return the numbers that class names are, or None unless all are different numbers in digits."""
+    if not names or not all(name.isascii() and name.isdigit() and len(name) <= 18 for name in names):
+        return None
+    numbers = [int(name) for name in names]
+    return numbers if len(set(numbers)) == len(numbers) else None
+
+
 def parse_manifest(text: bytes, shown: str) -> ParsedLines:
-    """The videos that ``text`` lists; ``shown`` names the file in messages.
+    """Return the videos that ``text`` lists.
+
+    Args:
+        text: content of the file.
+        shown: name of the file in messages.
 
     Raises:
         ConfigError: for a line or header that cannot be read, with file:line.
@@ -64,19 +93,13 @@ def parse_manifest(text: bytes, shown: str) -> ParsedLines:
     # Arrays of numbers, not lists of lists: 200,000 lines load in half the time and a tenth of the memory.
     spans, lines, labels = array("q"), array("l"), array("q")
     headers: dict[str, tuple[int, bytes]] = {}
-    count = -1
+    count, columns = -1, 0
     shards: _Shards | None = None
-    columns = 0
     for number, start, line in _lines_of(text):
         if line.startswith(b"#"):
-            header = _HEADER.fullmatch(line.strip())
-            if header is not None:
-                headers[header["key"].decode()] = (number, header["value"])
-                if header["key"] == b"columns":
-                    if lines:
-                        raise ConfigError(f"{shown}:{number}: '# columns:' must stand before the first video")
-                    names = header["value"].decode(errors="replace").split()
-                    columns, shards = len(names), _Shards.of(names)
+            if _read_header(line, f"{shown}:{number}", number, headers, began=bool(lines)) == "columns":
+                names = headers["columns"][1].decode(errors="replace").split()
+                columns, shards = len(names), _Shards.of(names)
             continue
         if not line.strip():
             continue
@@ -86,7 +109,7 @@ def parse_manifest(text: bytes, shown: str) -> ParsedLines:
             line += b"\t"  # what is left is separated by tabs, too, even if it is but the path
         if len(fields) != columns:
             raise ConfigError(f"{shown}:{number}: fewer fields than '# columns:' in line {headers['columns'][0]} names")
-        parsed = _read_line(line)
+        parsed = _read_line(line, exact=columns > 0)
         if shards is not None and not isinstance(parsed, str):
             parsed = shards.add(fields) or parsed
         if isinstance(parsed, str):
@@ -102,12 +125,39 @@ def parse_manifest(text: bytes, shown: str) -> ParsedLines:
     if not lines:
         raise ConfigError(f"{shown}: the manifest is empty; it needs a line 'path label ...' for every video")
     found = np.array(labels, np.int64).reshape(len(lines), count)
-    names = _label_names(headers, count, shown)
-    classes = _class_names(headers, names, found, shown)
-    root = headers["root"][1].decode(errors="surrogateescape").strip() if "root" in headers else None
+    names_of_labels = _label_names(headers, count, shown)
+    classes = _class_names(headers, names_of_labels, found, shown)
+    root = os.fsdecode(headers["root"][1].strip()) if "root" in headers else None
     places = np.array(spans, np.int64).reshape(-1, 2)
     held = shards.places() if shards is not None else None
-    return ParsedLines(places, np.array(lines, np.int32), found, names, classes, root, held)
+    return ParsedLines(places, np.array(lines, np.int32), found, names_of_labels, classes, root, held)
+
+
+def _read_header(line: bytes, where: str, number: int, headers: dict[str, tuple[int, bytes]], began: bool) -> str | None:
+    """Take the header that ``line`` is into ``headers`` and return its key; None for a comment.
+
+    Raises:
+        ConfigError: for a header that is nearly one of ours, contradicts an earlier one, or stands too late.
+    """
+    header = _HEADER.fullmatch(line.strip())
+    if header is None:
+        like = _HEADER_LIKE.fullmatch(line)
+        near = did_you_mean(like["key"].decode().strip().lower(), _HEADER_KEYS) if like is not None and not began else ""
+        if near and like is not None:
+            raise ConfigError(f"{where}: unknown header '{like['key'].decode()}:'; {near}")
+        return None
+    key, value = header["key"].decode(), header["value"]
+    if key in headers and headers[key][1] != value:
+        raise ConfigError(
+            f"{where}: '# {key}:' differs from the one in line {headers[key][0]}; keep one of them, or mix the two lists "
+            "as data.sources"
+        )
+    if key in headers:
+        return None
+    if key == "columns" and began:
+        raise ConfigError(f"{where}: '# columns:' must stand before the first video")
+    headers[key] = (number, value)
+    return key
 
 
 class _Shards:
@@ -121,29 +171,28 @@ class _Shards:
 
     @classmethod
     def of(cls, names: list[str]) -> _Shards | None:
-        """None where the columns do not name shards."""
+        """Return a collector, or None if the columns do not name shards."""
         return cls(*map(names.index, _SHARD_COLUMNS)) if set(_SHARD_COLUMNS) <= set(names) else None
 
     def add(self, fields: list[bytes]) -> str:
-        """Take the fields of a line; what is wrong with them, or nothing."""
+        """Take the fields of a line and return a fault, or nothing."""
         name, offset, size = (fields[column].strip() for column in self._columns)
-        if not name or not offset.isdigit() or not size.isdigit():
-            shown = b" ".join((name, offset, size)).decode(errors="replace")
-            return f"'{shown}' is not the name of a shard and two numbers of bytes"
+        if not name or not offset.isdigit() or not size.isdigit() or max(len(offset), len(size)) > 18:
+            return f"'{_shown(b' '.join((name, offset, size)))}' is not the name of a shard and two numbers of bytes"
         self._shard.append(self._numbers.setdefault(name, len(self._numbers)))
         self._offset.append(int(offset))
         self._size.append(int(size))
         return ""
 
     def places(self) -> ShardPlaces:
-        """What was collected."""
+        """Return the places of all videos."""
         names = tuple(map(os.fsdecode, self._numbers))
         shard, offset, size = np.array(self._shard, np.int32), np.array(self._offset, np.int64), np.array(self._size, np.int64)
         return ShardPlaces(names, shard, offset, size)
 
 
 def _lines_of(text: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Number (from 1), start and content of each line."""
+    """Yield number (from 1), start and content of each line."""
     start = len(_BYTE_ORDER_MARK) if text.startswith(_BYTE_ORDER_MARK) else 0
     file = io.BytesIO(text)
     file.seek(start)
@@ -152,31 +201,57 @@ def _lines_of(text: bytes) -> Iterator[tuple[int, int, bytes]]:
         start += len(line)
 
 
-def _read_line(line: bytes) -> tuple[int, int, list[int]] | str:
-    """Start and end of the path in ``line`` and the labels; or what is wrong with the line."""
-    indent = len(line) - len(line.lstrip(b" "))
+def read_line(line: bytes) -> tuple[int, int, list[int]] | str:
+    """Return start and end of the path in ``line`` and the labels, or the fault of the line."""
+    return _read_line(line, exact=False)
+
+
+def _read_line(line: bytes, exact: bool) -> tuple[int, int, list[int]] | str:
+    """Read a line; ``exact``: the path is all that stands before the first tab, with its blanks, as `prepare` writes it."""
     if b"\t" in line:
-        path, *fields = (field.strip() for field in line.removesuffix(b"\t").split(b"\t"))
-        if not path:
+        path, *fields = line.removesuffix(b"\t").split(b"\t")
+        begin = 0 if exact else len(path) - len(path.lstrip())
+        end = len(path) if exact else len(path.rstrip())
+        if begin >= end:
             return "the path is missing before the first tab"
+        fields = [field.strip() for field in fields]
         for field in fields:
             if not _INTEGER.fullmatch(field):
-                return f"label '{field.decode(errors='replace')}' is not an integer"
-        return indent, indent + len(path), [int(field) for field in fields]
-    match = _LINE.fullmatch(line.strip(b" "))
-    if match is None:
-        shown = line.strip().decode(errors="replace")
-        return (
-            f"'{shown[:80]}' is not 'path label ...': a path needs an extension (.mp4), and labels are integers "
-            "separated by spaces, or everything is separated by tabs"
-        )
-    return indent + match.start("path"), indent + match.end("path"), [int(label) for label in match["labels"].split()]
+                return f"label '{_shown(field)}' is not an integer"
+        labels = [int(field) for field in fields]
+    else:
+        indent = len(line) - len(line.lstrip(b" "))
+        match = _LINE.fullmatch(line.strip(b" "))
+        if match is None:
+            return _not_a_line(line)
+        begin, end, labels = indent + match.start("path"), indent + match.end("path"), [int(n) for n in match["labels"].split()]
+    while line[begin:end].startswith(b"./"):  # protects a name that begins with a blank or a hash
+        begin += 2
+    if b"\0" in line[begin:end] or begin == end:
+        return f"'{_shown(line)}' is not the name of a file"
+    return begin, end, labels
+
+
+def _not_a_line(line: bytes) -> str:
+    """Return the fault of a line that is not a path with integers."""
+    if b"," in line:
+        return f"'{_shown(line)}' is not 'path label ...'; if this is a CSV list, `prepare` makes a manifest of it"
+    return (
+        f"'{_shown(line)}' is not 'path label ...': a path needs an extension (.mp4), and labels are integers "
+        "separated by spaces, or everything is separated by tabs"
+    )
+
+
+def _shown(text: bytes) -> str:
+    return one_line(text[:400].decode(errors="replace"), 80)
 
 
 def _label_names(headers: dict[str, tuple[int, bytes]], count: int, shown: str) -> tuple[str, ...]:
     if "labels" not in headers:
         return ("label",) if count == 1 else tuple(f"label_{i + 1}" for i in range(count))
-    names = tuple(headers["labels"][1].decode(errors="replace").split())
+    names = tuple(os.fsdecode(name) for name in headers["labels"][1].split())
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{shown}: '# labels:' names a label twice ({one_line(' '.join(names), 200)})")
     if len(names) != count:
         raise ConfigError(f"{shown}: '# labels:' names {len(names)} labels ({' '.join(names)}), but lines have {count}")
     return names
@@ -185,14 +260,16 @@ def _label_names(headers: dict[str, tuple[int, bytes]], count: int, shown: str) 
 def _class_names(
     headers: dict[str, tuple[int, bytes]], label_names: tuple[str, ...], labels: np.ndarray, shown: str
 ) -> dict[str, tuple[str, ...]]:
-    """Of each label that ``# classes:`` names them for; a list alone is that of the only label."""
+    """Return the class names of each label that ``# classes:`` names them for; a list alone is that of the only label."""
     if "classes" not in headers:
         return {}
     number, value = headers["classes"]
     where = f"{shown}:{number}"
+    if not is_utf8(value):
+        raise ConfigError(f"{where}: {not_utf8(shown)}")
     try:
         written = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         written = None
     if isinstance(written, list) and len(label_names) == 1:
         written = {label_names[0]: written}
@@ -202,7 +279,12 @@ def _class_names(
         )
     for name, names in written.items():
         if name not in label_names:
-            raise ConfigError(f"{where}: '# classes:' names '{name}', but the labels are: {' '.join(label_names) or 'none'}")
+            raise ConfigError(
+                f"{where}: '# classes:' names '{one_line(name, 100)}', but the labels are: {' '.join(label_names) or 'none'}"
+            )
+        twice = [str(each) for each, times in Counter[str](names).items() if times > 1]
+        if twice:
+            raise ConfigError(f"{where}: '# classes:' names the class '{one_line(twice[0], 100)}' of '{name}' twice")
         column = labels[:, label_names.index(name)]
         outside = np.flatnonzero((column < 0) | (column >= len(names)))
         if len(outside):

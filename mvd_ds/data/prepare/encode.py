@@ -16,7 +16,7 @@ from av.video.reformatter import Interpolation
 from mvd_ds.data.readers.location import Location
 from mvd_ds.data.readers.pyav_container import READ_ERRORS, open_container
 from mvd_ds.data.readers.video import DecodeError, reason_of
-from mvd_ds.data.whole_files import DISK_FULL, finish
+from mvd_ds.files import DISK_FULL, written_aside
 
 QUALITIES = {"h264": (1, 51), "mjpeg": (2, 31)}
 DEFAULT_QUALITY = {"h264": 20, "mjpeg": 5}
@@ -60,12 +60,14 @@ def encode(location: Location, target: Path, encoding: Encoding) -> int:
     """
     name, pixels, options = options_of(encoding)
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.part")
     count = 0
     container, stream = open_container(location)
     try:
         rate = (stream.average_rate or Fraction(25)).limit_denominator(1001)
-        with av.open(f"file:{part}", "w", format="mp4", options={"movflags": "+faststart"}) as output:
+        with (
+            written_aside(target) as aside,
+            av.open(f"file:{aside}", "w", format="mp4", options={"movflags": "+faststart"}) as output,
+        ):
             video: Any = None
             for frame in _upright(container.decode(stream)):
                 if video is None:
@@ -78,14 +80,12 @@ def encode(location: Location, target: Path, encoding: Encoding) -> int:
             if video is None:
                 raise DecodeError("the video holds no frames")
             output.mux(video.encode())
-        finish(part, target)
     except READ_ERRORS as error:
         if (code := getattr(error, "errno", None)) in DISK_FULL:
             raise OSError(code, os.strerror(code)) from None
         raise DecodeError(reason_of(error)) from None
     finally:
         container.close()
-        part.unlink(missing_ok=True)
     return count
 
 

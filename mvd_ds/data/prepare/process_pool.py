@@ -1,4 +1,4 @@
-"""Jobs in processes that may hang or die in native code without taking anything but their own job with them."""
+"""A pool of processes that may hang or die in native code: only the job that they were in is lost."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from mvd_ds.data.workers.workers import forkserver_context
 
 
 class Fault(NamedTuple):
-    """What came of a job that failed, hung or ended its process."""
+    """The outcome of a job that failed, hung or ended its process."""
 
     reason: str
+    """Why it failed, in one line."""
     code: int = 0
-    """``errno``, of an error of the operating system."""
+    """``errno`` of an error of the operating system, else 0."""
 
 
 class _Worker(NamedTuple):
@@ -28,7 +29,7 @@ class _Worker(NamedTuple):
 def run_jobs(
     function: Callable[[Any], Any], jobs: Sequence[Any], workers: int, seconds_per_job: float
 ) -> Iterator[tuple[int, Any]]:
-    """(number of the job, what ``function`` gave or a ``Fault``), in the order in which they are done.
+    """Yield (number of the job, its result or a ``Fault``) in the order in which jobs end.
 
     A process that is in a job for longer than ``seconds_per_job`` is ended by the kernel, even within a native call and even
     if this process is gone; a new one takes its place.
@@ -51,7 +52,7 @@ def run_jobs(
                 try:
                     result = worker.connection.recv()
                 except (EOFError, OSError):
-                    result = Fault(_how_it_ended(worker, seconds_per_job))
+                    result = Fault(_death_message(worker, seconds_per_job))
                 else:
                     idle.append(worker)
                 yield done, result
@@ -88,7 +89,7 @@ def _serve(connection: Connection, function: Callable[[Any], Any], seconds: floa
         connection.send(result)
 
 
-def _how_it_ended(worker: _Worker, seconds: float) -> str:
+def _death_message(worker: _Worker, seconds: float) -> str:
     worker.process.join()
     worker.connection.close()
     code = worker.process.exitcode or 0

@@ -1,24 +1,25 @@
-"""What ``prepare`` found: ``report.json`` for programs, ``report.txt`` for people."""
+"""The report of `prepare`: ``report.json`` for programs, ``report.txt`` for people."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mvd_ds.data.manifests.listings import Listing
-from mvd_ds.data.whole_files import write_whole
-
-if TYPE_CHECKING:
-    from mvd_ds.data.prepare.prepare import Found, PrepareOptions
+from mvd_ds.data.prepare.options import Found, PrepareOptions
+from mvd_ds.files import one_line, write_json, write_text
 
 
 def write_report(
     output: Path, source: Path, listing: Listing, found: Sequence[Found], faults: dict[str, str], options: PrepareOptions
 ) -> dict[str, Any]:
-    """Write both files into ``output`` and give what the JSON holds."""
+    """Write both files into ``output`` and return the content of the JSON file.
+
+    Raises:
+        OSError: if the disk refuses.
+    """
     facts = [one.facts for one in found]
     seconds = sum(fact["frames"] / fact["fps"] for fact in facts if fact["fps"])
     report = {
@@ -28,6 +29,7 @@ def write_report(
         "videos": len(listing.entries) + len(listing.missing),
         "good": len(found),
         "broken": faults,
+        "notes": listing.notes,
         "frames": sum(fact["frames"] for fact in facts),
         "hours": round(seconds / 3600, 3),
         "edit_list": sum(fact["edit_list"] for fact in facts),
@@ -39,15 +41,15 @@ def write_report(
         "not_for_decord": _count(fact["decord"] for fact in facts if fact["decord"] != "yes"),
         "labels": {name: len({one.entry.labels[index] for one in found}) for index, name in enumerate(listing.label_names)},
     }
-    write_whole(output / "report.json", json.dumps(report, indent=1, ensure_ascii=False).encode(errors="surrogateescape"))
-    write_whole(output / "report.txt", "\n".join(report_lines(report)).encode(errors="surrogateescape") + b"\n")
+    write_json(output / "report.json", report)
+    write_text(output / "report.txt", "\n".join(report_lines(report)) + "\n")
     return report
 
 
 def report_lines(report: dict[str, Any]) -> list[str]:
-    """The report for people."""
+    """Return the report as printable lines."""
     lines = [
-        f"{report['good']} of {report['videos']} videos of {report['source']} are good"
+        f"{report['good']} of {report['videos']} videos of {one_line(report['source'])} are good"
         + (", every frame decoded" if report["verified"] else ""),
         f"{report['frames']} frames, {report['hours']:g} hours",
         f"edit lists {report['edit_list']}, variable frame rate {report['uneven']}, rotated {report['rotated']}",
@@ -59,9 +61,10 @@ def report_lines(report: dict[str, Any]) -> list[str]:
             lines.append(
                 f"{name}: " + ", ".join(f"{value} {count}" for value, count in most) + (f", {rest} more" if rest else "")
             )
+    lines += report["notes"]
     if report["broken"]:
         lines.append(f"broken, left out of the manifest: {len(report['broken'])}")
-        lines += [f"  {name}: {reason}" for name, reason in report["broken"].items()]
+        lines += [f"  {one_line(name)}: {reason}" for name, reason in report["broken"].items()]
     return lines
 
 

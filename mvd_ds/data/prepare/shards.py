@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mvd_ds.data.readers.location import ByteRange, Location, read_bytes, size_of
-from mvd_ds.data.whole_files import finish, write_whole
+from mvd_ds.files import ConfigError, read_json, write_bytes, written_aside
 
 HEADER_BYTES = 512
-"""Of a tar member; names are short, so that each has but one."""
+"""Bytes of the header of a tar member; names are short, so that each member has but one."""
 
 
 class Member(NamedTuple):
@@ -24,21 +24,24 @@ class Member(NamedTuple):
     """Name without extension. No dots: webdataset takes what follows the first one for the kind of file."""
     extension: str
     location: str | ByteRange
+    """File to read it from."""
     facts: dict[str, Any]
-    """Written beside the video as JSON."""
+    """Facts that are written beside the video as JSON."""
     label: int | None
-    """Written beside it as ``.cls``."""
+    """Class that is written beside it as ``.cls``, if it has exactly one label."""
 
 
 class Shard(NamedTuple):
     """A tar file to write."""
 
     path: Path
+    """Name of the file."""
     members: list[Member]
+    """Videos in it, in order."""
 
 
 def sidecar_of(shard: Path) -> Path:
-    """The JSON file beside a shard: ``videos``, ``{key: [offset, bytes]}``, and ``digest``, of what they were packed from."""
+    """Return the path of the JSON file beside a shard: ``videos``, ``{key: [offset, bytes]}``, and ``digest``."""
     return shard.with_suffix(".json")
 
 
@@ -53,14 +56,13 @@ def write_shard(shard: Shard) -> dict[str, list[int]]:
     """
     digest, sidecar = _digest(shard.members), sidecar_of(shard.path)
     if sidecar.exists() and shard.path.exists():
-        held = json.loads(sidecar.read_bytes())
-        if held["digest"] == digest:
+        held = _sidecar(sidecar)
+        if held.get("digest") == digest:
             videos: dict[str, list[int]] = held["videos"]
             return videos
     sidecar.unlink(missing_ok=True)
     places = {}
-    part = shard.path.with_name(f"{shard.path.name}.part")
-    with tarfile.open(part, "w", format=tarfile.USTAR_FORMAT) as tar:
+    with written_aside(shard.path) as aside, tarfile.open(aside, "w", format=tarfile.USTAR_FORMAT) as tar:
         for member in shard.members:
             size = size_of(member.location)
             places[member.key] = [tar.offset + HEADER_BYTES, size]
@@ -68,13 +70,21 @@ def write_shard(shard: Shard) -> dict[str, list[int]]:
             _add(tar, f"{member.key}.json", json.dumps(member.facts).encode())
             if member.label is not None:
                 _add(tar, f"{member.key}.cls", str(member.label).encode())
-    finish(part, shard.path)
-    write_whole(sidecar, json.dumps({"videos": places, "digest": digest}).encode())
+    write_bytes(sidecar, json.dumps({"videos": places, "digest": digest}).encode())
     return places
 
 
+def _sidecar(path: Path) -> dict[str, Any]:
+    """Return the content of a sidecar, or nothing if it is damaged: its shard is then written anew."""
+    try:
+        held = read_json(path)
+    except ConfigError:
+        return {}
+    return held if isinstance(held, dict) else {}
+
+
 def _digest(members: list[Member]) -> str:
-    """Of what is packed: names, facts, labels, and size and time of each file."""
+    """Return a digest of names, facts and labels, and of size and time of each file."""
     files = [os.stat(one.location if isinstance(one.location, str) else one.location.path) for one in members]
     held = [(*one, file.st_size, file.st_mtime_ns) for one, file in zip(members, files, strict=True)]
     return hashlib.sha256(repr(held).encode()).hexdigest()
@@ -93,7 +103,7 @@ def _add(tar: tarfile.TarFile, name: str, location: Location) -> None:
 
 
 def divide(sizes: list[int], shard_bytes: int) -> list[range]:
-    """Consecutive videos for each shard: as many as fit, at least one."""
+    """Return the consecutive videos of each shard: as many as fit into ``shard_bytes``, at least one."""
     parts, first, held = [], 0, 0
     for number, size in enumerate(sizes):
         if number > first and held + size > shard_bytes:

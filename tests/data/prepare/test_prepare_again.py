@@ -19,11 +19,11 @@ import pytest
 
 from mvd_ds.cli import main
 from mvd_ds.data.manifests.manifest import read_manifest
-from mvd_ds.data.prepare import prepare as prepare_module
+from mvd_ds.data.prepare import jobs as jobs_module
 from mvd_ds.data.prepare.encode import Encoding, encode
+from mvd_ds.data.prepare.journal import Journal
 from mvd_ds.data.prepare.process_pool import Fault
 from mvd_ds.data.readers.decode import open_video
-from mvd_ds.data.whole_files import Journal
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -59,7 +59,7 @@ def test_killed_at_any_time_it_goes_on(plain: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "manifest.txt").read_bytes() == (whole / "manifest.txt").read_bytes()
     with tarfile.open(tmp_path / "out/shards/000000.tar") as ours, tarfile.open(whole / "shards/000000.tar") as theirs:
         assert ours.getnames() == theirs.getnames()
-    assert not list((tmp_path / "out").rglob("*.part"))
+    assert not list((tmp_path / "out").rglob("*.partial"))
     stamp = (tmp_path / "out" / "manifest.txt").stat().st_mtime_ns
     assert main(["prepare", *arguments]) == 0 and (tmp_path / "out" / "manifest.txt").stat().st_mtime_ns == stamp
 
@@ -115,18 +115,19 @@ def test_a_full_disk_is_not_the_videos_fault(
     def fail(*_: object) -> None:
         raise full
 
-    monkeypatch.setattr("mvd_ds.data.prepare.encode.finish", fail)
+    monkeypatch.setattr("mvd_ds.files.os.replace", fail)
     with pytest.raises(OSError, match="No space left on device") as caught:
         encode(str(tree / "cat/plain.mp4"), tmp_path / "x.mp4", Encoding("mjpeg", 5))
     assert caught.value.errno == errno.ENOSPC and not list(tmp_path.iterdir())
-    really = prepare_module.run_jobs
+    monkeypatch.undo()
+    really = jobs_module.run_jobs
 
     def run(function, jobs, workers, seconds):  # type: ignore[no-untyped-def]
         if jobs and jobs[0].target:
             return iter([(0, Fault("No space left on device", errno.ENOSPC))])
         return really(function, jobs, workers, seconds)
 
-    monkeypatch.setattr(prepare_module, "run_jobs", run)
+    monkeypatch.setattr(jobs_module, "run_jobs", run)
     assert prepare(tree, tmp_path / "out", "--encode", "mjpeg") == 2
     assert "No space left on device; make room, and start the same command again" in capsys.readouterr().err
     assert not (tmp_path / "out/manifest.txt").exists()

@@ -1,0 +1,102 @@
+"""The folder that `prepare` works in: whose it is, who works in it now, and what a killed process left behind."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mvd_ds.data.prepare.options import PrepareOptions
+from mvd_ds.files import ConfigError, one_line, read_json, write_json
+
+MANIFEST = "manifest.txt"
+WORK = ".prepare"
+_SETTINGS = "prepare.json"
+_LOCK = "lock"
+_HARMLESS = ("workers", "seconds_per_file")
+"""Options that change nothing in the outcome."""
+
+
+def is_prepared(output: Path) -> bool:
+    """Return whether ``output`` is complete."""
+    return (output / MANIFEST).exists()
+
+
+@contextmanager
+def claimed(source: Path, output: Path, options: PrepareOptions) -> Iterator[None]:
+    """Make ``output`` the folder of these settings, and keep every other `prepare` out of it until the block ends.
+
+    Raises:
+        ConfigError: if ``output`` holds other files or the results of other settings, is in the way of ``source``, or another
+            process works in it.
+        OSError: if the folder cannot be written.
+    """
+    _require_apart(source, output)
+    work, record = output / WORK, output / _SETTINGS
+    if output.exists() and not work.is_dir() and not record.exists() and any(output.iterdir()):
+        raise ConfigError(f"{one_line(output)}: the folder holds other files; choose a new or empty one")
+    work.mkdir(parents=True, exist_ok=True)
+    with open(work / _LOCK, "a+b") as lock:
+        _lock(lock, output)
+        require_settings(source, output, options)
+        if not record.exists():
+            write_json(record, _settings(source, options))
+        for leftover in output.rglob(".*.partial"):
+            leftover.unlink(missing_ok=True)
+        yield
+
+
+def require_settings(source: Path, output: Path, options: PrepareOptions) -> None:
+    """Refuse a folder that was begun from another source or with other options.
+
+    Raises:
+        ConfigError: naming the first difference.
+    """
+    record = output / _SETTINGS
+    if not record.exists():
+        return
+    held, settings = read_json(record), _settings(source, options)
+    for name, value in settings.items():
+        if not isinstance(held, dict) or held.get(name) != value:
+            before = held.get(name) if isinstance(held, dict) else held
+            raise ConfigError(
+                f"{one_line(output)}: was begun with {name} {one_line(before, 200)}, not {one_line(value, 200)}; "
+                "choose another folder, or delete it"
+            )
+
+
+def _require_apart(source: Path, output: Path) -> None:
+    inside = source.resolve() if source.is_dir() else None
+    if inside is not None and (output.resolve().is_relative_to(inside) or inside.is_relative_to(output.resolve())):
+        raise ConfigError(f"{one_line(output)}: lies in {one_line(source)}, or around it; choose a folder beside the originals")
+
+
+def _settings(source: Path, options: PrepareOptions) -> dict[str, Any]:
+    """Return the settings that decide the outcome, as JSON gives them back."""
+    values = {"version": 1, "source": str(source.resolve()), **options._asdict()}
+    for name in _HARMLESS:
+        del values[name]
+    settings: dict[str, Any] = json.loads(json.dumps(values))
+    return settings
+
+
+def _lock(file: Any, output: Path) -> None:
+    """Lock ``file`` until it is closed; the kernel frees it if this process is killed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read(100).decode(errors="replace").strip()
+        raise ConfigError(
+            f"{one_line(output)}: another `prepare` works in this folder ({one_line(owner)}); wait for it, or choose another "
+            "folder"
+        ) from None
+    except OSError:  # a file system without locks
+        return
+    file.truncate(0)
+    file.write(f"process {os.getpid()}\n".encode())
+    file.flush()

@@ -1,0 +1,85 @@
+"""Jobs on single videos that are done once: results are kept in a journal, so that an interrupted `prepare` goes on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from mvd_ds.data.prepare.journal import Journal
+from mvd_ds.data.prepare.options import PrepareOptions
+from mvd_ds.data.prepare.process_pool import Fault, run_jobs
+from mvd_ds.data.readers.location import ByteRange
+from mvd_ds.files import DISK_FULL, ConfigError, one_line
+
+Tell = Callable[[str, int, int], None]
+"""A function that is called with phase, files done and files in all."""
+
+
+class VideoJob(NamedTuple):
+    """One video to look at or to encode."""
+
+    name: str
+    """Name of the video in the list."""
+    location: str | ByteRange
+    """File to read."""
+    target: str = ""
+    """File to write, if any."""
+
+
+def run_once(
+    phase: str,
+    function: Callable[[VideoJob], Any],
+    jobs: list[VideoJob],
+    journal: Journal,
+    options: PrepareOptions,
+    tell: Tell,
+) -> list[Any]:
+    """Return the results of all jobs, from the journal or by running them in processes.
+
+    Failed jobs are not in the journal, so they are tried again by the next call.
+
+    Args:
+        phase: name of the phase for ``tell``.
+        function: does a job; its results must be JSON values.
+        jobs: the jobs; results come in the same order, a ``Fault`` for each that failed.
+        journal: results of earlier calls; new ones are appended.
+        options: number of processes and seconds per file.
+        tell: is told the progress.
+
+    Raises:
+        ConfigError: if the disk is full.
+    """
+    known = {record["job"]: record["facts"] for record in journal.read() if {"job", "facts"} <= record.keys()}
+    results = [known.get(_fingerprint(job)) for job in jobs]
+    left = [number for number, result in enumerate(results) if result is None]
+    tell(phase, len(jobs) - len(left), len(jobs))
+    workers = min(options.workers, max(len(left), 1))
+    pending = run_jobs(function, [jobs[number] for number in left], workers, options.seconds_per_file)
+    for done, (place, result) in enumerate(pending, len(jobs) - len(left) + 1):
+        job = jobs[left[place]]
+        if isinstance(result, Fault):
+            if result.code in DISK_FULL:
+                raise ConfigError(
+                    f"{one_line(job.target)}: {result.reason}; make room, and start the same command again: it goes on"
+                )
+        else:
+            journal.append({"job": _fingerprint(job), "facts": result})
+        results[left[place]] = result
+        tell(phase, done, len(jobs))
+    return results
+
+
+def _fingerprint(job: VideoJob) -> str:
+    """Return a text that changes when the file of the job, or the file made of it, is another one."""
+    made = f" -> {job.target} {_file_state(job.target)}" if job.target else ""
+    return f"{job.name} {_file_state(job.location)}{made}"
+
+
+def _file_state(location: str | ByteRange) -> str:
+    """Return size and modification time of the file."""
+    try:
+        state = os.stat(location if isinstance(location, str) else location.path)
+    except OSError:
+        return "missing"
+    return f"{state.st_size}-{state.st_mtime_ns}" + ("" if isinstance(location, str) else f"-{location.offset}-{location.size}")
