@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from mvd_ds.data.views import lockstep_groups
 from mvd_ds.evaluation.neighbours import few_of_many, leave_one_out
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
+from mvd_ds.training.engine.protocol import Engine
 from mvd_ds.training.masked_prediction import EncoderTokens
 from mvd_ds.training.step import normalise, to_unit
 
@@ -32,7 +32,7 @@ class OnlineProbe:
         videos: indices of its videos to probe on.
     """
 
-    def __init__(self, recipe: TrainingRecipe, engine: Any, cluster: Cluster, manifest: Manifest, videos: np.ndarray) -> None:
+    def __init__(self, recipe: TrainingRecipe, engine: Engine, cluster: Cluster, manifest: Manifest, videos: np.ndarray) -> None:
         self.recipe, self.engine, self.cluster, self.manifest = recipe, engine, cluster, manifest
         self.groups = lockstep_groups(len(videos), recipe.batch.micro, cluster.rank, cluster.world)
         self.videos = videos

@@ -22,7 +22,8 @@ from mvd_ds.files import folder_written_aside, write_json
 from mvd_ds.runs.visualization import observe, picture_batch
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
-from mvd_ds.training.loop import Objective
+from mvd_ds.training.engine.protocol import Engine
+from mvd_ds.training.protocols import Objective
 from mvd_ds.training.reporting.metrics import MetricsWriter
 from mvd_ds.training.run_folder import RunFolder
 
@@ -43,7 +44,7 @@ class TrainingPictures:
     """
 
     def __init__(
-        self, recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster, engine: Any, manifest: Manifest, last_step: int
+        self, recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster, engine: Engine, manifest: Manifest, last_step: int
     ) -> None:
         self.recipe, self.folder, self.cluster, self.engine = recipe, folder, cluster, engine
         self.manifest, self.last_step = manifest, last_step

@@ -18,14 +18,16 @@ from mvd_ds.training.contents import Contents, contents_of, is_finished
 from mvd_ds.training.ema import Ema
 from mvd_ds.training.engine.deepspeed_engine import full_weights, joined_cluster
 from mvd_ds.training.engine.elasticity import leave_out_surplus
+from mvd_ds.training.engine.protocol import Engine
 from mvd_ds.training.engine.update_gate import UpdateGate
 from mvd_ds.training.faults import VideoFaults
 from mvd_ds.training.liveness.attempt import Attempt, attempt_of
 from mvd_ds.training.liveness.launcher import LauncherWatch
 from mvd_ds.training.liveness.stop import StopRequests
-from mvd_ds.training.loop import Objective, Pictures, Training, Validation
+from mvd_ds.training.loop import Training
 from mvd_ds.training.nonfinite.finite import NonFiniteSteps
 from mvd_ds.training.optim import describe_groups
+from mvd_ds.training.protocols import Objective, Pictures, Validation
 from mvd_ds.training.reporting.memory import MemoryMonitor
 from mvd_ds.training.reporting.metrics import MetricsWriter
 from mvd_ds.training.reporting.provenance import write_provenance
@@ -42,7 +44,7 @@ class Trainer:
     folder: RunFolder
     cluster: Cluster
     loader: ClipLoader
-    engine: Any
+    engine: Engine
     ema: Ema
     objective: Callable[[], tuple[Objective, dict[str, Any]]]
     """Makes the objective, and places its frozen networks, by name; called when the states are loaded, which take most."""
@@ -109,7 +111,8 @@ def _train(trainer: Trainer, attempt: Attempt, contents: Contents) -> None:
     last_step = recipe.schedule.last_step(steps_per_epoch)
     end = max(first_step, min(last_step, recipe.run.stop_after_steps or last_step))
     if first_step and cluster.is_main:
-        say(f"resuming from the checkpoint of step {first_step}")
+        beyond = f", past the end of the schedule at step {last_step}" if first_step > last_step else ""
+        say(f"resuming from the checkpoint of step {first_step}{beyond}")
     if trainer.validation is not None:
         trainer.validation.resume(first_step)
         trainer.validation.alive = lambda: attempt.heartbeat.at("validating")
@@ -144,6 +147,7 @@ def _train(trainer: Trainer, attempt: Attempt, contents: Contents) -> None:
     if stopped.reason is not None:
         attempt.preempted(stopped.step, stopped.reason)
         return
+    require_an_update(trainer.engine, end)
     attempt.heartbeat.at("exporting", tell=True)
     _finish(trainer, attempt.status, training.faults, end, last_step)
 
@@ -174,6 +178,19 @@ def describe_parameters(recipe: LearningRecipe, cluster: Cluster, model: torch.n
     return f"{line}\n{describe_groups(groups)}"
 
 
+def require_an_update(engine: Engine, steps: int) -> None:
+    """Refuse to call a run finished whose weights are those that it began with.
+
+    Raises:
+        ConfigError: on every rank, if none of the ``steps`` of the run was applied.
+    """
+    if steps and engine.skipped_steps >= steps:
+        raise ConfigError(
+            f"none of {steps} steps was applied, each loss or gradient was not finite: nothing was learnt, and no model is "
+            "written. Mend what the lines above name, and begin in another run.output"
+        )
+
+
 def _is_finished(recipe: LearningRecipe, folder: RunFolder) -> bool:
     """Whether the run is at its end already; says so.
 
@@ -197,8 +214,8 @@ def _finish(trainer: Trainer, status: Status, faults: VideoFaults, step: int, la
     with cluster.together():
         if cluster.is_main:
             trainer.export(weights, average, step)
-            status.write("finished" if step == last_step else "stopped", step, replaced_videos=replaced)
+            status.write("finished" if step >= last_step else "stopped", step, replaced_videos=replaced)
     if cluster.is_main:
         for fault, times in replaced.items():
             say(f"replaced {times} times: {fault}")
-        say(f"step {step} of {last_step} in {clock(status.values['seconds'])}; weights in {folder.model}")
+        say(f"step {step} of {max(step, last_step)} in {clock(status.values['seconds'])}; weights in {folder.model}")

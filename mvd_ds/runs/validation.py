@@ -22,6 +22,7 @@ from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
 from mvd_ds.training.ema import Ema
 from mvd_ds.training.engine.deepspeed_engine import full_weights
+from mvd_ds.training.engine.protocol import Engine
 from mvd_ds.training.run_folder import RunFolder
 from mvd_ds.training.step import normalise, to_unit
 
@@ -65,7 +66,7 @@ class ClipValidation:
         self,
         recipe: FinetuneRecipe,
         held_out: HeldOut,
-        engine: Any,
+        engine: Engine,
         ema: Ema,
         cluster: Cluster,
         folder: RunFolder,

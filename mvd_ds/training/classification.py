@@ -12,6 +12,7 @@ from mvd_ds.config import FinetuneRecipe
 from mvd_ds.objectives.classification import cross_entropy, logit_distillation, mix_clips, soft_targets
 from mvd_ds.objectives.terms import LossTerms
 from mvd_ds.training.device_batch import LabelledBatch, to_device
+from mvd_ds.training.protocols import Inspect
 from mvd_ds.training.step import normalise, to_unit
 
 
@@ -31,6 +32,7 @@ class Classification:
         self.settings, self.smoothing, self.classes = recipe.teacher, recipe.label_smoothing, classes
         self.size_px = recipe.data.clip.size_px
         self.mixes = recipe.augmentation.mix is not None
+        self.inspect: Inspect | None = None
         self.names: tuple[str, ...] = ("class",) if teacher is None else ("class", "teacher")
 
     def __call__(self, batch: LabelledBatch, measure: bool) -> LossTerms:
@@ -47,6 +49,8 @@ class Classification:
         if self.teacher is not None and self.settings is not None:
             with torch.no_grad():
                 wanted = self.teacher(shown)
+            if self.inspect is not None:
+                self.inspect("targets of teacher", wanted)
             losses["teacher"] = logit_distillation(logits, wanted, self.settings.temperature)
             total = (1 - self.settings.weight) * losses["class"] + self.settings.weight * losses["teacher"]
         return LossTerms(total, {name: loss.detach() for name, loss in losses.items()})

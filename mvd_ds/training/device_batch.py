@@ -93,8 +93,10 @@ def to_device(batch: AnyBatch, device: torch.device) -> AnyBatch:
     """
     fields = cast(Any, batch)
     moved = {name: _moved(value, device) for name, value in fields._asdict().items() if name != "flip"}
-    moved["views"] = {size: mirror(view, batch.flip) for size, view in moved["views"].items()}
-    moved["flip"] = torch.zeros_like(batch.flip)
+    moved["flip"] = batch.flip
+    if batch.flip.any():
+        moved["views"] = {size: mirror(view, batch.flip) for size, view in moved["views"].items()}
+        moved["flip"] = torch.zeros_like(batch.flip)
     return cast(AnyBatch, fields._replace(**moved))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch import Tensor
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.engine.deepspeed_engine import full_weights
 from mvd_ds.training.engine.engine_shards import masters, spread_masters
+from mvd_ds.training.engine.protocol import Engine
 
 
 class Ema:
@@ -23,7 +23,7 @@ class Ema:
         averages: one flat fp32 tensor for each of this rank's masters; empty without a decay.
     """
 
-    def __init__(self, engine: Any, decay: float | None) -> None:
+    def __init__(self, engine: Engine, decay: float | None) -> None:
         """Start at the weights that ``engine`` has now.
 
         Args:

@@ -7,9 +7,9 @@ In between it is at most one step ahead, and learns of every step whether it was
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from mvd_ds.config import ConfigError, LearningRecipe
 from mvd_ds.objectives.terms import LossTerms
@@ -17,58 +17,16 @@ from mvd_ds.training.checkpoint.checkpoint import Checkpoints
 from mvd_ds.training.checkpoint.random_state import random_state, set_random_state
 from mvd_ds.training.cluster import Cluster, fail_alone
 from mvd_ds.training.ema import Ema
-from mvd_ds.training.engine.update_gate import UpdateGate, Verdict
+from mvd_ds.training.engine.protocol import Engine, Gate, Verdict
 from mvd_ds.training.faults import VideoFaults
 from mvd_ds.training.liveness.attempt import Attempt
 from mvd_ds.training.liveness.process import age_seconds
 from mvd_ds.training.nonfinite.finite import NonFiniteSteps, minimised
 from mvd_ds.training.prefetch import DeviceBatches
+from mvd_ds.training.protocols import Loader, Objective, Pictures, Validation
 from mvd_ds.training.reporting.block_gradients import BlockGradients
-from mvd_ds.training.reporting.metrics import MetricsWriter
 from mvd_ds.training.reporting.reporter import Reporter
 from mvd_ds.training.schedule import Schedule
-
-
-class Objective(Protocol):
-    """What a micro batch is asked to minimise."""
-
-    names: tuple[str, ...]
-    """Of its losses, the keys of ``LossTerms.terms``."""
-
-    def __call__(self, batch: Any, measure: bool) -> LossTerms:
-        """Forward pass and losses of one micro batch; ``measure`` asks for measurements that cost something, too."""
-        ...
-
-
-class Validation(Protocol):
-    """What is measured on held-out clips while training."""
-
-    alive: Callable[[], None]
-    """Called for every batch: a long validation is no hang."""
-
-    def resume(self, first_step: int) -> None:
-        """Take up from ``first_step``."""
-        ...
-
-    def due(self, done: int) -> bool:
-        """Whether there is to be some of step ``done``."""
-        ...
-
-    def __call__(self, done: int) -> dict[str, float]:
-        """Measurements by metric name after step ``done``, as many as could be taken. Collective."""
-        ...
-
-
-class Pictures(Protocol):
-    """What a person looks at while training."""
-
-    def due(self, done: int) -> bool:
-        """Whether there are to be some of step ``done``."""
-        ...
-
-    def __call__(self, done: int, objective: Objective, writer: MetricsWriter, gradients: dict[str, float]) -> None:
-        """Take pictures after step ``done`` and show them with the norms of its ``gradients``. Collective; changes nothing."""
-        ...
 
 
 class Stopped(NamedTuple):
@@ -94,10 +52,10 @@ class Training:
 
     recipe: LearningRecipe
     cluster: Cluster
-    engine: Any
-    gate: UpdateGate
+    engine: Engine
+    gate: Gate
     ema: Ema
-    loader: Any
+    loader: Loader
     objective: Objective
     schedule: Schedule
     checkpoints: Checkpoints
@@ -166,7 +124,7 @@ class Training:
 
     def _queue(self, done: int, micro_batches: Iterable[Any], batches: DeviceBatches) -> Queued:
         """All micro batches of one step; the engine divides the loss by their number and updates at the last of them."""
-        losses = []
+        losses: list[LossTerms] = []
         for batch in micro_batches:
             loss = self.objective(batch, measure=not losses and _due(done, self.recipe.run.features_every_steps))
             self.engine.backward(minimised(loss.total))

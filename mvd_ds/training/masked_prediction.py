@@ -12,6 +12,7 @@ from mvd_ds.config import TrainingRecipe
 from mvd_ds.objectives.diagnostics import effective_rank, feature_variance, mean_target_loss
 from mvd_ds.objectives.terms import Judge, LossTerms, combine
 from mvd_ds.training.device_batch import MaskedBatch, to_device
+from mvd_ds.training.protocols import Inspect
 from mvd_ds.training.step import TargetSource, normalise, to_unit
 
 #: Tokens whose singular values give the effective rank.
@@ -30,6 +31,7 @@ class MaskedPrediction:
         self.student, self.targets, self.device = student, targets, device
         self.size_px = recipe.data.clip.size_px
         self.names = tuple(targets.terms)
+        self.inspect: Inspect | None = None
 
     def __call__(self, batch: MaskedBatch, measure: bool) -> LossTerms:
         """Losses of a ClipBatch.
@@ -39,6 +41,8 @@ class MaskedPrediction:
         """
         inputs = to_device(batch, self.device)
         targets = self.targets(inputs)
+        for name, target in targets.items() if self.inspect is not None else ():
+            self.inspect(f"targets of {name}", target)
         model = getattr(self.student, "module", self.student)
         with EncoderTokens(model.encoder, measure) as tokens:
             predictions = self.student(self._clip(inputs, model), inputs.visible, inputs.masked, inputs.drop_path)

@@ -64,7 +64,7 @@ class DeviceBatches:
         while self._copied and self._copied[0][1].query():
             self._copied.popleft()
         try:
-            batch = next(self._batches, _END)
+            batch: Any = next(self._batches, _END)
         except Exception as error:
             self._ahead = error
             return

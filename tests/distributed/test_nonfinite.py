@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from distributed.bad_clip import VIDEO, ruined
-from launching import launch_script, metrics
+from launching import alone, launch_script, metrics
 from mvd_ds.cli import main
 from mvd_ds.config import TrainingRecipe
+from mvd_ds.files import read_json
 from mvd_ds.training.checkpoint.files import read_checkpoint_manifest
 from mvd_ds.training.masked_prediction import MaskedPrediction
 from plain_loop import plain_losses
@@ -57,3 +62,21 @@ def test_one_rank_spoils_a_step_for_all(
     replayed = capsys.readouterr().out
     assert replayed.count(": the same") == 4 and replayed.count("not finite") == 1
     assert re.search(r"^  clips: \S+\.mp4$", replayed, re.MULTILINE), "the one clip, of the two in its micro batch"
+
+
+def test_a_teacher_that_overflows_is_named_and_its_run_has_not_finished(shrunk: list[str], tmp_path: Path) -> None:
+    teacher = tmp_path / "video"
+    shutil.copytree(next(Path(item.partition("=")[2]) for item in shrunk if item.startswith("teachers.video.weights=")), teacher)
+    weights, file = load_file(teacher / "model.safetensors"), teacher / "model.safetensors"
+    with safe_open(file, "pt") as opened:
+        described = opened.metadata()
+    save_file({name: value * 1e30 for name, value in weights.items()}, file, described)
+    settings = [*shrunk, f"teachers.video.weights={teacher}", "schedule.steps=2", f"run.output={tmp_path / 'run'}"]
+    done = alone("distill", RECIPE, *settings, check=False)
+    assert done.returncode == 2
+    assert "loss video of rank 0 is not finite (first targets of video" in done.stderr
+    assert "none of 2 steps was applied" in done.stderr and "Traceback" not in done.stderr
+    status = read_json(tmp_path / "run" / "status.json")
+    assert status["state"] == "failed" and not (tmp_path / "run" / "model").exists()
+    again = alone("distill", RECIPE, *settings, check=False)
+    assert again.returncode == 2 and "none of 2 steps was applied" in again.stderr

@@ -83,7 +83,7 @@ def test_fine_tuning() -> None:
         on_fake_gpu(teacher, mode, torch.bfloat16)
         objective = Classification(recipe, classifier, teacher, 400, GPU)
         with Copies(), Questions() as questions:
-            loss = objective(fake_batch(batch, mode)._replace(flip=None), measure=False)
+            loss = objective(fake_batch(batch, mode), measure=False)
             assert minimised(loss.total).device == GPU
     assert not questions.asked
 

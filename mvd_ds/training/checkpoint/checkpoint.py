@@ -30,6 +30,7 @@ from mvd_ds.training.console import say
 from mvd_ds.training.ema import Ema
 from mvd_ds.training.engine.deepspeed_engine import save_shards
 from mvd_ds.training.engine.engine_shards import parameter_names
+from mvd_ds.training.engine.protocol import Engine
 from mvd_ds.training.run_folder import RunFolder
 
 #: Bytes per parameter of a checkpoint, until one was measured: fp32 master, two moments and a 32-bit copy; and an average.
@@ -60,7 +61,7 @@ class Checkpoints:
         folder: RunFolder,
         recipe: LearningRecipe,
         cluster: Cluster,
-        engine: Any,
+        engine: Engine,
         ema: Ema,
         contents: Mapping[str, str] | None = None,
     ) -> None:

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 
@@ -57,7 +57,7 @@ def write_tensors(path: Path, content: Any) -> dict[str, Any]:
     with open(path, "wb") as file:
         digesting = _Digesting(file)
         try:
-            torch.save(content, digesting)
+            torch.save(content, cast(IO[bytes], digesting))
         except RuntimeError:
             # torch goes on after a write that failed, and ends with a count of bytes that does not fit.
             raise digesting.fault or OSError("torch could not write it") from None

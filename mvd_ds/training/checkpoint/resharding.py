@@ -8,8 +8,6 @@ everything twice more. Here masters, moments and average are copied run by run o
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -17,10 +15,11 @@ from mvd_ds.config import ConfigError
 from mvd_ds.models.formats.zero_shards import AVERAGE, MASTER, MOMENTS, ZeroShards
 from mvd_ds.training.ema import Ema
 from mvd_ds.training.engine.engine_shards import adam, flats, held, masters, new_moments, spread_masters
+from mvd_ds.training.engine.protocol import Engine
 
 
 @torch.no_grad()
-def load_shards(engine: Any, ema: Ema, shards: ZeroShards) -> None:
+def load_shards(engine: Engine, ema: Ema, shards: ZeroShards) -> None:
     """Put weights, moments and moving average into a new engine. Collective.
 
     Learning rate and weight decay of the parameter groups stay those of the recipe. An average that the checkpoint does
@@ -38,7 +37,7 @@ def load_shards(engine: Any, ema: Ema, shards: ZeroShards) -> None:
         ema.restart()
 
 
-def require_same_parameters(engine: Any, shards: ZeroShards) -> None:
+def require_same_parameters(engine: Engine, shards: ZeroShards) -> None:
     """Raise where the trained parameters are not those of the checkpoint.
 
     Raises:
@@ -57,7 +56,7 @@ def require_same_parameters(engine: Any, shards: ZeroShards) -> None:
             )
 
 
-def _moments(engine: Any, shards: ZeroShards) -> dict[str, list[Tensor]]:
+def _moments(engine: Engine, shards: ZeroShards) -> dict[str, list[Tensor]]:
     """Adam's state of every flat tensor, new, with the step count of the checkpoint; empty before its first step."""
     if not set(MOMENTS) <= set(shards.kinds):
         return {}

@@ -21,6 +21,7 @@ import torch.distributed as dist
 from mvd_ds.config import ConfigError
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.engine.engine_shards import with_nvme
+from mvd_ds.training.engine.protocol import Engine
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -80,7 +81,7 @@ def _hosts_group(timeout: datetime.timedelta) -> Any:
         ) from None
 
 
-def full_weights(engine: Any, cluster: Cluster) -> dict[str, torch.Tensor]:
+def full_weights(engine: Engine, cluster: Cluster) -> dict[str, torch.Tensor]:
     """fp32 weights of a sharded student by name, whole, on the CPU of rank 0 (empty elsewhere). Collective."""
     deepspeed = import_deepspeed()
     weights = {}

@@ -86,7 +86,7 @@ def start_teacher(
     world = local_processes() if group is not None else cluster.world
     place = Place(world, local_processes(), _nvme_folder(recipe, name))
     config = teacher_config(recipe, placement, place, sizes_of(structure), zero_faults)
-    if is_streamed(recipe, teacher):
+    if not isinstance(teacher, nn.Module) and is_streamed(recipe, teacher):
         module = _stream(teacher, config, dtype, cluster, group)
     else:
         module = teacher if isinstance(teacher, nn.Module) else teacher.build()
@@ -136,7 +136,7 @@ def _move_buffers(model: nn.Module, device: torch.device) -> None:
 
 def _exact_values(model: nn.Module | ModelBlueprint, whole: nn.Module, streamed: bool) -> Iterator[tuple[str, torch.Tensor]]:
     """fp32 values by name: kept from ``whole`` before the engine rounds it, or made once more, module by module."""
-    if not streamed:
+    if isinstance(model, nn.Module) or not streamed:
         return iter([(name, value.detach().clone()) for name, value in whole.named_parameters()])
     parts = model.parts(model.skeleton())
     return ((f"{name}.{key}", value.detach()) for name, part in parts for key, value in _taken(part))

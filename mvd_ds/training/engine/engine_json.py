@@ -177,8 +177,8 @@ def _names(keys: type[BaseModel], where: Iterable[Any]) -> list[str]:
         kind = fields[part].annotation
         inner = [kind, *getattr(kind, "__args__", ())]
         keys = next((choice for choice in inner if isinstance(choice, type) and issubclass(choice, BaseModel)), BaseModel)
-    fields = [(field.alias or name, field.json_schema_extra) for name, field in keys.model_fields.items()]
-    return [name for name, extra in fields if not (isinstance(extra, dict) and extra.get("deprecated"))]
+    named = [(field.alias or name, field.json_schema_extra) for name, field in keys.model_fields.items()]
+    return [name for name, extra in named if not (isinstance(extra, dict) and extra.get("deprecated"))]
 
 
 def _autos(values: Any, prefix: str = "") -> list[str]:

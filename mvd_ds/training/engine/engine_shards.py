@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mvd_ds.training.engine.protocol import Engine
+
 #: Where each of DeepSpeed's optimizers keeps its masters: ZeRO-3; ZeRO-1 and 2; ZeRO-1 in bf16 with fp32 accumulation.
 MASTERS = ("fp32_partitioned_groups_flat", "single_partition_of_fp32_groups", "fp32_groups_flat_partition")
 
@@ -39,12 +41,12 @@ class Held(NamedTuple):
     offset: int
 
 
-def masters(engine: Any) -> list[Tensor]:
+def masters(engine: Engine) -> list[Tensor]:
     """The values of the flat fp32 masters of this rank, mapped from their files where they are on NVMe."""
     return [(on_nvme(engine, flat) or {MASTER: flat})[MASTER] for flat in flats(engine)]
 
 
-def flats(engine: Any) -> list[Tensor]:
+def flats(engine: Engine) -> list[Tensor]:
     """The flat fp32 masters as the optimizer knows them; at stage 0 (fp32 only) the parameters themselves, on every rank."""
     for attribute in MASTERS:
         if hasattr(engine.optimizer, attribute):
@@ -52,14 +54,14 @@ def flats(engine: Any) -> list[Tensor]:
     return [parameter for group in engine.optimizer.param_groups for parameter in group["params"]]
 
 
-def on_nvme(engine: Any, flat: Tensor) -> dict[str, Tensor]:
+def on_nvme(engine: Engine, flat: Any) -> dict[str, Tensor]:
     """What is kept in files of a flat tensor, by ``master`` and the names of its moments; empty where it is in memory.
 
     The tensors are those files: what is written to them is there when DeepSpeed reads them next, before a step.
     """
     swapper = getattr(engine.optimizer, "optimizer_swapper", None)
     info = swapper.swap_params_info.get(flat.ds_id) if swapper is not None else None
-    if info is None:
+    if swapper is None or info is None:
         return {}
     found = {}
     for kept in info.tensors:
@@ -70,7 +72,7 @@ def on_nvme(engine: Any, flat: Tensor) -> dict[str, Tensor]:
     return found
 
 
-def new_moments(engine: Any, flat: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
+def new_moments(engine: Engine, flat: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
     """Moments of a flat tensor, by name, given to the optimizer: zeros in memory or, where it is on NVMe, in files."""
     state = adam(engine).state[flat]
     if not (kept := on_nvme(engine, flat)):
@@ -82,7 +84,7 @@ def new_moments(engine: Any, flat: Tensor, names: Iterable[str]) -> dict[str, Te
     return {name: values.zero_() for name, values in on_nvme(engine, flat).items() if name in names}
 
 
-def with_nvme(engine: Any, content: dict[str, Any]) -> dict[str, Any]:
+def with_nvme(engine: Engine, content: dict[str, Any]) -> dict[str, Any]:
     """The content of a file of a checkpoint, with masters and moments from NVMe in place of tensors without memory."""
     saved = content.get("optimizer_state_dict")
     kept = [on_nvme(engine, flat) for flat in flats(engine)]
@@ -98,11 +100,12 @@ def with_nvme(engine: Any, content: dict[str, Any]) -> dict[str, Any]:
     return content | {"optimizer_state_dict": saved | own}
 
 
-def held(engine: Any) -> Iterator[Held]:
+def held(engine: Engine) -> Iterator[Held]:
     """Every run of elements that this rank holds, without padding."""
     optimizer = engine.optimizer
     whole = {id(parameter): index for index, parameter in enumerate(flats(engine))}
-    for name, parameter in engine.module.named_parameters():
+    named: Iterable[tuple[str, Any]] = engine.module.named_parameters()
+    for name, parameter in named:
         if not parameter.requires_grad:
             continue
         if hasattr(parameter, "ds_id"):
@@ -121,13 +124,13 @@ def held(engine: Any) -> Iterator[Held]:
             yield Held(name, first, size, flat, offset)
 
 
-def adam(engine: Any) -> torch.optim.Optimizer:
+def adam(engine: Engine) -> torch.optim.Optimizer:
     """torch's optimizer under DeepSpeed's; its ``state`` has one entry per flat tensor."""
     return getattr(engine.optimizer, "optimizer", engine.optimizer)
 
 
 @torch.no_grad()
-def spread_masters(engine: Any) -> None:
+def spread_masters(engine: Engine) -> None:
     """Make the weights that the network computes with from the masters, as after an optimizer step. Collective."""
     optimizer = engine.optimizer
     if hasattr(optimizer, "fp32_partitioned_groups_flat"):
@@ -144,7 +147,7 @@ def spread_masters(engine: Any) -> None:
         optimizer.update_lp_params()
 
 
-def parameter_names(engine: Any) -> list[str]:
+def parameter_names(engine: Engine) -> list[str]:
     """Names in the order of the optimizer's parameters; at stage 0 nothing else in a checkpoint tells it, else empty."""
     if engine.zero_optimization_stage():
         return []

@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mvd_ds.training.engine.engine_shards import adam, flats
+from mvd_ds.training.engine.protocol import Engine
 
 
 class Verdict:
@@ -47,7 +48,7 @@ class UpdateGate:
         shut: fp32 scalar on the optimizer's device, 1 where the gate is shut, else 0.
     """
 
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, engine: Engine) -> None:
         """Args:
         engine: of ``start_student``.
         """

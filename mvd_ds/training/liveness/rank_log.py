@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import functools
 import logging
 import os
 import signal
@@ -92,8 +93,14 @@ class RankLog:
             stream.flush()
             kept = os.dup(descriptor)
             os.dup2(self.file.fileno(), descriptor)
-            self.undo.append(lambda kept=kept, descriptor=descriptor: (os.dup2(kept, descriptor), os.close(kept)))
+            self.undo.append(functools.partial(_give_back, kept, descriptor))
         self.undo.append(duplicate_errors_to(kept))
+
+
+def _give_back(kept: int, descriptor: int) -> None:
+    """Let ``descriptor`` be again what it was when ``kept`` was made of it."""
+    os.dup2(kept, descriptor)
+    os.close(kept)
 
 
 class Tee:

@@ -20,12 +20,15 @@ from mvd_ds.training.checkpoint.random_state import random_state, set_random_sta
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.ending import log_error
 from mvd_ds.training.engine.deepspeed_engine import full_weights
-from mvd_ds.training.engine.update_gate import UpdateGate
+from mvd_ds.training.engine.protocol import Engine, Gate
 from mvd_ds.training.nonfinite.dump import write_dump
+from mvd_ds.training.protocols import Loader, Objective
 from mvd_ds.training.run_folder import RunFolder
 
 #: Dumps an attempt writes at most: each holds the whole student.
 DUMPS = 3
+#: How the names of targets begin, which frozen networks make.
+TARGET = "targets of "
 #: Clips and tensors that a message names at most.
 NAMED = 4
 
@@ -59,16 +62,17 @@ class FiniteWatch:
         """What was not finite, first things first; waits for the device."""
         return [name for name, flag in self.flags.items() if flag]
 
-    def _see(self, name: str, value: Any) -> None:
+    def see(self, name: str, value: Any) -> None:
+        """Note whether ``value`` is finite, under ``name``."""
         if isinstance(value, Tensor) and value.is_floating_point():
             bad = ~torch.isfinite(value.detach()).all()
             self.flags[name] = self.flags[name] | bad if name in self.flags else bad
 
     def _output(self, name: str) -> Callable[..., None]:
-        return lambda module, inputs, output: self._see(name, output)
+        return lambda module, inputs, output: self.see(name, output)
 
     def _gradient(self, name: str) -> Callable[[Tensor], None]:
-        return lambda gradient: self._see(name, gradient)
+        return lambda gradient: self.see(name, gradient)
 
 
 class NonFiniteSteps:
@@ -84,10 +88,10 @@ class NonFiniteSteps:
         recipe: LearningRecipe,
         folder: RunFolder,
         cluster: Cluster,
-        engine: Any,
-        gate: UpdateGate,
-        objective: Callable[[Any, bool], LossTerms],
-        loader: Any,
+        engine: Engine,
+        gate: Gate,
+        objective: Objective,
+        loader: Loader,
     ) -> None:
         self.recipe, self.folder, self.cluster = recipe, folder, cluster
         self.engine, self.gate, self.objective, self.loader = engine, gate, objective, loader
@@ -124,11 +128,11 @@ class NonFiniteSteps:
         self.gate.open()
         text = f"step {done}: {_told(ranks)}; {where}"
         if self.recipe.run.on_nonfinite == "stop":
-            raise ConfigError(f"{text}; run.on_nonfinite is stop. Lower optimizer.base_lr or set optimizer.gradient_clipping")
+            raise ConfigError(f"{text}; run.on_nonfinite is stop. {_remedy(ranks)}")
         if self.count > self.recipe.run.nonfinite_limit:
             raise ConfigError(
-                f"{text}; these were more than run.nonfinite_limit {self.recipe.run.nonfinite_limit} skipped steps. Lower "
-                "optimizer.base_lr or set optimizer.gradient_clipping"
+                f"{text}; these were more than run.nonfinite_limit {self.recipe.run.nonfinite_limit} skipped steps. "
+                f"{_remedy(ranks)}"
             )
         if self.cluster.is_main:
             log_error(f"{text}; skipped on all ranks ({self.count} of at most {self.recipe.run.nonfinite_limit})")
@@ -138,8 +142,10 @@ class NonFiniteSteps:
         found, before = [], random_state()
         for batch in batches:
             with FiniteWatch(self.engine.module) as watch:
+                self.objective.inspect = watch.see
                 self.engine.backward(minimised(self.objective(batch, False).total))
                 self.engine.step()
+            self.objective.inspect = None
             found.append(watch.names())
         set_random_state(before)
         return found
@@ -171,6 +177,14 @@ def _told(ranks: list[dict[str, Any]]) -> str:
         first = f" (first {', '.join(tensors[:NAMED])})" if tensors else ""
         parts.append(f"{what} of rank {rank['rank']} is not finite{first}, clips {_some(clips)}")
     return "; ".join(parts) or "the gradient is not finite, on no rank alone"
+
+
+def _remedy(ranks: list[dict[str, Any]]) -> str:
+    """Return what may help: a target that is not finite is not the student's fault."""
+    named = [name for rank in ranks for micro in rank["micro_batches"] for name in micro["tensors"]]
+    if any(name.startswith(TARGET) for name in named):
+        return "Use engine.precision=fp32, in which targets do not overflow, or mend the weights of what makes them"
+    return "Lower optimizer.base_lr or set optimizer.gradient_clipping"
 
 
 def _some(names: list[str]) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.engine.engine_shards import adam, flats
+from mvd_ds.training.engine.protocol import Engine
 
 GIB = 2**30
 
@@ -26,12 +27,12 @@ class MemoryMonitor:
         self.untold: dict[str, dict[str, float]] = {}
         self.told: set[str] = set()
         self.largest = 0.0
-        self.engine: Any = None
+        self.engine: Engine | None = None
         self.teachers: Mapping[str, Any] = {}
         self.data_bytes = 0
         self.base, self.state_before = _now_and_peak(cluster.device)[0], 0
 
-    def watch(self, engine: Any, teachers: Mapping[str, Any] | None = None) -> None:
+    def watch(self, engine: Engine, teachers: Mapping[str, Any] | None = None) -> None:
         """From here on parts are those of ``engine`` and ``teachers``; call ``mark`` when they are built."""
         self.engine, self.teachers = engine, teachers or {}
 
@@ -57,7 +58,8 @@ class MemoryMonitor:
 
     def _parts(self, peak: int, rest: str) -> dict[str, float]:
         """GiB by part, and under ``rest`` what was taken above them: activations, gathered weights, temporaries."""
-        parts = {**state_bytes(self.engine, self.teachers), "data": self.data_bytes}
+        held = state_bytes(self.engine, self.teachers) if self.engine is not None else {}
+        parts = {**held, "data": self.data_bytes}
         above = peak - self.base - (sum(parts.values()) - self.state_before)
         self.state_before = sum(parts.values())
         return {name: size / GIB for name, size in {**parts, rest: max(above, 0)}.items()}
@@ -110,7 +112,7 @@ def resident_bytes(field: str = "VmRSS") -> int:
     return int(lines[field].split()[0]) * 1024
 
 
-def state_bytes(engine: Any, teachers: Mapping[str, Any]) -> dict[str, int]:
+def state_bytes(engine: Engine, teachers: Mapping[str, Any]) -> dict[str, int]:
     """Bytes of state on this rank, each storage counted once, in the first part that has it.
 
     Args:
@@ -139,7 +141,7 @@ def state_bytes(engine: Any, teachers: Mapping[str, Any]) -> dict[str, int]:
     return parts
 
 
-def _gradients(engine: Any, parameters: list[Any]) -> Iterable[Any]:
+def _gradients(engine: Engine, parameters: list[Any]) -> Iterable[Any]:
     """Accumulated gradients, wherever the stage keeps them."""
     optimizer = engine.optimizer
     yield getattr(optimizer, "grad_partitions_flat_buffer", None)

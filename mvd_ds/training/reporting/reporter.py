@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from mvd_ds.config import ConfigError, LearningRecipe
 from mvd_ds.objectives.terms import LossTerms
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import StepProgress
+from mvd_ds.training.engine.protocol import Engine
 from mvd_ds.training.reporting.health import RankHealth
 from mvd_ds.training.reporting.memory import MemoryMonitor
 from mvd_ds.training.reporting.metrics import Meter, MetricsWriter, Stopwatch, peak_flops
@@ -48,7 +48,7 @@ class Reporter:
         for name, value in loss.measurements.items():
             self.meter.add(name, value)
 
-    def tell(self, done: int, learning_rate: float, engine: Any, skipped_steps: int, validated: dict[str, float]) -> None:
+    def tell(self, done: int, learning_rate: float, engine: Engine, skipped_steps: int, validated: dict[str, float]) -> None:
         """Write the means since the last call, and what was ``validated``, under step ``done``. Collective.
 
         Args:
@@ -84,7 +84,7 @@ class Reporter:
         self.progress.close()
         self.writer.close()
 
-    def _optimizer(self, learning_rate: float, engine: Any) -> dict[str, float]:
+    def _optimizer(self, learning_rate: float, engine: Engine) -> dict[str, float]:
         return {
             "optim/lr": learning_rate,
             "optim/weight_decay": self.recipe.optimizer.weight_decay,

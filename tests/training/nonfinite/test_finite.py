@@ -19,6 +19,7 @@ from mvd_ds.training.engine.update_gate import UpdateGate
 from mvd_ds.training.nonfinite import finite
 from mvd_ds.training.nonfinite.dump import flat, nested
 from mvd_ds.training.nonfinite.finite import FiniteWatch, NonFiniteSteps, minimised
+from mvd_ds.training.protocols import Inspect
 from mvd_ds.training.run_folder import RunFolder
 from plain_engine import StageZero
 
@@ -144,6 +145,30 @@ def test_a_setting_ends_the_run(overrides: list[str], words: str, engine: Engine
     with pytest.raises(ConfigError, match=words) as caught:
         handler.handle(1, [loss])
     assert "\n" not in str(caught.value)
+
+
+def test_a_target_that_is_not_finite_is_named_and_not_blamed_on_the_student(engine: Engine, tmp_path: Path) -> None:
+    """A teacher that overflows makes the loss bad, and no module or gradient before it."""
+
+    class Objective:
+        names = ("video",)
+        inspect: Inspect | None = None
+
+        def __call__(self, batch: Batch, measure: bool) -> LossTerms:
+            target = torch.full((2, 1), torch.inf)
+            if self.inspect is not None:
+                self.inspect("targets of video", target)
+            total = (engine.module(torch.ones(2, 4)) - target).square().mean()
+            return LossTerms(total, {"video": total.detach()})
+
+    recipe = load_recipe("quickstart_distill", ["run.on_nonfinite=stop"])
+    assert isinstance(recipe, TrainingRecipe)
+    objective = Objective()
+    handler = NonFiniteSteps(recipe, RunFolder(tmp_path), CPU, engine, UpdateGate(engine), objective, Loader())
+    line = r"loss video of rank 0 is not finite \(first targets of video, .*Use engine\.precision=fp32"
+    with pytest.raises(ConfigError, match=line):
+        handler.handle(1, [objective(Loader().again(0)[0], False)])
+    assert objective.inspect is None
 
 
 def test_no_more_dumps_than_the_disk_can_bear(engine: Engine, tmp_path: Path) -> None:
