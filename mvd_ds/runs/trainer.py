@@ -107,8 +107,7 @@ def _train(trainer: Trainer, attempt: Attempt, contents: Contents) -> None:
     with cluster.together():
         if cluster.is_main:
             folder.open(recipe, contents)
-    steps_per_epoch = trainer.loader.steps_per_epoch
-    last_step = recipe.schedule.last_step(steps_per_epoch)
+    last_step = recipe.schedule.last_step(trainer.loader.steps_per_epoch)
     end = max(first_step, min(last_step, recipe.run.stop_after_steps or last_step))
     if first_step and cluster.is_main:
         beyond = f", past the end of the schedule at step {last_step}" if first_step > last_step else ""
@@ -116,29 +115,9 @@ def _train(trainer: Trainer, attempt: Attempt, contents: Contents) -> None:
     if trainer.validation is not None:
         trainer.validation.resume(first_step)
         trainer.validation.alive = lambda: attempt.heartbeat.at("validating")
-    writer = MetricsWriter(folder, cluster, first_step, to_yaml(recipe))
-    writer.describe(objective.names, compared_settings(recipe), relative=recipe.command != "finetune")
-    progress = StepProgress(f"{recipe.command} {folder.path.name}", first_step, end, enabled=cluster.is_main)
-    reporter = Reporter(recipe, cluster, objective.names, writer, progress, trainer.flops_per_clip, first_step, trainer.memory)
+    reporter = _reporter(trainer, objective.names, first_step, end)
     reporter.health.watch(trainer.engine.module, *frozen.values())
-    gate = UpdateGate(trainer.engine)
-    training = Training(
-        recipe=recipe,
-        cluster=cluster,
-        engine=trainer.engine,
-        gate=gate,
-        ema=trainer.ema,
-        loader=trainer.loader,
-        objective=objective,
-        schedule=build_schedule(recipe, steps_per_epoch),
-        checkpoints=checkpoints,
-        reporter=reporter,
-        faults=VideoFaults(cluster, recipe.data.max_bad_share),
-        nonfinite=NonFiniteSteps(recipe, folder, cluster, trainer.engine, gate, objective, trainer.loader),
-        attempt=attempt,
-        validation=trainer.validation,
-        pictures=trainer.pictures,
-    )
+    training = _training(trainer, attempt, checkpoints, objective, reporter)
     try:
         stopped = training.run(first_step, end)
     finally:
@@ -150,6 +129,38 @@ def _train(trainer: Trainer, attempt: Attempt, contents: Contents) -> None:
     require_an_update(trainer.engine, end)
     attempt.heartbeat.at("exporting", tell=True)
     _finish(trainer, attempt.status, training.faults, end, last_step)
+
+
+def _reporter(trainer: Trainer, losses: tuple[str, ...], first_step: int, end: int) -> Reporter:
+    """Return the reporter of the steps from ``first_step`` to ``end``. Collective."""
+    recipe, folder, cluster = trainer.recipe, trainer.folder, trainer.cluster
+    writer = MetricsWriter(folder, cluster, first_step, to_yaml(recipe))
+    writer.describe(losses, compared_settings(recipe), relative=recipe.command != "finetune")
+    progress = StepProgress(f"{recipe.command} {folder.path.name}", first_step, end, enabled=cluster.is_main)
+    return Reporter(recipe, cluster, losses, writer, progress, trainer.flops_per_clip, first_step, trainer.memory)
+
+
+def _training(trainer: Trainer, attempt: Attempt, checkpoints: Checkpoints, objective: Objective, reporter: Reporter) -> Training:
+    """Return the loop over the trainer's parts; from here on a gate stands before its optimizer."""
+    recipe, cluster, loader = trainer.recipe, trainer.cluster, trainer.loader
+    gate = UpdateGate(trainer.engine)
+    return Training(
+        recipe=recipe,
+        cluster=cluster,
+        engine=trainer.engine,
+        gate=gate,
+        ema=trainer.ema,
+        loader=loader,
+        objective=objective,
+        schedule=build_schedule(recipe, loader.steps_per_epoch),
+        checkpoints=checkpoints,
+        reporter=reporter,
+        faults=VideoFaults(cluster, recipe.data.max_bad_share),
+        nonfinite=NonFiniteSteps(recipe, trainer.folder, cluster, trainer.engine, gate, objective, loader),
+        attempt=attempt,
+        validation=trainer.validation,
+        pictures=trainer.pictures,
+    )
 
 
 def compared_settings(recipe: LearningRecipe) -> dict[str, str | float | bool]:
