@@ -1,26 +1,28 @@
 """Networks as plain ``nn.Module``s: they know neither DeepSpeed nor processes.
 
-=====================  ==========================================================================================
-``linear``             ``Linear`` and the packed query-key-value projection
-``attention``          one attention module; the kernels behind it and the one function that chooses
-``layers``             MLP, block, drop path, activation checkpointing
-``embed``              patches, fixed position tables, learned single tokens
-``vit``                ``VisionTransformer``: the encoder of students and teachers
-``masked``             ``MaskedPredictor``: an encoder and one decoder per target
-``teachers``           ``Teacher``: a frozen encoder that gives targets on the student's grid
-``initialisation``     initial weights, from a seed and a parameter's name alone
-``weights``            model folders: written whole, read strictly
-``formats``            weights of others: MAE, VideoMAE, MVD, Hugging Face, ZeRO checkpoints
-``building``           from a file or a description to a model
-``saving``             from a model to the formats of others
-``classifier``         ``Classifier``: pooling, norm and a class head
-``classifier_folder``  folders of classifiers, with names of classes and how clips are cut
-``heads``              heads on a frozen encoder: attentive pooling, visual query tuning
-``timm_network``       any image network of timm as a teacher's encoder
-``precision``          what runs in bf16 and what stays fp32
-``pooling``            one vector per clip: mean, cls, max, GeM, GGeM
-``flops``              floating point operations per clip, by part
-=====================  ==========================================================================================
+=========================  ==========================================================================================
+``linear``                 ``Linear`` and the packed query-key-value projection
+``attention``              one attention module; the kernels behind it and the one function that chooses
+``layers``                 MLP, block, drop path, activation checkpointing
+``embed``                  patches, fixed position tables, learned single tokens
+``vit``                    ``VisionTransformer``: the encoder of students and teachers
+``masked``                 ``MaskedPredictor``: an encoder and one decoder per target
+``teachers``               ``Teacher``: a frozen network that gives features on the student's grid
+``networks``               families of networks that can teach: ours, and any image network of timm
+``initialisation``         initial weights, from a seed and a parameter's name alone
+``weights``                model folders: written whole, read strictly
+``formats``                weights of others: MAE, VideoMAE, MVD, Hugging Face, ZeRO checkpoints
+``building``               models from files and descriptions, and models in the formats of others
+``classifier``             ``Classifier``: pooling, norm and a class head
+``classifier_folder``      folders of classifiers, with names of classes and how clips are cut
+``init_from_checkpoint``   a classifier whose encoder comes from a pretrained file
+``heads``                  heads on a frozen encoder: attentive pooling, visual query tuning
+``precision``              what runs in bf16 and what stays fp32
+``pooling``                one vector per clip: mean, cls, max, GeM, GGeM
+``flops``                  floating point operations per clip, by part; ``block_flops`` counts a block
+``blueprint``              models that take no memory yet
+``acceleration``           compiled blocks, CUDA graphs and FP8; nothing else of this room imports it
+=========================  ==========================================================================================
 
 ``layers.Block`` is the unit of activation checkpointing and the leaf of ZeRO-3. Every parameter is used inside the
 ``forward`` of the module that owns it, because ZeRO-3 gathers parameters in hooks around that ``forward``.

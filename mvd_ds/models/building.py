@@ -106,7 +106,7 @@ def load_into(model: Model | Teacher, source: str | Path | Mapping[str, Any], fo
     checkpoint = read_checkpoint(source, format)
     encoder = model if isinstance(model, VisionTransformer) else model.encoder
     if not isinstance(encoder, VisionTransformer):
-        raise ConfigError(f"{checkpoint.origin}: a teacher of timm takes its weights when it is built")
+        raise ConfigError(f"{checkpoint.origin}: a network of another family takes its weights when it is built")
     wrong = differences(checkpoint, encoder.settings)
     if wrong:
         raise ConfigError(f"{checkpoint.origin}: another architecture: {'; '.join(wrong).replace('the recipe', 'the model')}")

@@ -11,8 +11,9 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-from mvd_ds.config import EncoderSettings, Grid, TeacherSettings, TrainingRecipe
-from mvd_ds.models.timm_network import frame_flops
+from mvd_ds.config import EncoderSettings, Grid, TrainingRecipe
+from mvd_ds.models.block_flops import block_flops, encoder_flops
+from mvd_ds.models.networks import family_of
 
 
 class CountedTarget(Protocol):
@@ -67,31 +68,16 @@ def clip_flops(recipe: TrainingRecipe, targets: Mapping[str, CountedTarget]) -> 
     visible = slots * rows * columns - recipe.masked_tokens
     masks = recipe.masking.masks_per_clip
     return ClipFlops(
-        encoder=masks * _encoder_flops(recipe.model, visible, recipe.model.depth),
+        encoder=masks * encoder_flops(recipe.model, visible, recipe.model.depth),
         decoders={name: masks * _decoder_flops(recipe, visible, predicted, target.width) for name, target in targets.items()},
-        teachers={name: _teacher_flops(recipe, teacher) for name, teacher in recipe.teachers.items()},
+        teachers={name: family_of(teacher).flops(recipe, teacher) for name, teacher in recipe.teachers.items()},
         targets={name: target.flops(masks * predicted) for name, target in targets.items()},
     )
 
 
 def classifier_flops(settings: EncoderSettings, grid: Grid, classes: int) -> int:
     """One forward of a classifier on one clip: all tokens, then the head."""
-    return _encoder_flops(settings, math.prod(grid), settings.depth) + 2 * settings.embed_dim * classes
-
-
-def block_flops(tokens: int, width: int, mlp_ratio: float) -> int:
-    """One block on a sequence of ``tokens``."""
-    return 8 * tokens * width**2 + mlp_flops(tokens, width, mlp_ratio) + 4 * tokens**2 * width
-
-
-def mlp_flops(tokens: int, width: int, mlp_ratio: float) -> int:
-    """The MLP of one block."""
-    return 4 * tokens * width * int(width * mlp_ratio)
-
-
-def _encoder_flops(settings: EncoderSettings, tokens: int, depth: int) -> int:
-    patch = 2 * tokens * 3 * settings.tubelet_frames * settings.patch_px**2 * settings.embed_dim
-    return patch + depth * block_flops(tokens + settings.cls_token, settings.embed_dim, settings.mlp_ratio)
+    return encoder_flops(settings, math.prod(grid), settings.depth) + 2 * settings.embed_dim * classes
 
 
 def _decoder_flops(recipe: TrainingRecipe, visible: int, predicted: int, output: int) -> int:
@@ -100,17 +86,3 @@ def _decoder_flops(recipe: TrainingRecipe, visible: int, predicted: int, output:
     projection = 2 * (visible + cls) * recipe.model.embed_dim * width
     blocks = recipe.decoder.depth * block_flops(visible + predicted + cls, width, recipe.decoder.mlp_ratio)
     return projection + blocks + 2 * predicted * width * output
-
-
-def _teacher_flops(recipe: TrainingRecipe, teacher: TeacherSettings) -> int:
-    slots, rows, columns = recipe.teacher_grid(teacher)
-    if teacher.network is not None:
-        return slots * frame_flops(teacher, teacher.input_px or recipe.data.clip.size_px)
-    read_blocks = {block % teacher.depth for block in teacher.target.blocks}
-    inputs = slots if teacher.kind == "image" else 1
-    whole = inputs * _encoder_flops(teacher, slots * rows * columns // inputs, max(read_blocks) + 1)
-    other_grid = recipe.teacher_grid(teacher) != recipe.grid
-    if recipe.masks_per_clip > 1 or len(read_blocks) > 1 or other_grid:
-        return whole
-    unread = slots * rows * columns - recipe.predicted_tokens + inputs * teacher.cls_token
-    return whole - mlp_flops(unread, teacher.embed_dim, teacher.mlp_ratio)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mvd_ds.config import HeadSettings
 from mvd_ds.models.embed import LearnedToken
+from mvd_ds.models.initialisation import initialise
 from mvd_ds.models.layers import Block, Mlp
 from mvd_ds.models.linear import Linear
 from mvd_ds.models.pooling import layer_tokens
@@ -63,6 +65,13 @@ class AttentiveHead(nn.Module):
         classes: number of classes.
     """
 
+    needs_layers: ClassVar[bool] = False
+
+    @classmethod
+    def on(cls, encoder: VisionTransformer, classes: int, settings: HeadSettings) -> AttentiveHead:
+        """Return a head for the tokens of ``encoder``."""
+        return cls(encoder.settings.embed_dim, encoder.settings.num_heads, classes)
+
     def __init__(self, width: int, heads: int, classes: int) -> None:
         super().__init__()
         self.heads = heads
@@ -97,6 +106,13 @@ class QueryTuningHead(nn.Module):
         classes: number of classes.
         queries: in each layer.
     """
+
+    needs_layers: ClassVar[bool] = True
+
+    @classmethod
+    def on(cls, encoder: VisionTransformer, classes: int, settings: HeadSettings) -> QueryTuningHead:
+        """Return a head for the layers of ``encoder``."""
+        return cls(encoder, classes, settings.queries)
 
     def __init__(self, encoder: VisionTransformer, classes: int, queries: int = 1) -> None:
         super().__init__()
@@ -133,3 +149,23 @@ def _look(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Attention of queries (B, m, heads, d) to keys and values (B, N, heads, d): (B, m, D)."""
     found = F.scaled_dot_product_attention(query.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2))
     return found.transpose(1, 2).flatten(2)
+
+
+class TokenHead(Protocol):
+    """A class of heads that see the tokens of a frozen encoder: a row of ``HEADS``."""
+
+    needs_layers: ClassVar[bool]
+    """True if it takes keys and values of every layer, see ``frozen_tokens``."""
+
+    @classmethod
+    def on(cls, encoder: VisionTransformer, classes: int, settings: HeadSettings) -> nn.Module:
+        """Return a head for a frozen encoder."""
+
+
+HEADS: dict[str, type[TokenHead]] = {"attentive": AttentiveHead, "vqt": QueryTuningHead}
+"""Every head of ``probe`` that sees tokens, by its name in the setting ``heads``."""
+
+
+def build_head(name: str, encoder: VisionTransformer, classes: int, settings: HeadSettings, seed: int) -> nn.Module:
+    """Return a head of ``HEADS`` on a frozen encoder, with the initial weights of ``seed``."""
+    return initialise(HEADS[name].on(encoder, classes, settings), seed)

@@ -2,54 +2,38 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mvd_ds.config import ConfigError, Grid, TeacherSettings, TrainingRecipe
 from mvd_ds.models.blueprint import Blueprint, Built
-from mvd_ds.models.initialisation import initialise_module
-from mvd_ds.models.layers import pick, run_blocks
-from mvd_ds.models.timm_network import TimmNetwork, build_timm_network
-from mvd_ds.models.vit import VisionTransformer
-from mvd_ds.models.weights import plan_encoder
+from mvd_ds.models.layers import pick
+from mvd_ds.models.networks import FrozenNetwork, family_of
 
 
 class Teacher(nn.Module):
-    """Features of a clip on the student's token grid.
-
-    Blocks behind the last one that is read are dropped, and so is the final norm where targets are taken before it.
+    """A frozen network that gives the features of a clip on the student's token grid.
 
     Args:
-        encoder: network with its weights; it becomes part of the teacher and loses what is not read.
+        network: the network with its weights.
         settings: which features, and how many clips at once.
         student_grid: (t, h, w) grid of the targets.
         student_tubelet_frames: an image teacher sees one frame of each of the student's tubelets.
     """
 
     def __init__(
-        self,
-        encoder: VisionTransformer | TimmNetwork,
-        settings: TeacherSettings,
-        student_grid: Grid,
-        student_tubelet_frames: int,
+        self, network: FrozenNetwork, settings: TeacherSettings, student_grid: Grid, student_tubelet_frames: int
     ) -> None:
         super().__init__()
         self.settings = settings
         self.student_grid = student_grid
         self.student_tubelet_frames = student_tubelet_frames
-        self.read_blocks: list[int] = []
-        if isinstance(encoder, VisionTransformer):
-            self.read_blocks = sorted({block % settings.depth for block in settings.target.blocks})
-            encoder.blocks = encoder.blocks[: self.read_blocks[-1] + 1]
-            if settings.target.norm == "none":
-                encoder.norm = nn.Identity()
-        self.encoder = encoder
+        self.network = network
+        self.encoder = network.module
 
     def forward(self, clip: Tensor, wanted: Tensor | None = None) -> Tensor:
-        """Target features.
+        """Return the target features.
 
         Args:
             clip: (B, C, T, H, W) normalised, at the teacher's own size.
@@ -66,46 +50,32 @@ class Teacher(nn.Module):
         return torch.cat([self._wanted_features(part, tokens) for part, tokens in each])
 
     def _wanted_features(self, clip: Tensor, wanted: Tensor) -> Tensor:
-        """(B, M, D): where the grids agree and one block is read, the MLP of that block computes no others."""
-        encoder = self.encoder
-        if isinstance(encoder, TimmNetwork) or len(self.read_blocks) > 1 or self.grid != self.student_grid:
-            return pick(self._features(clip), wanted)
-        has_cls = int(self.settings.cls_token)
-        # Every frame of an image teacher has a class token of its own.
-        wanted = wanted + has_cls * (1 + wanted // math.prod(encoder.grid))
-        return encoder.norm(run_blocks(encoder.blocks, encoder.embed(self._input(clip)), None, 0, wanted))
+        """Return (B, M, D); where the grids agree, a selective network computes no others in the end."""
+        if self.network.is_selective and self.grid == self.student_grid:
+            return self.network.tokens(self._input(clip), wanted)
+        return pick(self._features(clip), wanted)
 
     @property
     def grid(self) -> Grid:
         """Its own (t, h, w) grid for a clip; an image teacher has a frame for each of the student's slots."""
-        slots, rows, columns = self.encoder.grid
+        slots, rows, columns = self.network.grid
         return (self.student_grid[0] if self.settings.kind == "image" else slots, rows, columns)
 
+    @property
+    def read_blocks(self) -> list[int]:
+        """Blocks of its network that are read, ascending."""
+        return self.network.blocks
+
     def _input(self, clip: Tensor) -> Tensor:
-        """What the encoder takes of a clip: the clip, or the frames of an image teacher as clips of their own."""
+        """Return what the network takes of a clip: the clip, or the frames of an image teacher as clips of their own."""
         if self.settings.kind == "video":
             return clip
         frames = clip[:, :, self.settings.frame_in_tubelet :: self.student_tubelet_frames]
         return frames.transpose(1, 2).flatten(0, 1).unsqueeze(2)
 
     def _features(self, clip: Tensor) -> Tensor:
-        given = self._input(clip)
-        if isinstance(self.encoder, TimmNetwork):
-            tokens = self.encoder(given.squeeze(2))
-        else:
-            tokens = self._read(self.encoder, given)[:, int(self.settings.cls_token) :]
+        tokens = self.network.tokens(self._input(clip))
         return resize_grid(tokens.unflatten(0, (len(clip), -1)).flatten(1, 2), self.grid, self.student_grid)
-
-    def _read(self, encoder: VisionTransformer, clip: Tensor) -> Tensor:
-        """Mean over the blocks that are read, each through the final norm or not."""
-        tokens, start, outputs = encoder.embed(clip), 0, []
-        for block in self.read_blocks:
-            tokens = run_blocks(encoder.blocks[start : block + 1], tokens, None, 0)
-            outputs.append(encoder.norm(tokens))
-            start = block + 1
-        if len(outputs) == 1:
-            return outputs[0]
-        return torch.stack(outputs).mean(dim=0, dtype=torch.float32).to(tokens.dtype)
 
 
 def resize_grid(tokens: Tensor, grid: Grid, wanted: Grid) -> Tensor:
@@ -165,22 +135,16 @@ def plan_lone_teacher(
         ConfigError: as ``plan_teacher``.
     """
     side, origin = settings.input_px or size_px, f"teachers.{name}"
-    if settings.network is not None:
-        network = build_timm_network(settings, side, seed, origin)
-        return Built(Teacher(network, settings, student_grid, student_tubelet_frames).eval().requires_grad_(False))
-    grid = settings.grid(1 if settings.kind == "image" else frames, side)
-    if settings.is_random:
-        encoder = Blueprint(
-            lambda: VisionTransformer(settings, grid),
-            lambda part, module: initialise_module(f"{origin}.{part}", module, seed),
-        )
-    else:
-        encoder = plan_encoder(settings, grid, settings.weights, origin=f"{origin}.weights")
-    if settings.target.norm == "final" and isinstance(encoder.structure.norm, nn.Identity):
+    planned = family_of(settings).plan(settings, frames, side, seed, origin)
+    if settings.target.norm == "final" and not planned.has_final_norm:
         raise ConfigError(f"{origin}.target.norm final: {settings.weights} has no norm after its last block; choose none")
 
-    def construct() -> Teacher:
-        teacher = Teacher(encoder.construct(), settings, student_grid, student_tubelet_frames)
-        return teacher.eval().requires_grad_(False)
+    def wrap(module: nn.Module) -> Teacher:
+        return Teacher(planned.adapt(module), settings, student_grid, student_tubelet_frames).eval().requires_grad_(False)
 
-    return Blueprint(construct, lambda part, module: encoder.fill(part.removeprefix("encoder."), module))
+    if isinstance(planned.blueprint, Built):
+        return Built(wrap(planned.blueprint.build()))
+    return Blueprint(
+        lambda: wrap(planned.blueprint.construct()),
+        lambda part, module: planned.blueprint.fill(part.removeprefix("encoder."), module),
+    )

@@ -14,8 +14,7 @@ from mvd_ds.data.manifests.manifest import Manifest
 from mvd_ds.evaluation.features import FRAMES
 from mvd_ds.evaluation.head_training import FrozenStore, Maker, train_heads
 from mvd_ds.evaluation.probes import Probe
-from mvd_ds.models.heads import AttentiveHead, FrozenTokens, QueryTuningHead, frozen_tokens
-from mvd_ds.models.initialisation import initialise
+from mvd_ds.models.heads import HEADS, FrozenTokens, build_head, frozen_tokens
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.training.console import StepProgress
 from mvd_ds.training.step import normalise, to_unit
@@ -30,7 +29,7 @@ def probe_tokens(
     """Train one kind of token head on one encoder and return a probe for each label.
 
     Args:
-        head: ``attentive`` or ``vqt``.
+        head: a name of ``HEADS``.
         name: name of the model.
         encoder: frozen, on its device.
         model: settings of the frames that it is shown.
@@ -39,12 +38,9 @@ def probe_tokens(
         unseen: held-out clips.
     """
     device = next(encoder.parameters()).device
-    shape = encoder.settings
 
     def build(classes: int, seed: int) -> nn.Module:
-        if head == "attentive":
-            return initialise(AttentiveHead(shape.embed_dim, shape.num_heads, classes), seed)
-        return initialise(QueryTuningHead(encoder, classes, recipe.head.queries), seed)
+        return build_head(head, encoder, classes, recipe.head, seed)
 
     # Both stores together stay within the setting.
     total = len(known[1]) + len(unseen[1])
@@ -82,6 +78,6 @@ def _maker(head: str, encoder: VisionTransformer, model: ProbedModel, recipe: Pr
         for places, (batch, _, _) in zip(groups, batches, strict=True):
             clips = torch.cat([shown(batch[row : row + 1], place, recipe.run.seed) for row, place in enumerate(places)])
             pixels = normalise(to_unit(clips[:, :, ::stride].to(device)), torch.float32)
-            yield places, frozen_tokens(encoder, pixels, layers=head == "vqt")
+            yield places, frozen_tokens(encoder, pixels, layers=HEADS[head].needs_layers)
 
     return make

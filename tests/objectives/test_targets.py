@@ -1,13 +1,27 @@
 """Targets: order of pixels, normalisation against loops in numpy, gathering."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from mvd_ds.config import PixelSettings
-from mvd_ds.objectives.targets import gather_masked, normalise_tokens, patchify, pixel_targets, predicted_pixels, unpatchify
+from mvd_ds.config import ConfigError, PixelSettings, TrainingRecipe, validate
+from mvd_ds.objectives.targets import (
+    TARGETS,
+    Target,
+    build_targets,
+    gather_masked,
+    head_widths,
+    normalise_tokens,
+    patchify,
+    pixel_targets,
+    predicted_pixels,
+    unpatchify,
+)
+from mvd_ds.objectives.terms import combine
 
 
 def _clip(frames: int = 4, side: int = 8) -> Tensor:
@@ -109,3 +123,65 @@ def test_predicted_pixels_undo_the_normalisation(normalise: str) -> None:
     flat = unpatchify(predicted_pixels(torch.zeros_like(perfect), clip, 2, 4, settings), (2, 2, 2), 2, 4)[1, :, 2:4, 4:8, :4]
     means = {"per_channel": patch.mean((1, 2, 3)), "joint": patch.mean().expand(3), "none": torch.zeros(3)}[normalise]
     assert torch.allclose(flat, means[:, None, None, None].expand_as(flat), atol=1e-6)
+
+
+def _recipe(**changes: object) -> TrainingRecipe:
+    teacher = {"embed_dim": 48, "depth": 1, "num_heads": 2, "patch_px": 8, "weights": "random"}
+    model = {"embed_dim": 32, "depth": 1, "num_heads": 2, "patch_px": 8}
+    values = {
+        "objective": "distillation",
+        "data": {"clip": {"frames": 4, "size_px": 32}},
+        "model": model,
+        "schedule": {"steps": 1},
+    }
+    raw = {**teacher, "loss": "cosine", "weight": 0.5}
+    normed = {**teacher, "embed_dim": 64, "target": {"normalise": True}}
+    built = validate({**values, "teachers": {"raw": raw, "normed": normed}, **changes}, "test")
+    assert isinstance(built, TrainingRecipe)
+    return built
+
+
+def test_targets_of_a_recipe_know_their_heads_losses_and_state() -> None:
+    targets = build_targets(_recipe())
+    assert head_widths(_recipe()) == {"raw": 48, "normed": 64}
+    assert (targets["raw"].loss, targets["raw"].weight) == ("cosine", 0.5)
+    features = torch.randn(2, 3, 64)
+    assert targets["raw"](features) is features
+    assert torch.equal(targets["normed"](features), normalise_tokens(features))
+    assert all(not target.state_dict() and target.flops(100) == 0 for target in targets.values())
+
+
+def test_pixels_are_the_target_without_teachers() -> None:
+    recipe = _recipe(objective="video_reconstruction", teachers={}, pixels={"normalise": "joint"})
+    target = build_targets(recipe)["pixels"]
+    assert head_widths(recipe) == {"pixels": 3 * 2 * 8 * 8} and target.loss == "l2"
+    clip = torch.rand(1, 3, 4, 32, 32)
+    assert torch.equal(target(clip), pixel_targets(clip, 2, 8, PixelSettings(normalise="joint")))
+
+
+def test_a_kind_with_another_shape_compares_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A class and a row are all that a new kind takes: here the target is one class per token."""
+
+    class Classes(Target):
+        losses = ("cross_entropy",)
+
+        def __init__(self, recipe: TrainingRecipe, name: str) -> None:
+            super().__init__(name, 10, "cross_entropy")
+
+        def forward(self, source: Tensor) -> Tensor:
+            return source.argmax(dim=-1)
+
+        def compare(self, prediction: Tensor, target: Tensor) -> Tensor:
+            return torch.nn.functional.cross_entropy(prediction.flatten(0, -2), target.flatten())
+
+    monkeypatch.setitem(TARGETS, "features", Classes)
+    targets = build_targets(_recipe())
+    assert targets["raw"].width == 10
+    made = {name: target(torch.randn(2, 3, target.width)) for name, target in targets.items()}
+    total = combine({"raw": torch.zeros(2, 3, 10), "normed": made["normed"]}, made, targets).total
+    assert float(total) == pytest.approx(math.log(10))
+
+
+def test_a_loss_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"target pixels: loss 'smooth_l2' does not fit Target; did you mean 'smooth_l1'\?"):
+        Target("pixels", 4, "smooth_l2")

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import nn
 
 from mvd_ds.config import TeacherSettings, TrainingRecipe
 from mvd_ds.models.flops import ClipFlops
 from mvd_ds.models.masked import MaskedPredictor
-from mvd_ds.models.vit import VisionTransformer
+from mvd_ds.models.networks import family_of
 from mvd_ds.objectives.targets import head_widths
 from mvd_ds.runs.student import recipe_flops
 from mvd_ds.training.engine.engine_config import Sizes, sizes_of
@@ -92,19 +91,8 @@ def recipe_sizes(recipe: TrainingRecipe) -> RecipeSizes:
 def _teacher(recipe: TrainingRecipe, settings: TeacherSettings) -> NetworkSizes:
     """Return the sizes of a teacher without the blocks behind the last one that is read."""
     slots, rows, columns = recipe.teacher_grid(settings)
-    depth = settings.depth
-    with torch.device("meta"):
-        if settings.timm_name is not None:
-            import timm
-
-            network: nn.Module = timm.create_model(settings.timm_name, num_classes=0)
-        else:
-            side = settings.input_px or recipe.data.clip.size_px
-            depth = max(block % settings.depth for block in settings.target.blocks) + 1
-            grid = settings.grid(1 if settings.kind == "image" else recipe.data.clip.frames, side)
-            network = VisionTransformer(settings.model_copy(update={"depth": depth}), grid)
-            if settings.target.norm == "none":
-                network.norm = nn.Identity()
+    side = settings.input_px or recipe.data.clip.size_px
+    network, depth = family_of(settings).outline(settings, recipe.data.clip.frames, side)
     sequences = slots if settings.kind == "image" else 1
     tokens = slots * rows * columns + sequences * settings.cls_token
     counts = [parameter.numel() for parameter in network.parameters()]

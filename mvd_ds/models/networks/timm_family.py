@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mvd_ds.config import IMAGENET_MEAN, IMAGENET_STD, ConfigError, TeacherSettings
+from mvd_ds.config import IMAGENET_MEAN, IMAGENET_STD, ConfigError, TeacherSettings, TrainingRecipe
+from mvd_ds.models.blueprint import Built
 from mvd_ds.models.formats.containers import open_stored
 from mvd_ds.models.formats.strict import load_strictly
+from mvd_ds.models.networks.family import PlannedNetwork
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +42,8 @@ class TimmNetwork(nn.Module):
         self.through_norm = settings.target.norm == "final"
         self.grid = (1, *grid)
         stated: dict[str, Any] = getattr(network, "pretrained_cfg", {}) or {}
-        mean = settings.input_mean or stated.get("mean") or IMAGENET_MEAN
-        std = settings.input_std or stated.get("std") or IMAGENET_STD
+        self.input_mean = mean = tuple(settings.input_mean or stated.get("mean") or IMAGENET_MEAN)
+        self.input_std = std = tuple(settings.input_std or stated.get("std") or IMAGENET_STD)
         # Clips come standardised by ImageNet's mean and deviation: x -> (x * std + mean - its mean) / its std.
         scale = torch.tensor([here / there for here, there in zip(IMAGENET_STD, std, strict=True)])
         shift = torch.tensor([(here - there) / its for here, there, its in zip(IMAGENET_MEAN, mean, std, strict=True)])
@@ -54,16 +56,63 @@ class TimmNetwork(nn.Module):
         if self.is_renormalised:
             frames = frames * self.scale.to(frames.dtype) + self.shift.to(frames.dtype)
         outputs = self.network.forward_intermediates(  # type: ignore[operator]
-            frames, indices=self._indices(), norm=self.through_norm, output_fmt="NCHW", intermediates_only=True
+            frames, indices=self.indices(), norm=self.through_norm, output_fmt="NCHW", intermediates_only=True
         )
         tokens = [output.flatten(2).transpose(1, 2) for output in outputs]
         if len(tokens) == 1:
             return tokens[0]
         return torch.stack(tokens).mean(dim=0, dtype=torch.float32).to(tokens[0].dtype)
 
-    def _indices(self) -> list[int]:
+    def indices(self) -> list[int]:
+        """Return the numbers of the features that are read, ascending."""
         count = _count_features(self.network)
         return sorted({index % count for index in self.blocks})
+
+
+class TimmFeatures:
+    """A ``TimmNetwork`` behind the interface of frozen networks.
+
+    Args:
+        network: the network with its weights.
+        settings: the teacher's settings.
+    """
+
+    is_selective = False
+
+    def __init__(self, network: TimmNetwork, settings: TeacherSettings) -> None:
+        self.module = network
+        self.embed_dim, self.grid = settings.embed_dim, network.grid
+        self.input_mean, self.input_std = network.input_mean, network.input_std
+        self.blocks = network.indices()
+
+    def tokens(self, clip: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """Return the features (B, h * w, D) of frames (B, C, 1, H, W); see ``FrozenNetwork``."""
+        assert wanted is None, "networks of timm give all tokens"
+        return self.module(clip.squeeze(2))
+
+
+def plan_network(settings: TeacherSettings, frames: int, size_px: int, seed: int, origin: str) -> PlannedNetwork:
+    """Return the network of a teacher, already built: timm decides how; see ``build_timm_network``."""
+
+    def adapt(module: nn.Module) -> TimmFeatures:
+        assert isinstance(module, TimmNetwork)
+        return TimmFeatures(module, settings)
+
+    return PlannedNetwork(Built(build_timm_network(settings, size_px, seed, origin)), adapt, True)
+
+
+def outline(settings: TeacherSettings, frames: int, size_px: int) -> tuple[nn.Module, int]:
+    """Return the network of a teacher without data, and 1: how many blocks it has is timm's to know."""
+    import timm
+
+    assert settings.timm_name is not None
+    with torch.device("meta"):
+        return timm.create_model(settings.timm_name, num_classes=0), settings.depth
+
+
+def forward_flops(recipe: TrainingRecipe, settings: TeacherSettings) -> int:
+    """Return the operations of one forward for one clip."""
+    return recipe.teacher_grid(settings)[0] * frame_flops(settings, settings.input_px or recipe.data.clip.size_px)
 
 
 def _count_features(network: nn.Module) -> int:
@@ -169,7 +218,7 @@ def _check(encoder: TimmNetwork, settings: TeacherSettings, size_px: int, origin
     """Run one frame and compare what comes out with what is stated."""
     try:
         features = encoder.network.forward_intermediates(  # type: ignore[operator]
-            torch.zeros(1, 3, size_px, size_px), indices=encoder._indices(), output_fmt="NCHW", intermediates_only=True
+            torch.zeros(1, 3, size_px, size_px), indices=encoder.indices(), output_fmt="NCHW", intermediates_only=True
         )
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         raise ConfigError(f"{origin}.network: timm's {settings.timm_name} does not take {size_px} px: {_line(error)}") from None

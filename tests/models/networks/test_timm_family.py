@@ -9,7 +9,7 @@ import torch
 import mvd_ds
 from mvd_ds.config import ConfigError, TeacherSettings, validate
 from mvd_ds.models import build_teacher
-from mvd_ds.models.timm_network import frame_flops
+from mvd_ds.models.networks.timm_family import frame_flops
 from mvd_ds.runs.student import recipe_flops
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])

@@ -1,0 +1,28 @@
+"""Networks that can teach: one file for each family, and one row in ``NETWORKS``.
+
+=================  ==================================================================================
+``family``         ``FrozenNetwork``: the interface of all networks; ``Family``: a row of the table
+``ours``           encoders of this package, with weights in any layout of ``formats``
+``timm_family``    ``network: timm:NAME``, any image network of timm
+=================  ==================================================================================
+"""
+
+from __future__ import annotations
+
+from mvd_ds.config import TeacherSettings
+from mvd_ds.models.networks import ours, timm_family
+from mvd_ds.models.networks.family import Family, FrozenNetwork
+
+__all__ = ["NETWORKS", "Family", "FrozenNetwork", "family_of"]
+
+OURS = "mvd_ds"
+NETWORKS: dict[str, Family] = {
+    OURS: Family(ours.plan_network, ours.outline, ours.forward_flops),
+    "timm": Family(timm_family.plan_network, timm_family.outline, timm_family.forward_flops),
+}
+"""Every family by what stands before the colon in ``network: FAMILY:NAME``; ours where there is no ``network``."""
+
+
+def family_of(settings: TeacherSettings) -> Family:
+    """Return the family that a teacher's network is of."""
+    return NETWORKS[settings.network.partition(":")[0] if settings.network else OURS]

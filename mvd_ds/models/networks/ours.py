@@ -1,0 +1,114 @@
+"""Encoders of this package as frozen networks."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from mvd_ds.config import IMAGENET_MEAN, IMAGENET_STD, TeacherSettings, TrainingRecipe
+from mvd_ds.models.block_flops import encoder_flops, mlp_flops
+from mvd_ds.models.blueprint import Blueprint
+from mvd_ds.models.initialisation import initialise_module
+from mvd_ds.models.layers import run_blocks
+from mvd_ds.models.networks.family import PlannedNetwork
+from mvd_ds.models.vit import VisionTransformer
+from mvd_ds.models.weights import plan_encoder
+
+
+class OwnNetwork:
+    """A ``VisionTransformer`` of which some blocks are read.
+
+    Blocks behind the last one that is read are dropped, and so is the final norm where tokens are taken before it.
+
+    Args:
+        encoder: the network with its weights; it loses what is not read.
+        settings: which blocks, and through the final norm or not.
+    """
+
+    input_mean: tuple[float, ...] = IMAGENET_MEAN
+    input_std: tuple[float, ...] = IMAGENET_STD
+
+    def __init__(self, encoder: VisionTransformer, settings: TeacherSettings) -> None:
+        self.module = encoder
+        self.blocks = _read_blocks(settings)
+        self.embed_dim, self.grid = settings.embed_dim, encoder.grid
+        self.is_selective = len(self.blocks) == 1
+        self.class_tokens = int(settings.cls_token)
+        encoder.blocks = encoder.blocks[: self.blocks[-1] + 1]
+        if settings.target.norm == "none":
+            encoder.norm = nn.Identity()
+
+    def tokens(self, clip: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """Return the mean over the blocks that are read, each through the final norm or not; see ``FrozenNetwork``."""
+        encoder = self.module
+        tokens, start, outputs = encoder.embed(clip), 0, []
+        if wanted is not None:
+            # Every frame of an image network has a class token of its own.
+            wanted = wanted + self.class_tokens * (1 + wanted // math.prod(self.grid))
+            return encoder.norm(run_blocks(encoder.blocks, tokens, None, 0, wanted))
+        for block in self.blocks:
+            tokens = run_blocks(encoder.blocks[start : block + 1], tokens, None, 0)
+            outputs.append(encoder.norm(tokens))
+            start = block + 1
+        if len(outputs) == 1:
+            return outputs[0][:, self.class_tokens :]
+        return torch.stack(outputs).mean(dim=0, dtype=torch.float32).to(tokens.dtype)[:, self.class_tokens :]
+
+
+def plan_network(settings: TeacherSettings, frames: int, size_px: int, seed: int, origin: str) -> PlannedNetwork:
+    """Return the encoder of a teacher, its weights random or found to fit.
+
+    Args:
+        settings: the teacher's settings.
+        frames: frames of a clip.
+        size_px: side of the frames that it will see.
+        seed: seed of random weights.
+        origin: names the teacher in messages.
+
+    Raises:
+        ConfigError: if its weights are missing, do not fit, or are of another architecture than ``settings``.
+    """
+    grid = settings.grid(1 if settings.kind == "image" else frames, size_px)
+    if settings.is_random:
+        encoder = Blueprint(
+            lambda: VisionTransformer(settings, grid),
+            lambda part, module: initialise_module(f"{origin}.{part}", module, seed),
+        )
+    else:
+        encoder = plan_encoder(settings, grid, settings.weights, origin=f"{origin}.weights")
+
+    def adapt(module: nn.Module) -> OwnNetwork:
+        assert isinstance(module, VisionTransformer)
+        return OwnNetwork(module, settings)
+
+    return PlannedNetwork(encoder, adapt, not isinstance(encoder.structure.norm, nn.Identity))
+
+
+def outline(settings: TeacherSettings, frames: int, size_px: int) -> tuple[nn.Module, int]:
+    """Return the encoder of a teacher without data and without what is not read, and its number of blocks."""
+    depth = _read_blocks(settings)[-1] + 1
+    grid = settings.grid(1 if settings.kind == "image" else frames, size_px)
+    with torch.device("meta"):
+        network = VisionTransformer(settings.model_copy(update={"depth": depth}), grid)
+    if settings.target.norm == "none":
+        network.norm = nn.Identity()
+    return network, depth
+
+
+def forward_flops(recipe: TrainingRecipe, settings: TeacherSettings) -> int:
+    """Return the operations of one forward for one clip."""
+    slots, rows, columns = recipe.teacher_grid(settings)
+    read_blocks = _read_blocks(settings)
+    inputs = slots if settings.kind == "image" else 1
+    whole = inputs * encoder_flops(settings, slots * rows * columns // inputs, read_blocks[-1] + 1)
+    other_grid = recipe.teacher_grid(settings) != recipe.grid
+    if recipe.masks_per_clip > 1 or len(read_blocks) > 1 or other_grid:
+        return whole
+    unread = slots * rows * columns - recipe.predicted_tokens + inputs * settings.cls_token
+    return whole - mlp_flops(unread, settings.embed_dim, settings.mlp_ratio)
+
+
+def _read_blocks(settings: TeacherSettings) -> list[int]:
+    return sorted({block % settings.depth for block in settings.target.blocks})
