@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mvd_ds.config import ConfigError, LearningRecipe, Recipe, differences, dump, find_engine_config, load_recipe
+from mvd_ds.config import ConfigError, Recipe, differences, dump, load_recipe
+from mvd_ds.config.inputs import inputs_in, inputs_of
 from mvd_ds.files import read_json, write_json
 from mvd_ds.training.cluster import launched_rank
 from mvd_ds.training.console import say
 from mvd_ds.training.run_folder import RunFolder
 
-#: Last names of the settings that name an input.
-INPUTS = ("manifest", "validation_manifest", "weights")
 #: Endings of the files of a model's folder that decide what it computes; pages, pictures and exports beside them do not.
 MODEL_FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".json", ".yaml")
 #: Settings that a model's folder records of the run that made it, and that change nothing of the model.
@@ -61,21 +60,6 @@ def contents_of(recipe: Recipe, cache: Path | None = None) -> Contents:
     return {setting: digest for setting, digest in found.items() if digest is not None}
 
 
-def inputs_of(recipe: Recipe) -> dict[str, Path]:
-    """Return the path of every input of ``recipe`` by its setting, such as ``teachers.video.weights``."""
-    values = dump(recipe)
-    if values["data"]["sources"]:
-        del values["data"]["manifest"]
-    found = {setting: Path(value).expanduser() for setting, value in _inputs_in(values)}
-    if isinstance(recipe, LearningRecipe):
-        for key in ("config", "teacher_config"):
-            try:
-                found[f"engine.{key}"] = find_engine_config(getattr(recipe.engine, key))
-            except ConfigError:
-                continue  # said by whoever needs it
-    return found
-
-
 def compare_contents(
     earlier_recipe: dict[str, Any], earlier: Mapping[str, str], recipe: Recipe, now: Mapping[str, str]
 ) -> Comparison:
@@ -89,8 +73,8 @@ def compare_contents(
     """
     adjusted = json.loads(json.dumps(earlier_recipe))
     moved = []
-    paths = dict(_inputs_in(dump(recipe)))
-    for setting, path in _inputs_in(earlier_recipe):
+    paths = dict(inputs_in(dump(recipe)))
+    for setting, path in inputs_in(earlier_recipe):
         if path != paths.get(setting, path) and setting in earlier and earlier[setting] == now.get(setting):
             set_at(adjusted, setting, paths[setting])
             moved.append(f"{setting}: {path} -> {paths[setting]}, the same content")
@@ -138,15 +122,6 @@ def set_at(values: Any, setting: str, value: object) -> None:
     for part in parents:
         values = values[int(part) if isinstance(values, list) else part]
     values[last] = value
-
-
-def _inputs_in(values: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    pairs = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
-    for key, value in pairs:
-        if key in INPUTS and isinstance(value, str):
-            yield f"{prefix}{key}", value
-        elif isinstance(value, dict | list):
-            yield from _inputs_in(value, f"{prefix}{key}.")
 
 
 class _Digests:

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,11 @@ import pytest
 from launching import ROOT, cpu_environment
 
 LAUNCHERS = ROOT / "launchers"
-RUN = ["distill", "mvd_base_from_base", "data.manifest=x"]
+DATA = tempfile.TemporaryDirectory()
+Path(DATA.name, "a.mp4").touch()
+Path(DATA.name, "train.txt").write_text("a.mp4 0\n")
+RUN = ["distill", "mvd_base_from_base", f"data.manifest={DATA.name}/train.txt"]
+RUN += ["teachers.image.weights=random", "teachers.video.weights=random"]
 #: What another scheduler sets, or torch in the process of the tests when it compiles.
 SCHEDULERS = ("SLURM_", "OMPI_", "MASTER_", "PBS_", "LSB_", "CUDA_VISIBLE", "TORCHINDUCTOR_", "TRITON_", "TORCH_EXTENSIONS_")
 
@@ -154,6 +159,52 @@ def test_slurm_arrays_have_a_folder_each(tmp_path: Path) -> None:
 def test_slurm_outside_of_a_job_is_one_line() -> None:
     code, output, errors = script("slurm.sbatch", *RUN)
     assert code == 2 and output == "" and errors.count("\n") == 1 and "submit it: sbatch launchers/slurm.sbatch" in errors
+
+
+def test_slurm_shows_a_dry_run_outside_of_a_job() -> None:
+    code, output, errors = script("slurm.sbatch", "--dry-run", "--processes", "4", *RUN)
+    assert code == 0 and started(output)[0] == "srun" and "#   NODE slots=4\n" in output and "no SLURM job here" in errors
+    code, _, errors = script("train.sh", "--slurm", *RUN)
+    assert code == 2 and "start it inside a job" in errors
+
+
+def test_a_dry_run_names_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "hollow.txt").write_text("nowhere.mp4 0\n")
+    settings = [f"teachers.image.weights={tmp_path}/empty", "teachers.video.weights=gone", "engine.config=zero9.json"]
+    code, output, errors = script("train.sh", "--dry-run", *RUN, "data.manifest=gone.txt", *settings)
+    assert code == 2 and "deepspeed" in output, "the command is shown all the same"
+    lines = [line for line in errors.splitlines() if line.startswith("launch: missing: ")]
+    assert len(lines) == 4 == errors.count("\n")
+    for part in (
+        "data.manifest: gone.txt is not there",
+        "empty is an empty folder",
+        "teachers.video.weights: gone",
+        "zero9.json",
+    ):
+        assert any(part in line for line in lines)
+    code, _, errors = script("train.sh", "--dry-run", *RUN, f"data.manifest={tmp_path}/hollow.txt")
+    assert code == 2 and "launch: missing: data: " in errors and "hollow.txt" in errors
+
+
+@pytest.mark.parametrize("command", ["evaluate evaluate_5x3", "features features", "finetune finetune_ucf101"])
+def test_commands_that_use_all_processes_are_launched(command: str) -> None:
+    data = [f"data.manifest={DATA.name}/train.txt", f"weights={DATA.name}/a.mp4"]
+    data += [f"validation.manifest={DATA.name}/train.txt"] if command.startswith("finetune") else []
+    _, output, errors = script("train.sh", "--dry-run", "--processes", "2", *command.split(), *data)
+    command_line = started(output)
+    assert command_line[command_line.index("--num_accelerators") + 1] == "2"
+    assert command.split() == command_line[command_line.index("mvd_ds") + 1 :][:2] and "is an empty file" in errors
+
+
+def test_a_probe_is_launched_in_one_process(tmp_path: Path) -> None:
+    (tmp_path / "hosts").write_text("a slots=8\n")
+    _, output, _ = script("train.sh", "--dry-run", "probe", "quickstart_probe")
+    command = started(output)
+    assert command[command.index("--num_accelerators") + 1] == "1"
+    for options in (["--processes", "2"], ["--hostfile", str(tmp_path / "hosts")]):
+        code, _, errors = script("train.sh", "--dry-run", *options, "probe", "quickstart_probe")
+        assert code == 2 and "probe runs in one process" in errors
 
 
 def test_slurm_options_are_those_promised() -> None:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mvd_ds.config import LearningRecipe
+from mvd_ds.config import EvaluateRecipe, FeaturesRecipe, LearningRecipe, Recipe
 from mvd_ds.files import ConfigError, looks_like_credential
 from mvd_ds.tools.launch.options import LaunchOptions
 from mvd_ds.tools.launch.processes import MARK
@@ -58,7 +58,7 @@ def read_settings(path: Path) -> dict[str, str]:
     return values
 
 
-def added_environment(options: LaunchOptions, recipe: LearningRecipe, slots: int) -> dict[str, str]:
+def added_environment(options: LaunchOptions, recipe: Recipe, slots: int) -> dict[str, str]:
     """Return the variables that a launch adds to its own environment; what the user has set stays.
 
     Args:
@@ -71,15 +71,22 @@ def added_environment(options: LaunchOptions, recipe: LearningRecipe, slots: int
     # Otherwise each rank takes all cores for itself.
     values["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // max(slots, 1), 1))
     # Groups that DeepSpeed makes later wait as long as the first one; it takes whole minutes only.
-    values["DEEPSPEED_TIMEOUT"] = str(math.ceil(recipe.engine.timeout_minutes))
+    values["DEEPSPEED_TIMEOUT"] = str(math.ceil(timeout_minutes(recipe)))
     values = {name: value for name, value in values.items() if name not in os.environ}
     paths = [str(ROOT), *(path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != str(ROOT))]
     values["PYTHONPATH"] = os.pathsep.join(paths)
     values[MARK] = options.launch
     if options.mode == "hostfile":
         own = os.environ.get("PDSH_SSH_ARGS_APPEND", "")
-        values["PDSH_SSH_ARGS_APPEND"] = f"{own} {ssh_options(recipe.engine.timeout_minutes)}".strip()
+        values["PDSH_SSH_ARGS_APPEND"] = f"{own} {ssh_options(timeout_minutes(recipe))}".strip()
     return values
+
+
+def timeout_minutes(recipe: Recipe) -> float:
+    """Return the minutes that the collectives of a recipe's command wait for the slowest rank."""
+    if isinstance(recipe, LearningRecipe):
+        return recipe.engine.timeout_minutes
+    return recipe.timeout_minutes if isinstance(recipe, EvaluateRecipe | FeaturesRecipe) else 10.0
 
 
 def user_name() -> str:

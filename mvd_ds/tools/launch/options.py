@@ -14,7 +14,7 @@ from pathlib import Path
 from mvd_ds.files import ConfigError
 from mvd_ds.tools.commands.recipe_options import add_recipe
 
-SUMMARY = "start a training through deepspeed on one host or many, restart it when it fails, leave nothing behind"
+SUMMARY = "start a command through deepspeed on one host or many, restart it when it fails, leave nothing behind"
 
 #: Ports for rendezvous: above the services, below 32768, where Linux begins to hand out ports to outgoing connections.
 FIRST_PORT, PORTS = 20000, 12000
@@ -132,8 +132,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     policy.add_argument("--grace-seconds", type=float, default=240.0, metavar="S", help="to save after a signal (default 240)")
     policy.add_argument("--min-hosts", type=int, default=1, metavar="N", help="give up when fewer are healthy (default 1)")
     policy.add_argument("--no-check", dest="check_hosts", action="store_false", help="do not ask for sick hosts before a restart")
-    parser.add_argument("--dry-run", action="store_true", help="print the exact command and environment, start nothing")
-    parser.add_argument("train_command", metavar="COMMAND", help="pretrain, distill or another command that trains")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the exact command and environment, say which data, weights or engine files are missing, start nothing",
+    )
+    parser.add_argument("train_command", metavar="COMMAND", help="pretrain, distill, finetune, evaluate, features or probe")
     add_recipe(parser)
 
 

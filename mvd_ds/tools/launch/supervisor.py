@@ -9,11 +9,13 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mvd_ds.config import ConfigError, LearningRecipe, find_recipe, load_recipe
+from mvd_ds.config import ConfigError, LearningRecipe, ProbeRecipe, Recipe, find_recipe, load_recipe
+from mvd_ds.config.inputs import missing_inputs
+from mvd_ds.data.manifests.mixture import read_mixture
 from mvd_ds.tools.launch import remote
 from mvd_ds.tools.launch.attempt import Ended, LaunchAttempt, end_launch
 from mvd_ds.tools.launch.command import VARIABLES_FILE, Start, as_shell, build_start
@@ -39,13 +41,16 @@ def launch(options: LaunchOptions) -> int:
         ConfigError: before anything is started.
     """
     recipe = load_recipe(options.recipe, list(options.overrides), options.command)
+    if isinstance(recipe, ProbeRecipe):
+        options = in_one_process(options)
     if not isinstance(recipe, LearningRecipe):
-        raise ConfigError(f"launch: {options.command} is no training; start it directly: python -m mvd_ds {options.command} ...")
+        # Only trainings listen for a request to save; the others lose nothing but the files that they have begun.
+        options = replace(options, grace_seconds=min(options.grace_seconds, 1.0))
     run = RunFolder.of(recipe, find_recipe(options.recipe).stem).path.absolute()
     supervisor = Supervisor(options, recipe, run, _all_hosts(options))
     if options.dry_run:
-        print(as_shell(supervisor.next_start(supervisor.chosen(supervisor.hosts))))
-        return FINISHED
+        print(as_shell(supervisor.next_start(supervisor.chosen(supervisor.hosts))), flush=True)
+        return _tell_missing(recipe)
     if options.mode == "hostfile" and not shutil.which("pdsh"):
         raise ConfigError("launch --hostfile: pdsh is missing; on Debian or Ubuntu: sudo apt-get install pdsh")
     if options.one_rank:
@@ -54,9 +59,33 @@ def launch(options: LaunchOptions) -> int:
     return supervisor.run_attempts()
 
 
+def in_one_process(options: LaunchOptions) -> LaunchOptions:
+    """Return ``options`` for a command that is not distributed.
+
+    Raises:
+        ConfigError: if several processes were asked for.
+    """
+    if options.mode not in ("local", "rank") or (options.processes or 1) > 1:
+        raise ConfigError(f"launch: {options.command} runs in one process on this host; leave out hosts and --processes")
+    return replace(options, processes=1) if options.mode == "local" else options
+
+
+def _tell_missing(recipe: Recipe) -> int:
+    """Say what the recipe needs and this host lacks, and return the exit code of a dry run."""
+    missing = missing_inputs(recipe)
+    if not any("manifest" in line for line in missing):
+        try:
+            read_mixture(recipe.data)
+        except ConfigError as error:
+            missing += [f"data: {line}" for line in str(error).splitlines()]
+    for line in missing:
+        print(f"launch: missing: {line}", file=sys.stderr, flush=True)
+    return USER_FAULT if missing else FINISHED
+
+
 def _all_hosts(options: LaunchOptions) -> list[Host]:
     if options.slurm:
-        return slurm_hosts(options.processes)
+        return slurm_hosts(options.processes, options.dry_run)
     if options.hostfile is None:
         return []
     hosts = read_hosts(options.hostfile)
@@ -70,7 +99,7 @@ class Supervisor:
     """The attempts of one launch of one run."""
 
     options: LaunchOptions
-    recipe: LearningRecipe
+    recipe: Recipe
     run: Path
     hosts: list[Host]
     """All given hosts; each attempt takes the healthy ones among them."""
@@ -158,7 +187,7 @@ class Supervisor:
         Raises:
             ConfigError: if no number of them does.
         """
-        if not healthy or self.options.mode == "node":
+        if not healthy or self.options.mode == "node" or not isinstance(self.recipe, LearningRecipe):
             return healthy
         hosts = admissible(healthy, self.recipe)
         if not hosts:
