@@ -171,7 +171,7 @@ def bar_chart(bars: list[Bar], chance: float | None, x_label: str) -> Markup:
                 ha="right" if at_right else "left",
                 va="bottom",
             )
-        _rows(axes, [bar.name for bar in bars])
+        _rows(axes, [short_name(bar.name) for bar in bars])
         axes.set_xlim(0, limit)
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
         axes.set_xlabel(x_label)
@@ -181,10 +181,13 @@ def bar_chart(bars: list[Bar], chance: float | None, x_label: str) -> Markup:
 def interval_chart(intervals: list[Interval], x_label: str) -> Markup:
     """Draw differences with their intervals around a line at zero; a point is hollow if its interval holds zero."""
     with matplotlib.rc_context(STYLE):
-        left = _name_width([interval.name for interval in intervals])
+        names = [" minus ".join(map(short_name, interval.name.split(" minus "))) for interval in intervals]
+        names = [name.replace(" minus ", "\nminus ") if len(name) > LONGEST_NAME else name for name in names]
+        left = max(len(line) for name in names for line in name.split("\n")) * LETTER + 14.0
+        row = ROW + (8.0 if any("\n" in name for name in names) else 4.0)
         # Beside long names the axis stays as wide as its own name.
         width = max(WIDTH, left + LETTER * len(x_label))
-        figure, axes = panel(width, 21.0 * len(intervals) + 44.0, left=left, right=10.0, bottom=30.0, top=8.0)
+        figure, axes = panel(width, row * len(intervals) + 44.0, left=left, right=10.0, bottom=30.0, top=8.0)
         axes.axvline(0, color=STAND_INS["ink"], linewidth=0.9)
         for place, interval in enumerate(intervals):
             hollow = interval.low <= 0 <= interval.high
@@ -192,7 +195,7 @@ def interval_chart(intervals: list[Interval], x_label: str) -> Markup:
             axes.plot((interval.low, interval.high), (place, place), color=colour, linewidth=1.8)
             fill = STAND_INS["paper"] if hollow else colour
             axes.plot(interval.value, place, color=colour, marker="o", markersize=5.5, markerfacecolor=fill)
-        _rows(axes, [interval.name for interval in intervals])
+        _rows(axes, names)
         low = min(0.0, *(interval.low for interval in intervals))
         high = max(0.0, *(interval.high for interval in intervals))
         room = max(high - low, 1.0) * 0.07
@@ -250,7 +253,7 @@ def _short(value: float, _: int | None = None) -> str:
 
 
 def _rows(axes: Axes, names: list[str]) -> None:
-    axes.set_yticks(range(len(names)), [short_name(name) for name in names])
+    axes.set_yticks(range(len(names)), names)
     axes.tick_params(axis="y", labelcolor=STAND_INS["ink"], pad=5)
     axes.set_ylim(len(names) - 0.45, -0.55)
     axes.spines["left"].set_visible(False)

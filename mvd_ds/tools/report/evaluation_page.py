@@ -85,7 +85,7 @@ def _summary(results: dict[str, Any]) -> Table:
         "unreadable videos, counted as wrong": f"{results['unreadable']:,}",
     }
     kinds = {"top-1": "first", "always the most frequent class": "aside"}
-    return Table(["", ""], [Row(name, cells(value), kinds.get(name, "")) for name, value in values.items()])
+    return Table(["", ""], [Row(name, cells(value), kinds.get(name, "")) for name, value in values.items()], "pairs")
 
 
 def _reliability(results: dict[str, Any]) -> Figure | None:

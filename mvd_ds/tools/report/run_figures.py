@@ -52,7 +52,7 @@ OPTIMIZATION = [
 def loss_figures(runs: list[RunRecord]) -> list[Group]:
     """Return a group of panels for every training run, and one of runs beside each other."""
     trained = [run for run in runs if run.curves]
-    groups = [_losses_of(run, _colour(place)) for place, run in enumerate(trained) if _targets(run)]
+    groups = [_losses_of(run, _colour(place)) for place, run in enumerate(trained)]
     return [group for group in (*groups, _compared(trained)) if group and group.figures]
 
 
@@ -74,9 +74,10 @@ def shared_panels(runs: list[RunRecord], panels: list[Shared]) -> list[Figure]:
 
 
 def accuracy_figures(runs: list[RunRecord]) -> list[Figure]:
-    """Return the held-out accuracy of fine-tuned runs over their steps."""
+    """Return the held-out accuracy of fine-tuned runs over their steps; top-5 only if it says more than top-1."""
     validated = [run for run in runs if "val/top1" in run.curves]
-    figures = shared_panels(runs, ACCURACY)
+    tells_more = any(min(run.curves["val/top5"].values) < 1 for run in validated if "val/top5" in run.curves)
+    figures = shared_panels(runs, ACCURACY if tells_more else ACCURACY[:1])
     return [drawn._replace(key=_run_key(runs)) for drawn in figures] if len(validated) > 1 else figures
 
 
@@ -103,10 +104,11 @@ def _targets(run: RunRecord) -> list[str]:
 
 def _losses_of(run: RunRecord, colour: str) -> Group:
     targets = _targets(run)
-    colours = {target: _colour(place) for place, target in enumerate(targets)} if len(targets) > 1 else {targets[0]: colour}
+    many = len(targets) > 1
+    colours = {target: _colour(place) if many else colour for place, target in enumerate(targets)}
     losses = [Line(run.curves[f"loss/{target}"], colours[target]) for target in targets]
-    if len(targets) > 1 and "loss/total" in run.curves:
-        losses.append(Line(run.curves["loss/total"], "ink"))
+    if len(targets) != 1 and "loss/total" in run.curves:
+        losses.append(Line(run.curves["loss/total"], "ink" if many else colour))
     kinds = list(dict.fromkeys(LOSS_WORDS.get(kind, kind) for kind in run.loss_names().values() if kind))
     figures = [figure("Loss", line_chart(losses, f"loss ({', '.join(kinds) or 'no unit'})"))]
     relative = [
@@ -121,8 +123,8 @@ def _losses_of(run: RunRecord, colour: str) -> Group:
     ]
     chart = line_chart(variances, "variance (squared units)", from_zero=True)
     figures.append(figure("Variance (targets dashed)", chart))
-    names = [*colours.items(), *([("total", "ink")] if len(losses) > len(targets) else [])]
-    return Group(run.name, [drawn for drawn in figures if drawn], ColourKey(names))
+    names = [*colours.items(), ("total", "ink")] if many else list(colours.items())
+    return Group(run.name, [drawn for drawn in figures if drawn], ColourKey(names) if names else None)
 
 
 def _compared(runs: list[RunRecord]) -> Group | None:

@@ -71,7 +71,8 @@ def attention(run: RunRecord) -> list[str]:
     if status.replaced_videos:
         total = sum(status.replaced_videos.values())
         found.append(
-            f"{run.name}: {count(len(status.replaced_videos), 'video')} could not be read and were replaced {times(total)}."
+            f"{run.name}: {count(len(status.replaced_videos), 'video')} could not be read and "
+            f"{'was' if len(status.replaced_videos) == 1 else 'were'} replaced {times(total)}."
         )
     skipped = last(run, "optim/skipped_steps")
     if skipped:

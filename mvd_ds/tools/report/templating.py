@@ -40,7 +40,7 @@ class Table(NamedTuple):
     head: list[str]
     rows: list[Row]
     kind: str = ""
-    """Class of the style sheet: ``words`` aligns text to the left and wraps it."""
+    """Class of the style sheet: ``words`` aligns text to the left and wraps it, ``pairs`` has names and values alone."""
 
 
 class Image(NamedTuple):

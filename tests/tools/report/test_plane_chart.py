@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from mvd_ds.tools.report.plane_chart import LINE_HEIGHT, Box, Point, place_names, plane_chart
+from mvd_ds.tools.report.plane_chart import LINE_HEIGHT, Box, Cross, Point, place_names, plane_chart
 
 SVG_TEXT = "{http://www.w3.org/2000/svg}text"
 
@@ -15,18 +15,19 @@ SVG_TEXT = "{http://www.w3.org/2000/svg}text"
 @pytest.mark.parametrize("places", [[(50.0, 50.0)], [(50.0, 50.0), (52.0, 51.0), (51.0, 52.0)], [(2.0, 2.0), (198.0, 198.0)]])
 def test_names_stand_near_their_points_inside_and_apart(places: list[tuple[float, float]]) -> None:
     names = [f"model {number}" for number in range(len(places))]
-    boxes = place_names(names, places, 200.0, 200.0)
+    crosses = [Cross(x, y, Box(x - 6, y - 6, x + 6, y + 6)) for x, y in places]
+    boxes = place_names(names, crosses, 200.0, 200.0)
     for (x, y), box in zip(places, boxes, strict=True):
         away = max(box.left - x, x - box.right, 0) + max(box.bottom - y, y - box.top, 0)
         assert away <= 40 and box.within(200.0, 200.0)
         assert box.top - box.bottom == pytest.approx(LINE_HEIGHT)
-        assert not any(box.meets(Box(x - 1, y - 1, x + 1, y + 1)) for x, y in places), "a name lies on a point"
+        assert not any(box.meets(other) for cross in crosses for other in cross.boxes()), "a name lies on a cross"
     assert not any(one.meets(other) for one, other in itertools.combinations(boxes, 2))
 
 
 def test_a_name_alone_stands_right_beside_its_point() -> None:
-    (box,) = place_names(["a"], [(50.0, 50.0)], 200.0, 200.0)
-    assert box.left - 50.0 == pytest.approx(5.0) and (box.bottom + box.top) / 2 == pytest.approx(50.0)
+    (box,) = place_names(["a"], [Cross(50.0, 50.0, Box(47.0, 45.0, 53.0, 55.0))], 200.0, 200.0)
+    assert 0 < box.left - 53.0 < 5.0 and (box.bottom + box.top) / 2 == pytest.approx(50.0)
 
 
 def test_every_name_and_both_axes_are_drawn() -> None:

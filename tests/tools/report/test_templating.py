@@ -70,3 +70,18 @@ def test_control_characters_and_broken_bytes_are_shown_as_escapes() -> None:
     assert printable("caf\udce9\x1b[2J\x00") == r"caf\udce9\x1b[2J\x00"
     assert printable("a\n\tb\u00a0c é") == "a\n\tb\u00a0c é"
     evaluation("caf\udce9").encode("utf-8")
+
+
+def test_every_cell_carries_its_header_for_narrow_pages() -> None:
+    table = Table(["run", "top-1", "videos"], [Row("a", cells("1", "2")), Row("b", cells("3", ""))])
+    page = render("report", **{**_EMPTY, "stages": table})
+    assert page.count('data-label="top-1"') == page.count('data-label="videos"') == 2
+    style = files("mvd_ds.tools.report").joinpath("templates/style.css").read_text()
+    assert "content: attr(data-label)" in style
+
+
+_LISTS = ("sentences", "attention", "names", "probe_figures", "accuracy_figures", "pictures", "losses", "shared")
+_LISTS += ("setting_differences", "runs", "places", "commands", "folders")
+_NOTHING = ("probe_table", "probe_key", "differences", "accuracy_table", "memory", "replaced", "origins")
+_TEXTS = ("title", "subtitle", "lead", "probe_note", "accuracy_note", "replaced_note")
+_EMPTY = dict.fromkeys(_LISTS, []) | dict.fromkeys(_NOTHING) | dict.fromkeys(_TEXTS, "")
