@@ -84,4 +84,4 @@ _LISTS = ("sentences", "attention", "names", "probe_figures", "accuracy_figures"
 _LISTS += ("setting_differences", "runs", "places", "commands", "folders")
 _NOTHING = ("probe_table", "probe_key", "differences", "accuracy_table", "memory", "replaced", "origins")
 _TEXTS = ("title", "subtitle", "lead", "probe_note", "accuracy_note", "replaced_note")
-_EMPTY = dict.fromkeys(_LISTS, []) | dict.fromkeys(_NOTHING) | dict.fromkeys(_TEXTS, "")
+_EMPTY: dict[str, object] = {key: [] for key in _LISTS} | dict.fromkeys(_NOTHING) | dict.fromkeys(_TEXTS, "")
