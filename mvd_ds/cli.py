@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import logging
 import os
 import sys
 from typing import Protocol, cast
 
 import mvd_ds
-from mvd_ds.files import ConfigError
+from mvd_ds.files import ConfigError, printable
 from mvd_ds.tools.parser import USER_FAULT, Parser
 
 FAILURE, INTERRUPTED, BROKEN_PIPE = 1, 130, 141
@@ -82,6 +83,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str] | None) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal of another encoding cannot end a run
     options = _parser().parse_args(arguments)
     is_main = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
@@ -92,12 +96,12 @@ def _run(arguments: list[str] | None) -> int:
         # All ranks raise it alike; rank 0 speaks for them.
         if is_main:
             for line in str(error).splitlines():
-                print(f"mvd_ds: {line}", file=sys.stderr, flush=True)
+                print(f"mvd_ds: {printable(line)}", file=sys.stderr, flush=True)
         return USER_FAULT
     except BrokenPipeError:
         raise
     except OSError as error:
-        print(f"mvd_ds: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr, flush=True)
+        print(f"mvd_ds: {printable(error.filename or 'a file')}: {error.strerror or error}", file=sys.stderr, flush=True)
         return FAILURE
     except KeyboardInterrupt:
         if is_main:

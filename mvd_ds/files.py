@@ -1,4 +1,8 @@
-"""The ground floor: files that are whole or not there, names that were nearly right, errors of one line.
+"""The ground floor: files that are whole or not there, text that comes from outside, errors of one line.
+
+Whatever comes from outside (paths, class names, messages of libraries) leaves through here: ``printable`` and ``one_line`` for
+people, ``json_text``, ``csv_text`` and ``encoded`` for files. None of them can fail on a name, and what the last three wrote
+comes back as it was.
 
 Every room may import this file, and it imports nothing but the standard library.
 """
@@ -6,8 +10,10 @@ Every room may import this file, and it imports nothing but the standard library
 from __future__ import annotations
 
 import codecs
+import csv
 import difflib
 import errno
+import io
 import json
 import os
 import re
@@ -29,6 +35,9 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """Error numbers that blame the disk, not the file that was being read or written."""
 
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
 class ConfigError(ValueError):
     """A setting, recipe or file that the user gave is wrong; the message is all that the user sees: one clear line a fault."""
 
@@ -38,9 +47,43 @@ def one_line(text: object, limit: int | None = None) -> str:
 
     Control characters, which could move the cursor of a terminal, and bytes that are no text are shown as escapes.
     """
-    line = " ".join(str(text).split())
-    line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
+    line = printable(" ".join(str(text).split()))
     return line if limit is None or len(line) <= limit else line[: limit - 3] + "..."
+
+
+def printable(text: object) -> str:
+    """Return ``text`` for people: a terminal, a page, a figure, TensorBoard. It keeps line breaks and tabs.
+
+    Control characters and bytes of file names that are not UTF-8 are shown as escapes, so that any encoder takes the result.
+    """
+    return "".join(letter if letter.isprintable() or letter in _HARMLESS else _escaped(letter) for letter in str(text))
+
+
+_HARMLESS = "\n\t\u00a0\u202f\u200c\u200d"
+"""Line breaks, hard spaces, and the joiners of Persian, Indic scripts and emoji, none of which counts as printable."""
+
+
+def _escaped(letter: str) -> str:
+    is_byte = "\udc80" <= letter <= "\udcff"  # how Python holds a byte of a name that is not UTF-8
+    return f"\\x{ord(letter) - 0xDC00:02x}" if is_byte else ascii(letter)[1:-1]
+
+
+def encoded(text: str) -> bytes:
+    """Return ``text`` as UTF-8, the bytes of file names as they were; it cannot fail. ``decoded`` gives the text back."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a pair, as JSON may hold one
+        return printable(text).encode()
+
+
+def decoded(content: bytes) -> str:
+    """Return the text of UTF-8 ``content``; bytes that are not UTF-8 are kept as Python keeps them in file names."""
+    return content.decode("utf-8", "surrogateescape")
+
+
+def counted(count: int, thing: str) -> str:
+    """Return ``1 video`` or ``2,000 videos``."""
+    return f"{count:,} {thing}{'s' * (count != 1)}"
 
 
 def did_you_mean(name: object, known: Iterable[str], otherwise: str = "") -> str:
@@ -180,12 +223,17 @@ def write_text(path: Path, text: str, sync: bool = True) -> None:
     Raises:
         OSError: if the folder is not there or the disk refuses.
     """
-    write_bytes(path, text.encode("utf-8", "surrogateescape"), sync)
+    write_bytes(path, encoded(text), sync)
 
 
 def json_text(values: Any) -> str:
     """Return ``values`` as indented JSON that ends with a line break."""
-    return json.dumps(values, indent=2) + "\n"
+    return json_line(values, indent=2) + "\n"
+
+
+def json_line(values: Any, indent: int | None = None) -> str:
+    """Return ``values`` as JSON that people can read and every encoder takes: only what is not Unicode is escaped."""
+    return _SURROGATE.sub(lambda found: ascii(found[0])[1:-1], json.dumps(values, indent=indent, ensure_ascii=False))
 
 
 def write_json(path: Path, values: Any, sync: bool = True) -> None:
@@ -216,11 +264,50 @@ def read_json(path: Path) -> Any:
         ) from None
 
 
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """Return ``rows`` as CSV. Text that a spreadsheet would compute gets a ``'`` in front, which ``read_csv`` takes off."""
+    lines = []
+    for row in rows:
+        line = io.StringIO(newline="")
+        # This line end makes the writer quote both of its letters inside of a cell.
+        csv.writer(line, lineterminator="\r\n").writerow([_quoted(cell) for cell in row])
+        lines.append(line.getvalue().removesuffix("\r\n") + "\n")
+    return "".join(lines)
+
+
+def _quoted(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
+
+
+def _unquoted(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell[1:]) else cell
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a file of ``csv_text`` by the names in its first row.
+
+    Raises:
+        ConfigError: in one line, if the file cannot be read.
+    """
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+            names, *rows = ([_unquoted(cell) for cell in row] for row in csv.reader(file))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, csv.Error) as error:
+        raise ConfigError(f"{path}: is not CSV: {one_line(error, 100)}") from None
+    return [dict(zip(names, row, strict=False)) for row in rows]
+
+
 @contextmanager
 def folder_written_aside(folder: Path) -> Iterator[Path]:
     """Yield an empty folder beside ``folder`` to fill; it takes the place of ``folder`` when the block ends.
 
-    If the block fails, what was at ``folder`` stays. A link at ``folder`` stays one: the folder that it leads to is replaced.
+    If the block fails, what was at ``folder`` stays. Its files get the mode that the umask says. A link at ``folder`` stays
+    one: the folder that it leads to is replaced.
 
     Raises:
         OSError: if the disk refuses.
@@ -231,9 +318,11 @@ def folder_written_aside(folder: Path) -> Iterator[Path]:
         for leftover in (aside, replaced):
             shutil.rmtree(leftover, ignore_errors=True)
         aside.mkdir(parents=True)
+        mode = aside.stat().st_mode & 0o666
         yield aside
         for path in aside.rglob("*"):
             if path.is_file():
+                path.chmod(mode)
                 sync_file(path)
         if folder.exists():
             folder.rename(replaced)

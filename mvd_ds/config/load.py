@@ -13,7 +13,7 @@ from mvd_ds.config.base import ENGINE_FOLDER, RECIPE_FOLDER, Settings
 from mvd_ds.config.evaluation import EvaluateRecipe, FeaturesRecipe, ProbeRecipe
 from mvd_ds.config.finetuning import FinetuneRecipe
 from mvd_ds.config.recipes import Recipe, TrainingRecipe
-from mvd_ds.files import ConfigError, did_you_mean, one_line
+from mvd_ds.files import ConfigError, did_you_mean, one_line, printable
 
 #: What PyYAML lets through from dates such as 2026-13-45, from deep nesting, and from values that are not what their tag says.
 YAML_SLIPS = (ValueError, RecursionError, AttributeError, LookupError, TypeError)
@@ -154,6 +154,9 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     try:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, *YAML_SLIPS):
+        if text != printable(text):
+            fault = "the value holds a control character or is not UTF-8; rename the file or folder, or give a link to it"
+            raise ConfigError(f"override '{shown}': {fault}") from None
         raise ConfigError(f"override '{shown}': the value is not YAML") from None
     # On a command line nothing is a comment and a line break is part of a name: `runs/run #1` is a path.
     is_plain = not text.lstrip().startswith(("'", '"', "[", "{", "&", "*", "!", "|", ">"))

@@ -6,7 +6,7 @@ those that could not be read; it is written last, so a file with one is whole. `
 
 from __future__ import annotations
 
-import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import numpy as np
 import safetensors.numpy
 
 from mvd_ds.config import ConfigError
-from mvd_ds.files import read_json, write_json, written_aside
+from mvd_ds.files import csv_text, read_csv, read_json, write_json, write_text, written_aside
 
 INDEX = "index.csv"
 
@@ -64,9 +64,14 @@ def read_description(folder: Path, number: int) -> FeatureFile | None:
 
 
 def write_index(
-    folder: Path, files: list[FeatureFile], paths: list[str], labels: np.ndarray, label_names: tuple[str, ...]
+    folder: Path,
+    files: list[FeatureFile],
+    paths: list[str],
+    labels: np.ndarray,
+    label_names: tuple[str, ...],
+    class_names: Mapping[str, Sequence[str]],
 ) -> None:
-    """Write ``index.csv``: path, labels, file and row of every video, in the order of the manifest.
+    """Write ``index.csv``: path, labels, their classes, file and row of every video, in the order of the manifest.
 
     Args:
         folder: folder of the run.
@@ -74,15 +79,17 @@ def write_index(
         paths: paths of all videos.
         labels: int64 (n, L).
         label_names: L names.
+        class_names: names of the classes of those labels that have them; each gets a column ``LABEL_class``.
     """
     places = {video: (file.name, row) for file in files for row, video in enumerate(file.videos)}
     faults = {video: text for file in files for video, text in file.faults.items()}
-    with written_aside(folder / INDEX) as aside, aside.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["path", *label_names, "file", "row", "fault"])
-        for video, path in enumerate(paths):
-            name, row = places.get(video, ("", ""))
-            writer.writerow([path, *labels[video].tolist(), name, row, faults.get(video, "")])
+    named = [(column, class_names[name]) for column, name in enumerate(label_names) if name in class_names]
+    rows: list[list[object]] = [["path", *label_names, *(f"{label_names[column]}_class" for column, _ in named)]]
+    rows[0] += ["file", "row", "fault"]
+    for video, path in enumerate(paths):
+        classes = [names[labels[video, column]] if labels[video, column] >= 0 else "" for column, names in named]
+        rows.append([path, *labels[video].tolist(), *classes, *places.get(video, ("", "")), faults.get(video, "")])
+    write_text(folder / INDEX, csv_text(rows))
 
 
 def read_features(folder: str | Path) -> tuple[np.ndarray, list[dict[str, str]]]:
@@ -92,11 +99,9 @@ def read_features(folder: str | Path) -> tuple[np.ndarray, list[dict[str, str]]]
         ConfigError: if there is no index: it is written when all files are whole.
     """
     folder = Path(folder)
-    try:
-        with (folder / INDEX).open(encoding="utf-8", newline="") as stream:
-            lines = [line for line in csv.DictReader(stream) if line["file"]]
-    except OSError:
-        raise ConfigError(f"{folder}: has no {INDEX}; start `features` again, it goes on where it was") from None
+    if not (folder / INDEX).is_file():
+        raise ConfigError(f"{folder}: has no {INDEX}; start `features` again, it goes on where it was")
+    lines = [line for line in read_csv(folder / INDEX) if line["file"]]
     arrays = {name: read_array(folder / name) for name in dict.fromkeys(line["file"] for line in lines)}
     if not lines:
         raise ConfigError(f"{folder / INDEX}: no video of it could be read")

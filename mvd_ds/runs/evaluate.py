@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from mvd_ds.data.readers.location import ByteRange
 from mvd_ds.data.views import rank_groups, view_batches
 from mvd_ds.evaluation.metrics import TOP
 from mvd_ds.evaluation.predictions import Predictions, confused_pairs, merge, predict, set_aside, summarise
-from mvd_ds.files import write_json, write_text
+from mvd_ds.files import counted, csv_text, write_json, write_text
 from mvd_ds.models.classifier import Classifier, PixelClassifier
 from mvd_ds.models.classifier_folder import ClassifierCard, open_classifier
 from mvd_ds.training.cluster import Cluster
@@ -159,27 +157,28 @@ def _place(location: str | ByteRange) -> dict[str, str | int]:
 def _table(manifest: Manifest, card: ClassifierCard, labels: np.ndarray, found: Predictions) -> str:
     """Return the text of ``predictions.csv``: a line per video with the five likeliest classes and their probabilities."""
     shown = min(TOP[-1], len(card.classes))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     ranks = [f"{what}_{place}" for place in range(1, shown + 1) for what in ("class", "probability")]
-    writer.writerow(["path", "label", "label_class", "readable", "right", *ranks])
+    rows: list[list[object]] = [["path", "label", "label_class", "readable", "right", *ranks]]
     for video, probabilities, ok, label in zip(*found[:2], found.ok, labels, strict=True):
         best = np.argsort(-probabilities, kind="stable")[:shown]
         cells = [cell for index in best for cell in (card.classes[index], f"{probabilities[index]:.6f}")]
         right = int(ok and best[0] == label)
-        writer.writerow(
+        rows.append(
             [manifest.refs.path(int(video)), label, card.classes[label], int(ok), right, *(cells if ok else [""] * 2 * shown)]
         )
-    return text.getvalue()
+    return csv_text(rows)
 
 
 def _say(results: dict[str, Any]) -> None:
     views = results["views"]
     error = results["calibration_error"]
+    shares = {"top-1": results["top1"], "top-5": results["top5"], "mean per class": results["mean_per_class"]}
+    if len(results["classes"]) <= TOP[-1]:
+        del shares["top-5"]  # it is always 100 %
     say(
-        f"{results['samples']} videos, {views['segments']} x {views['crops']} views, label {results['label']}: "
-        f"top-1 {100 * results['top1']:.2f} %, top-5 {100 * results['top5']:.2f} %, mean per class "
-        f"{100 * results['mean_per_class']:.2f} %" + ("" if error is None else f", calibration error {100 * error:.2f} points")
+        f"{counted(results['samples'], 'video')}, {views['segments']} x {views['crops']} views, label {results['label']}: "
+        + ", ".join(f"{name} {100 * share:.2f} %" for name, share in shares.items())
+        + ("" if error is None else f", calibration error {100 * error:.2f} points")
     )
     for fault in results["unreadable_videos"]:
         say(f"counted as wrong: {fault}")

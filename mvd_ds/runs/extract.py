@@ -14,7 +14,7 @@ from mvd_ds.config import ConfigError, FeaturesRecipe, differences, dump
 from mvd_ds.data.manifests.manifest import Manifest, read_manifest
 from mvd_ds.data.views import view_batches
 from mvd_ds.evaluation.feature_files import FeatureFile, read_description, write_features, write_index
-from mvd_ds.files import read_json, write_json
+from mvd_ds.files import counted, read_json, write_json
 from mvd_ds.models.building import open_encoder
 from mvd_ds.models.classifier_folder import trained_clip
 from mvd_ds.models.pooling import clip_features, clip_tokens, encoder_pooling
@@ -171,7 +171,7 @@ def _close(folder: RunFolder, manifest: Manifest, count: int) -> list[str]:
             raise ConfigError(f"{folder.path}: file {number} of {count} is missing; is it the same folder on every host?")
         files.append(file)
     paths = [manifest.refs.path(index) for index in range(len(manifest.refs))]
-    write_index(folder.path, files, paths, manifest.labels, manifest.label_names)
+    write_index(folder.path, files, paths, manifest.labels, manifest.label_names, manifest.class_names)
     return [f"{paths[video]}: {text}" for file in files for video, text in file.faults.items()]
 
 
@@ -180,4 +180,4 @@ def _say(folder: RunFolder, videos: int, files: int, faults: list[str]) -> None:
         return
     for fault in faults:
         say(f"no features: {fault}")
-    say(f"{videos - len(faults)} of {videos} videos in {files} file{'s' * (files > 1)} in {folder.path}, listed in {PRODUCT}")
+    say(f"{videos - len(faults)} of {counted(videos, 'video')} in {counted(files, 'file')} in {folder.path}, listed in {PRODUCT}")

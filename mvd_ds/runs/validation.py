@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from mvd_ds.data.manifests.labels import Classes
 from mvd_ds.data.manifests.manifest import Manifest
 from mvd_ds.data.views import lockstep_groups, view_batches
 from mvd_ds.evaluation.metrics import Accuracy, AccuracyCounter
-from mvd_ds.files import read_json, write_json, write_text
+from mvd_ds.files import json_line, read_json, write_json, write_text
 from mvd_ds.models.formats.containers import CONFIG_NAME
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
@@ -44,7 +43,7 @@ class HeldOut(NamedTuple):
 def listing_of(manifest: Manifest, labels: np.ndarray, classes: Classes) -> str:
     """Return the text of a manifest with absolute paths, tabs, the name of the label, and its classes where they have names."""
     header = [f"# labels: {classes.label}"]
-    header += [f"# classes: {json.dumps(list(classes.names), ensure_ascii=False)}"] if classes.named else []
+    header += [f"# classes: {json_line(list(classes.names))}"] if classes.named else []
     rows = [f"{os.path.abspath(ref.path)}\t{label}" for ref, label in zip(manifest.refs, labels.tolist(), strict=True)]
     return "\n".join([*header, *rows]) + "\n"
 

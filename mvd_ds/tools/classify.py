@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from mvd_ds.config import ConfigError
+from mvd_ds.files import one_line
 from mvd_ds.training.console import say
 from mvd_ds.video_classifier import VideoClassifier
 
@@ -29,8 +30,8 @@ def classify(folder: str, videos: list[Path], top: int, segments: int, crops: in
         except ConfigError as error:
             faults.append(str(error))
             continue
-        say(str(video))
+        say(one_line(video))
         for guess in guesses:
-            say(f"  {100 * guess.probability:6.2f} %  {guess.name}")
+            say(f"  {100 * guess.probability:6.2f} %  {one_line(guess.name)}")
     if faults:
         raise ConfigError("\n".join(faults))

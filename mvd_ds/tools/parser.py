@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from mvd_ds.files import did_you_mean
+from mvd_ds.files import did_you_mean, printable
 
 USER_FAULT = 2
 """Exit code of a mistake that the user must mend."""
@@ -31,7 +31,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print one line, on rank 0 alone, and exit."""
         if os.environ.get("RANK", "0") == "0":
-            print(f"{self.prog}: {message} (see {self.prog} --help)", file=sys.stderr, flush=True)
+            print(f"{self.prog}: {printable(message)} (see {self.prog} --help)", file=sys.stderr, flush=True)
         sys.exit(USER_FAULT)
 
 

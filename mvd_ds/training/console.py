@@ -11,10 +11,12 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
+from mvd_ds.files import printable
+
 
 def say(text: str) -> None:
-    """One line on standard output, at once."""
-    print(text, flush=True)
+    """Print ``text`` on standard output at once, its control characters and undecodable names as escapes."""
+    print(printable(text), flush=True)
 
 
 def clock(seconds: float) -> str:

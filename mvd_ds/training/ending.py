@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from mvd_ds.files import encoded, printable
 from mvd_ds.training.run_folder import FAILED
 
 #: Called with the reason and whether this process speaks for the run, before the process ends.
@@ -29,12 +30,12 @@ def duplicate_errors_to(descriptor: int) -> Callable[[], None]:
 
 def log_error(text: str) -> None:
     """One line for the person who watches, from any rank: on standard error, and where that is a log on the terminal."""
-    line = f"mvd_ds: {text}\n"
+    line = f"mvd_ds: {printable(text)}\n"
     try:
         sys.stderr.write(line)
         sys.stderr.flush()
         for descriptor in _terminal:
-            os.write(descriptor, line.encode())
+            os.write(descriptor, encoded(line))
     except OSError:
         pass
 

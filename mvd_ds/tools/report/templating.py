@@ -5,11 +5,12 @@ Jinja's autoescape is on: of everything that a template is given, only ``Markup`
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+
+from mvd_ds.files import printable
 
 
 class Cell(NamedTuple):
@@ -89,15 +90,9 @@ def cells(*texts: str | Cell) -> list[Cell]:
     return [text if isinstance(text, Cell) else Cell(text) for text in texts]
 
 
-def printable(value: Any) -> Any:
-    """Return text with control characters and bytes that are no text as escapes; anything else as it is."""
-    if not isinstance(value, str) or isinstance(value, Markup):
-        return value
-    return "".join(letter if _is_shown(letter) else ascii(letter)[1:-1] for letter in value)
-
-
-def _is_shown(letter: str) -> bool:
-    return letter.isprintable() or letter in "\n\t" or unicodedata.category(letter) == "Zs"
+def _shown(value: Any) -> Any:
+    """Return text as ``printable`` has it; anything else as it is."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def render(template: str, **content: Any) -> str:
@@ -110,7 +105,7 @@ def _environment() -> Environment:
         loader=PackageLoader("mvd_ds.tools.report"),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=printable,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import nn
 
 from mvd_ds.config import ConfigError, LearningRecipe
+from mvd_ds.files import encoded
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.engine.deepspeed_engine import DTYPES, import_deepspeed
 from mvd_ds.training.engine.engine_config import Place, sizes_of, student_config, teacher_config
@@ -180,7 +181,7 @@ def _nvme_folder(recipe: LearningRecipe, name: str) -> Path | None:
     """
     if recipe.engine.nvme_folder is None:
         return None
-    run = hashlib.blake2b(str(Path(recipe.run.output).resolve()).encode(), digest_size=6).hexdigest()
+    run = hashlib.blake2b(encoded(str(Path(recipe.run.output).resolve())), digest_size=6).hexdigest()
     folder = Path(recipe.engine.nvme_folder) / f"mvd_ds-{run}"
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder / name

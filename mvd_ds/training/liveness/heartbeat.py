@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from mvd_ds.files import write_text
+from mvd_ds.files import printable, write_text
 from mvd_ds.training.liveness.process import ProcessName
 from mvd_ds.training.run_folder import RunFolder
 
@@ -84,7 +84,7 @@ class Heartbeat:
 
     def end(self, how: str) -> None:
         """The last sign."""
-        self.beat.ended = how
+        self.beat.ended = printable(how)
         self.write()
 
 

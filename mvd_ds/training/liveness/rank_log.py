@@ -41,7 +41,7 @@ class RankLog:
             OSError: if the files cannot be made.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = open(self.path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - closed by close()
+        self.file = open(self.path, "a", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115 - closed by close()
         self.stack = open(self.stack_path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
         faulthandler.enable(file=self.stack, all_threads=True)
         faulthandler.register(signal.SIGUSR2, file=self.stack, all_threads=True, chain=False)

@@ -8,8 +8,9 @@ from importlib.resources import files
 import pytest
 from jinja2 import TemplateNotFound, UndefinedError
 
+from mvd_ds.files import printable
 from mvd_ds.tools.report import templating
-from mvd_ds.tools.report.templating import Cell, Definition, Row, Table, cells, printable, render
+from mvd_ds.tools.report.templating import Cell, Definition, Row, Table, cells, render
 
 HOSTILE = '</title></code></style><script>alert("1")</script><img src=x onerror=\'alert(2)\'>" onmouseover="alert(3)'
 
@@ -67,7 +68,7 @@ def test_a_name_that_is_missing_is_a_fault_and_not_an_empty_place() -> None:
 
 
 def test_control_characters_and_broken_bytes_are_shown_as_escapes() -> None:
-    assert printable("caf\udce9\x1b[2J\x00") == r"caf\udce9\x1b[2J\x00"
+    assert printable("caf\udce9\x1b[2J\x00") == r"caf\xe9\x1b[2J\x00"
     assert printable("a\n\tb\u00a0c é") == "a\n\tb\u00a0c é"
     evaluation("caf\udce9").encode("utf-8")
 
