@@ -88,5 +88,5 @@ def test_the_kind_of_an_axis_is_said_and_a_single_dot_is_left_out() -> None:
 
 def test_control_characters_and_broken_bytes_in_names_are_escapes() -> None:
     chart = bar_chart([Bar("caf\udce9\x1b[2J", 40.0, None, "accent")], None, "top-1 (%)")
-    assert r"caf\udce9\x1b[2J" in words(chart)
+    assert r"caf\xe9\x1b[2J" in words(chart)
     chart.encode("utf-8")
