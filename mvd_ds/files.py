@@ -1,7 +1,7 @@
 """The ground floor: files that are whole or not there, text that comes from outside, errors of one line.
 
 Whatever comes from outside (paths, class names, messages of libraries) leaves through here: ``printable`` and ``one_line`` for
-people, ``json_text``, ``csv_text`` and ``encoded`` for files. None of them can fail on a name, and what the last three wrote
+people, ``json_text``, ``encoded`` and ``evaluation.csv_files`` for files. None of them can fail on a name, and what the last three wrote
 comes back as it was.
 
 Every room may import this file, and it imports nothing but the standard library.
@@ -10,10 +10,8 @@ Every room may import this file, and it imports nothing but the standard library
 from __future__ import annotations
 
 import codecs
-import csv
 import difflib
 import errno
-import io
 import json
 import os
 import re
@@ -262,44 +260,6 @@ def read_json(path: Path) -> Any:
         raise ConfigError(
             f"{one_line(path)}: is {seems}" if seems else f"{one_line(path)}: is not JSON: {one_line(error, 100)}"
         ) from None
-
-
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
-
-
-def csv_text(rows: Iterable[Iterable[object]]) -> str:
-    """Return ``rows`` as CSV. Text that a spreadsheet would compute gets a ``'`` in front, which ``read_csv`` takes off."""
-    lines = []
-    for row in rows:
-        line = io.StringIO(newline="")
-        # This line end makes the writer quote both of its letters inside of a cell.
-        csv.writer(line, lineterminator="\r\n").writerow([_quoted(cell) for cell in row])
-        lines.append(line.getvalue().removesuffix("\r\n") + "\n")
-    return "".join(lines)
-
-
-def _quoted(cell: object) -> object:
-    return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
-
-
-def _unquoted(cell: str) -> str:
-    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell[1:]) else cell
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a file of ``csv_text`` by the names in its first row.
-
-    Raises:
-        ConfigError: in one line, if the file cannot be read.
-    """
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-            names, *rows = ([_unquoted(cell) for cell in row] for row in csv.reader(file))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, csv.Error) as error:
-        raise ConfigError(f"{path}: is not CSV: {one_line(error, 100)}") from None
-    return [dict(zip(names, row, strict=False)) for row in rows]
 
 
 @contextmanager

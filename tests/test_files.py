@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mvd_ds.evaluation.csv_files import csv_text, read_csv
 from mvd_ds.evaluation.feature_files import write_features
-from mvd_ds.files import csv_text, decoded, encoded, folder_written_aside, json_text, one_line, printable, read_csv, write_text
+from mvd_ds.files import decoded, encoded, folder_written_aside, json_text, one_line, printable, write_text
 
 NAMES = (
     "plain",

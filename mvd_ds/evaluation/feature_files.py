@@ -14,7 +14,8 @@ import numpy as np
 import safetensors.numpy
 
 from mvd_ds.config import ConfigError
-from mvd_ds.files import csv_text, read_csv, read_json, write_json, write_text, written_aside
+from mvd_ds.evaluation.csv_files import csv_text, read_csv
+from mvd_ds.files import read_json, write_json, write_text, written_aside
 
 INDEX = "index.csv"
 

@@ -12,9 +12,10 @@ from mvd_ds.data.manifests.labels import Classes, labels_of
 from mvd_ds.data.manifests.manifest import Manifest, read_manifest
 from mvd_ds.data.readers.location import ByteRange
 from mvd_ds.data.views import rank_groups, view_batches
+from mvd_ds.evaluation.csv_files import csv_text
 from mvd_ds.evaluation.metrics import TOP
 from mvd_ds.evaluation.predictions import Predictions, confused_pairs, merge, predict, set_aside, summarise
-from mvd_ds.files import counted, csv_text, write_json, write_text
+from mvd_ds.files import counted, write_json, write_text
 from mvd_ds.models.classifier import Classifier, PixelClassifier
 from mvd_ds.models.classifier_folder import ClassifierCard, open_classifier
 from mvd_ds.training.cluster import Cluster

@@ -11,8 +11,9 @@ import pytest
 import mvd_ds
 from launching import alone
 from mvd_ds.cli import main
+from mvd_ds.evaluation.csv_files import read_csv
 from mvd_ds.evaluation.feature_files import read_features
-from mvd_ds.files import read_csv, read_json
+from mvd_ds.files import read_json
 from video_files import write_video
 
 CLASSES = ("=cmd|'C calc'!A0", "caf\udce9", 'red\x1b[31m, "q"')
