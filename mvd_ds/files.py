@@ -1,8 +1,8 @@
 """The ground floor: files that are whole or not there, text that comes from outside, errors of one line.
 
 Whatever comes from outside (paths, class names, messages of libraries) leaves through here: ``printable`` and ``one_line`` for
-people, ``json_text``, ``encoded`` and ``evaluation.csv_files`` for files. None of them can fail on a name, and what the last three wrote
-comes back as it was.
+people, ``json_text``, ``encoded`` and ``evaluation.csv_files`` for files. None of them can fail on a name, and what the last
+three wrote comes back as it was.
 
 Every room may import this file, and it imports nothing but the standard library.
 """
