@@ -73,7 +73,7 @@ look() {
     pairs="$pairs, [video_teacher, untrained_video]"
     named+=(video_teacher:video untrained_video:video)
   fi
-  probed "look_${#runs[@]}" "${named[@]}" -- most_clips=1000 "compare=[$pairs]" "${models[@]}"
+  probed "look_${#runs[@]}" "${named[@]}" -- most_clips=600 "compare=[$pairs]" "${models[@]}"
   python -m mvd_ds report "${runs[@]/#/$output/}" "$output/look_${#runs[@]}" --output "$output"
   echo "Pictures and a first table: $output/report.html"
 }

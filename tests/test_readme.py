@@ -1,4 +1,4 @@
-"""The README tells the truth: its commands parse, its recipes and settings exist, its files are there."""
+"""The pages tell the truth: their commands parse, their recipes and settings exist, their links lead somewhere."""
 
 from __future__ import annotations
 
@@ -9,54 +9,82 @@ from pathlib import Path
 
 import pytest
 
-from mvd_ds.cli import _parser
+from draw_method import PICTURE, draw
+from mvd_ds.cli import COMMANDS, _parser
 from mvd_ds.config import RECIPE_FOLDER, load_recipe, recipe_names
+from recipe_pages import PAGE, header_of, recipe_page
 
 ROOT = Path(__file__).resolve().parent.parent
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(?:bash|sh)\n(.*?)```", TEXT, flags=re.DOTALL)
-LINES = [line.strip() for block in BLOCKS for line in block.splitlines() if line.strip() and not line.startswith("#")]
-HEADERS = [
-    line.removeprefix("# Command: ").split("   ")[0]
-    for path in RECIPE_FOLDER.glob("*/*.yaml")
-    for line in path.read_text().splitlines()
-    if line.startswith("# Command: ")
-]
+README = ROOT / "README.md"
+FOLDERS = ("ds_configs", "launchers", "mvd_ds", "tests")
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted(page for name in FOLDERS for page in (ROOT / name).rglob("README.md"))]
+NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
+
+
+def lines_of(page: Path) -> list[str]:
+    """Return the command lines in the shell blocks of a page."""
+    blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return [line.strip() for block in blocks for line in block.splitlines() if line.strip() and not line.startswith("#")]
+
+
+LINES = {name: lines_of(page) for name, page in zip(NAMES, PAGES, strict=True)}
+HEADERS = [header_of(name)["Command"].split("   ")[0] for name in recipe_names()]
 
 
 def arguments_of(line: str) -> list[str] | None:
-    """What follows the module's name in a command line of ours, None for another program's."""
+    """Return what follows the module's name in a command line of ours, None for another program's."""
     found = re.search(r"(?:--module|-m) mvd_ds (.*)", line)
     return shlex.split(found.group(1), comments=True) if found else None
 
 
-@pytest.mark.parametrize("line", [line for line in [*LINES, *HEADERS] if arguments_of(line)])
+@pytest.mark.parametrize("line", [line for line in [*sum(LINES.values(), []), *HEADERS] if arguments_of(line)])
 def test_commands_parse_and_recipes_load(line: str) -> None:
     arguments = arguments_of(line)
     assert arguments
     options = _parser().parse_args(arguments)
-    assert callable(options.function)
     if hasattr(options, "recipe"):
         load_recipe(options.recipe, options.overrides, options.command)
 
 
-@pytest.mark.parametrize("script", sorted(set(re.findall(r"bash (launchers/\w+\.sh)", TEXT))))
-def test_scripts_are_there_and_are_bash(script: str) -> None:
-    subprocess.run(["bash", "-n", str(ROOT / script)], check=True)
-    assert (ROOT / script).stat().st_mode & 0o111
+@pytest.mark.parametrize("name", NAMES)
+def test_scripts_are_there_and_are_bash(name: str) -> None:
+    for script in set(re.findall(r"bash (launchers/\w+\.sh)", (ROOT / name).read_text(encoding="utf-8"))):
+        subprocess.run(["bash", "-n", str(ROOT / script)], check=True)
+        assert (ROOT / script).stat().st_mode & 0o111
 
 
-def test_links_and_recipe_table() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
+@pytest.mark.parametrize("name", NAMES)
+def test_links_lead_somewhere(name: str) -> None:
+    page = ROOT / name
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
         if not target.startswith("http"):
-            assert (ROOT / target).exists(), target
-    named = set(re.findall(r"`((?:mvd|mae|videomae)_\w+)`", TEXT)) & set(
-        re.findall(r"`(\w+_(?:small|base|large|huge)\w*)`", TEXT)
-    )
-    named |= set(re.findall(r"`(evaluate_\w+|finetune_\w+|features)`", TEXT))
-    shipped = {name for name in recipe_names() if not name.startswith(("quickstart", "demo"))}
-    assert shipped <= named and named <= set(recipe_names())
+            assert (page.parent / target).exists(), target
 
 
-def test_two_commands_come_first() -> None:
-    assert [line for line in LINES if line.startswith("bash")][:2] == ["bash launchers/quickstart.sh", "bash launchers/test.sh"]
+@pytest.mark.parametrize("name", NAMES)
+def test_files_and_tests_that_are_named_are_there(name: str) -> None:
+    """Paths of tests and of modules in backticks; a pattern or a folder counts where anything matches."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for path in re.findall(r"`((?:tests|mvd_ds|launchers|ds_configs)/[\w/.*{}-]+)`", text):
+        if "{" not in path:
+            assert list(ROOT.glob(path.rstrip("/"))), f"{name}: {path}"
+
+
+def test_the_first_page_is_short_and_names_every_command() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert len(text.split()) <= 1200
+    assert [line for line in LINES["README.md"] if line.startswith("bash")] == ["bash launchers/quickstart.sh"]
+    for command in COMMANDS:
+        assert f"`{command}" in text, command
+    for page in NAMES:
+        linked = f"]({page})" in text
+        assert linked or page == "README.md" or page == "tests/benchmarks/README.md", f"{page} cannot be reached"
+
+
+def test_the_page_of_recipes_is_what_their_headers_say() -> None:
+    assert PAGE.read_text(encoding="utf-8") == recipe_page(), "python tests/recipe_pages.py writes it anew"
+    assert {path.stem for path in RECIPE_FOLDER.glob("*/*.yaml")} == set(recipe_names())
+
+
+def test_the_picture_is_what_its_script_draws() -> None:
+    assert PICTURE.read_text(encoding="utf-8") == draw(), "python tests/draw_method.py draws it anew"

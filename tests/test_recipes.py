@@ -17,6 +17,7 @@ from mvd_ds.config import (
     recipe_names,
 )
 from mvd_ds.config.evaluation import ProbeRecipe
+from recipe_pages import header_of
 from test_finetune_recipes import PUBLISHED as FINETUNED
 
 COMMANDS = {"distillation": "distill", "image_reconstruction": "pretrain", "video_reconstruction": "pretrain"}
@@ -76,18 +77,6 @@ def _text(name: str) -> str:
     return find_recipe(name).read_text()
 
 
-def _header(name: str) -> dict[str, str]:
-    """The header's fields; a line that starts with blanks continues the field above."""
-    fields: dict[str, str] = {}
-    for line in _text(name).splitlines():
-        if not line.startswith("#"):
-            break
-        match = re.match(r"# (\w+): +(.*)", line)
-        key = match[1] if match else list(fields)[-1]
-        fields[key] = f"{fields.get(key, '')} {match[2] if match else line[1:].strip()}".strip()
-    return fields
-
-
 def _training(name: str, overrides: tuple[str, ...] = ()) -> TrainingRecipe:
     recipe = load_recipe(name, overrides)
     assert isinstance(recipe, TrainingRecipe)
@@ -113,13 +102,13 @@ def test_the_shelf_is_complete() -> None:
 def test_a_recipe_is_a_document_on_one_screen(name: str) -> None:
     lines = _text(name).splitlines()
     assert len(lines) <= 60 and max(map(len, lines)) <= 130
-    header = _header(name)
+    header = header_of(name)
     assert tuple(header) == HEADER and all(header.values())
     recipe = load_recipe(name)
     assert f" mvd_ds {COMMANDS[recipe.objective]} {name}" in header["Command"]
     if name in USES:
         return
-    assert header["Result"].startswith("see README" if name in SMALL else "not run here; published: ")
+    assert header["Result"].startswith("see tests/README.md" if name in SMALL else "not run here; published: ")
     assert name in SMALL or re.search(r"[\d,]+ A100 GPU-hours .* \d+ H100 GPU-hours .* arithmetic only", header["Cost"])
 
 
@@ -140,7 +129,7 @@ def test_a_published_run_is_the_published_run(name: str, row: Published) -> None
     assert recipe.learning_rate == pytest.approx((row.peak_lr, row.final_lr), rel=1e-12)
     assert (recipe.schedule.epochs, recipe.schedule.stop_after_epochs) == (row.cosine_epochs, row.stop_epochs)
     assert recipe.model.drop_path == row.drop_path
-    assert f"published: {row.kinetics} Kinetics-400, {row.ssv2} SSv2" in _header(name)["Result"]
+    assert f"published: {row.kinetics} Kinetics-400, {row.ssv2} SSv2" in header_of(name)["Result"]
     image, video = recipe.teachers["image"], recipe.teachers["video"]
     assert _shape(image) == _shape(video) == WIDTHS[row.teacher]
     assert (image.patch_px, image.input_px) == ((14, 196) if row.teacher == "huge" else (16, None))
@@ -194,7 +183,7 @@ def test_a_stage_one_run_is_the_published_run(name: str, row: tuple[int, int, tu
     assert (recipe.optimizer.betas, recipe.optimizer.weight_decay, recipe.optimizer.gradient_clipping) == ((0.9, 0.95), 0.05, 0.0)
     schedule = recipe.schedule
     assert (schedule.epochs, schedule.stop_after_epochs) == ((1600, None) if image else (1601, 1600))
-    assert schedule.warmup_epochs == 40 and str(result) in _header(name)["Result"]
+    assert schedule.warmup_epochs == 40 and str(result) in header_of(name)["Result"]
     assert recipe.pixels.normalise == ("joint" if image else "per_channel")
     assert (recipe.pixels.variance_floor, recipe.pixels.loss) == (0.0, "l2")
     clip, masking = recipe.data.clip, recipe.masking

@@ -1,0 +1,74 @@
+"""Write ``mvd_ds/recipes/README.md`` from the headers of the recipes: ``python tests/recipe_pages.py``."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from mvd_ds.config import RECIPE_FOLDER, find_recipe  # noqa: E402
+
+PAGE = RECIPE_FOLDER / "README.md"
+TITLES = {
+    "pretrain": "Stage one: teachers",
+    "distill": "Stage two: students",
+    "finetune": "Fine-tuning",
+    "evaluate": "Tests and features",
+    "quickstart": "The quickstart",
+    "demo": "The demonstration",
+}
+BEGINNING = """# Recipes
+
+One run per file, at most 60 lines, with every number of it. `python -m mvd_ds recipes` lists them, `python -m mvd_ds recipes NAME` prints
+one, and `key.path=value` behind a command replaces a setting; a misspelt key is answered with the nearest right one. A recipe of your
+own is a YAML file anywhere: copy one, and give its path in place of the name.
+
+```bash
+python -m mvd_ds recipes mvd_base_from_base
+python -m mvd_ds preflight mvd_base_from_base data.manifest=data/kinetics400/train.txt
+python -m mvd_ds distill mvd_base_from_base data.manifest=data/kinetics400/train.txt batch.micro=8 run.output=runs/mine
+```
+
+Teachers are a dictionary: a third one costs YAML lines and no Python. `placement` is `replicated` (fastest whenever memory allows),
+`zero3` (sharded over all processes), `zero3_node` (over those of a host), `zero3_offload` (in pinned host memory) or `zero3_nvme` (on a
+disk in `engine.nvme_folder`). Weights that do not load, key by key, stop the run before it starts.
+
+Fine-tuning keeps the published protocol (layer decay, RandAugment, mixup, CutMix that is right for video; `cutmix: published` as it
+was) under the same engine, checkpoints and resume. `teacher.weights=runs/finetune_k400_large/model` adds the logits of a larger
+classifier as soft targets. [Your own videos](finetune/README.md) has a page of its own.
+
+Published results are those of the papers; none of the large recipes was run here, and their costs are arithmetic. The results of the
+small ones are in [tests](../../tests/README.md). These tables are generated from the recipes' headers (`tests/recipe_pages.py`).
+"""
+
+
+def header_of(name: str) -> dict[str, str]:
+    """Return the fields of a recipe's header; a line that starts with blanks continues the field above."""
+    fields: dict[str, str] = {}
+    for line in find_recipe(name).read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        match = re.match(r"# (\w+): +(.*)", line)
+        key = match[1] if match else list(fields)[-1]
+        fields[key] = f"{fields.get(key, '')} {match[2] if match else line[1:].strip()}".strip()
+    return fields
+
+
+def recipe_page() -> str:
+    """Return the page: a table for each folder of recipes, a row for each recipe."""
+    parts = [BEGINNING]
+    for folder, title in TITLES.items():
+        parts.append(f"## {title}\n\n| recipe | trains or measures | cost | result |\n|---|---|---|---|")
+        for path in sorted((RECIPE_FOLDER / folder).glob("*.yaml")):
+            header = header_of(path.stem)
+            cells = [header[key].rstrip(".").replace("|", "/") for key in ("What", "Cost", "Result")]
+            parts.append(f"| [{path.stem}]({folder}/{path.name}) | {' | '.join(cells)} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(recipe_page(), encoding="utf-8")
