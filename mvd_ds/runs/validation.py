@@ -97,7 +97,7 @@ class ClipValidation:
         """Return ``val/top1`` and ``val/top5`` in [0, 1] after step ``done``. Collective."""
         with self.ema.in_place_of_weights():
             accuracy = self._measure(done)
-            if accuracy.top1 > self.best:
+            if accuracy.top1 >= self.best:  # of equals the later: it has learnt longer
                 self.best = accuracy.top1
                 self._keep(done, accuracy)
         if self.cluster.is_main:
