@@ -1,4 +1,4 @@
-"""Draw the picture of the first page: clip, teachers, student, loss. ``python tests/draw_method.py`` writes ``mvd_ds/method.svg``."""
+"""Draw the picture of the first page: clip, teachers, student, loss. ``python tests/draw_method.py`` writes it."""
 
 from __future__ import annotations
 

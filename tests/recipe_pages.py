@@ -22,9 +22,9 @@ TITLES = {
 }
 BEGINNING = """# Recipes
 
-One run per file, at most 60 lines, with every number of it. `python -m mvd_ds recipes` lists them, `python -m mvd_ds recipes NAME` prints
-one, and `key.path=value` behind a command replaces a setting; a misspelt key is answered with the nearest right one. A recipe of your
-own is a YAML file anywhere: copy one, and give its path in place of the name.
+One run per file, at most 60 lines, with every number of it. `python -m mvd_ds recipes` lists them, `python -m mvd_ds
+recipes NAME` prints one, and `key.path=value` behind a command replaces a setting; a misspelt key is answered with the
+nearest right one. A recipe of your own is a YAML file anywhere: copy one, and give its path in place of the name.
 
 ```bash
 python -m mvd_ds recipes mvd_base_from_base
@@ -32,16 +32,18 @@ python -m mvd_ds preflight mvd_base_from_base data.manifest=data/kinetics400/tra
 python -m mvd_ds distill mvd_base_from_base data.manifest=data/kinetics400/train.txt batch.micro=8 run.output=runs/mine
 ```
 
-Teachers are a dictionary: a third one costs YAML lines and no Python. `placement` is `replicated` (fastest whenever memory allows),
-`zero3` (sharded over all processes), `zero3_node` (over those of a host), `zero3_offload` (in pinned host memory) or `zero3_nvme` (on a
-disk in `engine.nvme_folder`). Weights that do not load, key by key, stop the run before it starts.
+Teachers are a dictionary: a third one costs YAML lines and no Python. `placement` is `replicated` (fastest whenever
+memory allows), `zero3` (sharded over all processes), `zero3_node` (over those of a host), `zero3_offload` (in pinned
+host memory) or `zero3_nvme` (on a disk in `engine.nvme_folder`). Weights that do not load, key by key, stop the run
+before it starts.
 
-Fine-tuning keeps the published protocol (layer decay, RandAugment, mixup, CutMix that is right for video; `cutmix: published` as it
-was) under the same engine, checkpoints and resume. `teacher.weights=runs/finetune_k400_large/model` adds the logits of a larger
-classifier as soft targets. [Your own videos](finetune/README.md) has a page of its own.
+Fine-tuning keeps the published protocol (layer decay, RandAugment, mixup, CutMix that is right for video; `cutmix:
+published` as it was) under the same engine, checkpoints and resume. `teacher.weights=runs/finetune_k400_large/model`
+adds the logits of a larger classifier as soft targets. [Your own videos](finetune/README.md) has a page of its own.
 
-Published results are those of the papers; none of the large recipes was run here, and their costs are arithmetic. The results of the
-small ones are in [tests](../../tests/README.md). These tables are generated from the recipes' headers (`tests/recipe_pages.py`).
+Published results are those of the papers; none of the large recipes was run here, and their costs are arithmetic. The
+results of the small ones are in [tests](../../tests/README.md). These tables are generated from the recipes' headers
+(`tests/recipe_pages.py`).
 """
 
 

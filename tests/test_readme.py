@@ -43,7 +43,7 @@ def test_commands_parse_and_recipes_load(line: str) -> None:
     assert arguments
     options = _parser().parse_args(arguments)
     if hasattr(options, "recipe"):
-        load_recipe(options.recipe, options.overrides, options.command)
+        load_recipe(options.recipe, options.overrides, None if arguments[0] == "preflight" else options.command)
 
 
 @pytest.mark.parametrize("name", NAMES)
