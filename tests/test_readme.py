@@ -29,6 +29,7 @@ def lines_of(page: Path) -> list[str]:
 
 LINES = {name: lines_of(page) for name, page in zip(NAMES, PAGES, strict=True)}
 HEADERS = [header_of(name)["Command"].split("   ")[0] for name in recipe_names()]
+EVERY = [*(line for lines in LINES.values() for line in lines), *HEADERS]
 
 
 def arguments_of(line: str) -> list[str] | None:
@@ -37,7 +38,7 @@ def arguments_of(line: str) -> list[str] | None:
     return shlex.split(found.group(1), comments=True) if found else None
 
 
-@pytest.mark.parametrize("line", [line for line in [*sum(LINES.values(), []), *HEADERS] if arguments_of(line)])
+@pytest.mark.parametrize("line", [line for line in EVERY if arguments_of(line)])
 def test_commands_parse_and_recipes_load(line: str) -> None:
     arguments = arguments_of(line)
     assert arguments
