@@ -14,7 +14,7 @@ from typing import NamedTuple
 from mvd_ds.tools.launch import processes, remote
 from mvd_ds.tools.launch.command import Start
 from mvd_ds.tools.launch.hosts import Host
-from mvd_ds.tools.launch.options import LaunchOptions
+from mvd_ds.tools.launch.launch_options import LaunchOptions
 from mvd_ds.tools.launch.relay import Relay
 from mvd_ds.tools.launch.stop import NAMES, StopSignals
 from mvd_ds.training.run_folder import RunFolder

@@ -12,7 +12,7 @@ from pathlib import Path
 from mvd_ds.files import ConfigError, looks_like_credential
 from mvd_ds.tools.launch.environment import deepspeed_env, deepspeed_program, forwarded, hidden_from_deepspeed, pdsh_argument
 from mvd_ds.tools.launch.hosts import Host
-from mvd_ds.tools.launch.options import LaunchOptions
+from mvd_ds.tools.launch.launch_options import LaunchOptions
 
 VARIABLES_FILE = "deepspeed_env"
 """Name of the file, in the launch's folder, of the variables that other hosts get."""

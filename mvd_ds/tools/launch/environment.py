@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mvd_ds.config import EvaluateRecipe, FeaturesRecipe, LearningRecipe, Recipe
 from mvd_ds.files import ConfigError, looks_like_credential
-from mvd_ds.tools.launch.options import LaunchOptions
+from mvd_ds.tools.launch.launch_options import LaunchOptions
 from mvd_ds.tools.launch.processes import MARK
 from mvd_ds.tools.launch.remote import ROOT, ssh_options
 

@@ -23,7 +23,7 @@ from mvd_ds.tools.launch.environment import added_environment
 from mvd_ds.tools.launch.guard import Guard
 from mvd_ds.tools.launch.hosts import Host, admissible, read_hosts, slurm_hosts
 from mvd_ds.tools.launch.judgement import USER_FAULT, Standing, judge
-from mvd_ds.tools.launch.options import LaunchOptions
+from mvd_ds.tools.launch.launch_options import LaunchOptions
 from mvd_ds.tools.launch.rank_logs import last_words
 from mvd_ds.tools.launch.stop import StopSignals
 from mvd_ds.training.run_folder import FAILED, FINISHED, PREEMPTED, RunFolder

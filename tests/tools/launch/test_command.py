@@ -14,7 +14,7 @@ from mvd_ds.tools.launch.attempt import LaunchAttempt
 from mvd_ds.tools.launch.command import VARIABLES_FILE, Start, as_shell, build_start
 from mvd_ds.tools.launch.environment import forwarded
 from mvd_ds.tools.launch.hosts import Host
-from mvd_ds.tools.launch.options import LaunchOptions
+from mvd_ds.tools.launch.launch_options import LaunchOptions
 from mvd_ds.tools.launch.stop import StopSignals
 from mvd_ds.training.run_folder import RunFolder
 

@@ -15,7 +15,7 @@ from mvd_ds.tools.launch import remote, supervisor
 from mvd_ds.tools.launch.attempt import Ended
 from mvd_ds.tools.launch.hosts import Host
 from mvd_ds.tools.launch.judgement import USER_FAULT, Standing, judge
-from mvd_ds.tools.launch.options import FIRST_PORT, JOB_VARIABLES, PORTS, LaunchOptions
+from mvd_ds.tools.launch.launch_options import FIRST_PORT, JOB_VARIABLES, PORTS, LaunchOptions
 from mvd_ds.tools.launch.rank_logs import last_words
 from mvd_ds.training.run_folder import FAILED, FINISHED, PREEMPTED
 
