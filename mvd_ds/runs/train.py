@@ -84,7 +84,7 @@ def build_trainer(recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster) -
 def _describe(
     recipe: TrainingRecipe, cluster: Cluster, student: MaskedPredictor, loader: ClipLoader, groups: list[dict[str, Any]]
 ) -> None:
-    """What will happen, in a few sentences, before it does."""
+    """Say what is about to be trained, in a few sentences."""
     if not cluster.is_main:
         return
     say(describe_batches(recipe, cluster, loader))

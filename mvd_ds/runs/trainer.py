@@ -1,4 +1,4 @@
-"""What every training run does around its objective: begin or go on, train, export. ``train`` and ``finetune`` share it."""
+"""The part that all training runs share: begin or resume, train, export. ``train`` and ``finetune`` build the rest."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from mvd_ds.training.schedule import build_schedule
 
 @dataclass
 class Trainer:
-    """What a run trains and how, ready to start."""
+    """The parts of a training run, ready to start."""
 
     recipe: LearningRecipe
     folder: RunFolder
@@ -47,13 +47,13 @@ class Trainer:
     engine: Engine
     ema: Ema
     objective: Callable[[], tuple[Objective, dict[str, Any]]]
-    """Makes the objective, and places its frozen networks, by name; called when the states are loaded, which take most."""
+    """Makes the objective and its frozen networks by name; called after the states are loaded, which take most memory."""
     flops_per_clip: float
-    """Of a training step."""
+    """Operations of a training step per clip."""
     export: Callable[[dict[str, Tensor], dict[str, Tensor] | None, int], None]
-    """Write (weights, their moving average or None, step) as a model; called on rank 0."""
+    """Writes (weights, their moving average or None, step) as a model; called on rank 0."""
     memory: MemoryMonitor
-    """Begun before the engine was started."""
+    """Monitor that began before the engine was started."""
     validation: Validation | None = None
     pictures: Pictures | None = None
 
@@ -164,13 +164,13 @@ def _training(trainer: Trainer, attempt: Attempt, checkpoints: Checkpoints, obje
 
 
 def compared_settings(recipe: LearningRecipe) -> dict[str, str | float | bool]:
-    """Every setting as one value under its dotted name, as TensorBoard's table of hyper-parameters takes them."""
+    """Return every setting as one value under its dotted name, as a table of hyper-parameters takes them."""
     values = leaves(dump(recipe)).items()
     return {key: value if isinstance(value, str | float | int | bool) else str(value) for key, value in values}
 
 
 def describe_batches(recipe: LearningRecipe, cluster: Cluster, loader: ClipLoader) -> str:
-    """Batches, learning rate and length in a sentence."""
+    """Return batches, learning rate and length in a sentence."""
     batch, masks = recipe.batch, recipe.masks_per_clip
     peak, final = recipe.learning_rate
     each = f", {masks} mask{'s' * (masks > 1)} each" if recipe.command != "finetune" else ""
@@ -183,7 +183,7 @@ def describe_batches(recipe: LearningRecipe, cluster: Cluster, loader: ClipLoade
 
 
 def describe_parameters(recipe: LearningRecipe, cluster: Cluster, model: torch.nn.Module, groups: list[dict[str, Any]]) -> str:
-    """What is trained, where, and the table of its groups."""
+    """Return a line on what is trained and where, and the table of parameter groups."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
     line = f"{parameters:,} trained parameters on {cluster.device.type}, {recipe.engine.precision}, {recipe.engine.config}"
     return f"{line}\n{describe_groups(groups)}"
@@ -203,7 +203,7 @@ def require_an_update(engine: Engine, steps: int) -> None:
 
 
 def _is_finished(recipe: LearningRecipe, folder: RunFolder) -> bool:
-    """Whether the run is at its end already; says so.
+    """Return whether the run is at its end already, and say so.
 
     Raises:
         ConfigError: if ``run.resume`` is never and the folder holds a run.

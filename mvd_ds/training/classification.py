@@ -17,7 +17,7 @@ from mvd_ds.training.step import normalise, to_unit
 
 
 class Classification:
-    """Forward and loss of one micro batch.
+    """The forward pass and the losses of fine-tuning on one micro batch.
 
     Args:
         network: a Classifier, or the engine around one.
@@ -36,7 +36,7 @@ class Classification:
         self.names: tuple[str, ...] = ("class",) if teacher is None else ("class", "teacher")
 
     def __call__(self, batch: LabelledBatch, measure: bool) -> LossTerms:
-        """Losses of a LabelledBatch; ``measure`` asks for nothing more here."""
+        """Return the losses of one micro batch; ``measure`` asks for nothing more here."""
         inputs = to_device(batch, self.device)
         shown = normalise(to_unit(inputs.views[self.size_px]), torch.float32)
         if self.mixes:

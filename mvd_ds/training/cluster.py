@@ -23,7 +23,7 @@ class Cluster:
     world: int
     device: torch.device
     hosts: Any = None
-    """Process group of the hosts' own reductions (None: the default one)."""
+    """Process group of the reductions between hosts' memories (None: the default one)."""
 
     @property
     def is_main(self) -> bool:
@@ -34,7 +34,7 @@ class Cluster:
             dist.barrier()
 
     def gather(self, value: Any) -> list[Any]:
-        """``value`` of every rank, in rank order, on every rank."""
+        """Return the ``value`` of every rank, in rank order, on every rank. Collective."""
         if not dist.is_initialized():
             return [value]
         values: list[Any] = [None] * self.world
@@ -42,7 +42,7 @@ class Cluster:
         return values
 
     def broadcast(self, value: Any) -> Any:
-        """Rank 0's ``value`` on every rank."""
+        """Return rank 0's ``value`` on every rank. Collective."""
         if not dist.is_initialized():
             return value
         holder = [value]
@@ -50,7 +50,7 @@ class Cluster:
         return holder[0]
 
     def any(self, flag: bool) -> bool:
-        """Whether ``flag`` holds on any rank; the device is not waited for."""
+        """Return whether ``flag`` holds on any rank, without waiting for the device. Collective."""
         if not dist.is_initialized():
             return flag
         value = torch.tensor(int(flag))
@@ -58,7 +58,7 @@ class Cluster:
         return bool(value)
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
-        """Element-wise mean of ``values`` over the ranks, fp32."""
+        """Return the element-wise mean of ``values`` over the ranks, fp32. Collective."""
         values = values.float().clone()
         if dist.is_initialized():
             dist.all_reduce(values)
@@ -82,7 +82,7 @@ class Cluster:
 
 
 def launched_rank() -> int:
-    """Rank given by the launcher's environment; 0 without a launcher."""
+    """Return the rank that the launcher's environment gives; 0 without a launcher."""
     return int(os.environ.get("RANK", "0"))
 
 

@@ -1,4 +1,4 @@
-"""What rank 0 tells the person who watches: a small panel on a terminal, plain lines elsewhere."""
+"""The display of rank 0 for the person who watches: a small panel on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def say(text: str) -> None:
 
 
 def clock(seconds: float) -> str:
-    """``seconds`` as h:mm:ss or m:ss."""
+    """Return ``seconds`` as h:mm:ss or m:ss."""
     whole = int(seconds + 0.5)
     hours, minutes = whole // 3600, whole // 60 % 60
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
 class StepProgress:
-    """Stage, step, loss, speed and time left: two lines that stay on a terminal, plain lines elsewhere.
+    """A display of stage, step, loss, speed and time left: two lines that stay on a terminal, plain lines elsewhere.
 
     Args:
         stage: what is running, such as ``distill quickstart_distill``.
@@ -57,7 +57,7 @@ class StepProgress:
             say(f"[{self.stage}] step {step}/{self.last_step}  {text}  {left} left")
 
     def time_left(self, step: int) -> float:
-        """Seconds until the last step, at the mean speed since the first update.
+        """Return the seconds until the last step, at the mean speed since the first update.
 
         What came before holds the start of the loader and the first step: 8 s of it make 500 steps of 0.3 s look twice as long
         after 25 of them.
@@ -76,14 +76,14 @@ class StepProgress:
 
 
 class Moment(NamedTuple):
-    """When a step was done."""
+    """A step and the time at which it was done."""
 
     seconds: float
     step: int
 
 
 class Panel:
-    """Bar, step and time left in one line of a terminal, what the stage says in the next; they fit 80 columns."""
+    """Two lines of a terminal, within 80 columns: bar, step and time left, and below them loss and speed."""
 
     def __init__(self, stage: str, first_step: int, last_step: int, console: Console | None = None) -> None:
         self.bar = Progress(
@@ -94,10 +94,10 @@ class Panel:
         self.live.start()
 
     def show(self, step: int, text: str, left: str) -> None:
-        """Step ``step`` is done, ``left`` to go."""
+        """Show that step ``step`` is done and that the rest takes ``left``."""
         self.bar.update(self.task, completed=step, left=f"{left} left")
         self.live.update(Group(self.bar, Text(text, style="dim", no_wrap=True, overflow="ellipsis")))
 
     def close(self) -> None:
-        """Leave the last state on the terminal."""
+        """Stop the display; its last state stays on the terminal."""
         self.live.stop()

@@ -15,7 +15,7 @@ from mvd_ds.training.engine.protocol import Engine
 
 
 class Ema:
-    """``average = decay * average + (1 - decay) * weights`` after every applied step; nothing at all without a decay.
+    """The moving average ``average = decay * average + (1 - decay) * weights`` over applied steps; none without a decay.
 
     Costs 4 bytes per parameter over all ranks and one pass over them per step. Source: as timm's ``ModelEmaV3``, no warm-up.
 
@@ -57,7 +57,7 @@ class Ema:
             average.lerp_(master, weight.to(average.device))
 
     def full_weights(self, cluster: Cluster) -> dict[str, Tensor]:
-        """The average by parameter name, fp32, whole, on the CPU of rank 0 (empty elsewhere). Collective."""
+        """Return the average by parameter name, fp32, whole, on the CPU of rank 0 (empty elsewhere). Collective."""
         self._exchange()
         try:
             return full_weights(self.engine, cluster)
@@ -66,7 +66,7 @@ class Ema:
 
     @contextlib.contextmanager
     def in_place_of_weights(self) -> Iterator[None]:
-        """Inside, the network computes with the average; afterwards weights are what they were, to the bit. Collective.
+        """Let the network compute with the average; afterwards weights are what they were, to the bit. Collective.
 
         For validation: neither step nor save inside. Without a decay it changes nothing. A fault inside ends the run: the
         masters are put back, the network's weights not, since a rank that fails alone would wait for the others there.

@@ -1,4 +1,4 @@
-"""How a process ends that cannot go on: one line, what must be recorded, and out. No collective, which might never end."""
+"""The end of a process that cannot go on: one line, the records, and exit. No collective, which might never end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def duplicate_errors_to(descriptor: int) -> Callable[[], None]:
 
 
 def log_error(text: str) -> None:
-    """One line for the person who watches, from any rank: on standard error, and where that is a log on the terminal."""
+    """Write one line to standard error, from any rank, and to the terminal, too, where standard error is a log."""
     line = f"mvd_ds: {printable(text)}\n"
     try:
         sys.stderr.write(line)

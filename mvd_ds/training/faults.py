@@ -7,7 +7,7 @@ from mvd_ds.training.cluster import Cluster
 
 
 class VideoFaults:
-    """Replaced videos of this attempt.
+    """The videos of this attempt that could not be decoded and were replaced, counted by name.
 
     Args:
         max_bad_share: largest share of replaced videos among those asked for.
@@ -25,7 +25,7 @@ class VideoFaults:
             self.counts[fault] = self.counts.get(fault, 0) + 1
 
     def merged(self) -> dict[str, int]:
-        """Faults of all ranks, sorted by name. Collective."""
+        """Return the faults of all ranks, sorted by name. Collective."""
         total: dict[str, int] = {}
         for counts in self.cluster.gather(self.counts):
             for fault, times in counts.items():
@@ -33,7 +33,7 @@ class VideoFaults:
         return dict(sorted(total.items()))
 
     def require_few(self, step: int) -> None:
-        """Collective.
+        """Check that few enough videos were replaced up to ``step``. Collective.
 
         Raises:
             ConfigError: on every rank, if more than ``max_bad_share`` of the videos asked for were replaced.

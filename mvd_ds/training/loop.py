@@ -30,25 +30,25 @@ from mvd_ds.training.schedule import Schedule
 
 
 class Stopped(NamedTuple):
-    """Where a run stands at its end."""
+    """The step at which the loop ended, and who asked for it."""
 
     step: int
     reason: str | None
-    """Who asked for it; None at the step that was the aim."""
+    """Reason of a stop that was asked for; None at the last step."""
 
 
 class Queued(NamedTuple):
-    """A step that the device has been given, and of which it is not known yet whether it was finite."""
+    """A step that the device was given, of which the host does not know yet whether it was finite."""
 
     done: int
     losses: list[LossTerms]
-    """Of its micro batches."""
+    """Losses of its micro batches."""
     verdict: Verdict
 
 
 @dataclass
 class Training:
-    """The parts of one training run, built by ``runs.trainer``."""
+    """The training loop over the parts of one run, which ``runs.trainer`` builds."""
 
     recipe: LearningRecipe
     cluster: Cluster
@@ -68,7 +68,7 @@ class Training:
     queued: Queued | None = None
 
     def run(self, first_step: int, last_step: int) -> Stopped:
-        """Optimizer steps ``first_step`` .. ``last_step - 1``, or fewer if a stop is asked for.
+        """Run optimizer steps ``first_step`` .. ``last_step - 1``, or fewer if a stop is asked for.
 
         The order of the lines is their meaning: a step that is not finite is skipped before anything counts it; a step is
         told before it is saved, so that a checkpoint never is ahead of the metrics, and a non-finite loss is never saved.
@@ -123,7 +123,7 @@ class Training:
         self.queued = queued
 
     def _queue(self, done: int, micro_batches: Iterable[Any], batches: DeviceBatches) -> Queued:
-        """All micro batches of one step; the engine divides the loss by their number and updates at the last of them."""
+        """Queue all micro batches of one step; the engine divides the loss by their number and updates at the last."""
         losses: list[LossTerms] = []
         for batch in micro_batches:
             loss = self.objective(batch, measure=not losses and _due(done, self.recipe.run.features_every_steps))
@@ -136,7 +136,7 @@ class Training:
         return Queued(done, losses, self.gate.verdict())
 
     def _settle(self) -> bool:
-        """Wait for the step that is queued, and count it or tell of it; whether it was finite."""
+        """Wait for the queued step, and count or report it; return whether it was finite."""
         queued, self.queued = self.queued, None
         if queued is None:
             return True
@@ -148,11 +148,11 @@ class Training:
         return True
 
     def _is_shown(self, done: int) -> bool:
-        """Whether pictures or a validation follow step ``done``: gradients of that step alone, and no time of it."""
+        """Return whether pictures or a validation follow step ``done``, which then is settled before they start."""
         return any(shower is not None and shower.due(done) for shower in (self.pictures, self.validation))
 
     def _is_save_due(self, done: int, last_step: int) -> bool:
-        """Also after the first step of a job with a time limit: how long a save takes must be known before time is short."""
+        """Return whether to save after step ``done``: a job with a time limit saves its first step, too, to time a save."""
         settings = self.recipe.run
         is_unmeasured = settings.stop_before_seconds is not None and self.checkpoints.last_save_seconds is None
         return done == last_step or is_unmeasured or _due(done, settings.save_every_steps)
@@ -172,7 +172,7 @@ class Training:
         return learning_rate
 
     def _validate(self, done: int) -> dict[str, float]:
-        """Measurements on held-out clips, if due; their time is no training time."""
+        """Return measurements on held-out clips, if due; their time is no training time."""
         if self.validation is None or not self.validation.due(done):
             return {}
         self.attempt.heartbeat.at("validating")
@@ -185,7 +185,7 @@ class Training:
         return values
 
     def _take_pictures(self, done: int, gradients: BlockGradients) -> None:
-        """Pictures, if due; their time is no training time."""
+        """Take pictures, if due; their time is no training time."""
         if self.pictures is None or not self.pictures.due(done):
             return
         self.attempt.heartbeat.at("taking pictures")

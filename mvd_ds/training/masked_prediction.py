@@ -20,7 +20,7 @@ RANK_TOKENS = 1024
 
 
 class MaskedPrediction:
-    """Forward and loss of one micro batch.
+    """The forward pass and the losses of masked prediction on one micro batch.
 
     Args:
         student: a MaskedPredictor, or the engine around one.
@@ -34,7 +34,7 @@ class MaskedPrediction:
         self.inspect: Inspect | None = None
 
     def __call__(self, batch: MaskedBatch, measure: bool) -> LossTerms:
-        """Losses of a ClipBatch.
+        """Return the losses of one micro batch.
 
         Args:
             measure: also say how far from trivial the student is.
@@ -52,7 +52,7 @@ class MaskedPrediction:
         return loss._replace(measurements=measure_features(predictions, targets, loss, self.targets.terms, tokens.value))
 
     def _clip(self, inputs: MaskedBatch, model: torch.nn.Module) -> Tensor:
-        """The student's view (B, C, T, H, W), normalised, in the precision of its weights."""
+        """Return the student's view (B, C, T, H, W), normalised, in the precision of its weights."""
         dtype = next(model.parameters()).dtype
         return normalise(to_unit(inputs.views[self.size_px]), dtype)
 
@@ -60,7 +60,7 @@ class MaskedPrediction:
 def measure_features(
     predictions: dict[str, Tensor], targets: dict[str, Tensor], loss: LossTerms, terms: Mapping[str, Judge], tokens: Tensor
 ) -> dict[str, Tensor]:
-    """How far from trivial the student is: loss over that of predicting the mean target, variances, rank.
+    """Measure how far from trivial the student is: loss over that of the mean target, variances, rank.
 
     Args:
         predictions, targets: (B*K, M, D) by name.
@@ -81,7 +81,7 @@ def measure_features(
 
 
 class EncoderTokens:
-    """Context that keeps the student's encoder output (B*K, V, D) of the forward pass inside, when ``wanted``."""
+    """A context that keeps the student's encoder output (B*K, V, D) of the forward pass inside, when ``wanted``."""
 
     def __init__(self, encoder: torch.nn.Module, wanted: bool) -> None:
         self.encoder, self.wanted = encoder, wanted

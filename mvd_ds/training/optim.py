@@ -14,7 +14,7 @@ EMBEDDINGS = ("patch_embed.", "cls_token.", "position.")
 
 
 def parameter_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict[str, Any]]:
-    """AdamW groups: ``decay`` for matrices and mask tokens, ``no_decay`` for biases, norms and the class token.
+    """Return AdamW groups: ``decay`` for matrices and mask tokens, ``no_decay`` for biases, norms and the class token.
 
     With ``layer_decay`` below 1 there are two for every layer of the encoder, each with its ``lr_scale``.
 
@@ -35,9 +35,9 @@ def parameter_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict
 
 
 def layer_scale(name: str, depth: int, decay: float) -> float:
-    """Factor of the learning rate of parameter ``name``: decay^(depth + 1 - id), id 0 for embeddings, i + 1 for block i.
+    """Return the factor of the learning rate of ``name``: decay^(depth + 1 - id), id 0 for embeddings, i + 1 for block i.
 
-    What is not of the encoder, and its final norm, have 1. Source: BEiT; MVD 2.1.
+    Parameters outside the encoder, and its final norm, have 1. Source: BEiT; MVD 2.1.
     """
     inside = name.removeprefix("encoder.")
     if inside == name:
@@ -54,12 +54,12 @@ def _depth(model: nn.Module) -> int:
 
 
 def build_optimizer(groups: list[dict[str, Any]], settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """torch's AdamW: needs no compiler, unlike DeepSpeed's. Fused, it heeds an ``UpdateGate``, on GPUs and on CPUs."""
+    """Build torch's AdamW, which needs no compiler. Fused, it heeds an ``UpdateGate`` on GPUs and CPUs."""
     return torch.optim.AdamW(groups, lr=0.0, betas=settings.betas, eps=settings.eps, fused=True)
 
 
 def describe_groups(groups: list[dict[str, Any]]) -> str:
-    """A table of the groups: name, tensors, parameters, weight decay, factor of the learning rate."""
+    """Return a table of the groups: name, tensors, parameters, weight decay, factor of the learning rate."""
     lines = [f"{'group':<20}{'tensors':>9}{'parameters':>14}{'weight decay':>14}{'rate x':>10}"]
     for group in groups:
         count = sum(parameter.numel() for parameter in group["params"])

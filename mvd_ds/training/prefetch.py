@@ -28,7 +28,7 @@ class DeviceBatches:
         self._ahead: Any = None
         self._current_bytes = 0
         self._copied: deque[tuple[Any, Any]] = deque()
-        """Batches on the host with the event after their copy: their memory is not free before it."""
+        """Batches on the host with the event that follows their copy: their memory is not free before it."""
 
     def __iter__(self) -> DeviceBatches:
         return self
@@ -54,7 +54,7 @@ class DeviceBatches:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the batch that was taken last and of the one after it."""
+        """Bytes of the batch that was taken last and of the next one."""
         return self._current_bytes + (_bytes(self._ahead) if isinstance(self._ahead, tuple) else 0)
 
     def fetch_ahead(self) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mvd_ds.training.reporting.metrics import MetricsWriter
 
 Inspect = Callable[[str, Tensor], None]
-"""Takes the name of a tensor, and the tensor."""
+"""A function of a tensor's name and the tensor."""
 
 
 class Loader(Protocol):

@@ -1,4 +1,4 @@
-"""The folder of a run: what lies where, and files that are never half-written.
+"""The folder of a run, the paths in it, and its status.
 
 ``recipe.yaml`` resolved settings · ``status.json`` where it stands · ``metrics.jsonl`` and ``tensorboard/`` curves ·
 ``pictures/`` what the network makes of a few
@@ -18,7 +18,7 @@ from typing import Any
 from mvd_ds.config import ConfigError, Recipe, to_yaml
 from mvd_ds.files import read_json, write_json, write_text
 
-#: What a process of a run, and the ``status`` command, end with.
+#: Exit codes of a process of a run, and of the ``status`` command.
 FINISHED, FAILED, STILL_RUNNING, PREEMPTED = 0, 1, 3, 75
 #: Exit code by state. ``stopped`` is where ``run.stop_after_steps`` said; a preempted run goes on by the same command.
 EXIT_CODES = {"finished": FINISHED, "stopped": FINISHED, "preempted": PREEMPTED, "failed": FAILED, "running": STILL_RUNNING}
@@ -26,7 +26,7 @@ EXIT_CODES = {"finished": FINISHED, "stopped": FINISHED, "preempted": PREEMPTED,
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of one run."""
+    """The folder of one run and the paths in it."""
 
     path: Path
 
@@ -52,7 +52,7 @@ class RunFolder:
 
     @property
     def pictures(self) -> Path:
-        """A folder for each step at which pictures were taken."""
+        """Pictures, in a folder for each step."""
         return self.path / "pictures"
 
     @property
@@ -62,19 +62,19 @@ class RunFolder:
 
     @property
     def stop(self) -> Path:
-        """A file of this name asks the run to save and end."""
+        """The file that asks the run to save and end."""
         return self.control / "stop"
 
     def attempt(self, attempt: int) -> Path:
-        """Provenance of an attempt."""
+        """Return the file of an attempt's provenance."""
         return self.path / "attempts" / f"attempt-{attempt:03}.json"
 
     def logs(self, attempt: int) -> Path:
-        """Logs and stacks of the ranks of an attempt."""
+        """Return the folder of an attempt's logs and stacks."""
         return self.path / "logs" / f"attempt-{attempt:03}"
 
     def dump(self, step: int) -> Path:
-        """What is kept of a step that was not finite."""
+        """Return the folder of the dump of a step that was not finite."""
         return self.path / "dumps" / f"step-{step:08}"
 
     @property
@@ -114,7 +114,7 @@ class RunFolder:
 
 
 class Status:
-    """``status.json``: state, step, and seconds summed over all attempts."""
+    """The file ``status.json``: state, step, and seconds summed over all attempts."""
 
     def __init__(self, folder: RunFolder, last_step: int) -> None:
         self.path = folder.status

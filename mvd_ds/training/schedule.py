@@ -10,7 +10,7 @@ from mvd_ds.config import LearningRecipe
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up from 0 to ``peak``, then a cosine to ``final``.
+    """A learning rate with a linear warm-up from 0 to ``peak``, then a cosine to ``final``.
 
     Source: MVD 1.5. The warm-up includes both ends (step 0 has rate 0, step ``warmup - 1`` has ``peak``), as published.
     """
@@ -29,6 +29,6 @@ class Schedule:
 
 
 def build_schedule(recipe: LearningRecipe, steps_per_epoch: int) -> Schedule:
-    """The schedule of a recipe whose epoch has ``steps_per_epoch`` optimizer steps."""
+    """Return the schedule of a recipe whose epoch has ``steps_per_epoch`` optimizer steps."""
     peak, final = recipe.learning_rate
     return Schedule(peak, final, recipe.schedule.warmup(steps_per_epoch), recipe.schedule.total_steps(steps_per_epoch))

@@ -15,22 +15,22 @@ from mvd_ds.training.device_batch import MaskedBatch
 
 
 def to_unit(clip: Tensor) -> Tensor:
-    """uint8 (B, C, T, H, W) -> float32 in [0, 1]."""
+    """Return uint8 (B, C, T, H, W) as float32 in [0, 1]."""
     return clip.float() / 255
 
 
 def normalise(unit: Tensor, dtype: torch.dtype) -> Tensor:
-    """(B, C, T, H, W) in [0, 1] -> ImageNet-normalised, in ``dtype``."""
+    """Return (B, C, T, H, W) in [0, 1] normalised with ImageNet's mean and deviation, in ``dtype``."""
     return ((unit - _per_channel(unit, IMAGENET_MEAN)) / _per_channel(unit, IMAGENET_STD)).to(dtype)
 
 
 def _per_channel(clip: Tensor, values: tuple[float, float, float]) -> Tensor:
-    """(1, 3, 1, 1, 1) of ``values``, filled in on the device: a copy from the host would wait for all that is queued there."""
+    """Return ``values`` as (1, 3, 1, 1, 1), filled on the device: a copy from the host would wait for what is queued."""
     return torch.cat([clip.new_full((1,), value) for value in values]).view(1, 3, 1, 1, 1)
 
 
 class TargetSource(Protocol):
-    """Makes the targets of a batch: name -> (B*K, M, D) fp32, masked tokens only."""
+    """A source of a batch's targets by name, (B*K, M, D) fp32, of masked tokens only."""
 
     terms: dict[str, Target]
 
@@ -38,7 +38,7 @@ class TargetSource(Protocol):
 
 
 class PixelTargets:
-    """Stage one: the pixels of every masked patch."""
+    """The targets of stage one: the pixels of every masked patch."""
 
     def __init__(self, recipe: TrainingRecipe) -> None:
         self.size_px = recipe.data.clip.size_px
@@ -54,7 +54,7 @@ class PixelTargets:
 
 
 class TeacherTargets:
-    """Stage two: features of every frozen teacher, one pass per clip whatever the number of masks."""
+    """The targets of stage two: features of every frozen teacher, one pass per clip whatever the number of masks."""
 
     def __init__(self, recipe: TrainingRecipe, teachers: dict[str, Callable[..., Tensor]], dtype: torch.dtype) -> None:
         self.settings = recipe.teachers
@@ -73,15 +73,15 @@ class TeacherTargets:
 
     @torch.no_grad()
     def features(self, name: str, batch: MaskedBatch) -> Tensor:
-        """What a teacher says of all tokens, (B, N, D), normalised where its settings ask for it."""
+        """Return a teacher's features of all tokens, (B, N, D), normalised where its settings ask for it."""
         return self.as_targets(name, self.raw_features(name, batch))
 
     @torch.no_grad()
     def raw_features(self, name: str, batch: MaskedBatch, wanted: Tensor | None = None) -> Tensor:
-        """What a teacher says of all tokens, (B, N, D), or of those that are wanted (B, M), as it says it."""
+        """Return a teacher's features of all tokens, (B, N, D), or of the ``wanted`` ones (B, M), not normalised."""
         view = normalise(to_unit(batch.views[self.settings[name].input_px or self.size_px]), self.dtype)
         return self.teachers[name](view) if wanted is None else self.teachers[name](view, wanted)
 
     def as_targets(self, name: str, features: Tensor) -> Tensor:
-        """Features (..., D) of a teacher, normalised where its settings ask for it."""
+        """Return a teacher's features (..., D), normalised where its settings ask for it."""
         return self.terms[name](features)

@@ -24,8 +24,6 @@ def test_the_slow_rank_is_named_not_the_one_that_waits(shrunk: list[str], tmp_pa
     lines = metrics(tmp_path)
     slow = lines[1:SLOW_STEPS]
     assert all(line["health/slowest_rank"] == 1 and line["health/max_over_median"] > 3 for line in slow)
-    # The time of a step is the same for both: it holds the waiting, and would have named nobody.
-    assert all(line["health/own_seconds_median"] < line["perf/step_seconds"] / 2 for line in slow)
     assert [line["health/slow_ranks"] for line in lines[:5]] == [0] * 5, "a window of log steps, after the first one"
     assert lines[SLOW_STEPS - 1]["health/slow_ranks"] == 1 and lines[-1]["health/slow_ranks"] == 0
     assert said.count("rank 1 on ") == 2 and "rank 0 on " not in said

@@ -38,7 +38,7 @@ BYTES_PER_PARAMETER, BYTES_OF_AVERAGE = 16, 4
 
 
 class Resumed(NamedTuple):
-    """Where a run goes on.
+    """The step at which a run goes on, and what was saved beside it.
 
     Attributes:
         step: optimizer steps done; 0 where there is no checkpoint.
@@ -50,7 +50,7 @@ class Resumed(NamedTuple):
 
 
 class Checkpoints:
-    """Saves and loads the state of one run.
+    """The checkpoints of one run: its state is saved to them and loaded from them.
 
     Attributes:
         last_save_seconds: what the last save of this process took, the longest over the ranks; None before the first.
@@ -178,7 +178,7 @@ class Checkpoints:
         return {name: entry for part in self.cluster.gather(written) for name, entry in sorted(part.items())}
 
     def _seal(self, aside: Path, step: int, written: dict[str, dict[str, Any]], extra: dict[str, Any]) -> None:
-        """Rank 0: manifest, final name, ``latest``, in an order in which a crash at any point leaves a whole checkpoint."""
+        """Write manifest, final name and ``latest`` on rank 0, in an order in which every crash leaves a whole checkpoint."""
         for name, entry in written.items():
             if not (aside / name).exists() or (aside / name).stat().st_size != entry["size"]:
                 raise ConfigError(f"{aside / name}: does not arrive as written; do all ranks share {self.folder.path}?")
@@ -208,7 +208,7 @@ class Checkpoints:
             shutil.rmtree(path, ignore_errors=True)
 
     def _open(self, path: Path) -> tuple[dict[str, Any], ZeroShards]:
-        """Manifest and shards of a checkpoint, verified by all ranks; takes over this rank's random state. Collective.
+        """Return manifest and shards of a checkpoint, verified by all ranks; restore this rank's random state. Collective.
 
         Raises:
             ConfigError: on every rank, if any file is not what was written.
@@ -228,7 +228,7 @@ class Checkpoints:
         return manifest, shards
 
     def _take(self, manifest: dict[str, Any], shards: ZeroShards) -> Resumed:
-        """Go on from an opened checkpoint. Collective."""
+        """Continue from an opened checkpoint. Collective."""
         with self.cluster.together():
             self._tell_changes(manifest)
             require_same_parameters(self.engine, shards)

@@ -24,7 +24,7 @@ _CHUNK = 1 << 22
 
 
 def step_name(step: int) -> str:
-    """Name of the folder of a step."""
+    """Return the name of the folder of a step."""
     return f"step-{step:08d}"
 
 
@@ -49,7 +49,7 @@ class _Digesting:
 
 
 def write_tensors(path: Path, content: Any) -> dict[str, Any]:
-    """``torch.save`` to ``path``, on disk when it returns; its size and the digest of what was meant to be written.
+    """Save ``content`` to ``path`` by ``torch.save``; return its size and the digest of what was meant to be written.
 
     Raises:
         OSError: if the disk refuses.
@@ -76,7 +76,7 @@ def sync_folder(path: Path) -> None:
 
 
 def newest_first(folder: Path) -> list[Path]:
-    """Checkpoints to try, best first: the one that ``latest`` names, then every older one.
+    """Return the checkpoints to try, best first: the one that ``latest`` names, then every older one.
 
     Without a readable ``latest`` (a crash between the first rename and it) all of them, newest first: what has its
     final name and a manifest that fits is whole.
@@ -102,7 +102,7 @@ def write_manifest(path: Path, manifest: dict[str, Any]) -> None:
 
 
 def _manifest_digest(manifest: dict[str, Any]) -> str:
-    """Of its values, in whatever order and spacing the file has them."""
+    """Return the digest of a manifest's values, in whatever order and spacing the file has them."""
     values = {key: value for key, value in manifest.items() if key != DIGEST}
     return hashlib.new(DIGEST, json.dumps(values, sort_keys=True).encode()).hexdigest()
 
@@ -113,7 +113,7 @@ def _steps_in(folder: Path) -> dict[int, Path]:
 
 
 def read_checkpoint_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint folder.
+    """Return the manifest of a checkpoint folder.
 
     Raises:
         ConfigError: if there is none, or it is not as it was written.
@@ -136,7 +136,7 @@ def read_checkpoint_manifest(path: Path) -> dict[str, Any]:
 
 
 def verify(path: Path, files: dict[str, dict[str, Any]], names: Iterable[str], digests: bool = True) -> None:
-    """Look whether files are what was written.
+    """Check that files are what was written.
 
     Args:
         path: the checkpoint folder.
@@ -161,7 +161,7 @@ def verify(path: Path, files: dict[str, dict[str, Any]], names: Iterable[str], d
 
 
 def digest_of(file: Path) -> str:
-    """Of a file's content."""
+    """Return the digest of a file's content."""
     digest = hashlib.new(DIGEST)
     with open(file, "rb") as content:
         while chunk := content.read(_CHUNK):
@@ -170,12 +170,12 @@ def digest_of(file: Path) -> str:
 
 
 def holds_average(manifest: dict[str, Any]) -> bool:
-    """Whether a checkpoint has the moving average of its weights."""
+    """Return whether a checkpoint has the moving average of its weights."""
     return any(name.startswith(AVERAGE_PREFIX) for name in manifest["files"])
 
 
 def to_prune(folder: Path, current: int, keep_last: int, keep_every: int | None) -> list[Path]:
-    """Checkpoints that the policy does not keep, once that of step ``current`` is whole; newer ones are left alone."""
+    """Return the checkpoints to remove once that of step ``current`` is whole; newer ones are left alone."""
     steps = _steps_in(folder)
     past = sorted(step for step in steps if step <= current)
     return [steps[step] for step in past[:-keep_last] if not keep_every or step % keep_every]

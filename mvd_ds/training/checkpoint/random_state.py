@@ -13,7 +13,7 @@ from mvd_ds.config import ConfigError
 
 
 def random_state() -> dict[str, Any]:
-    """State of the generators of this process. Keyed randomness does not use them; what users add may."""
+    """Return the state of this process's generators. Keyed randomness does not use them; what users add may."""
     name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     version, internal, extra = random.getstate()
     return {
@@ -25,7 +25,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Go on with what ``random_state`` gave in this process."""
+    """Set the generators to what ``random_state`` returned in this process."""
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
@@ -36,7 +36,7 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 def restore_random_state(state: Any, origin: Path) -> None:
-    """Go on with what is kept in a file of what ``random_state`` gave.
+    """Set the generators to a state that was read from a file.
 
     Raises:
         ConfigError: naming ``origin``, if it is something else.

@@ -57,7 +57,7 @@ def require_same_parameters(engine: Engine, shards: ZeroShards) -> None:
 
 
 def _moments(engine: Engine, shards: ZeroShards) -> dict[str, list[Tensor]]:
-    """Adam's state of every flat tensor, new, with the step count of the checkpoint; empty before its first step."""
+    """Return new moments of every flat tensor, with the step count of the checkpoint; empty before its first step."""
     if not set(MOMENTS) <= set(shards.kinds):
         return {}
     optimizer = adam(engine)

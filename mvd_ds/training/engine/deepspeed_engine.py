@@ -55,7 +55,7 @@ def join_cluster(timeout_minutes: float, device: str = "auto") -> Cluster:
 
 @contextlib.contextmanager
 def joined_cluster(timeout_minutes: float, device: str = "auto") -> Iterator[Cluster]:
-    """``join_cluster``, and a clean end: without it a rank may abort at exit after a successful run.
+    """Join the cluster and leave it cleanly: without that a rank may abort at exit after a successful run.
 
     A fault is raised on all ranks alike, so each may leave at once; after a good run they wait for the last.
     """
@@ -68,7 +68,7 @@ def joined_cluster(timeout_minutes: float, device: str = "auto") -> Iterator[Clu
 
 
 def _hosts_group(timeout: datetime.timedelta) -> Any:
-    """A gloo group beside NCCL's, for what hosts agree on without waiting for devices."""
+    """Return a gloo group beside NCCL's, for what hosts agree on without waiting for devices."""
     interface = os.environ.get("NCCL_SOCKET_IFNAME", "^")
     if not interface.startswith("^"):  # which names interfaces that are not to be used
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface.lstrip("=").partition(",")[0])
@@ -82,7 +82,7 @@ def _hosts_group(timeout: datetime.timedelta) -> Any:
 
 
 def full_weights(engine: Engine, cluster: Cluster) -> dict[str, torch.Tensor]:
-    """fp32 weights of a sharded student by name, whole, on the CPU of rank 0 (empty elsewhere). Collective."""
+    """Return a sharded student's fp32 weights by name, whole, on the CPU of rank 0 (empty elsewhere). Collective."""
     deepspeed = import_deepspeed()
     weights = {}
     for name, parameter in engine.module.named_parameters():
@@ -96,7 +96,7 @@ def full_weights(engine: Engine, cluster: Cluster) -> dict[str, torch.Tensor]:
 
 
 def buildable_operators() -> dict[str, bool]:
-    """DeepSpeed's compiled operators by name, and whether they could be built here. None is needed by this package."""
+    """Return whether each of DeepSpeed's compiled operators could be built here. This package needs none."""
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     operators: dict[str, bool] = import_deepspeed().ops.__compatible_ops__
@@ -129,13 +129,13 @@ def save_shards(engine: Any, folder: Path, write: Callable[[Path, Any], None], o
 
 
 def _default_environment() -> None:
-    """A process started without a launcher is a group of one on a port that the system chooses."""
+    """Make a process that was started without a launcher a group of one, on a port that the system chooses."""
     if "RANK" not in os.environ:
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
 
 
 def import_deepspeed() -> Any:
-    """deepspeed, quiet, and without what it compiles at start: two small operators (minutes, for inference only) and Muon."""
+    """Import deepspeed, quiet, and without what it compiles at start: two operators for inference (minutes) and Muon."""
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"(torch|deepspeed)\..*")
     import deepspeed
@@ -148,8 +148,10 @@ def import_deepspeed() -> Any:
 
 
 def _import_muon() -> None:
-    """Every engine imports DeepSpeed's Muon, whose decorators load torch's compiler: 1.6 s of a core, for an optimizer that
-    no recipe has. Imported here, its functions stay as they are written.
+    """Import DeepSpeed's Muon without compiling its functions.
+
+    Every engine imports it, and its decorators would load torch's compiler: 1.6 s of a core, for an optimizer that no recipe
+    has.
     """
     from deepspeed.runtime import compiler
 

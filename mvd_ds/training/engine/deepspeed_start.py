@@ -30,7 +30,7 @@ WHOLE_PARAMETERS = 1_000_000_000
 
 
 class ModelBlueprint(Protocol):
-    """A model without memory yet, as ``models.blueprint.Blueprint`` is one."""
+    """A plan of a model that has no memory yet, such as ``models.blueprint.Blueprint``."""
 
     @property
     def structure(self) -> nn.Module: ...
@@ -42,7 +42,7 @@ class ModelBlueprint(Protocol):
 def start_student(
     model: nn.Module | ModelBlueprint, groups: list[dict[str, Any]], recipe: LearningRecipe, cluster: Cluster
 ) -> Any:
-    """The training engine of a plain fp32 model on the CPU, or of a plan for one.
+    """Start the training engine of a plain fp32 model on the CPU, or of a plan for one. Collective.
 
     A plan becomes a whole model first, unless ``engine.build`` has its values streamed into shards part by part. In bf16
     DeepSpeed makes the fp32 masters from rounded weights; they are set back to the exact ones here.
@@ -73,7 +73,7 @@ def start_student(
 def start_teacher(
     teacher: nn.Module | ModelBlueprint, placement: str, recipe: LearningRecipe, cluster: Cluster, name: str = "teacher"
 ) -> Callable[..., torch.Tensor]:
-    """A frozen teacher at its placement: the module itself when replicated, else an inference-only ZeRO-3 engine.
+    """Start a frozen teacher at its placement: the module itself if replicated, else an inference-only ZeRO-3 engine.
 
     Args:
         name: of the folder of its shards, where they are kept on NVMe.
@@ -103,7 +103,7 @@ def start_teacher(
 
 
 def is_streamed(recipe: LearningRecipe, model: nn.Module | ModelBlueprint) -> bool:
-    """Whether a plan is built part by part: as ``engine.build`` says, or for its size."""
+    """Return whether a plan is built part by part, as ``engine.build`` says or for its size."""
     if isinstance(model, nn.Module) or not hasattr(model, "parts"):
         return False
     if recipe.engine.build == "auto":
@@ -129,14 +129,14 @@ def _cast(parameters: Iterable[nn.Parameter], dtype: torch.dtype) -> None:
 
 
 def _move_buffers(model: nn.Module, device: torch.device) -> None:
-    """DeepSpeed leaves the fixed tables of a module that is sharded already where they are."""
+    """Move a model's fixed tables to the device: DeepSpeed leaves those of a sharded module where they are."""
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, buffer.to(device))
 
 
 def _exact_values(model: nn.Module | ModelBlueprint, whole: nn.Module, streamed: bool) -> Iterator[tuple[str, torch.Tensor]]:
-    """fp32 values by name: kept from ``whole`` before the engine rounds it, or made once more, module by module."""
+    """Return fp32 values by name, kept from ``whole`` before the engine rounds it, or made once more, module by module."""
     if isinstance(model, nn.Module) or not streamed:
         return iter([(name, value.detach().clone()) for name, value in whole.named_parameters()])
     parts = model.parts(model.skeleton())
@@ -144,26 +144,26 @@ def _exact_values(model: nn.Module | ModelBlueprint, whole: nn.Module, streamed:
 
 
 def _taken(part: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Parameters of a module, each forgotten by it when it is handed out."""
+    """Yield the parameters of a module, which forgets each when it is handed out."""
     for key, value in list(part.named_parameters(recurse=False)):
         setattr(part, key, None)
         yield key, value
 
 
 def _groups_over(whole: nn.Module, structure: nn.Module, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Groups over the parameters of ``structure``, turned into groups over those of ``whole``."""
+    """Return groups over the parameters of ``structure`` as groups over those of ``whole``."""
     names = {id(parameter): name for name, parameter in structure.named_parameters()}
     parameters = dict(whole.named_parameters())
     return [{**group, "params": [parameters[names[id(p)]] for p in group["params"]]} for group in groups]
 
 
 def local_processes() -> int:
-    """Processes of this run on this host, by the launcher's word."""
+    """Return the number of this run's processes on this host, as the launcher gives it."""
     return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 1)
 
 
 def _node_group(cluster: Cluster) -> Any:
-    """The group of the processes on this host. Collective."""
+    """Return the group of the processes on this host. Collective."""
     firsts = cluster.gather(cluster.rank - int(os.environ["LOCAL_RANK"]))
     mine = None
     for first in dict.fromkeys(firsts):
@@ -174,7 +174,7 @@ def _node_group(cluster: Cluster) -> Any:
 
 
 def _nvme_folder(recipe: LearningRecipe, name: str) -> Path | None:
-    """A folder for the shards of one engine of this run alone: DeepSpeed clears it when another engine starts there.
+    """Return a folder for the shards of one engine alone: DeepSpeed clears it when another engine starts there.
 
     It is named after the run's output, so that a restart finds and clears what a failed attempt left; one that ends well
     removes it.
@@ -188,7 +188,7 @@ def _nvme_folder(recipe: LearningRecipe, name: str) -> Path | None:
 
 
 def zero_faults(zero: dict[str, Any]) -> list[str]:
-    """What DeepSpeed itself finds wrong in an object ``zero_optimization``, or takes for something else, in half sentences."""
+    """Return what DeepSpeed finds wrong in an object ``zero_optimization``, or takes for something else, in half sentences."""
     import_deepspeed()
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
     from pydantic import ValidationError
@@ -208,7 +208,7 @@ def zero_faults(zero: dict[str, Any]) -> list[str]:
 
 
 def _taken_for(stated: dict[str, Any], read: dict[str, Any], where: str = "") -> Iterator[str]:
-    """Values that were read as another kind than they are: text or true as a number, a number as true."""
+    """Yield the values that were read as another type than they have: text or true as a number, a number as true."""
     for key, value in stated.items():
         got = read.get(key)
         if isinstance(value, dict) and isinstance(got, dict):

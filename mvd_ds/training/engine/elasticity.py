@@ -11,7 +11,7 @@ from mvd_ds.training.console import say
 
 
 def leave_out_surplus(batch: BatchSettings) -> None:
-    """Go on with the largest number of processes that divides the global batch; a surplus process ends here, well.
+    """Let the largest number of processes that divides the global batch go on; a surplus process ends here with code 0.
 
     Called before the process group is joined; accumulation follows from the number that is left. The launcher waits for
     the others: it ends a run early only for an exit code that is not 0.

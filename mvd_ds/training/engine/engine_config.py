@@ -24,29 +24,29 @@ NVME_ALIGNMENT = 1024
 
 
 class Sizes(NamedTuple):
-    """What thresholds follow from."""
+    """Sizes of a network that the engine's thresholds follow from."""
 
     block: int
-    """Parameters of the largest transformer block."""
+    """Number of parameters of the largest transformer block."""
     tensor: int
-    """Elements of the largest parameter."""
+    """Number of elements of the largest parameter."""
     tensors_per_block: int
-    """Parameters of a block, counted as tensors."""
+    """Number of parameter tensors of a block."""
 
 
 class Place(NamedTuple):
-    """Where an engine runs."""
+    """The processes and the disk that an engine runs on."""
 
     world: int
-    """Processes that share the parameters."""
+    """Number of processes that share the parameters."""
     per_host: int = 1
-    """Processes of this host."""
+    """Number of processes of this host."""
     nvme: Path | None = None
     """Folder on a node-local disk for this engine's shards alone (``engine.nvme_folder``)."""
 
 
 def sizes_of(model: nn.Module) -> Sizes:
-    """What the engine's thresholds follow from."""
+    """Return the sizes of ``model`` that the engine's thresholds follow from."""
     blocks = [list(module.parameters()) for module in model.modules() if type(module).__name__ == "Block"]
     return Sizes(
         block=max((sum(p.numel() for p in block) for block in blocks), default=1),
@@ -56,7 +56,7 @@ def sizes_of(model: nn.Module) -> Sizes:
 
 
 def student_config(recipe: LearningRecipe, place: Place, sizes: Sizes, zero_faults: ZeroFaults) -> dict[str, Any]:
-    """DeepSpeed's dict for the student's engine.
+    """Return DeepSpeed's dict for the student's engine.
 
     Raises:
         ConfigError: naming every fault of the JSON in one message.
@@ -90,7 +90,7 @@ def student_config(recipe: LearningRecipe, place: Place, sizes: Sizes, zero_faul
 
 
 def teacher_config(recipe: LearningRecipe, placement: str, place: Place, sizes: Sizes, zero_faults: ZeroFaults) -> dict[str, Any]:
-    """DeepSpeed's dict for the inference-only engine of a sharded teacher.
+    """Return DeepSpeed's dict for the inference-only engine of a sharded teacher.
 
     Raises:
         ConfigError: naming every fault of the JSON in one message.
@@ -118,18 +118,18 @@ def teacher_config(recipe: LearningRecipe, placement: str, place: Place, sizes: 
 
 
 def _merged(values: dict[str, Any], owned: dict[str, Any]) -> dict[str, Any]:
-    """A JSON's values, what the recipe owns in place of them, and DeepSpeed as quiet and unhindered as it can be."""
+    """Return a JSON's values with the recipe's in place of them, and DeepSpeed's log and meter turned down."""
     return {**values, **owned, **UNMETERED, "log_level": values.get("log_level", "error")}
 
 
 def _precision(recipe: LearningRecipe) -> dict[str, Any]:
-    """With the question that an ``UpdateGate`` answers: whether the norm of the gradient is finite."""
+    """Return the key ``bf16``; DeepSpeed then asks whether the gradient is finite, which an ``UpdateGate`` answers."""
     enabled = recipe.engine.precision == "bf16"
     return {"enabled": enabled, "check_grad_overflow": True} if enabled else {"enabled": False}
 
 
 def _fill_thresholds(zero: dict[str, Any], sizes: Sizes) -> None:
-    """Sizes in elements, where the JSON leaves them open.
+    """Fill in sizes, in elements, where the JSON leaves them open.
 
     Two blocks of prefetch hide a gather behind a block; DeepSpeed's default of 5e7 would gather a small model whole.
     Four live blocks shard it truly; its default of 1e9 keeps every student up to H whole from forward to backward.
@@ -143,7 +143,7 @@ def _fill_thresholds(zero: dict[str, Any], sizes: Sizes) -> None:
 
 
 def _fill_node(zero: dict[str, Any], place: Place) -> list[str]:
-    """0 processes in a node's secondary partition stands for all of the host's."""
+    """Fill in all processes of the host for a secondary partition of 0; return a fault if the JSON has another number."""
     size = zero.get("zero_hpz_partition_size", 1)
     if size == 0:
         zero["zero_hpz_partition_size"] = place.per_host
@@ -154,7 +154,7 @@ def _fill_node(zero: dict[str, Any], place: Place) -> list[str]:
 
 
 def _fill_nvme(zero: dict[str, Any], place: Place, sizes: Sizes) -> list[str]:
-    """Folder and buffers of whatever the JSON puts on NVMe.
+    """Fill in folder and buffers of whatever the JSON puts on NVMe; return a fault if no folder is set.
 
     A buffer holds a shard of the largest parameter; there are enough for the blocks that are prefetched and the one that
     runs, and DeepSpeed stops with an assertion where there are not.

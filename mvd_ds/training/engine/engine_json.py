@@ -19,7 +19,7 @@ Dtype = Literal["fp32", "bf16", "fp16"]
 
 
 class _Keys(BaseModel):
-    """Keys that DeepSpeed reads, and no others, with values of the type that it expects."""
+    """An object with keys that DeepSpeed reads, and no others, and values of the types that it expects."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -57,7 +57,7 @@ class _CommsLogger(_Keys):
 
 
 class EngineJson(_Keys):
-    """What a JSON of ours may hold beside ``zero_optimization``, which DeepSpeed checks itself. Read for its faults only."""
+    """An engine JSON without ``zero_optimization``, which DeepSpeed checks itself. It is read for its faults only."""
 
     communication_data_type: Dtype | None = None
     data_types: _DataTypes = _DataTypes()
@@ -93,7 +93,7 @@ ZeroFaults = Callable[[dict[str, Any]], list[str]]
 
 
 def read_engine_json(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """The object in ``path``, and a fault for every key that stands twice.
+    """Return the object in ``path``, and a fault for every key that stands twice.
 
     Raises:
         ConfigError: if it is not JSON, or no engine config.
@@ -115,7 +115,7 @@ def read_engine_json(path: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def faults_of(values: dict[str, Any], owned: dict[str, Any], zero_faults: ZeroFaults) -> list[str]:
-    """Everything that is wrong with an engine config, each in half a sentence.
+    """Return everything that is wrong with an engine config, each fault in half a sentence.
 
     Args:
         values: the JSON.
@@ -143,7 +143,7 @@ def faults_of(values: dict[str, Any], owned: dict[str, Any], zero_faults: ZeroFa
 
 
 def faults_in(error: ValidationError, keys: type[BaseModel], prefix: str = "") -> list[str]:
-    """What pydantic says, one half sentence a fault; a key that is not known with the nearest one that is."""
+    """Return pydantic's faults, each in half a sentence; an unknown key with the nearest known one."""
     faults = []
     for fault in error.errors():
         where = ".".join(map(str, fault["loc"]))
@@ -156,13 +156,14 @@ def faults_in(error: ValidationError, keys: type[BaseModel], prefix: str = "") -
 
 
 def settings_in(zero: dict[str, Any], key: str) -> dict[str, Any]:
-    """The object ``key``; empty where there is none, or something else that DeepSpeed finds wrong."""
+    """Return the object ``key``; empty if there is none, or something else that DeepSpeed finds wrong."""
     value = zero.get(key)
     return value if isinstance(value, dict) else {}
 
 
 def refuse(path: Path, faults: list[str]) -> None:
-    """
+    """Stop if an engine config has faults.
+
     Raises:
         ConfigError: with all ``faults``, if there are any.
     """
@@ -171,7 +172,7 @@ def refuse(path: Path, faults: list[str]) -> None:
 
 
 def _names(keys: type[BaseModel], where: Iterable[Any]) -> list[str]:
-    """Names that the object at ``where`` inside ``keys`` may hold, without deprecated ones."""
+    """Return the names that the object at ``where`` inside ``keys`` may hold, without deprecated ones."""
     for part in where:
         fields = {field.alias or name: field for name, field in keys.model_fields.items()}
         kind = fields[part].annotation

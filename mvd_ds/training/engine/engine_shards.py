@@ -1,4 +1,4 @@
-"""What this rank's optimizer holds: its fp32 masters, and which elements of which parameter they are.
+"""The layout of this rank's optimizer: its fp32 masters, and which elements of which parameter they are.
 
 DeepSpeed 0.19.8 keeps the masters of a rank as a few flat tensors, whatever the ZeRO stage; moments and moving averages
 lie beside them element by element. Only here is it known where a stage keeps them. With the optimizer on NVMe a flat
@@ -42,12 +42,12 @@ class Held(NamedTuple):
 
 
 def masters(engine: Engine) -> list[Tensor]:
-    """The values of the flat fp32 masters of this rank, mapped from their files where they are on NVMe."""
+    """Return the values of this rank's flat fp32 masters, mapped from their files where they are on NVMe."""
     return [(on_nvme(engine, flat) or {MASTER: flat})[MASTER] for flat in flats(engine)]
 
 
 def flats(engine: Engine) -> list[Tensor]:
-    """The flat fp32 masters as the optimizer knows them; at stage 0 (fp32 only) the parameters themselves, on every rank."""
+    """Return the flat fp32 masters as the optimizer knows them; at stage 0 (fp32 only) the parameters themselves."""
     for attribute in MASTERS:
         if hasattr(engine.optimizer, attribute):
             return list(getattr(engine.optimizer, attribute))
@@ -55,7 +55,7 @@ def flats(engine: Engine) -> list[Tensor]:
 
 
 def on_nvme(engine: Engine, flat: Any) -> dict[str, Tensor]:
-    """What is kept in files of a flat tensor, by ``master`` and the names of its moments; empty where it is in memory.
+    """Return the files of a flat tensor as tensors, by ``master`` and names of moments; empty if it is in memory.
 
     The tensors are those files: what is written to them is there when DeepSpeed reads them next, before a step.
     """
@@ -73,7 +73,7 @@ def on_nvme(engine: Engine, flat: Any) -> dict[str, Tensor]:
 
 
 def new_moments(engine: Engine, flat: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
-    """Moments of a flat tensor, by name, given to the optimizer: zeros in memory or, where it is on NVMe, in files."""
+    """Give the optimizer new moments of a flat tensor, zeros in memory or in files on NVMe, and return them by name."""
     state = adam(engine).state[flat]
     if not (kept := on_nvme(engine, flat)):
         state.update({name: torch.zeros_like(flat) for name in names})
@@ -85,7 +85,7 @@ def new_moments(engine: Engine, flat: Tensor, names: Iterable[str]) -> dict[str,
 
 
 def with_nvme(engine: Engine, content: dict[str, Any]) -> dict[str, Any]:
-    """The content of a file of a checkpoint, with masters and moments from NVMe in place of tensors without memory."""
+    """Return a checkpoint file's content, with masters and moments from NVMe in place of tensors without memory."""
     saved = content.get("optimizer_state_dict")
     kept = [on_nvme(engine, flat) for flat in flats(engine)]
     if not any(kept) or not isinstance(saved, dict):
@@ -101,7 +101,7 @@ def with_nvme(engine: Engine, content: dict[str, Any]) -> dict[str, Any]:
 
 
 def held(engine: Engine) -> Iterator[Held]:
-    """Every run of elements that this rank holds, without padding."""
+    """Yield every run of elements that this rank holds, without padding."""
     optimizer = engine.optimizer
     whole = {id(parameter): index for index, parameter in enumerate(flats(engine))}
     named: Iterable[tuple[str, Any]] = engine.module.named_parameters()
@@ -125,7 +125,7 @@ def held(engine: Engine) -> Iterator[Held]:
 
 
 def adam(engine: Engine) -> torch.optim.Optimizer:
-    """torch's optimizer under DeepSpeed's; its ``state`` has one entry per flat tensor."""
+    """Return torch's optimizer under DeepSpeed's; its ``state`` has one entry per flat tensor."""
     return getattr(engine.optimizer, "optimizer", engine.optimizer)
 
 
@@ -148,7 +148,7 @@ def spread_masters(engine: Engine) -> None:
 
 
 def parameter_names(engine: Engine) -> list[str]:
-    """Names in the order of the optimizer's parameters; at stage 0 nothing else in a checkpoint tells it, else empty."""
+    """Return the optimizer's parameter names in its order at stage 0, where a checkpoint does not tell it; else none."""
     if engine.zero_optimization_stage():
         return []
     names = {id(parameter): name for name, parameter in engine.module.named_parameters()}

@@ -25,21 +25,21 @@ from mvd_ds.training.engine.protocol import Engine
 
 
 class Verdict:
-    """Whether the gate was open behind an update, on its way from the device."""
+    """The answer, on its way from the device, whether the gate was open after an update."""
 
     def __init__(self, shut: Tensor) -> None:
         self._shut = torch.empty(shut.shape, pin_memory=shut.is_cuda).copy_(shut, non_blocking=True)
         self._arrived = torch.cuda.current_stream(shut.device).record_event() if shut.is_cuda else None
 
     def passed(self) -> bool:
-        """Waits until the device has come to that update."""
+        """Return whether the update was applied; waits until the device has come to it."""
         if self._arrived is not None:
             self._arrived.synchronize()
         return not self._shut.item()
 
 
 class UpdateGate:
-    """Stands before the optimizer of a training engine.
+    """A gate before the optimizer of a training engine that keeps updates that are not finite from the weights.
 
     The first gradient whose norm is not finite, over all ranks, shuts it, and it stays shut: what the host had queued before
     it knew changes nothing either. All ranks have the same norm, so all gates are alike.
@@ -61,7 +61,7 @@ class UpdateGate:
             self._stand_before_zero(engine.optimizer)
 
     def verdict(self) -> Verdict:
-        """Whether all updates so far have passed; the device is not waited for."""
+        """Return whether all updates so far have passed, as an answer that is on its way."""
         return Verdict(self.shut)
 
     def open(self) -> None:
@@ -69,7 +69,7 @@ class UpdateGate:
         self.shut.zero_()
 
     def _stand_before_torch(self, engine: Any) -> None:
-        """At stage 0 DeepSpeed looks at no norm unless it clips, and then waits for it."""
+        """Watch the norm at stage 0, where DeepSpeed looks at none unless it clips, and then waits for it."""
         largest, optimizer = engine.gradient_clipping(), engine.optimizer
         engine.clip_fp32_gradients = lambda: None
 
@@ -93,7 +93,7 @@ class UpdateGate:
             optimizer._global_grad_norm = torch.where(norm < 0, torch.inf, norm)
 
         def norm_of(gradients: list[Tensor], *_: Any) -> Tensor:
-            """As DeepSpeed's, which copies a constant from the host, and so waits."""
+            """Return the norm as DeepSpeed does, but without copying a constant from the host, which waits."""
             square = self._square(gradients)
             dist.all_reduce(square, group=optimizer.dp_process_group)
             return square.sqrt()
@@ -105,13 +105,13 @@ class UpdateGate:
 
     @torch.no_grad()
     def _square(self, gradients: list[Tensor]) -> Tensor:
-        """Square of the L2 norm of all ``gradients`` together, fp32; of none, too, where a rank's share is padding."""
+        """Return the square of the L2 norm of all ``gradients``, fp32; 0 where a rank's share is padding."""
         norms = [torch.linalg.vector_norm(gradient, dtype=torch.float32) for gradient in gradients]
         return torch.stack([torch.zeros_like(self.shut), *norms]).square().sum()
 
     @torch.no_grad()
     def _note(self, norm: Tensor) -> bool:
-        """In place of DeepSpeed's question whether ``norm``, -1 for what is not finite, forbids the update: never here."""
+        """Shut the gate for a ``norm`` that is not finite (-1 in DeepSpeed), and answer that it forbids no update."""
         is_bad = ~torch.isfinite(norm) | (norm < 0)
         self.shut.copy_(torch.maximum(self.shut, is_bad.to(self.shut)))
         return False

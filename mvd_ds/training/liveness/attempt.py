@@ -33,7 +33,7 @@ DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE, errno.
 
 
 class Attempt:
-    """Made by ``attempt_of``.
+    """One start of a run on this rank, made by ``attempt_of``: lock, heartbeat, log, watchdog and end.
 
     Attributes:
         status: ``status.json``.
@@ -82,12 +82,12 @@ class Attempt:
             say(f"stopped at step {step} of {self.last_step}: {reason}; the same command goes on from there")
 
     def end(self, state: str) -> None:
-        """A good end: ``state`` is written, and the folder is free."""
+        """End well: write ``state`` and release the folder."""
         self.heartbeat.end(state)
         self._close()
 
     def fail(self, error: BaseException) -> None:
-        """A bad end; what another rank's death brought about is told as that, and this process ends here.
+        """End badly; an error that another rank's death caused is reported as that, and this process ends here.
 
         What is raised on all ranks alike is recorded, and the caller raises it.
         """
@@ -123,7 +123,7 @@ class Attempt:
         return self.cluster.world > 1 and (isinstance(error, dist.DistError) or any(words in text for words in LOST))
 
     def _look(self) -> None:
-        """Every second: is the folder still ours, does anyone ask to stop?"""
+        """Check, every second, that the folder is still ours, and whether anyone asks to stop."""
         self.heartbeat.beat.stopping = self.stop.reason is not None
         if self.cluster.is_main:
             self.stop.look(self.folder, self.recipe.run)
@@ -149,7 +149,7 @@ class Attempt:
 def attempt_of(
     recipe: LearningRecipe, folder: RunFolder, cluster: Cluster, stop: StopRequests, last_step: int
 ) -> Iterator[Attempt]:
-    """A new attempt at the run in ``folder``; whatever ends it is recorded. Collective.
+    """Begin a new attempt at the run in ``folder``; whatever ends it is recorded. Collective.
 
     Raises:
         ConfigError: as ``Attempt.begin``.

@@ -22,7 +22,7 @@ STALE_SECONDS = 30.0
 
 
 class Beat(BaseModel):
-    """What one rank last said."""
+    """The last sign of life of one rank."""
 
     rank: int
     process: ProcessName
@@ -33,7 +33,7 @@ class Beat(BaseModel):
     """Grows with everything that is begun: ranks in step have equal counts, a laggard has the smallest."""
     stopping: bool = False
     ended: str | None = None
-    """How it ended, where it could still say so."""
+    """State or reason of its end, if it could still say so."""
     written: float = 0.0
     """Seconds since 1970, of its own clock."""
 
@@ -57,7 +57,7 @@ class Heartbeat:
         self.moved = time.monotonic()
 
     def at(self, doing: str, step: int | None = None, tell: bool = False) -> None:
-        """Something new has begun: ``doing``, in optimizer step ``step`` (None: as before).
+        """Note that something new has begun: ``doing``, in optimizer step ``step`` (None: as before).
 
         Args:
             tell: write it at once; for what is rare, and what one wants to know after a death.
@@ -70,7 +70,7 @@ class Heartbeat:
             self.write()
 
     def still_seconds(self) -> float:
-        """Seconds since something new was begun."""
+        """Return the seconds since something new was begun."""
         return time.monotonic() - self.moved
 
     def write(self) -> None:
@@ -83,18 +83,18 @@ class Heartbeat:
                 pass
 
     def end(self, how: str) -> None:
-        """The last sign."""
+        """Write the last sign."""
         self.beat.ended = printable(how)
         self.write()
 
 
 def beat_path(folder: RunFolder, rank: int) -> Path:
-    """File of ``rank``."""
+    """Return the heartbeat file of ``rank``."""
     return folder.control / "heartbeats" / f"rank-{rank}.json"
 
 
 def read_beats(folder: RunFolder, attempt: int | None = None) -> list[Beat]:
-    """The last signs of all ranks (of ``attempt``), in rank order; a file that cannot be read is left out."""
+    """Return the last heartbeats of all ranks (of ``attempt``), in rank order, without files that cannot be read."""
     beats = []
     for path in (folder.control / "heartbeats").glob("rank-*.json"):
         try:
@@ -107,7 +107,7 @@ def read_beats(folder: RunFolder, attempt: int | None = None) -> list[Beat]:
 
 
 def is_alive(beat: Beat) -> bool:
-    """Whether its process runs; on another machine, whether it gave a sign in the last ``STALE_SECONDS``."""
+    """Return whether its process runs; on another machine, whether it gave a sign in the last ``STALE_SECONDS``."""
     if beat.ended is not None:
         return False
     alive = beat.process.is_alive()

@@ -22,7 +22,7 @@ GRACE_SECONDS = 30.0
 
 
 class Launcher:
-    """Parent of this process under a launcher, and the ``deepspeed`` command above it; nothing without a launcher.
+    """The launcher above this process, and the ``deepspeed`` command above that; empty without a launcher.
 
     A shell that started this process without a launcher may end long before it.
     """
@@ -30,7 +30,7 @@ class Launcher:
     def __init__(self) -> None:
         self.processes: list[ProcessName] = []
         self.died_before: str | None = None
-        """Who had died before it could be watched: the first process of the machine has taken its place."""
+        """Name of what had died before it could be watched: the first process of the machine has taken its place."""
         if "RANK" not in os.environ:
             return
         launcher = next((pid for pid in _ancestors() if LAUNCH_MODULE in command_of(pid)), None)
@@ -45,7 +45,7 @@ class Launcher:
             self.died_before = "the launcher's command"
 
     def dead(self) -> str | None:
-        """Who died, if anyone."""
+        """Return which of them died, None if none did."""
         if self.died_before:
             return self.died_before
         found = next((process for process in self.processes if process.is_alive() is False), None)
@@ -53,7 +53,7 @@ class Launcher:
 
 
 def _ancestors() -> Iterator[int]:
-    """Numbers of the parent of this process, of its parent, and so on; a user's script may stand below the launcher."""
+    """Yield the ids of this process's parent, its parent, and so on; a user's script may stand below the launcher."""
     pid: int | None = os.getppid()
     while pid:
         yield pid

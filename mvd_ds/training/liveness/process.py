@@ -1,4 +1,4 @@
-"""Processes by a name that other processes, attempts and machines can check: is this one still alive?"""
+"""Names of processes by which other processes, attempts and machines can check whether one is still alive."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _IMPORTED = time.monotonic()
 
 
 class ProcessName(BaseModel, frozen=True):
-    """One process; a later one with the same number has another name."""
+    """The name of one process; a later one with the same id has another name."""
 
     host: str
     machine: str = ""
@@ -26,12 +26,12 @@ class ProcessName(BaseModel, frozen=True):
 
     @classmethod
     def of(cls, pid: int) -> ProcessName:
-        """The process that has number ``pid`` on this machine now."""
+        """Return the name of the process that has id ``pid`` on this machine now."""
         found = _look(pid)
         return cls(host=socket.gethostname(), machine=_machine(), pid=pid, born=found.born if found else 0)
 
     def is_alive(self) -> bool | None:
-        """Whether it runs; a zombie does not. None where it lives on another machine."""
+        """Return whether it runs; a zombie does not. None if it is one of another machine."""
         if not self.machine or self.machine != _machine():
             return None
         found = _look(self.pid)
@@ -47,13 +47,13 @@ class _Seen(NamedTuple):
 
 
 def parent_of(pid: int) -> int | None:
-    """Number of the parent of ``pid``; None where there is no such process."""
+    """Return the id of the parent of ``pid``, None if there is no such process."""
     fields = _fields(pid)
     return int(fields[1]) if fields else None
 
 
 def command_of(pid: int) -> list[str]:
-    """Command line of ``pid``; empty where it cannot be read."""
+    """Return the command line of ``pid``, empty if it cannot be read."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
     except OSError:
@@ -66,7 +66,7 @@ def _look(pid: int) -> _Seen | None:
 
 
 def _fields(pid: int) -> list[str]:
-    """State, parent and the rest of /proc/PID/stat; what stands before is a name that may hold anything."""
+    """Return state, parent and the rest of /proc/PID/stat; what stands before is a name that may hold anything."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
@@ -82,7 +82,7 @@ def _machine() -> str:
 
 
 def age_seconds() -> float:
-    """Seconds since this process was started."""
+    """Return the seconds since this process was started."""
     found = _look(os.getpid())
     try:
         uptime = float(Path("/proc/uptime").read_text(encoding="utf-8").split()[0])

@@ -1,4 +1,4 @@
-"""What a rank says, kept: ``logs/attempt-NNN/rank-R.log``, and beside it the stacks of its threads when they are asked for.
+"""The log of a rank, ``logs/attempt-NNN/rank-R.log``, and beside it the stacks of its threads when they are asked for.
 
 Rank 0 writes to the terminal and its log; the other ranks to their logs alone, at the level of the file descriptors, so
 that what libraries print in a crash is kept too. ``kill -USR2 PID`` adds all stacks of a process to ``rank-R.stack``.
@@ -35,7 +35,7 @@ class RankLog:
         self.undo: list[Any] = []
 
     def open(self) -> None:
-        """Begin.
+        """Open the files and send this process's output to them.
 
         Raises:
             OSError: if the files cannot be made.

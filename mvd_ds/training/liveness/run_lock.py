@@ -27,14 +27,14 @@ VISIBLE_SECONDS = 10.0
 
 
 class Owner(BaseModel, frozen=True):
-    """Content of the file."""
+    """The content of ``owner.json``."""
 
     token: str
     process: ProcessName
 
 
 class RunLock:
-    """The right to write into a run's folder; held by rank 0 for all."""
+    """The lock on a run's folder, which rank 0 holds for all ranks."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder, self.path = folder, folder.control / "owner.json"
@@ -60,7 +60,7 @@ class RunLock:
             beat.unlink(missing_ok=True)
 
     def is_held(self) -> bool:
-        """Whether the folder is still ours."""
+        """Return whether this job still holds the folder."""
         owner = self.read()
         return owner is not None and owner.token == self.owner.token
 
@@ -70,7 +70,7 @@ class RunLock:
             self.path.unlink(missing_ok=True)
 
     def read(self) -> Owner | None:
-        """The owner; None where there is none."""
+        """Return the owner, None if there is none."""
         if not self.path.exists():
             return None
         try:
@@ -111,7 +111,7 @@ class RunLock:
 
 
 class _Earlier:
-    """What is known of an earlier job, and for how long it has given no sign."""
+    """An earlier job in the folder: its owner, its heartbeats, and for how long they have not changed."""
 
     def __init__(self, lock: RunLock) -> None:
         self.lock, self.began, self.said = lock, time.monotonic(), False
@@ -119,7 +119,7 @@ class _Earlier:
         self.changed = self.began
 
     def owner(self) -> Owner | None:
-        """The dead owner, or None where there is no file; waits until that is known.
+        """Return the dead owner, or None if there is no file; waits until that is known.
 
         Raises:
             ConfigError: if it lives.
@@ -142,7 +142,7 @@ class _Earlier:
         time.sleep(seconds)
 
     def _lives(self, owner: Owner, beats: list[Beat]) -> bool | None:
-        """Whether any process of the earlier job lives; None while that cannot be told."""
+        """Return whether any process of the earlier job lives, None while that cannot be told."""
         known = [(beat.ended is None, beat.process.is_alive()) for beat in beats]
         states = [owner.process.is_alive(), *(alive for running, alive in known if running)]
         if any(states):

@@ -19,7 +19,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class StopRequests:
-    """Why this rank wants to stop, if it does; ``agreed`` is what all ranks do."""
+    """The requests to stop that reached this rank; all ranks follow what ``agreed`` returns."""
 
     def __init__(self) -> None:
         self.reason: str | None = None
@@ -55,7 +55,7 @@ class StopRequests:
             self.request(f"run.stop_before_seconds {limit:g} are nearly over")
 
     def agreed(self, cluster: Cluster) -> str | None:
-        """The reason of the first rank that wants to stop, on all ranks; None if none does. Collective.
+        """Return the reason of the first rank that wants to stop, None if none does, on all ranks. Collective.
 
         Costs one reduction of a number among the hosts per step, 0.4 ms between two processes on two busy cores, on a
         group of its own: the device is not waited for. The engine has just made the ranks wait for each other anyway.

@@ -26,7 +26,7 @@ GOES_ON = "the same command goes on from the last checkpoint"
 
 
 class Watchdog:
-    """Watches over one rank of an attempt.
+    """A thread that watches over one rank of an attempt.
 
     Args:
         peers: processes of all ranks.
@@ -56,7 +56,7 @@ class Watchdog:
         self.thread.start()
 
     def close(self) -> None:
-        """No more watching: what is left must end by itself."""
+        """Stop watching; what is left must end by itself."""
         self.over.set()
         self.thread.join()
         faulthandler.cancel_dump_traceback_later()
@@ -82,7 +82,7 @@ class Watchdog:
         return True
 
     def _dead(self) -> tuple[list[int], dict[int, Beat | None]]:
-        """Ranks of this machine that ended otherwise than well; those of them that did not say so, with their last sign."""
+        """Return this machine's ranks that ended badly, and those of them that did not say so, with their last heartbeat."""
         dead = [rank for rank, peer in enumerate(self.peers) if rank != self.rank and peer.is_alive() is False]
         if not dead:
             return [], {}
@@ -136,7 +136,7 @@ class Watchdog:
             pass  # the others notice by themselves
 
     def _hang(self) -> str:
-        """Who is behind: the rank that has begun the fewest things."""
+        """Return the message that names the rank which is behind: the one that has begun the fewest things."""
         beats = read_beats(self.folder, self.attempt) or [self.heartbeat.beat]
         behind = min(beats, key=lambda beat: (beat.count, beat.written))
         quiet = max(beat.written for beat in beats) - behind.written

@@ -50,7 +50,7 @@ def write_dump(
 
 
 def flat(batch: Any) -> dict[str, Tensor]:
-    """Tensors of a NamedTuple by name; those in dicts have the key behind a dot."""
+    """Return the tensors of a NamedTuple by name; those in dicts have the key behind a dot."""
     tensors: dict[str, Tensor] = {}
     for name, value in batch._asdict().items():
         if isinstance(value, Tensor):
@@ -61,7 +61,7 @@ def flat(batch: Any) -> dict[str, Tensor]:
 
 
 def nested(tensors: dict[str, Tensor], kind: Any) -> Any:
-    """The NamedTuple ``kind`` that ``flat`` took apart; what is no tensor is empty."""
+    """Return the NamedTuple ``kind`` that ``flat`` took apart; fields that are no tensors are empty."""
     values: dict[str, Any] = {}
     for field in kind._fields:
         inside = {name.removeprefix(f"{field}."): value for name, value in tensors.items() if name.startswith(f"{field}.")}
@@ -75,7 +75,7 @@ def nested(tensors: dict[str, Tensor], kind: Any) -> Any:
 
 
 def _readable(value: Any) -> Any:
-    """Numbers that JSON does not know as text."""
+    """Return ``value`` with the numbers that JSON does not know as text."""
     if isinstance(value, dict):
         return {key: _readable(inner) for key, inner in value.items()}
     if isinstance(value, list):

@@ -34,12 +34,12 @@ NAMED = 4
 
 
 def minimised(total: Tensor) -> Tensor:
-    """``total`` times one, or times NaN where it is not finite: an infinite loss may have a finite, wrong gradient."""
+    """Return ``total``, times NaN if it is not finite: an infinite loss may have a finite, wrong gradient."""
     return total * torch.where(torch.isfinite(total.detach()), 1.0, torch.nan)
 
 
 class FiniteWatch:
-    """Context that notes, in the order of computation, which module outputs and gradients of ``model`` are not finite."""
+    """A context that notes, in the order of computation, which module outputs and gradients of ``model`` are not finite."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -59,7 +59,7 @@ class FiniteWatch:
             hook.remove()
 
     def names(self) -> list[str]:
-        """What was not finite, first things first; waits for the device."""
+        """Return the names of what was not finite, the first one first; waits for the device."""
         return [name for name, flag in self.flags.items() if flag]
 
     def see(self, name: str, value: Any) -> None:
@@ -76,7 +76,7 @@ class FiniteWatch:
 
 
 class NonFiniteSteps:
-    """Counts them, and does what ``run.on_nonfinite`` says.
+    """The handler of steps that are not finite: it counts and reports them, and does what ``run.on_nonfinite`` says.
 
     Args:
         objective: forward and losses of a micro batch.
@@ -164,7 +164,7 @@ class NonFiniteSteps:
 
 
 def _told(ranks: list[dict[str, Any]]) -> str:
-    """Which ranks, what was not finite there, and their clips."""
+    """Return the message: the ranks, what was not finite on each, and the clips."""
     parts = []
     for rank in ranks:
         bad = [micro for micro in rank["micro_batches"] if micro["tensors"] or not _is_finite(micro["total"])]

@@ -1,4 +1,4 @@
-"""How large gradients are, block by block, in the step at which pictures are taken."""
+"""The size of gradients, block by block, in the step at which pictures are taken."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BLOCK = re.compile(r"(?:(\w+)\.)*blocks\.(\d+)\.")
 
 
 class BlockGradients:
-    """Context that sums the squares of the gradients of every transformer block of ``model`` while micro batches run.
+    """A context that sums the squares of the gradients of every transformer block of ``model`` while micro batches run.
 
     Gradients are those of a rank's own micro batch, before any reduction, which parameters' hooks see under every ZeRO stage.
 
@@ -43,7 +43,7 @@ class BlockGradients:
         self.squares[block] = self.squares[block] + square if block in self.squares else square
 
     def norms(self, cluster: Cluster, micro_batches: int) -> dict[str, float]:
-        """L2 norm by block, in the order of the model: root mean square over micro batches and ranks. Collective.
+        """Return the L2 norm by block, in the order of the model: root mean square over micro batches and ranks. Collective.
 
         Args:
             micro_batches: of a step; the engine has divided each loss by their number.
@@ -58,6 +58,6 @@ class BlockGradients:
 
 
 def block_of(parameter: str) -> str | None:
-    """``encoder 3`` of ``encoder.blocks.3.attention.qkv.weight``, ``image 0`` of a decoder's; None outside of blocks."""
+    """Return ``encoder 3`` for ``encoder.blocks.3.attention.qkv.weight``, ``image 0`` for a decoder's, None outside blocks."""
     found = BLOCK.match(parameter)
     return f"{found[1]} {found[2]}" if found else None

@@ -1,4 +1,4 @@
-"""Which process holds up the others: the time each of them takes by itself, gathered once a log step.
+"""The search for the process that holds up the others, by the time that each takes by itself.
 
 The wall time of a step says nothing: processes wait for each other in every collective, so all have the same. What a
 process takes by itself is measured instead: the wait for its loader, and the forward pass of one block in the middle of
@@ -23,22 +23,28 @@ from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
 
 WINDOW = 5
-"""Log steps over which a rank must be slow to be named: the middle of them counts, so two blips are no news."""
+"""Number of log steps over which a rank must be slow to be named: their median counts, so two blips are no news."""
 KEPT_CALLS = 256
-"""Calls of a block that are timed between two log steps."""
+"""Largest number of a block's calls that are timed between two log steps."""
 
 
 class RankHealth:
-    """Own time of every rank.
+    """A comparison of the ranks by their own time, gathered once a log step, that names the slow ones.
 
-    Args:
-        slow_ratio: own time over that of the median rank from which on a rank is named.
+    CPU processes of one host share its cores, and whichever the system lets wait is slow for a while: none of them is named.
     """
 
     def __init__(self, cluster: Cluster, slow_ratio: float) -> None:
+        """Prepare the comparison. Collective.
+
+        Args:
+            cluster: the processes of the run.
+            slow_ratio: own time over that of the median rank from which on a rank is named.
+        """
         self.cluster, self.slow_ratio = cluster, slow_ratio
         self.timers: list[_BlockTimer] = []
         self.hosts: list[str] = cluster.gather(socket.gethostname())
+        self.names_ranks = cluster.device.type == "cuda" or len(set(self.hosts)) > 1
         self.ratios: list[deque[float]] = [deque(maxlen=WINDOW) for _ in range(cluster.world)]
         self.slow: set[int] = set()
         self.warm = False
@@ -54,7 +60,7 @@ class RankHealth:
                 self.timers.append(_BlockTimer(block, len(stack) * (3 if trains else 1), self.cluster.device))
 
     def tell(self, steps: int, waited_seconds: float) -> dict[str, float]:
-        """Metrics of the ``steps`` since the last call, of which this rank waited for its loader. Collective."""
+        """Return metrics of the last ``steps``, in which this rank waited ``waited_seconds`` for its loader. Collective."""
         if self.cluster.world == 1:
             return {}
         mine = (waited_seconds / steps, sum(timer.read() for timer in self.timers) / steps)
@@ -63,7 +69,7 @@ class RankHealth:
         # The lower of two middles: of two ranks the faster one is the measure.
         median = max(statistics.median_low(own), 1e-9)
         # The first reading holds compilation, caches and the start of the loaders.
-        if self.warm:
+        if self.warm and self.names_ranks:
             self._name_slow(own, median, ranks)
         self.warm = True
         return {
@@ -100,7 +106,7 @@ class RankHealth:
 
 
 class _BlockTimer:
-    """Seconds inside the forward passes of ``block``, times ``weight``."""
+    """A timer of the forward passes of ``block``, whose seconds count ``weight`` times."""
 
     def __init__(self, block: nn.Module, weight: int, device: torch.device) -> None:
         self.weight, self.on_gpu = weight, device.type == "cuda"
@@ -131,7 +137,7 @@ class _BlockTimer:
             self.started = None
 
     def read(self) -> float:
-        """Weighted seconds since the last reading. On a GPU the caller has waited for the device."""
+        """Return the weighted seconds since the last reading. On a GPU the caller has waited for the device."""
         if not self.spans:
             return 0.0
         if self.on_gpu:
@@ -144,6 +150,6 @@ class _BlockTimer:
 
 
 def _stacks(network: nn.Module) -> list[list[nn.Module]]:
-    """Every sequence of transformer blocks, ours and timm's."""
+    """Return every sequence of transformer blocks, ours and timm's."""
     lists = [list(module) for module in network.modules() if isinstance(module, nn.ModuleList | nn.Sequential)]
     return [blocks for blocks in lists if blocks and all(type(block).__name__ == "Block" for block in blocks)]

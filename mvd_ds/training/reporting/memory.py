@@ -1,4 +1,4 @@
-"""Where the bytes are: measured from the tensors that engines hold and from what the process has taken, not from formulas."""
+"""The memory of a run, measured from the tensors that engines hold and from what the process has taken, not from formulas."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GIB = 2**30
 
 
 class MemoryMonitor:
-    """Parts and peaks of the phases of a run, each told once: build, resume, step and save.
+    """The memory of a run's phases (build, resume, step, save), by part and peak, each reported once.
 
     Peaks are what torch has allocated on a GPU, what is resident on the CPU. Of all ranks the largest is told.
     """
@@ -33,15 +33,15 @@ class MemoryMonitor:
         self.base, self.state_before = _now_and_peak(cluster.device)[0], 0
 
     def watch(self, engine: Engine, teachers: Mapping[str, Any] | None = None) -> None:
-        """From here on parts are those of ``engine`` and ``teachers``; call ``mark`` when they are built."""
+        """Measure the parts of ``engine`` and ``teachers`` from here on; call ``mark`` when they are built."""
         self.engine, self.teachers = engine, teachers or {}
 
     def holds(self, data_bytes: int) -> None:
-        """Batches that this process holds take so much."""
+        """Note how many bytes the batches take that this process holds."""
         self.data_bytes = max(self.data_bytes, data_bytes)
 
     def mark(self, phase: str) -> float:
-        """The peak since the last mark belongs to ``phase``; a phase in several pieces has the largest, until it is told.
+        """Count the peak since the last mark for ``phase``; one in several pieces has the largest, until it is reported.
 
         Returns:
             that peak, GiB.
@@ -57,7 +57,7 @@ class MemoryMonitor:
         return peak / GIB
 
     def _parts(self, peak: int, rest: str) -> dict[str, float]:
-        """GiB by part, and under ``rest`` what was taken above them: activations, gathered weights, temporaries."""
+        """Return GiB by part, and under ``rest`` what was taken above them: activations, gathered weights, temporaries."""
         held = state_bytes(self.engine, self.teachers) if self.engine is not None else {}
         parts = {**held, "data": self.data_bytes}
         above = peak - self.base - (sum(parts.values()) - self.state_before)
@@ -65,7 +65,7 @@ class MemoryMonitor:
         return {name: size / GIB for name, size in {**parts, rest: max(above, 0)}.items()}
 
     def tell(self) -> dict[str, float]:
-        """Metrics to write after some steps: the largest peak so far, and the phases not told yet. Collective."""
+        """Return metrics after some steps: the largest peak so far, and phases not reported yet. Collective."""
         if "step" not in self.told and self.engine is not None:
             self.mark("step")
         _, peak = _now_and_peak(self.cluster.device, reset=False)
@@ -74,7 +74,7 @@ class MemoryMonitor:
         return largest | self.tell_phases() if self.untold else largest
 
     def tell_phases(self) -> dict[str, float]:
-        """The phases not told yet; empty where there are none. Collective."""
+        """Return the metrics of phases not reported yet; empty if there are none. Collective."""
         if not self.untold:
             return {}
         values = {f"memory/{phase}_{part}_gib": size for phase, found in self.untold.items() for part, size in found.items()}
@@ -85,7 +85,7 @@ class MemoryMonitor:
 
 
 def _now_and_peak(device: torch.device, reset: bool = True) -> tuple[int, int]:
-    """Bytes taken now, and the most since the last reset."""
+    """Return the bytes taken now, and the most since the last reset."""
     if device.type == "cuda":
         now, peak = torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
         if reset:
@@ -98,7 +98,7 @@ def _now_and_peak(device: torch.device, reset: bool = True) -> tuple[int, int]:
 
 
 def forget_peak() -> bool:
-    """Let the highest resident size begin anew; False where the system does not allow it, as some containers do not."""
+    """Let the highest resident size begin anew; return False where the system does not allow it, as some containers do not."""
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:
@@ -107,13 +107,13 @@ def forget_peak() -> bool:
 
 
 def resident_bytes(field: str = "VmRSS") -> int:
-    """Bytes of this process in memory; of ``VmHWM``, the most there were."""
+    """Return this process's resident bytes; with ``VmHWM``, the most there were."""
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(lines[field].split()[0]) * 1024
 
 
 def state_bytes(engine: Engine, teachers: Mapping[str, Any]) -> dict[str, int]:
-    """Bytes of state on this rank, each storage counted once, in the first part that has it.
+    """Return the bytes of state on this rank, each storage counted once, in the first part that has it.
 
     Args:
         engine: of ``start_student``.
@@ -142,7 +142,7 @@ def state_bytes(engine: Engine, teachers: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _gradients(engine: Engine, parameters: list[Any]) -> Iterable[Any]:
-    """Accumulated gradients, wherever the stage keeps them."""
+    """Yield the accumulated gradients, wherever the stage keeps them."""
     optimizer = engine.optimizer
     yield getattr(optimizer, "grad_partitions_flat_buffer", None)
     for groups in (getattr(optimizer, "averaged_gradients", {}), getattr(optimizer, "grad_accum_buffers", {})):
@@ -153,7 +153,7 @@ def _gradients(engine: Engine, parameters: list[Any]) -> Iterable[Any]:
 
 
 def _buckets(optimizer: Any) -> Iterable[Any]:
-    """Buffers that gradients are gathered in before they are reduced."""
+    """Yield the buffers that gradients are gathered in before they are reduced."""
     for bucket in getattr(optimizer, "ipg_buckets", {}).values():
         buffer = bucket.buffer
         yield from buffer if isinstance(buffer, list) else (buffer,)

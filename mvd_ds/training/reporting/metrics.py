@@ -32,7 +32,7 @@ class Meter:
         self.counts[name] = self.counts.get(name, 0) + 1
 
     def means(self) -> dict[str, float]:
-        """Mean of every name over the additions and the ranks; starts anew. Collective."""
+        """Return the mean of every name over the additions and the ranks, and start anew. Collective."""
         names = sorted(self.sums)
         if not names:
             return {}
@@ -43,7 +43,7 @@ class Meter:
 
 
 class Stopwatch:
-    """Wall time since the last reading, and the share of it that waited for data."""
+    """A clock of the wall time since the last reading, and of the share of it that waited for data."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
@@ -57,7 +57,7 @@ class Stopwatch:
         self.started += seconds
 
     def read(self) -> tuple[float, float]:
-        """(seconds, share waited) since the last reading."""
+        """Return (seconds, share waited) since the last reading."""
         now = time.monotonic()
         seconds = max(now - self.started, 1e-9)
         share = self.waited / seconds
@@ -93,7 +93,7 @@ class MetricsWriter:
             self.board.add_scalar(name, value, step)
 
     def describe(self, losses: tuple[str, ...], settings: dict[str, str | float | bool], relative: bool = True) -> None:
-        """Charts that hold all ``losses``, by name, and the settings that runs are compared by.
+        """Write charts that hold all ``losses``, by name, and the settings that runs are compared by.
 
         Args:
             relative: losses are also told as shares of what predicting the mean target costs.
@@ -109,7 +109,7 @@ class MetricsWriter:
             self.board.file_writer.add_summary(summary)
 
     def show(self, step: int, images: dict[str, bytes], values: dict[str, Any]) -> None:
-        """Images, as PNG files, and histograms of values, by name, under step ``step``."""
+        """Write images, as PNG files, and histograms of values, by name, under step ``step``."""
         if self.board is None:
             return
         from PIL import Image
@@ -124,7 +124,7 @@ class MetricsWriter:
         self.board.flush()
 
     def profile(self, step: int, name: str, values: list[float]) -> None:
-        """A bar for each of ``values`` (none negative) at its place, 0 first: drawn as a histogram whose counts they are."""
+        """Draw a bar for each of ``values`` (none negative) at its place, 0 first, as a histogram whose counts they are."""
         if self.board is None or not values:
             return
         places = range(len(values))
@@ -152,7 +152,7 @@ class MetricsWriter:
 
 
 def _told_by_the_writer(arguments: threading.ExceptHookArgs) -> None:
-    """For ``threading.excepthook``: what stops TensorBoard's thread is raised again, and told, where it is written to."""
+    """Ignore, as ``threading.excepthook``, errors of TensorBoard's thread, which are raised again where it is written to."""
     is_boards = type(arguments.thread).__module__.startswith("tensorboard.")
     if not (is_boards and issubclass(arguments.exc_type, OSError)):
         threading.__excepthook__(arguments)

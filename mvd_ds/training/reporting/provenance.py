@@ -1,4 +1,4 @@
-"""Where numbers come from: machine, versions, commit; and, of every attempt at a run, all that it was started with."""
+"""The origin of numbers: machine, versions and commit; and, for every attempt at a run, all that it was started with."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PACKAGES = ("torch", "deepspeed", "timm", "decord", "av", "numpy", "scikit-learn
 
 
 def machine() -> dict[str, Any]:
-    """System, processor, cores, memory in GiB and GPUs of this machine."""
+    """Return system, processor, cores, memory in GiB and GPUs of this machine."""
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
@@ -39,7 +39,7 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of python, mvd_ds with its commit, and the packages that touch numbers; those not installed are left out."""
+    """Return the versions of python, mvd_ds with its commit, and the installed packages that touch numbers."""
     found = {"python": platform.python_version(), "mvd_ds": mvd_ds.__version__}
     commit = _commit()
     if commit:
@@ -104,7 +104,7 @@ def write_provenance(
 
 
 def _rank(cluster: Cluster) -> dict[str, Any]:
-    """Where this rank runs."""
+    """Return where this rank runs: host, process, device and driver."""
     cuda = cluster.device.type == "cuda"
     return {
         "rank": cluster.rank,
@@ -116,7 +116,7 @@ def _rank(cluster: Cluster) -> dict[str, Any]:
 
 
 def _driver() -> str:
-    """Version of NVIDIA's driver and of the CUDA that torch was built for."""
+    """Return the version of NVIDIA's driver and of the CUDA that torch was built for."""
     try:
         driver = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8").splitlines()[0]
     except OSError:
@@ -125,7 +125,7 @@ def _driver() -> str:
 
 
 def _diff() -> str:
-    """What differs from the commit, as ``git diff`` says it; empty outside a checkout."""
+    """Return the output of ``git diff`` against the commit; empty outside a checkout."""
     root = Path(mvd_ds.__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return ""
@@ -146,7 +146,7 @@ def _processor() -> str:
 
 
 def _commit() -> str:
-    """Short commit of the checkout that runs, with a word if files differ from it; empty outside a checkout."""
+    """Return the short commit of the checkout, with a word if files differ from it; empty outside a checkout."""
     root = Path(mvd_ds.__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return ""

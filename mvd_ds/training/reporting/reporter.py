@@ -1,4 +1,4 @@
-"""What a training run says while it runs: to metrics.jsonl, TensorBoard and the person who watches."""
+"""The reports of a training run while it runs: to metric writers and to the person who watches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mvd_ds.training.reporting.metrics import Meter, MetricsWriter, Stopwatch, p
 
 
 class Reporter:
-    """Collects on the device, tells at log steps.
+    """The reporter of a run: it collects on the device, and writes and shows means at log steps.
 
     Args:
         names: of the losses that the line on the terminal shows.
@@ -38,7 +38,7 @@ class Reporter:
         self.meter, self.watch, self.told = Meter(cluster), Stopwatch(), first_step
         self.health = RankHealth(cluster, recipe.run.slow_rank_ratio)
         self.once: dict[str, float] = {}
-        """Told with the next line of metrics, and then forgotten."""
+        """Metrics that are written with the next line, and then forgotten."""
 
     def add(self, loss: LossTerms) -> None:
         """Count one micro batch; nothing waits for the device."""

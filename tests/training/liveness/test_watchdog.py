@@ -68,7 +68,7 @@ def test_a_killed_rank_ends_the_others_and_one_says_who_died(victim: int, tmp_pa
     ranks.append(group)
     group.wait_for_step(5)
     group.processes[victim].kill()
-    codes, lines = group.ends(10)
+    codes, lines = group.ends(60)
     assert codes == [-9 if rank == victim else FAILED for rank in range(3)]
     assert len(lines) == 1 and f"rank {victim} (process {group.processes[victim].pid} on" in lines[0], lines
     assert "died, last seen computing in step" in lines[0] and "goes on from the last checkpoint" in lines[0]
@@ -77,7 +77,7 @@ def test_a_killed_rank_ends_the_others_and_one_says_who_died(victim: int, tmp_pa
 def test_a_hang_is_ended_the_laggard_named_and_all_stacks_written(tmp_path: Path, ranks: list[Ranks]) -> None:
     group = Ranks(tmp_path, "works", "works", "hangs")
     ranks.append(group)
-    codes, lines = group.ends(30)
+    codes, lines = group.ends(60)
     assert codes == [FAILED] * 3
     assert len(lines) == 1 and "rank 2 (process" in lines[0] and "is behind, computing in step 10" in lines[0], lines
     for rank in range(3):
@@ -125,11 +125,11 @@ def test_ranks_do_not_outlive_their_launcher(does: str, words: str, tmp_path: Pa
     while not (beats := read_beats(RunFolder(tmp_path))) or beats[0].step < 3:
         time.sleep(0.05)
     launcher.kill()
-    said = launcher.communicate(timeout=15)[1]  # ends when the rank, which holds the other end, has ended
+    said = launcher.communicate(timeout=60)[1]  # ends when the rank, which holds the other end, has ended
     assert "the launcher (process" in said and words in said
     began = time.monotonic()
     while beats[0].process.is_alive():
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 60
 
 
 def test_a_request_to_stop_is_obeyed_and_a_second_interrupt_ends_at_once(tmp_path: Path, ranks: list[Ranks]) -> None:
@@ -137,7 +137,7 @@ def test_a_request_to_stop_is_obeyed_and_a_second_interrupt_ends_at_once(tmp_pat
     ranks.append(group)
     group.wait_for_step(2)
     group.processes[0].send_signal(signal.SIGUSR1)
-    codes, lines = group.ends(5)
+    codes, lines = group.ends(60)
     assert codes == [PREEMPTED] and lines == ["asked to stop: signal SIGUSR1"]
     stubborn = Ranks(tmp_path / "works", "works")
     ranks.append(stubborn)
@@ -146,7 +146,7 @@ def test_a_request_to_stop_is_obeyed_and_a_second_interrupt_ends_at_once(tmp_pat
     time.sleep(0.5)
     assert stubborn.processes[0].poll() is None
     stubborn.processes[0].send_signal(signal.SIGINT)
-    codes, lines = stubborn.ends(5)
+    codes, lines = stubborn.ends(60)
     assert codes == [-signal.SIGINT] and "KeyboardInterrupt" in lines
 
 
@@ -161,5 +161,5 @@ def test_a_rank_whose_command_died_before_it_could_look_is_asked_to_stop(tmp_pat
     subprocess.run([sys.executable, "-c", starter], env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}, check=True)
     began = time.monotonic()
     while not (beats := read_beats(RunFolder(tmp_path / "run"))) or beats[0].process.is_alive():
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 60
         time.sleep(0.05)

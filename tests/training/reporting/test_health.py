@@ -49,6 +49,16 @@ def test_a_slow_rank_is_named_once_and_its_recovery_too(ranks: _Ranks, capsys: p
     assert capsys.readouterr().out == "rank 1 on node1 is as fast as the others again\n"
 
 
+def test_processes_that_share_the_cores_of_one_host_are_not_named(
+    ranks: _Ranks, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_Ranks, "gather", lambda self, value: ["node0"] * 3 if isinstance(value, str) else [value, *self.others])
+    found = RankHealth(ranks, slow_ratio=1.3)
+    values = _tell(found, ranks, 0.2, times=2 * WINDOW)
+    assert values[-1]["health/slow_ranks"] == 0 and values[-1]["health/slowest_rank"] == 1
+    assert capsys.readouterr().out == ""
+
+
 def test_two_blips_are_no_news(ranks: _Ranks, capsys: pytest.CaptureFixture[str]) -> None:
     found = RankHealth(ranks, slow_ratio=1.3)
     for waited in (0.1, 0.1, 5.0, 0.1, 5.0, 0.1, 0.1):
