@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from mvd_ds.config import TrainingRecipe
+from mvd_ds.config import LearningRecipe
 from mvd_ds.tools.machine.devices import Machine
 from mvd_ds.tools.plan.memory import MemoryEstimate
 from mvd_ds.tools.plan.timing import StepTime, cores_needed
@@ -18,7 +18,7 @@ class Case(NamedTuple):
         steps: number of optimizer steps until the end.
     """
 
-    recipe: TrainingRecipe
+    recipe: LearningRecipe
     machine: Machine
     gpus: int
     memory: MemoryEstimate
@@ -94,6 +94,7 @@ class Plan(NamedTuple):
         case: the case that was asked for; None if no micro batch divides the global batch on that number of GPUs.
         configs: cases with every engine config on that number, the best first.
         change: settings that make it fit if it does not, or faster if it does; None if there are none.
+        larger_micro: a larger micro batch, if most of a device's memory is idle; None if there is none.
         scaling: cases from 1 to 1,024 GPUs.
         admissible: numbers of GPUs up to 1,024 on which the recipe's own micro batch divides the global batch.
         notes: sentences on what was assumed.
@@ -104,6 +105,7 @@ class Plan(NamedTuple):
     case: Case | None
     configs: list[Case]
     change: Change | None
+    larger_micro: Change | None
     scaling: list[Case]
     admissible: list[int]
     notes: list[str]
@@ -125,7 +127,12 @@ def plan_json(plan: Plan, machine: Machine) -> dict[str, Any]:
         "notes": plan.notes,
         "case": plan.case.as_json() if plan.case else None,
         "engine_configs": [case.as_json() for case in plan.configs],
-        "change": {"overrides": plan.change.overrides, "case": plan.change.case.as_json()} if plan.change else None,
+        "change": _change_json(plan.change),
+        "larger_micro": _change_json(plan.larger_micro),
         "scaling": [case.as_json() for case in plan.scaling],
         "admissible_gpus": plan.admissible,
     }
+
+
+def _change_json(change: Change | None) -> dict[str, Any] | None:
+    return None if change is None else {"overrides": change.overrides, "case": change.case.as_json()}

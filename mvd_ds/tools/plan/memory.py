@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from mvd_ds.config import TrainingRecipe
-from mvd_ds.tools.plan.sizes import NetworkSizes, RecipeSizes
+from mvd_ds.config import LearningRecipe, TrainingRecipe
+from mvd_ds.tools.plan.sizes import NetworkSizes, RecipeSizes, teachers_of
 
 #: Memory of the contexts of CUDA, NCCL and cuBLAS: 1.5-2.5 GB.
 CONTEXT_BYTES = 2_000_000_000
@@ -100,7 +100,7 @@ def _round_up(count: int, multiple: int) -> int:
 
 
 def plan_memory(
-    recipe: TrainingRecipe,
+    recipe: LearningRecipe,
     sizes: RecipeSizes,
     engine: dict[str, Any],
     teacher_engines: dict[str, dict[str, Any]],
@@ -134,7 +134,7 @@ def plan_memory(
     return MemoryEstimate(device, _host_bytes(recipe, sizes, engine["zero_optimization"], states, world, node, bf16))
 
 
-def plain_step_bytes(recipe: TrainingRecipe, sizes: RecipeSizes) -> dict[str, float]:
+def plain_step_bytes(recipe: LearningRecipe, sizes: RecipeSizes) -> dict[str, float]:
     """Return the bytes of a step in plain torch, as ``bench`` makes it, by part, without the rest of the process.
 
     Weights and both moments (and in bf16 fp32 masters) are there before it, and so are teachers. While it runs, activations
@@ -172,7 +172,7 @@ def _live_bytes(student: NetworkSizes, engine: dict[str, Any], world: int, bf16:
 
 
 def _teacher_bytes(
-    recipe: TrainingRecipe, name: str, teacher: NetworkSizes, engine: dict[str, Any] | None, world: int, node: int, bf16: bool
+    recipe: LearningRecipe, name: str, teacher: NetworkSizes, engine: dict[str, Any] | None, world: int, node: int, bf16: bool
 ) -> tuple[float, float]:
     """Return the resident bytes of a frozen teacher, and the bytes of its forward pass.
 
@@ -181,7 +181,7 @@ def _teacher_bytes(
     about 20 bytes a token and channel in bf16: residual stream, packed qkv, hidden layer of the MLP before and after its
     activation, one block at a time.
     """
-    settings, size = recipe.teachers[name], 2 if bf16 else 4
+    settings, size = teachers_of(recipe)[name], 2 if bf16 else 4
     clips = min(settings.chunk_clips or recipe.batch.micro, recipe.batch.micro)
     running = 10 * size * teacher.width * teacher.tokens * clips
     # Features of the whole micro batch are kept until the masked ones are taken.
@@ -196,7 +196,7 @@ def _teacher_bytes(
     return share + size * teacher.small(zero.get("stage3_param_persistence_threshold", 100_000)), running + size * flight
 
 
-def activation_bytes(recipe: TrainingRecipe, sizes: RecipeSizes) -> float:
+def activation_bytes(recipe: LearningRecipe, sizes: RecipeSizes) -> float:
     """Return the bytes that forward keeps for backward, with those that the first block of backward takes beside them.
 
     A block with fused attention keeps 16 values a token and channel: its input, two normed copies, packed qkv (3), the
@@ -210,7 +210,8 @@ def activation_bytes(recipe: TrainingRecipe, sizes: RecipeSizes) -> float:
     every = recipe.model.activation_checkpointing
     encoder = _stack_bytes(sizes.student.blocks, every, sizes.student.width * sizes.student.tokens * samples * size)
     decoder = _stack_bytes(sizes.decoder_blocks, every, sizes.decoder_width * sizes.decoder_tokens * samples * size)
-    losses = sum((size + 8) * width * recipe.masked_tokens * samples for width in sizes.decoders.values())
+    masked = recipe.masked_tokens if isinstance(recipe, TrainingRecipe) else 0
+    losses = sum((size + 8) * width * masked * samples for width in sizes.decoders.values())
     largest = size * samples * max(sizes.student.width * sizes.student.tokens, sizes.decoder_width * sizes.decoder_tokens)
     # Backward recomputes one block of the larger stack at a time.
     whole = 16 * largest if every else 0.0
@@ -223,7 +224,7 @@ def _stack_bytes(blocks: int, every: int, values: float) -> float:
     return values * (recomputed + 16 * (blocks - recomputed))
 
 
-def _clip_bytes(recipe: TrainingRecipe) -> float:
+def _clip_bytes(recipe: LearningRecipe) -> float:
     """Return the bytes of a micro batch of clips: uint8, two fp32 copies while they are normalised, one in training precision."""
     size = 2 if recipe.engine.precision == "bf16" else 4
     values = 3 * recipe.data.clip.frames * recipe.batch.micro
@@ -231,7 +232,7 @@ def _clip_bytes(recipe: TrainingRecipe) -> float:
 
 
 def _host_bytes(
-    recipe: TrainingRecipe, sizes: RecipeSizes, zero: dict[str, Any], states: States, world: int, node: int, bf16: bool
+    recipe: LearningRecipe, sizes: RecipeSizes, zero: dict[str, Any], states: States, world: int, node: int, bf16: bool
 ) -> dict[str, float]:
     """Return the bytes of a node: networks that each process builds whole in fp32, loaders, and pinned offloaded states."""
     processes, size = min(world, node), 2 if bf16 else 4
@@ -244,7 +245,7 @@ def _host_bytes(
         # Only the buffers that a sub-group passes through on its way: master, gradient and two moments, fp32.
         offloaded = 16.0 * min(zero.get("sub_group_size", 10**9), sizes.student.parameters / world)
     for name, teacher in sizes.teachers.items():
-        if recipe.teachers[name].placement == "zero3_offload":
+        if teachers_of(recipe)[name].placement == "zero3_offload":
             offloaded += size * teacher.parameters / world
     return {
         "building the networks": 4.0 * networks * processes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from mvd_ds.tools.commands.recipe_options import add_recipe
@@ -32,6 +33,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Compute the plan and print it; the exit code is 1 if the recipe does not fit."""
+    # A plan starts no engine; DeepSpeed would look for a device and warn of none.
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
     from mvd_ds.tools.machine.devices import find_machine
     from mvd_ds.tools.plan.measured import as_measured
     from mvd_ds.tools.plan.plan import make_plan, write_plan

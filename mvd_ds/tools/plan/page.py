@@ -11,7 +11,7 @@ from rich.text import Text
 
 from mvd_ds.config import ConfigError
 from mvd_ds.tools.machine.devices import Machine
-from mvd_ds.tools.plan.case import Case, Plan
+from mvd_ds.tools.plan.case import Case, Change, Plan
 
 GIB = 2**30
 
@@ -52,6 +52,8 @@ def _print_case(console: Console, plan: Plan, case: Case) -> None:
     )
     if not case.fits and plan.change is None:
         console.print(Text("it does not fit, and no setting known here makes it", style="bold red"))
+    if plan.larger_micro is not None:
+        _print_larger_micro(console, case, plan.larger_micro)
     if plan.change is None:
         return
     changed = plan.change.case
@@ -63,6 +65,15 @@ def _print_case(console: Console, plan: Plan, case: Case) -> None:
     console.print(
         f"  {changed.memory.device_bytes / GIB:.1f} GiB, {changed.time.total / case.time.total:.2f} times the time of a step"
     )
+
+
+def _print_larger_micro(console: Console, case: Case, larger: Change) -> None:
+    steps, fewer = [found.recipe.batch.accumulation_steps(found.gpus) for found in (case, larger.case)]
+    idle = f"{case.memory.device_bytes / GIB:.1f} of {case.machine.device.memory_gib:,.1f} GiB"
+    filled = f"{larger.case.memory.device_bytes / GIB:.1f} GiB, {fewer} in place of {steps} micro batches a step"
+    console.print(f"memory is idle ({idle}): {' '.join(larger.overrides)}")
+    ratio = larger.case.time.total / case.time.total
+    console.print(f"  {filled}; {ratio:.2f} times the time of a step, not counting that larger kernels are more efficient")
 
 
 def _parts(title: str, parts: dict[str, float], total: float, limit_gib: float, fits: bool | None = None) -> Table:

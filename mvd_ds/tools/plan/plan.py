@@ -9,12 +9,15 @@ import itertools
 import math
 from pathlib import Path
 
-from mvd_ds.config import ConfigError, TrainingRecipe, load_recipe
+from mvd_ds.config import ConfigError, FinetuneRecipe, LearningRecipe, load_recipe
 from mvd_ds.config.base import ENGINE_FOLDER
+from mvd_ds.config.inputs import missing_inputs
+from mvd_ds.data.manifests.mixture import read_mixture
+from mvd_ds.runs.fitting import fit_to_videos, fit_to_weights
 from mvd_ds.tools.machine.devices import Machine
 from mvd_ds.tools.plan.case import Case, Change, Plan, plan_json
 from mvd_ds.tools.plan.memory import plan_memory
-from mvd_ds.tools.plan.sizes import RecipeSizes, recipe_sizes
+from mvd_ds.tools.plan.sizes import CLASSES, RecipeSizes, recipe_sizes, teachers_of
 from mvd_ds.tools.plan.timing import plan_time
 from mvd_ds.training.engine.deepspeed_start import zero_faults
 from mvd_ds.training.engine.engine_config import Place, student_config, teacher_config
@@ -23,6 +26,8 @@ from mvd_ds.training.engine.engine_config import Place, student_config, teacher_
 KINETICS_CLIPS = 240_436
 #: Least share of a step that a proposed change must save: the assumed rates are not more exact.
 WORTH_SAYING = 0.03
+#: Share of a device's memory up to which a plan calls the rest idle, and up to which it proposes to fill it.
+IDLE_SHARE, EASE_SHARE = 0.5, 0.8
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -36,21 +41,41 @@ class Planner:
 
     def __init__(self, name: str, overrides: list[str], machine: Machine, clips: int | None, decode_milliseconds: float) -> None:
         self.name, self.overrides, self.machine, self.decode_milliseconds = name, overrides, machine, decode_milliseconds
+        self.notes: list[str] = []
         self.recipe = self.load([])
         self.sizes: RecipeSizes = recipe_sizes(self.recipe)
-        self.notes: list[str] = []
+        if isinstance(self.recipe, FinetuneRecipe):
+            self._note(f"a head of {CLASSES} classes is assumed; its size hardly matters")
+            if self.recipe.teacher is not None:
+                self._note("the teacher of the logits is not counted")
         self.clips = clips or self._count_clips()
 
-    def load(self, changes: list[str]) -> TrainingRecipe:
+    def load(self, changes: list[str]) -> LearningRecipe:
         """Return the recipe with more overrides.
 
         Raises:
-            ConfigError: if they are wrong, or it is not a recipe of pretrain or distill.
+            ConfigError: if they are wrong, or the recipe is of a command that trains nothing.
         """
         recipe = load_recipe(self.name, [*self.overrides, *changes])
-        if not isinstance(recipe, TrainingRecipe):
-            raise ConfigError(f"{self.name}: objective {recipe.objective} has no plan; those of pretrain and distill have")
-        return recipe
+        if not isinstance(recipe, LearningRecipe):
+            raise ConfigError(f"{self.name}: {recipe.objective} has no plan; pretrain, distill and finetune have")
+        return self._fitted(recipe) if isinstance(recipe, FinetuneRecipe) and recipe.fit else recipe
+
+    def _fitted(self, recipe: FinetuneRecipe) -> FinetuneRecipe:
+        """Return a recipe that fits itself to weights and videos as its run would, if they are here."""
+        if missing_inputs(recipe):
+            self._note("batch, rate and epochs will be fitted to videos and weights; these are not here, so defaults are planned")
+            return recipe
+        from mvd_ds.runs.finetune import read_labelled
+
+        fitted = fit_to_weights(recipe)
+        fitted = fit_to_videos(fitted, recipe, len(read_labelled(fitted).labels))
+        # Fitting chooses the precision of the machine that it runs on, which is not the one that is planned for.
+        return fitted.model_copy(update={"engine": recipe.engine})
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
 
     def _count_clips(self) -> int:
         """Return the clips of an epoch: the manifests', or Kinetics' if a manifest is not here yet.
@@ -58,20 +83,18 @@ class Planner:
         Raises:
             ConfigError: for a manifest that is here and faulty, or holds less than a batch.
         """
-        from mvd_ds.data.manifests.mixture import read_mixture
-
         data = self.recipe.data
         paths = [source.manifest for source in data.sources] or [data.manifest]
         missing = [path for path in paths if not Path(path).expanduser().exists()]
         if missing:
-            self.notes.append(f"{missing[0]} is not here: {KINETICS_CLIPS:,} clips an epoch assumed; --clips says otherwise")
+            self._note(f"{missing[0]} is not here: {KINETICS_CLIPS:,} clips an epoch assumed; --clips says otherwise")
             return KINETICS_CLIPS
         clips = sum(len(manifest.refs) for manifest in read_mixture(data).manifests) * data.clips_per_video
         if clips < self.recipe.batch.global_:
             raise ConfigError(f"{paths[0]}: {clips} clips are fewer than batch.global {self.recipe.batch.global_}")
         return clips
 
-    def case(self, gpus: int, recipe: TrainingRecipe | None = None) -> Case | None:
+    def case(self, gpus: int, recipe: LearningRecipe | None = None) -> Case | None:
         """Return the case on ``gpus`` with the largest micro batch up to the recipe's that divides the global batch, or None."""
         recipe = _with_micro(recipe or self.recipe, gpus)
         if recipe is None:
@@ -79,9 +102,9 @@ class Planner:
         place = Place(gpus, min(gpus, self.machine.gpus_per_node), Path(recipe.engine.nvme_folder or "node-local disk"))
         engine = student_config(recipe, place, self.sizes.student.thresholds, zero_faults)
         teachers = {
-            name: teacher_config(recipe, recipe.teachers[name].placement, place, teacher.thresholds, zero_faults)
+            name: teacher_config(recipe, teachers_of(recipe)[name].placement, place, teacher.thresholds, zero_faults)
             for name, teacher in self.sizes.teachers.items()
-            if recipe.teachers[name].placement != "replicated"
+            if teachers_of(recipe)[name].placement != "replicated"
         }
         memory = plan_memory(recipe, self.sizes, engine, teachers, gpus, self.machine.gpus_per_node)
         time = plan_time(recipe, self.sizes, engine, teachers, self.machine, gpus, self.decode_milliseconds)
@@ -103,6 +126,20 @@ class Planner:
         found = self._best(case.gpus, self._faster())
         return found if found is not None and found.case.time.total < (1 - WORTH_SAYING) * case.time.total else None
 
+    def larger_micro(self, case: Case) -> Change | None:
+        """Return the largest micro batch that a device holds with ease, if most of its memory is idle at this one."""
+        device_bytes = self.machine.device.memory_gib * 2**30
+        batch, gpus = case.recipe.batch, case.gpus
+        if case.memory.device_bytes > IDLE_SHARE * device_bytes:
+            return None
+        for micro in range(batch.global_ // gpus, batch.micro, -1):
+            if batch.global_ % (micro * gpus) or micro % case.recipe.data.clips_per_video:
+                continue
+            found = self.case(gpus, self.load([f"batch.micro={micro}"]))
+            if found is not None and found.memory.device_bytes <= EASE_SHARE * device_bytes:
+                return Change([f"batch.micro={micro}"], found)
+        return None
+
     def _best(self, gpus: int, alternatives: list[list[str]]) -> Change | None:
         best: tuple[tuple[int, int], Change] | None = None
         for changes in alternatives:
@@ -122,9 +159,9 @@ class Planner:
             [[], ["model.activation_checkpointing=1"]] if self.recipe.model.activation_checkpointing != 1 else [[]],
             [[]] + [[f"batch.micro={smaller}"] for smaller in (micro // 2, micro // 4, 1) if self._may_be(smaller)],
         ]
-        if self.recipe.teachers:
-            names = list(self.recipe.teachers)
-            sharded = [f"teachers.{n}.placement=zero3" for n in names if self.recipe.teachers[n].network is None]
+        if teachers_of(self.recipe):
+            names = list(teachers_of(self.recipe))
+            sharded = [f"teachers.{n}.placement=zero3" for n in names if teachers_of(self.recipe)[n].network is None]
             chunks = [f"teachers.{name}.chunk_clips={max(micro // 4, 1)}" for name in names]
             choices += [[[], sharded], [[], chunks]]
         return _combinations(choices)
@@ -142,7 +179,7 @@ class Planner:
 
     @property
     def _sharded(self) -> list[str]:
-        return [name for name, teacher in self.recipe.teachers.items() if teacher.placement != "replicated"]
+        return [name for name, teacher in teachers_of(self.recipe).items() if teacher.placement != "replicated"]
 
     def _may_be(self, micro: int) -> bool:
         batch = self.recipe.batch
@@ -153,7 +190,9 @@ class Planner:
         case = self.case(gpus)
         scaling = [found for count in sorted({*COUNTS, gpus}) if (found := self.case(count)) is not None]
         change = None if case is None else self.advice(case) if case.fits else self.remedy(gpus)
-        return Plan(self.name, gpus, case, self.configs(gpus), change, scaling, admissible_counts(self.recipe), self.notes)
+        larger = self.larger_micro(case) if case is not None else None
+        configs, admissible = self.configs(gpus), admissible_counts(self.recipe)
+        return Plan(self.name, gpus, case, configs, change, larger, scaling, admissible, self.notes)
 
 
 def student_configs() -> list[str]:
@@ -161,7 +200,7 @@ def student_configs() -> list[str]:
     return sorted(path.name for path in ENGINE_FOLDER.glob("*.json") if not path.name.startswith("teacher"))
 
 
-def admissible_counts(recipe: TrainingRecipe, highest: int = 1024) -> list[int]:
+def admissible_counts(recipe: LearningRecipe, highest: int = 1024) -> list[int]:
     """Return the numbers of GPUs on which the recipe's micro batch divides its global batch."""
     batch = recipe.batch
     return [count for count in range(1, highest + 1) if batch.global_ % (batch.micro * count) == 0]
@@ -178,7 +217,7 @@ def _percent(seconds: float) -> int:
     return round(100 * math.log(seconds))
 
 
-def _with_micro(recipe: TrainingRecipe, gpus: int) -> TrainingRecipe | None:
+def _with_micro(recipe: LearningRecipe, gpus: int) -> LearningRecipe | None:
     """Return ``recipe`` with the largest micro batch up to its own that works on ``gpus``, None if there is none."""
     batch, share = recipe.batch, recipe.data.clips_per_video
     for micro in range(batch.micro, 0, -1):

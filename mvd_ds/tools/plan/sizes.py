@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 
-from mvd_ds.config import TeacherSettings, TrainingRecipe
-from mvd_ds.models.flops import ClipFlops
+from mvd_ds.config import FinetuneRecipe, LearningRecipe, TeacherSettings, TrainingRecipe
+from mvd_ds.models.classifier import Classifier
+from mvd_ds.models.flops import ClipFlops, classifier_flops
 from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.networks import family_of
 from mvd_ds.objectives.targets import head_widths
 from mvd_ds.runs.student import recipe_flops
 from mvd_ds.training.engine.engine_config import Sizes, sizes_of
 from mvd_ds.training.optim import parameter_groups
+
+#: Classes of a classifier's head where they are not known: those of Kinetics-400.
+CLASSES = 400
 
 
 class NetworkSizes(NamedTuple):
@@ -68,8 +73,37 @@ class RecipeSizes(NamedTuple):
     flops: ClipFlops
 
 
-def recipe_sizes(recipe: TrainingRecipe) -> RecipeSizes:
-    """Return the sizes of all networks that ``recipe`` holds in memory."""
+def teachers_of(recipe: LearningRecipe) -> dict[str, TeacherSettings]:
+    """Return the teachers of a recipe by name; only those of stage two have any."""
+    return recipe.teachers if isinstance(recipe, TrainingRecipe) else {}
+
+
+def recipe_sizes(recipe: LearningRecipe) -> RecipeSizes:
+    """Return the sizes of all networks that ``recipe`` holds in memory.
+
+    Raises:
+        TypeError: if the recipe is neither of a masked predictor nor of a classifier.
+    """
+    if isinstance(recipe, FinetuneRecipe):
+        return _classifier_sizes(recipe)
+    if isinstance(recipe, TrainingRecipe):
+        return _predictor_sizes(recipe)
+    raise TypeError(f"{type(recipe).__name__} has no sizes")
+
+
+def _classifier_sizes(recipe: FinetuneRecipe) -> RecipeSizes:
+    """Return the sizes of a classifier, which sees all tokens and has no decoder."""
+    with torch.device("meta"):
+        model = Classifier(recipe.model, recipe.grid, CLASSES, pooling=recipe.pooling)
+    groups = [[parameter.numel() for parameter in group["params"]] for group in parameter_groups(model, recipe.optimizer)]
+    tokens = math.prod(recipe.grid) + recipe.model.cls_token
+    student = NetworkSizes(groups, sizes_of(model), recipe.model.depth, tokens, recipe.model.embed_dim)
+    flops = ClipFlops(classifier_flops(recipe.model, recipe.grid, CLASSES), {}, {}, {})
+    return RecipeSizes(student, 0, 0, 0, {}, {}, flops)
+
+
+def _predictor_sizes(recipe: TrainingRecipe) -> RecipeSizes:
+    """Return the sizes of a student with its decoders and teachers."""
     outputs = head_widths(recipe)
     with torch.device("meta"):
         student = MaskedPredictor(recipe.model, recipe.grid, recipe.decoder, outputs)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from mvd_ds.config import TrainingRecipe
+from mvd_ds.config import LearningRecipe
 from mvd_ds.tools.machine.devices import CPU_ADAM_BYTES, Machine
-from mvd_ds.tools.plan.sizes import NetworkSizes, RecipeSizes
+from mvd_ds.tools.plan.sizes import NetworkSizes, RecipeSizes, teachers_of
 
 #: CPU milliseconds of one clip: 16 frames at stride 4 of a 340 x 256 H.264 file, scaled, and handed over. Measured on an
 #: AMD EPYC core: PyAV 57.8, decord 79.1; 3 for the rest.
@@ -81,7 +81,7 @@ class StepTime(NamedTuple):
 
 
 def plan_time(
-    recipe: TrainingRecipe,
+    recipe: LearningRecipe,
     sizes: RecipeSizes,
     engine: dict[str, Any],
     teacher_engines: dict[str, dict[str, Any]],
@@ -131,12 +131,12 @@ def plan_time(
     )
 
 
-def _teacher_flops(recipe: TrainingRecipe, name: str, count: int) -> float:
+def _teacher_flops(recipe: LearningRecipe, name: str, count: int) -> float:
     """Return the operations in bf16 that take as long as ``count`` operations of a teacher."""
-    return count * (FP8_TIME if recipe.teachers[name].fp8 else 1.0)
+    return count * (FP8_TIME if teachers_of(recipe)[name].fp8 else 1.0)
 
 
-def loader_rate(recipe: TrainingRecipe, machine: Machine, gpus: int, decode_milliseconds: float) -> float:
+def loader_rate(recipe: LearningRecipe, machine: Machine, gpus: int, decode_milliseconds: float) -> float:
     """Return the clips/s that the loaders of one GPU decode, with no more workers than their share of the cores.
 
     Clips of one video share its decoding: R of them cost R^-0.6 of one each. Source: measured, 69.6, 48.2 and 29.8 ms a
@@ -147,13 +147,13 @@ def loader_rate(recipe: TrainingRecipe, machine: Machine, gpus: int, decode_mill
     return min(max(recipe.data.workers, 1), cores) / (decode_milliseconds * shared / 1000)
 
 
-def cores_needed(recipe: TrainingRecipe, clips_per_second: float, decode_milliseconds: float) -> float:
+def cores_needed(recipe: LearningRecipe, clips_per_second: float, decode_milliseconds: float) -> float:
     """Return the CPU cores that decode ``clips_per_second``."""
     return clips_per_second * decode_milliseconds * recipe.data.clips_per_video**-0.6 / 1000
 
 
 def _student_communication(
-    recipe: TrainingRecipe, student: NetworkSizes, zero: dict[str, Any], machine: Machine, gpus: int, accumulation: int
+    recipe: LearningRecipe, student: NetworkSizes, zero: dict[str, Any], machine: Machine, gpus: int, accumulation: int
 ) -> tuple[float, float]:
     """Return the seconds of collectives during the micro batches, and at the step.
 
@@ -186,7 +186,7 @@ def _student_communication(
 
 
 def _teacher_communication(
-    recipe: TrainingRecipe, sizes: RecipeSizes, engines: dict[str, dict[str, Any]], machine: Machine, gpus: int
+    recipe: LearningRecipe, sizes: RecipeSizes, engines: dict[str, dict[str, Any]], machine: Machine, gpus: int
 ) -> float:
     """Return the seconds of gathering sharded teachers for one micro batch: their weights once for every chunk of clips.
 
@@ -194,7 +194,7 @@ def _teacher_communication(
     """
     total = 0.0
     for name, teacher in sizes.teachers.items():
-        settings = recipe.teachers[name]
+        settings = teachers_of(recipe)[name]
         if name not in engines:
             continue
         size = (2 if recipe.engine.precision == "bf16" else 4) * teacher.parameters
