@@ -18,6 +18,7 @@ from mvd_ds.evaluation.predictions import Predictions, confused_pairs, merge, pr
 from mvd_ds.files import counted, write_json, write_text
 from mvd_ds.models.classifier import Classifier, PixelClassifier
 from mvd_ds.models.classifier_folder import ClassifierCard, open_classifier
+from mvd_ds.runs.results_folder import require_own_folder
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import StepProgress, say
 from mvd_ds.training.contents import contents_of, is_finished
@@ -48,7 +49,9 @@ def evaluate(recipe: EvaluateRecipe, name: str) -> Path:
             return folder.path
         with cluster.together():
             if cluster.is_main:
-                folder.open(recipe, contents_of(recipe, folder.digests))
+                contents = contents_of(recipe, folder.digests)
+                require_own_folder(folder, recipe, contents)
+                folder.open(recipe, contents)
         status = Status(folder, last_step=len(labels)) if cluster.is_main else None
         found, faults = _predict(recipe, model, card, manifest, cluster)
         with cluster.together():

@@ -18,6 +18,7 @@ from mvd_ds.files import counted, read_json, write_json
 from mvd_ds.models.building import open_encoder
 from mvd_ds.models.classifier_folder import trained_clip
 from mvd_ds.models.pooling import clip_features, clip_tokens, encoder_pooling
+from mvd_ds.runs.results_folder import require_own_folder
 from mvd_ds.training.cluster import Cluster, launched_rank
 from mvd_ds.training.console import StepProgress, say
 from mvd_ds.training.contents import compare_contents, contents_of
@@ -106,6 +107,7 @@ def _open(recipe: FeaturesRecipe, folder: RunFolder, manifest: Manifest) -> None
             raise ConfigError(
                 f"{folder.path}: holds other features: {'; '.join(wrong)}; set them back, or choose another run.output"
             )
+    require_own_folder(folder, recipe, contents)
     folder.open(recipe, contents)
     write_json(stated, wanted)
 

@@ -115,7 +115,7 @@ def read_labelled(recipe: FinetuneRecipe) -> LabelledVideos:
     classes, labels = classes_of(mixture.manifests, origins, recipe.label, recipe.allow_empty_classes)
     if validation.manifest is None:
         return _hold_out(LabelledVideos(classes, mixture, labels, None), recipe)
-    held_out = read_manifest(validation.manifest, validation.root)
+    held_out = read_manifest(validation.manifest, validation.root, "validation.manifest")
     theirs = labels_of(held_out, classes, f"validation.manifest {validation.manifest}")
     return LabelledVideos(classes, mixture, labels, HeldOut(data, held_out, theirs))
 

@@ -98,7 +98,10 @@ def plan_online_probe(recipe: TrainingRecipe) -> tuple[Manifest, np.ndarray] | N
     if not recipe.run.probe_every_steps:
         return None
     held_out = recipe.run.picture_manifest
-    manifest = read_manifest(held_out) if held_out is not None else read_mixture(recipe.data).manifests[0]
+    if held_out is not None:
+        manifest = read_manifest(held_out, setting="run.picture_manifest")
+    else:
+        manifest = read_mixture(recipe.data).manifests[0]
     if not manifest.label_names or len(np.unique(manifest.labels[:, 0])) < 2:
         return None
     return manifest, few_of_many(manifest.labels, recipe.run.probe_clips, recipe.run.seed)

@@ -109,7 +109,7 @@ def plan_pictures(recipe: TrainingRecipe) -> Manifest | None:
     if not recipe.run.pictures_every_steps:
         return None
     if recipe.run.picture_manifest is not None:
-        return read_manifest(recipe.run.picture_manifest)
+        return read_manifest(recipe.run.picture_manifest, setting="run.picture_manifest")
     return read_mixture(recipe.data).manifests[0]
 
 

@@ -23,6 +23,7 @@ from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.models.weights import read_recipe
 from mvd_ds.runs.probe_heads import Split, probe_tokens
 from mvd_ds.runs.probe_splits import splits_of
+from mvd_ds.runs.results_folder import require_own_folder
 from mvd_ds.runs.student import build_predictor, load_predictor
 from mvd_ds.training.console import StepProgress, say
 from mvd_ds.training.contents import contents_of, is_finished
@@ -43,7 +44,9 @@ def probe(recipe: ProbeRecipe, name: str) -> None:
     if is_finished(folder, recipe, "probes.json"):
         say(f"{folder.path} is finished; nothing to do")
         return
-    folder.open(recipe, contents_of(recipe, folder.digests))
+    contents = contents_of(recipe, folder.digests)
+    require_own_folder(folder, recipe, contents)
+    folder.open(recipe, contents)
     status = Status(folder, last_step=1)
     train, held_out = splits_of(recipe)
     label_names = train[0].label_names

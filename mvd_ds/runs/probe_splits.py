@@ -23,7 +23,7 @@ def splits_of(recipe: ProbeRecipe) -> tuple[Split, Split]:
     if recipe.validation_manifest is not None:
         fitted_on = _drawn(recipe, list(range(count)))
         manifest = _probed(recipe, manifest, fitted_on)
-        other = read_manifest(recipe.validation_manifest, recipe.data.root)
+        other = read_manifest(recipe.validation_manifest, recipe.data.root, "validation_manifest")
         other = numbered_alike(other, manifest, f"validation_manifest {recipe.validation_manifest}")
         return (manifest, fitted_on), (other, _drawn(recipe, list(range(len(other.refs)))))
     order = np.random.default_rng(recipe.run.seed).permutation(count).tolist()

@@ -116,7 +116,7 @@ class Manifest(NamedTuple):
         return self._replace(refs=self.refs.part(rows))
 
 
-def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
+def read_manifest(path: str | Path, root: str | Path | None = None, setting: str = "data.manifest") -> Manifest:
     """Read the videos of a manifest file, or of a folder and everything below it (sorted).
 
     **A file.** A line is ``path label [label ...]``: labels are the integers after the path's extension, or everything is
@@ -134,23 +134,27 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
         path: file or folder.
         root: folder that paths are relative to; None means what the manifest says, or else its own. A folder given as
             ``path`` is its own root.
+        setting: name of the setting that names the manifest, for messages.
 
     Raises:
         ConfigError: manifest missing or empty, a line that cannot be read (with file:line), or videos that do not exist.
     """
-    manifest = open_manifest(path, root)
+    manifest = open_manifest(path, root, setting=setting)
     if not os.path.isdir(manifest.source):
         _check_some_exist(manifest, str(path))
     return manifest
 
 
-def open_manifest(path: str | Path, root: str | Path | None = None, name: str | None = None) -> Manifest:
+def open_manifest(
+    path: str | Path, root: str | Path | None = None, name: str | None = None, setting: str = "data.manifest"
+) -> Manifest:
     """Read a manifest as ``read_manifest`` does, without a look at the videos.
 
     Args:
         path: file or folder.
         root: folder that paths are relative to; None: what the manifest says, or its own.
         name: name of the manifest in messages; None: that of the file.
+        setting: name of the setting that names it, for messages.
 
     Raises:
         ConfigError: manifest missing or empty, or a line that cannot be read (with file:line).
@@ -159,7 +163,7 @@ def open_manifest(path: str | Path, root: str | Path | None = None, name: str | 
     if source.is_dir() and not ((source / "prepare.json").is_file() and (source / "manifest.txt").is_file()):
         return _read_folder(source)
     source = source / "manifest.txt" if source.is_dir() else source
-    text = read_list(source, "a manifest")
+    text = read_list(source, "a manifest", setting)
     shown = one_line(path) if name is None else name
     parsed = parse_manifest(text, shown)
     folder = str(Path(root).expanduser() if root is not None else source.parent / (parsed.root or ""))
@@ -168,12 +172,13 @@ def open_manifest(path: str | Path, root: str | Path | None = None, name: str | 
     return Manifest(refs, parsed.label_names, parsed.class_names, name, str(source))
 
 
-def read_list(source: Path, kind: str) -> bytes:
+def read_list(source: Path, kind: str, setting: str | None = None) -> bytes:
     """Return the content of a text file that lists videos or classes; its encoding is not looked at, but for UTF-16.
 
     Args:
         source: the file.
         kind: "a manifest", for messages.
+        setting: name of the setting that names the file, for messages.
 
     Raises:
         ConfigError: if it is missing, cannot be read, or is no text: then with what it seems to be.
@@ -192,7 +197,8 @@ def read_list(source: Path, kind: str) -> bytes:
                 raise ConfigError(f"{shown}: is not {kind}, it seems to be {seems}")
             return head + file.read()
     except (FileNotFoundError, NotADirectoryError):
-        raise ConfigError(f"{shown}: no such manifest file or folder of videos (data.manifest)") from None
+        where = f" ({setting})" if setting else ""
+        raise ConfigError(f"{shown}: no such manifest file or folder of videos{where}") from None
     except (OSError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise

@@ -1,0 +1,53 @@
+"""Results of one model are never written over those of another, and no run is lost under results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import mvd_ds
+from classifiers import write_classifier
+from mvd_ds.config import ConfigError, FinetuneRecipe, load_recipe
+from mvd_ds.runs.evaluate import evaluate
+from mvd_ds.runs.extract import extract
+from mvd_ds.runs.finetune import read_labelled
+
+
+def test_evaluate_keeps_the_results_of_another_model(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_classifier(tmp_path / "a")
+    write_classifier(tmp_path / "b", pooling="ggem")
+
+    def test(model: str) -> bytes:
+        settings = [f"weights={tmp_path / model}", f"data.manifest={videos / 'val.txt'}", "data.workers=0"]
+        evaluate(load_recipe("evaluate_2x3", [*settings, f"run.output={tmp_path / 'run'}"], "evaluate"), "evaluate_2x3")
+        return (tmp_path / "run" / "evaluation.json").read_bytes()
+
+    first = test("a")
+    with pytest.raises(ConfigError, match=r"holds results of another model, .*/a; choose another run.output for .*/b"):
+        test("b")
+    assert (tmp_path / "run" / "evaluation.json").read_bytes() == first
+    (tmp_path / "a").rename(tmp_path / "moved")
+    capsys.readouterr()
+    assert test("moved") == first and "nothing to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["evaluate", "features"])
+def test_no_results_over_a_training(command: str, videos: Path, tmp_path: Path) -> None:
+    write_classifier(tmp_path / "model")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").write_text("objective: classification\n")
+    settings = [f"weights={tmp_path / 'model'}", f"data.manifest={videos / 'val.txt'}", f"run.output={tmp_path / 'run'}"]
+    name, function = {"evaluate": ("evaluate_2x3", evaluate), "features": ("features", extract)}[command]
+    with pytest.raises(ConfigError, match="holds a run with objective classification; choose another"):
+        function(load_recipe(name, settings, command), name)
+    assert (tmp_path / "run" / "recipe.yaml").read_text() == "objective: classification\n"
+
+
+def test_a_missing_validation_manifest_is_blamed_on_its_own_setting(videos: Path, tmp_path: Path) -> None:
+    mvd_ds.save(mvd_ds.build_encoder({"embed_dim": 16, "depth": 1, "num_heads": 1}, 4, 48), tmp_path / "model")
+    settings = [f"data.manifest={videos / 'train.txt'}", "label=how", "validation.manifest=gone.txt", "validation.share=0"]
+    recipe = load_recipe("finetune_folder", [*settings, f"weights={tmp_path / 'model'}"], "finetune")
+    assert isinstance(recipe, FinetuneRecipe)
+    with pytest.raises(ConfigError, match=r"gone.txt: no such manifest file or folder of videos \(validation.manifest\)"):
+        read_labelled(recipe)
