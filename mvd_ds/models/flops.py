@@ -17,7 +17,7 @@ from mvd_ds.models.networks import family_of
 
 
 class CountedTarget(Protocol):
-    """What the count asks of a target: the width of its head, and the operations that it takes to make it."""
+    """The properties of a target that are counted: the width of its head, and the operations that it takes to make it."""
 
     width: int
 
@@ -42,17 +42,17 @@ class ClipFlops(NamedTuple):
 
     @property
     def frozen(self) -> int:
-        """One pass through what is not trained: teachers and targets."""
+        """Operations of one pass through the networks that are not trained: teachers and targets."""
         return sum(self.teachers.values()) + sum(self.targets.values())
 
     @property
     def forward(self) -> int:
-        """One forward of everything."""
+        """Operations of one forward pass of everything."""
         return self.encoder + sum(self.decoders.values()) + self.frozen
 
     @property
     def training(self) -> int:
-        """One training step: what is trained counts three times (forward, and twice as much in backward), teachers once."""
+        """Operations of a training step: trained networks count three times (backward takes twice the forward), teachers once."""
         return 3 * (self.encoder + sum(self.decoders.values())) + self.frozen
 
 
@@ -76,7 +76,7 @@ def clip_flops(recipe: TrainingRecipe, targets: Mapping[str, CountedTarget]) -> 
 
 
 def classifier_flops(settings: EncoderSettings, grid: Grid, classes: int) -> int:
-    """One forward of a classifier on one clip: all tokens, then the head."""
+    """Return the operations of one forward pass of a classifier on one clip: all tokens, then the head."""
     return encoder_flops(settings, math.prod(grid), settings.depth) + 2 * settings.embed_dim * classes
 
 

@@ -8,6 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mvd_ds.config import validate
 from mvd_ds.models import build_teacher
+from mvd_ds.models.classifier import Classifier
+from mvd_ds.models.flops import classifier_flops
 from mvd_ds.runs.student import build_predictor, recipe_flops
 
 IMAGE = {"kind": "image", "tubelet_frames": 1, "position": "sincos2d", "qkv_bias": "full", "cls_token": True, "weights": "random"}
@@ -87,6 +89,13 @@ def test_training_counts_three_passes_of_what_is_trained(recipe, masks):
         sum(out.sum() for out in model(torch.randn(1, 3, 4, 32, 32), visible, masked).values()).backward()
     pixels = 2 * 8 * 3 * 2 * 8 * 8 * 32  # pixels need no gradient
     assert counter.get_total_flops() == counted.training - sum(counted.teachers.values()) - pixels
+
+
+@pytest.mark.parametrize("cls_token", [False, True])
+def test_a_classifier_equals_the_counter_of_torch(recipe, cls_token):
+    chosen = recipe(model={"attention": "eager", "cls_token": cls_token, "mlp_ratio": 3.0})
+    classifier = Classifier(chosen.model, chosen.grid, 7).eval()
+    assert count(classifier, torch.randn(1, 3, 4, 32, 32)) == classifier_flops(chosen.model, chosen.grid, 7)
 
 
 def test_stage_one_counts_pixels(image_recipe, masks):

@@ -1,11 +1,11 @@
-"""How long the parts of a step take, and how much memory it needs."""
+"""Measurement of the time that the parts of a step take, and of its memory."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from mvd_ds.training.reporting.memory import forget_peak, resident_bytes
 
 
 class Clock:
-    """Milliseconds between marks: device events on a GPU, which make no one wait; CPU time of this process on a CPU.
+    """A clock of milliseconds between marks: CUDA events on a GPU, which block nobody; CPU time of this process on a CPU.
 
     CPU time and not wall time, so that what else runs on the machine counts little.
     """
@@ -29,11 +29,11 @@ class Clock:
         self._marks = [("", self._now())]
 
     def mark(self, name: str) -> None:
-        """What happened since the last mark was ``name``."""
+        """Record that the time since the last mark was spent on ``name``."""
         self._marks.append((name, self._now()))
 
     def parts(self) -> dict[str, float]:
-        """Milliseconds by name, of all marks of one name together. Waits for the device."""
+        """Wait for the device, and return milliseconds by name, summed over all marks of one name."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         found: dict[str, float] = {}
@@ -51,24 +51,24 @@ class Clock:
 
 
 def clock_of(device: torch.device) -> Callable[[], float]:
-    """Seconds: CPU time of this process on a CPU, which others on the machine disturb little; the wall's on a GPU."""
+    """Return a clock in seconds: CPU time of this process on a CPU, which other programs disturb little; wall time on a GPU."""
     return time.monotonic if device.type == "cuda" else time.process_time
 
 
-def held_by(student: nn.Module, optimizer: torch.optim.Optimizer, teachers: dict[str, nn.Module]) -> int:
-    """Bytes of weights, optimizer states and teachers."""
+def held_by(student: nn.Module, optimizer: torch.optim.Optimizer, teachers: Mapping[str, nn.Module]) -> int:
+    """Return the bytes of weights, optimizer states and teachers."""
     states = [value for states in optimizer.state.values() for value in states.values() if torch.is_tensor(value)]
     networks = [student, *teachers.values()]
     return tensor_bytes([*states, *(parameter for network in networks for parameter in network.parameters())])
 
 
 def tensor_bytes(tensors: Iterable[Tensor]) -> int:
-    """Bytes of all elements."""
+    """Return the bytes of all elements."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 class PeakMemory:
-    """Context that finds how many bytes more than at its start were taken at most; None where the system does not tell."""
+    """A context that measures its peak memory above the start, in bytes; ``above`` is None if the system does not tell."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -91,6 +91,6 @@ class PeakMemory:
 
 
 def give_back_freed() -> None:
-    """Have the C library return to the system what is free: else a peak grows into memory of earlier steps, and is not seen."""
+    """Have the C library return free memory to the system; else a peak would hide in memory of earlier steps."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)

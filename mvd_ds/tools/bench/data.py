@@ -1,4 +1,4 @@
-"""``bench data MANIFEST``: what a user's own files can feed, what limits them, and what preparing them would gain."""
+"""The command ``bench data MANIFEST``: clips per second from a user's own files, the bottleneck, and the gain of ``prepare``."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ from mvd_ds.training.reporting.provenance import machine, versions
 
 READERS: tuple[str, ...] = get_args(DataSettings.model_fields["reader"].annotation)
 _RECIPE = "videomae_base"
-"""Whose clips are measured unless settings say otherwise: 16 frames, stride 4, 224 px, multi-scale crops."""
+"""Recipe whose clips are measured unless settings say otherwise: 16 frames, stride 4, 224 px, multi-scale crops."""
 _MICRO = 8
 KINDS = {"fastdecode": "h264", "mjpeg": "mjpeg"}
-"""How files are encoded anew, by the codec of ``prepare --encode``."""
+"""Encodings that are tried, and their codec of ``prepare --encode``."""
 CONSUMER_SHARE = 0.6
-"""Of the loader's rate that the consumer takes which should not wait."""
+"""Share of the loader's rate that a consumer takes who should not wait."""
 
 
 class DataBenchOptions(NamedTuple):
-    """How much is measured."""
+    """The number of files, clips and rounds to measure, and what else to measure."""
 
     files: int = 16
     clips: int = 96
     rounds: int = 3
     clips_per_second: float | None = None
-    """What the training is to be fed with; for the number of cores."""
+    """Rate that the training needs, to compute the number of cores."""
     reference: bool = False
     """Also measure the usual pipeline, and the ratio to it."""
     prepare: bool = True
     """Also encode the files anew, as ``prepare`` does, in a temporary folder, and measure that."""
     short_side: int | None = None
-    """Pixels to which that makes larger files smaller."""
+    """Shorter side in pixels to which larger videos are scaled down when they are encoded."""
 
 
 def measure(manifest: Path, overrides: Sequence[str], options: DataBenchOptions) -> dict[str, Any]:
-    """Everything, as JSON.
+    """Measure readers and loaders, and return the results as JSON values.
 
     Raises:
         ConfigError: for a faulty manifest or setting, or if no file can be read.
@@ -79,7 +79,7 @@ def measure(manifest: Path, overrides: Sequence[str], options: DataBenchOptions)
 
 
 def clip_recipe(manifest: Path, overrides: Sequence[str]) -> TrainingRecipe:
-    """The recipe whose clips are measured, on ``manifest``, with two workers unless ``overrides`` say otherwise.
+    """Return the recipe whose clips are measured, on ``manifest``, with two workers unless ``overrides`` say otherwise.
 
     Raises:
         ConfigError: for a faulty setting, or no workers.
@@ -93,7 +93,7 @@ def clip_recipe(manifest: Path, overrides: Sequence[str]) -> TrainingRecipe:
 
 
 def _choose(recipe: TrainingRecipe, count: int, members: Path) -> tuple[list[decode_stages.File], dict[str, str]]:
-    """Files of the manifest, drawn at random, and those drawn that cannot be read, with the reason.
+    """Return files of the manifest, drawn at random, and the reason by path for those that cannot be read.
 
     Members of shards are written to ``members``: reading them from a shard costs the same.
     """
@@ -126,7 +126,7 @@ def _as_file(location: str | ByteRange, members: Path) -> str:
 def _readable(
     files: list[decode_stages.File], recipe: TrainingRecipe, clips: int, faults: dict[str, str]
 ) -> list[decode_stages.File]:
-    """Those of which the recipe's reader can read the clips that would be measured; the others become ``faults``."""
+    """Return the files whose clips the recipe's reader can read; add the others to ``faults``."""
     drawn = decode_stages.draw_clips(files, recipe.data.clip, max(clips, len(files)))
     faults |= decode_stages.readable(drawn, recipe.data.reader)[1]
     good = [file for file in files if file.path not in faults]
@@ -140,7 +140,7 @@ def _first(faults: dict[str, str]) -> str:
 
 
 def _prepared(paths: Sequence[str], folder: Path, kind: str, short_side: int | None) -> list[str]:
-    """The files as ``prepare`` encodes them, under numbers, for their names may repeat; but for those that it cannot."""
+    """Return the files as ``prepare`` encodes them, under numbers, since names may repeat; leave out those that it cannot."""
     encoding = Encoding(KINDS[kind], DEFAULT_QUALITY[KINDS[kind]], short_side_px=short_side)
     made = []
     for number, path in enumerate(paths):
@@ -154,7 +154,7 @@ def _prepared(paths: Sequence[str], folder: Path, kind: str, short_side: int | N
 
 
 def _on(recipe: TrainingRecipe, paths: Sequence[str], listed: Path) -> TrainingRecipe:
-    """``recipe`` on a manifest of ``paths``, each as often as it takes to fill a batch."""
+    """Return ``recipe`` on a manifest of ``paths``, each as often as it takes to fill a batch."""
     times = math.ceil(_MICRO / len(paths))
     listed.write_text("".join(f"{path}\n" for path in [*paths] * times))
     data = recipe.data.model_copy(update={"manifest": str(listed), "root": None, "sources": ()})
@@ -162,7 +162,7 @@ def _on(recipe: TrainingRecipe, paths: Sequence[str], listed: Path) -> TrainingR
 
 
 def _stages(clips: Sequence[decode_stages.Clip], recipe: TrainingRecipe, rounds: int, transport: float) -> dict[str, Any]:
-    """By reader, over the clips that it can read: milliseconds of each stage, and of open and decode over the bound."""
+    """Return milliseconds of each stage by reader, and the ratio of opening and decoding to the lower bound."""
     readers: dict[str, Any] = {}
     readable: dict[str, list[decode_stages.Clip]] = {}
     for reader in READERS:
@@ -187,7 +187,9 @@ def _stages(clips: Sequence[decode_stages.Clip], recipe: TrainingRecipe, rounds:
 
 
 def _streams(recipes: dict[str, TrainingRecipe], paths: Sequence[str], options: DataBenchOptions) -> dict[str, Any]:
-    measures = {name: partial(loader_rate.loader_rate, recipe, options.clips) for name, recipe in recipes.items()}
+    measures: dict[str, Callable[[], Any]] = {
+        name: partial(loader_rate.loader_rate, recipe, options.clips) for name, recipe in recipes.items()
+    }
     if options.reference:
         measures["reference"] = partial(loader_rate.reference_rate, recipes["as they are"], paths, options.clips)
         measures["reference alone"] = partial(

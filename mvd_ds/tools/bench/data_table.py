@@ -1,4 +1,4 @@
-"""What ``bench`` says: tables for people, JSON for programs."""
+"""Output of ``bench data`` and ``bench start``: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mvd_ds.tools.bench.sample_videos import write_videos
 from mvd_ds.tools.bench.start import measure_start
 
 TABLE_WIDTH = 120
-"""Columns of a table that goes to a file."""
+"""Width in columns of a table that goes to a file."""
 
 
 def bench_data(manifest: Path, overrides: list[str], options: DataBenchOptions, output: Path | None, sample: int) -> None:
@@ -45,7 +45,7 @@ def bench_data(manifest: Path, overrides: list[str], options: DataBenchOptions, 
 
 
 def bench_start(manifest: Path, overrides: list[str], output: Path | None) -> None:
-    """Measure the way to the first batch, print, and write JSON to ``output``.
+    """Measure the time to the first batch, print it, and write JSON to ``output``.
 
     Raises:
         ConfigError: for a faulty manifest or setting.
@@ -65,7 +65,7 @@ def write_result(result: dict[str, Any], output: Path | None) -> None:
 
 
 def write_output(text: str, output: Path) -> None:
-    """Write ``output``, whole or not at all, and say so."""
+    """Write ``output``, whole or not at all, and print its path."""
     output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, text)
     print(f"written to {output}")

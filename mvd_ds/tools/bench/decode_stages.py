@@ -1,4 +1,4 @@
-"""What one clip costs, stage by stage and reader by reader, and what it would cost at the least."""
+"""The cost of one clip by stage and reader, and its lower bound."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ class Stages(NamedTuple):
 
 
 class File(NamedTuple):
-    """A video as its packets tell it."""
+    """A video as its packets describe it."""
 
     path: str
     frames: int
     keys: list[int]
-    """Key frames, in order of presentation."""
+    """Numbers of the key frames, in order of presentation."""
     bytes: int
     fps: float = 0.0
 
 
 class Clip(NamedTuple):
-    """What is read of a file."""
+    """A file and the frames that are read of it."""
 
     file: File
     indices: np.ndarray
@@ -48,7 +48,7 @@ class Clip(NamedTuple):
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """As in the loader's workers: on cores that are busy, torch's other threads burn time waiting for each other."""
+    """Run torch in one thread, as in the loader's workers: on busy cores more threads burn time waiting for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -58,21 +58,21 @@ def one_thread() -> Iterator[None]:
 
 
 def look_at(path: str) -> File:
-    """Length and key frames of ``path``.
+    """Return length and key frames of the video ``path``.
 
     Raises:
         av.FFmpegError: if it cannot be read.
     """
     with av.open(path, metadata_errors="ignore") as container:
         packets = [p for p in container.demux(video=0) if p.size and p.pts is not None and not p.is_discard]
-        packets.sort(key=lambda packet: packet.pts)
+        packets.sort(key=lambda packet: packet.pts or 0)
         keys = [number for number, packet in enumerate(packets) if packet.is_keyframe]
         fps = float(container.streams.video[0].average_rate or 0)
         return File(path, len(packets), keys, container.size, fps)
 
 
 def draw_clips(files: Sequence[File], clip: ClipSettings, count: int) -> list[Clip]:
-    """``count`` clips from the files in turn, at the places where training would begin them."""
+    """Return ``count`` clips from the files in turn, at the places where training would begin them."""
     clips = []
     for number in range(count):
         file = files[number % len(files)]
@@ -82,7 +82,7 @@ def draw_clips(files: Sequence[File], clip: ClipSettings, count: int) -> list[Cl
 
 
 def readable(clips: Sequence[Clip], reader: str) -> tuple[list[Clip], dict[str, str]]:
-    """The clips that ``reader`` can read, and why not the others, by path; reading them brings their files into memory.
+    """Return the clips that ``reader`` can read, and the reason by path for the others; this brings the files into memory.
 
     Raises:
         ConfigError: if the reader cannot be used on this machine.
@@ -100,7 +100,7 @@ def readable(clips: Sequence[Clip], reader: str) -> tuple[list[Clip], dict[str, 
 
 
 def measure_stages(clips: Sequence[Clip], settings: ClipSettings, reader: str) -> Stages:
-    """Mean over the clips, all of which ``reader`` can read."""
+    """Return the mean cost of the clips, all of which ``reader`` can read."""
     spent = np.zeros(3)
     out = torch.empty((3, settings.frames, settings.size_px, settings.size_px), dtype=torch.uint8)
     for number, clip in enumerate(clips):
@@ -119,19 +119,19 @@ def measure_stages(clips: Sequence[Clip], settings: ClipSettings, reader: str) -
 
 
 def measure_frame_ms(files: Iterable[str]) -> float:
-    """CPU milliseconds a frame of plain sequential decoding by PyAV, one thread, without conversion."""
+    """Return CPU milliseconds per frame of sequential decoding by PyAV, in one thread, without conversion."""
     began = time.process_time()
     decoded = sum(_decode_all(path) for path in files)
     return 1000 * (time.process_time() - began) / decoded
 
 
 def frames_to_decode(clips: Sequence[Clip]) -> float:
-    """Frames a clip that must be decoded, on average: from the key frame before it on. Times the cost of one: the bound."""
+    """Return the mean number of frames that a clip must decode, from the key frame before it on."""
     return statistics.fmean(_frames_to_decode(clip) for clip in clips)
 
 
 def median_of(rounds: int, measures: dict[str, Callable[[], Any]]) -> dict[str, list[Any]]:
-    """Every measure ``rounds`` times, taking turns, so that whatever else the machine does falls on all of them."""
+    """Take every measure ``rounds`` times, in turns, so that other work on the machine disturbs all of them alike."""
     found: dict[str, list[Any]] = {name: [] for name in measures}
     for _ in range(rounds):
         for name, measure in measures.items():
@@ -140,7 +140,7 @@ def median_of(rounds: int, measures: dict[str, Callable[[], Any]]) -> dict[str, 
 
 
 def median_stages(found: Sequence[Stages]) -> Stages:
-    """Stage by stage."""
+    """Return the median of each stage."""
     return Stages(*(statistics.median(column) for column in zip(*found, strict=True)))
 
 
@@ -158,7 +158,7 @@ def _decode_all(path: str) -> int:
 
 
 def _frames_to_decode(clip: Clip) -> int:
-    """From each key frame that is needed to the last wanted frame before the next one."""
+    """Count frames from each key frame that is needed to the last wanted frame before the next one."""
     keys = np.asarray(clip.file.keys)
     groups = np.maximum(np.searchsorted(keys, clip.indices, side="right") - 1, 0)
     frames = 0

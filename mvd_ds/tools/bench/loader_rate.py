@@ -1,4 +1,4 @@
-"""Clips a second through worker processes: the loader of training, and the reference through torch's DataLoader."""
+"""Clips per second through worker processes: the loader of training, and a reference pipeline in torch's DataLoader."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from mvd_ds.data.workers.stream import filled_batches
 from mvd_ds.data.workers.workers import Reading, forkserver_context
 
 WARM_BATCHES = 4
-"""Taken before the clock starts, beside what lies ready by then."""
+"""Batches that are taken before the clock starts, beside those that lie ready by then."""
 
 _TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
-"""The system counts CPU time in steps of this."""
+"""Resolution of the system's CPU time."""
 
 
 EXPECTED_MS = (100.0, 140.0)
@@ -39,20 +39,20 @@ transport (79 of decord, 40 after it on an EPYC core); outside of them something
 
 
 class Rate(NamedTuple):
-    """How fast a stream runs."""
+    """The speed of a stream of clips."""
 
     clips_per_second: float
     cpu_ms: float
-    """A clip, of the workers and the process that they work for."""
+    """CPU milliseconds per clip, of the workers and the process that they work for."""
 
     @property
     def clips_per_second_per_core(self) -> float:
-        """If a core did nothing else."""
+        """Clips per second of a core that does nothing else."""
         return 1000 / self.cpu_ms
 
 
 def loader_rate(recipe: TrainingRecipe, clips: int) -> Rate:
-    """Of the clip stream of ``recipe``, alone on this machine."""
+    """Return the rate of the clip stream of ``recipe``, alone on this machine."""
     loader = ClipLoader(recipe, recipe.drop_path_blocks, rank=0, world=1)
     batches = loader.batches(0, 10**9)
     try:
@@ -62,7 +62,7 @@ def loader_rate(recipe: TrainingRecipe, clips: int) -> Rate:
 
 
 def reference_rate(recipe: TrainingRecipe, paths: Sequence[str], clips: int) -> Rate:
-    """Of the reference pipeline with as many workers."""
+    """Return the rate of the reference pipeline with as many workers."""
     loader = DataLoader(
         ReferenceClips(paths, recipe.data.clip),
         batch_size=recipe.batch.micro,
@@ -73,7 +73,7 @@ def reference_rate(recipe: TrainingRecipe, paths: Sequence[str], clips: int) -> 
 
 
 def wait_share(recipe: TrainingRecipe, clips_per_second: float, batches: int) -> float:
-    """Share of its time that a consumer waits which takes ``clips_per_second``; the first batch does not count."""
+    """Return the share of time that a consumer of ``clips_per_second`` waits; the first batch does not count."""
     loader = ClipLoader(recipe, recipe.drop_path_blocks, rank=0, world=1)
     stream = loader.batches(0, 10**9)
     next(stream)
@@ -91,7 +91,7 @@ def wait_share(recipe: TrainingRecipe, clips_per_second: float, batches: int) ->
 
 
 def transport_ms(recipe: TrainingRecipe, clips: int) -> float:
-    """CPU milliseconds to hand a clip over that lies in shared memory already: orders, answers and tensors."""
+    """Return CPU milliseconds to hand over a clip that already lies in shared memory: orders, answers and tensors."""
     clip, micro = recipe.data.clip, recipe.batch.micro
     job = _Nothing({"clip": TensorLayout((3, clip.frames, clip.size_px, clip.size_px), "uint8")})
     groups = (range(first, first + micro) for first in itertools.count(0, micro))
@@ -103,7 +103,7 @@ def transport_ms(recipe: TrainingRecipe, clips: int) -> float:
 
 
 class _Nothing:
-    """A job without work."""
+    """A worker's job that does nothing."""
 
     def __init__(self, layout: dict[str, TensorLayout]) -> None:
         self.layout = layout
@@ -132,7 +132,7 @@ def _cpu_seconds(processes: Sequence[psutil.Process]) -> float:
 
 
 class ReferenceClips(Dataset[tuple[Tensor, Tensor]]):
-    """Clip ``number`` as two views fp32 (C, T, H, W): the student's and the teacher's, resized from one crop, one by one."""
+    """The usual pipeline, for comparison: decord, Pillow, and two views fp32 (C, T, H, W), resized one by one from one crop."""
 
     def __init__(self, paths: Sequence[str], clip: ClipSettings) -> None:
         self._paths, self._clip = list(paths), clip
@@ -156,7 +156,7 @@ class ReferenceClips(Dataset[tuple[Tensor, Tensor]]):
 
 
 def reference_ms(paths: Sequence[str], clip: ClipSettings, clips: int) -> float:
-    """CPU milliseconds of a clip in this process: without workers and what they cost."""
+    """Return CPU milliseconds of a reference clip in this process, without the cost of workers."""
     made = ReferenceClips(paths, clip)
     began = time.process_time()
     for number in range(clips):
@@ -165,7 +165,7 @@ def reference_ms(paths: Sequence[str], clip: ClipSettings, clips: int) -> float:
 
 
 def _normalised(pictures: list[Image.Image]) -> Tensor:
-    """fp32 (C, T, H, W): stacked along the colours, to [0, 1], then colour by colour."""
+    """Return fp32 (C, T, H, W), stacked along the colours, scaled to [0, 1] and normalised colour by colour."""
     stacked = np.concatenate([np.asarray(picture) for picture in pictures], axis=2)
     clip = torch.from_numpy(stacked).permute(2, 0, 1).contiguous().float().div(255)
     means, deviations = IMAGENET_MEAN * len(pictures), IMAGENET_STD * len(pictures)

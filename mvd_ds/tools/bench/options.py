@@ -1,4 +1,4 @@
-"""The command line of ``bench``; nothing is imported before one of its measurements runs."""
+"""The options of ``bench``; nothing heavy is imported before one of its measurements runs."""
 
 from __future__ import annotations
 
@@ -26,17 +26,19 @@ def run(options: argparse.Namespace) -> int | None:
 
 
 def _add_data(benches: argparse._SubParsersAction) -> None:
-    summary = "clips/s by reader and stage, what limits, the cores that are needed, and what preparing the files would gain"
+    summary = "clips/s by reader and stage, the bottleneck, the number of cores needed, and the gain of preparing the files"
     data = benches.add_parser("data", help=summary, description=summary)
     data.add_argument("manifest", metavar="MANIFEST", type=Path, help="manifest, or folder of videos")
     data.add_argument("overrides", metavar="key=value", nargs="*", help="settings, such as data.workers=8 data.clip.frames=8")
-    data.add_argument("--clips-per-second", type=float, metavar="RATE", help="what the training is to be fed with")
-    data.add_argument("--files", type=int, default=16, help="files that are measured, drawn at random (default %(default)s)")
+    data.add_argument(
+        "--clips-per-second", type=float, metavar="RATE", help="rate that the training needs; the number of cores follows from it"
+    )
+    data.add_argument("--files", type=int, default=16, help="files to measure, drawn at random (default %(default)s)")
     data.add_argument("--clips", type=int, default=96, help="clips of a round (default %(default)s)")
     data.add_argument("--rounds", type=int, default=3, help="rounds, whose medians are shown (default %(default)s)")
     data.add_argument("--reference", action="store_true", help="also measure the usual pipeline: decord, Pillow, two float views")
-    data.add_argument("--no-prepare", action="store_true", help="do not encode the files anew to measure what that gains")
-    data.add_argument("--short-side", type=positive, metavar="PIXELS", help="encoding anew, make larger videos this small")
+    data.add_argument("--no-prepare", action="store_true", help="do not measure the gain of encoding the files anew")
+    data.add_argument("--short-side", type=positive, metavar="PIXELS", help="scale larger videos down to this when encoding anew")
     data.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write")
     data.add_argument(
         "--make-sample", type=int, default=0, metavar="COUNT", help="first write so many videos to the folder MANIFEST"
@@ -64,12 +66,12 @@ def _add_step(benches: argparse._SubParsersAction) -> None:
     step.add_argument("--geometry", choices=("recipe", "cpu"), default="recipe", help=geometry)
     step.add_argument("--steps", type=positive, metavar="COUNT", help="timed steps of a turn (default: 10; 1 on a CPU)")
     step.add_argument("--warmup", type=int, metavar="COUNT", help="steps before them (default: 10; 0 on a CPU)")
-    rounds = "of two turns for every variant, in the order A B B A (default %(default)s)"
+    rounds = "rounds of two turns for every variant, in the order A B B A (default %(default)s)"
     step.add_argument("--rounds", type=positive, default=1, metavar="COUNT", help=rounds)
     yardsticks = "yardsticks to measure (default: all three)"
     step.add_argument("--against", nargs="+", choices=("P0", "P1", "P2"), default=["P0", "P1", "P2"], help=yardsticks)
     step.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
-    step.add_argument("--profile", type=Path, metavar="FOLDER", help="leave a trace of a step there, ours and P1's")
+    step.add_argument("--profile", type=Path, metavar="FOLDER", help="write a trace of one step of ours and of P1's there")
     step.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write")
     step.set_defaults(measure=_bench_step)
 

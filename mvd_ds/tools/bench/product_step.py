@@ -1,7 +1,7 @@
-"""The product's step in ``bench step``: its own student, teachers, targets, losses and AdamW, in plain torch.
+"""The product's training step in ``bench step``: its student, teachers, targets, losses and AdamW.
 
-DeepSpeed's engine is left out, so that one process can hold all variants. With one device it adds nothing to the arithmetic;
-fp32 masters of bf16 weights are kept here as it keeps them.
+``ProductStep`` leaves DeepSpeed's engine out, so that one process can hold all variants: with one device the engine adds nothing
+to the arithmetic, and fp32 masters of bf16 weights are kept as it keeps them. ``EngineStep`` runs under the engine.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from mvd_ds.training.step import TeacherTargets, normalise, to_unit
 
 
 class DistillStep:
-    """The forward pass of ``distill``, timed by part, however the student is updated; of ``ProductStep`` and ``EngineStep``.
+    """The forward pass of ``distill``, timed by part, which ``ProductStep`` and ``EngineStep`` share.
 
     Attributes:
-        stacks: compiled stacks of blocks; none where nothing is compiled.
-        similarities: of features in FP8 and in bf16, by teacher.
+        stacks: compiled stacks of blocks; empty if nothing is compiled.
+        similarities: similarity of features in FP8 and in bf16, by teacher.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class DistillStep:
         self.similarities: dict[str, float] = {}
 
     def compile(self, student: nn.Module, recipe: TrainingRecipe, device: torch.device) -> None:
-        """Compile the student's blocks where that is wanted, for two shapes: batches of one mask, and of all."""
+        """Compile the student's blocks if the recipe wants it, for two shapes: batches of one mask, and of all."""
         if wants_compiling(recipe.engine.compile, device):
             self.stacks = compile_blocks(student, "student", limit=2)
 
@@ -57,7 +57,7 @@ class DistillStep:
         self.objective = MaskedPrediction(recipe, student, targets, device)
 
     def loss(self, batch: ClipBatch, clock: Clock) -> Tensor:
-        """The weighted loss of a batch."""
+        """Return the weighted loss of a batch."""
         self.clock = clock
         loss = self.objective(batch, measure=False).total
         clock.mark("student")
@@ -74,13 +74,13 @@ class DistillStep:
 
 
 class ProductStep(DistillStep):
-    """The step of ``distill``, whatever the number of masks of a batch.
+    """The step of ``distill`` in plain torch, for any number of masks of a batch.
 
     Args:
-        recipe: of the step.
-        student: fp32; becomes the step's own, in the recipe's precision.
-        teachers: the same.
-        fp8_clips: side in px -> uint8 (B, C, T, H, W): have the teachers compute in FP8, and judge that by these; None: do not.
+        recipe: recipe of the step.
+        student: fp32 network, which the step takes over and casts to the recipe's precision.
+        teachers: fp32 networks by name, likewise.
+        fp8_clips: uint8 (B, C, T, H, W) by side in px, to let the teachers compute in FP8 and to judge that by; None: no FP8.
     """
 
     def __init__(
@@ -101,14 +101,15 @@ class ProductStep(DistillStep):
         self.masters = [parameter.detach().to(device) for parameter in student.parameters()] if self.is_mixed else []
         self.student = student.to(device, dtype)
         self.teachers = {name: teacher.to(device, dtype) for name, teacher in teachers.items()}
-        self.weights = list(self.student.parameters())
+        self.weights: list[Tensor] = list(self.student.parameters())
         trained = self.masters if self.is_mixed else self.weights
         of_group = [{**group, "params": [trained[i] for i in own]} for group, own in zip(groups, places, strict=True)]
         # Learning rate 0: the arithmetic is the same, and every step starts from equal weights.
         self.optimizer = build_optimizer(of_group, recipe.optimizer)
         self.compile(self.student, recipe, device)
         # In the order of `distill`: rounding, compilation, graph.
-        for name, teacher in self.teachers.items() if fp8_clips is not None else ():
+        for name, teacher in self.teachers.items() if fp8_clips else ():
+            assert fp8_clips is not None
             clips = fp8_clips[recipe.teachers[name].input_px or recipe.data.clip.size_px]
             self.similarities[name] = round_to_fp8(teacher, normalise(to_unit(clips.to(device)), dtype))
         fast = {
@@ -118,17 +119,17 @@ class ProductStep(DistillStep):
         self.set_teachers(recipe, self.student, fast, device)
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients, in the precision of the weights."""
+        """Compute gradients in the precision of the weights."""
         loss.backward()
 
     def first_update(self) -> float:
-        """``update``, and the L2 norm of all gradients before it."""
+        """Run ``update``, and return the L2 norm of all gradients before it."""
         norm = float(nn.utils.get_total_norm([p.grad.float() for p in self.weights if p.grad is not None]))
         self.update()
         return norm
 
     def update(self) -> None:
-        """The optimizer's step on fp32 weights; gradients are gone then."""
+        """Run the optimizer's step on fp32 weights and drop the gradients."""
         if self.is_mixed:
             for master, weight in zip(self.masters, self.weights, strict=True):
                 master.grad = None if weight.grad is None else weight.grad.float()
@@ -140,17 +141,19 @@ class ProductStep(DistillStep):
             tensor.grad = None
 
     def held_bytes(self) -> int:
-        """Weights, optimizer states and teachers: what is there before a step."""
+        """Return the bytes that are held before a step: weights, optimizer states and teachers."""
         return held_by(self.student, self.optimizer, self.teachers) + tensor_bytes(self.masters)
 
 
 class EngineStep(DistillStep):
-    """The step of ``distill``, each process with clips of its own. Built and used collectively."""
+    """The step of ``distill`` under DeepSpeed's engine, each process with its own clips; built and used collectively.
+
+    Args:
+        recipe: recipe of the step, with its engine config and the placements of its teachers.
+        cluster: the group of processes.
+    """
 
     def __init__(self, recipe: TrainingRecipe, cluster: Cluster) -> None:
-        """Args:
-        recipe: of the step; its engine config and its teachers' placements count.
-        """
         super().__init__()
         plan = plan_predictor(recipe)
         # Learning rate 0, which the optimizer starts with: every step starts from equal weights.
@@ -162,18 +165,18 @@ class EngineStep(DistillStep):
         self.set_teachers(recipe, self.engine, self.teachers, cluster.device)
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients, summed up over the processes where the engine does that now."""
+        """Compute gradients, and reduce them over the processes if the engine does so now."""
         self.engine.backward(loss)
 
     def update(self) -> None:
-        """The optimizer's step; gradients are gone then."""
+        """Run the optimizer's step and drop the gradients."""
         self.engine.step()
 
     def first_update(self) -> float:
-        """``update``, and the L2 norm of all gradients before it."""
+        """Run ``update``, and return the L2 norm of all gradients before it."""
         self.engine.step()
         return float(torch.as_tensor(self.engine.get_global_grad_norm()))
 
     def held_bytes(self) -> int:
-        """State of this process between steps."""
+        """Return the bytes of this process's state between steps."""
         return sum(state_bytes(self.engine, self.teachers).values())

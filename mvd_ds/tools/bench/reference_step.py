@@ -1,4 +1,4 @@
-"""The yardsticks of ``bench step``: a distillation step as it is usually written, and as a careful user of torch would.
+"""The yardsticks of ``bench step``: a distillation step as it is usually written, and as a careful user of torch would write it.
 
 Written from the method's published facts. They take parameters, norms, MLPs and losses of the product's modules, so that
 weights are the same, and do everything else in their own way: what becomes faster there does not become faster here.
@@ -38,11 +38,11 @@ from mvd_ds.training.optim import parameter_groups
 from mvd_ds.training.step import normalise, to_unit
 
 _LOSS_SCALE = 2.0**12
-"""Of fp16 gradients; low enough that no step of a measurement overflows and is skipped."""
+"""Scale of fp16 losses, low enough that no step of a measurement overflows and is skipped."""
 
 
 class Style(NamedTuple):
-    """Where the yardsticks differ."""
+    """The properties that the yardsticks differ in."""
 
     convolution: bool
     fused_attention: bool
@@ -54,12 +54,12 @@ STYLES = {"P0": Style(True, False, True), "P1": Style(False, False, True), "P2":
 
 
 class Inputs(NamedTuple):
-    """What the usual loader hands over, in host memory."""
+    """A batch of the usual loader, in host memory."""
 
     student: Tensor
     """fp32 (B, C, T, H, W), normalised."""
     teachers: dict[int, Tensor]
-    """Side in pixels -> the same again."""
+    """The same clips again, by side in pixels."""
     mask: Tensor
     """bool (B, N), True = masked."""
     visible: Tensor
@@ -69,7 +69,7 @@ class Inputs(NamedTuple):
 
 
 def inputs_of(batch: ClipBatch, size_px: int) -> Inputs:
-    """The same clips and masks, every (clip, mask) as a clip of its own."""
+    """Return the same clips and masks, with every pair of clip and mask as a clip of its own."""
     masks = batch.visible.shape[1]
     visible, masked = batch.visible.flatten(0, 1), batch.masked.flatten(0, 1)
     mask = torch.zeros(len(visible), visible.shape[1] + masked.shape[1], dtype=torch.bool)
@@ -78,15 +78,16 @@ def inputs_of(batch: ClipBatch, size_px: int) -> Inputs:
 
 
 class ReferenceStep:
-    """A yardstick.
+    """The step of one yardstick.
 
     Args:
-        style: which.
-        recipe: of the step.
-        student: fp32; it may be another yardstick's, too.
-        teachers: fp32, by name.
-        optimizer: of ``student``, from ``reference_optimizer``.
-        lent: computes with the student, so that gradients are averaged over processes; from ``wrap_ddp``.
+        style: the yardstick.
+        recipe: recipe of the step.
+        student: fp32 network, which yardsticks may share.
+        teachers: fp32 networks by name.
+        optimizer: optimizer of ``student``, from ``reference_optimizer``.
+        device: device of all networks.
+        lent: module from ``wrap_ddp`` that computes with the student, so that gradients are averaged over processes.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class ReferenceStep:
         self.scaler = torch.amp.GradScaler(device.type, _LOSS_SCALE, enabled=is_half and half == torch.float16)
 
     def loss(self, batch: Inputs, clock: Clock) -> Tensor:
-        """The weighted loss of a batch."""
+        """Return the weighted loss of a batch."""
         waits = self.style.waits
         teachers = {size: self._move(view) for size, view in batch.teachers.items()}
         clip, mask = self._move(batch.student), self._move(batch.mask)
@@ -128,7 +129,7 @@ class ReferenceStep:
         return total
 
     def _terms(self, clip: Tensor, visible: Tensor, masked: Tensor, targets: dict[str, Tensor]) -> list[Tensor]:
-        """The student's weighted losses against all targets."""
+        """Return the student's weighted losses against all targets."""
         encoded = self._encode(self.student.encoder, clip, visible)
         terms = []
         for name, decoder in self.student.decoders.items():
@@ -139,22 +140,22 @@ class ReferenceStep:
         return terms
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients, scaled, and averaged over the processes meanwhile."""
+        """Compute scaled gradients, averaged over the processes meanwhile."""
         self.scaler.scale(loss).backward()
 
     def first_update(self) -> float:
-        """``update``, and the L2 norm of all gradients before it, unscaled."""
+        """Run ``update``, and return the L2 norm of all unscaled gradients before it."""
         gradients = [p.grad for p in self.student.parameters() if p.grad is not None]
         norm = float(nn.utils.get_total_norm(gradients)) / self.scaler.get_scale()
         self.update()
         return norm
 
     def held_bytes(self) -> int:
-        """Weights, optimizer states and teachers: what is there before a step."""
+        """Return the bytes that are held before a step: weights, optimizer states and teachers."""
         return held_by(self.student, self.optimizer, self.teachers)
 
     def update(self) -> None:
-        """The optimizer's step; gradients are gone then."""
+        """Run the optimizer's step and drop the gradients."""
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -165,13 +166,13 @@ class ReferenceStep:
         return tensor.to(self.device, non_blocking=True)
 
     def _encode(self, encoder: VisionTransformer, clip: Tensor, visible: Tensor) -> Tensor:
-        """(B, V, D) of visible tokens, after the final norm."""
+        """Return the visible tokens (B, V, D) after the final norm."""
         tokens = self._embed(encoder.patch_embed, clip)
         tokens = _pick(tokens + encoder.position.table.to(tokens.dtype), visible)
         return encoder.norm(self._through(encoder.blocks, tokens))
 
     def _decode(self, decoder: Decoder, encoded: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
-        """(B, M, width of the target)."""
+        """Return the predictions (B, M, width of the target)."""
         projected = decoder.projection(encoded)
         table = decoder.position.table.expand(len(projected), -1, -1)
         hidden = decoder.mask_token.weight + _pick(table, masked)
@@ -181,7 +182,7 @@ class ReferenceStep:
 
     @torch.no_grad()
     def _target(self, teacher: Teacher, clip: Tensor, masked: Tensor) -> Tensor:
-        """(B, M, D) features of masked tokens; blocks that nobody reads are not run here either."""
+        """Return the features (B, M, D) of masked tokens; blocks that nobody reads are not run."""
         encoder, settings, slots = teacher.encoder, teacher.settings, 1
         assert isinstance(encoder, VisionTransformer)
         if settings.kind == "image":
@@ -206,7 +207,7 @@ class ReferenceStep:
         return _pick(features, masked)
 
     def _embed(self, embed: PatchEmbed, clip: Tensor) -> Tensor:
-        """(B, N, D) of all patches."""
+        """Return the embeddings (B, N, D) of all patches."""
         weight, bias = embed.weight, embed.bias
         if self.style.convolution:
             return F.conv3d(clip, weight, bias, stride=weight.shape[2:]).flatten(2).transpose(1, 2)
@@ -234,7 +235,7 @@ class ReferenceStep:
 
 
 class _Lent(nn.Module):
-    """A student and whatever is computed with it."""
+    """A module that runs any computation with its student, so that DistributedDataParallel sees it."""
 
     def __init__(self, student: nn.Module) -> None:
         super().__init__()
@@ -245,20 +246,20 @@ class _Lent(nn.Module):
 
 
 def wrap_ddp(student: nn.Module, world: int) -> Callable[[Callable[[], list[Tensor]]], list[Tensor]]:
-    """What computes with ``student``: of several processes torch's DistributedDataParallel, once for all yardsticks."""
+    """Return a module that computes with ``student``; with several processes, under torch's DistributedDataParallel."""
     lent = _Lent(student)
     return lent if world == 1 else nn.parallel.DistributedDataParallel(lent)
 
 
 def reference_optimizer(student: MaskedPredictor, recipe: TrainingRecipe) -> torch.optim.Optimizer:
-    """AdamW in its foreach form. Learning rate 0: the arithmetic is the same, and every step starts from equal weights."""
+    """Return AdamW in its foreach form, with learning rate 0: every step starts from equal weights."""
     settings = recipe.optimizer
     groups = parameter_groups(student, settings)
     return torch.optim.AdamW(groups, lr=0.0, betas=settings.betas, eps=settings.eps, foreach=True)
 
 
 def _pick(tokens: Tensor, chosen: Tensor) -> Tensor:
-    """(B, N, D) -> (B, M, D), by a bool (B, N) or an int64 (B, M)."""
+    """Return the chosen tokens (B, M, D) of (B, N, D), chosen by a bool (B, N) or an int64 (B, M)."""
     if chosen.dtype == torch.bool:
         return tokens[chosen].reshape(len(tokens), -1, tokens.shape[-1])
     return tokens.gather(1, chosen[..., None].expand(-1, -1, tokens.shape[-1]))

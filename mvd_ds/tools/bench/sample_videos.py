@@ -1,4 +1,4 @@
-"""Videos to measure on: like Kinetics in size, rate and structure, from photographs that a camera moves over."""
+"""Sample videos to measure on, like Kinetics in size, rate and structure: a camera moves over photographs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from mvd_ds.files import write_text, written_aside
+
 WIDTH, HEIGHT, FPS, SECONDS = 340, 256, 30, 10
 NOISE = 6.0
-"""Grey levels, standard deviation: a camera's. With it x264 makes 0.7 Mbit/s, as of real clips of this size."""
+"""Standard deviation of the camera's noise in grey levels; with it x264 makes 0.7 Mbit/s, as for real clips of this size."""
 SCENE_SECONDS = 5
 
 
 def write_videos(folder: Path, count: int, seed: int = 0) -> list[Path]:
-    """``count`` videos of ten seconds, 340 x 256, 30 frames a second, H.264 with long groups of pictures."""
+    """Write ``count`` videos of ten seconds, 340 x 256, 30 frames per second, H.264 with long groups of pictures."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for number in range(count):
@@ -26,14 +28,13 @@ def write_videos(folder: Path, count: int, seed: int = 0) -> list[Path]:
         if not path.exists():
             _encode(path, _scenes(np.random.default_rng([seed, number])))
         paths.append(path)
-    (folder / "list.txt").write_text("".join(f"{path.name}\n" for path in paths))
+    write_text(folder / "list.txt", "".join(f"{path.name}\n" for path in paths))
     return paths
 
 
 def _encode(path: Path, frames: Iterator[np.ndarray]) -> None:
-    """x264 as it comes: key frames up to 250 frames apart."""
-    aside = path.with_name(f".{path.name}")
-    with av.open(str(aside), "w", format="mp4", options={"movflags": "faststart"}) as output:
+    """Encode with the defaults of x264: key frames up to 250 frames apart."""
+    with written_aside(path) as aside, av.open(str(aside), "w", format="mp4", options={"movflags": "faststart"}) as output:
         stream = output.add_stream("libx264", rate=FPS, options={"preset": "medium", "crf": "23"})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         for number, picture in enumerate(frames):
@@ -41,18 +42,17 @@ def _encode(path: Path, frames: Iterator[np.ndarray]) -> None:
             frame.pts, frame.time_base = number, Fraction(1, FPS)
             output.mux(stream.encode(frame))
         output.mux(stream.encode())
-    aside.replace(path)
 
 
 def _scenes(generator: np.random.Generator) -> Iterator[np.ndarray]:
-    """Frames uint8 (H, W, 3): every few seconds another path of the camera, so that some key frames are where x264 puts them."""
+    """Yield frames uint8 (H, W, 3); every few seconds the camera takes another path, so that x264 sets some key frames itself."""
     photographs = [np.asarray(image) for image in load_sample_images().images]
     for number in range(SECONDS // SCENE_SECONDS):
         yield from _one_scene(photographs[number % len(photographs)], generator)
 
 
 def _one_scene(photograph: np.ndarray, generator: np.random.Generator) -> Iterator[np.ndarray]:
-    """A camera that pans and zooms, and a second, smaller picture that moves before it."""
+    """Yield frames of a camera that pans and zooms behind a second, smaller picture that moves."""
     image = Image.fromarray(photograph)
     frames = SCENE_SECONDS * FPS
     start, end = generator.uniform(0, 1, (2, 2))

@@ -1,4 +1,4 @@
-"""``bench start MANIFEST``: how long it takes from the manifest to the first batch."""
+"""The command ``bench start MANIFEST``: the time from the manifest to the first batch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ print(json.dumps({"lines": lines, "manifest_seconds": seconds, "manifest_peak_mi
 
 
 def measure_start(manifest: Path, overrides: list[str]) -> dict[str, Any]:
-    """Seconds to the first batch, from the start of this process and from that of the loader, which reads the manifest.
+    """Return seconds to the first batch, from the start of this process and from that of the loader, which reads the manifest.
 
     ``manifest_seconds`` and ``manifest_peak_mib`` are of a process that does nothing but read it; the latter is all the memory
     that it takes. ``peak_mib`` is that of this process, with torch.

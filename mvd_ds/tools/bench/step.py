@@ -1,4 +1,4 @@
-"""``bench step RECIPE``: the product's training step beside yardsticks, on equal weights and inputs.
+"""The command ``bench step RECIPE``: the product's training step beside yardsticks, on equal weights and inputs.
 
 Started alone it measures one device; under a launcher all of its group, whose slowest process counts.
 
@@ -31,20 +31,20 @@ from mvd_ds.training.engine.deepspeed_engine import joined_cluster
 from mvd_ds.training.reporting.provenance import machine, versions
 
 TIMEOUT_MINUTES = 10
-"""For processes of a group that wait for each other."""
+"""Time after which processes of a group stop waiting for each other."""
 TOLERANCE = {"fp32": 1e-4, "bf16": 1e-2}
 """Largest relative difference of first losses and gradient norms by precision."""
 
 
 class StepBenchOptions(NamedTuple):
-    """How it is measured; None: 10 on a GPU, 1 (and no warm-up beyond the gate) on a CPU."""
+    """The number of steps and what to compare; None is 10 on a GPU, 1 (and no warm-up beyond the gate) on a CPU."""
 
     geometry: str = "recipe"
     steps: int | None = None
-    """Timed steps of a turn."""
+    """Number of timed steps of a turn."""
     warmup: int | None = None
     rounds: int = 1
-    """Of two turns for every variant, in the order A B B A."""
+    """Number of rounds of two turns for every variant, in the order A B B A."""
     device: str = "auto"
     profile: Path | None = None
     against: tuple[str, ...] = tuple(STYLES)
@@ -52,7 +52,7 @@ class StepBenchOptions(NamedTuple):
 
 
 def measure_step(name: str, overrides: list[str], options: StepBenchOptions) -> dict[str, Any]:
-    """Everything, as JSON.
+    """Measure all variants, and return the results as JSON values.
 
     Raises:
         ConfigError: for a faulty setting, or a recipe that has no yardstick.
@@ -70,7 +70,7 @@ def measure_step(name: str, overrides: list[str], options: StepBenchOptions) -> 
 
 
 def _group(device: str) -> contextlib.AbstractContextManager[Cluster]:
-    """The launched group this process belongs to, or itself alone, without DeepSpeed."""
+    """Return the launched group that this process belongs to, or this process alone, without DeepSpeed."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return joined_cluster(TIMEOUT_MINUTES, device)
     is_cuda = device != "cpu" and torch.cuda.is_available()
@@ -111,7 +111,7 @@ def _measure(recipe: TrainingRecipe, name: str, options: StepBenchOptions, clust
 
 
 def _gate(variants: dict[str, Variant], doubled: Variant, precision: str, cluster: Cluster) -> dict[str, Any]:
-    """First losses and gradient norms, and whether they agree; the product under K masks against K clips."""
+    """Return first losses and gradient norms, and whether they agree; the product under K masks is compared with K clips."""
     found = {key: _first_step(variant, cluster) for key, variant in variants.items()}
     expected = {key: found[next(iter(found))] for key in found if key != FP8}
     if doubled.masks > 1:
@@ -129,7 +129,7 @@ def _gate(variants: dict[str, Variant], doubled: Variant, precision: str, cluste
 
 
 def _first_step(variant: Variant, cluster: Cluster) -> tuple[float, float]:
-    """Loss and gradient norm, over all processes, of a whole step, which makes the optimizer's states, too."""
+    """Run a whole step, which also makes the optimizer's states, and return its loss and gradient norm over all processes."""
     loss = variant.step.loss(variant.batches[0], Clock(cluster.device))
     variant.step.backward(loss)
     norm = variant.step.first_update()
@@ -137,7 +137,7 @@ def _first_step(variant: Variant, cluster: Cluster) -> tuple[float, float]:
 
 
 def _timed(variants: dict[str, Variant], options: StepBenchOptions, cluster: Cluster) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Milliseconds by part of every timed step, of the slowest process, and GiB at most, both by variant."""
+    """Return milliseconds by part of every timed step of the slowest process, and peak GiB, both by variant."""
     device = cluster.device
     usual = (10, 10) if device.type == "cuda" else (1, 0)
     steps = usual[0] if options.steps is None else options.steps
@@ -159,12 +159,12 @@ def _timed(variants: dict[str, Variant], options: StepBenchOptions, cluster: Clu
 
 
 def median_total(samples: list[dict[str, float]]) -> float:
-    """Milliseconds of the median step."""
+    """Return the milliseconds of the median step."""
     return statistics.median(sum(parts.values()) for parts in samples)
 
 
 def timed_step(variant: Variant, batches: Iterator[Any], device: torch.device) -> dict[str, float]:
-    """A step on the next batch: milliseconds by part."""
+    """Run a step on the next batch, and return milliseconds by part."""
     batch, clock = next(batches), Clock(device)
     clock.start()
     loss = variant.step.loss(batch, clock)
@@ -176,7 +176,7 @@ def timed_step(variant: Variant, batches: Iterator[Any], device: torch.device) -
 
 
 def _profile(variants: dict[str, Variant], folder: Path, cluster: Cluster) -> None:
-    """A trace of one step of each, of the first process, for chrome://tracing or Perfetto."""
+    """Write a trace of one step of each variant on the first process, for chrome://tracing or Perfetto."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     activities += [torch.profiler.ProfilerActivity.CUDA] if cluster.device.type == "cuda" else []
     folder.mkdir(parents=True, exist_ok=True)
@@ -190,7 +190,7 @@ def _profile(variants: dict[str, Variant], folder: Path, cluster: Cluster) -> No
 def _row(
     samples: list[dict[str, float]], recipe: TrainingRecipe, variant: Variant, matrix: float, datasheet: float | None
 ) -> dict[str, Any]:
-    """One variant: the median step, and what follows from it; clips of all processes, operations of one."""
+    """Return the median step of one variant and the rates that follow from it."""
     totals = [sum(parts.values()) for parts in samples]
     seconds = median_total(samples) / 1e3
     clips = recipe.batch.global_ / seconds
@@ -209,7 +209,7 @@ def _row(
 
 
 def _of_step(variant: Variant) -> dict[str, Any]:
-    """Why stacks of blocks run uncompiled, and how similar features in FP8 are to those in bf16; nothing for a yardstick."""
+    """Return why stacks of blocks run uncompiled and the similarity of FP8 to bf16 features; nothing for a yardstick."""
     step = variant.step
     if not isinstance(step, DistillStep):
         return {}
@@ -218,7 +218,7 @@ def _of_step(variant: Variant) -> dict[str, Any]:
 
 
 def _ratios(rows: dict[str, dict[str, Any]], recipe: TrainingRecipe) -> dict[str, Any]:
-    """Steps of the yardsticks over the product's, and what K masks give beside what the count of operations promises."""
+    """Return the yardsticks' steps over the product's, and the gain by K masks beside the gain by the count of operations."""
     ours, masks = rows["ours"], recipe.masks_per_clip
     fp8 = {"fp8": ours["step_ms"] / rows[FP8]["step_ms"]} if FP8 in rows else {}
     found: dict[str, Any] = {
@@ -240,5 +240,5 @@ def _ratios(rows: dict[str, dict[str, Any]], recipe: TrainingRecipe) -> dict[str
 
 
 def device_name(device: torch.device) -> str:
-    """What numbers are labelled with."""
+    """Return the name of the device for tables."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu, one thread, CPU time"

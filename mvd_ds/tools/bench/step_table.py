@@ -1,4 +1,4 @@
-"""What ``bench step`` says: tables for people, JSON for programs."""
+"""Output of ``bench step``: tables for people, JSON for programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``bench step`` measures: a recipe cut down to one step, its random clips, and every way to make a step of them."""
+"""Variants of the training step for ``bench step``: the recipe of one step, its random clips, and the ways to compute it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.engine.deepspeed_engine import DTYPES
 
 _BATCHES = 4
-"""That take turns, so that no cache serves one of them for ever."""
+"""Number of batches that take turns, so that no cache serves a single one."""
 _CPU_ENCODER = ["size=base", "embed_dim=768", "num_heads=12", "depth=6", "patch_px=16", "input_px=null"]
 _CPU_GEOMETRY = [
     *(f"model.{item}" for item in _CPU_ENCODER[:-1]),
@@ -29,26 +29,26 @@ _CPU_GEOMETRY = [
     *("data.clip.frames=16", "data.clip.size_px=224", "model.tubelet_frames=2", "batch.micro=1", "batch.global=1"),
     "engine.precision=fp32",
 ]
-"""Base widths and 1568 tokens, but shallow: what a step costs in proportion, in seconds and not in minutes."""
+"""Settings of base widths and 1568 tokens, but few blocks: the proportions of a step in seconds and not in minutes."""
 
 
 FP8 = "ours, FP8 teachers"
-"""Name of the variant whose targets are others, by as much as FP8 rounds; it is not in the gate."""
+"""Name of the variant whose targets differ by as much as FP8 rounds; the gate leaves it out."""
 
 
 class Variant(NamedTuple):
-    """A way to make a step."""
+    """One way to compute a step."""
 
     step: Any
     """ProductStep, EngineStep or ReferenceStep."""
     batches: list[Any]
-    """What it takes."""
+    """Batches in the form that the step takes."""
     masks: int
-    """K, student samples for each clip."""
+    """Number of masks K, student samples for each clip."""
 
 
 def step_recipe(name: str, overrides: list[str], geometry: str, device: torch.device, world: int = 1) -> TrainingRecipe:
-    """The recipe of the step that is measured: one micro batch on each of ``world`` devices, random weights, nothing dropped.
+    """Return the recipe of the measured step: one micro batch on each of ``world`` devices, random weights, nothing dropped.
 
     Raises:
         ConfigError: for a faulty setting, or a recipe that has no yardstick.
@@ -78,7 +78,7 @@ def _distillation(name: str, overrides: list[str]) -> TrainingRecipe:
 
 
 def has_fp8(recipe: TrainingRecipe, device: torch.device) -> bool:
-    """Whether all teachers could compute in FP8 there."""
+    """Return whether all teachers can compute in FP8 on ``device``."""
     widths = [[teacher.embed_dim, int(teacher.embed_dim * teacher.mlp_ratio)] for teacher in recipe.teachers.values()]
     return not any(fp8_obstacle(device, DTYPES[recipe.engine.precision], own) for own in widths)
 
@@ -86,7 +86,7 @@ def has_fp8(recipe: TrainingRecipe, device: torch.device) -> bool:
 def build_variants(
     recipe: TrainingRecipe, cluster: Cluster, against: tuple[str, ...] = tuple(STYLES)
 ) -> tuple[dict[str, Variant], Variant]:
-    """The variants ``against`` and the product's by name, and P2 on the clips of all masks, which only the gate runs.
+    """Return the variants ``against`` and the product's by name, and P2 on the clips of all masks, which only the gate runs.
 
     One process has all of them in plain torch. Several have the product under DeepSpeed's engine, as a training does, and the
     yardsticks under torch's DistributedDataParallel; each has clips of its own.
@@ -122,12 +122,12 @@ def build_variants(
 
 
 def rank_batches(recipe: TrainingRecipe, rank: int) -> list[ClipBatch]:
-    """Batches of one process, other ones than those of any other, as a loader has them."""
+    """Return the batches of one process, different from those of any other, in the form of a loader's."""
     return [random_batch(recipe, rank * _BATCHES + number) for number in range(_BATCHES)]
 
 
 def random_batch(recipe: TrainingRecipe, number: int) -> ClipBatch:
-    """Random clips under random masks."""
+    """Return random clips under random masks."""
     generator = keyed_generator(recipe.run.seed, "bench", number)
     clips, clip = recipe.batch.micro, recipe.data.clip
     pixels = generator.integers(0, 256, (clips, 3, clip.frames, clip.size_px, clip.size_px), "uint8")
@@ -143,12 +143,12 @@ def random_batch(recipe: TrainingRecipe, number: int) -> ClipBatch:
 
 
 def _with_masks(batch: ClipBatch, masks: int) -> ClipBatch:
-    """The first masks of every clip."""
+    """Return the batch with the first ``masks`` masks of every clip."""
     return batch._replace(visible=batch.visible[:, :masks], masked=batch.masked[:, :masks], drop_path=batch.drop_path[:, :masks])
 
 
 def pinned(batch: Any, device: torch.device) -> Any:
-    """A NamedTuple of tensors and dicts of them in memory that a GPU can copy from by itself."""
+    """Return ``batch``, a NamedTuple of tensors and dicts of them, in pinned memory if ``device`` is a GPU."""
     if device.type != "cuda":
         return batch
 
@@ -161,12 +161,12 @@ def pinned(batch: Any, device: torch.device) -> Any:
 
 
 def with_mask_count(recipe: TrainingRecipe, masks: int) -> TrainingRecipe:
-    """``recipe`` with so many masks a clip."""
+    """Return ``recipe`` with this many masks per clip."""
     return recipe.model_copy(update={"masking": recipe.masking.model_copy(update={"masks_per_clip": masks})})
 
 
 def geometry_of(recipe: TrainingRecipe) -> dict[str, Any]:
-    """Sizes of the step, in the words of the settings; networks as width x depth."""
+    """Return the sizes of the step by setting; networks as width x depth."""
     encoders = {"student": recipe.model, **recipe.teachers}
     tokens = recipe.grid[0] * recipe.grid[1] * recipe.grid[2]
     return {
@@ -181,7 +181,7 @@ def geometry_of(recipe: TrainingRecipe) -> dict[str, Any]:
 
 
 def gflops_of(recipe: TrainingRecipe) -> dict[str, float]:
-    """Operations of a step for one clip with all its masks, model arithmetic only."""
+    """Return the GFLOPs of a step for one clip with all its masks, model arithmetic only."""
     flops = recipe_flops(recipe)
     parts = {f"teacher {key}": value for key, value in flops.teachers.items()}
     parts |= {"encoder": 3 * flops.encoder, "decoders": 3 * sum(flops.decoders.values()), "step": flops.training}
