@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 PACKAGE_FOLDER = Path(__file__).resolve().parent.parent
 RECIPE_FOLDER = PACKAGE_FOLDER / "recipes"
@@ -17,6 +18,17 @@ Grid = tuple[int, int, int]
 
 Positive = Annotated[int, Field(ge=1, le=10**9)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+def _expanded(path: str) -> str:
+    """Return a path with ``~`` expanded; braces and dollar signs are characters like any other."""
+    if "\0" in path:
+        raise ValueError("a path cannot hold a zero byte")
+    return os.path.expanduser(path)
+
+
+PathText = Annotated[str, Field(min_length=1), AfterValidator(_expanded)]
+"""A setting that is a path: ``~`` is the home folder, everything else is taken as typed."""
 
 
 class Settings(BaseModel):

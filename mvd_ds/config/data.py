@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mvd_ds.config.base import Positive, Settings, Share
+from mvd_ds.config.base import PathText, Positive, Settings, Share
 
 
 class ClipSettings(Settings):
@@ -64,9 +64,9 @@ class PreprocessingSettings(Settings):
 class SourceSettings(Settings):
     """One of several manifests that are mixed."""
 
-    manifest: str = Field(min_length=1)
+    manifest: PathText
     """Manifest file or folder."""
-    root: str | None = None
+    root: PathText | None = None
     """Folder that its paths are relative to (None: its own)."""
     weight: Annotated[float, Field(gt=0)]
     """Its share of the clips, relative to the other weights."""
@@ -75,9 +75,9 @@ class SourceSettings(Settings):
 class DataSettings(Settings):
     """The source of the videos and how they are read."""
 
-    manifest: str = Field(default="data/train.txt", min_length=1)
+    manifest: PathText = "data/train.txt"
     """Manifest file (``path label ...`` a line) or a folder of videos or images."""
-    root: str | None = None
+    root: PathText | None = None
     """Folder that manifest paths are relative to (None: the manifest's own folder)."""
     sources: tuple[SourceSettings, ...] = ()
     """Several manifests, mixed by weight, in place of ``manifest`` and ``root``. An epoch has as many clips as all of them

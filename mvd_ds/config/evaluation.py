@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mvd_ds.config.base import Positive, Settings
+from mvd_ds.config.base import PathText, Positive, Settings
 from mvd_ds.config.model import PoolingSettings
 from mvd_ds.config.recipes import Recipe
 
@@ -48,7 +48,7 @@ class EvaluateRecipe(OneManifestRecipe):
 
     objective: Literal["evaluate"]
     """Test a classifier."""
-    weights: str = Field(min_length=1)
+    weights: PathText
     """Model folder of a fine-tuned classifier, or a classifier in any format that ``convert`` reads."""
     format: str | None = None
     """Format of ``weights`` where its content does not tell, mvd_finetuned for example."""
@@ -78,7 +78,7 @@ class FeaturesRecipe(OneManifestRecipe):
 
     objective: Literal["features"]
     """Write features."""
-    weights: str = Field(min_length=1)
+    weights: PathText
     """Model folder or file in any format that ``convert`` reads."""
     format: str | None = None
     """Format of ``weights`` where its content does not tell."""
@@ -110,7 +110,7 @@ class FeaturesRecipe(OneManifestRecipe):
 class ProbedModel(Settings):
     """One frozen feature extractor of a probe run."""
 
-    weights: str = Field(min_length=1)
+    weights: PathText
     """Model folder (``model.safetensors`` and ``config.json``)."""
     untrained: bool = False
     """Take only the architecture and seed of ``weights`` and leave the initial weights as they were drawn."""
@@ -153,7 +153,7 @@ class ProbeRecipe(OneManifestRecipe):
     """Probe frozen features."""
     models: dict[str, ProbedModel]
     """Models that are probed, by name; all see the same clips and the same splits."""
-    validation_manifest: str | None = None
+    validation_manifest: PathText | None = None
     """Held-out clips, never used to choose anything (None: ``held_out_share`` of the manifest)."""
     held_out_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
     """Share of the manifest's clips held out where there is no validation manifest, drawn from ``run.seed``."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
-from mvd_ds.config.base import Positive, Settings, Share
+from mvd_ds.config.base import PathText, Positive, Settings, Share
 from mvd_ds.config.model import PoolingSettings
 from mvd_ds.config.recipes import LearningRecipe
 
@@ -67,9 +67,9 @@ class AugmentationSettings(Settings):
 class ValidationSettings(Settings):
     """Accuracy on held-out videos while training: one view, middle of the video, middle crop, every video once."""
 
-    manifest: str | None = None
+    manifest: PathText | None = None
     """Manifest or folder with the same classes (None: nothing is validated)."""
-    root: str | None = None
+    root: PathText | None = None
     """Folder that its paths are relative to (None: the manifest's own)."""
     share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Share of the training videos of each class that is held out where ``manifest`` is not given, the same videos for every
@@ -83,7 +83,7 @@ class ValidationSettings(Settings):
 class LogitTeacherSettings(Settings):
     """A larger fine-tuned network whose logits are learnt beside the labels."""
 
-    weights: str = Field(min_length=1)
+    weights: PathText
     """Folder of a fine-tuned classifier of the same classes and clips."""
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
     """Logits of both are divided by this; the loss is multiplied by its square. Source: Hinton et al. 2015."""
@@ -105,7 +105,7 @@ class FinetuneRecipe(LearningRecipe):
     """Label of the manifest that is learnt (None: it has only one)."""
     allow_empty_classes: bool = False
     """Train although a class has no video in the training manifest."""
-    weights: str | None = None
+    weights: PathText | None = None
     """Weights that the encoder starts from: a model folder, or a file in any known format (None: from scratch)."""
     keep_head: bool = False
     """Also start from the class head of ``weights``, which then has as many classes."""

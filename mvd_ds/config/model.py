@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from mvd_ds.config.base import Grid, Positive, Settings
+from mvd_ds.config.base import Grid, PathText, Positive, Settings
 
 #: Encoder sizes. Source: MVD and VideoMAE model tables (S, B, L, H); tiny is ours, for the quickstart.
 ENCODER_SIZES: dict[str, dict[str, int]] = {
@@ -165,7 +165,7 @@ class TargetSettings(Settings):
 class TeacherSettings(EncoderSettings):
     """A frozen teacher: its network, its weights, its placement, and the features that are learnt from it."""
 
-    weights: str = Field(min_length=1)
+    weights: PathText
     """Folder or file: ours, MAE, VideoMAE, MVD, Hugging Face, a ZeRO checkpoint; ``random`` teaches noise."""
     network: Annotated[str, Field(pattern=r"^timm:[\w./-]+$")] | None = None
     """``timm:NAME``: an image network of timm; state embed_dim and patch_px (the stride of its features) beside it."""

@@ -6,15 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mvd_ds.config.base import Positive, Settings, Share
+from mvd_ds.config.base import PathText, Positive, Settings, Share
 from mvd_ds.files import ConfigError
 
 
 class RunSettings(Settings):
     """The folder of a run, its logs, checkpoints and limits."""
 
-    output: str = "runs/{recipe}"
-    """Folder of the run; ``{recipe}`` stands for the recipe's name."""
+    output: PathText = "runs/{recipe}"
+    """Folder of the run; ``{recipe}`` stands for the recipe's name, other braces for themselves."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of initial weights, order, crops, masks and drop path."""
     resume: Literal["auto", "never"] = "auto"
@@ -37,7 +37,7 @@ class RunSettings(Settings):
     are some at the end, too (0: never). Not for ``finetune``."""
     picture_clips: Positive = 4
     """Number of clips shown: the first videos of ``picture_manifest``, the same under the same masks every time."""
-    picture_manifest: str | None = None
+    picture_manifest: PathText | None = None
     """Manifest of held-out videos to look at, and to probe on (None: the training manifest, the first of several)."""
     probe_every_steps: Annotated[int, Field(ge=0)] = 1000
     """Steps between probes of the features where that manifest has labels: ``probe/LABEL_top1``, the vote of nearest
@@ -164,14 +164,14 @@ class ScheduleSettings(Settings):
 class EngineSettings(Settings):
     """Settings of the DeepSpeed engine of the student."""
 
-    config: str = "zero3.json"
+    config: PathText = "zero3.json"
     """DeepSpeed JSON: a path, or a name in ds_configs/. It owns ZeRO, offload, buckets and communication."""
-    teacher_config: str = "teacher_zero3.json"
+    teacher_config: PathText = "teacher_zero3.json"
     """DeepSpeed JSON of the teachers that are not replicated."""
     build: Literal["auto", "whole", "streamed"] = "auto"
     """whole: every process builds the fp32 model, then it is sharded; streamed: module by module into shards, for models
     that no host holds once per process; auto: streamed above 1e9 parameters. The values are the same."""
-    nvme_folder: str | None = None
+    nvme_folder: PathText | None = None
     """Folder on a disk of each node, for shards that the JSON or a teacher's placement puts on NVMe."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Precision of weights and activations on the device; master weights, losses and targets are fp32 in both."""

@@ -32,7 +32,7 @@ class RunFolder:
 
     @classmethod
     def of(cls, recipe: Recipe, name: str) -> RunFolder:
-        return cls(Path(recipe.run.output.format(recipe=name)))
+        return cls(Path(recipe.run.output.replace("{recipe}", name)))
 
     @property
     def checkpoints(self) -> Path:
