@@ -35,6 +35,12 @@ class Parser(argparse.ArgumentParser):
         sys.exit(USER_FAULT)
 
 
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """Add the recipe and the settings that replace its own."""
+    parser.add_argument("recipe", metavar="RECIPE", help="name of a shipped recipe, or a YAML file")
+    parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help="settings that replace the recipe's")
+
+
 def positive(text: str) -> int:
     """Return the whole number from 1 on that ``text`` holds.
 

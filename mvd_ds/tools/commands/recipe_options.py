@@ -6,11 +6,7 @@ import argparse
 import importlib
 from typing import Any
 
-
-def add_recipe(parser: argparse.ArgumentParser) -> None:
-    """Add the recipe and the settings that replace its own."""
-    parser.add_argument("recipe", metavar="RECIPE", help="name of a shipped recipe, or a YAML file")
-    parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help="settings that replace the recipe's")
+from mvd_ds.tools.parser import add_recipe
 
 
 def add_recipe_of(parser: argparse.ArgumentParser, command: str, example: str) -> None:

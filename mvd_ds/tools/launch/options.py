@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mvd_ds.tools.commands.recipe_options import add_recipe
+from mvd_ds.tools.parser import add_recipe
 
 SUMMARY = "start a command through deepspeed on one host or many, restart it when it fails, leave nothing behind"
 

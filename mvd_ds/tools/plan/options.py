@@ -6,8 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from mvd_ds.tools.commands.recipe_options import add_recipe
-from mvd_ds.tools.parser import above_zero, positive
+from mvd_ds.tools.parser import above_zero, add_recipe, positive
 
 SUMMARY = "compute memory, time and cost of a recipe on a number of GPUs, before anything is started"
 
