@@ -24,6 +24,9 @@ class RunSettings(Settings):
     goes on with the new ones and says so. Without it such a run stops."""
     log_every_steps: Positive = 10
     """Optimizer steps between two lines of metrics; losses stay on the device in between."""
+    writers: tuple[str, ...] = ("tensorboard",)
+    """Where metrics go beside ``metrics.jsonl``: tensorboard, wandb, mlflow. The last two need their packages, and take server
+    and project from those packages' environment variables."""
     save_every_steps: Positive = 1000
     """Optimizer steps between checkpoints. One is written at the end too."""
     keep_last: Positive = 2

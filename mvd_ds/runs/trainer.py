@@ -32,6 +32,7 @@ from mvd_ds.training.reporting.memory import MemoryMonitor
 from mvd_ds.training.reporting.metrics import MetricsWriter
 from mvd_ds.training.reporting.provenance import write_provenance
 from mvd_ds.training.reporting.reporter import Reporter
+from mvd_ds.training.reporting.writers.table import require_writers
 from mvd_ds.training.run_folder import EXIT_CODES, FINISHED, RunFolder, Status
 from mvd_ds.training.schedule import build_schedule
 
@@ -70,6 +71,7 @@ def run_in_cluster(recipe: LearningRecipe, name: str, build: Callable[[RunFolder
     folder = RunFolder.of(recipe, name)
     if _is_finished(recipe, folder):
         return FINISHED
+    require_writers(recipe.run.writers)
     leave_out_surplus(recipe.batch)
     stop = StopRequests()
     with (
@@ -134,7 +136,8 @@ def _train(trainer: Trainer, attempt: Attempt, contents: Contents) -> None:
 def _reporter(trainer: Trainer, losses: tuple[str, ...], first_step: int, end: int) -> Reporter:
     """Return the reporter of the steps from ``first_step`` to ``end``. Collective."""
     recipe, folder, cluster = trainer.recipe, trainer.folder, trainer.cluster
-    writer = MetricsWriter(folder, cluster, first_step, to_yaml(recipe))
+    with cluster.together():
+        writer = MetricsWriter(folder, cluster, first_step, to_yaml(recipe), recipe.run.writers)
     writer.describe(losses, compared_settings(recipe), relative=recipe.command != "finetune")
     progress = StepProgress(f"{recipe.command} {folder.path.name}", first_step, end, enabled=cluster.is_main)
     return Reporter(recipe, cluster, losses, writer, progress, trainer.flops_per_clip, first_step, trainer.memory)

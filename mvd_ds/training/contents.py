@@ -25,7 +25,7 @@ MODEL_FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".json", 
 #: Settings that a model's folder records of the run that made it, and that change nothing of the model.
 BOOKKEEPING = ("run", "engine", "batch")
 #: Settings that change where a run lies and when it ends, not what it computes.
-MAY_DIFFER = ("run.output: ", "run.stop_before_seconds: ", "run.accept_changed: ")
+MAY_DIFFER = ("run.output: ", "run.stop_before_seconds: ", "run.accept_changed: ", "run.writers: ")
 #: Digests of files from this size on are kept between attempts: sha256 runs at 1.2 GiB/s on one core.
 KEPT_FROM_BYTES = 64 * 2**20
 

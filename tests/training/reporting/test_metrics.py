@@ -62,11 +62,11 @@ def test_curves_that_find_no_folder_any_more_are_one_line(
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     writer = MetricsWriter(RunFolder(tmp_path), Cluster(0, 1, torch.device("cpu")), 0, "recipe")
     writer.write(1, {"loss/total": 1.0})
-    writer.board.flush()
+    writer.writers["tensorboard"].board.flush()
     shutil.rmtree(tmp_path / "tensorboard")
     with pytest.raises(OSError, match="No such file"):
         writer.write(2, {"loss/total": 1.0})
-        writer.board.flush()
+        writer.writers["tensorboard"].board.flush()
     for thread in threading.enumerate():
         if type(thread).__module__.startswith("tensorboard."):
             thread.join(0.5)
