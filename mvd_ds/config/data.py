@@ -85,6 +85,9 @@ class DataSettings(Settings):
     reader: Literal["auto", "decord", "pyav", "torchcodec"] = "auto"
     """auto: PyAV, exact on every file and the fastest measured; decord refuses files on which it lies or hangs (edit lists, AV1,
     ...); torchcodec has to be installed, with FFmpeg's shared libraries. Frames are the same bytes from all of them."""
+    max_pixels: Positive = 50_000_000
+    """Most pixels of a frame or image; larger ones count as broken, before they are decoded. Enough for 8K video and photographs
+    of 50 megapixels. Frames of more than 4096 x 2304 pixels are scaled down to that while they are read."""
     clip: ClipSettings = ClipSettings()
     """The clip that is cut out of each video."""
     clips_per_video: Positive = 1

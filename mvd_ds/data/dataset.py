@@ -52,7 +52,7 @@ class KeyedClips(ABC):
         self._seed = recipe.run.seed
         self._blocks = drop_path_blocks
         self._labels = mixture.labels
-        self.source = VideoSource(mixture.manifests, recipe.data.reader)
+        self.source = VideoSource(mixture.manifests, recipe.data)
         self._order = VideoOrder(self._seed, [len(manifest.refs) for manifest in mixture.manifests], mixture.weights)
         self.sizes_px = recipe.view_sizes_px
         self.clips_per_epoch = len(self) // recipe.batch.global_ * recipe.batch.global_

@@ -99,7 +99,7 @@ class _VideosInOrder:
         shape: tuple[int, ...],
         cut_video: Callable[[Video], Tensor],
     ) -> None:
-        self._source = VideoSource([manifest], data.reader)
+        self._source = VideoSource([manifest], data)
         self._wanted = np.asarray(wanted, np.int64)
         self._labels = manifest.labels
         self._cut_video = cut_video

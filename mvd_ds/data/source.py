@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mvd_ds.config import DataSettings
 from mvd_ds.data.manifests.manifest import ClipRefs, Manifest
 from mvd_ds.data.readers.decode import open_video
 from mvd_ds.data.readers.location import Location
@@ -15,11 +16,11 @@ from mvd_ds.data.readers.video import Video
 class VideoSource:
     """Videos 0 .. n-1: those of the first manifest, then those of the next."""
 
-    def __init__(self, manifests: Sequence[Manifest], reader: str) -> None:
-        """Keep ``manifests``; ``reader`` is ``data.reader``."""
+    def __init__(self, manifests: Sequence[Manifest], data: DataSettings) -> None:
+        """Keep ``manifests``; ``data`` says how their videos are read."""
         self._refs = [manifest.refs for manifest in manifests]
         self._ends = np.cumsum([len(refs) for refs in self._refs])
-        self._reader = reader
+        self._reader, self._max_pixels = data.reader, data.max_pixels
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -40,7 +41,7 @@ class VideoSource:
         Raises:
             DecodeError: if it cannot be opened.
         """
-        return open_video(self.location(index), self._reader)
+        return open_video(self.location(index), self._reader, self._max_pixels)
 
     def _find(self, index: int) -> tuple[ClipRefs, int]:
         """Return the manifest that holds video ``index``, and its number there."""

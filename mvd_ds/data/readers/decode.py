@@ -1,25 +1,25 @@
-"""From a path to frames: the one door to all readers."""
+"""The entry point of all readers: from a path to frames."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from mvd_ds.data.readers.decord_reader import DecordVideo
-from mvd_ds.data.readers.location import Location, extension_of, read_bytes
+from mvd_ds.data.readers.frames import MAX_PIXELS
+from mvd_ds.data.readers.images import ImageVideo
+from mvd_ds.data.readers.location import Location, extension_of
 from mvd_ds.data.readers.pyav_reader import PyavVideo
 from mvd_ds.data.readers.scan import Scan, not_for_decord, not_for_torchcodec, scan_file
 from mvd_ds.data.readers.torchcodec_reader import TorchcodecVideo, decoder_class
-from mvd_ds.data.readers.video import IMAGE_EXTENSIONS, DecodeError, Video, check_indices, reason_of
+from mvd_ds.data.readers.video import IMAGE_EXTENSIONS, DecodeError, Video
 
 __all__ = ["READERS", "DecodeError", "Video", "open_video", "read_frames"]
 
 
-def open_video(location: Location, reader: str = "auto") -> Video:
-    """An opened video or image.
+def open_video(location: Location, reader: str = "auto", max_pixels: int = MAX_PIXELS) -> Video:
+    """Open a video or image.
 
     Args:
         location: path, content, or byte range of a file.
@@ -27,18 +27,20 @@ def open_video(location: Location, reader: str = "auto") -> Video:
             frames on which no other depends and needs no scan before, the fastest on all that were measured (16 frames,
             stride 4, of 340 x 256 H.264 with long groups of pictures: 19.5 ms; torchcodec 24.3, decord 43.9; in that order
             on H.264 and MJPEG as ``prepare`` writes them, VP9, HEVC and AV1, too, where decord reads them).
+        max_pixels: most pixels of a frame; files with larger frames are refused before they are decoded.
 
     Raises:
-        DecodeError: if it cannot be opened, or decord or torchcodec is asked to read a file on which it lies or hangs.
+        DecodeError: if it cannot be opened, is larger, or decord or torchcodec is asked to read a file on which it gives wrong
+            frames or hangs.
         ConfigError: if torchcodec is asked for and cannot be used on this machine.
     """
     if extension_of(location) in IMAGE_EXTENSIONS:
-        return ImageVideo(location)
-    return READERS[reader](location)
+        return ImageVideo(location, max_pixels)
+    return READERS[reader](location, max_pixels)
 
 
 def read_frames(location: Location, indices: np.ndarray, reader: str = "auto") -> np.ndarray:
-    """Frames uint8 (T, H, W, C) of a file.
+    """Return the frames uint8 (T, H, W, C) at ``indices`` of a file.
 
     Raises:
         DecodeError: if one of them cannot be read.
@@ -47,19 +49,21 @@ def read_frames(location: Location, indices: np.ndarray, reader: str = "auto") -
         return video.get(np.asarray(indices, np.int64))
 
 
-def _open_by_decord(location: Location) -> Video:
-    """By decord, if a scan of the file finds nothing on which decord lies or hangs."""
-    return _open_scanned(DecordVideo, location, not_for_decord)
+def _open_by_decord(location: Location, max_pixels: int) -> Video:
+    """Open by decord, if a scan of the file finds nothing on which decord gives wrong frames or hangs."""
+    return _open_scanned(DecordVideo, location, max_pixels, not_for_decord)
 
 
-def _open_by_torchcodec(location: Location) -> Video:
-    """By torchcodec, if a scan of the file finds nothing that it gets wrong."""
+def _open_by_torchcodec(location: Location, max_pixels: int) -> Video:
+    """Open by torchcodec, if a scan of the file finds nothing that it gets wrong."""
     decoder_class()
-    return _open_scanned(TorchcodecVideo, location, not_for_torchcodec)
+    return _open_scanned(TorchcodecVideo, location, max_pixels, not_for_torchcodec)
 
 
-def _open_scanned(kind: type[DecordVideo | TorchcodecVideo], location: Location, refuses: Callable[[Scan], str]) -> Video:
-    scan = scan_file(location)
+def _open_scanned(
+    kind: type[DecordVideo | TorchcodecVideo], location: Location, max_pixels: int, refuses: Callable[[Scan], str]
+) -> Video:
+    scan = scan_file(location, max_pixels)
     reason = refuses(scan)
     if not reason:
         video = kind(location, scan.fps)
@@ -70,40 +74,10 @@ def _open_scanned(kind: type[DecordVideo | TorchcodecVideo], location: Location,
     raise DecodeError(f"{kind.reader} cannot be trusted with this file ({reason}); use data.reader auto")
 
 
-class ImageVideo(Video):
-    """An image: a video of one frame."""
-
-    reader = "image"
-    fps = 0.0
-
-    def __init__(self, location: Location) -> None:
-        """Read ``location``, upright.
-
-        Raises:
-            DecodeError: if Pillow cannot.
-        """
-        try:
-            with Image.open(location if isinstance(location, str) else io.BytesIO(read_bytes(location))) as image:
-                self._frame = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))[None]
-        except FileNotFoundError:
-            raise DecodeError("no such file") from None
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DecodeError(reason_of(error)) from None
-
-    def __len__(self) -> int:
-        return 1
-
-    def close(self) -> None:
-        del self._frame
-
-    def get(self, indices: np.ndarray) -> np.ndarray:
-        check_indices(indices, 1)
-        return np.repeat(self._frame, len(indices), axis=0)
-
-
-READERS: dict[str, Callable[[Location], Video]] = {
+READERS: dict[str, Callable[[Location, int], Video]] = {
     "auto": PyavVideo,
     "decord": _open_by_decord,
     "pyav": PyavVideo,
     "torchcodec": _open_by_torchcodec,
 }
+"""Name of ``data.reader`` -> the function that opens a video."""

@@ -1,4 +1,4 @@
-"""Frames by decord. Only for files that ``scan`` found to be plain: on others decord lies, or never returns."""
+"""The reader by decord, for files that ``scan`` found to be plain: of others decord gives wrong frames, or never returns."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 
 from mvd_ds.config import ConfigError
 from mvd_ds.data.readers.location import Location, read_bytes, url_of
-from mvd_ds.data.readers.video import DecodeError, Video, check_indices
+from mvd_ds.data.readers.video import Video, check_indices, decode_errors
 from mvd_ds.files import one_line
 
 RECOVERED_FRAMES = 1
-"""decord replaces frames that it cannot decode by their neighbours; more than this many of them is an error."""
+"""Most frames that decord may replace by their neighbours because it cannot decode them."""
 
 
 _ORIGIN = re.compile(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ")
-"""decord's messages name the time and its own source lines."""
+"""Beginning of decord's messages: the time and its own source lines."""
 
 
 @cache
@@ -55,12 +55,14 @@ class DecordVideo(Video):
         """
         self.fps = fps
         decord = decord_module()
-        try:
-            file = url_of(location) if isinstance(location, str) else io.BytesIO(read_bytes(location))
+        with decode_errors("decord cannot open it: ", _reason):
+            # decord takes no path that is not UTF-8.
+            if isinstance(location, str) and location.isprintable():
+                file: str | io.BytesIO = url_of(location)
+            else:
+                file = io.BytesIO(read_bytes(location))
             self._reader = decord.VideoReader(file, num_threads=1, fault_tol=RECOVERED_FRAMES)
             self._length = len(self._reader)
-        except (decord.DECORDError, RuntimeError, AssertionError, OSError) as error:
-            raise DecodeError(f"decord cannot open it: {_reason(error)}") from None
 
     def __len__(self) -> int:
         return self._length
@@ -70,14 +72,10 @@ class DecordVideo(Video):
 
     def get(self, indices: np.ndarray) -> np.ndarray:
         check_indices(indices, self._length)
-        from decord import DECORDError
-        from decord._ffi.base import DECORDLimitReachedError
-
-        try:
+        with decode_errors("decord: ", _reason):
             return self._reader.get_batch(indices.tolist()).asnumpy()
-        except (DECORDError, DECORDLimitReachedError, RuntimeError) as error:
-            raise DecodeError(f"decord: {_reason(error)}") from None
 
 
 def _reason(error: BaseException) -> str:
-    return one_line(_ORIGIN.sub("", str(error).partition("Stack trace")[0]), 200)
+    """Return the message of ``error`` in one line, without time, source line and stack trace."""
+    return one_line(_ORIGIN.sub("", str(error).partition("Stack trace")[0]), 200) or type(error).__name__

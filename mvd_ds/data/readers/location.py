@@ -1,8 +1,9 @@
-"""Where the bytes of a video are: a file, a byte range of a file, or memory."""
+"""Locations of videos: a file, a byte range of a file, or bytes in memory."""
 
 from __future__ import annotations
 
 import os
+import stat
 from typing import NamedTuple
 
 from mvd_ds.data.readers.video import DecodeError, reason_of
@@ -12,27 +13,35 @@ class ByteRange(NamedTuple):
     """A file inside another one, such as a member of a tar shard."""
 
     path: str
-    """Of the file around it."""
+    """Path of the file around it."""
     offset: int
     """Bytes before it."""
     size: int
-    """Bytes of it."""
+    """Number of its bytes."""
     name: str = ""
-    """Of the file inside; its extension tells images from videos."""
+    """Name of the file inside; its extension tells images from videos."""
 
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
 
 Location = str | bytes | ByteRange
 """A path, the content of a video file, or a byte range of a file."""
 
 
 def extension_of(location: Location) -> str:
-    """``.mp4``, in lower case; empty for bytes."""
+    """Return the extension, such as ``.mp4``, in lower case; empty for bytes."""
     name = location if isinstance(location, str) else "" if isinstance(location, bytes) else location.name
     return os.path.splitext(name)[1].lower()
 
 
 def size_of(location: Location) -> int:
-    """Bytes of ``location``.
+    """Return the number of bytes of ``location``.
 
     Raises:
         OSError: if the file is not there.
@@ -43,7 +52,9 @@ def size_of(location: Location) -> int:
 
 
 def check_exists(location: Location) -> None:
-    """Refuse a file that is not there, or ends before its byte range does.
+    """Refuse a file that is not there, is no regular file, or ends before its byte range does.
+
+    Opening a FIFO or a device can block for ever, so the kind of file is looked at first.
 
     Raises:
         DecodeError: saying so.
@@ -52,34 +63,50 @@ def check_exists(location: Location) -> None:
         return
     path, end = (location, 0) if isinstance(location, str) else (location.path, location.offset + location.size)
     try:
-        held = os.path.getsize(path)
+        state = os.stat(path)
     except FileNotFoundError:
         raise DecodeError("no such file") from None
     except (OSError, ValueError) as error:
         raise DecodeError(reason_of(error)) from None
-    if held < end:
-        raise DecodeError(f"the file around it ends at byte {held}, before the video does ({end})")
+    if not stat.S_ISREG(state.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(state.st_mode), "something else")
+        raise DecodeError(f"{kind}, not a file")
+    if state.st_size < end:
+        raise DecodeError(f"the file around it ends at byte {state.st_size}, before the video does ({end})")
 
 
-def read_bytes(location: Location) -> bytes:
-    """The content of ``location``.
+def stamp_of(location: Location) -> str:
+    """Return a short mark of the content of ``location``, by size and time of the file: another one tells other content."""
+    if isinstance(location, bytes):
+        return f"{len(location)}"
+    try:
+        state = os.stat(location if isinstance(location, str) else location.path)
+    except (OSError, ValueError):
+        return "missing"
+    # Whole seconds, which copies and archives keep.
+    mark = f"{state.st_size}-{int(state.st_mtime)}"
+    return mark if isinstance(location, str) else f"{mark}-{location.offset}-{location.size}"
+
+
+def read_bytes(location: Location, limit: int | None = None) -> bytes:
+    """Return the content of ``location``, or its first ``limit`` bytes.
 
     Raises:
         OSError: if it cannot be read.
-        DecodeError: if the file around a byte range ends before it does.
+        DecodeError: if it is no regular file, or the file around a byte range ends before it does.
     """
     if isinstance(location, bytes):
-        return location
+        return location[:limit]
+    check_exists(location)
     if isinstance(location, str):
         with open(location, "rb") as file:
-            return file.read()
-    check_exists(location)
+            return file.read() if limit is None else file.read(limit)
     with open(location.path, "rb", buffering=0) as file:
-        return os.pread(file.fileno(), location.size, location.offset)
+        return os.pread(file.fileno(), location.size if limit is None else min(limit, location.size), location.offset)
 
 
 def url_of(location: str | ByteRange) -> str:
-    """What FFmpeg opens. ``file:`` keeps it from taking ``take:2.mp4`` for a protocol, or a manifest's line for an address."""
+    """Return the URL for FFmpeg; ``file:`` keeps it from taking ``take:2.mp4`` for a protocol or an address."""
     if isinstance(location, str):
         return f"file:{location}"
     return f"subfile,,start,{location.offset},end,{location.offset + location.size},,:file:{location.path}"

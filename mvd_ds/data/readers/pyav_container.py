@@ -1,77 +1,136 @@
-"""A file opened by PyAV, and what its own table of samples says."""
+"""Containers opened by PyAV, and the table of samples of an mp4."""
 
 from __future__ import annotations
 
+import errno
 import io
+from functools import partial
 from typing import NamedTuple
 
 import av
 import numpy as np
 from av.container import InputContainer
-from av.error import FFmpegError
+from av.packet import Packet
 from av.stream import Discard
 from av.video.stream import VideoStream
 
-from mvd_ds.data.readers.location import Location, check_exists, url_of
-from mvd_ds.data.readers.video import DecodeError, reason_of
+from mvd_ds.data.readers.frames import MAX_PIXELS, check_size
+from mvd_ds.data.readers.location import Location, check_exists, read_bytes, url_of
+from mvd_ds.data.readers.video import DecodeError, decode_errors, reason_of
 
 # FFmpeg's messages go through Python otherwise, which dead-locks in loader workers.
 av.logging.set_level(None)
 
-READ_ERRORS = (FFmpegError, OSError, ValueError, IndexError)
-"""What PyAV raises on damaged files (IndexError: a stream that its container does not list)."""
+CONTAINERS = ["mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "h264", "hevc", "flv", "asf", "ogg", "gif", "mxf", "dv"]
+"""FFmpeg's names of the container formats that are read. Others, such as playlists, could name further files or addresses."""
+_OPTIONS = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file,subfile", "enable_drefs": "0"}
+_NOT_VIDEOS = (
+    (b"#EXTM3U", "an HLS playlist"),
+    (b"ffconcat", "a list of files (ffconcat)"),
+    (b"v=0", "a session description (SDP)"),
+    (b"version https://git-lfs", "a git-LFS pointer in place of the file (git lfs pull)"),
+    (b"<", "a web page or XML file"),
+)
+"""How files begin that are not videos but name others, and what they are."""
 
 _MARKS_DAMAGE = frozenset(("h264", "hevc"))
 """Decoders that mark damaged frames, and take the first frames of an open group for errors. Others have to stop at errors: a
 damaged frame of theirs holds what its memory held before."""
 
 
-def open_container(location: Location) -> tuple[InputContainer, VideoStream]:
-    """An opened file and its best video stream, decoded by one thread; packets of other streams are not read.
+def open_container(location: Location, max_pixels: int = MAX_PIXELS) -> tuple[InputContainer, VideoStream]:
+    """Open a file and its best video stream, decoded by one thread; packets of other streams are not read.
 
     Raises:
-        DecodeError: if the file cannot be opened or holds no video.
+        DecodeError: if the file cannot be opened, is of no format that is read, holds no video, or frames of more than
+            ``max_pixels``.
     """
     check_exists(location)
+    with decode_errors(reason=partial(_open_reason, location)):
+        file = io.BytesIO(location) if isinstance(location, bytes) else url_of(location)
+        container = av.open(file, metadata_errors="ignore", mode="r", container_options=_OPTIONS)
     try:
-        container = av.open(
-            io.BytesIO(location) if isinstance(location, bytes) else url_of(location), metadata_errors="ignore", mode="r"
-        )
-    except READ_ERRORS as error:
-        raise DecodeError(reason_of(error)) from None
+        with decode_errors():
+            stream = _best_video(container)
+            context = stream.codec_context
+            check_size(context.width, context.height, max_pixels)
+            # Slice threads can dead-lock in loader workers, and cores are busy with other clips anyway.
+            stream.thread_type = "NONE"
+            context.thread_count = 1
+            options = {} if context.name in _MARKS_DAMAGE else {"err_detect": "explode"}
+            context.options = {**options, "max_pixels": str(max_pixels)}
+    except DecodeError:
+        container.close()
+        raise
+    return container, stream
+
+
+def _best_video(container: InputContainer) -> VideoStream:
     stream = container.streams.best("video")
     if not isinstance(stream, VideoStream) or stream.codec_context is None:
-        container.close()
         raise DecodeError("no video in this file" if stream is None else "its codec is not known")
     for other in container.streams:
         if other.index != stream.index:
             other.discard = Discard.all
-    # Slice threads can dead-lock in loader workers, and cores are busy with other clips anyway.
-    stream.thread_type = "NONE"
-    stream.codec_context.thread_count = 1
-    if stream.codec_context.name not in _MARKS_DAMAGE:
-        stream.codec_context.options = {"err_detect": "explode"}
-    return container, stream
+    return stream
+
+
+def _open_reason(location: Location, error: BaseException) -> str:
+    """Return why ``location`` cannot be opened: by its first bytes where they tell what it is."""
+    try:
+        head = read_bytes(location, 64).lstrip(b"\xef\xbb\xbf \r\n")
+    except (OSError, DecodeError):
+        head = b""
+    for beginning, kind in _NOT_VIDEOS:
+        if head.startswith(beginning):
+            return f"not a video but {kind}"
+    if getattr(error, "errno", None) == errno.EINVAL:
+        return f"no container format that is read ({' '.join(CONTAINERS)})"
+    return reason_of(error)
+
+
+def frame_rate(stream: VideoStream) -> float:
+    """Return the frames a second: on average, or the rate of its time stamps where no average is known; 0 if neither is."""
+    return float(stream.average_rate or stream.base_rate or 0)
 
 
 def container_name(container: InputContainer) -> str:
-    """``mov`` for mp4, mov, 3gp and m4v; ``matroska`` for mkv and webm; ``mpegts``, ``avi``, ..."""
+    """Return ``mov`` for mp4, mov, 3gp and m4v; ``matroska`` for mkv and webm; ``mpegts``, ``avi``, ..."""
     return str(container.format.name).split(",")[0]
 
 
+class ClockCheck:
+    """A check, packet by packet, that the time stamps of a video go forward, as those of files joined end to end may not."""
+
+    def __init__(self) -> None:
+        self.jumps_back = False
+        self._decoded = self._shown = -(1 << 63)
+        """Newest decoding stamp, and latest presentation stamp, of the packets before."""
+
+    def see(self, packet: Packet) -> None:
+        """Look at the next packet in decoding order."""
+        if packet.dts is not None:
+            self.jumps_back |= packet.dts < self._decoded
+            self._decoded = packet.dts
+        if packet.pts is not None:
+            # What is decoded before a key frame is shown before it.
+            self.jumps_back |= packet.is_keyframe and packet.pts < self._shown
+            self._shown = max(self._shown, packet.pts)
+
+
 class SampleTable(NamedTuple):
-    """All packets of the video, as the header of an mp4 lists them, in decoding order."""
+    """All packets of a video in decoding order, as the header of an mp4 lists them."""
 
     stamps: np.ndarray
     """int64 (n,), decoding time stamps, ascending."""
     positions: np.ndarray
-    """int64 (n,), where each packet begins in the file."""
+    """int64 (n,), offset of each packet in the file."""
     keys: np.ndarray
     """int64, ascending numbers of the key frames; the first is 0."""
 
 
 def sample_table(container: InputContainer, stream: VideoStream, size: int) -> SampleTable | None:
-    """The table of a plain mp4, without reading a packet; None for files that hide packets or that do not list them all.
+    """Return the table of a plain mp4, without reading a packet; None for files that hide packets or that do not list them all.
 
     0.1 ms for 300 packets, where reading them takes 1 ms and the whole file.
 

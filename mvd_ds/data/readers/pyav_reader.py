@@ -1,4 +1,4 @@
-"""Frames by PyAV: exact on every file, whatever its edit list, time stamps or group structure."""
+"""The reader by PyAV: exact on every file, whatever its edit list, time stamps or group structure."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from av.packet import Packet
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
 
+from mvd_ds.data.readers.frames import MAX_PIXELS, FrameBuffer
 from mvd_ds.data.readers.location import Location, size_of
-from mvd_ds.data.readers.pyav_container import READ_ERRORS, SampleTable, container_name, open_container, sample_table
-from mvd_ds.data.readers.video import DecodeError, Video, check_indices, reason_of
+from mvd_ds.data.readers.pyav_container import ClockCheck, SampleTable, container_name, frame_rate, open_container, sample_table
+from mvd_ds.data.readers.video import DecodeError, Video, check_indices, decode_errors
 
 KEEP_BYTES = 256 << 20
 """Packets of smaller files are kept in memory; larger files without a table are read again for every ``get``."""
@@ -25,12 +25,12 @@ _STAMPED = frozenset(("mov", "matroska", "mpegts", "mpeg", "flv", "gif"))
 
 
 class _Listing(NamedTuple):
-    """Packets in a row, and the frames they show."""
+    """Packets in a row, and the frames that they show."""
 
     first: int
-    """Number in the video of the first frame."""
+    """Number of the first frame in the video."""
     packets: list[Packet] | None
-    """None: too large to keep."""
+    """The packets; None: too large to keep."""
     stamps: np.ndarray
     """int64 (packets,), presentation time stamps in decoding order."""
     keys: np.ndarray
@@ -42,37 +42,41 @@ class _Listing(NamedTuple):
 class PyavVideo(Video):
     """A video read by PyAV.
 
-    Frames are the shown packets in order of their time stamps. Of an mp4 whose table of samples is plain, only the groups of
-    pictures that hold wanted frames are read, and what the table says is checked against them; of all other files, or where
-    that check fails, all packets are listed once (1 to 4 ms for ten seconds at 340 x 256), because on some files seeking does
-    not land where it was sent. Decoding begins at the key frame before a wanted frame and ends with the last one.
+    Frames are the shown packets in order of their time stamps; where these are missing, repeated or jump back (files joined
+    end to end), they are the decoder's output from start to end, in its order. Of an mp4 whose table of samples is plain,
+    only the groups of pictures that hold wanted frames are read, and the table's entries are checked against them; of all
+    other files, or where that check fails, all packets are listed once (1 to 4 ms for ten seconds at 340 x 256), because on
+    some files seeking does not land where it was sent. Decoding begins at the key frame before a wanted frame and ends with
+    the last one.
     """
 
     reader = "pyav"
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: Location, max_pixels: int = MAX_PIXELS) -> None:
         """Open ``location``.
 
         Raises:
-            DecodeError: if that fails, or the file shows no frame.
+            DecodeError: if that fails, the file shows no frame, or frames of more than ``max_pixels``.
         """
-        self._location = location
-        self._container, self._stream = open_container(location)
+        self._location, self._max_pixels = location, max_pixels
+        self._container, self._stream = open_container(location, max_pixels)
         try:
-            self.fps = float(self._stream.average_rate or 0)
-            self._skips = self._stream.codec_context.name in _SKIPPABLE
-            self._table = sample_table(self._container, self._stream, size_of(location))
-            self._whole: _Listing | None = None
-            if self._table is not None:
-                self._length = len(self._table.stamps)
-            else:
-                self._list_all()
-        except READ_ERRORS as error:
-            self.close()
-            raise DecodeError(reason_of(error)) from None
-        except DecodeError:
+            with decode_errors():
+                self._begin()
+        except BaseException:
             self.close()
             raise
+
+    def _begin(self) -> None:
+        """Find out how many frames there are, and how to reach them."""
+        self.fps = frame_rate(self._stream)
+        self._skips = self._stream.codec_context.name in _SKIPPABLE
+        self._whole: _Listing | None = None
+        self._table = sample_table(self._container, self._stream, size_of(self._location))
+        if self._table is not None:
+            self._length = len(self._table.stamps)
+        else:
+            self._list_all()
 
     def __len__(self) -> int:
         return self._length
@@ -84,46 +88,46 @@ class PyavVideo(Video):
     def get(self, indices: np.ndarray) -> np.ndarray:
         check_indices(indices, len(self))
         wanted, back = np.unique(indices, return_inverse=True)
-        try:
-            frames = self._frames(wanted)
-            images = _to_rgb(frames)
-        except READ_ERRORS as error:
-            raise DecodeError(reason_of(error)) from None
+        with decode_errors():
+            images = self._images(wanted)
         return images if len(back) == len(wanted) and np.array_equal(indices, wanted) else images[back]
 
-    def _frames(self, wanted: np.ndarray) -> list[VideoFrame]:
+    def _images(self, wanted: np.ndarray) -> np.ndarray:
+        """Return frames ``wanted`` (ascending), uint8 (T, H, W, C)."""
         if self._table is not None:
-            frames = self._frames_by_table(self._table, wanted)
-            if frames is not None:
-                return frames
+            buffer = FrameBuffer(len(wanted))
+            if self._decode_by_table(self._table, wanted, buffer):
+                return buffer.images()
             self._give_up_table()
+        buffer = FrameBuffer(len(wanted))
         if self._whole is None:
-            return self._decode_counted(wanted)
-        found, stamps = self._decode_listed(self._whole, wanted)
-        for index, stamp in zip(wanted.tolist(), stamps, strict=True):
-            if stamp not in found:
+            self._decode_counted(wanted, buffer)
+        else:
+            self._decode_listed(self._whole, wanted, buffer, 0)
+        for row, index in enumerate(wanted.tolist()):
+            if row not in buffer:
                 raise DecodeError(f"frame {index} of {len(self)} could not be decoded")
-        return [found[stamp] for stamp in stamps]
+        return buffer.images()
 
-    def _frames_by_table(self, table: SampleTable, wanted: np.ndarray) -> list[VideoFrame] | None:
-        """None if the table is wrong about the groups of pictures, or they need others to be decoded."""
-        frames = []
+    def _decode_by_table(self, table: SampleTable, wanted: np.ndarray, buffer: FrameBuffer) -> bool:
+        """Fill ``buffer``; False if the table is wrong about the groups of pictures, or they need others to be decoded."""
+        row = 0
         for listing, part in self._listings_of(table, wanted) or ():
-            found, stamps = self._decode_listed(listing, part)
-            frames += [found[stamp] for stamp in stamps if stamp in found]
-        return frames if len(frames) == len(wanted) else None
+            self._decode_listed(listing, part, buffer, row)
+            row += len(part)
+        return len(buffer) == len(wanted)
 
     def _give_up_table(self) -> None:
         listed = self._length
         self._table = None
         self._container.close()
-        self._container, self._stream = open_container(self._location)
+        self._container, self._stream = open_container(self._location, self._max_pixels)
         self._list_all()
         if self._length != listed:
             raise DecodeError(f"its header lists {listed} frames, the file holds {self._length}")
 
     def _listings_of(self, table: SampleTable, wanted: np.ndarray) -> list[tuple[_Listing, np.ndarray]] | None:
-        """The groups of pictures that show ``wanted`` (ascending), neighbours together; None if the table is wrong about them."""
+        """List the groups of pictures that show ``wanted`` (ascending), neighbours together; None if the table is wrong."""
         groups = np.searchsorted(table.keys, wanted, "right") - 1
         found = []
         for part in np.split(np.arange(len(wanted)), np.flatnonzero(np.diff(groups) > 1) + 1):
@@ -134,7 +138,7 @@ class PyavVideo(Video):
         return found
 
     def _read_groups(self, table: SampleTable, first_group: int, last_group: int) -> _Listing | None:
-        """Packets of groups of pictures in a row; None unless they are what the table says and show just their own frames."""
+        """Read groups of pictures in a row; None unless they are what the table says and show just their own frames."""
         first = int(table.keys[first_group])
         end = int(table.keys[last_group + 1]) if last_group + 1 < len(table.keys) else len(table.stamps)
         # The two packets after them show whether the next group begins with frames that are shown before its key frame.
@@ -151,7 +155,7 @@ class PyavVideo(Video):
         return _Listing(first, packets[: end - first], inside, keys, np.argsort(inside))
 
     def _read_packets(self, table: SampleTable, first: int, end: int) -> list[Packet] | None:
-        """Packets ``first`` to ``end - 1``; None unless they stand where the table says."""
+        """Read packets ``first`` to ``end - 1``; None unless they stand where the table says."""
         # The table holds decoding times, seeking takes presentation times: they differ as those of the first frame do.
         shift = (self._stream.start_time or 0) - int(table.stamps[0])
         self._container.seek(int(table.stamps[first]) + shift, stream=self._stream)
@@ -171,15 +175,17 @@ class PyavVideo(Video):
         """List the packets of the whole file, or count its frames where packets do not tell them."""
         keep = size_of(self._location) <= KEEP_BYTES
         packets, stamps, keys, shown = [], [], [], []
+        clock = ClockCheck()
         for packet in self._container.demux(self._stream):
             if packet.size:
+                clock.see(packet)
                 stamps.append(packet.pts)
                 keys.append(packet.is_keyframe)
                 shown.append(not packet.is_discard)
                 if keep:
                     packets.append(packet)
         counted = self._stream.codec_context.name in _HIDDEN_PACKETS or container_name(self._container) not in _STAMPED
-        if counted or None in stamps or len(set(stamps)) != len(stamps):
+        if counted or clock.jumps_back or None in stamps or len(set(stamps)) != len(stamps):
             self._length = sum(1 for _ in self._decode(self._read_again(0)))
         else:
             numbers, times = np.flatnonzero(shown), np.array(stamps, np.int64)
@@ -190,9 +196,9 @@ class PyavVideo(Video):
             raise DecodeError("the video holds no frames")
 
     def _read_again(self, first: int) -> Iterator[Packet]:
-        """Packets from number ``first`` on, read from the file's beginning."""
+        """Yield the packets from number ``first`` on, read from the file's beginning."""
         self._container.close()
-        self._container, self._stream = open_container(self._location)
+        self._container, self._stream = open_container(self._location, self._max_pixels)
         number = 0
         for packet in self._container.demux(self._stream):
             if packet.size:
@@ -201,7 +207,7 @@ class PyavVideo(Video):
                 number += 1
 
     def _decode(self, packets: Iterable[Packet], needed: frozenset[int] | None = None) -> Iterator[VideoFrame]:
-        """Frames decoded from ``packets``; with ``needed``, of disposable ones only those with such a time stamp.
+        """Yield frames decoded from ``packets``; with ``needed``, of disposable ones only those with such a time stamp.
 
         Packets after the last needed one are not decoded: the decoder is told that the stream ends.
         """
@@ -220,27 +226,25 @@ class PyavVideo(Video):
             packet = next(packets, None)
         yield from decoder.decode(None)
 
-    def _decode_listed(self, listing: _Listing, wanted: np.ndarray) -> tuple[dict[int, VideoFrame], list[int]]:
-        """Frames by time stamp, each decoded from the key frame it depends on; and the time stamps of ``wanted`` (ascending)."""
+    def _decode_listed(self, listing: _Listing, wanted: np.ndarray, buffer: FrameBuffer, first_row: int) -> None:
+        """Write frames ``wanted`` (ascending) to ``buffer`` from ``first_row`` on, each decoded from its key frame."""
         places = listing.order[wanted - listing.first]
         keys, stamps = listing.keys, listing.stamps
-        groups: dict[int, list[int]] = {}
-        for place in places:
+        groups: dict[int, dict[int, int]] = {}
+        for row, place in enumerate(places, first_row):
             # A frame shown before the key frame that precedes it in the file belongs to the key frame before that one.
             before = np.flatnonzero((keys <= place) & (stamps[keys] <= stamps[place]))
-            groups.setdefault(int(before[-1]) if len(before) else -1, []).append(int(stamps[place]))
-        found: dict[int, VideoFrame] = {}
-        for key, needed in groups.items():
-            found |= self._decode_group(listing, key, frozenset(needed))
-        return found, stamps[places].tolist()
+            groups.setdefault(int(before[-1]) if len(before) else -1, {})[int(stamps[place])] = row
+        for key, rows in groups.items():
+            self._decode_group(listing, key, rows, buffer)
 
-    def _decode_group(self, listing: _Listing, key: int, needed: frozenset[int]) -> dict[int, VideoFrame]:
-        """Frames by time stamp, decoded from the key frame number ``key`` (-1: the first packet).
+    def _decode_group(self, listing: _Listing, key: int, rows: dict[int, int], buffer: FrameBuffer) -> None:
+        """Write the frames at the time stamps ``rows`` to these rows, decoded from key frame ``key`` (-1: the first packet).
 
         Where it turns out to be no true key frame (gradual refresh: the decoder keeps what is not yet whole), from the one
         before it.
         """
-        found: dict[int, VideoFrame] = {}
+        needed = frozenset(rows)
         while True:
             first = int(listing.keys[key]) if key >= 0 else 0
             packets = listing.packets[first:] if listing.packets is not None else self._read_again(first)
@@ -249,35 +253,18 @@ class PyavVideo(Video):
                 if frame.is_corrupt:
                     raise DecodeError("the video is corrupt in or before one of the wanted frames")
                 if frame.pts in needed:
-                    found[frame.pts] = frame
-            if len(found) == len(needed) or not first:
-                return found
+                    buffer.put(rows[frame.pts], frame)
+            if all(row in buffer for row in rows.values()) or not first:
+                return
             key -= 1
 
-    def _decode_counted(self, wanted: np.ndarray) -> list[VideoFrame]:
-        """Frames number ``wanted`` (ascending) by counting from the first."""
-        numbers = set(wanted.tolist())
-        found = []
+    def _decode_counted(self, wanted: np.ndarray, buffer: FrameBuffer) -> None:
+        """Write frames number ``wanted`` (ascending) to ``buffer``, by counting from the first."""
+        rows = {number: row for row, number in enumerate(wanted.tolist())}
         for number, frame in enumerate(self._decode(self._read_again(0))):
-            if number in numbers:
-                found.append(frame)
-                if len(found) == len(numbers):
-                    return found
-        raise DecodeError(f"only {len(found)} of {len(numbers)} frames could be decoded")
-
-
-def _to_rgb(frames: list[VideoFrame]) -> np.ndarray:
-    """uint8 (T, H, W, C) of decoded frames, turned upright."""
-    height, width = frames[0].height, frames[0].width
-    images = np.empty((len(frames), height, width, 3), np.uint8)
-    reformatter = VideoReformatter()
-    for image, frame in zip(images, frames, strict=True):
-        if (frame.height, frame.width) != (height, width):
-            raise DecodeError("the frame size changes within the video")
-        # One thread: starting one per core costs ten times the conversion of a small frame.
-        rgb = reformatter.reformat(frame, format="rgb24", threads=1)
-        plane = rgb.planes[0]
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
-        image[:] = rows[:, : width * 3].reshape(height, width, 3)
-    turns = round(frames[0].rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(images, turns, (1, 2))) if turns else images
+            if frame.is_corrupt:
+                raise DecodeError("the video is corrupt in or before one of the wanted frames")
+            if number in rows:
+                buffer.put(rows[number], frame)
+                if len(buffer) == len(wanted):
+                    return

@@ -1,16 +1,18 @@
-"""What a file is, by looking at its packets without decoding them (0.6 ms for a small clip, 2-5 ms for 10 s)."""
+"""A scan of a file's packets and its first frame (0.6 ms for a small clip, 2-5 ms for 10 s)."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import numpy as np
+from av.error import FFmpegError
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from mvd_ds.data.readers.frames import KEPT_PIXELS, MAX_PIXELS, Orientation, orientation_of
 from mvd_ds.data.readers.location import Location
-from mvd_ds.data.readers.pyav_container import READ_ERRORS, container_name, open_container
-from mvd_ds.data.readers.video import DecodeError, reason_of
+from mvd_ds.data.readers.pyav_container import ClockCheck, container_name, frame_rate, open_container
+from mvd_ds.data.readers.video import decode_errors
 
 _DECORD_CODECS = frozenset(("h264", "hevc", "vp9"))
 _PLAIN_CONTAINERS = frozenset(("mov", "matroska"))
@@ -21,7 +23,7 @@ _IDR = 5
 
 
 class Scan(NamedTuple):
-    """What was seen of a file."""
+    """The properties of a video that a scan sees."""
 
     container: str
     codec: str
@@ -30,12 +32,12 @@ class Scan(NamedTuple):
     height: int
     """As stored: before a rotation that the header asks for."""
     fps: float
-    """Average; 0 where the file does not say."""
+    """Frames a second, on average; 0 where the file does not say."""
     frames: int
-    """Packets that are shown."""
+    """Number of packets that are shown."""
     keyframes: int
     declared_frames: float
-    """What the header promises."""
+    """Number of frames that the header promises."""
     interlaced: bool
     edit_list: bool
     """Packets are hidden: the file was cut without encoding it anew."""
@@ -43,47 +45,66 @@ class Scan(NamedTuple):
     """Variable frame rate: frames are shown for different times."""
     stamped: bool
     """Every packet has a time stamp of its own."""
+    jumps_back: bool
+    """Time stamps jump back, as those of files joined end to end."""
+    orientation: Orientation
+    """How the first frame is to be shown."""
     key_first: bool
     open_group: bool
     """A group of pictures needs the one before it."""
 
 
-def scan_file(location: Location) -> Scan:
-    """Look at the packets of ``location``.
+def scan_file(location: Location, max_pixels: int = MAX_PIXELS) -> Scan:
+    """Look at the packets of ``location`` and decode its first frame.
 
     Raises:
-        DecodeError: if it cannot be opened or holds no video.
+        DecodeError: if it cannot be opened, holds no video, or frames of more than ``max_pixels``.
     """
-    container, stream = open_container(location)
+    container, stream = open_container(location, max_pixels)
     try:
-        context = stream.codec_context
-        declared = stream.frames or (container.duration or 0) / 1e6 * float(stream.average_rate or 0)
-        packets = [packet for packet in container.demux(stream) if packet.size]
-        return Scan(
-            container=container_name(container),
-            codec=context.name,
-            pixel_format=context.pix_fmt or "unknown",
-            width=context.width,
-            height=context.height,
-            fps=float(stream.average_rate or 0),
-            frames=sum(not packet.is_discard for packet in packets),
-            keyframes=sum(packet.is_keyframe for packet in packets),
-            declared_frames=declared,
-            interlaced=context.field_order > 1,
-            edit_list=any(packet.is_discard for packet in packets),
-            uneven=_is_uneven(packets),
-            stamped=len({packet.pts for packet in packets} - {None}) == len(packets),
-            key_first=bool(packets) and packets[0].is_keyframe,
-            open_group=_has_open_group(packets, stream),
-        )
-    except READ_ERRORS as error:
-        raise DecodeError(reason_of(error)) from None
+        with decode_errors():
+            context = stream.codec_context
+            declared = stream.frames or (container.duration or 0) / 1e6 * frame_rate(stream)
+            packets = [packet for packet in container.demux(stream) if packet.size]
+            clock = ClockCheck()
+            for packet in packets:
+                clock.see(packet)
+            return Scan(
+                container=container_name(container),
+                codec=context.name,
+                pixel_format=context.pix_fmt or "unknown",
+                width=context.width,
+                height=context.height,
+                fps=frame_rate(stream),
+                frames=sum(not packet.is_discard for packet in packets),
+                keyframes=sum(packet.is_keyframe for packet in packets),
+                declared_frames=declared,
+                interlaced=context.field_order > 1,
+                edit_list=any(packet.is_discard for packet in packets),
+                uneven=_is_uneven(packets),
+                stamped=len({packet.pts for packet in packets} - {None}) == len(packets),
+                jumps_back=clock.jumps_back,
+                key_first=bool(packets) and packets[0].is_keyframe,
+                open_group=_has_open_group(packets, stream),
+                orientation=_orientation(packets, stream),
+            )
     finally:
         container.close()
 
 
+def _orientation(packets: list[Packet], stream: VideoStream) -> Orientation:
+    """Return the orientation of the first frame that can be decoded."""
+    try:
+        for packet in [*packets, None]:
+            for frame in stream.codec_context.decode(packet):
+                return orientation_of(frame)
+    except FFmpegError:
+        pass  # whoever wants the frames is told
+    return Orientation()
+
+
 def not_for_decord(scan: Scan) -> str:
-    """Why decord must not read a file: on such files it lies, hangs or ends the process; empty if it may."""
+    """Return why decord must not read a file (it gives wrong frames, hangs or ends the process); empty if it may."""
     reason = _not_plain(scan)
     if reason:
         return reason
@@ -101,14 +122,14 @@ def not_for_decord(scan: Scan) -> str:
 
 
 def not_for_torchcodec(scan: Scan) -> str:
-    """Why torchcodec must not read a file, on which it gives wrong frames; empty if it may."""
+    """Return why torchcodec must not read a file, of which it gives wrong frames; empty if it may."""
     reason = _not_plain(scan)
     # Open groups it reads, but takes a gradual refresh for a key frame; both look alike.
     return reason or ("open group of pictures" if scan.open_group and scan.codec == "h264" else "")
 
 
 def _not_plain(scan: Scan) -> str:
-    """What only PyAV is trusted with."""
+    """Return why only PyAV may read a file; empty if others may."""
     if scan.container not in _PLAIN_CONTAINERS:
         return f"container {scan.container}"
     # Versions of FFmpeg convert the colours of these differently.
@@ -118,6 +139,12 @@ def _not_plain(scan: Scan) -> str:
         return "interlaced"
     if not scan.stamped:
         return "time stamps missing or twice"
+    if scan.jumps_back:
+        return "time stamps that jump back"
+    if scan.orientation.mirrors:
+        return "mirrored"
+    if scan.width * scan.height > KEPT_PIXELS:
+        return f"frames of {scan.width} x {scan.height} pixels, which are scaled down"
     return "" if scan.key_first else "no key frame at the start"
 
 
@@ -141,7 +168,7 @@ def _has_open_group(packets: list[Packet], stream: VideoStream) -> bool:
 
 
 def _h264_units(packet: Packet, header: bytes | None) -> set[int]:
-    """NAL unit types of a packet, whose units follow their length (mp4, mkv) or a start code (transport streams)."""
+    """Return the NAL unit types of a packet, whose units follow their length (mp4, mkv) or a start code (transport streams)."""
     data = bytes(packet)
     if header is None or len(header) < 5 or header[0] != 1:
         return {part[0] & 31 for part in data.split(b"\0\0\1")[1:] if part}

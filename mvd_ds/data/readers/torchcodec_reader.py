@@ -1,4 +1,4 @@
-"""Frames by torchcodec, where it is installed: exact seeking, one thread, on the CPU."""
+"""The reader by torchcodec, where it is installed: exact seeking, one thread, on the CPU."""
 
 from __future__ import annotations
 
@@ -10,18 +10,15 @@ import numpy as np
 
 from mvd_ds.config import ConfigError
 from mvd_ds.data.readers.location import Location, read_bytes
-from mvd_ds.data.readers.video import DecodeError, Video, check_indices, reason_of
+from mvd_ds.data.readers.video import DecodeError, Video, check_indices, decode_errors, reason_of
 from mvd_ds.files import one_line
-
-_ERRORS = (RuntimeError, ValueError, IndexError, OSError, TypeError, KeyError)
-"""What torchcodec raises on damaged files: its C++ checks are RuntimeErrors, missing metadata ValueErrors and TypeErrors."""
 
 _ORIGIN = re.compile(r"^\w+, \S+:\d+, ")
 
 
 @cache
 def decoder_class() -> Any:
-    """torchcodec's ``VideoDecoder``.
+    """Return torchcodec's ``VideoDecoder``.
 
     Raises:
         ConfigError: if torchcodec is not installed, or finds neither FFmpeg nor the torch it was built for.
@@ -56,13 +53,13 @@ class TorchcodecVideo(Video):
         """
         self.fps = fps
         decoder = decoder_class()
-        try:
+        with decode_errors("torchcodec cannot open it: ", _reason):
             # A path is read as it is needed; "file:" and "subfile," addresses are not: torchcodec asks whether the path exists.
-            file = location if isinstance(location, str) else read_bytes(location)
+            # It takes no path that is not UTF-8.
+            by_path = isinstance(location, str) and location.isprintable()
+            file = location if by_path else read_bytes(location)
             self._decoder = decoder(file, num_ffmpeg_threads=1, dimension_order="NHWC", seek_mode="exact")
             self._length = len(self._decoder)
-        except _ERRORS as error:
-            raise DecodeError(f"torchcodec cannot open it: {_reason(error)}") from None
         if not self._length:
             raise DecodeError("the video holds no frames")
 
@@ -74,12 +71,11 @@ class TorchcodecVideo(Video):
 
     def get(self, indices: np.ndarray) -> np.ndarray:
         check_indices(indices, self._length)
-        try:
-            return self._decoder.get_frames_at(indices.tolist()).data.numpy()
-        except _ERRORS as error:
-            raise DecodeError(f"torchcodec: {_reason(error)}") from None
+        with decode_errors("torchcodec: ", _reason):
+            frames: np.ndarray = self._decoder.get_frames_at(indices.tolist()).data.numpy()
+            return frames
 
 
 def _reason(error: BaseException) -> str:
-    """Its message without the C++ function, file and line that stand before it."""
+    """Return the message of ``error`` without the C++ function, file and line that stand before it."""
     return one_line(_ORIGIN.sub("", str(error)).split("\nException raised")[0], 200)
