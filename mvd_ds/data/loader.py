@@ -57,7 +57,8 @@ class ClipLoader:
                 f"{self.clips_in_manifest} clips are fewer than batch.global {batch.global_}; lower batch.global"
             )
         read_ahead = (data.prefetch_batches if data.workers else 0) + _AHEAD
-        self._quarantine = Quarantine(batch.global_, lookahead_steps=-(-read_ahead // self._accumulation) + 1)
+        lookahead_steps = -(-read_ahead // self._accumulation) + 1
+        self._quarantine = Quarantine(batch.global_, lookahead_steps, dataset.source)
         self._running: Iterator[Filled] | None = None
         if data.workers:
             start_server()

@@ -9,7 +9,7 @@ import numpy as np
 from mvd_ds.config import DataSettings
 from mvd_ds.data.manifests.manifest import ClipRefs, Manifest
 from mvd_ds.data.readers.decode import open_video
-from mvd_ds.data.readers.location import Location
+from mvd_ds.data.readers.location import Location, stamp_of
 from mvd_ds.data.readers.video import Video
 
 
@@ -34,6 +34,10 @@ class VideoSource:
         """Return where the bytes of video ``index`` are."""
         refs, number = self._find(index)
         return refs.location(number)
+
+    def stamp(self, index: int) -> str:
+        """Return a mark of the content of video ``index``."""
+        return stamp_of(self.location(index))
 
     def open(self, index: int) -> Video:
         """Open video ``index``.
