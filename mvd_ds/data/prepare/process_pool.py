@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
 from mvd_ds.data.readers.video import reason_of
-from mvd_ds.data.workers.workers import forkserver_context
+from mvd_ds.data.workers.workers import forkserver_context, replace_lost_server
 
 
 class Fault(NamedTuple):
@@ -64,6 +64,7 @@ def run_jobs(
 
 
 def _start(context: Any, function: Callable[[Any], Any], seconds: float) -> _Worker:
+    replace_lost_server()
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, function, seconds), daemon=True)
     process.start()

@@ -222,7 +222,21 @@ def forkserver_context(preload: Sequence[str]) -> Any:
             util.get_temp_dir()  # made once, and removed at the end of this process
         finally:
             tempfile.tempdir = usual
+    replace_lost_server()
     return context
+
+
+def replace_lost_server() -> None:
+    """End a fork server whose socket was deleted, as when ``TMPDIR`` is emptied; the next start of a process starts another.
+
+    Processes that the old server has forked live on.
+    """
+    server: Any = forkserver._forkserver
+    address, pid = server._forkserver_address, server._forkserver_pid
+    os.makedirs(util.get_temp_dir(), mode=0o700, exist_ok=True)
+    if pid is not None and not os.path.exists(address):
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
 def wait_for(workers: Sequence[Worker], stall_seconds: float) -> list[Worker]:
