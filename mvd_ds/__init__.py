@@ -27,6 +27,8 @@ pixels, ``t h w`` token grid, ``N = t*h*w`` tokens, ``V`` visible, ``M`` masked 
 
 from typing import Any
 
+from mvd_ds.files import ConfigError as ConfigError
+
 __version__ = "0.1.0"
 
 #: Names of ``mvd_ds.api`` that are names of the package too.
@@ -36,13 +38,17 @@ API = (
     "build_student",
     "build_teacher",
     "distillation_loss",
+    "draw_masks",
     "export",
     "export_gradients",
     "load",
+    "normalise",
     "open_model",
     "read_checkpoint",
+    "read_clip",
     "read_features",
     "save",
+    "train",
 )
 
 

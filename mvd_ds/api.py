@@ -14,8 +14,18 @@ from typing import Any, overload
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from mvd_ds.config import ConfigError, DecoderSettings, EncoderSettings, Grid, PoolingSettings, Settings, TeacherSettings
+from mvd_ds.clips import draw_masks, normalise, read_clip
+from mvd_ds.config import (
+    ConfigError,
+    DecoderSettings,
+    EncoderSettings,
+    Grid,
+    PoolingSettings,
+    Settings,
+    TeacherSettings,
+)
 from mvd_ds.evaluation.feature_files import read_features
+from mvd_ds.files import did_you_mean
 from mvd_ds.models.building import Model, load_into, network_of, open_model, save_as
 from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.embed import split_mask
@@ -38,15 +48,19 @@ __all__ = [
     "build_student",
     "build_teacher",
     "distillation_loss",
+    "draw_masks",
     "export",
     "export_gradients",
     "load",
+    "normalise",
     "open_model",
     "read_checkpoint",
+    "read_clip",
     "read_features",
     "save",
     "split_mask",
     "table_lines",
+    "train",
 ]
 
 
@@ -191,11 +205,31 @@ def distillation_loss(
     if predictions.keys() != features.keys():
         raise ConfigError(f"predictions {sorted(predictions)} and features {sorted(features)} have different names")
     _, masked = split_mask(mask)
+    if loss not in LOSSES:
+        raise ConfigError(f"loss '{loss}' is not known; {did_you_mean(loss, LOSSES, 'losses are ' + ', '.join(LOSSES))}")
     losses = {}
     for name, prediction in predictions.items():
         target = normalise_tokens(features[name]) if normalise else features[name]
         losses[name] = LOSSES[loss](prediction, gather_masked(target, masked))
     return losses
+
+
+def train(recipe: str | Path, *overrides: str) -> Path:
+    """Train a recipe of pretrain, distill or finetune in this process, and return the run's folder.
+
+    It goes on from the newest checkpoint in the folder, and does nothing if the run is finished. Under a launcher every process
+    calls it alike.
+
+    Args:
+        recipe: name of a shipped recipe, or a YAML file.
+        overrides: settings that replace the recipe's, ``"batch.micro=4"``.
+
+    Raises:
+        ConfigError: for whatever the user can mend, and if the run was stopped before its end.
+    """
+    from mvd_ds.runs.any_training import train_by_name  # imports the engine
+
+    return train_by_name(str(recipe), overrides)
 
 
 def export(model: Model, format: str) -> dict[str, Tensor]:
@@ -227,7 +261,7 @@ def _named(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
 
 def _layout(name: str) -> Any:
     if name not in LAYOUTS:
-        raise ConfigError(f"format '{name}' is not known; formats are {', '.join(LAYOUTS)}")
+        raise ConfigError(f"format '{name}' is not known; {did_you_mean(name, LAYOUTS, 'formats are ' + ', '.join(LAYOUTS))}")
     return LAYOUTS[name]
 
 

@@ -8,9 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mvd_ds.config import ConfigError, PreprocessingSettings
-from mvd_ds.data.readers.decode import DecodeError, open_video
-from mvd_ds.data.views import cut_views
+from mvd_ds.clips import read_clip
+from mvd_ds.config import PreprocessingSettings
 from mvd_ds.evaluation.predictions import view_probabilities
 from mvd_ds.models.classifier import PixelClassifier
 from mvd_ds.models.classifier_folder import open_classifier
@@ -50,11 +49,7 @@ class VideoClassifier:
         Raises:
             ConfigError: if the file cannot be read.
         """
-        try:
-            with open_video(str(video)) as opened:
-                return cut_views(opened, self.preprocessing.clip, segments, crops)
-        except DecodeError as error:
-            raise ConfigError(f"{video}: cannot be read: {error}") from None
+        return read_clip(video, self.preprocessing.clip, segments, crops)
 
     @torch.inference_mode()
     def probabilities(self, video: str | Path, segments: int = 1, crops: int = 1) -> Tensor:

@@ -23,6 +23,7 @@ ROOMS = [
     "cli",
     "api",
     "video_classifier",
+    "clips",
     "files",
 ]
 NO_CLUSTER = "deepspeed torch.distributed"
@@ -63,8 +64,9 @@ RULES = {
     "training/checkpoint": _rule("config training models.formats", None),
     "training/engine": _rule("config training", None, ""),
     "evaluation": _rule("config evaluation models", "torch numpy sklearn safetensors PIL matplotlib", NO_CLUSTER),
-    "video_classifier": _rule("config data evaluation models", "torch", NO_CLUSTER),
-    "api": _rule("config data evaluation models objectives runs video_classifier", "torch pydantic", NO_CLUSTER),
+    "clips": _rule("config data", "torch numpy pydantic", NO_CLUSTER),
+    "video_classifier": _rule("clips config data evaluation models", "torch", NO_CLUSTER),
+    "api": _rule("clips config evaluation models objectives runs video_classifier", "torch pydantic", NO_CLUSTER),
     "runs": _rule("config data models objectives training evaluation runs", None),
     "tools": _rule(
         "config data models objectives training evaluation runs api video_classifier tools !tools.bench !tools.doctor !tools.plan"

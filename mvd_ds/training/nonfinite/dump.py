@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mvd_ds.config import LearningRecipe, dump
-from mvd_ds.files import write_json
+from mvd_ds.files import write_json, written_aside
 from mvd_ds.training.cluster import Cluster
 
 
@@ -39,9 +39,11 @@ def write_dump(
     with cluster.together():
         path.mkdir(parents=True, exist_ok=True)
         tensors = {f"{number}.{name}": value for number, batch in enumerate(batches) for name, value in flat(batch).items()}
-        save_file(tensors, path / f"rank-{cluster.rank}.safetensors", metadata={"format": "pt"})
+        with written_aside(path / f"rank-{cluster.rank}.safetensors", sync=False) as aside:
+            save_file(tensors, aside, metadata={"format": "pt"})
         if cluster.is_main:
-            save_file({name: value.contiguous() for name, value in weights.items()}, path / "student.safetensors")
+            with written_aside(path / "student.safetensors", sync=False) as aside:
+                save_file({name: value.contiguous() for name, value in weights.items()}, aside)
     with cluster.together():
         if cluster.is_main:
             kind = type(batches[0]).__name__

@@ -1,0 +1,34 @@
+"""A training by the name of its recipe, as ``mvd_ds.train`` starts it from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mvd_ds.config import ConfigError, FinetuneRecipe, TrainingRecipe, find_recipe, load_recipe
+from mvd_ds.runs.finetune import finetune
+from mvd_ds.runs.train import train
+from mvd_ds.training.run_folder import FINISHED, RunFolder
+
+
+def train_by_name(recipe: str, overrides: Sequence[str]) -> Path:
+    """Train a recipe of pretrain, distill or finetune in this process, and return the run's folder.
+
+    Args:
+        recipe: name of a shipped recipe, or a YAML file.
+        overrides: ``key=value`` settings that replace the recipe's.
+
+    Raises:
+        ConfigError: for whatever the user can mend, and if the run was stopped before its end.
+    """
+    name, settings = find_recipe(recipe).stem, load_recipe(recipe, tuple(overrides))
+    if isinstance(settings, FinetuneRecipe):
+        code = finetune(settings, name)
+    elif isinstance(settings, TrainingRecipe):
+        code = train(settings, name)
+    else:
+        raise ConfigError(f"train: {recipe} is a recipe of `{settings.command}`; it takes pretrain, distill and finetune")
+    folder = RunFolder.of(settings, name).path
+    if code != FINISHED:
+        raise ConfigError(f"train: the run in {folder} was stopped; call it again to go on")
+    return folder
