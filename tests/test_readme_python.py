@@ -24,12 +24,13 @@ def run_blocks(page: str) -> dict[str, Any]:
     return names
 
 
-def test_the_ten_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_eleven_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names = run_blocks("mvd_ds/README.md")
-    assert len(BLOCKS["mvd_ds/README.md"]) == 10
+    assert len(BLOCKS["mvd_ds/README.md"]) == 11
     assert names["predictions"]["video"].shape == (2, 56, 192)
     assert names["gradients"].keys() <= names["weights"].keys() and len(names["loaded"]) > 50
+    assert names["predicted"]["image"].shape == (4, 48, 128)
     assert names["tokens"].shape == (2, 64, 192) and names["logits"].shape == (2, 10)
     assert names["ignored"].keys() == {"pos_embed", "pos_embed_img", "pos_embed_vid"}
     assert names["same"](names["clip"], names["mask"])["image"].shape == (2, 56, 128)
