@@ -42,14 +42,14 @@ class Attention(nn.Module):
         self.projection = Linear(width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, N, D) -> (B, N, D)."""
+        """Map tokens (B, N, D) to (B, N, D)."""
         qkv = self.qkv(tokens).unflatten(-1, (3, self.heads, -1))
         kernel = _kernel_name(self.kernel, qkv.device, qkv.dtype, qkv.shape[-1])
         return self.projection(KERNELS[kernel](qkv).flatten(-2))
 
 
 def eager_attention(qkv: Tensor) -> Tensor:
-    """(B, N, 3, heads, d) -> (B, N, heads, d), with the (N, N) matrix of weights in memory.
+    """Map (B, N, 3, heads, d) to (B, N, heads, d), with the (N, N) matrix of weights in memory.
 
     Queries are scaled before the product. Source: MVD, VideoMAE.
     """
@@ -59,13 +59,13 @@ def eager_attention(qkv: Tensor) -> Tensor:
 
 
 def sdpa_attention(qkv: Tensor) -> Tensor:
-    """(B, N, 3, heads, d) -> (B, N, heads, d) by torch's own fused kernels; the three parts are strided views, not copies."""
+    """Map (B, N, 3, heads, d) to (B, N, heads, d) by torch's own fused kernels; the three parts are strided views."""
     query, key, value = qkv.permute(2, 0, 3, 1, 4)
     return F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
 
 
 def flash_attention(qkv: Tensor) -> Tensor:
-    """(B, N, 3, heads, d) -> (B, N, heads, d) by the flash-attn package."""
+    """Map (B, N, 3, heads, d) to (B, N, heads, d) by the flash-attn package."""
     from flash_attn import flash_attn_qkvpacked_func
 
     return flash_attn_qkvpacked_func(qkv)
@@ -80,7 +80,7 @@ KERNELS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @functools.cache
 def choose_kernel(setting: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> tuple[str, str]:
-    """Name of the kernel to run and the reason in words, logged once per combination.
+    """Return the name of the kernel to run and the reason in words, logged once per combination.
 
     ``auto`` follows measurements by others (H100, N about 1k, d = 64: torch's SDPA is ahead of FlashAttention-2 forward
     and backward; on A100 SDPA is FlashAttention-2).
@@ -109,7 +109,7 @@ def choose_kernel(setting: str, device: torch.device, dtype: torch.dtype, head_d
 
 @torch.compiler.assume_constant_result
 def _kernel_name(setting: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
-    """The name alone, decided while a compiled block is traced and not inside of it."""
+    """Return the name alone, decided while a compiled block is traced and not inside of it."""
     return choose_kernel(setting, device, dtype, head_dim)[0]
 
 
@@ -128,7 +128,7 @@ def _choose_automatically(device: torch.device, dtype: torch.dtype, head_dim: in
 
 
 def _flash_obstacle(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
-    """Why FlashAttention-2 cannot run, or None."""
+    """Return the reason why FlashAttention-2 cannot run, or None."""
     # `import flash_attn` proves nothing: version 4 uses the same folder without these functions.
     if importlib.util.find_spec("flash_attn_2_cuda") is None:
         return "the package flash-attn (version 2) is not installed"

@@ -1,6 +1,6 @@
 """A model that takes no memory yet: its structure, and how any part of it gets its weights.
 
-Built whole, it is an ordinary module. A model too large for that is built part by part: the cluster's window fills one
+Built whole, it is an ordinary module. A model too large for that is built part by part: the engine fills one
 module, hands its values to all processes in shards, and forgets them before the next. Both give the same values, because
 weights are a function of a parameter's name: of the seed, or of a file.
 """
@@ -19,7 +19,7 @@ Fill = Callable[[str, nn.Module], None]
 
 
 class Blueprint(Generic[Model]):
-    """What can become a model.
+    """A plan from which a model can be built.
 
     Args:
         construct: builds the module; called on the meta device, where weights cost nothing.
@@ -34,19 +34,19 @@ class Blueprint(Generic[Model]):
         self.structure = self.skeleton()
 
     def skeleton(self) -> Model:
-        """Another structure: parameters on the meta device, fixed tables in memory."""
+        """Return another structure: parameters on the meta device, fixed tables in memory."""
         with torch.device("meta"):
             return self.construct()
 
     def build(self) -> Model:
-        """The whole model, fp32, on the CPU."""
+        """Return the whole model, fp32, on the CPU."""
         model = self.skeleton()
         for _ in self.parts(model):
             pass
         return model
 
     def parts(self, skeleton: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-        """Modules of ``skeleton`` with parameters of their own, each filled when it is asked for.
+        """Fill the modules of ``skeleton`` that have parameters of their own, each when it is asked for.
 
         Yields:
             (name, module); what the caller does with its parameters before it asks for the next is the caller's choice.

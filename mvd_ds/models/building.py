@@ -41,7 +41,7 @@ WRITTEN = {
 
 
 def build_network(network: Network) -> Model:
-    """The model of a description, its weights not yet filled; fp32, on the CPU."""
+    """Return the model of a description, its weights not yet filled; fp32, on the CPU."""
 
     def construct() -> Model:
         if network.classifier is not None:
@@ -56,7 +56,7 @@ def build_network(network: Network) -> Model:
 
 
 def network_of(model: Model) -> Network:
-    """The description of a model."""
+    """Return the description of a model."""
     encoder = model if isinstance(model, VisionTransformer) else model.encoder
     slots, rows, _ = encoder.grid
     clip = {"frames": slots * encoder.settings.tubelet_frames, "size_px": rows * encoder.settings.patch_px}
@@ -76,7 +76,7 @@ def open_model(
     decoder: dict[str, Any] | None = None,
     clip: dict[str, int] | None = None,
 ) -> tuple[Model, Checkpoint]:
-    """The model that a file holds, with its weights; in ``eval()``, fp32, on the CPU.
+    """Return the model that a file holds, with its weights; in ``eval()``, fp32, on the CPU.
 
     Args:
         source: file, folder or state dict in any known layout.
@@ -142,7 +142,7 @@ def _forget_what_is_not_read(teacher: Teacher, checkpoint: Checkpoint) -> None:
 
 
 def open_encoder(weights: str | Path, frames: int, size_px: int, format: str | None = None) -> VisionTransformer:
-    """The encoder of a file or folder in any known layout, for clips of a geometry, in ``eval()``.
+    """Return the encoder of a file or folder in any known layout, for clips of a geometry, in ``eval()``.
 
     Args:
         weights: file or folder.
@@ -166,7 +166,7 @@ def open_encoder(weights: str | Path, frames: int, size_px: int, format: str | N
 
 
 def is_run_model(weights: str | Path) -> bool:
-    """Whether this is the model folder of a run (or nothing at all), which has a recipe; a file of others has none."""
+    """Return whether this is the model folder of a run (or nothing at all), which has a recipe."""
     path = Path(weights)
     if path.is_dir() and (path / CONFIG_NAME).is_file():
         config = read_json(path / CONFIG_NAME)
@@ -177,7 +177,7 @@ def is_run_model(weights: str | Path) -> bool:
 
 
 def written_layout(format: str, network: Network) -> str:
-    """The layout behind a name of ``--to``.
+    """Return the layout behind a name of ``--to``.
 
     Raises:
         ConfigError: if it is not written.

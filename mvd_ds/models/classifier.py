@@ -56,7 +56,7 @@ class Classifier(nn.Module):
         self.head = ClassHead(width, classes)
 
     def forward(self, clip: Tensor, drop_path: Tensor | None = None, dropout: Tensor | None = None) -> Tensor:
-        """Logits (B, classes).
+        """Return the logits (B, classes).
 
         Args:
             clip: (B, C, T, H, W) normalised.
@@ -71,7 +71,7 @@ class Classifier(nn.Module):
         return self.head(self._drop(pooled.to(self.head.weight.dtype), dropout))
 
     def _drop(self, pooled: Tensor, uniforms: Tensor | None) -> Tensor:
-        """Dropout of (B, D) by ``uniforms``, so that what is dropped depends on the clip and not on the process."""
+        """Apply dropout to (B, D) by ``uniforms``, so that it depends on the clip and not on the process."""
         if self.dropout == 0.0 or not self.training:
             return pooled
         if uniforms is None:
@@ -97,6 +97,6 @@ class PixelClassifier(nn.Module):
         self.register_buffer("std", torch.tensor(preprocessing.std).view(3, 1, 1, 1), persistent=False)
 
     def forward(self, clip: Tensor) -> Tensor:
-        """uint8 (B, C, T, H, W) -> logits (B, classes), in the type of the classifier's weights."""
+        """Map uint8 (B, C, T, H, W) to logits (B, classes), in the type of the classifier's weights."""
         unit = clip.float() / 255
         return self.classifier(((unit - self.mean) / self.std).to(self.classifier.head.weight.dtype))

@@ -20,14 +20,14 @@ from mvd_ds.models.weights import write_folder
 
 
 class ClassifierCard(NamedTuple):
-    """What a classifier needs to be used, beside its network."""
+    """The names and clips that a classifier needs to be used, beside its network."""
 
     classes: tuple[str, ...]
     """A name for each logit."""
     preprocessing: PreprocessingSettings
-    """Its clips."""
+    """Geometry and normalisation of its clips."""
     label: str = "label"
-    """Which label of a manifest it tells."""
+    """Label of a manifest that it predicts."""
 
 
 def save_classifier(
@@ -60,7 +60,7 @@ def save_classifier(
 
 
 def open_classifier(source: str | Path, format: str | None = None) -> tuple[Classifier, ClassifierCard]:
-    """A classifier with its weights, in ``eval()``, fp32, on the CPU, and its card.
+    """Return a classifier with its weights, in ``eval()``, fp32, on the CPU, and its card.
 
     Args:
         source: a folder of ``save_classifier``; or a classifier in any known format, whose classes are numbered where it does
@@ -85,7 +85,7 @@ def open_classifier(source: str | Path, format: str | None = None) -> tuple[Clas
 
 
 def trained_clip(source: str | Path, format: str | None = None) -> ClipSettings:
-    """The clips that a network was trained on, as far as its file says: at least their size, and frames of a video network.
+    """Return the clips that a network was trained on, as far as its file says: at least their size.
 
     Raises:
         ConfigError: if it cannot be read.
@@ -102,7 +102,7 @@ def trained_clip(source: str | Path, format: str | None = None) -> ClipSettings:
 
 
 def _names(config: Mapping[str, Any], count: int, path: Path) -> tuple[str, ...]:
-    """Names of the classes: ours, those of a Hugging Face folder, or numbers."""
+    """Return the names of the classes: ours, those of a Hugging Face folder, or numbers."""
     by_number = config.get("id2label", {})
     names = config.get("classes") or [by_number.get(str(number), str(number)) for number in range(count)]
     if not isinstance(names, list) or len(names) != count:

@@ -50,7 +50,7 @@ class PatchEmbed(nn.Module):
         nn.init.uniform_(self.bias, -limit, limit, generator=generator)
 
     def forward(self, clip: Tensor, visible: Tensor | None = None) -> Tensor:
-        """Embedded patches.
+        """Return the embedded patches.
 
         Args:
             clip: (B, C, T, H, W) normalised.
@@ -74,7 +74,7 @@ class PatchEmbed(nn.Module):
 
 
 def unfold(clip: Tensor, patch: list[int]) -> Tensor:
-    """(B, C, T, H, W) -> (B, N, C * frames * rows * columns) in the order of a ``Conv3d`` weight.
+    """Map (B, C, T, H, W) to (B, N, C * frames * rows * columns) in the order of a ``Conv3d`` weight.
 
     Args:
         clip: (B, C, T, H, W).
@@ -86,7 +86,7 @@ def unfold(clip: Tensor, patch: list[int]) -> Tensor:
 
 
 def split_mask(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Ascending indices of visible and of masked tokens.
+    """Return the ascending indices of visible and of masked tokens.
 
     Args:
         mask: (B, N) or (B, K, N) bool, True = masked; as many in every row.
@@ -132,7 +132,7 @@ class LearnedToken(nn.Module):
             nn.init.normal_(self.weight, std=self.std, generator=generator)
 
     def forward(self, batch: int, count: int) -> Tensor:
-        """(batch, count, D), the same token everywhere."""
+        """Return (batch, count, D), the same token everywhere."""
         return self.weight.expand(batch, count, -1)
 
 
@@ -169,7 +169,7 @@ class Position(nn.Module):
             nn.init.trunc_normal_(parameter, std=0.02, generator=generator)
 
     def forward(self, tokens: Tensor, index: Tensor | None = None, cls: Tensor | None = None) -> Tensor:
-        """Tokens with their positions added, in the type of the tokens.
+        """Return the tokens with their positions added, in the type of the tokens.
 
         Args:
             tokens: (B, V, D).
@@ -186,13 +186,13 @@ class Position(nn.Module):
 
 
 def sincos_1d(positions: np.ndarray, width: int) -> np.ndarray:
-    """(n,) positions -> (n, width): all sines, then all cosines, with frequencies 10000^(-2i / width)."""
+    """Map (n,) positions to (n, width): all sines, then all cosines, with frequencies 10000^(-2i / width)."""
     angles = np.outer(positions, 1.0 / 10000.0 ** (np.arange(width // 2) / (width / 2.0)))
     return np.concatenate((np.sin(angles), np.cos(angles)), axis=1)
 
 
 def sincos_2d(grid: Grid, width: int) -> np.ndarray:
-    """(N, width): first half of the channels from the column, second half from the row, the same in every slot.
+    """Return (N, width): half of the channels from the column, half from the row, the same in every slot.
 
     Source: MAE, which puts the column first.
     """
@@ -203,14 +203,14 @@ def sincos_2d(grid: Grid, width: int) -> np.ndarray:
 
 
 def sincos_3d(grid: Grid, width: int) -> np.ndarray:
-    """(N, width): first quarter of the channels from the slot in time, the rest as ``sincos_2d``. Source: MVD 1.1."""
+    """Return (N, width): a quarter of the channels from the slot in time, the rest as ``sincos_2d``. Source: MVD."""
     slots, rows, columns = grid
     time = np.repeat(sincos_1d(np.arange(slots), width // 4), rows * columns, axis=0)
     return np.concatenate((time, sincos_2d(grid, width - width // 4)), axis=1)
 
 
 def sinusoid_1d(grid: Grid, width: int) -> np.ndarray:
-    """(N, width): of the flat token index, sines in even channels and cosines in odd ones. Source: VideoMAE."""
+    """Return (N, width) of the flat token index, sines in even channels, cosines in odd. Source: VideoMAE."""
     # Divided, not multiplied by the inverse, so that the table equals the published one to the last bit.
     angles = np.arange(math.prod(grid))[:, None] / np.power(10000, 2 * np.arange(width // 2) / width)
     return np.stack((np.sin(angles), np.cos(angles)), axis=2).reshape(-1, width)

@@ -18,7 +18,7 @@ from mvd_ds.models.vit import VisionTransformer
 
 
 class FrozenTokens(NamedTuple):
-    """What heads take of a frozen encoder; image encoders have the tokens of all frames in N."""
+    """The tokens of a frozen encoder that heads take; image encoders have the tokens of all frames in N."""
 
     tokens: Tensor
     """(B, N, D) after the final norm, class token included."""
@@ -28,7 +28,7 @@ class FrozenTokens(NamedTuple):
 
 @torch.no_grad()
 def frozen_tokens(encoder: VisionTransformer, clip: Tensor, layers: bool) -> FrozenTokens:
-    """The encoder's own forward, of which keys and values of all layers are kept on the way.
+    """Run the encoder's own forward, and keep keys and values of all layers on the way.
 
     Queries of a head are no part of it, so its tokens are those of the encoder without a head, to the bit.
 
@@ -85,7 +85,7 @@ class AttentiveHead(nn.Module):
         self.head = Linear(width, classes)
 
     def forward(self, frozen: FrozenTokens) -> Tensor:
-        """(B, classes) logits."""
+        """Return (B, classes) logits."""
         query = self.query(len(frozen.tokens), 1)
         keys, values = self.to_keys_values(self.norm_tokens(frozen.tokens)).unflatten(-1, (2, self.heads, -1)).unbind(2)
         pooled = query + self.projection(_look(self.to_query(query).unflatten(-1, (self.heads, -1)), keys, values))
@@ -124,7 +124,7 @@ class QueryTuningHead(nn.Module):
         self.head = Linear((len(self.blocks) * queries + 1) * width, classes)
 
     def forward(self, frozen: FrozenTokens) -> Tensor:
-        """(B, classes) logits."""
+        """Return (B, classes) logits."""
         assert frozen.keys_values is not None
         batch = len(frozen.tokens)
         summaries = [frozen.tokens.mean(dim=1, keepdim=True)]
@@ -137,7 +137,7 @@ class QueryTuningHead(nn.Module):
 
 
 def _through_layer(block: nn.Module, queries: Tensor, keys_values: Tensor) -> Tensor:
-    """Queries (B, m, D) after a block of which only keys and values (B, N, 2, heads, d) of its tokens are seen."""
+    """Return queries (B, m, D) after a block that sees only keys and values (B, N, 2, heads, d) of its tokens."""
     assert isinstance(block, Block)
     packed = block.attention.qkv(block.norm_attention(queries)).unflatten(-1, (3, block.attention.heads, -1))
     keys, values = keys_values.unbind(2)
@@ -146,7 +146,7 @@ def _through_layer(block: nn.Module, queries: Tensor, keys_values: Tensor) -> Te
 
 
 def _look(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Attention of queries (B, m, heads, d) to keys and values (B, N, heads, d): (B, m, D)."""
+    """Attend from queries (B, m, heads, d) to keys and values (B, N, heads, d); return (B, m, D)."""
     found = F.scaled_dot_product_attention(query.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2))
     return found.transpose(1, 2).flatten(2)
 

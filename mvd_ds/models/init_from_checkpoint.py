@@ -18,7 +18,7 @@ HEAD_PARTS = ("pooling.", "norm.", "head.")
 
 
 def init_classifier_from_checkpoint(recipe: FinetuneRecipe, classes: int) -> Classifier:
-    """The classifier of a recipe: initial weights of its seed, then the encoder of ``weights``; fp32, on the CPU.
+    """Return the classifier of a recipe: initial weights of its seed, then the encoder of ``weights``; fp32, CPU.
 
     Raises:
         ConfigError: if ``weights`` is missing, not whole or another architecture, or its head is kept and has another size.
@@ -46,7 +46,7 @@ def init_classifier_from_checkpoint(recipe: FinetuneRecipe, classes: int) -> Cla
 
 
 def _fill_encoder(model: Classifier, checkpoint: Checkpoint, origin: str) -> None:
-    """Every tensor of the encoder; its final norm is left out, because pooled tokens have a norm of their own (MVD, Q26)."""
+    """Fill the encoder; its final norm is left out, because pooled tokens have a norm of their own (MVD, Q26)."""
     state = {name: value for name, value in checkpoint.state.items() if not name.startswith("encoder.norm.")}
     inside = Checkpoint(checkpoint.layout, checkpoint.origin, state, checkpoint.rows, checkpoint.notes, grids=checkpoint.grids)
     fill_encoder(model.encoder, inside, origin)
@@ -67,7 +67,7 @@ def _fill_head(model: Classifier, checkpoint: Checkpoint, classes: int, origin: 
 
 
 def _tell(model: Classifier, checkpoint: Checkpoint, kept_head: bool, origin: str) -> None:
-    """What was loaded, what starts fresh, and what of the file was not asked for."""
+    """Log which tensors were loaded, which start fresh, and which of the file are not used."""
     loaded = [name for name in model.state_dict() if kept_head or not name.startswith(HEAD_PARTS)]
     fresh = [name for name in model.state_dict() if name not in loaded]
     unused = [name for name in checkpoint.state if name not in loaded]

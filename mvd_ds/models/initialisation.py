@@ -35,7 +35,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def initialise(model: Module, seed: int, prefix: str = "") -> Module:
-    """``model`` with its initial weights drawn.
+    """Draw the initial weights of ``model`` and return it.
 
     Args:
         model: built from the modules of this room.
@@ -65,7 +65,7 @@ def initialise_module(name: str, module: nn.Module, seed: int) -> None:
 
 
 def build_without_weights(construct: Callable[[], Module]) -> Module:
-    """``construct()`` on the CPU with uninitialised parameters, to be filled by ``initialise`` or from a file.
+    """Return ``construct()`` on the CPU with uninitialised parameters, to be filled by ``initialise`` or a file.
 
     Constructors draw weights too; on the meta device this costs nothing and leaves the global generator alone.
     """

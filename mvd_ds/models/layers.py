@@ -36,7 +36,7 @@ class Mlp(nn.Module):
         self.contract = Linear(hidden, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, N, D) -> (B, N, D)."""
+        """Map tokens (B, N, D) to (B, N, D)."""
         return self.contract(F.gelu(self.expand(tokens)))
 
 
@@ -63,7 +63,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.arguments = (width, heads, mlp_ratio, qkv_bias, kernel, eps)
-        """Of this constructor."""
+        """Arguments of this constructor."""
         self.norm_attention = nn.LayerNorm(width, eps=eps)
         self.attention = Attention(width, heads, qkv_bias, kernel)
         self.norm_mlp = nn.LayerNorm(width, eps=eps)
@@ -72,7 +72,7 @@ class Block(nn.Module):
         """Computes in place of ``compute`` where it is set."""
 
     def forward(self, tokens: Tensor, branch_factors: Tensor | None = None, wanted: Tensor | None = None) -> Tensor:
-        """(B, N, D) -> (B, N, D), or fewer tokens where fewer are wanted.
+        """Map (B, N, D) to (B, N, D), or fewer tokens where fewer are wanted.
 
         Args:
             tokens: (B, N, D).
@@ -83,7 +83,7 @@ class Block(nn.Module):
         return compute(self, tokens, branch_factors, wanted)
 
     def compute(self, tokens: Tensor, branch_factors: Tensor | None = None, wanted: Tensor | None = None) -> Tensor:
-        """``forward``, by torch's kernels one after another."""
+        """Compute ``forward`` by torch's kernels, one after another."""
         attended = self.attention(self.norm_attention(tokens))
         if branch_factors is None:
             tokens = pick(tokens + attended, wanted)
@@ -95,7 +95,7 @@ class Block(nn.Module):
 
 
 def pick(tokens: Tensor, wanted: Tensor | None) -> Tensor:
-    """The ``wanted`` ones of ``tokens`` (B, N, D).
+    """Return the ``wanted`` ones of ``tokens`` (B, N, D).
 
     Args:
         wanted: indices (C, M) into the tokens of B / C neighbours in the batch, such as the frames of a clip, side by side; or
@@ -111,7 +111,7 @@ def pick(tokens: Tensor, wanted: Tensor | None) -> Tensor:
 
 
 def drop_path_factors(uniforms: Tensor | None, rate: float, training: bool) -> Tensor | None:
-    """Factors of the residual branches of a stack: 0 for a dropped branch, 1 / (1 - its rate) for a kept one.
+    """Return the factors of the residual branches: 0 for a dropped branch, 1 / (1 - its rate) for a kept one.
 
     Rates grow linearly over the blocks, from 0 to ``rate``. The two branches of a block are dropped independently, as
     published, though a block has a single uniform: what is left of it after the first decision is uniform again.
@@ -142,7 +142,7 @@ def run_blocks(
     checkpoint_every: int,
     wanted: Tensor | None = None,
 ) -> Tensor:
-    """Tokens after all ``blocks``.
+    """Return the tokens after all ``blocks``.
 
     Args:
         blocks: the stack, first to last.

@@ -44,11 +44,11 @@ class QueryKeyValue(nn.Module):
             nn.init.zeros_(bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, N, D) -> (B, N, 3D): queries, then keys, then values."""
+        """Map (B, N, D) to (B, N, 3D): queries, then keys, then values."""
         return F.linear(tokens, self.weight, self.packed_bias())
 
     def packed_bias(self) -> Tensor:
-        """(3D,), of which the part for keys is zeros unless ``full``."""
+        """Return the bias (3D,), of which the part for keys is zeros unless ``full``."""
         if self.full_bias:
             return self.bias
         return torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))

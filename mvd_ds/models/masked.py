@@ -1,4 +1,4 @@
-"""What is trained in both stages: an encoder of visible tokens and, per target, a decoder of masked ones."""
+"""The student of both stages: an encoder of visible tokens and, per target, a decoder of masked ones."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Decoder(nn.Module):
         self.head = Linear(width, output)
 
     def forward(self, encoded: Tensor, visible: Tensor, masked: Tensor, drop_path: Tensor | None = None) -> Tensor:
-        """Predictions for the masked tokens.
+        """Return the predictions for the masked tokens.
 
         Args:
             encoded: (B, [1 +] V, D of the encoder).
@@ -85,7 +85,7 @@ class MaskedPredictor(nn.Module):
     def forward(
         self, clip: Tensor, visible: Tensor, masked: Tensor | None = None, drop_path: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Predictions of every target for the masked tokens.
+        """Return the predictions of every target for the masked tokens.
 
         Args:
             clip: (B, C, T, H, W) normalised.

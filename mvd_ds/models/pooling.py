@@ -42,7 +42,7 @@ class Pooling(nn.Module):
             nn.init.constant_(self.exponents, self.settings.exponent)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, [1 +] N, D) -> fp32 (B, D)."""
+        """Map (B, [1 +] N, D) to fp32 (B, D)."""
         if self.settings.kind == "cls":
             return tokens[:, 0].float()
         patches = tokens[:, int(self.cls_token) :].float()
@@ -54,7 +54,7 @@ class Pooling(nn.Module):
 
 
 def generalised_mean(tokens: Tensor, exponents: Tensor, eps: float | None) -> Tensor:
-    """(mean over tokens of max(x, eps)^p)^(1/p).
+    """Return (mean over tokens of max(x, eps)^p)^(1/p).
 
     The largest value of a channel is divided out before the power, so that 1e3^20 does not overflow.
 
@@ -75,12 +75,12 @@ def generalised_mean(tokens: Tensor, exponents: Tensor, eps: float | None) -> Te
 
 
 def mean_tokens(tokens: Tensor, cls_token: bool) -> Tensor:
-    """(B, [1 +] N, D) -> (B, D): fp32 mean over the patch tokens; the class token is left out."""
+    """Map (B, [1 +] N, D) to (B, D): fp32 mean over the patch tokens; the class token is left out."""
     return tokens[:, int(cls_token) :].float().mean(dim=1)
 
 
 def layer_tokens(encoder: VisionTransformer, clip: Tensor, layer: int = -1) -> Tensor:
-    """Tokens of normalised clips (B, C, T, H, W) after a block, (B, [1 +] N, D); after the last one and its norm for -1.
+    """Return tokens (B, [1 +] N, D) of clips (B, C, T, H, W) after a block; after the last one and its norm for -1.
 
     An image encoder sees every frame on its own: (B * T, [1 +] N, D).
 
@@ -98,7 +98,7 @@ def layer_tokens(encoder: VisionTransformer, clip: Tensor, layer: int = -1) -> T
 
 
 def clip_features(encoder: VisionTransformer, clip: Tensor, pooling: Pooling | None = None, layer: int = -1) -> Tensor:
-    """(B, C, T, H, W) normalised -> (B, D): tokens after a block (the final norm), pooled; their mean without a ``pooling``.
+    """Map normalised clips (B, C, T, H, W) to (B, D): tokens after a block, pooled; their mean without a ``pooling``.
 
     The mean of an image encoder's frames is the clip's.
     """
@@ -108,13 +108,13 @@ def clip_features(encoder: VisionTransformer, clip: Tensor, pooling: Pooling | N
 
 
 def clip_tokens(encoder: VisionTransformer, clip: Tensor, layer: int = -1) -> Tensor:
-    """(B, C, T, H, W) normalised -> (B, N, D): patch tokens after a block (the final norm); of all frames by an image encoder."""
+    """Map normalised clips (B, C, T, H, W) to (B, N, D): patch tokens after a block, of all frames by an image encoder."""
     tokens = layer_tokens(encoder, clip, layer)[:, int(encoder.settings.cls_token) :]
     return tokens if encoder.settings.kind == "video" else tokens.unflatten(0, (len(clip), -1)).flatten(1, 2)
 
 
 def encoder_pooling(encoder: VisionTransformer, settings: PoolingSettings) -> Pooling:
-    """The pooling of an encoder's tokens, on its device."""
+    """Return the pooling of an encoder's tokens, on its device."""
     shape = encoder.settings
     pooling = Pooling(settings, shape.embed_dim, shape.num_heads, shape.cls_token)
     return pooling.to(next(encoder.parameters()).device)

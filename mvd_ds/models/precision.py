@@ -1,4 +1,4 @@
-"""What runs in bf16 and what stays fp32 when ``engine.precision`` is bf16: the one place where this is stated.
+"""A table of what runs in bf16 and what stays fp32 when ``engine.precision`` is bf16: the one place where this is stated.
 
 ================================  =========================================  ==================================================
 what                              kept in                                    why

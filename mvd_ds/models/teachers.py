@@ -79,7 +79,7 @@ class Teacher(nn.Module):
 
 
 def resize_grid(tokens: Tensor, grid: Grid, wanted: Grid) -> Tensor:
-    """(B, N, D) on ``grid`` -> (B, N', D) on ``wanted``: linear along every axis, computed in fp32, cell centres aligned."""
+    """Resize (B, N, D) on ``grid`` to (B, N', D) on ``wanted``: linear along every axis, in fp32, centres aligned."""
     if grid == wanted:
         return tokens
     volume = tokens.float().transpose(1, 2).unflatten(2, grid)
@@ -88,7 +88,7 @@ def resize_grid(tokens: Tensor, grid: Grid, wanted: Grid) -> Tensor:
 
 
 def plan_teacher(name: str, settings: TeacherSettings, recipe: TrainingRecipe) -> Blueprint[Teacher]:
-    """A teacher whose weights were found to fit, before they take memory.
+    """Return a teacher whose weights were found to fit, before they take memory.
 
     Args:
         name: its name under ``teachers``.
@@ -103,7 +103,7 @@ def plan_teacher(name: str, settings: TeacherSettings, recipe: TrainingRecipe) -
 
 
 def build_teacher(name: str, settings: TeacherSettings, recipe: TrainingRecipe) -> Teacher:
-    """``plan_teacher``, built: in ``eval()`` and without gradients; fp32, on the CPU.
+    """Return the teacher of ``plan_teacher``, built: in ``eval()`` and without gradients; fp32, on the CPU.
 
     Raises:
         ConfigError: as ``plan_teacher``.
@@ -120,7 +120,7 @@ def plan_lone_teacher(
     student_tubelet_frames: int,
     seed: int = 0,
 ) -> Blueprint[Teacher]:
-    """``plan_teacher`` outside of a recipe.
+    """Return what ``plan_teacher`` returns, outside of a recipe.
 
     Args:
         name: it enters random weights and messages.

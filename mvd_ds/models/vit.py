@@ -34,13 +34,13 @@ class VisionTransformer(nn.Module):
         self.norm: nn.Module = nn.LayerNorm(width, eps=settings.norm_eps) if settings.final_norm else nn.Identity()
 
     def embed(self, clip: Tensor, visible: Tensor | None = None) -> Tensor:
-        """Tokens before the first block: (B * K, [1 +] V, D), class token first; fixed tables have no position for it (MAE)."""
+        """Return tokens before the first block, (B * K, [1 +] V, D), the class token first; it has no fixed position (MAE)."""
         tokens = self.patch_embed(clip, visible)
         cls = None if self.cls_token is None else self.cls_token(len(tokens), 1)
         return self.position(tokens, None if visible is None else visible.flatten(0, 1), cls)
 
     def forward(self, clip: Tensor, visible: Tensor | None = None, drop_path: Tensor | None = None) -> Tensor:
-        """Tokens after the final norm.
+        """Return the tokens after the final norm.
 
         Args:
             clip: (B, C, T, H, W) normalised.

@@ -80,7 +80,7 @@ def write_folder(
 
 
 def plan_encoder(settings: EncoderSettings, grid: Grid, weights: str | Path, origin: str) -> Blueprint[VisionTransformer]:
-    """The encoder of a file or folder in any format that ``formats`` knows: read and found to fit; copied when built.
+    """Return the encoder of a file or folder in any known format: read and found to fit; copied when built.
 
     Args:
         settings: the architecture that the recipe states for it.
@@ -124,14 +124,14 @@ def fill_encoder(encoder: VisionTransformer, checkpoint: Checkpoint, origin: str
 
 
 def encoder_state(checkpoint: Checkpoint, grid: Grid, origin: str) -> tuple[dict[str, Tensor], bool]:
-    """Weights of the encoder in a file, learned positions resized to ``grid``; and whether it has a final norm."""
+    """Return the weights of the encoder in a file, learned positions resized to ``grid``; and whether it has a final norm."""
     fit_learned_positions(checkpoint, "encoder.", grid, origin)
     state = {name.removeprefix("encoder."): value for name, value in checkpoint.state.items() if name.startswith("encoder.")}
     return state, any(name.startswith("norm.") for name in state) or not _has_no_final_norm(checkpoint)
 
 
 def without_norm(encoder: VisionTransformer) -> VisionTransformer:
-    """An encoder from a classifier's file, which has no such norm; whoever reads features behind it is told in teachers.py."""
+    """Take the final norm off an encoder whose file has none; teachers that would read behind it are refused."""
     encoder.norm = nn.Identity()
     return encoder
 
@@ -149,13 +149,13 @@ def _has_no_final_norm(checkpoint: Checkpoint) -> bool:
 
 
 def _name_in_file(checkpoint: Checkpoint, name: str) -> str:
-    """What a tensor of ours is called in the file it comes from."""
+    """Return the name that a tensor of ours has in the file it comes from."""
     present = [row.theirs for row in checkpoint.rows if row.ours == name]
     return " + ".join(present or [theirs for theirs, _ in checkpoint.layout.sources(name)] or [name])
 
 
 def log_checkpoint(checkpoint: Checkpoint, origin: str, grid: Grid) -> None:
-    """Say which format was read, what changed on the way, and, in detail, what went where."""
+    """Log which format was read, what changed on the way, and, in detail, what went where."""
     logger.info("%s: %s ('%s'), %d tensors", origin, checkpoint.layout.title, checkpoint.layout.name, len(checkpoint.rows))
     notes, stored = list(checkpoint.notes), checkpoint.grids.get("encoder")
     if stored is not None and math.prod(stored) != math.prod(grid):
@@ -167,7 +167,7 @@ def log_checkpoint(checkpoint: Checkpoint, origin: str, grid: Grid) -> None:
 
 
 def read_recipe(weights: str | Path) -> TrainingRecipe:
-    """The recipe in the ``config.json`` of a model folder, or in the header of a weights file.
+    """Return the recipe in the ``config.json`` of a model folder, or in the header of a weights file.
 
     Raises:
         ConfigError: if there is none, or it is not a training recipe of this format.

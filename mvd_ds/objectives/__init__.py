@@ -1,4 +1,4 @@
-"""Targets and losses: what is predicted, how far off a prediction is, and what the numbers look like.
+"""Targets, losses and diagnostics of masked prediction and classification.
 
 Everything here takes and returns tensors, computes in fp32 whatever comes in, and knows neither models nor data.
 """

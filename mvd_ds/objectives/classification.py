@@ -8,7 +8,7 @@ from torch.nn import functional
 
 
 def mix_clips(clip: Tensor, partner: Tensor, own_share: Tensor, box: Tensor) -> Tensor:
-    """Every clip with its partner blended or cut in.
+    """Return every clip with its partner blended or cut in.
 
     Args:
         clip: (B, C, T, H, W), float.
@@ -31,7 +31,7 @@ def mix_clips(clip: Tensor, partner: Tensor, own_share: Tensor, box: Tensor) -> 
 
 
 def soft_targets(label: Tensor, partner: Tensor, own_share: Tensor, classes: int, smoothing: float) -> Tensor:
-    """Probabilities fp32 (B, classes): own and partner's class by their shares, with ``smoothing`` spread over all classes.
+    """Return probabilities fp32 (B, classes): the own and the partner's class by their shares, smoothed over all.
 
     Source: timm's ``mixup_target``, used by MVD and VideoMAE.
     """
@@ -41,12 +41,12 @@ def soft_targets(label: Tensor, partner: Tensor, own_share: Tensor, classes: int
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean over clips of -sum target * log softmax(logits); both (B, classes). Source: timm, ``SoftTargetCrossEntropy``."""
+    """Return the mean over clips of -sum target * log softmax(logits). Source: timm, ``SoftTargetCrossEntropy``."""
     return -(target * functional.log_softmax(logits.float(), dim=-1)).sum(dim=-1).mean()
 
 
 def logit_distillation(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Mean over clips of T^2 * KL(softmax(teacher / T) || softmax(logits / T)); both (B, classes). Source: Hinton et al. 2015."""
+    """Return the mean over clips of T^2 * KL(softmax(teacher / T) || softmax(logits / T)). Source: Hinton et al. 2015."""
     student = functional.log_softmax(logits.float() / temperature, dim=-1)
     wanted = functional.log_softmax(teacher.detach().float() / temperature, dim=-1)
     return temperature**2 * functional.kl_div(student, wanted, reduction="batchmean", log_target=True)

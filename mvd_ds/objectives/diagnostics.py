@@ -10,7 +10,7 @@ from mvd_ds.objectives.losses import LOSSES
 
 @torch.no_grad()
 def mean_target_loss(target: Tensor, loss: str) -> Tensor:
-    """The loss of always predicting the mean target: a loss of 0.22 is good or bad beside this number only.
+    """Return the loss of always predicting the mean target: a loss is good or bad beside this number only.
 
     Args:
         target: (..., D); the mean is over everything but D.
@@ -25,7 +25,7 @@ def mean_target_loss(target: Tensor, loss: str) -> Tensor:
 
 @torch.no_grad()
 def feature_variance(features: Tensor) -> Tensor:
-    """Biased variance over all tokens of each feature, averaged over the features; 0 is complete collapse.
+    """Return the biased variance over all tokens of each feature, averaged over the features; 0 is complete collapse.
 
     Args:
         features: (..., D).
@@ -38,7 +38,7 @@ def feature_variance(features: Tensor) -> Tensor:
 
 @torch.no_grad()
 def effective_rank(features: Tensor) -> Tensor:
-    """exp of the entropy of the normalised singular values of the centred features. Source: Roy and Vetterli, 2007.
+    """Return exp of the entropy of the normalised singular values of centred features. Source: Roy, Vetterli, 2007.
 
     Args:
         features: (S, D), S samples.

@@ -16,7 +16,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def _pair(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in fp32, the target cut off from autograd.
+    """Return both in fp32, the target cut off from autograd.
 
     Raises:
         ValueError: if the shapes differ; torch would broadcast them and give a wrong number.
@@ -27,22 +27,22 @@ def _pair(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def smooth_l1(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean over all elements of d**2 / 2 where |d| < 1, else |d| - 1/2. Source: MVD, beta 1."""
+    """Return the mean over all elements of d**2 / 2 where |d| < 1, else |d| - 1/2. Source: MVD, beta 1."""
     return functional.smooth_l1_loss(*_pair(prediction, target), beta=1.0)
 
 
 def l1(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean over all elements of |d|."""
+    """Return the mean over all elements of |d|."""
     return functional.l1_loss(*_pair(prediction, target))
 
 
 def l2(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean over all elements of d**2. Source: VideoMAE and MAE, on pixels."""
+    """Return the mean over all elements of d**2. Source: VideoMAE and MAE, on pixels."""
     return functional.mse_loss(*_pair(prediction, target))
 
 
 def cosine(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean over all tokens of 1 - cos(prediction, target) along D, between 0 and 2."""
+    """Return the mean over all tokens of 1 - cos(prediction, target) along D, between 0 and 2."""
     return (1.0 - functional.cosine_similarity(*_pair(prediction, target), dim=-1, eps=1e-8)).mean()
 
 
@@ -51,6 +51,6 @@ LOSSES: dict[str, Loss] = {"smooth_l1": smooth_l1, "l1": l1, "l2": l2, "cosine":
 
 
 def per_token(loss: str, prediction: Tensor, target: Tensor) -> Tensor:
-    """fp32 (...,): the loss of this name for every token of (..., D) alone; their mean is the loss of all."""
+    """Return fp32 (...,): the loss of this name for every token of (..., D); their mean is the loss of all."""
     values: Tensor = torch.vmap(LOSSES[loss])(prediction.flatten(0, -2), target.flatten(0, -2))
     return values.unflatten(0, prediction.shape[:-1])

@@ -38,7 +38,7 @@ class Term(NamedTuple):
 
 
 class LossTerms(NamedTuple):
-    """What a step minimises and what it reports."""
+    """The loss that a step minimises, and the numbers that it reports."""
 
     total: Tensor
     """Scalar fp32: sum of weight * term; the only one with a graph behind it."""
@@ -49,7 +49,7 @@ class LossTerms(NamedTuple):
 
 
 def combine(predictions: dict[str, Tensor], targets: dict[str, Tensor], terms: Mapping[str, Judge]) -> LossTerms:
-    """The weighted sum of one loss per target. Source: MVD, w_image * loss + w_video * loss, both weights 1.
+    """Return the weighted sum of one loss per target. Source: MVD, w_image * loss + w_video * loss, both weights 1.
 
     Args:
         predictions: per target (B*K, M, D), any float type; D may differ from target to target.

@@ -1,4 +1,4 @@
-"""``python -m mvd_ds convert IN [OUT] [--to FORMAT]``: what a file holds, and the same in another format."""
+"""``python -m mvd_ds convert IN [OUT] [--to FORMAT]`` prints what a file holds and writes it in another format."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def convert(
 
 
 def _require_whole(checkpoint: Checkpoint, network: Network) -> None:
-    """Hold the tensors against the model that they describe, as loading would.
+    """Check the tensors against the model that they describe, as loading would.
 
     Raises:
         ConfigError: if one is missing, unexpected or of another shape.

@@ -1,4 +1,4 @@
-"""``export SOURCE FOLDER``: a classifier in one folder that needs nothing else, and as a graph for other runtimes."""
+"""``export SOURCE FOLDER`` writes a classifier in one folder that needs nothing else, and as a graph for other runtimes."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ GRAPHS: dict[str, tuple[str, tuple[str, ...], Callable[[PixelClassifier, Tensor,
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    """Exporters tell their progress and warn of themselves; what matters is compared."""
+    """Silence the exporters, which report progress and warn of themselves; what matters is compared."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Blocks compiled by torch: one graph for every kind of block, checked before it is used, with a fallback that is told.
+"""Blocks compiled by torch: one graph for every kind of block, checked before it is used, with a fallback that is reported.
 
 What is compiled is the arithmetic of a block alone. Hooks of ZeRO-3 and the recomputation of activations stay around it, so
 that they need no graph of their own and break none.
@@ -29,7 +29,7 @@ _COMPILER_ERRORS = (exc.TorchDynamoException, exc.FailOnRecompileLimitHit)
 
 
 class Shape(NamedTuple):
-    """What a graph was made for."""
+    """The shapes and the mode that a graph was made for."""
 
     tokens: torch.Size
     wanted: torch.Size | None
@@ -45,9 +45,9 @@ class CompiledBlocks:
     """``Block.compute`` compiled for the blocks of one stack.
 
     The first tokens that come decide the shape, and whether there are gradients; others (the few clips of pictures, what is
-    left of a chunk) run eagerly, for a graph of their own takes longer than they do. So does a block while somebody listens
-    inside of it. Before its first use the graph is tried on a block of its own, forward and backward, and compared: what does
-    not compile or differs is told once, and the stack runs eagerly from then on.
+    left of a chunk) run eagerly, for a graph of their own takes longer than they do. So does a block with hooks
+    inside of it. Before its first use the graph is tried on a block of its own, forward and backward, and compared: a graph
+    that does not compile or differs is reported once, and the stack runs eagerly from then on.
 
     Args:
         where: name of the stack, for messages.
@@ -60,14 +60,14 @@ class CompiledBlocks:
         compute = _copy(Block.compute)
         self.graph: Callable[..., Tensor] | None = torch.compile(compute, backend=backend, dynamic=False, fullgraph=True)
         self.usual: set[Shape] = set()
-        """What has a graph."""
+        """Shapes that have a graph."""
         self.fault: str | None = None
-        """Why the stack runs eagerly, or None."""
+        """Reason why the stack runs eagerly, or None."""
         self._inside: dict[Block, tuple[nn.Module, ...]] = {}
 
     def __call__(self, block: Block, tokens: Tensor, branch_factors: Tensor | None, wanted: Tensor | None) -> Tensor:
-        """``block.compute(tokens, branch_factors, wanted)``."""
-        if self.graph is None or Shape.of(tokens, wanted) not in self.usual or self._is_heard(block):
+        """Return what ``block.compute(tokens, branch_factors, wanted)`` returns."""
+        if self.graph is None or Shape.of(tokens, wanted) not in self.usual or self._has_hooks(block):
             return block.compute(tokens, branch_factors, wanted)
         try:
             return self.graph(block, tokens, branch_factors, wanted)
@@ -83,7 +83,7 @@ class CompiledBlocks:
         if sum((usual.wanted is None) == (wanted is None) for usual in self.usual) >= self.limit:
             return
         self.usual.add(shape)
-        if self._is_heard(block):
+        if self._has_hooks(block):
             self._give_up("there are hooks inside of its blocks; under ZeRO-3 the JSON must say leaf_module: Block")
             return
         try:
@@ -99,8 +99,8 @@ class CompiledBlocks:
             return
         logger.info("%s: compiled for tokens %s, within %.0e of eager blocks", self.where, tuple(tokens.shape), distance)
 
-    def _is_heard(self, block: Block) -> bool:
-        """Whether a module inside of ``block`` has hooks, which a graph would pass by."""
+    def _has_hooks(self, block: Block) -> bool:
+        """Return whether a module inside of ``block`` has hooks, which a graph would pass by."""
         if block not in self._inside:
             self._inside[block] = tuple(block.modules())[1:]
         return any(module._forward_hooks or module._forward_pre_hooks for module in self._inside[block])
@@ -111,12 +111,12 @@ class CompiledBlocks:
 
 
 def wants_compiling(setting: str, device: torch.device) -> bool:
-    """Whether ``engine.compile`` asks for it on ``device``."""
+    """Return whether ``engine.compile`` asks for it on ``device``."""
     return setting == "blocks" or (setting == "auto" and device.type == "cuda")
 
 
 def compile_blocks(model: nn.Module, name: str, backend: str | Callable = "inductor", limit: int = 1) -> list[CompiledBlocks]:
-    """Have every stack of blocks in ``model`` compiled when its first tokens come.
+    """Compile every stack of blocks in ``model`` when its first tokens come.
 
     Args:
         name: of the model, for messages.
@@ -136,13 +136,13 @@ def compile_blocks(model: nn.Module, name: str, backend: str | Callable = "induc
 
 
 def _copy(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A function of its own: torch keeps a few graphs of one code, and looks through them in every call."""
+    """Return a function of its own: torch keeps a few graphs of one code, and looks through them in every call."""
     assert isinstance(function, FunctionType)
     return FunctionType(function.__code__.replace(), function.__globals__, function.__name__, function.__defaults__)
 
 
 def _like(block: Block, tokens: Tensor) -> Block:
-    """A block with random weights in place of those of ``block``, which may be sharded."""
+    """Return a block with random weights in place of those of ``block``, which may be sharded."""
     with torch.random.fork_rng(devices=[]):
         probe = Block(*block.arguments).to(tokens.device, tokens.dtype)
     if _is_fp8(block):
@@ -157,7 +157,7 @@ def _is_fp8(block: Block) -> bool:
 def _outcome(
     run: Callable[..., Tensor], block: Block, tokens: Tensor, branch_factors: Tensor | None, wanted: Tensor | None
 ) -> list[Tensor]:
-    """Output, and the gradients of its sum of squares where there are any."""
+    """Return the output, and the gradients of its sum of squares where there are any."""
     tokens = tokens.detach().requires_grad_(torch.is_grad_enabled())
     output = run(block, tokens, branch_factors, wanted)
     if not torch.is_grad_enabled():
@@ -167,7 +167,7 @@ def _outcome(
 
 
 def _distance(found: list[Tensor], expected: list[Tensor]) -> float:
-    """The larger relative L2 distance of the output and of all gradients together."""
+    """Return the larger relative L2 distance of the output and of all gradients together."""
     pairs = [(found[:1], expected[:1]), (found[1:], expected[1:])]
     joined = [[torch.cat([part.float().flatten() for part in parts]) for parts in pair] for pair in pairs if pair[0]]
     return max(float((one - other).norm() / other.norm()) for one, other in joined)

@@ -42,7 +42,7 @@ class Fp8Linear(nn.Module):
         self.register_buffer("weight_scale", scale.t().contiguous())
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(..., inputs) -> (..., outputs), in the type of ``tokens``."""
+        """Map (..., inputs) to (..., outputs), in the type of ``tokens``."""
         rows, scale = quantise(tokens.flatten(0, -2))
         if tokens.is_cuda:
             product = torch._scaled_mm(
@@ -62,14 +62,14 @@ class Fp8Linear(nn.Module):
 
 
 def quantise(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """(R, C) -> e4m3 (R, C) and the fp32 (R, 1) that they are to be multiplied by."""
+    """Round (R, C) to e4m3 (R, C); also return the fp32 (R, 1) that it has to be multiplied by."""
     largest = rows.abs().amax(dim=-1, keepdim=True).float()
     scale = largest.clamp_min(torch.finfo(torch.float32).tiny * LARGEST) / LARGEST
     return (rows.float() / scale).to(torch.float8_e4m3fn), scale
 
 
 def use_fp8(model: nn.Module) -> None:
-    """Have every linear map in the blocks of a frozen model computed in FP8; the weights that it had are gone then."""
+    """Compute every linear map in the blocks of a frozen model in FP8; the weights that it had are gone then."""
     for block in [module for module in model.modules() if isinstance(module, Block)]:
         for part, name in (
             (block.attention, "qkv"),
@@ -87,7 +87,7 @@ def _converted(module: nn.Module) -> Fp8Linear:
 
 
 def fp8_obstacle(device: torch.device, dtype: torch.dtype, widths: list[int]) -> str | None:
-    """Why a network cannot compute in FP8, or None.
+    """Return the reason why a network cannot compute in FP8, or None.
 
     Args:
         device: where it is.
@@ -106,7 +106,7 @@ def fp8_obstacle(device: torch.device, dtype: torch.dtype, widths: list[int]) ->
 
 
 def similarity(features: Tensor, reference: Tensor) -> float:
-    """Cosine between tokens of two versions of a network, at the 1st percentile of tokens.
+    """Return the cosine between tokens of two versions of a network, at the 1st percentile of tokens.
 
     Raw features are ruled by a few huge channels that are the same in all tokens, and whose cosine is 1 whatever happens to the
     rest: every channel's mean over all tokens is taken off first, then each token is normed without parameters.

@@ -11,19 +11,19 @@ from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
 
-#: Of the time of a forward that a replay must save, copies of input and output included; less is noise.
+#: Share of the time of a forward that a replay must save, copies of input and output included; less is noise.
 WORTH_SAVING = 0.02
 #: Forwards before recording: compilation, the choice of kernels and the first allocations must be over.
 WARM_UP = 3
-#: Of either kind that are timed.
+#: Forwards of either kind that are timed.
 TIMED = 5
 
 
 class GraphedForward:
-    """``module(*inputs)``, replayed where that pays.
+    """A module's forward that is replayed as a CUDA graph where that pays.
 
-    At the first call the forward is recorded, and both ways are timed. Inputs of other shapes, and inputs while somebody has
-    come to listen to ``module``, take the usual way.
+    At the first call the forward is recorded, and both ways are timed. Inputs of other shapes, and inputs while
+    ``module`` has new hooks, take the usual way.
 
     Args:
         module: frozen and whole on one GPU.
@@ -40,7 +40,7 @@ class GraphedForward:
 
     @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """What ``module`` makes of ``inputs``."""
+        """Return ``module(*inputs)``."""
         if not self.is_decided:
             self.is_decided = True
             self._decide(inputs)
@@ -91,12 +91,12 @@ def _shapes(tensors: tuple[Tensor, ...]) -> list[torch.Size]:
 
 
 def is_worth_it(usual: float, replayed: float) -> bool:
-    """Whether replays that take ``replayed`` save enough of ``usual``."""
+    """Return whether replays that take ``replayed`` save enough of ``usual``."""
     return replayed < (1 - WORTH_SAVING) * usual
 
 
 def _milliseconds(function: Callable[[], Tensor], warm_up: int) -> float:
-    """Median time of a call on the current stream, the host's share included where the device waits for it."""
+    """Return the median time of a call on the current stream, the host's share included where the device waits for it."""
     times = []
     for number in range(warm_up + TIMED):
         torch.cuda.synchronize()

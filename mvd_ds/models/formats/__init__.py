@@ -1,4 +1,4 @@
-"""Weights of others and our own: every layout is read strictly, with a table of what went where.
+"""Published weights and our own: every layout is read strictly, with a table of what went where.
 
 ====================  ==========================================================================================
 ``rules``             a layout: names in a file against names here, one list for reading, writing and gradients

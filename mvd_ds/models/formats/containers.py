@@ -1,4 +1,4 @@
-"""What holds tensors: PyTorch files, safetensors files and folders, Hugging Face folders. No pickled code is ever executed."""
+"""Readers of the files that hold tensors: PyTorch files, safetensors files and folders, Hugging Face folders. No pickled code is ever executed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Stored(NamedTuple):
 
 
 def open_stored(path: Path) -> Stored:
-    """The tensors of a file or a folder.
+    """Return the tensors of a file or a folder.
 
     Raises:
         ConfigError: if there is nothing readable, or it can only be read by executing code.
@@ -84,7 +84,7 @@ def _open_folder(path: Path) -> Stored:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """An object from a JSON file.
+    """Return an object from a JSON file.
 
     Raises:
         ConfigError: if it cannot be read or is something else.
@@ -101,7 +101,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors of a safetensors file, and the ``config`` in its header.
+    """Return the tensors of a safetensors file, and the ``config`` in its header.
 
     Raises:
         ConfigError: if it is not such a file.
@@ -115,7 +115,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def load_pickled(path: Path, harmless: tuple[Any, ...] = (), mapped: bool = False) -> Any:
-    """What ``torch.save`` wrote, read with ``weights_only``: tensors, plain containers, ``argparse.Namespace``.
+    """Return what ``torch.save`` wrote, read with ``weights_only``: tensors, plain containers, a ``Namespace``.
 
     Args:
         path: the file.
@@ -149,7 +149,7 @@ def load_pickled(path: Path, harmless: tuple[Any, ...] = (), mapped: bool = Fals
 
 
 def unwrap(content: Any, origin: str) -> Stored:
-    """The state dict inside what a training script saved, without prefixes that all names share.
+    """Return the state dict inside what a training script saved, without prefixes that all names share.
 
     Raises:
         ConfigError: if there is none.

@@ -12,7 +12,7 @@ MANIFEST_NAME = "manifest.json"
 
 
 def find_checkpoint(path: Path) -> Path | None:
-    """The folder of a step, given itself, its run or the run's ``checkpoints`` (then the latest); None if it is none of them."""
+    """Return the folder of a step, given itself, its run or its ``checkpoints`` (then the latest); or None."""
     for folder in (path, path / "checkpoints"):
         if (folder / "latest").is_file():
             return folder / (folder / "latest").read_text(encoding="utf-8").strip()
@@ -20,7 +20,7 @@ def find_checkpoint(path: Path) -> Path | None:
 
 
 def read_checkpoint_folder(folder: Path, average: bool = False) -> Stored:
-    """fp32 weights of a checkpoint, and its recipe as ``config``.
+    """Return fp32 weights of a checkpoint, and its recipe as ``config``.
 
     Args:
         folder: of one step.

@@ -1,4 +1,4 @@
-"""Which network a file holds: inferred from shapes, names and what is written beside them; compared with what was asked."""
+"""Descriptions of the network that a file holds: inferred from shapes, names and what is written beside them; compared with what was asked."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Network(NamedTuple):
 
 
 def encoder_facts(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Encoder settings that the file determines.
+    """Return the encoder settings that the file determines.
 
     Raises:
         ConfigError: if it has no patch embedding or no blocks.
@@ -84,7 +84,7 @@ def encoder_facts(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def differences(checkpoint: Checkpoint, settings: EncoderSettings) -> list[str]:
-    """``key is A in the file and B in the recipe`` for every setting that the file determines otherwise."""
+    """Return ``key is A in the file and B in the recipe`` for every setting that the file determines otherwise."""
     facts, found = encoder_facts(checkpoint), []
     for key in ARCHITECTURE:
         theirs, wanted = facts.get(key), getattr(settings, key)
@@ -111,7 +111,7 @@ def describe(
     decoder: dict[str, Any] | None = None,
     clip: dict[str, int] | None = None,
 ) -> Network:
-    """The network of a file.
+    """Return the network of a file.
 
     Args:
         checkpoint: the file.
@@ -243,7 +243,7 @@ def _depth(checkpoint: Checkpoint, part: str) -> int:
 
 
 def _mlp_ratio(checkpoint: Checkpoint, part: str, width: int) -> float:
-    """Hidden width of most blocks over D, such that ``int(D * ratio)`` gives it back."""
+    """Return the hidden width of most blocks over D, such that ``int(D * ratio)`` gives it back."""
     widths = Counter(
         tensor.shape[0]
         for name, tensor in checkpoint.state.items()
@@ -255,6 +255,6 @@ def _mlp_ratio(checkpoint: Checkpoint, part: str, width: int) -> float:
 
 
 def first_line(error: ValueError) -> str:
-    """What is wrong, of a fault in settings, in one line."""
+    """Return the faults of settings in one line."""
     faults: list[Any] = getattr(error, "errors", list)()
     return "; ".join(fault["msg"].removeprefix("Value error, ") for fault in faults) or str(error).splitlines()[0]

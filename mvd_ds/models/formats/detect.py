@@ -1,4 +1,4 @@
-"""Which layout a file has."""
+"""Detection of the layout that a file has, and ``read_checkpoint``, the way in for files of all layouts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LAYOUTS: dict[str, Layout] = {
 
 
 def read_checkpoint(source: str | Path | Mapping[str, Any], format: str | None = None) -> Checkpoint:
-    """A file, a folder or a state dict in any known layout; nothing of it is executed.
+    """Read a file, a folder or a state dict in any known layout; nothing of it is executed.
 
     Args:
         source: path, or tensors by name (also as training scripts wrap them: ``{"model": ...}``).
@@ -74,7 +74,7 @@ def _read_config(checkpoint: Checkpoint, stored: Stored) -> None:
 
 
 def detect(tensors: Mapping[str, Tensor], config: Mapping[str, Any], origin: str) -> Layout:
-    """The layout of tensors, by their names and by what is written beside them.
+    """Return the layout of tensors, by their names and by what is written beside them.
 
     Raises:
         ConfigError: if it is none that is known.
@@ -100,7 +100,7 @@ def detect(tensors: Mapping[str, Tensor], config: Mapping[str, Any], origin: str
 
 
 def _plain(tensors: Mapping[str, Tensor], config: Mapping[str, Any], origin: str) -> Layout:
-    """Files whose names have no prefix: an image ViT, or a fine-tuned video model."""
+    """Return the layout of names without a prefix: an image ViT, or a fine-tuned video model."""
     patch = tensors.get("patch_embed.proj.weight")
     is_image = patch.ndim == 4 if patch is not None else any(name.endswith("attn.qkv.bias") for name in tensors)
     if is_image:

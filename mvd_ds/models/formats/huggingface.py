@@ -133,7 +133,7 @@ HF_VITMAE_PRETRAINING = Layout(
 
 
 def stated_settings(config: Mapping[str, Any], origin: str) -> dict[str, dict[str, Any]]:
-    """Settings that a folder's ``config.json`` states beside its tensors: of the encoder, decoder, classifier and clip.
+    """Return the settings of encoder, decoder, classifier and clip that a folder's ``config.json`` states.
 
     Raises:
         ConfigError: if it describes a network that is not built here.

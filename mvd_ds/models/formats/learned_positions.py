@@ -32,7 +32,7 @@ def fit_learned_positions(checkpoint: Checkpoint, prefix: str, grid: Grid, origi
 
 
 def resize_table(table: Tensor, stored: Grid, grid: Grid) -> Tensor:
-    """(N, D) on one grid -> (N', D) on another; antialiased, cell centres aligned, as timm resizes its tables."""
+    """Resize (N, D) on one grid to (N', D) on another; antialiased, cell centres aligned, as timm resizes its tables."""
     frames = table.float().unflatten(0, stored)  # (t, h, w, D)
     if stored[0] != grid[0]:
         along = frames.flatten(1).T.unsqueeze(0)

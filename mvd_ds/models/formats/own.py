@@ -26,12 +26,12 @@ OWN = Layout(
 
 
 def is_own(config: Mapping[str, Any]) -> bool:
-    """Whether a ``config.json`` is one of ours."""
+    """Return whether a ``config.json`` is one of ours."""
     return config.get("format") == FORMAT
 
 
 def recipe_of(config: Mapping[str, Any], origin: str) -> TrainingRecipe | None:
-    """The recipe that a model folder was trained by; None where it was converted from another format.
+    """Return the recipe that a model folder was trained by; None where it was converted from another format.
 
     Raises:
         ConfigError: if the description is of another version, or its recipe trains no model.
@@ -47,7 +47,7 @@ def recipe_of(config: Mapping[str, Any], origin: str) -> TrainingRecipe | None:
 
 
 def stated_settings(config: Mapping[str, Any], recipe: TrainingRecipe | None) -> dict[str, dict[str, Any]]:
-    """Settings of encoder, decoder, classifier and clip that a folder of ours states."""
+    """Return the settings of encoder, decoder, classifier and clip that a folder of ours states."""
     if recipe is None:
         return {part: dict(values) for part, values in config["network"].items()}
     names = EncoderSettings.model_fields
@@ -65,7 +65,7 @@ def description(
     clip: dict[str, int],
     source: str,
 ) -> dict[str, Any]:
-    """The ``config.json`` of a model that was converted: a network without a recipe."""
+    """Return the ``config.json`` of a model that was converted: a network without a recipe."""
     network = {"encoder": dump(encoder), "clip": clip}
     if decoder is not None:
         network["decoder"] = dump(decoder)

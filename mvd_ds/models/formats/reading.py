@@ -71,7 +71,7 @@ class Checkpoint:
 
 
 def read_tensors(layout: Layout, tensors: Mapping[str, Tensor], origin: str) -> Checkpoint:
-    """The tensors of a file in a layout.
+    """Return the tensors of a file in a layout.
 
     Raises:
         ConfigError: if a name has no place, parts are missing, or a number is not finite.
@@ -97,7 +97,7 @@ def read_tensors(layout: Layout, tensors: Mapping[str, Tensor], origin: str) -> 
 
 
 def _place(checkpoint: Checkpoint, pieces: dict[str, dict[str, Tensor]], name: str, tensor: Tensor) -> tuple[str, str] | None:
-    """Put one tensor where it belongs; (kind, description) of its fault, if any."""
+    """Put one tensor where it belongs, and return (kind, description) of its fault, if it has one."""
     layout, shape = checkpoint.layout, tuple(tensor.shape)
     table = layout.table(name)
     if not is_finite(tensor):
@@ -155,7 +155,7 @@ def _train(checkpoint: Checkpoint, table: FrozenTable, rows: Tensor) -> None:
 
 
 def _learn_all(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> None:
-    """One learned table makes all of them weights: encoder and decoders here have one kind of position."""
+    """Turn all tables into weights if one is learned: encoder and decoders here have one kind of position."""
     learned = [name for name in checkpoint.state if name.endswith("position.table")]
     if not learned:
         return
@@ -171,13 +171,13 @@ def _learn_all(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> None:
 
 
 def table_rows(table: FrozenTable, grid: Grid, width: int) -> np.ndarray:
-    """([1 +] N, D) fp64 of a frozen table on a grid."""
+    """Return the rows ([1 +] N, D), fp64, of a frozen table on a grid."""
     rows = POSITION_TABLES[table.kind](grid, width)
     return np.concatenate((np.zeros((1, width)), rows)) if table.has_cls else rows
 
 
 def _possible_grids(table: FrozenTable, tokens: int) -> Iterator[Grid]:
-    """Grids of ``tokens`` tokens with square frames; the fewest slots first, one for an image."""
+    """Yield the grids of ``tokens`` tokens with square frames, the fewest slots first; one for an image."""
     if table.kind == "sinusoid1d":
         yield tokens, 1, 1  # the flat index is all it sees
         return
@@ -188,7 +188,7 @@ def _possible_grids(table: FrozenTable, tokens: int) -> Iterator[Grid]:
 
 
 def _suspicious_zeros(checkpoint: Checkpoint) -> list[str]:
-    """Whether q and v biases are all zero beside other biases that are not: what a conversion that lost them leaves.
+    """Return a note if all q and v biases are zero beside others that are not, as a lossy conversion leaves them.
 
     Raises:
         ConfigError: if the layout is one whose readers are known to lose them.
@@ -212,18 +212,18 @@ def _suspicious_zeros(checkpoint: Checkpoint) -> list[str]:
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether all numbers are; a sum in fp64 cannot overflow and takes one pass where ``isfinite`` takes several."""
+    """Return whether all numbers are finite: a sum in fp64 cannot overflow and takes a single pass."""
     return not tensor.is_floating_point() or math.isfinite(tensor.sum(dtype=torch.float64).item())
 
 
 def shorten(names: list[str]) -> str:
-    """The first names, and how many more there are."""
+    """Return the first names, and how many more there are."""
     more = len(names) - NAMES_SHOWN
     return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def table_lines(rows: list[TensorRow]) -> list[str]:
-    """The table of what went where, for people: numbered blocks of the same shapes share a line."""
+    """Return the table of what went where: numbered blocks of the same shapes share a line."""
     merged: dict[tuple[str, str, str], list[str]] = {}
     for row in rows:
         target = row.ours or "-"

@@ -63,7 +63,7 @@ class FrozenTable(NamedTuple):
 
     @property
     def prefix(self) -> str:
-        """What stands before the names of the part that it serves."""
+        """Beginning of the names of the part that it serves."""
         return "encoder." if self.of == "encoder" else f"decoders.{self.of}."
 
 
@@ -92,7 +92,7 @@ class Layout:
     decoder: Mapping[str, Any] = field(default_factory=dict)
 
     def target(self, name: str) -> tuple[str, str] | None:
-        """(our name, form) of a tensor of the file, or None."""
+        """Return (our name, form) of a tensor of the file, or None."""
         for rule in self.rules:
             match = pattern(rule.theirs).fullmatch(name)
             if match:
@@ -100,15 +100,15 @@ class Layout:
         return None
 
     def table(self, name: str) -> FrozenTable | None:
-        """The position table of that name, or None."""
+        """Return the position table of that name, or None."""
         return next((table for table in self.tables if table.theirs == name), None)
 
     def reason_to_ignore(self, name: str) -> str | None:
-        """Why a tensor of the file has no place here, or None."""
+        """Return the reason why a tensor of the file has no place here, or None."""
         return next((entry.reason for entry in self.ignored if pattern(entry.theirs).fullmatch(name)), None)
 
     def sources(self, name: str) -> Iterator[tuple[str, str]]:
-        """(name in the file, form) of all that one of our tensors is written as."""
+        """Yield (name in the file, form) for every tensor that one of ours is written as."""
         forms = set()
         for rule in self.rules:
             match = pattern(rule.ours).fullmatch(name)
@@ -117,7 +117,7 @@ class Layout:
                 yield _fill(rule.theirs, match.groupdict()), rule.form
 
     def rename(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-        """Our tensors (weights or gradients) under the names and shapes of the file; those that have no name there.
+        """Return our tensors (weights or gradients) under names and shapes of the file, and those without a name there.
 
         Position tables are not among them.
         """
@@ -132,7 +132,7 @@ class Layout:
 
 
 def take_form(tensor: Tensor, form: str) -> Tensor:
-    """Our tensor in the form of a file."""
+    """Return our tensor in the form of a file."""
     if form == "frame":
         return tensor.squeeze(2)
     if form in PARTS:
@@ -141,7 +141,7 @@ def take_form(tensor: Tensor, form: str) -> Tensor:
 
 
 def join_forms(pieces: Mapping[str, Tensor]) -> Tensor:
-    """Our tensor from the forms that a file has of it.
+    """Return our tensor from the forms that a file has of it.
 
     Raises:
         ValueError: if parts are missing, or do not fit each other.
@@ -160,7 +160,7 @@ def join_forms(pieces: Mapping[str, Tensor]) -> Tensor:
 
 
 def block_rules(theirs: str, ours: str, qkv_bias: Literal["query_value", "full"]) -> tuple[Rule, ...]:
-    """Rules of transformer blocks that are named as timm, MAE, VideoMAE and MVD name them.
+    """Return the rules of transformer blocks that are named as timm, MAE, VideoMAE and MVD name them.
 
     Args:
         theirs: what stands before the number of the block in the file.
@@ -184,14 +184,14 @@ def block_rules(theirs: str, ours: str, qkv_bias: Literal["query_value", "full"]
 
 
 def hidden_ratio(hidden: int, width: int) -> float:
-    """``mlp_ratio`` of an MLP, such that ``int(width * ratio)`` is its hidden width again."""
+    """Return ``mlp_ratio`` of an MLP, such that ``int(width * ratio)`` is its hidden width again."""
     ratio = hidden / width
     return ratio if int(width * ratio) == hidden else (hidden + 0.5) / width
 
 
 @functools.cache
 def pattern(template: str) -> re.Pattern[str]:
-    """Regular expression of a name with placeholders; ``*`` is any rest."""
+    """Return the regular expression of a name with placeholders; ``*`` is any rest."""
     escaped = re.escape(template).replace(r"\*", ".*")
     for name, text in PLACEHOLDERS.items():
         escaped = escaped.replace(rf"\{{{name}\}}", f"(?P<{name}>{text})")

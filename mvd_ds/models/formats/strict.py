@@ -32,7 +32,7 @@ def load_strictly(
 def require_fit(
     module: nn.Module, state_dict: Mapping[str, Tensor], origin: str, name_in_file: Callable[[str], str] = str
 ) -> None:
-    """Look whether ``state_dict`` is exactly what ``module`` holds; its own tensors may be on the meta device.
+    """Check that ``state_dict`` is exactly what ``module`` holds; its own tensors may be on the meta device.
 
     Raises:
         ConfigError: if a name is missing, unexpected, of another shape, or holds a number that is not finite.

@@ -35,7 +35,7 @@ REASONS = {
 
 
 def to_layout(layout: Layout, state: Mapping[str, Tensor], network: Network, origin: str) -> tuple[dict[str, Tensor], list[str]]:
-    """Tensors under the names of a layout, its position tables included, and the names of ours that were left out.
+    """Return the tensors under the names of a layout, with position tables, and our names that were left out.
 
     Args:
         layout: the layout.
@@ -78,7 +78,7 @@ def _require_place(layout: Layout, network: Network, origin: str) -> None:
 
 
 def write_pickled(path: Path, tensors: dict[str, Tensor]) -> None:
-    """``{"model": tensors}`` as published PyTorch files, written aside and renamed.
+    """Write ``{"model": tensors}`` as published PyTorch files are, aside, then renamed.
 
     Raises:
         ConfigError: if it cannot be written.
@@ -93,7 +93,7 @@ def write_pickled(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def hugging_face_config(layout: Layout, network: Network) -> tuple[dict[str, Any], list[str]]:
-    """``config.json`` of a VideoMAE folder, and what its readers will compute otherwise."""
+    """Return ``config.json`` of a VideoMAE folder, and what its readers will compute otherwise."""
     encoder, decoder = network.encoder, network.decoder
     hidden = int(encoder.embed_dim * encoder.mlp_ratio)
     config: dict[str, Any] = {
@@ -139,7 +139,7 @@ def _eps_note(what: str, eps: float) -> list[str]:
 
 
 def timm_config(network: Network, origin: str) -> dict[str, Any]:
-    """``config.json`` of a folder that ``timm.create_model("local-dir:FOLDER")`` reads.
+    """Return ``config.json`` of a folder that ``timm.create_model("local-dir:FOLDER")`` reads.
 
     Raises:
         ConfigError: if timm has no network of this size; its tensors alone would still fit a ``VisionTransformer`` built by hand.

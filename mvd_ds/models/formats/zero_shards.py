@@ -96,7 +96,7 @@ class ZeroShards:
         return tuple(self._values)
 
     def part(self, kind: str, name: str, first: int, count: int) -> Tensor:
-        """Elements ``first`` to ``first + count - 1`` of a flattened parameter, fp32 (count,), copied."""
+        """Return the elements ``first`` to ``first + count - 1`` of a flattened parameter, fp32 (count,), copied."""
         parts = []
         for run in self._runs[name]:
             begin, end = max(first, run.first), min(first + count, run.first + run.size)
@@ -109,7 +109,7 @@ class ZeroShards:
         return joined.float()
 
     def whole(self, kind: str, name: str) -> Tensor:
-        """A whole parameter, in its shape."""
+        """Return a whole parameter, in its shape."""
         shape = self.shapes[name]
         return self.part(kind, name, 0, math.prod(shape)).reshape(shape)
 
@@ -131,7 +131,7 @@ class ZeroShards:
         )
 
     def _read_plain(self, model: dict[str, Any]) -> None:
-        """Stage 0: the optimizer's parameters are the model's, in the order of the groups."""
+        """Read a checkpoint of stage 0: the optimizer's parameters are the model's, in the order of the groups."""
         names = [str(name) for name in model[OURS]["parameter_names"]]
         self.stage, self.world = 0, 1
         self.shapes = {name: tuple(model["module"][name].shape) for name in names}
@@ -149,7 +149,7 @@ class ZeroShards:
         self.adam_steps = steps.pop() if steps else 0.0
 
     def _check(self) -> None:
-        """Every flat tensor is what it should be and as long as the masters beside it (or longer, by padding)."""
+        """Check that every flat tensor is fp32 and as long as the masters beside it, or longer by padding."""
         for kind, ranks in self._values.items():
             if len(ranks) != len(self._values[MASTER]):
                 raise ValueError(f"{len(ranks)} ranks have {kind}, {len(self._values[MASTER])} are there")
@@ -165,7 +165,7 @@ class ZeroShards:
 
 
 def _runs_of_parts(groups: list[dict[str, tuple[int, ...]]], flats: list[list[Tensor]]) -> dict[str, list[_Run]]:
-    """Stage 3."""
+    """Return where the elements of every parameter are under stage 3."""
     runs: dict[str, list[_Run]] = {}
     world, flat, offset = len(flats), 0, 0
     for name, shape in (item for group in groups for item in group.items()):
@@ -187,7 +187,7 @@ def _runs_of_parts(groups: list[dict[str, tuple[int, ...]]], flats: list[list[Te
 def _runs_of_groups(
     groups: list[dict[str, tuple[int, ...]]], flats: list[list[Tensor]], shards: list[dict[str, Any]]
 ) -> dict[str, list[_Run]]:
-    """Stages 1 and 2."""
+    """Return where the elements of every parameter are under stages 1 and 2."""
     runs: dict[str, list[_Run]] = {}
     for index, shapes in enumerate(groups):
         paddings = (shards[0].get("param_alignment_paddings") or {index: [0] * len(shapes)})[index]
@@ -211,7 +211,7 @@ def _runs_of_groups(
 
 
 def _of_kind(files: Iterable[str], kind: str) -> list[str]:
-    """Names of one kind in the order of their ranks."""
+    """Return the names of one kind in the order of their ranks."""
     chosen = [name for name in files if re.fullmatch(rf"\w*{kind}\w*\.pt", name)]
     return sorted(chosen, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
 
@@ -235,7 +235,7 @@ def _world(partition_count: Any) -> int:
 
 
 def _states(optimizer: Any, count: int) -> list[dict[str, Any]]:
-    """Adam's state of every flat tensor; empty ones before its first step."""
+    """Return Adam's state of every flat tensor; empty ones before its first step."""
     states = (optimizer or {}).get("state") or {}
     return [dict(states.get(index) or {}) for index in range(count)]
 

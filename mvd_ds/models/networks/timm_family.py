@@ -52,7 +52,7 @@ class TimmNetwork(nn.Module):
         self.register_buffer("shift", shift[:, None, None], persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """(B, C, H, W) normalised -> (B, h * w, D); several blocks are averaged."""
+        """Map (B, C, H, W) normalised to (B, h * w, D); several blocks are averaged."""
         if self.is_renormalised:
             frames = frames * self.scale.to(frames.dtype) + self.shift.to(frames.dtype)
         outputs = self.network.forward_intermediates(  # type: ignore[operator]
@@ -116,12 +116,12 @@ def forward_flops(recipe: TrainingRecipe, settings: TeacherSettings) -> int:
 
 
 def _count_features(network: nn.Module) -> int:
-    """How many features a network offers: its blocks, or its stages where resolution changes between them."""
+    """Return the number of features that a network offers: its blocks, or its stages where resolution changes."""
     return len(network.feature_info)  # type: ignore[arg-type]
 
 
 def build_timm_network(settings: TeacherSettings, size_px: int, seed: int, origin: str) -> TimmNetwork:
-    """The network of a teacher, checked against what its recipe states; fp32, on the CPU.
+    """Return the network of a teacher, checked against what its recipe states; fp32, on the CPU.
 
     Args:
         settings: of the teacher.
@@ -153,7 +153,7 @@ def build_timm_network(settings: TeacherSettings, size_px: int, seed: int, origi
 
 @functools.cache
 def frame_flops(settings: TeacherSettings, size_px: int) -> int:
-    """Operations of one frame, counted by torch on tensors without data."""
+    """Return the operations of one frame, counted by torch on tensors without data."""
     assert settings.timm_name is not None
     with torch.device("meta"):
         network = _create(settings.timm_name, size_px, 0, "flops").eval().requires_grad_(False)

@@ -39,7 +39,7 @@ class PixelTarget(Target):
 
 
 def patchify(clip: Tensor, tubelet_frames: int, patch_px: int) -> Tensor:
-    """The pixels of every token's patch as one vector.
+    """Return the pixels of every token's patch as one vector.
 
     Args:
         clip: (B, C, T, H, W).
@@ -60,7 +60,7 @@ def patchify(clip: Tensor, tubelet_frames: int, patch_px: int) -> Tensor:
 
 
 def pixel_targets(clip: Tensor, tubelet_frames: int, patch_px: int, settings: PixelSettings) -> Tensor:
-    """Pixels of every patch, normalised as ``settings.normalise`` says.
+    """Return the pixels of every patch, normalised as ``settings.normalise`` says.
 
     | normalise   | mean and unbiased variance over    | divided by               | source   |
     |-------------|------------------------------------|--------------------------|----------|
@@ -86,15 +86,17 @@ def pixel_targets(clip: Tensor, tubelet_frames: int, patch_px: int, settings: Pi
 
 
 def predicted_pixels(predictions: Tensor, clip: Tensor, tubelet_frames: int, patch_px: int, settings: PixelSettings) -> Tensor:
-    """``pixel_targets`` undone: predictions of every patch (B, N, P) as pixels of ``clip``'s units, by the patch's own mean and
-    deviation, which a network that predicts normalised patches never tells. Same arguments; (B, N, P) fp32."""
+    """Undo ``pixel_targets``: return predictions of every patch (B, N, P) as pixels in the units of ``clip``, fp32.
+
+    The mean and the deviation are the patch's own, which a network that predicts normalised patches does not know.
+    """
     patches = _by_colour(patchify(clip.float(), tubelet_frames, patch_px), clip.shape[1], settings)
     mean, divisor = _statistics(patches, settings)
     return (_by_colour(predictions.float(), clip.shape[1], settings) * divisor + mean).flatten(-2)
 
 
 def unpatchify(patches: Tensor, grid: tuple[int, int, int], tubelet_frames: int, patch_px: int) -> Tensor:
-    """``patchify`` undone: (B, N, P) on the token ``grid`` (t, h, w) -> (B, C, T, H, W)."""
+    """Undo ``patchify``: (B, N, P) on the token ``grid`` (t, h, w) becomes (B, C, T, H, W)."""
     t, h, w = grid
     return rearrange(
         patches,
@@ -109,12 +111,12 @@ def unpatchify(patches: Tensor, grid: tuple[int, int, int], tubelet_frames: int,
 
 
 def _by_colour(patches: Tensor, colours: int, settings: PixelSettings) -> Tensor:
-    """(B, N, P) -> (B, N, P / groups, groups): what is normalised together has one group of its own."""
+    """Map (B, N, P) to (B, N, P / groups, groups): each group is normalised by itself."""
     return patches.unflatten(-1, (-1, colours if settings.normalise == "per_channel" else 1))
 
 
 def _statistics(patches: Tensor, settings: PixelSettings) -> tuple[Tensor, Tensor]:
-    """What ``pixel_targets`` takes off patches (B, N, P / groups, groups) and what it divides them by."""
+    """Return the mean and the divisor that ``pixel_targets`` applies to (B, N, P / groups, groups)."""
     if settings.normalise == "none":
         return patches.new_zeros(()), patches.new_ones(())
     variance, mean = torch.var_mean(patches, dim=-2, correction=1, keepdim=True)
