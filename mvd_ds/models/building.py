@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from mvd_ds.config import ConfigError, DecoderSettings, EncoderSettings, PoolingSettings, dump
 from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.formats import LAYOUTS, Checkpoint, Network, describe, read_checkpoint
-from mvd_ds.models.formats.containers import CONFIG_NAME, read_json, read_safetensors
+from mvd_ds.models.formats.containers import CONFIG_NAME, read_safetensors
 from mvd_ds.models.formats.describe import differences
+from mvd_ds.models.formats.foreign import read_object
 from mvd_ds.models.formats.own import FORMAT, description
 from mvd_ds.models.formats.writing import hugging_face_config, timm_config, to_layout, write_pickled
 from mvd_ds.models.initialisation import build_without_weights
@@ -169,7 +170,7 @@ def is_run_model(weights: str | Path) -> bool:
     """Return whether this is the model folder of a run (or nothing at all), which has a recipe."""
     path = Path(weights)
     if path.is_dir() and (path / CONFIG_NAME).is_file():
-        config = read_json(path / CONFIG_NAME)
+        config = read_object(path / CONFIG_NAME)
         return "recipe" in config or not ({"model_type", "architecture", "network"} & config.keys())
     if path.suffix == ".safetensors" and path.is_file():
         return "recipe" in read_safetensors(path)[1]

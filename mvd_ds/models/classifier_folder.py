@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,13 +11,18 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from mvd_ds.config import ClipSettings, ConfigError, PreprocessingSettings, dump
+from mvd_ds.files import one_line
 from mvd_ds.models.building import network_of, open_model
 from mvd_ds.models.classifier import Classifier
-from mvd_ds.models.formats.containers import CONFIG_NAME, read_json
-from mvd_ds.models.formats.describe import describe, first_line
+from mvd_ds.models.formats.containers import CONFIG_NAME
+from mvd_ds.models.formats.describe import describe
 from mvd_ds.models.formats.detect import read_checkpoint
+from mvd_ds.models.formats.foreign import first_line, part, read_object
 from mvd_ds.models.formats.own import description
+from mvd_ds.models.formats.reading import Checkpoint
 from mvd_ds.models.weights import write_folder
+
+logger = logging.getLogger(__name__)
 
 
 class ClassifierCard(NamedTuple):
@@ -70,18 +76,30 @@ def open_classifier(source: str | Path, format: str | None = None) -> tuple[Clas
     Raises:
         ConfigError: if there is no classifier in it, or what stands beside its weights is damaged.
     """
-    model, _ = open_model(source, format)
+    model, checkpoint = open_model(source, format)
     if not isinstance(model, Classifier):
         raise ConfigError(f"{source}: has no class head; give the model folder of a fine-tuned classifier")
     path = Path(source)
-    config = read_json(path / CONFIG_NAME) if path.is_dir() and (path / CONFIG_NAME).is_file() else {}
+    config = read_object(path / CONFIG_NAME) if path.is_dir() and (path / CONFIG_NAME).is_file() else {}
     clip = network_of(model).clip
     try:
-        preprocessing = PreprocessingSettings.model_validate(config.get("preprocessing", {"clip": clip}))
+        preprocessing = PreprocessingSettings.model_validate(config.get("preprocessing") or _preprocessing(checkpoint, clip))
     except ValueError as error:
         raise ConfigError(f"{path / CONFIG_NAME}: preprocessing: {first_line(error)}") from None
     _require_geometry(path, preprocessing.clip, clip)
-    return model, ClassifierCard(_names(config, model.head.out_features, path), preprocessing, config.get("label", "label"))
+    return model, ClassifierCard(
+        _names(config, model.head.out_features, path), preprocessing, one_line(config.get("label", "label"))
+    )
+
+
+def _preprocessing(checkpoint: Checkpoint, clip: Mapping[str, int]) -> dict[str, Any]:
+    """Return the preprocessing of a classifier of others: that of its processor, and what is done otherwise is logged."""
+    processor = checkpoint.processor
+    if processor is None:
+        return {"clip": clip}
+    for line in processor.differences(clip["size_px"]):
+        logger.info("%s: %s", checkpoint.origin, line)
+    return {"clip": {**clip, "interpolation": processor.interpolation}, "mean": processor.mean, "std": processor.std}
 
 
 def trained_clip(source: str | Path, format: str | None = None) -> ClipSettings:
@@ -93,9 +111,12 @@ def trained_clip(source: str | Path, format: str | None = None) -> ClipSettings:
     checkpoint, path = read_checkpoint(source, format), Path(source)
     if checkpoint.recipe is not None:
         return checkpoint.recipe.data.clip
-    config = read_json(path / CONFIG_NAME) if path.is_dir() and (path / CONFIG_NAME).is_file() else {}
+    config = read_object(path / CONFIG_NAME) if path.is_dir() and (path / CONFIG_NAME).is_file() else {}
     if "preprocessing" in config:
-        return PreprocessingSettings.model_validate(config["preprocessing"]).clip
+        try:
+            return PreprocessingSettings.model_validate(config["preprocessing"]).clip
+        except ValueError as error:
+            raise ConfigError(f"{path / CONFIG_NAME}: preprocessing: {first_line(error)}") from None
     network = describe(checkpoint)
     keys = ("size_px",) if network.encoder.kind == "image" else ("frames", "size_px")
     return ClipSettings.model_validate({key: network.clip[key] for key in keys})
@@ -103,10 +124,13 @@ def trained_clip(source: str | Path, format: str | None = None) -> ClipSettings:
 
 def _names(config: Mapping[str, Any], count: int, path: Path) -> tuple[str, ...]:
     """Return the names of the classes: ours, those of a Hugging Face folder, or numbers."""
-    by_number = config.get("id2label", {})
+    by_number = part(config, "id2label", str(path / CONFIG_NAME))
     names = config.get("classes") or [by_number.get(str(number), str(number)) for number in range(count)]
     if not isinstance(names, list) or len(names) != count:
         raise ConfigError(f"{path / CONFIG_NAME}: classes: it takes a list of {count} names, one for each output of the head")
+    wrong = next((name for name in names if not isinstance(name, str | int | float)), None)
+    if wrong is not None:
+        raise ConfigError(f"{path / CONFIG_NAME}: the names of classes are texts, got {one_line(wrong, 40)}")
     return tuple(map(str, names))
 
 

@@ -14,11 +14,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mvd_ds.config import ConfigError, EncoderSettings, Grid, TrainingRecipe, dump
-from mvd_ds.files import folder_written_aside, write_json, written_aside
+from mvd_ds.files import folder_written_aside, one_line, write_json, written_aside
 from mvd_ds.models.blueprint import Blueprint
-from mvd_ds.models.formats.containers import CONFIG_NAME, WEIGHTS_NAME
+from mvd_ds.models.formats.containers import CONFIG_NAME, WEIGHTS_NAME, seems_to_be
 from mvd_ds.models.formats.describe import differences
 from mvd_ds.models.formats.detect import read_checkpoint
+from mvd_ds.models.formats.foreign import parse_object, read_object
 from mvd_ds.models.formats.learned_positions import fit_learned_positions
 from mvd_ds.models.formats.own import FORMAT, VERSION, recipe_of
 from mvd_ds.models.formats.reading import Checkpoint, table_lines
@@ -174,20 +175,18 @@ def read_recipe(weights: str | Path) -> TrainingRecipe:
     """
     path = Path(weights)
     if path.is_file():
-        origin, text = str(path), _read_header(path)
+        origin, config = str(path), _read_header(path)
     else:
         origin = str(path / CONFIG_NAME)
         try:
-            text = (path / CONFIG_NAME).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{origin}: cannot be read: {error}; give a folder written by `pretrain`") from None
-    try:
-        config = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{origin}:{error.lineno}: is not JSON: {error.msg}") from None
-    recipe = recipe_of(config if isinstance(config, dict) else {}, origin)
+            config = read_object(path / CONFIG_NAME)
+        except ConfigError as error:
+            raise ConfigError(f"{error}; give a folder written by `pretrain`") from None
+    recipe = recipe_of(config, origin)
     if recipe is None:
-        raise ConfigError(f"{origin}: was made from {config['converted_from']} and has no recipe; give a folder of a run")
+        raise ConfigError(
+            f"{origin}: was made from {one_line(config.get('converted_from', 'a file'), 100)} and has no recipe; give a folder of a run"
+        )
     return recipe
 
 
@@ -204,12 +203,12 @@ def model_file(weights: str | Path, origin: str) -> Path:
     return file
 
 
-def _read_header(file: Path) -> str:
+def _read_header(file: Path) -> dict[str, Any]:
     try:
         with safe_open(file, framework="pt") as stored:
             text = (stored.metadata() or {}).get("config")
     except (OSError, SafetensorError) as error:
-        raise ConfigError(f"{file}: is not a readable safetensors file: {error}") from None
+        raise ConfigError(f"{file}: is not a readable safetensors file: {seems_to_be(file) or one_line(error, 200)}") from None
     if text is None:
         raise ConfigError(f"{file}: its header does not describe the model; give a folder written by `pretrain`")
-    return text
+    return parse_object(text, f"{file}: the description in its header")

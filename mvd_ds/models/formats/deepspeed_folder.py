@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from mvd_ds.config import ConfigError
-from mvd_ds.models.formats.containers import Stored, read_json
+from mvd_ds.files import one_line
+from mvd_ds.models.formats.containers import Stored
+from mvd_ds.models.formats.foreign import SHOWN, part, read_object, whole
 from mvd_ds.models.formats.zero_shards import AVERAGE, MASTER, ZeroShards
 
 MANIFEST_NAME = "manifest.json"
@@ -15,7 +17,10 @@ def find_checkpoint(path: Path) -> Path | None:
     """Return the folder of a step, given itself, its run or its ``checkpoints`` (then the latest); or None."""
     for folder in (path, path / "checkpoints"):
         if (folder / "latest").is_file():
-            return folder / (folder / "latest").read_text(encoding="utf-8").strip()
+            name = (folder / "latest").read_bytes()[:200].decode("utf-8", "replace").strip()
+            if Path(name).name != name or not name:
+                raise ConfigError(f"{folder / 'latest'}: it takes the name of a folder beside it, got {one_line(name, SHOWN)}")
+            return folder / name
     return path if (path / MANIFEST_NAME).is_file() else None
 
 
@@ -29,10 +34,12 @@ def read_checkpoint_folder(folder: Path, average: bool = False) -> Stored:
     Raises:
         ConfigError: if files are missing or have another size, do not fit each other, or there is no average.
     """
-    manifest = read_json(folder / MANIFEST_NAME)
-    files = manifest.get("files", {})
-    for name, entry in files.items():
-        size = entry["size"]
+    manifest = read_object(folder / MANIFEST_NAME)
+    origin = str(folder / MANIFEST_NAME)
+    files, recipe = part(manifest, "files", origin), part(manifest, "recipe", origin)
+    step = whole(manifest, "step", 0, 2**62, origin, least=0)
+    for name in files:
+        size = whole(part(files, name, origin), "size", 0, 2**62, f"{origin}: {one_line(name, SHOWN)}", least=0)
         if not (folder / name).is_file() or (folder / name).stat().st_size != size:
             raise ConfigError(f"{folder / name}: is missing or has another size than written ({size} bytes)")
     shards = ZeroShards(folder, files)
@@ -40,7 +47,7 @@ def read_checkpoint_folder(folder: Path, average: bool = False) -> Stored:
     if kind not in shards.kinds:
         raise ConfigError(f"{folder}: holds no moving average: the run had no optimizer.ema_decay")
     tensors = {name: shards.whole(kind, name) for name in shards.shapes}
-    config = {"format": "mvd_ds", "version": 1, "recipe": manifest["recipe"], "step": manifest["step"]}
+    config = {"format": "mvd_ds", "version": 1, "recipe": recipe, "step": step}
     what = "moving average" if average else "fp32 masters"
-    note = f"put together the {what} of step {manifest['step']} from {shards.world} ranks of ZeRO-{shards.stage}"
+    note = f"put together the {what} of step {step} from {shards.world} ranks of ZeRO-{shards.stage}"
     return Stored(tensors, config, [note])

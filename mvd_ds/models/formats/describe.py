@@ -1,4 +1,4 @@
-"""Descriptions of the network that a file holds: inferred from shapes, names and what is written beside them; compared with what was asked."""
+"""Descriptions of the network in a file, from shapes, names and what is written beside them; compared with what was asked."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from mvd_ds.config import ENCODER_SIZES, ConfigError, DecoderSettings, EncoderSettings, Grid
 from mvd_ds.config.model import POSITION_DIVISORS
+from mvd_ds.files import one_line
+from mvd_ds.models.formats.foreign import LARGEST_DEPTH, first_line
 from mvd_ds.models.formats.reading import Checkpoint
 from mvd_ds.models.formats.rules import hidden_ratio
 
@@ -32,6 +34,8 @@ PUBLISHED_HEADS = {
 PUBLISHED_HEADS[1408, 40] = 16
 #: Heads of published decoders by width. Source: MVD 1.1, VideoMAE; MAE has 512 in 16.
 PUBLISHED_DECODER_HEADS = {192: 3, 384: 6, 512: 8, 640: 8, 768: 12}
+#: Tokens of a clip that a network is built for; published ones have up to 1e4.
+LARGEST_TOKENS = 2**22
 PUBLISHED_CLIP = {"frames": 16, "size_px": 224}
 
 
@@ -69,6 +73,8 @@ def encoder_facts(checkpoint: Checkpoint) -> dict[str, Any]:
     if patch is None or patch.ndim != 5:
         shape = None if patch is None else tuple(patch.shape)
         raise ConfigError(f"{origin}: its patch embedding is {shape or 'missing'}, not (D, 3, frames, side, side)")
+    if not all(patch.shape) or patch.shape[3] != patch.shape[4]:
+        raise ConfigError(f"{origin}: its patch embedding is {tuple(patch.shape)}: sizes have to be above 0 and patches square")
     width = patch.shape[0]
     facts: dict[str, Any] = {
         "embed_dim": width,
@@ -234,12 +240,22 @@ def _clip(checkpoint: Checkpoint, encoder: EncoderSettings, known: dict[str, int
                 f"the file does not say its clip; built for {found['frames']} frames of {found['size_px']} px"
             )
     found |= known
-    return found if encoder.kind == "video" else found | {"frames": 1}
+    found = found if encoder.kind == "video" else found | {"frames": 1}
+    tokens = found["frames"] * found["size_px"] ** 2 // (encoder.tubelet_frames * encoder.patch_px**2)
+    if not 0 < tokens <= LARGEST_TOKENS:
+        raise ConfigError(f"{checkpoint.origin}: clips of {found} are {tokens} tokens; 1 to {LARGEST_TOKENS} are built here")
+    return found
 
 
 def _depth(checkpoint: Checkpoint, part: str) -> int:
     start = f"{part}.blocks."
-    return max((int(name[len(start) :].split(".")[0]) for name in checkpoint.state if name.startswith(start)), default=-1) + 1
+    numbers = {name[len(start) :].split(".")[0] for name in checkpoint.state if name.startswith(start)}
+    wrong = [number for number in numbers if not number.isdecimal() or len(number) > 4 or int(number) >= LARGEST_DEPTH]
+    if wrong:
+        raise ConfigError(
+            f"{checkpoint.origin}: {part}: a block numbered {one_line(min(wrong), 40)}; 0 to {LARGEST_DEPTH - 1} are read"
+        )
+    return max(map(int, numbers), default=-1) + 1
 
 
 def _mlp_ratio(checkpoint: Checkpoint, part: str, width: int) -> float:
@@ -252,9 +268,3 @@ def _mlp_ratio(checkpoint: Checkpoint, part: str, width: int) -> float:
     if not widths:
         raise ConfigError(f"{checkpoint.origin}: {part} has no blocks with an MLP")
     return hidden_ratio(widths.most_common(1)[0][0], width)
-
-
-def first_line(error: ValueError) -> str:
-    """Return the faults of settings in one line."""
-    faults: list[Any] = getattr(error, "errors", list)()
-    return "; ".join(fault["msg"].removeprefix("Value error, ") for fault in faults) or str(error).splitlines()[0]

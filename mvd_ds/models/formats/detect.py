@@ -12,6 +12,7 @@ from mvd_ds.config import ConfigError
 from mvd_ds.models.formats import huggingface, own, published
 from mvd_ds.models.formats.containers import CONFIG_NAME, Stored, open_stored, unwrap
 from mvd_ds.models.formats.deepspeed_folder import find_checkpoint, read_checkpoint_folder
+from mvd_ds.models.formats.processor import read_processor
 from mvd_ds.models.formats.reading import Checkpoint, read_tensors
 from mvd_ds.models.formats.rules import Layout
 
@@ -24,6 +25,9 @@ LAYOUTS: dict[str, Layout] = {
         published.VIDEOMAE,
         published.VIDEOMAE_FINETUNED,
         published.FINETUNED,
+        published.VIDEOMAE_V2,
+        published.MMACTION,
+        published.MMACTION_BACKBONE,
         published.MAE,
         published.MAE_PRETRAINING,
         published.TIMM,
@@ -59,6 +63,9 @@ def read_checkpoint(source: str | Path | Mapping[str, Any], format: str | None =
     checkpoint = read_tensors(layout, stored.tensors, origin)
     checkpoint.notes[:0] = stored.notes
     _read_config(checkpoint, stored)
+    _look_for_final_norm(checkpoint, stored.tensors)
+    if not isinstance(source, Mapping) and stored.config and not own.is_own(stored.config):
+        _read_processor(checkpoint, Path(source) if Path(source).is_dir() else Path(source).parent, stored.config)
     return checkpoint
 
 
@@ -66,11 +73,36 @@ def _read_config(checkpoint: Checkpoint, stored: Stored) -> None:
     """Take over what is written beside the tensors."""
     if own.is_own(stored.config):
         checkpoint.recipe = own.recipe_of(stored.config, checkpoint.origin)
-        checkpoint.stated = own.stated_settings(stored.config, checkpoint.recipe)
+        checkpoint.stated = own.stated_settings(stored.config, checkpoint.recipe, checkpoint.origin)
     elif stored.config.get("model_type") in ("videomae", "vit_mae"):
         checkpoint.stated = huggingface.stated_settings(stored.config, checkpoint.origin)
+    elif huggingface.is_videomae_v2(stored.config):
+        checkpoint.stated = huggingface.stated_videomae_v2(stored.config, checkpoint.origin)
     elif checkpoint.layout.name.startswith("hf_"):
         checkpoint.notes.append("without its config.json: heads and epsilons are not known from the tensors")
+
+
+def _read_processor(checkpoint: Checkpoint, folder: Path, config: Mapping[str, Any]) -> None:
+    """Keep what a folder says about its pixels, and say so if they are not those that clips here have."""
+    checkpoint.processor = processor = read_processor(folder, config)
+    if processor is not None and not processor.is_ours:
+        mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (processor.mean, processor.std))
+        checkpoint.notes.append(
+            f"it was trained on pixels of mean ({mean}) and deviation ({std}): a classifier in use normalises by these; "
+            "teachers, probes, features and fine-tuning normalise by ImageNet's"
+        )
+
+
+def _look_for_final_norm(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> None:
+    """State that there is no norm after the last block where a file has the norm of pooled tokens alone."""
+    has_norm = any(name.startswith("encoder.norm.") for name in checkpoint.state)
+    if checkpoint.layout.model != "encoder" or has_norm or "fc_norm.weight" not in tensors:
+        return
+    checkpoint.stated.setdefault("encoder", {})["final_norm"] = False
+    checkpoint.notes.append(
+        "it pools its tokens before their norm (fc_norm), so the encoder has no norm after its last block: targets are taken "
+        "before it (target.norm none)"
+    )
 
 
 def detect(tensors: Mapping[str, Tensor], config: Mapping[str, Any], origin: str) -> Layout:
@@ -91,6 +123,8 @@ def detect(tensors: Mapping[str, Tensor], config: Mapping[str, Any], origin: str
         return published.MAE_PRETRAINING
     if has("encoder.blocks.", "encoder.patch_embed."):
         return published.VIDEOMAE
+    if has("patch_embed.projection."):
+        return published.MMACTION if has("cls_head.") else published.MMACTION_BACKBONE
     if has("blocks.", "patch_embed."):
         return _plain(tensors, config, origin)
     if has("embeddings.patch_embeddings.", "encoder.layer.", "videomae.", "vit."):
@@ -104,7 +138,9 @@ def _plain(tensors: Mapping[str, Tensor], config: Mapping[str, Any], origin: str
     patch = tensors.get("patch_embed.proj.weight")
     is_image = patch.ndim == 4 if patch is not None else any(name.endswith("attn.qkv.bias") for name in tensors)
     if is_image:
-        return published.TIMM if "architecture" in config or "head.weight" in tensors else published.MAE
+        return published.TIMM if "architecture" in config or {"head.weight", "fc_norm.weight"} & tensors.keys() else published.MAE
+    if huggingface.is_videomae_v2(config):
+        return published.VIDEOMAE_FINETUNED if "head.weight" in tensors else published.VIDEOMAE_V2
     if any(name.startswith(("fc_norm.", "head.")) for name in tensors):
         return published.FINETUNED
     if "pos_embed" in tensors:

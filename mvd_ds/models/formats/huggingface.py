@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from mvd_ds.config import ConfigError
+from mvd_ds.files import one_line
+from mvd_ds.models.formats.foreign import LARGEST_DEPTH, LARGEST_SIDE, LARGEST_WIDTH, SHOWN, flag, number, part, side, whole
 from mvd_ds.models.formats.rules import PARTS, FrozenTable, Layout, Rule, hidden_ratio
 
 #: Epsilon of ``nn.LayerNorm`` where transformers leaves it at torch's default.
@@ -140,44 +142,84 @@ def stated_settings(config: Mapping[str, Any], origin: str) -> dict[str, dict[st
     """
     wrong = []
     if config.get("hidden_act", "gelu") != "gelu":
-        wrong.append(f"hidden_act {config['hidden_act']}: only gelu is built here")
-    if not config.get("qv_bias", config.get("qkv_bias", True)):
+        wrong.append(f"hidden_act {one_line(config['hidden_act'], SHOWN)}: only gelu is built here")
+    if not flag(config, "qv_bias", flag(config, "qkv_bias", True, origin), origin):
         wrong.append("attention without biases is not built here")
     if config.get("num_channels", 3) != 3:
-        wrong.append(f"num_channels {config['num_channels']}: clips here have 3")
-    for key in ("image_size", "patch_size"):
-        if isinstance(config.get(key), list) and len(set(config[key])) > 1:
-            wrong.append(f"{key} {config[key]}: only squares are built here")
+        wrong.append(f"num_channels {one_line(config['num_channels'], SHOWN)}: clips here have 3")
     if wrong:
         raise ConfigError(f"{origin}: {'; '.join(wrong)}")
-    eps, width = config.get("layer_norm_eps", 1e-12), config.get("hidden_size", 768)
+
+    def sized(key: str, default: int, largest: int = LARGEST_WIDTH) -> int:
+        return whole(config, key, default, largest, origin)
+
     is_video = config.get("model_type") == "videomae"
-    decoder_width = config.get("decoder_hidden_size", 384 if is_video else 512)
+    eps, width = number(config, "layer_norm_eps", 1e-12, 1e-30, 0.1, origin), sized("hidden_size", 768)
+    decoder_width = sized("decoder_hidden_size", 384 if is_video else 512)
     return {
         "encoder": {
             "embed_dim": width,
-            "depth": config.get("num_hidden_layers", 12),
-            "num_heads": config.get("num_attention_heads", 12),
-            "mlp_ratio": hidden_ratio(config.get("intermediate_size", 3072), width),
-            "patch_px": _side(config.get("patch_size", 16)),
-            "tubelet_frames": config.get("tubelet_size", 2) if is_video else 1,
+            "depth": sized("num_hidden_layers", 12, LARGEST_DEPTH),
+            "num_heads": sized("num_attention_heads", 12),
+            "mlp_ratio": hidden_ratio(sized("intermediate_size", 3072, 16 * LARGEST_WIDTH), width),
+            "patch_px": side(config, "patch_size", 16, origin),
+            "tubelet_frames": sized("tubelet_size", 2, LARGEST_SIDE) if is_video else 1,
             "norm_eps": eps,
-            "final_norm": not config.get("use_mean_pooling", True) if is_video else True,
+            "final_norm": not flag(config, "use_mean_pooling", True, origin) if is_video else True,
         },
         "decoder": {
             "embed_dim": decoder_width,
-            "depth": config.get("decoder_num_hidden_layers", 4 if is_video else 8),
-            "num_heads": config.get("decoder_num_attention_heads", 6 if is_video else 16),
-            "mlp_ratio": hidden_ratio(config.get("decoder_intermediate_size", 1536 if is_video else 2048), decoder_width),
+            "depth": whole(config, "decoder_num_hidden_layers", 4 if is_video else 8, LARGEST_DEPTH, origin, least=0),
+            "num_heads": sized("decoder_num_attention_heads", 6 if is_video else 16),
+            "mlp_ratio": hidden_ratio(
+                sized("decoder_intermediate_size", 1536 if is_video else 2048, 16 * LARGEST_WIDTH), decoder_width
+            ),
             "norm_eps": TORCH_EPS if is_video else eps,
         },
         "classifier": {"norm_eps": TORCH_EPS},
         "clip": {
-            "size_px": _side(config.get("image_size", 224)),
-            "frames": config.get("num_frames", 16) if is_video else 1,
+            "size_px": side(config, "image_size", 224, origin),
+            "frames": sized("num_frames", 16, LARGEST_SIDE) if is_video else 1,
         },
     }
 
 
-def _side(value: int | list[int]) -> int:
-    return value[0] if isinstance(value, list) else value
+def is_videomae_v2(config: Mapping[str, Any]) -> bool:
+    """Return whether a ``config.json`` is that of a hub folder of VideoMAE v2, whose code comes with it."""
+    return str(config.get("model_type", ""))[:20].lower().startswith("videomaev2") or isinstance(config.get("model_config"), dict)
+
+
+def stated_videomae_v2(config: Mapping[str, Any], origin: str) -> dict[str, dict[str, Any]]:
+    """Return the settings of encoder and clip that a hub folder of VideoMAE v2 states, with its defaults (ViT-B).
+
+    Raises:
+        ConfigError: if it describes a network that is not built here.
+    """
+    values = {**config, **part(config, "model_config", origin)}
+    wrong = [
+        f"{key}: {one_line(values[key], SHOWN)} is not built here"
+        for key, built in (("init_values", 0), ("cos_attn", False), ("use_learnable_pos_emb", False), ("qk_scale", None))
+        if values.get(key, built) not in (built, None)
+    ]
+    if not flag(values, "qkv_bias", True, origin):
+        wrong.append("attention without biases is not built here")
+    if wrong:
+        raise ConfigError(f"{origin}: {'; '.join(wrong)}")
+    width = whole(values, "embed_dim", 768, LARGEST_WIDTH, origin)
+    # int(width * ratio) is the hidden width in its code too; its giant has 48 / 11.
+    ratio = number(values, "mlp_ratio", 4.0, 1e-3, 1e3, origin)
+    return {
+        "encoder": {
+            "embed_dim": width,
+            "depth": whole(values, "depth", 12, LARGEST_DEPTH, origin),
+            "num_heads": whole(values, "num_heads", 12, LARGEST_WIDTH, origin),
+            "mlp_ratio": hidden_ratio(int(width * ratio), width) if int(width * ratio) else ratio,
+            "patch_px": side(values, "patch_size", 16, origin),
+            "tubelet_frames": whole(values, "tubelet_size", 2, LARGEST_SIDE, origin),
+            "norm_eps": number(values, "layer_norm_eps", 1e-6, 1e-30, 0.1, origin),
+        },
+        "clip": {
+            "size_px": side(values, "img_size", 224, origin),
+            "frames": whole(values, "num_frames", whole(values, "all_frames", 16, LARGEST_SIDE, origin), LARGEST_SIDE, origin),
+        },
+    }

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mvd_ds.config import ConfigError, DecoderSettings, EncoderSettings, TrainingRecipe, dump, validate
+from mvd_ds.config import ConfigError, DecoderSettings, EncoderSettings, PoolingSettings, TrainingRecipe, dump, validate
+from mvd_ds.files import one_line
+from mvd_ds.models.formats.foreign import (
+    LARGEST_CLASSES,
+    LARGEST_DEPTH,
+    LARGEST_SIDE,
+    LARGEST_WIDTH,
+    first_line,
+    number,
+    part,
+    whole,
+)
 from mvd_ds.models.formats.rules import Layout, Rule
 
 FORMAT, VERSION = "mvd_ds", 1
@@ -40,22 +51,59 @@ def recipe_of(config: Mapping[str, Any], origin: str) -> TrainingRecipe | None:
         raise ConfigError(f"{origin}: is not the description of a model in format {FORMAT}, version {VERSION}")
     if "network" in config and not config.get("recipe"):
         return None
-    recipe = validate(config.get("recipe") or {}, origin)
+    recipe = validate(part(config, "recipe", origin), origin)
     if not isinstance(recipe, TrainingRecipe):
         raise ConfigError(f"{origin}: objective {recipe.objective} trains no model")
     return recipe
 
 
-def stated_settings(config: Mapping[str, Any], recipe: TrainingRecipe | None) -> dict[str, dict[str, Any]]:
+def stated_settings(config: Mapping[str, Any], recipe: TrainingRecipe | None, origin: str) -> dict[str, dict[str, Any]]:
     """Return the settings of encoder, decoder, classifier and clip that a folder of ours states."""
     if recipe is None:
-        return {part: dict(values) for part, values in config["network"].items()}
+        return _stated_network(part(config, "network", origin), origin)
     names = EncoderSettings.model_fields
     return {
         "encoder": {key: value for key, value in dump(recipe.model).items() if key in names},
         "decoder": dump(recipe.decoder),
         "clip": {"frames": recipe.data.clip.frames, "size_px": recipe.data.clip.size_px},
     }
+
+
+def _stated_network(network: Mapping[str, Any], origin: str) -> dict[str, dict[str, Any]]:
+    """Return the parts of a description that was written here, every value checked.
+
+    Raises:
+        ConfigError: if a value is none that was written here.
+    """
+    found = {name: part(network, name, origin) for name in network}
+    for name, kind in (("encoder", EncoderSettings), ("decoder", DecoderSettings)):
+        if name in found:
+            _require_numbers(found[name], f"{origin}: network.{name}")
+            try:
+                kind.model_validate(found[name])
+            except ValueError as error:
+                raise ConfigError(f"{one_line(origin)}: network.{name}: {first_line(error)}") from None
+    if "clip" in found:
+        clip = found["clip"]
+        found["clip"] = {key: whole(clip, key, 0, LARGEST_SIDE, f"{origin}: network.clip") for key in ("frames", "size_px")}
+    if "classifier" in found:
+        head, where = found["classifier"], f"{origin}: network.classifier"
+        whole(head, "classes", 0, LARGEST_CLASSES, where)
+        number(head, "norm_eps", 1e-6, 1e-30, 0.1, where)
+        try:
+            PoolingSettings.model_validate(part(head, "pooling", where))
+        except ValueError as error:
+            raise ConfigError(f"{one_line(where)}: pooling: {first_line(error)}") from None
+    return found
+
+
+def _require_numbers(values: Mapping[str, Any], origin: str) -> None:
+    limits = {"embed_dim": LARGEST_WIDTH, "depth": LARGEST_DEPTH, "num_heads": LARGEST_WIDTH}
+    limits |= {"patch_px": LARGEST_SIDE, "tubelet_frames": LARGEST_SIDE}
+    for key, largest in limits.items():
+        if values.get(key) is not None:
+            whole(values, key, 1, largest, origin, least=0 if key == "depth" else 1)
+    number(values, "mlp_ratio", 4.0, 1e-3, 1e3, origin)
 
 
 def description(

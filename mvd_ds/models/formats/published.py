@@ -6,6 +6,8 @@ layout              encoder                          decoder                    
 mae                 timm's names, ``qkv.bias``       none, or ``decoder_blocks``                 in the file, 2-D sin-cos
 videomae            ``encoder.``, q and v biases     ``decoder.``, bias-free projection          not in the file, 1-D
 mvd                 no prefix, q and v biases        ``decoder_img``, ``decoder_vid``            in the file, 3-D sin-cos
+videomae_v2         no prefix, q and v biases        none; ``fc_norm`` or ``norm``               not in the file
+mmaction2           the same, ``mlp.layers``         ``fc_norm`` and ``cls_head``                in the file, 1-D
 videomae_finetuned  no prefix, no ``norm``           ``fc_norm`` and ``head``                    not in the file
 mvd_finetuned       the same                         the same                                    not in the file
 ==================  ===============================  ==========================================  ========================
@@ -135,6 +137,45 @@ FINETUNED = Layout(
     model="classifier",
     rules=_FINETUNED_RULES,
     settings={"kind": "video", "qkv_bias": "query_value", "final_norm": False},
+)
+VIDEOMAE_V2 = Layout(
+    name="videomae_v2",
+    title="VideoMAE v2 encoder, as its hub folders have it",
+    model="encoder",
+    rules=(*_PLAIN_ENCODER, Rule("norm.{w}", "encoder.norm.{w}")),
+    settings={"kind": "video", "position": "sinusoid1d", "qkv_bias": "query_value"},
+    tables=(FrozenTable("pos_embed", "sinusoid1d", is_written=False),),
+    ignored=(Ignored("fc_norm.{w}", "norm of the pooled tokens: an encoder has none"),),
+)
+
+_MMACTION_ENCODER = tuple(
+    rule._replace(
+        theirs=rule.theirs.replace("patch_embed.proj.", "patch_embed.projection.")
+        .replace("mlp.fc1.", "mlp.layers.0.0.")
+        .replace("mlp.fc2.", "mlp.layers.1.")
+    )
+    for rule in _PLAIN_ENCODER
+)
+_MMACTION_SETTINGS = {"kind": "video", "position": "sinusoid1d", "qkv_bias": "query_value"}
+_MMACTION_TABLE = FrozenTable("pos_embed", "sinusoid1d", is_written=False)
+_MMACTION_IGNORED = (Ignored("data_preprocessor.{rest}", "mean and deviation of its pixels"),)
+MMACTION = Layout(
+    name="mmaction2",
+    title="mmaction2 VideoMAE classifier",
+    model="classifier",
+    rules=(*_MMACTION_ENCODER, Rule("fc_norm.{w}", "norm.{w}"), Rule("cls_head.fc_cls.{w}", "head.{w}")),
+    settings=_MMACTION_SETTINGS | {"final_norm": False},
+    tables=(_MMACTION_TABLE,),
+    ignored=_MMACTION_IGNORED,
+)
+MMACTION_BACKBONE = Layout(
+    name="mmaction2_backbone",
+    title="mmaction2 VideoMAE backbone",
+    model="encoder",
+    rules=(*_MMACTION_ENCODER, Rule("norm.{w}", "encoder.norm.{w}")),
+    settings=_MMACTION_SETTINGS,
+    tables=(_MMACTION_TABLE,),
+    ignored=(*_MMACTION_IGNORED, Ignored("fc_norm.{w}", "norm of the pooled tokens: an encoder has none")),
 )
 TIMM = Layout(
     name="timm",

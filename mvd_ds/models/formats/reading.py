@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from mvd_ds.config import ConfigError, Grid
+from mvd_ds.files import one_line
 from mvd_ds.models.embed import POSITION_TABLES
+from mvd_ds.models.formats.processor import Processor
 from mvd_ds.models.formats.rules import FrozenTable, Layout, join_forms
 
 #: Largest difference between a frozen table in a file and its formula that is rounding: some files hold fp16.
@@ -39,7 +41,7 @@ class TensorRow(NamedTuple):
     reason: str = ""
 
 
-@dataclass
+@dataclass(repr=False)
 class Checkpoint:
     """A file that was read: its tensors under our names, and everything it says about the network.
 
@@ -52,6 +54,7 @@ class Checkpoint:
         stated: settings that are written beside the tensors: ``encoder``, ``decoder``, ``classifier``, ``clip``.
         grids: (t, h, w) of the position tables in the file, by the part that they serve.
         recipe: of our own formats, the recipe it was trained by; else None.
+        processor: of folders of others, the pixels that they were trained on, as far as they say.
     """
 
     layout: Layout
@@ -62,6 +65,10 @@ class Checkpoint:
     stated: dict[str, dict[str, Any]] = field(default_factory=dict)
     grids: dict[str, Grid] = field(default_factory=dict)
     recipe: Any = None
+    processor: Processor | None = None
+
+    def __repr__(self) -> str:
+        return f"Checkpoint({self.layout.name}, {len(self.state)} tensors, {one_line(self.origin, 100)})"
 
     @property
     def decoder_names(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 #: What ``{...}`` in a name stands for.
-PLACEHOLDERS = {"i": r"\d+", "w": "weight|bias", "rest": r".+"}
+PLACEHOLDERS = {"i": r"0|[1-9][0-9]{0,3}", "w": "weight|bias", "rest": r".+"}
 #: Row of a packed (3D, ...) tensor, for layouts that keep queries, keys and values apart.
 PARTS = ("query", "key", "value")
 
@@ -69,7 +69,7 @@ class FrozenTable(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """How a family of files names its tensors.
+    """The names of tensors in a family of files, and what such files imply.
 
     Attributes:
         name: what ``--to`` and ``format=`` take.

@@ -11,7 +11,7 @@ from mvd_ds.objectives.losses import LOSSES
 
 
 class Target(nn.Module):
-    """What one head of a student learns to predict, and how the prediction is judged.
+    """A target that one head of a student learns to predict, and the way in which the prediction is judged.
 
     A kind of target is a subclass in a file of this folder and a row of ``TARGETS``. State that checkpoints have to carry
     (running statistics, a codebook) belongs in its buffers; the kinds of today have none.
