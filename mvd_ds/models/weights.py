@@ -184,9 +184,8 @@ def read_recipe(weights: str | Path) -> TrainingRecipe:
             raise ConfigError(f"{error}; give a folder written by `pretrain`") from None
     recipe = recipe_of(config, origin)
     if recipe is None:
-        raise ConfigError(
-            f"{origin}: was made from {one_line(config.get('converted_from', 'a file'), 100)} and has no recipe; give a folder of a run"
-        )
+        made_from = one_line(config.get("converted_from", "a file"), 100)
+        raise ConfigError(f"{origin}: was made from {made_from} and has no recipe; give a folder of a run")
     return recipe
 
 
