@@ -76,7 +76,12 @@ def prune_checkpoints(folder: Path, keep_last: int, keep_every: int | None) -> N
     if gone and not any(_is_whole(path) for path in kept):
         raise ConfigError(f"{home}: nothing is removed: none of the {len(kept)} that would stay is whole; see --verify")
     for path in gone:
-        shutil.rmtree(path)
+        try:
+            shutil.rmtree(path)
+        except FileNotFoundError:  # the run itself, which goes on, has pruned it in the meantime
+            continue
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be removed: {error.strerror or error}") from None
         say(f"removed {path}")
     say(f"{home}: {len(kept)} stay: {', '.join(path.name for path in kept)}")
 

@@ -8,6 +8,7 @@ what every rank said and where it hung · ``dumps/`` steps that were not finite 
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from mvd_ds.files import read_json, write_json, write_text
 
 #: Exit codes of a process of a run, and of the ``status`` command.
 FINISHED, FAILED, STILL_RUNNING, PREEMPTED = 0, 1, 3, 75
+#: Names of files written aside: those of ``files.written_aside``, and of versions before it.
+LEFTOVER = re.compile(r"\..+\.partial|\.(latest|[\w-]+\.(json|jsonl|yaml))\.\d+")
 #: Exit code by state. ``stopped`` is where ``run.stop_after_steps`` said; a preempted run goes on by the same command.
 EXIT_CODES = {"finished": FINISHED, "stopped": FINISHED, "preempted": PREEMPTED, "failed": FAILED, "running": STILL_RUNNING}
 
@@ -90,6 +93,13 @@ class RunFolder:
     def digests(self) -> Path:
         """Digests of large files, kept so that a restart need not read them again."""
         return self.control / "digests.json"
+
+    def remove_leftovers(self) -> None:
+        """Remove what a killed process was writing aside; called by the one process that holds the folder."""
+        for folder in (self.path, self.checkpoints, self.control, self.control / "heartbeats", self.path / "attempts"):
+            for path in folder.glob(".*"):
+                if LEFTOVER.fullmatch(path.name) and not path.is_dir():
+                    path.unlink(missing_ok=True)
 
     def open(self, recipe: Recipe, contents: Mapping[str, str]) -> None:
         """Create the folder and write the resolved recipe, and the contents that it is run on, into it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -133,3 +134,18 @@ def test_a_classifier_comes_out_ready_to_use(
     assert all(state[name].equal(value) for name, value in engine.module.state_dict().items())
     assert len(card.classes) == 8 and card.label == "how" and card.preprocessing.clip == recipe.data.clip
     assert ("classes are numbered" in capsys.readouterr().out) != at_hand
+
+
+def test_a_run_that_prunes_at_the_same_time_is_no_fault(
+    run: Checkpoints, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its save has removed what was about to be removed here."""
+    remove = shutil.rmtree
+
+    def raced(path: Path) -> None:
+        remove(path)
+        remove(path)
+
+    monkeypatch.setattr("mvd_ds.tools.checkpoints.shutil.rmtree", raced)
+    assert main(["checkpoints", str(run.folder.path), "--prune", "1"]) == 0
+    assert "1 stay" in capsys.readouterr().out

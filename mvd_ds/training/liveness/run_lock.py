@@ -56,6 +56,7 @@ class RunLock:
                 earlier.wait(poll_seconds)
         except OSError as error:
             raise ConfigError(f"run.output {self.folder.path}: cannot be written: {error.strerror or error}") from None
+        self.folder.remove_leftovers()
         for beat in (self.folder.control / "heartbeats").glob("rank-*.json"):
             beat.unlink(missing_ok=True)
 
