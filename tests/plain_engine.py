@@ -11,6 +11,7 @@ from mvd_ds.config import TrainingRecipe, load_recipe
 from mvd_ds.training.checkpoint.checkpoint import Checkpoints
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.ema import Ema
+from mvd_ds.training.engine.deepspeed_engine import save_shards
 from mvd_ds.training.run_folder import RunFolder
 
 
@@ -60,4 +61,4 @@ def plain_checkpoints(folder: Path, *overrides: str, seed: int = 0, ema_decay: f
     recipe = load_recipe("quickstart_distill", ["run.keep_every_steps=20", *overrides])
     assert isinstance(recipe, TrainingRecipe)
     engine = PlainEngine(seed)
-    return Checkpoints(RunFolder(folder), recipe, Cluster(0, 1, torch.device("cpu")), engine, Ema(engine, ema_decay))
+    return Checkpoints(RunFolder(folder), recipe, Cluster(0, 1, torch.device("cpu")), engine, Ema(engine, ema_decay), save_shards)

@@ -16,7 +16,7 @@ from mvd_ds.training.cluster import Cluster, launched_rank
 from mvd_ds.training.console import StepProgress, clock, say
 from mvd_ds.training.contents import Contents, contents_of, is_finished
 from mvd_ds.training.ema import Ema
-from mvd_ds.training.engine.deepspeed_engine import full_weights, joined_cluster
+from mvd_ds.training.engine.deepspeed_engine import full_weights, joined_cluster, save_shards
 from mvd_ds.training.engine.elasticity import leave_out_surplus
 from mvd_ds.training.engine.protocol import Engine
 from mvd_ds.training.engine.update_gate import UpdateGate
@@ -94,7 +94,7 @@ def run_in_cluster(recipe: LearningRecipe, name: str, build: Callable[[RunFolder
 def _train(trainer: Trainer, attempt: Attempt, contents: Contents) -> None:
     """Train to the end of the schedule, from the newest checkpoint if there is one, and export. Collective."""
     recipe, folder, cluster = trainer.recipe, trainer.folder, trainer.cluster
-    checkpoints = Checkpoints(folder, recipe, cluster, trainer.engine, trainer.ema, contents)
+    checkpoints = Checkpoints(folder, recipe, cluster, trainer.engine, trainer.ema, save_shards, contents)
     attempt.stop.save_seconds = lambda: checkpoints.last_save_seconds or 0.0
     trainer.memory.watch(trainer.engine)
     trainer.memory.mark("build")
@@ -159,7 +159,7 @@ def _training(trainer: Trainer, attempt: Attempt, checkpoints: Checkpoints, obje
         checkpoints=checkpoints,
         reporter=reporter,
         faults=VideoFaults(cluster, recipe.data.max_bad_share),
-        nonfinite=NonFiniteSteps(recipe, trainer.folder, cluster, trainer.engine, gate, objective, loader),
+        nonfinite=NonFiniteSteps(recipe, trainer.folder, cluster, trainer.engine, gate, objective, loader, full_weights),
         attempt=attempt,
         validation=trainer.validation,
         pictures=trainer.pictures,
@@ -223,7 +223,7 @@ def _finish(trainer: Trainer, status: Status, faults: VideoFaults, step: int, la
     """Export the weights, record the end, and name the videos that were replaced. Collective."""
     cluster, folder = trainer.cluster, trainer.folder
     weights = full_weights(trainer.engine, cluster)
-    average = trainer.ema.full_weights(cluster) if trainer.ema.active else None
+    average = trainer.ema.full_weights(cluster, full_weights) if trainer.ema.active else None
     replaced = faults.merged()
     with cluster.together():
         if cluster.is_main:

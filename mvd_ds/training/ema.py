@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from mvd_ds.training.cluster import Cluster
-from mvd_ds.training.engine.deepspeed_engine import full_weights
 from mvd_ds.training.engine.engine_shards import masters, spread_masters
-from mvd_ds.training.engine.protocol import Engine
+from mvd_ds.training.engine.protocol import Engine, WholeWeights
 
 
 class Ema:
@@ -56,11 +55,16 @@ class Ema:
         for average, master in zip(self.averages, masters(self.engine), strict=True):
             average.lerp_(master, weight.to(average.device))
 
-    def full_weights(self, cluster: Cluster) -> dict[str, Tensor]:
-        """Return the average by parameter name, fp32, whole, on the CPU of rank 0 (empty elsewhere). Collective."""
+    def full_weights(self, cluster: Cluster, whole_weights: WholeWeights) -> dict[str, Tensor]:
+        """Return the average by parameter name, fp32, whole, on the CPU of rank 0 (empty elsewhere). Collective.
+
+        Args:
+            cluster: the processes of the run.
+            whole_weights: gathers the engine's weights.
+        """
         self._exchange()
         try:
-            return full_weights(self.engine, cluster)
+            return whole_weights(self.engine, cluster)
         finally:
             self._exchange()
 

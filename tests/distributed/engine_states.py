@@ -25,7 +25,7 @@ from mvd_ds.runs.student import build_predictor
 from mvd_ds.training.checkpoint.checkpoint import Checkpoints
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.ema import Ema
-from mvd_ds.training.engine.deepspeed_engine import DTYPES, full_weights, joined_cluster
+from mvd_ds.training.engine.deepspeed_engine import DTYPES, full_weights, joined_cluster, save_shards
 from mvd_ds.training.engine.deepspeed_start import start_student
 from mvd_ds.training.engine.engine_shards import Held, adam, held, masters
 from mvd_ds.training.engine.update_gate import UpdateGate
@@ -75,7 +75,7 @@ class Run:
         self.ema = Ema(self.engine, self.recipe.optimizer.ema_decay)
         # Resumed by another seed: what is not taken over is seen.
         saved_by = shipped([*overrides, *settings, "run.seed=0", "optimizer.ema_decay=0.5"])
-        self.checkpoints = Checkpoints(RunFolder(folder), saved_by, cluster, self.engine, self.ema)
+        self.checkpoints = Checkpoints(RunFolder(folder), saved_by, cluster, self.engine, self.ema, save_shards)
 
     def predict(self, batch: Any, model: Any = None) -> dict[str, Tensor]:
         clip = normalise(to_unit(batch.views[self.recipe.data.clip.size_px]), DTYPES[self.recipe.engine.precision])
@@ -98,7 +98,7 @@ class Run:
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """Masters, moments and average by kind and name, on rank 0."""
-        found = {"master": full_weights(self.engine, self.cluster), "ema": self.ema.full_weights(self.cluster)}
+        found = {"master": full_weights(self.engine, self.cluster), "ema": self.ema.full_weights(self.cluster, full_weights)}
         own = [(run.name, run.first, self._moments(run)) for run in held(self.engine)]
         shapes = {name: getattr(p, "ds_shape", p.shape) for name, p in self.engine.module.named_parameters()}
         for index, kind in enumerate(("exp_avg", "exp_avg_sq")):
@@ -155,7 +155,7 @@ def spoil(run: Run, batches: list[Any]) -> None:
 
 def look_at_average(run: Run, batch: Any, start: dict[str, Tensor], middle: dict[str, Tensor]) -> None:
     """It is what the formula says, in place of the weights it computes what a plain model does, and leaves no trace."""
-    weights, average = full_weights(run.engine, run.cluster), run.ema.full_weights(run.cluster)
+    weights, average = full_weights(run.engine, run.cluster), run.ema.full_weights(run.cluster, full_weights)
     for name, value in average.items():
         torch.testing.assert_close(value, start[name] / 4 + middle[name] / 4 + weights[name] / 2)
     run.engine.eval()

@@ -16,6 +16,7 @@ from mvd_ds.models.init_from_checkpoint import init_classifier_from_checkpoint
 from mvd_ds.training.checkpoint.checkpoint import Checkpoints
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.ema import Ema
+from mvd_ds.training.engine.deepspeed_engine import save_shards
 from mvd_ds.training.run_folder import RunFolder
 from plain_engine import PlainEngine, plain_checkpoints
 
@@ -127,7 +128,7 @@ def test_a_classifier_comes_out_ready_to_use(
     engine = PlainEngine()
     engine.module = init_classifier_from_checkpoint(recipe, 8)
     engine.optimizer = torch.optim.AdamW(engine.module.parameters())
-    Checkpoints(RunFolder(tmp_path), recipe, Cluster(0, 1, torch.device("cpu")), engine, Ema(engine, None)).save(1)
+    Checkpoints(RunFolder(tmp_path), recipe, Cluster(0, 1, torch.device("cpu")), engine, Ema(engine, None), save_shards).save(1)
     assert main(["checkpoints", str(tmp_path), "--to", "safetensors", "--output", str(tmp_path / "out")]) == 0
     model, card = open_classifier(tmp_path / "out")
     state = model.state_dict()

@@ -28,9 +28,8 @@ from mvd_ds.training.checkpoint.resharding import load_shards, require_same_para
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
 from mvd_ds.training.ema import Ema
-from mvd_ds.training.engine.deepspeed_engine import save_shards
 from mvd_ds.training.engine.engine_shards import parameter_names
-from mvd_ds.training.engine.protocol import Engine
+from mvd_ds.training.engine.protocol import Engine, SaveShards
 from mvd_ds.training.run_folder import RunFolder
 
 #: Bytes per parameter of a checkpoint, until one was measured: fp32 master, two moments and a 32-bit copy; and an average.
@@ -63,6 +62,7 @@ class Checkpoints:
         cluster: Cluster,
         engine: Engine,
         ema: Ema,
+        save_shards: SaveShards,
         contents: Mapping[str, str] | None = None,
     ) -> None:
         """Keep the parts of a run.
@@ -73,9 +73,10 @@ class Checkpoints:
             cluster: its processes.
             engine: of ``start_student``.
             ema: the moving average of its weights.
+            save_shards: has the engine's shards written.
             contents: digests of its inputs by setting, the same on every rank.
         """
-        self.contents = dict(contents or {})
+        self.contents, self.save_shards = dict(contents or {}), save_shards
         self.folder, self.recipe, self.cluster, self.engine, self.ema = folder, recipe, cluster, engine, ema
         self.last_save_seconds: float | None = None
         self._last_save_bytes: int | None = None
@@ -167,7 +168,7 @@ class Checkpoints:
                 refused.append(f"{path}: could not be written ({_reason(error)}); the checkpoint before it is whole")
 
         rank, stage = self.cluster.rank, self.engine.zero_optimization_stage()
-        save_shards(self.engine, aside, write, {OURS: {"parameter_names": parameter_names(self.engine)}})
+        self.save_shards(self.engine, aside, write, {OURS: {"parameter_names": parameter_names(self.engine)}})
         write(aside / _random_name(rank), random_state())
         if self.ema.active and (stage or self.cluster.is_main):
             write(aside / f"{files.AVERAGE_PREFIX}{rank:05d}.pt", {"averages": self.ema.averages})

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
+
+from mvd_ds.training.cluster import Cluster
 
 
 class Engine(Protocol):
@@ -57,6 +61,12 @@ class Engine(Protocol):
     def get_global_grad_norm(self) -> Tensor | float | None:
         """Return the norm of the last step's gradient over all processes, None before the first."""
         ...
+
+
+WholeWeights = Callable[[Engine, Cluster], dict[str, Tensor]]
+"""Returns an engine's fp32 weights by name, whole, on the CPU of rank 0 (empty elsewhere). Collective."""
+SaveShards = Callable[[Engine, Path, Callable[[Path, Any], None], dict[str, Any]], None]
+"""Has every rank's shard files of an engine written into a folder by a function, with plain values beside. Collective."""
 
 
 class Verdict(Protocol):

@@ -19,8 +19,7 @@ from mvd_ds.objectives.terms import LossTerms
 from mvd_ds.training.checkpoint.random_state import random_state, set_random_state
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.ending import log_error
-from mvd_ds.training.engine.deepspeed_engine import full_weights
-from mvd_ds.training.engine.protocol import Engine, Gate
+from mvd_ds.training.engine.protocol import Engine, Gate, WholeWeights
 from mvd_ds.training.nonfinite.dump import write_dump
 from mvd_ds.training.protocols import Loader, Objective
 from mvd_ds.training.run_folder import RunFolder
@@ -81,6 +80,7 @@ class NonFiniteSteps:
     Args:
         objective: forward and losses of a micro batch.
         loader: gives the micro batches of a step again, and the paths of their videos.
+        whole_weights: gathers the engine's weights for a dump.
     """
 
     def __init__(
@@ -92,9 +92,11 @@ class NonFiniteSteps:
         gate: Gate,
         objective: Objective,
         loader: Loader,
+        whole_weights: WholeWeights,
     ) -> None:
         self.recipe, self.folder, self.cluster = recipe, folder, cluster
         self.engine, self.gate, self.objective, self.loader = engine, gate, objective, loader
+        self.whole_weights = whole_weights
         self.count = 0
 
     def handle(self, done: int, losses: list[LossTerms]) -> None:
@@ -154,7 +156,7 @@ class NonFiniteSteps:
         """Write the dump and return where it is, in words; a dump that cannot be written ends no run. Collective."""
         if self.count > DUMPS:
             return f"no dump, {DUMPS} were written"
-        weights = full_weights(self.engine, self.cluster)
+        weights = self.whole_weights(self.engine, self.cluster)
         path: Path = self.folder.dump(done)
         try:
             write_dump(path, done, self.recipe, self.cluster, weights, batches, ranks)

@@ -61,12 +61,12 @@ class Loader:
 
 
 @pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
-    def weights(engine: Engine, cluster: Cluster) -> dict[str, Tensor]:
-        return {name: value.detach().clone() for name, value in engine.module.named_parameters()}
-
-    monkeypatch.setattr(finite, "full_weights", weights)
+def engine() -> Engine:
     return Engine()
+
+
+def weights(engine: Engine, cluster: Cluster) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in engine.module.named_parameters()}
 
 
 def steps(engine: Engine, folder: Path, *overrides: str) -> tuple[NonFiniteSteps, LossTerms]:
@@ -78,7 +78,7 @@ def steps(engine: Engine, folder: Path, *overrides: str) -> tuple[NonFiniteSteps
         total = engine.module(batch.clips).mean()
         return LossTerms(total, {"video": total.detach()})
 
-    handler = NonFiniteSteps(recipe, RunFolder(folder), CPU, engine, UpdateGate(engine), objective, Loader())
+    handler = NonFiniteSteps(recipe, RunFolder(folder), CPU, engine, UpdateGate(engine), objective, Loader(), weights)
     loss = objective(Loader().again(0)[0], False)
     engine.backward(minimised(loss.total))
     engine.step()
@@ -164,7 +164,7 @@ def test_a_target_that_is_not_finite_is_named_and_not_blamed_on_the_student(engi
     recipe = load_recipe("quickstart_distill", ["run.on_nonfinite=stop"])
     assert isinstance(recipe, TrainingRecipe)
     objective = Objective()
-    handler = NonFiniteSteps(recipe, RunFolder(tmp_path), CPU, engine, UpdateGate(engine), objective, Loader())
+    handler = NonFiniteSteps(recipe, RunFolder(tmp_path), CPU, engine, UpdateGate(engine), objective, Loader(), weights)
     line = r"loss video of rank 0 is not finite \(first targets of video, .*Use engine\.precision=fp32"
     with pytest.raises(ConfigError, match=line):
         handler.handle(1, [objective(Loader().again(0)[0], False)])
