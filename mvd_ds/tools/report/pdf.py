@@ -7,10 +7,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from mvd_ds.files import ConfigError, one_line
+from mvd_ds.files import ConfigError, one_line, written_aside
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+"""Names of browsers that are tried, the first first."""
 SECONDS = 120
+"""Time that a browser may take."""
 
 
 def find_browser() -> str:
@@ -29,20 +31,20 @@ def find_browser() -> str:
 
 
 def write_pdf(browser: str, page: Path, target: Path) -> None:
-    """Print ``page`` to ``target``, aside and then renamed.
+    """Print ``page`` to ``target``, whole or not at all.
 
     Raises:
         ConfigError: if the browser fails.
     """
-    aside = target.with_name(f".{target.name}.{os.getpid()}.pdf")
-    command = [browser, "--headless", "--disable-gpu", "--no-pdf-header-footer", f"--print-to-pdf={aside}"]
+    command = [browser, "--headless", "--disable-gpu", "--no-pdf-header-footer"]
     if os.geteuid() == 0:  # Chromium refuses its sandbox to root; the page is our own and asks for nothing
         command.append("--no-sandbox")
-    try:
-        done = subprocess.run([*command, page.resolve().as_uri()], capture_output=True, text=True, timeout=SECONDS)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ConfigError(f"--pdf: {browser} failed: {error}") from None
-    if done.returncode or not aside.is_file():
-        last = (done.stderr.strip().splitlines() or ["no word"])[-1]
-        raise ConfigError(f"--pdf: {browser} ended with {done.returncode}: {one_line(last, 200)}")
-    os.replace(aside, target)
+    with written_aside(target) as aside:
+        command += [f"--print-to-pdf={aside.resolve()}", page.resolve().as_uri()]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ConfigError(f"--pdf: {browser} failed: {one_line(error, 200)}") from None
+        if done.returncode or not aside.stat().st_size:
+            last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            raise ConfigError(f"--pdf: {browser} ended with {done.returncode}: {one_line(last, 200)}")

@@ -61,6 +61,24 @@ def test_a_video_in_a_shard_is_shown_too(tmp_path: Path) -> None:
     assert (tmp_path / "evaluation.html").read_text().count("data:image/jpeg;base64,") == 2
 
 
+def test_names_that_are_no_text_are_shown_as_escapes(tmp_path: Path) -> None:
+    told = results(3)
+    told["classes"][0] = told["weights"] = "caf\udce9\x1b[2J"
+    told["unreadable_videos"] = ["caf\udce9.mp4: no video in it"]
+    (tmp_path / "evaluation.json").write_text(json.dumps(told))
+    write_evaluation_page(tmp_path)
+    page = (tmp_path / "evaluation.html").read_text(encoding="utf-8")
+    assert r"caf\xe9\x1b[2J" in page and r"caf\xe9.mp4" in page and "\x1b" not in page
+
+
+@pytest.mark.parametrize(("classes", "count", "said"), [(3, 40, "Numbers are videos."), (45, 60, "are in evaluation.json.")])
+def test_few_videos_are_too_few_and_few_classes_have_numbers(tmp_path: Path, classes: int, count: int, said: str) -> None:
+    (tmp_path / "evaluation.json").write_text(json.dumps(results(classes, count)))
+    write_evaluation_page(tmp_path)
+    page = (tmp_path / "evaluation.html").read_text()
+    assert (f"Only {count} videos: each moves a share by" in page) == (count < 50) and said in page
+
+
 def test_without_a_readable_video_there_is_a_page_too(tmp_path: Path) -> None:
     told = results(3)
     found = Predictions(np.arange(4), np.zeros((4, 3), np.float32), np.zeros(4, bool))
