@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from mvd_ds.tools.report.formatting import FEW_CLIPS, MISSING, PERCENT, count, few_clips, percent, standard_error
+from mvd_ds.tools.report.formatting import FEW_CLIPS, MISSING, PERCENT, count, few_clips, percent, span, wilson_interval
 from mvd_ds.tools.report.run_records import RunRecord, Validation
 from mvd_ds.tools.report.templating import Cell, Row, Table, cells
 
@@ -32,7 +32,7 @@ def accuracy_note(runs: list[RunRecord]) -> str:
     """Return how to read the table."""
     note = (
         "Top-1 is the share of videos whose likeliest class is the true one; top-5 counts the five likeliest. "
-        "Small print: the standard error of a share p on n videos, sqrt(p (1 \N{MINUS SIGN} p) / n)."
+        f"Small print: Wilson's 95{PERCENT} interval, which says how far another set of so many videos could move the share."
     )
     best = any(len(run.curves["val/top1"].values) > 1 for run in runs if "val/top1" in run.curves)
     return note + (" A best value was chosen on these very videos and flatters a little." if best else "")
@@ -69,8 +69,9 @@ def few_videos(run: RunRecord) -> str | None:
 
 
 def _row(name: str, what: str, top1: float, top5: str, samples: int, frequent: str) -> Row:
-    error = f"± {100 * standard_error(top1, samples):.1f}{PERCENT}"
-    return Row(name, [Cell(what), Cell(percent(top1), error), *cells(top5, f"{samples:,}", frequent)])
+    return Row(
+        name, [Cell(what), Cell(percent(top1), span(*wilson_interval(top1, samples))), *cells(top5, f"{samples:,}", frequent)]
+    )
 
 
 def _classes(found: Validation) -> int:

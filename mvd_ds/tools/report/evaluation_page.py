@@ -15,7 +15,7 @@ from mvd_ds.data.readers.decode import DecodeError, open_video
 from mvd_ds.data.readers.location import ByteRange
 from mvd_ds.files import one_line, read_json, write_text
 from mvd_ds.tools.report.evaluation_figures import NUMBERED_CLASSES, confusion_picture, reliability_chart, worst_classes
-from mvd_ds.tools.report.formatting import FEW_CLIPS, MISSING, PERCENT, count, few_clips, percent, standard_error
+from mvd_ds.tools.report.formatting import FEW_CLIPS, MISSING, PERCENT, count, few_clips, percent, span, wilson_interval
 from mvd_ds.tools.report.picture_section import png_image
 from mvd_ds.tools.report.templating import Cell, Definition, Figure, Image, Row, Table, cells, figure, render
 from mvd_ds.training.console import say
@@ -74,9 +74,8 @@ def _subtitle(results: dict[str, Any]) -> str:
 def _summary(results: dict[str, Any]) -> Table:
     samples = results["samples"]
     frequent = max(entry["samples"] for entry in results["per_class"]) / samples
-    error = f"± {100 * standard_error(results['top1'], samples):.2f}"
     values: dict[str, str | Cell] = {
-        "top-1": Cell(percent(results["top1"], 2), error),
+        "top-1": Cell(percent(results["top1"], 2), span(*wilson_interval(results["top1"], samples))),
         "top-5": percent(results["top5"], 2),
         "mean of the classes' top-1": percent(results["mean_per_class"], 2),
         "always the most frequent class": percent(frequent, 2),
@@ -143,10 +142,9 @@ def _unreadable(results: dict[str, Any]) -> tuple[Table | None, str]:
 
 def _origin(results: dict[str, Any]) -> list[Definition]:
     host = machine()
-    error = f"{100 * standard_error(results['top1'], results['samples']):.2f}{PERCENT}"
     return [
         Definition("weights", results["weights"], is_code=True),
         Definition("machine", f"{host['processor']}, {host['cores']} cores; {', '.join(host['gpus']) or 'no GPU'}"),
         Definition("versions", ", ".join(f"{name} {version}" for name, version in versions().items())),
-        Definition("standard error", f"a top-1 of p on n videos has a standard error of sqrt(p (1 - p) / n), here {error}"),
+        Definition("small print", f"Wilson's 95{PERCENT} interval of top-1: how far another set of so many videos could move it"),
     ]

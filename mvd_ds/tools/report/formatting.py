@@ -5,7 +5,7 @@ from __future__ import annotations
 PERCENT = "\N{NO-BREAK SPACE}%"
 MISSING = "\N{EN DASH}"
 FEW_CLIPS = 50
-"""Fewer held-out clips than this tell too little: at 50, a share of one half has a standard error of 7 points."""
+"""Fewer held-out clips than this tell too little: at 50, the 95 % interval of one half is 27 points wide."""
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -48,9 +48,18 @@ def join_words(words: list[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
-def standard_error(share: float, samples: int) -> float:
-    """Return the standard error of a share that was measured on ``samples`` samples."""
-    return (share * (1 - share) / samples) ** 0.5 if samples else 0.0
+def wilson_interval(share: float, samples: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share that was measured on ``samples`` samples; it stays honest at 0, at 1 and on few.
+
+    Source: Wilson 1927, the score interval.
+    """
+    if not samples:
+        return 0.0, 1.0
+    z = 1.96
+    shrunk = share + z**2 / (2 * samples)
+    width = z * (share * (1 - share) / samples + z**2 / (4 * samples**2)) ** 0.5
+    low, high = ((shrunk + sign * width) / (1 + z**2 / samples) for sign in (-1, 1))
+    return max(low, 0.0), min(high, 1.0)
 
 
 def few_clips(number: int, word: str) -> str:

@@ -32,7 +32,7 @@ def names_of(runs: list[RunRecord], results: ProbeResults) -> list[Definition]:
         if text:
             found.append(Definition(name, text + (f" Its tokens are read by a trained “{head}” head." if head else "")))
     if any(name in results.chance for name in results.labels):
-        found.append(Definition("chance", "The accuracy of guessing without looking at the clip."))
+        found.append(Definition("chance", "The accuracy of always naming the most frequent class, without looking at the clip."))
     return found
 
 

@@ -47,6 +47,7 @@ def render_page(runs: list[RunRecord], results: ProbeResults, provenance: dict[s
         stages=_stages(runs),
         pictures=pictures_of(runs),
         losses=loss_figures(runs),
+        has_targets=any(name.startswith("loss_relative/") for run in runs for name in run.curves),
         shared=shared_figures(runs),
         memory=memory_table(runs),
         replaced=replaced,

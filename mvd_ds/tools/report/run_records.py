@@ -140,6 +140,8 @@ class RunRecord:
         pixels = self.recipe.get("pixels")
         if isinstance(pixels, dict):
             return {"pixels": str(pixels.get("loss", ""))}
+        if self.objective == "classification":
+            return {"class": "cross-entropy"}
         teachers = self.recipe.get("teachers")
         if not isinstance(teachers, dict):
             return {}

@@ -51,8 +51,8 @@ def _best(results: ProbeResults) -> str:
     for label in label_names(results):
         shares = {model: values[label] for model, values in results.probes.items() if label in values}
         name = max(shares, key=lambda model: shares[model])
-        chance = f", where chance is {100 * results.chance[label]:.3g} %" if label in results.chance else ""
-        parts.append(f"on “{label}” {name} knows most ({percent(shares[name])}{chance})")
+        chance = f", guessing {100 * results.chance[label]:.3g}{PERCENT}" if label in results.chance else ""
+        parts.append(f"on “{label}” the most accurate model is {name} ({percent(shares[name])}{chance})")
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}. No two models were compared clip by clip, so small differences mean nothing."
 

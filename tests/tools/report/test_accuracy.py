@@ -61,6 +61,7 @@ def test_a_fine_tuned_run_says_what_it_learned(tmp_path: Path, training_run: Bui
     assert "tuned: 81.0 % of 200 held-out videos are classified right after step 30; the best was 90.0 % after step 20" in page
     assert "always naming the most frequent class gives 75.0 %" in page
     assert "None of these runs measured accuracy" not in page and "too few" not in page
+    assert "75.0\N{EN DASH}85.8" in page, "the interval of 81 % on 200 videos"
     assert "Top-1 while training" in page and "validation after step 30" in page
     assert found["validation"]["tuned"] == {"step": 30, "top1": 0.81, "top5": 1.0, "samples": 200}
 

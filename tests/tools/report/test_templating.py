@@ -84,5 +84,5 @@ def test_every_cell_carries_its_header_for_narrow_pages() -> None:
 _LISTS = ("sentences", "attention", "names", "probe_figures", "accuracy_figures", "pictures", "losses", "shared")
 _LISTS += ("setting_differences", "runs", "places", "commands", "folders")
 _NOTHING = ("probe_table", "probe_key", "differences", "accuracy_table", "memory", "replaced", "origins")
-_TEXTS = ("title", "subtitle", "lead", "probe_note", "accuracy_note", "replaced_note")
+_TEXTS = ("has_targets", "title", "subtitle", "lead", "probe_note", "accuracy_note", "replaced_note")
 _EMPTY: dict[str, object] = {key: [] for key in _LISTS} | dict.fromkeys(_NOTHING) | dict.fromkeys(_TEXTS, "")
