@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mvd_ds.config import ConfigError, EvaluateRecipe
-from mvd_ds.data.manifests.labels import Classes, labels_of
+from mvd_ds.data.manifests.labels import Classes, labels_of, numbering_note
 from mvd_ds.data.manifests.manifest import Manifest, read_manifest
 from mvd_ds.data.readers.location import ByteRange
 from mvd_ds.data.views import rank_groups, view_batches
@@ -19,7 +19,7 @@ from mvd_ds.files import counted, write_json, write_text
 from mvd_ds.models.classifier import Classifier, PixelClassifier
 from mvd_ds.models.classifier_folder import ClassifierCard, open_classifier
 from mvd_ds.runs.results_folder import require_own_folder
-from mvd_ds.training.cluster import Cluster
+from mvd_ds.training.cluster import Cluster, launched_rank
 from mvd_ds.training.console import StepProgress, say
 from mvd_ds.training.contents import contents_of, is_finished
 from mvd_ds.training.engine.deepspeed_engine import DTYPES, joined_cluster
@@ -86,6 +86,9 @@ def class_numbers(recipe: EvaluateRecipe, manifest: Manifest, card: ClassifierCa
     numbered = card.classes == tuple(str(number) for number in range(len(card.classes)))
     classes = Classes(recipe.label or card.label, card.classes, named=not numbered)
     labels = labels_of(manifest, classes, recipe.data.manifest)
+    note = numbering_note(manifest, classes, recipe.data.manifest)
+    if note and launched_rank() == 0:
+        say(note)
     return classes.label if classes.label in manifest.label_names else manifest.label_names[0], labels
 
 

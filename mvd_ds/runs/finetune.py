@@ -10,7 +10,7 @@ from torch import Tensor
 from mvd_ds.config import ConfigError, FinetuneRecipe, PreprocessingSettings, dump
 from mvd_ds.data.augmentation.labelled import LabelledClips
 from mvd_ds.data.loader import ClipLoader
-from mvd_ds.data.manifests.labels import Classes, classes_of, labels_of
+from mvd_ds.data.manifests.labels import Classes, classes_of, labels_of, numbering_note, require_same_classes
 from mvd_ds.data.manifests.manifest import read_manifest
 from mvd_ds.data.manifests.mixture import Mixture, read_mixture
 from mvd_ds.data.randomness import keyed_generator
@@ -67,6 +67,9 @@ def _finetune(recipe: FinetuneRecipe, folder: RunFolder, cluster: Cluster) -> Tr
         clips = LabelledClips(recipe, videos.training, videos.labels)
         loader = ClipLoader(recipe, recipe.drop_path_blocks, cluster.rank, cluster.world, clips, pin)
         model = init_classifier_from_checkpoint(recipe, len(videos.classes.names))
+        if recipe.keep_head and recipe.weights is not None:
+            _, kept = open_classifier(recipe.weights)
+            require_same_classes(kept.classes, videos.classes, f"keep_head: weights {recipe.weights}")
         teacher = _open_teacher(recipe, videos.classes)
     groups = parameter_groups(model, recipe.optimizer)
     if cluster.is_main:
@@ -157,12 +160,7 @@ def _open_teacher(recipe: FinetuneRecipe, classes: Classes) -> Classifier | None
     model, card = open_classifier(recipe.teacher.weights)
     if model.head.out_features != len(classes.names):
         raise ConfigError(f"{origin}: tells {model.head.out_features} classes, the manifest has {len(classes.names)}")
-    numbered = tuple(str(number) for number in range(len(card.classes)))
-    if classes.named and card.classes not in (classes.names, numbered):
-        differing = next(i for i, pair in enumerate(zip(card.classes, classes.names, strict=True)) if pair[0] != pair[1])
-        raise ConfigError(
-            f"{origin}: its class {differing} is '{card.classes[differing]}', the manifest's is '{classes.names[differing]}'"
-        )
+    require_same_classes(card.classes, classes, origin)
     clip, wanted = card.preprocessing.clip, recipe.data.clip
     if (clip.frames, clip.size_px) != (wanted.frames, wanted.size_px):
         raise ConfigError(
@@ -190,6 +188,9 @@ def _describe(
     say(describe_batches(recipe, cluster, loader))
     held_out = f"{len(videos.held_out.labels)} held-out videos" if videos.held_out else "nothing held out: no accuracy"
     say(f"{len(videos.classes.names)} classes of label {videos.classes.label}, {len(videos.labels)} videos, {held_out}")
+    for manifest in (*videos.training.manifests, *([videos.held_out.manifest] if videos.held_out else [])):
+        if note := numbering_note(manifest, videos.classes, manifest.name):
+            say(note)
     if recipe.teacher is not None:
         say(f"teacher: logits of {recipe.teacher.weights}, {recipe.teacher.placement}, weight {recipe.teacher.weight}")
     say(describe_parameters(recipe, cluster, model, groups))

@@ -148,6 +148,30 @@ def numbering_note(manifest: Manifest, classes: Classes, origin: str) -> str:
     return f"{origin}: its classes are numbered otherwise and are matched by {'name' if named else 'value'}: {pairs}, ..."
 
 
+def require_same_classes(names: Sequence[str], classes: Classes, origin: str) -> None:
+    """Refuse a classifier whose outputs stand for other classes, or for the same in another order.
+
+    Digits are compared by value; plain numbers say nothing about names, so that only their count is compared.
+
+    Args:
+        names: the classes of the classifier, output 0 first; as many as there are classes.
+        classes: the classes that are learnt.
+        origin: name of the classifier in messages.
+
+    Raises:
+        ConfigError: naming the first class that differs.
+    """
+    theirs, ours = class_numbers(names), class_numbers(classes.names)
+    if (theirs is None) != (ours is None):
+        return
+    differing = next((i for i, (a, b) in enumerate(zip(theirs or names, ours or classes.names, strict=False)) if a != b), None)
+    if differing is not None:
+        raise ConfigError(
+            f"{origin}: its class {differing} is '{one_line(names[differing], 60)}', the manifest's is "
+            f"'{one_line(classes.names[differing], 60)}'"
+        )
+
+
 def _matched_column(manifest: Manifest, classes: Classes, origin: str) -> tuple[int, tuple[str, ...] | None]:
     """Return the column of the label that ``classes`` are of, and the names that the manifest has for its classes."""
     only_unnamed = manifest.label_names == (UNNAMED,) or (classes.label == UNNAMED and len(manifest.label_names) == 1)

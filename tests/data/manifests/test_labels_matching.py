@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from mvd_ds.data.manifests.labels import Classes, classes_of, labels_of, numbered_alike, numbering_note
+from mvd_ds.data.manifests.labels import (
+    Classes,
+    classes_of,
+    labels_of,
+    numbered_alike,
+    numbering_note,
+    require_same_classes,
+)
 from mvd_ds.data.manifests.manifest import Manifest, read_manifest
 from mvd_ds.files import ConfigError
 
@@ -94,3 +101,25 @@ def test_videos_numbered_alike_have_the_training_names(tmp_path: Path) -> None:
     training, val = tree(tmp_path / "train", ["a", "b", "c"]), tree(tmp_path / "val", ["a", "c"])
     alike = numbered_alike(val, training, "val")
     assert [alike.class_names["label"][label] for label in alike.labels[:, 0]] == ["a", "c"]
+
+
+@pytest.mark.parametrize(
+    ("names", "classes", "named", "differing"),
+    [
+        (("a", "b"), ("a", "b"), True, None),
+        (("b", "a"), ("a", "b"), True, "its class 0 is 'b', the manifest's is 'a'"),
+        (tuple(sorted(TWELVE)), tuple(TWELVE), False, "its class 2 is '10', the manifest's is '2'"),
+        (tuple(TWELVE), tuple(f"{int(name):02}" for name in TWELVE), True, None),
+        (("0", "1"), ("a", "b"), True, None),
+        (("a", "b"), ("0", "1"), False, None),
+    ],
+)
+def test_a_teachers_outputs_are_the_classes_that_are_learnt(
+    names: tuple[str, ...], classes: tuple[str, ...], named: bool, differing: str | None
+) -> None:
+    wanted = Classes("label", classes, named)
+    if differing is None:
+        require_same_classes(names, wanted, "teacher")
+    else:
+        with pytest.raises(ConfigError, match=differing):
+            require_same_classes(names, wanted, "teacher")
