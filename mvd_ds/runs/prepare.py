@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mvd_ds.data.manifests.listings import read_listing
 from mvd_ds.data.prepare.encode import DEFAULT_QUALITY, QUALITIES, Encoding
-from mvd_ds.data.prepare.folder import is_prepared, require_settings
+from mvd_ds.data.prepare.folder import digest_of, is_prepared, remember_inputs, require_inputs, require_settings
 from mvd_ds.data.prepare.options import PrepareOptions
 from mvd_ds.data.prepare.prepare import prepare
 from mvd_ds.data.prepare.report import report_lines
@@ -55,9 +55,12 @@ def prepare_videos(source: Path, output: Path, videos: Path | None, classes: Pat
     videos, classes = (path.expanduser() if path is not None else None for path in (videos, classes))
     if is_prepared(output):
         require_settings(source, output, options)
+        if source.exists():
+            require_inputs(output, digest_of(source, videos, classes))
         say(f"{one_line(output)} is prepared; nothing to do (delete it to prepare it anew)")
         return
     listing = read_listing(source, videos, classes)
+    digest = digest_of(source, videos, classes)
     options = options._replace(workers=options.workers or os.cpu_count() or 1)
     bars: dict[str, StepProgress] = {}
 
@@ -71,6 +74,7 @@ def prepare_videos(source: Path, output: Path, videos: Path | None, classes: Pat
 
     try:
         report = prepare(source, listing, output, options, tell)
+        remember_inputs(output, digest)
     finally:
         for bar in bars.values():
             bar.close()

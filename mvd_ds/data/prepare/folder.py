@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mvd_ds.data.prepare.jobs import file_state
 from mvd_ds.data.prepare.options import PrepareOptions
 from mvd_ds.files import ConfigError, one_line, read_json, write_json
 
@@ -17,6 +19,7 @@ MANIFEST = "manifest.txt"
 WORK = ".prepare"
 _SETTINGS = "prepare.json"
 _LOCK = "lock"
+_INPUTS = "inputs.json"
 _HARMLESS = ("workers", "seconds_per_file")
 """Options that change nothing in the outcome."""
 
@@ -67,6 +70,48 @@ def require_settings(source: Path, output: Path, options: PrepareOptions) -> Non
                 f"{one_line(output)}: was begun with {name} {one_line(before, 200)}, not {one_line(value, 200)}; "
                 "choose another folder, or delete it"
             )
+
+
+def digest_of(source: Path, videos: Path | None, classes: Path | None) -> str:
+    """Return a digest of what is prepared: the list and class names by content, files of a folder by name, size and time.
+
+    Raises:
+        OSError: if one of them cannot be read.
+    """
+    digest = hashlib.sha256(repr(videos.resolve() if videos is not None else None).encode())
+    for path in (source, classes):
+        if path is None or not path.is_dir():
+            digest.update(path.read_bytes() if path is not None and path.is_file() else b"none")
+            continue
+        for place, folders, files in os.walk(path, followlinks=True):
+            folders.sort()
+            for file in sorted(files):
+                known = (os.path.relpath(place, path), file, file_state(os.path.join(place, file)))
+                digest.update(repr(known).encode())
+    return digest.hexdigest()
+
+
+def remember_inputs(output: Path, digest: str) -> None:
+    """Keep the digest of what ``output`` was prepared from.
+
+    Raises:
+        OSError: if the disk refuses.
+    """
+    write_json(output / WORK / _INPUTS, {"digest": digest})
+
+
+def require_inputs(output: Path, digest: str) -> None:
+    """Refuse a folder that was prepared from another content of the same list or folder.
+
+    Raises:
+        ConfigError: saying so.
+    """
+    record = output / WORK / _INPUTS
+    if record.exists() and read_json(record) != {"digest": digest}:
+        raise ConfigError(
+            f"{one_line(output)}: its videos, list or class names have changed since it was prepared; choose another folder, "
+            "or delete it"
+        )
 
 
 def _require_apart(source: Path, output: Path) -> None:

@@ -72,12 +72,12 @@ def run_once(
 
 def _fingerprint(job: VideoJob) -> str:
     """Return a text that changes when the file of the job, or the file made of it, is another one."""
-    made = f" -> {job.target} {_file_state(job.target)}" if job.target else ""
-    return f"{job.name} {_file_state(job.location)}{made}"
+    made = f" -> {job.target} {file_state(job.target)}" if job.target else ""
+    return f"{job.name} {file_state(job.location)}{made}"
 
 
-def _file_state(location: str | ByteRange) -> str:
-    """Return size and modification time of the file."""
+def file_state(location: str | ByteRange) -> str:
+    """Return size and modification time of the file as a text, ``missing`` if it is not there."""
     try:
         state = os.stat(location if isinstance(location, str) else location.path)
     except OSError:

@@ -45,3 +45,15 @@ def test_the_home_folder_is_meant_by_a_tilde(tree: Path, tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     assert main(["prepare", str(tree), "~/out", "--workers", "1"]) == 0
     assert (tmp_path / "out/manifest.txt").exists() and not (tmp_path / "~").exists()
+
+
+def test_a_list_that_changed_since_is_not_taken_for_prepared(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "list.csv"
+    source.write_text(f"{tree}/cat/plain.mp4,cat\n")
+    arguments = ["prepare", str(source), str(tmp_path / "out"), "--workers", "1"]
+    assert main(arguments) == 0 and main(arguments) == 0
+    source.write_text(f"{tree}/cat/plain.mp4,dog\n")
+    assert main(arguments) == 2
+    assert "have changed since it was prepared" in capsys.readouterr().err
