@@ -1,4 +1,4 @@
-"""From pixels to tokens: patch embedding, fixed position tables, learned single tokens."""
+"""Embeddings that turn pixels into tokens: patch embedding, fixed position tables, learned single tokens."""
 
 from __future__ import annotations
 

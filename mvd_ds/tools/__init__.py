@@ -1,1 +1,1 @@
-"""What stands beside training: plans, examines machines, reads finished runs, converts weights."""
+"""The tools beside training: they plan, examine machines, read finished runs and convert weights."""

@@ -1,4 +1,4 @@
-"""Which video stands where in an epoch, for one manifest or a mixture of several."""
+"""The order of the videos of an epoch, for one manifest or a mixture of several."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Mixture(NamedTuple):
 
 
 def read_mixture(data: DataSettings) -> Mixture:
-    """The manifests of ``data.sources``, or the one of ``data.manifest``.
+    """Read the manifests of ``data.sources``, or the one of ``data.manifest``.
 
     Raises:
         ConfigError: for a faulty one.

@@ -42,7 +42,7 @@ class ParsedLines(NamedTuple):
 
 
 class ShardPlaces(NamedTuple):
-    """Where each video stands in the tar files that hold all of them."""
+    """The places of videos in the tar files that hold all of them."""
 
     names: tuple[str, ...]
     """Names of the shards."""

@@ -116,7 +116,7 @@ def _sound(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
 
 
 class Colours(NamedTuple):
-    """How the numbers of a video mean colours, by the codes of ITU-T H.273."""
+    """The meaning of a video's numbers as colours, by the codes of ITU-T H.273."""
 
     matrix: int
     full_range: bool

@@ -27,7 +27,7 @@ class Orientation(NamedTuple):
 
     @property
     def mirrors(self) -> bool:
-        """Whether it is more than a rotation."""
+        """Return whether it is more than a rotation."""
         return bool(self.transposed ^ self.mirrored_x ^ self.mirrored_y)
 
     @property

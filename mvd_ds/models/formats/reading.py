@@ -1,4 +1,4 @@
-"""From the tensors of a file to a state dict of ours: every name accounted for, every fault named."""
+"""The reading of a file's tensors into a state dict of ours: every name is accounted for, every fault named."""
 
 from __future__ import annotations
 

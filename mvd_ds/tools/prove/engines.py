@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -56,7 +56,9 @@ def _plain_losses(recipe: TrainingRecipe, world: int) -> list[float]:
     """Return the mean loss of every step of an ordinary loop on the CPU over the clips of all processes."""
     student = build_predictor(recipe)
     optimizer = build_optimizer(parameter_groups(student, recipe.optimizer), recipe.optimizer)
-    teachers = {name: build_teacher(name, settings, recipe) for name, settings in recipe.teachers.items()}
+    teachers: dict[str, Callable[..., Tensor]] = {
+        name: build_teacher(name, settings, recipe) for name, settings in recipe.teachers.items()
+    }
     objective = MaskedPrediction(recipe, student, TeacherTargets(recipe, teachers, torch.float32), torch.device("cpu"))
     losses = []
     for step in range(STEPS):
@@ -82,7 +84,9 @@ def _check_config(record: Record, config: str, cluster: Cluster, expected: list[
     plan = plan_predictor(recipe)
     engine = start_student(plan, parameter_groups(plan.structure, recipe.optimizer), recipe, cluster)
     gate = UpdateGate(engine)
-    teachers = {name: build_teacher(name, settings, recipe).to(cluster.device) for name, settings in recipe.teachers.items()}
+    teachers: dict[str, Callable[..., Tensor]] = {
+        name: build_teacher(name, settings, recipe).to(cluster.device) for name, settings in recipe.teachers.items()
+    }
     objective = MaskedPrediction(recipe, engine, TeacherTargets(recipe, teachers, torch.float32), cluster.device)
     totals = []
     for step in range(STEPS):

@@ -1,4 +1,4 @@
-"""What a part of ``prove`` has found, written to its file after every finding, so that a part that dies loses nothing."""
+"""The findings of a part of ``prove``, written to its file after every finding, so that a part that dies loses nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""As many processes as divide the global batch: the others stay out, so that a run goes on with whatever devices are left."""
+"""Elasticity: only as many processes train as divide the global batch, so that a run goes on with whatever devices are left."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What keeps a run from hanging or dying unseen: heartbeats, watchdog, locks, signals, rank logs."""
+"""The guards against runs that hang or die unseen: heartbeats, watchdog, locks, signals, rank logs."""
