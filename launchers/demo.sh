@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The paper's claim, small: an image teacher, a video teacher, students of one of them and of both, and a VideoMAE that saw as
-# much; linear probes on what moves and how; one table and one plot with 95 % intervals, over three seeds of everything.
+# Tests the paper's claim on a small scale: an image teacher, a video teacher, students of one of them and of both, and a VideoMAE
+# that saw as much; linear probes on what moves and how; one table and one plot with 95 % intervals, over three seeds of everything.
 #   bash launchers/demo.sh [--seeds "0 1 2"] [--minutes M] [--videos DIR] [--output DIR] [key=value ...]
 # Run again, it goes on where it was. --minutes: save and end after M minutes at most, with exit code 75 if there is more to do.
 # --videos: train.txt and val.txt in there, with labels, in place of the sample set; clips of 12 frames, 48 px.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What distillation is worth: the quickstart's student and the same network from scratch learn both labels of the sample
+# Measures what distillation is worth: the quickstart's student and the same network from scratch learn both labels of the sample
 # videos with the same budget, three seeds each (twelve runs), and the difference is told with its interval.
 #   bash launchers/finetune_demo.sh [--quickstart DIR] [--output DIR] [key=value ...]
 # Runs the quickstart first where DIR (runs/quickstart) has no student. Run again, it goes on where it was.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole main job, small: sample videos, two teachers, a student distilled from both, probes, a report.
+# Runs the whole job in small: sample videos, two teachers, a student distilled from both, probes, a report.
 #   bash launchers/quickstart.sh [--output DIR] [--videos DIR|MANIFEST] [key=value ...]
 # A first report with pictures and a table comes after the image teacher, within five minutes on 2 cores; later ones replace it.
 # Run again, it goes on where it was. On a machine with GPUs it uses them; else two processes on the CPU.

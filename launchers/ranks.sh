@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One rank, where another scheduler starts every rank itself (torchrun's environment, mpirun, srun with a task for each GPU).
+# Starts one rank, where another scheduler starts every rank itself (torchrun's environment, mpirun, srun with a task for each GPU).
 #   torchrun --nnodes 2 --nproc-per-node 8 ... --no-python bash launchers/ranks.sh COMMAND RECIPE [key=value ...]
 #   srun --ntasks-per-node 8 bash launchers/ranks.sh COMMAND RECIPE [key=value ...]
 # Takes RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT; from Open MPI or SLURM the first three are translated, and in a

@@ -89,3 +89,9 @@ def test_the_page_of_recipes_is_what_their_headers_say() -> None:
 
 def test_the_picture_is_what_its_script_draws() -> None:
     assert PICTURE.read_text(encoding="utf-8") == draw(), "python tests/draw_method.py draws it anew"
+
+
+def test_every_launcher_stands_in_their_table() -> None:
+    text = (ROOT / "launchers" / "README.md").read_text(encoding="utf-8")
+    files = {path.name for path in (ROOT / "launchers").iterdir() if path.is_file()} - {"README.md"}
+    assert {name for name in files if f"`{name}`" not in text} == set()

@@ -24,6 +24,7 @@ PEAK_RATE = 5e-4
 to a batch of 8 videos it would be 1.6e-5, which moves nothing in a few hundred steps."""
 WANTED_STEPS = 400
 FEWEST_EPOCHS, MOST_EPOCHS = 20, 200
+VALIDATIONS = 10
 STEPS_PER_EPOCH = 3
 """An epoch has at least so many steps; the global batch of few videos is smaller for it."""
 UNMOVED = 0.98
@@ -71,8 +72,8 @@ def fit_to_videos(fitted: FinetuneRecipe, recipe: FinetuneRecipe, videos: int) -
     if not (recipe.states("schedule.epochs") or recipe.states("schedule.steps")):
         epochs = min(max(math.ceil(WANTED_STEPS / steps_per_epoch), FEWEST_EPOCHS), MOST_EPOCHS)
         values["schedule"]["epochs"] = epochs
-        if not recipe.states("validation.every_epochs"):
-            values["validation"]["every_epochs"] = max(epochs // 20, 1)
+    if not recipe.states("validation.every_epochs"):
+        values["validation"]["every_epochs"] = max((values["schedule"]["epochs"] or 1) // VALIDATIONS, 1)
     if not recipe.states("optimizer.base_lr"):
         counted = values["batch"]["global"] // (recipe.data.clips_per_video if recipe.optimizer.lr_counts == "videos" else 1)
         values["optimizer"]["base_lr"] = PEAK_RATE * max(1.0, 256 / counted)

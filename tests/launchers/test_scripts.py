@@ -243,4 +243,4 @@ def test_the_fine_tuning_demo_refuses_a_wrong_use_before_it_starts(arguments: li
     code, output, fault = script("finetune_demo.sh", *arguments)
     assert (code, output) == (2, "") and fault.startswith(words) and len(fault.splitlines()) == 1
     code, output, _ = script("finetune_demo.sh", "--help")
-    assert code == 0 and output.startswith("What distillation is worth") and "key=value replaces" in output
+    assert code == 0 and output.startswith("Measures what distillation is worth") and "key=value replaces" in output
