@@ -20,7 +20,7 @@ from test_readme import lines_of
 pytestmark = pytest.mark.launch
 PAGE = ROOT / "mvd_ds" / "recipes" / "finetune" / "README.md"
 CLASSES = ("bird", "cat", "dog")
-SHORTER = ["schedule.epochs=40", "data.workers=2"]
+SHORTER = ["schedule.epochs=20", "data.workers=2"]
 
 
 def drawn(kind: str, frame: int, drawing: dict[str, float]) -> np.ndarray:
@@ -68,7 +68,7 @@ def test_from_folders_to_a_classifier_that_names_a_video(tmp_path: Path) -> None
         done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         said += done.stdout
-    assert "batch.global 16, schedule.epochs 40, learning rate 0.0005 at its peak" in said
+    assert "batch.global 16, schedule.epochs 20, learning rate 0.0005 at its peak" in said
     assert (tmp_path / "runs" / "pets" / "held_out.txt").read_text().count(".mp4\t") == 6
     config = json.loads((tmp_path / "runs" / "pets" / "best" / "config.json").read_text())
     assert config["top1"] > 0.8 and config["classes"] == list(CLASSES)
