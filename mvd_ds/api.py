@@ -204,11 +204,13 @@ def distillation_loss(
     """
     if predictions.keys() != features.keys():
         raise ConfigError(f"predictions {sorted(predictions)} and features {sorted(features)} have different names")
-    _, masked = split_mask(mask)
     if loss not in LOSSES:
         raise ConfigError(f"loss '{loss}' is not known; {did_you_mean(loss, LOSSES, 'losses are ' + ', '.join(LOSSES))}")
     losses = {}
     for name, prediction in predictions.items():
+        _, masked = split_mask(mask, *features[name].shape[:2])
+        if not masked.numel():
+            raise ConfigError("the mask hides no token, so there is nothing to predict and no loss")
         target = normalise_tokens(features[name]) if normalise else features[name]
         losses[name] = LOSSES[loss](prediction, gather_masked(target, masked))
     return losses
@@ -271,8 +273,16 @@ def _settings(kind: type[Any], values: Mapping[str, Any] | Settings) -> Any:
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
-        faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}" for fault in error.errors())
-        raise ConfigError("; ".join(fault.removeprefix(": ") for fault in faults)) from None
+        raise ConfigError("; ".join(_fault(kind, dict(fault)) for fault in error.errors())) from None
+
+
+def _fault(kind: type[Any], fault: Mapping[str, Any]) -> str:
+    """Return the line of one fault in settings, with the nearest name for a key that is not known."""
+    key, message = ".".join(map(str, fault["loc"])), str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden" and len(fault["loc"]) == 1:
+        known = list(kind.model_fields)
+        message = f"is not known; {did_you_mean(key, known, 'keys are ' + ', '.join(known))}"
+    return f"{key}: {message}".removeprefix(": ")
 
 
 def _grid(settings: EncoderSettings, frames: int, size_px: int) -> Grid:

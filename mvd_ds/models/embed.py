@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mvd_ds.config import Grid
+from mvd_ds.config import ConfigError, Grid
+from mvd_ds.files import one_line
 
 
 class PatchEmbed(nn.Module):
@@ -60,17 +61,35 @@ class PatchEmbed(nn.Module):
             (B * K, V, D), or (B, N, D) without ``visible``.
 
         Raises:
-            ValueError: if the clip does not have the geometry this was built for.
+            ConfigError: if the clip does not have the geometry or type this was built for, or indices are of other clips.
         """
         _, channels, *patch = self.weight.shape
         expected = (channels, *(count * side for count, side in zip(self.grid, patch, strict=True)))
         if tuple(clip.shape[1:]) != expected:
-            raise ValueError(f"clip of shape {tuple(clip.shape)}: (C, T, H, W) must be {expected}")
+            raise ConfigError(f"clip of shape {tuple(clip.shape)}: (C, T, H, W) must be {expected}")
+        self._check_types(clip, visible)
         patches = unfold(clip, patch)
         if visible is not None:
             clips = torch.arange(len(clip), device=clip.device)[:, None, None]
             patches = patches[clips, visible].flatten(0, 1)
         return F.linear(patches, self.weight.flatten(1), self.bias)
+
+    def _check_types(self, clip: Tensor, visible: Tensor | None) -> None:
+        """Refuse clips and indices that torch would compute something else with, or answer with an error of its own."""
+        is_mixed = torch.is_autocast_enabled(clip.device.type)
+        if not clip.is_floating_point() or (clip.dtype != self.weight.dtype and not is_mixed):
+            wanted, got = short_name(self.weight.dtype), short_name(clip.dtype)
+            raise ConfigError(f"a clip is normalised and has the type of the weights, {wanted}; got {got}")
+        if visible is not None and (visible.dtype != torch.int64 or visible.ndim != 3 or len(visible) != len(clip)):
+            raise ConfigError(
+                f"visible tokens of {len(clip)} clips are a bool mask, True = masked, or int64 indices (B, K, V); "
+                f"got {short_name(visible.dtype)} {tuple(visible.shape)}"
+            )
+
+
+def short_name(dtype: torch.dtype) -> str:
+    """Return ``float32`` for ``torch.float32``."""
+    return str(dtype).removeprefix("torch.")
 
 
 def unfold(clip: Tensor, patch: list[int]) -> Tensor:
@@ -85,25 +104,33 @@ def unfold(clip: Tensor, patch: list[int]) -> Tensor:
     return blocks.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)
 
 
-def split_mask(mask: Tensor) -> tuple[Tensor, Tensor]:
+def split_mask(mask: Tensor, clips: int | None = None, tokens: int | None = None) -> tuple[Tensor, Tensor]:
     """Return the ascending indices of visible and of masked tokens.
 
     Args:
         mask: (B, N) or (B, K, N) bool, True = masked; as many in every row.
+        clips: B, where it is known.
+        tokens: N, where it is known.
 
     Returns:
         (B, K, V) and (B, K, M) int64; K = 1 for (B, N).
 
     Raises:
-        ValueError: if it is no such mask.
+        ConfigError: if it is no such mask.
     """
-    if mask.dtype != torch.bool or mask.ndim not in (2, 3):
-        raise ValueError(f"a mask is bool (B, N) or (B, K, N), True = masked; got {mask.dtype} {tuple(mask.shape)}")
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.ndim not in (2, 3):
+        got = f"{short_name(mask.dtype)} {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
+        raise ConfigError(f"a mask is a bool tensor (B, N) or (B, K, N), True = masked; got {got}")
     mask = mask.unsqueeze(1) if mask.ndim == 2 else mask
+    for length, wanted, what in ((len(mask), clips, "clips"), (mask.shape[-1], tokens, "tokens of a clip")):
+        if wanted is not None and length != wanted:
+            raise ConfigError(f"the mask is of {length} {what}, there are {wanted}")
+    if not mask.numel():
+        raise ConfigError(f"the mask {tuple(mask.shape)} is empty")
     counts = mask.sum(dim=-1)
     count = int(counts.flatten()[0])
     if (counts != count).any():
-        raise ValueError(f"every row of a mask hides as many tokens; got {counts.unique().tolist()}")
+        raise ConfigError(f"every row of a mask hides as many tokens; got {one_line(counts.unique().tolist(), 80)}")
     order = mask.long().argsort(dim=-1, stable=True)
     return order[..., : mask.shape[-1] - count], order[..., mask.shape[-1] - count :]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -57,7 +59,7 @@ class Decoder(nn.Module):
         tokens = self.position(torch.cat((tokens, queries), dim=1), torch.cat((visible, masked), dim=1), cls)
         factors = drop_path_factors(drop_path, self.drop_path, self.training)
         tokens = run_blocks(self.blocks, tokens, factors, self.checkpoint_every)
-        return self.head(self.norm(tokens[:, -masked.shape[1] :]))
+        return self.head(self.norm(tokens[:, tokens.shape[1] - masked.shape[1] :]))
 
 
 class MaskedPredictor(nn.Module):
@@ -83,21 +85,25 @@ class MaskedPredictor(nn.Module):
         return sum(self.block_counts)
 
     def forward(
-        self, clip: Tensor, visible: Tensor, masked: Tensor | None = None, drop_path: Tensor | None = None
+        self, clip: Tensor, mask: Tensor, masked: Tensor | None = None, drop_path: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Return the predictions of every target for the masked tokens.
 
         Args:
             clip: (B, C, T, H, W) normalised.
-            visible: (B, K, V) token indices; or, alone, a bool mask (B, N) or (B, K, N), True = masked.
-            masked: (B, K, M) token indices.
+            mask: bool (B, N) or (B, K, N), True = masked; or, with ``masked``, int64 (B, K, V) indices of visible tokens.
+            masked: int64 (B, K, M) indices of the tokens to predict; None: all that the bool ``mask`` hides.
             drop_path: (B, K, drop_path_blocks) uniforms in [0, 1), or None.
 
         Returns:
             (B * K, M, width) by name.
+
+        Raises:
+            ConfigError: if the clip or the mask does not have the shape or type that is stated here.
         """
+        visible = mask
         if masked is None:
-            visible, masked = split_mask(visible)
+            visible, masked = split_mask(mask, len(clip), math.prod(self.encoder.grid))
         parts: list[Tensor | None] = [None] * len(self.block_counts)
         if drop_path is not None:
             parts = list(drop_path.split(self.block_counts, dim=-1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -39,20 +41,24 @@ class VisionTransformer(nn.Module):
         cls = None if self.cls_token is None else self.cls_token(len(tokens), 1)
         return self.position(tokens, None if visible is None else visible.flatten(0, 1), cls)
 
-    def forward(self, clip: Tensor, visible: Tensor | None = None, drop_path: Tensor | None = None) -> Tensor:
+    def forward(self, clip: Tensor, mask: Tensor | None = None, drop_path: Tensor | None = None) -> Tensor:
         """Return the tokens after the final norm.
 
         Args:
             clip: (B, C, T, H, W) normalised.
-            visible: (B, K, V) indices of the tokens to encode, each mask on its own; or a bool mask (B, N) or (B, K, N),
-                True = masked, for the same; None: all, and K = 1.
+            mask: bool (B, N) or (B, K, N), True = masked, each mask on its own; or int64 (B, K, V) indices of the visible
+                tokens, for the same; None: all are visible, and K = 1.
             drop_path: (B, K, depth) uniforms in [0, 1), one per block; None: nothing is dropped.
 
         Returns:
             (B * K, V, D), or (B * K, 1 + V, D) with a class token.
+
+        Raises:
+            ConfigError: if the clip or the mask does not have the shape or type that is stated here.
         """
-        if visible is not None and visible.dtype == torch.bool:
-            visible, _ = split_mask(visible)
+        visible = mask
+        if mask is not None and mask.dtype == torch.bool:
+            visible, _ = split_mask(mask, len(clip), math.prod(self.grid))
         uniforms = None if drop_path is None else drop_path.flatten(0, 1)
         factors = drop_path_factors(uniforms, self.settings.drop_path, self.training)
         tokens = run_blocks(self.blocks, self.embed(clip, visible), factors, self.settings.activation_checkpointing)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import mvd_ds
 from mvd_ds.config import ConfigError, DecoderSettings, EncoderSettings
 from mvd_ds.models.masked import Decoder, MaskedPredictor
 from mvd_ds.runs.student import build_predictor
@@ -190,3 +191,75 @@ def test_one_and_three_teachers(recipe, masks, video_teacher):
     clip = torch.randn(1, 3, 4, 32, 32)
     third = build_predictor(recipe(teachers={"third": video_teacher | {"embed_dim": 64}}))
     assert [value.shape[-1] for value in third(clip, visible, masked).values()] == [24, 40, 64]
+
+
+STUDENT = {"embed_dim": 32, "depth": 1, "num_heads": 2, "patch_px": 8}
+
+
+@pytest.fixture
+def student():
+    return mvd_ds.build_student(STUDENT, targets={"video": 24}, frames=4, size_px=16)
+
+
+def test_a_mask_that_hides_nothing_predicts_nothing(student):
+    clip, mask = torch.randn(2, 3, 4, 16, 16), torch.zeros(2, 8, dtype=torch.bool)
+    assert student(clip, mask)["video"].shape == (2, 0, 24)
+    assert student.encoder(clip, mask).shape == (2, 8, 32)
+    with pytest.raises(ConfigError, match="hides no token"):
+        mvd_ds.distillation_loss(student(clip, mask), {"video": torch.randn(2, 8, 24)}, mask)
+
+
+HALF = torch.tensor([True] * 4 + [False] * 4)
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        (HALF.expand(3, 8), "the mask is of 3 clips, there are 2"),
+        (HALF.expand(1, 8), "the mask is of 1 clips, there are 2"),
+        (HALF[2:6].expand(2, 4), "the mask is of 4 tokens of a clip, there are 8"),
+        (HALF.expand(2, 8).float(), "got float32 (2, 8)"),
+        (HALF.expand(2, 8).long(), "got int64 (2, 8)"),
+        (HALF, "got bool (8,)"),
+        (torch.stack((HALF, ~HALF | HALF)), "every row of a mask hides as many tokens; got [4, 8]"),
+    ],
+)
+def test_masks_that_are_of_something_else(student, mask, words):
+    clip = torch.randn(2, 3, 4, 16, 16)
+    for call in (student, student.encoder):
+        with pytest.raises(ConfigError) as error:
+            call(clip, mask=mask)
+        assert "\n" not in str(error.value)
+        assert words in str(error.value)
+    predictions, features = {"video": torch.randn(2, 4, 24)}, {"video": torch.randn(2, 8, 24)}
+    with pytest.raises(ConfigError):
+        mvd_ds.distillation_loss(predictions, features, mask)
+
+
+def test_indices_of_other_clips_are_not_broadcast(student):
+    with pytest.raises(ConfigError, match=r"visible tokens of 2 clips are a bool mask"):
+        student.encoder(torch.randn(2, 3, 4, 16, 16), torch.zeros(1, 1, 3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float64, torch.bfloat16])
+def test_clips_of_another_type(student, dtype):
+    with pytest.raises(ConfigError, match=f"has the type of the weights, float32; got {str(dtype)[6:]}"):
+        student(torch.zeros(2, 3, 4, 16, 16, dtype=dtype), HALF.expand(2, 8))
+
+
+def test_mixed_precision_of_torch_is_left_alone(student):
+    with torch.autocast("cpu", torch.bfloat16):
+        assert student(torch.zeros(2, 3, 4, 16, 16, dtype=torch.bfloat16), HALF.expand(2, 8))["video"].isfinite().all()
+
+
+def test_unknown_keys_and_losses_come_with_the_nearest_name(student):
+    with pytest.raises(ConfigError, match=r"embed_dims: is not known; did you mean 'embed_dim'\?"):
+        mvd_ds.build_encoder(STUDENT | {"embed_dims": 3}, 4, 16)
+    with pytest.raises(ConfigError, match=r"loss 'smoth_l1' is not known; did you mean 'smooth_l1'\?"):
+        mvd_ds.distillation_loss({"a": torch.zeros(2, 4, 3)}, {"a": torch.zeros(2, 8, 3)}, HALF.expand(2, 8), loss="smoth_l1")
+
+
+def test_a_checkpoint_is_shown_in_one_short_line(tmp_path, student):
+    mvd_ds.save(student, tmp_path / "own")
+    assert repr(mvd_ds.read_checkpoint(tmp_path / "own")).startswith("Checkpoint(mvd_ds, ")
+    assert len(repr(mvd_ds.read_checkpoint(tmp_path / "own"))) < 200
