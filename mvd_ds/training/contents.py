@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ from mvd_ds.training.run_folder import RunFolder
 
 #: Endings of the files of a model's folder that decide what it computes; pages, pictures and exports beside them do not.
 MODEL_FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".json", ".yaml")
+#: Endings of files that are no videos and no images.
+TEXTS = (".txt", ".csv", ".json", ".jsonl", ".yaml", ".log", ".md", ".html")
 #: Settings that a model's folder records of the run that made it, and that change nothing of the model.
 BOOKKEEPING = ("run", "engine", "batch")
 #: Settings that change where a run lies and when it ends, not what it computes.
@@ -147,12 +150,12 @@ class _Digests:
             return self._of_file(path)
         if not path.is_dir():
             return None
-        files = sorted(inner for inner in path.rglob("*") if inner.is_file() and not inner.name.startswith("."))
         if of_model:
+            files = sorted(inner for inner in path.rglob("*") if inner.is_file() and not inner.name.startswith("."))
             kept = [inner for inner in files if inner.suffix in MODEL_FILES] or files
             lines = [f"{inner.relative_to(path).as_posix()} {self._of_file(inner)}" for inner in kept]
         else:
-            lines = [f"{inner.relative_to(path).as_posix()} {inner.stat().st_size}" for inner in files]
+            lines = [f"{inner.relative_to(path).as_posix()} {inner.stat().st_size}" for inner in _videos_in(path)]
         return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
     def keep(self) -> None:
@@ -176,6 +179,16 @@ class _Digests:
             entry = [*state, _digest(path)]
         self.used[name] = entry
         return str(entry[-1])
+
+
+def _videos_in(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder of videos, in order: no texts, and nothing that runs, which may lie there, write."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not (name.startswith(".") or Path(place, name, "recipe.yaml").exists()))
+        for name in sorted(names):
+            path = Path(place, name)
+            if not name.startswith(".") and path.suffix not in TEXTS and path.is_file():
+                yield path
 
 
 def _digest(path: Path) -> str:

@@ -136,5 +136,10 @@ def test_a_folder_of_videos_is_known_by_names_and_sizes(tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "a.mp4").write_bytes(b"xx")
     before = contents_of(recipe)["data.manifest"]
+    run = RunFolder(tmp_path / "videos" / "runs" / "run")
+    run.open(recipe, {})
+    (run.path / "picture.png").write_bytes(b"x")
+    (tmp_path / "videos" / "notes.txt").write_text("seen")
+    assert contents_of(recipe)["data.manifest"] == before, "a run that lies there changes nothing"
     (tmp_path / "videos" / "a.mp4").write_bytes(b"xxx")
     assert contents_of(recipe)["data.manifest"] != before
