@@ -1,13 +1,13 @@
-"""``python -m mvd_ds launch``: one supervisor around ``deepspeed``, for one host, a hostfile, SLURM or a scheduler's nodes.
+"""``python -m mvd_ds launch`` supervises ``deepspeed`` on one host, a hostfile, a SLURM job or a scheduler's nodes.
 
-The launcher starts ranks well and ends them badly: ranks outlive a killed launcher, exit code 0 follows a killed one, hosts
-are not told that another has failed, and few variables reach other hosts. What is added here, file by file:
+DeepSpeed's launcher starts ranks well and ends them badly: ranks outlive a killed launcher, exit code 0 follows a killed one,
+hosts are not told that another has failed, and few variables reach other hosts. This folder adds, file by file:
 
-``options`` what was asked for · ``hosts`` hostfiles, and which hosts take part · ``environment`` what every rank finds in its
-environment · ``command`` the exact ``deepspeed`` command · ``processes`` all that a launch has started, found and ended ·
-``remote`` the same on other hosts · ``guard`` ends all that when the supervisor itself is killed · ``attempt`` one start, to
-its end · ``judgement`` whether the run is finished · ``rank_logs`` what a failing rank said last · ``supervisor`` attempt after
-attempt.
+``options`` the command line · ``hosts`` the hosts that take part · ``environment`` the variables of the ranks · ``command`` the
+exact ``deepspeed`` command · ``processes`` the search for processes of a launch, and their end · ``remote`` the same on other
+hosts · ``guard`` the same when the supervisor itself is killed · ``attempt`` one start, to its end · ``relay`` and ``stop`` what
+the launcher prints and which signals arrive · ``judgement`` the outcome of an attempt · ``rank_logs`` the last lines of the rank
+that failed first · ``supervisor`` attempt after attempt.
 
 It imports no torch, so that it costs a host 30 MB and answers a signal at once.
 """
