@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import numpy as np
 
 from mvd_ds.data.manifests.parsing import ShardPlaces, class_numbers, is_utf8, not_utf8, parse_manifest
 from mvd_ds.data.readers.location import ByteRange
-from mvd_ds.data.readers.video import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
+from mvd_ds.data.readers.video import IMAGE_EXTENSIONS, UNREAD_EXTENSIONS, VIDEO_EXTENSIONS
 from mvd_ds.files import ConfigError, describe_foreign, one_line
 
 _LOOKED_AT = 32
@@ -233,6 +234,7 @@ def _check_encoding(files: Sequence[str], shown: str) -> None:
 def _read_folder(folder: Path) -> Manifest:
     wanted = VIDEO_EXTENSIONS | IMAGE_EXTENSIONS
     found: list[bytes] = []
+    skipped: list[str] = []
     seen: set[str] = set()
     for place, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
@@ -243,10 +245,17 @@ def _read_folder(folder: Path) -> Manifest:
         folders[:] = [name for name in folders if not name.startswith(".")]
         relative = os.path.relpath(place, folder)
         for name in files:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in wanted:
+            extension = os.path.splitext(name)[1].lower()
+            if not name.startswith(".") and extension in wanted:
                 found.append(os.fsencode(os.path.normpath(os.path.join(relative, name))))
+            elif not name.startswith(".") and extension in UNREAD_EXTENSIONS:
+                skipped.append(os.path.normpath(os.path.join(relative, name)))
+    passed_over = f"{len(skipped)} files of formats that are not read, such as {one_line(min(skipped))}" if skipped else ""
     if not found:
-        raise ConfigError(f"{folder}: the folder holds no videos or images ({' '.join(sorted(wanted))})")
+        holds = f"holds {passed_over}, and" if skipped else "holds"
+        raise ConfigError(f"{one_line(folder)}: the folder {holds} no videos or images ({' '.join(sorted(wanted))})")
+    if skipped:
+        logging.getLogger("mvd_ds").warning("%s: skipped %s", one_line(folder), passed_over)
     found.sort()
     ends = np.cumsum([len(path) for path in found])
     starts = ends - np.array([len(path) for path in found])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import re
 from functools import partial
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from av.stream import Discard
 from av.video.stream import VideoStream
 
 from mvd_ds.data.readers.frames import MAX_PIXELS, check_size
-from mvd_ds.data.readers.location import Location, check_exists, read_bytes, url_of
+from mvd_ds.data.readers.location import ByteRange, Location, check_exists, read_bytes, size_of, url_of
 from mvd_ds.data.readers.video import DecodeError, decode_errors, reason_of
 
 # FFmpeg's messages go through Python otherwise, which dead-locks in loader workers.
@@ -23,7 +24,9 @@ av.logging.set_level(None)
 
 CONTAINERS = ["mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "h264", "hevc", "flv", "asf", "ogg", "gif", "mxf", "dv"]
 """FFmpeg's names of the container formats that are read. Others, such as playlists, could name further files or addresses."""
-_OPTIONS = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file,subfile", "enable_drefs": "0"}
+CONTAINER_OPTIONS = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file,subfile", "enable_drefs": "0"}
+"""Options for FFmpeg with which every foreign file is opened."""
+_FLV_HEADER = re.compile(rb"FLV\x01.\0\0\0\x09", re.DOTALL)
 _NOT_VIDEOS = (
     (b"#EXTM3U", "an HLS playlist"),
     (b"ffconcat", "a list of files (ffconcat)"),
@@ -48,7 +51,7 @@ def open_container(location: Location, max_pixels: int = MAX_PIXELS) -> tuple[In
     check_exists(location)
     with decode_errors(reason=partial(_open_reason, location)):
         file = io.BytesIO(location) if isinstance(location, bytes) else url_of(location)
-        container = av.open(file, metadata_errors="ignore", mode="r", container_options=_OPTIONS)
+        container = av.open(file, metadata_errors="ignore", mode="r", container_options=CONTAINER_OPTIONS)
     try:
         with decode_errors():
             stream = _best_video(container)
@@ -97,6 +100,27 @@ def frame_rate(stream: VideoStream) -> float:
 def container_name(container: InputContainer) -> str:
     """Return ``mov`` for mp4, mov, 3gp and m4v; ``matroska`` for mkv and webm; ``mpegts``, ``avi``, ..."""
     return str(container.format.name).split(",")[0]
+
+
+def check_end(container: InputContainer, location: Location, last: Packet | None) -> None:
+    """Refuse an FLV file with another one joined to its end: FFmpeg takes that one's header for the end of the file.
+
+    Args:
+        container: the opened file.
+        location: where it is.
+        last: its last packet.
+
+    Raises:
+        DecodeError: if there is another one.
+    """
+    if container_name(container) != "flv" or last is None or last.pos is None:
+        return
+    if isinstance(location, str):
+        rest = read_bytes(ByteRange(location, last.pos, size_of(location) - last.pos))
+    else:
+        rest = read_bytes(location)[last.pos :]
+    if _FLV_HEADER.search(rest):
+        raise DecodeError("another FLV file is joined to its end, which FFmpeg does not read; split it, or encode it anew")
 
 
 class ClockCheck:

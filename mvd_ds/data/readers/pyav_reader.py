@@ -11,7 +11,15 @@ from av.video.frame import VideoFrame
 
 from mvd_ds.data.readers.frames import MAX_PIXELS, FrameBuffer
 from mvd_ds.data.readers.location import Location, size_of
-from mvd_ds.data.readers.pyav_container import ClockCheck, SampleTable, container_name, frame_rate, open_container, sample_table
+from mvd_ds.data.readers.pyav_container import (
+    ClockCheck,
+    SampleTable,
+    check_end,
+    container_name,
+    frame_rate,
+    open_container,
+    sample_table,
+)
 from mvd_ds.data.readers.video import DecodeError, Video, check_indices, decode_errors
 
 KEEP_BYTES = 256 << 20
@@ -175,7 +183,7 @@ class PyavVideo(Video):
         """List the packets of the whole file, or count its frames where packets do not tell them."""
         keep = size_of(self._location) <= KEEP_BYTES
         packets, stamps, keys, shown = [], [], [], []
-        clock = ClockCheck()
+        clock, last = ClockCheck(), None
         for packet in self._container.demux(self._stream):
             if packet.size:
                 clock.see(packet)
@@ -184,6 +192,8 @@ class PyavVideo(Video):
                 shown.append(not packet.is_discard)
                 if keep:
                     packets.append(packet)
+                last = packet
+        check_end(self._container, self._location, last)
         counted = self._stream.codec_context.name in _HIDDEN_PACKETS or container_name(self._container) not in _STAMPED
         if counted or clock.jumps_back or None in stamps or len(set(stamps)) != len(stamps):
             self._length = sum(1 for _ in self._decode(self._read_again(0)))

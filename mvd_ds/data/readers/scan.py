@@ -11,7 +11,7 @@ from av.video.stream import VideoStream
 
 from mvd_ds.data.readers.frames import KEPT_PIXELS, MAX_PIXELS, Orientation, orientation_of
 from mvd_ds.data.readers.location import Location
-from mvd_ds.data.readers.pyav_container import ClockCheck, container_name, frame_rate, open_container
+from mvd_ds.data.readers.pyav_container import ClockCheck, check_end, container_name, frame_rate, open_container
 from mvd_ds.data.readers.video import decode_errors
 
 _DECORD_CODECS = frozenset(("h264", "hevc", "vp9"))
@@ -66,6 +66,7 @@ def scan_file(location: Location, max_pixels: int = MAX_PIXELS) -> Scan:
             context = stream.codec_context
             declared = stream.frames or (container.duration or 0) / 1e6 * frame_rate(stream)
             packets = [packet for packet in container.demux(stream) if packet.size]
+            check_end(container, location, packets[-1] if packets else None)
             clock = ClockCheck()
             for packet in packets:
                 clock.see(packet)

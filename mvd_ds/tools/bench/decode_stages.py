@@ -15,6 +15,7 @@ import torch
 from mvd_ds.config import ClipSettings
 from mvd_ds.data.randomness import keyed_generator
 from mvd_ds.data.readers.decode import open_video
+from mvd_ds.data.readers.pyav_container import CONTAINER_OPTIONS
 from mvd_ds.data.readers.video import DecodeError
 from mvd_ds.data.sampling import frame_indices
 from mvd_ds.data.transforms import CROPS, cut
@@ -63,7 +64,7 @@ def look_at(path: str) -> File:
     Raises:
         av.FFmpegError: if it cannot be read.
     """
-    with av.open(path, metadata_errors="ignore") as container:
+    with av.open(path, metadata_errors="ignore", container_options=CONTAINER_OPTIONS) as container:
         packets = [p for p in container.demux(video=0) if p.size and p.pts is not None and not p.is_discard]
         packets.sort(key=lambda packet: packet.pts or 0)
         keys = [number for number, packet in enumerate(packets) if packet.is_keyframe]
@@ -146,7 +147,7 @@ def median_stages(found: Sequence[Stages]) -> Stages:
 
 def _decode_all(path: str) -> int:
     frames = 0
-    with av.open(path, metadata_errors="ignore") as container:
+    with av.open(path, metadata_errors="ignore", container_options=CONTAINER_OPTIONS) as container:
         stream = container.streams.video[0]
         stream.thread_type, stream.codec_context.thread_count = "NONE", 1
         try:

@@ -193,3 +193,15 @@ def test_long_manifests_stay_small(tmp_path: Path) -> None:
     fields = vars(manifest.refs).values()
     assert sum(field.nbytes for field in fields if isinstance(field, np.ndarray)) <= 20_000 * 32
     assert not any(isinstance(field, list | tuple | dict) for field in fields)
+
+
+def test_files_of_formats_that_are_not_read_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a.rm", "b.heic", "notes.txt"):
+        (tmp_path / name).touch()
+    with pytest.raises(ConfigError, match=r"holds 2 files of formats that are not read, such as a\.rm, and no videos or images"):
+        read_manifest(tmp_path)
+    for name in ("c.vob", "d.mxf", "e.asf", "f.mp4"):
+        (tmp_path / name).touch()
+    with caplog.at_level("WARNING", "mvd_ds"):
+        assert [Path(ref.path).name for ref in read_manifest(tmp_path).refs] == ["c.vob", "d.mxf", "e.asf", "f.mp4"]
+    assert caplog.messages == [f"{tmp_path}: skipped 2 files of formats that are not read, such as a.rm"]

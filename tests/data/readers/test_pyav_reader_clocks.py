@@ -16,6 +16,7 @@ from mvd_ds.data.readers import pyav_reader
 from mvd_ds.data.readers.decode import open_video
 from mvd_ds.data.readers.pyav_container import frame_rate
 from mvd_ds.data.readers.scan import not_for_decord, not_for_torchcodec, scan_file
+from mvd_ds.data.readers.video import DecodeError
 from video_files import all_frames, picture
 
 KINDS: dict[str, tuple[str, dict[str, str]]] = {
@@ -70,3 +71,13 @@ def test_a_rate_is_found_where_no_average_is_known(monkeypatch: pytest.MonkeyPat
     stream.base_rate = None
     assert frame_rate(stream) == 0.0
     assert pyav_reader.frame_rate is frame_rate
+
+
+def test_an_flv_file_joined_to_another_is_broken_by_name(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        part(tmp_path / f"{seed}.flv", seed, seed * 0.013)
+    path = tmp_path / "joined.flv"
+    path.write_bytes(b"".join((tmp_path / f"{seed}.flv").read_bytes() for seed in (0, 1)))
+    for look in (open_video, scan_file):
+        with pytest.raises(DecodeError, match="another FLV file is joined to its end"):
+            look(str(path))
