@@ -40,3 +40,13 @@ def test_evaluation_marks_bad_videos_and_keeps_their_place(tmp_path: Path) -> No
     assert clip[1].max() == 0 and clip[2].max() > 0
     assert labels.shape == (3, 0)
     assert faults == [f"{tmp_path / '1.mp4'}: Invalid data found when processing input"]
+
+
+def test_larger_frames_than_the_setting_allows_are_bad_videos(tmp_path: Path) -> None:
+    for number, width in enumerate((48, 64)):
+        write_video(tmp_path / f"{number}.mp4", frames=4, width=width, height=48)
+    faults: list[str] = []
+    data = recipe(tmp_path, data__max_pixels=48 * 48).data
+    ((_, _, ok),) = evaluation_batches(data, read_manifest(tmp_path), 8, 4, 48, faults=faults)
+    assert ok.tolist() == [True, False]
+    assert faults == [f"{tmp_path / '1.mp4'}: its frames of 64 x 48 pixels are larger than data.max_pixels 2304"]

@@ -61,7 +61,8 @@ def open_container(location: Location, max_pixels: int = MAX_PIXELS) -> tuple[In
             stream.thread_type = "NONE"
             context.thread_count = 1
             options = {} if context.name in _MARKS_DAMAGE else {"err_detect": "explode"}
-            context.options = {**options, "max_pixels": str(max_pixels)}
+            # For sizes that change within the video; FFmpeg counts the padding of rows, too.
+            context.options = {**options, "max_pixels": str(2 * max_pixels + 4096)}
     except DecodeError:
         container.close()
         raise
