@@ -8,9 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mvd_ds.data.dataset import ClipDataset, ClipKey
+from mvd_ds.data.readers.video import Video
+
+HANG = 0
+"""In place of a signal: the worker waits for ever."""
+DEADLY_FRAMES = 5
+"""Length of the videos on which ``hang_on_deadly_length`` hangs."""
 
 
 class DeadlyClips(ClipDataset):
@@ -33,3 +40,10 @@ def _remove(path: Path) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def hang_on_deadly_length(video: Video) -> Tensor:
+    """Return a black clip uint8 (3, 1, 32, 32); wait for ever on a video of ``DEADLY_FRAMES``."""
+    if len(video) == DEADLY_FRAMES:
+        signal.pause()
+    return torch.zeros(3, 1, 32, 32, dtype=torch.uint8)

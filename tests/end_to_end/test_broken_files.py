@@ -1,4 +1,4 @@
-"""One file in twenty broken, in ten ways: the run ends well, names each, and all other clips are what they would have been."""
+"""One file in twenty broken, in eleven ways: the run ends well, names each, and all other clips are what they would have been."""
 
 from __future__ import annotations
 
@@ -55,6 +55,12 @@ def _only_sound(path: Path) -> None:
         output.mux(stream.encode())
 
 
+def _endless(path: Path) -> None:
+    """A sound FLV file that goes on with holes: FFmpeg takes them for empty tags, and reads a tebibyte of them."""
+    write_video(path.with_suffix(".flv"), frames=4, width=48, height=48).rename(path)
+    os.truncate(path, 1 << 40)
+
+
 BROKEN: dict[str, Callable[[Path], object]] = {
     "empty.mp4": lambda path: path.write_bytes(b""),
     "text.mp4": lambda path: path.write_text("not a video\n" * 100),
@@ -65,7 +71,8 @@ BROKEN: dict[str, Callable[[Path], object]] = {
     "sound.mp4": _only_sound,
     "missing.mp4": lambda path: None,
     "folder.mp4": lambda path: path.mkdir(),
-    "hangs.mp4": os.mkfifo,  # opening it waits for a writer that never comes
+    "fifo.mp4": os.mkfifo,
+    "hangs.mp4": _endless,
 }
 
 

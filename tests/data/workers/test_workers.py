@@ -15,14 +15,14 @@ import psutil
 import pytest
 import torch
 
-from deadly_clips import DeadlyClips
+from deadly_clips import DEADLY_FRAMES, HANG, DeadlyClips, hang_on_deadly_length
 from mvd_ds.config import ConfigError
 from mvd_ds.data.batch import ClipBatch
-from mvd_ds.data.evaluation import evaluation_batches
+from mvd_ds.data.evaluation import batches_in_order
 from mvd_ds.data.loader import ClipLoader
 from mvd_ds.data.manifests.manifest import read_manifest
 from mvd_ds.data.manifests.mixture import read_mixture
-from video_files import recipe
+from video_files import recipe, write_video
 
 ROOT = Path(__file__).resolve().parents[3]
 STEPS = 9
@@ -68,15 +68,12 @@ def test_a_video_that_kills_its_worker_is_replaced_and_named(twelve: Path, numbe
     assert {entry["path"] for entry in loader.state()["quarantine"]} == {str(twelve.parent / "05.mp4")}
 
 
-def test_a_video_that_hangs_is_ended_and_named(twelve: Path, tmp_path: Path) -> None:
-    shutil.copytree(twelve.parent, tmp_path / "copy")
-    (tmp_path / "copy" / "07.mp4").unlink()
-    os.mkfifo(tmp_path / "copy" / "07.mp4")  # opening it waits for a writer that never comes
-    loader = _loader(tmp_path / "copy" / "train.txt", data__workers=2, data__stall_seconds=1.5)
+def test_a_video_that_hangs_is_ended_and_named(twelve: Path) -> None:
+    loader = _loader(twelve, {7: HANG}, data__workers=2, data__stall_seconds=1.5)
     batches = _run(loader, last=3)
     _same_but_for(_run(_loader(twelve), last=3), batches, {7})
     faults = {fault for batch in batches for fault in batch.faults}
-    assert faults == {f"{tmp_path / 'copy' / '07.mp4'}: gave no answer for data.stall_seconds 1.5"}
+    assert faults == {f"{twelve.parent / '07.mp4'}: gave no answer for data.stall_seconds 1.5"}
 
 
 def test_once_agreed_nobody_tries_it_again_and_a_resumed_run_shows_the_same(twelve: Path, tmp_path: Path) -> None:
@@ -123,26 +120,30 @@ def test_a_worker_killed_between_two_files_costs_nothing(twelve: Path) -> None:
     assert not any(batch.faults for batch in seen) and not loader.state()["quarantine"]
 
 
-def test_evaluation_marks_a_video_that_kills_its_worker(twelve: Path, tmp_path: Path) -> None:
+def test_evaluation_marks_a_video_that_hangs(twelve: Path, tmp_path: Path) -> None:
     shutil.copytree(twelve.parent, tmp_path / "copy")
-    (tmp_path / "copy" / "03.mp4").unlink()
-    os.mkfifo(tmp_path / "copy" / "03.mp4")
+    write_video(tmp_path / "copy" / "03.mp4", frames=DEADLY_FRAMES)
     data = recipe(tmp_path / "copy" / "train.txt", data__workers=2, data__stall_seconds=1.0).data
-    faults: list[str] = []
-    batches = list(evaluation_batches(data, read_manifest(data.manifest), 5, 4, 32, faults=faults))
-    assert torch.cat([ok for _, _, ok in batches]).tolist() == [number != 3 for number in range(12)]
+    groups = [range(first, min(first + 5, 12)) for first in range(0, 12, 5)]
+    batches = list(batches_in_order(data, read_manifest(data.manifest), groups, (3, 1, 32, 32), hang_on_deadly_length))
+    assert torch.cat([batch.arrays["ok"] for batch in batches]).tolist() == [number != 3 for number in range(12)]
+    faults = [fault for batch in batches for fault in batch.faults]
     assert faults == [f"{tmp_path / 'copy' / '03.mp4'}: gave no answer for data.stall_seconds 1"]
 
 
 def test_workers_end_with_the_training_process_even_when_they_are_stuck(tmp_path: Path) -> None:
     for number in range(8):
-        os.mkfifo(tmp_path / f"{number}.mp4")
+        (tmp_path / f"{number}.mp4").touch()
     code = f"""
 import sys, multiprocessing, threading, time
 from pathlib import Path
+from deadly_clips import HANG, DeadlyClips
 from mvd_ds.data.loader import ClipLoader
+from mvd_ds.data.manifests.mixture import read_mixture
 from video_files import recipe
-loader = ClipLoader(recipe(Path({str(tmp_path)!r}), data__workers=2), 3, 0, 1)
+settings = recipe(Path({str(tmp_path)!r}), data__workers=2)
+clips = DeadlyClips(settings, read_mixture(settings.data), 3, deadly=dict.fromkeys(range(8), HANG))
+loader = ClipLoader(settings, 3, 0, 1, clips)
 threading.Thread(target=lambda: next(loader.batches(0, 1)), daemon=True).start()
 while len(multiprocessing.active_children()) < 2: time.sleep(0.1)
 time.sleep(1)
