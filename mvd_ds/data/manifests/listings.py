@@ -11,7 +11,7 @@ from mvd_ds.data.manifests.files_below import FilesBelow
 from mvd_ds.data.manifests.labels import MOST_CLASSES, Classes, labels_of
 from mvd_ds.data.manifests.manifest import open_manifest, read_manifest
 from mvd_ds.data.manifests.parsing import class_numbers, is_utf8, not_utf8
-from mvd_ds.data.manifests.rows import ListRow, load_json, read_rows, seems_json
+from mvd_ds.data.manifests.rows import ListRow, has_media_extension, load_json, read_rows, seems_json
 from mvd_ds.data.readers.location import ByteRange
 from mvd_ds.files import ConfigError, did_you_mean, one_line
 
@@ -77,8 +77,25 @@ def read_listing(source: Path, videos: Path | None = None, classes: Path | None 
             f"{one_line(source)}: none of its {len(rows)} videos is below {one_line(folder)}, for example "
             f"{one_line(where, 200)}: {reason}; say --videos FOLDER"
         )
+    if 0 not in found.names and rows[0].where.endswith(":1") and not has_media_extension(rows[0].names[0]):
+        shown = one_line(",".join((rows[0].names[0], rows[0].label or "")), 100)
+        raise ConfigError(
+            f"{rows[0].where}: '{shown}' is neither a video that is there nor a header that is known; write path,label"
+        )
+    notes = [*found.notes, *_contradictions(entries, names)]
     label_names: tuple[str, ...] = ("label",) if labelled else ()
-    return Listing(entries, str(folder), label_names, {"label": tuple(names)} if labelled else {}, found.missing, found.notes)
+    return Listing(entries, str(folder), label_names, {"label": tuple(names)} if labelled else {}, found.missing, notes)
+
+
+def _contradictions(entries: Sequence[ListedVideo], names: Sequence[str]) -> list[str]:
+    """Return a line about videos that are listed with several classes, if there are any."""
+    first: dict[str, tuple[int, ...]] = {}
+    twice = [(entry, first[entry.name]) for entry in entries if first.setdefault(entry.name, entry.labels) != entry.labels]
+    if not twice:
+        return []
+    entry, labels = twice[0]
+    shown = f"{one_line(entry.name, 100)}: {one_line(names[labels[0]], 60)} and {one_line(names[entry.labels[0]], 60)}"
+    return [f"listed with two classes: {len(twice)}, for example {shown}"]
 
 
 def _of_manifest(source: Path, videos: Path | None, classes: Path | None) -> Listing:

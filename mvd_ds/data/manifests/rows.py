@@ -109,6 +109,9 @@ def _read_csv_rows(source: Path, text: str, delimiter: str) -> list[ListRow]:
     head = [_plain(field) for field in rows[0][1]]
     kinetics = any(name in head for name in ID_COLUMNS) and ("timestart" in head or "timeend" in head)
     path, label = (0, 0) if kinetics else _columns(head, rows[0])
+    if path is None and not has_media_extension(rows[0][1][0]) and any(has_media_extension(row[0]) for _, row in rows):
+        where, row = rows[0]
+        raise ConfigError(f"{where}: '{one_line(','.join(row), 100)}' is neither a video nor a known header; write path,label")
     width = 2 if path is None else len(head)
     rows = rows if path is None else rows[1:]
     for where, row in rows:

@@ -46,6 +46,9 @@ def test_the_content_tells_the_format_and_not_the_suffix(tmp_path: Path, name: s
     [
         ("foo,bar\na/1.mp4,2\n", "list.csv:1: .*neither a video with its class nor a header that is known"),
         ("path,kind\na/1.mp4,2\n", "list.csv:1: the header 'path,kind' is not understood"),
+        ("video_file_path,cls\na/1.mp4,2\n", "list.csv:1: 'video_file_path,cls' is neither a video nor a known header"),
+        ("vid_id,cls\nid1_000001_000011,2\nid9_1,2\n", "list.csv:1: label 'cls' is not like the others"),
+        ("vid_id,cls\nid1_000001_000011,x\nid9_1,x\n", "list.csv:1: 'vid_id,cls' is neither a video nor a known header"),
         ("a/1.mp4,2\n,,\n", "list.csv:2: ',,' has 3 fields"),
         ("a/1.mp4,2\n,\n", "list.csv:2: ',' is not 'path,label'"),
         ("a/1.mp4,2\na/2.mp4,\n", "list.csv:2: 'a/2.mp4,' is not 'path,label'"),
@@ -123,3 +126,8 @@ def test_folders_and_manifests_take_the_training_splits_numbers(tmp_path: Path) 
     listing = read_listing(tmp_path / "val", None, tmp_path / "val/classes.json")
     assert [entry.labels for entry in listing.entries] == [(1,), (1,), (2,)]
     assert listing.class_names == {"label": ("0", "a", "b")}
+
+
+def test_a_video_with_two_classes_is_told(tmp_path: Path) -> None:
+    listing = read_listing(write(tmp_path, "list.csv", "a/1.mp4,walk\na/1.mp4,run\nb/3.mp4,run\n"))
+    assert listing.notes == ["listed with two classes: 1, for example a/1.mp4: walk and run"]
