@@ -87,8 +87,8 @@ def choose_kernel(setting: str, device: torch.device, dtype: torch.dtype, head_d
 
     Args:
         setting: ``auto`` or the name of a kernel.
-        device: where the tokens are.
-        dtype: of the tokens.
+        device: device of the tokens.
+        dtype: type of the tokens.
         head_dim: d, width of a head.
 
     Raises:

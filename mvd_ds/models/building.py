@@ -147,7 +147,7 @@ def open_encoder(weights: str | Path, frames: int, size_px: int, format: str | N
 
     Args:
         weights: file or folder.
-        frames: of a clip; an image encoder takes one at a time.
+        frames: frames of a clip; an image encoder takes one at a time.
         size_px: side of a clip.
         format: the layout; None: it is detected.
 

@@ -83,7 +83,7 @@ class PixelClassifier(nn.Module):
     """A classifier of clips as they are decoded: it normalises them itself, in fp32, so that nobody has to get this right.
 
     Args:
-        classifier: of normalised clips.
+        classifier: classifier of normalised clips.
         preprocessing: mean and deviation.
     """
 

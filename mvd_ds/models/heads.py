@@ -61,7 +61,7 @@ class AttentiveHead(nn.Module):
 
     Args:
         width: D.
-        heads: of the cross-attention.
+        heads: heads of the cross-attention.
         classes: number of classes.
     """
 
@@ -104,7 +104,7 @@ class QueryTuningHead(nn.Module):
     Args:
         encoder: frozen; it is no part of the head's parameters.
         classes: number of classes.
-        queries: in each layer.
+        queries: number of queries in each layer.
     """
 
     needs_layers: ClassVar[bool] = True

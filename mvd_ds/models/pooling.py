@@ -16,7 +16,7 @@ class Pooling(nn.Module):
     Args:
         settings: kind, exponent, floor and groups.
         width: D.
-        heads: of the encoder: as many groups has GGeM by default.
+        heads: attention heads of the encoder; GGeM has as many groups by default.
         cls_token: whether the first token is a class token; it is left out of all kinds but cls.
 
     Raises:

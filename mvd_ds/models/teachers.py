@@ -125,11 +125,11 @@ def plan_lone_teacher(
     Args:
         name: it enters random weights and messages.
         settings: its settings.
-        frames: of the student's clip.
+        frames: frames of the student's clip.
         size_px: side of the student's clip; the teacher's own is ``settings.input_px``.
         student_grid: (t, h, w) grid of the targets.
         student_tubelet_frames: frames of one of the student's tubelets.
-        seed: of random weights.
+        seed: seed of random weights.
 
     Raises:
         ConfigError: as ``plan_teacher``.

@@ -43,7 +43,7 @@ def save_model(
 
     Args:
         folder: the model folder.
-        state_dict: of a ``MaskedPredictor``.
+        state_dict: state dict of a ``MaskedPredictor``.
         recipe: the resolved tree that it was trained by.
         extra: JSON values kept beside the recipe, the step for example.
         average: the moving average of the same weights, for ``ema.safetensors`` beside them; that file is a model too.

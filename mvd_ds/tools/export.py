@@ -40,7 +40,7 @@ def export(source: Path, folder: Path, graphs: list[str], format: str | None = N
         source: folder of a run or of a model, or a classifier in any format that ``convert`` reads.
         folder: to write; one that holds something else is not touched.
         graphs: names of ``GRAPHS``.
-        format: of the source where its content does not tell.
+        format: format of the source where its content does not tell.
 
     Raises:
         ConfigError: if there is no classifier in the source, the folder is taken, or a graph computes something else.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from mvd_ds.config import ConfigError
 from mvd_ds.models import build_teacher, load_strictly, save_model, weights
+from mvd_ds.models.formats.writing import write_pickled
 from mvd_ds.models.weights import read_recipe
 from mvd_ds.runs.student import build_predictor, load_predictor
 
@@ -229,3 +231,30 @@ def test_a_file_without_description_is_refused(recipe, tmp_path):
         build_teacher("video", chosen.teachers["video"], chosen)
     with pytest.raises(ConfigError, match="its header does not describe the model; give a folder written by `pretrain`"):
         read_recipe(tmp_path / "foreign.safetensors")
+
+
+def test_a_linked_model_folder_stays_a_link(folder, tmp_path):
+    """The run's ``model`` may lead to another disk; a save replaces what is there, and the next one can, too."""
+    elsewhere = tmp_path / "elsewhere"
+    folder.rename(elsewhere)
+    folder.symlink_to(elsewhere)
+    for step in (1, 2):
+        model, recipe = load_predictor(folder)
+        save_model(folder, model.state_dict(), recipe, {"step": step})
+        assert folder.is_symlink() and folder.resolve() == elsewhere
+        assert json.loads((elsewhere / "config.json").read_text())["step"] == step
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "model"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_have_the_mode_that_the_umask_says(folder, tmp_path, umask, mode):
+    model, recipe = load_predictor(folder)
+    before = os.umask(umask)
+    try:
+        save_model(folder, model.state_dict(), recipe, {}, average=model.state_dict())
+        write_pickled(tmp_path / "encoder.pth", model.encoder.state_dict())
+    finally:
+        os.umask(before)
+    files = [*folder.iterdir(), tmp_path / "encoder.pth"]
+    assert {path.name for path in files} == {"config.json", "model.safetensors", "ema.safetensors", "encoder.pth"}
+    assert {path.stat().st_mode & 0o777 for path in files} == {mode}

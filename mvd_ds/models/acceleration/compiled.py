@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 #: Largest relative L2 distance of a compiled block's output and gradients from those of an eager one. Fused kernels round to
 #: bf16 less often.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2}
-#: Where linear maps are in FP8: a value that was rounded once more or less falls on another of 8 neighbours.
+#: The same for linear maps in FP8: a value that was rounded once more or less falls on another of 8 neighbours.
 FP8_TOLERANCE = 6e-2
 _COMPILER_ERRORS = (exc.TorchDynamoException, exc.FailOnRecompileLimitHit)
 
@@ -51,7 +51,7 @@ class CompiledBlocks:
 
     Args:
         where: name of the stack, for messages.
-        backend: of ``torch.compile``.
+        backend: backend of ``torch.compile``.
         limit: shapes that may have a graph, of blocks of which all tokens are wanted and of others each.
     """
 
@@ -119,7 +119,7 @@ def compile_blocks(model: nn.Module, name: str, backend: str | Callable = "induc
     """Compile every stack of blocks in ``model`` when its first tokens come.
 
     Args:
-        name: of the model, for messages.
+        name: name of the model, for messages.
         limit: shapes of tokens that may have a graph of their own; a training has one.
 
     Returns:

@@ -90,8 +90,8 @@ def fp8_obstacle(device: torch.device, dtype: torch.dtype, widths: list[int]) ->
     """Return the reason why a network cannot compute in FP8, or None.
 
     Args:
-        device: where it is.
-        dtype: of its tokens.
+        device: device that it is on.
+        dtype: type of its tokens.
         widths: inputs and outputs of its linear maps.
     """
     if device.type != "cuda":

@@ -27,7 +27,7 @@ class GraphedForward:
 
     Args:
         module: frozen and whole on one GPU.
-        name: for messages.
+        name: name of the network in messages.
     """
 
     def __init__(self, module: nn.Module, name: str) -> None:

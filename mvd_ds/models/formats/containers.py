@@ -23,7 +23,7 @@ WEIGHTS_NAME, INDEX_NAME, PICKLED_NAME, CONFIG_NAME = (
     "pytorch_model.bin",
     "config.json",
 )
-#: Where a training script keeps the model inside what it saves, in the order of choice.
+#: Keys under which training scripts save the model, in the order of choice.
 WRAPPERS = ("model", "module", "state_dict")
 #: Put before names by compilation.
 COMPILED = "_orig_mod."
@@ -44,7 +44,7 @@ DAMAGE = (
     AssertionError,
     MemoryError,
 )
-#: Where torch says which class a file would build, or what else stopped it.
+#: The class that a file would build, or what else stopped it, in torch's messages.
 UNREADABLE_CLASS = re.compile(r"GLOBAL\s+([\w.]+)")
 REASON = re.compile(r"WeightsUnpickler error: (.*)")
 

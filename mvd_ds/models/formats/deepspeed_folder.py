@@ -28,7 +28,7 @@ def read_checkpoint_folder(folder: Path, average: bool = False) -> Stored:
     """Return fp32 weights of a checkpoint, and its recipe as ``config``.
 
     Args:
-        folder: of one step.
+        folder: folder of one step.
         average: take the moving average in place of the weights.
 
     Raises:

@@ -13,7 +13,7 @@ from mvd_ds.models.formats.foreign import LARGEST_DEPTH, first_line
 from mvd_ds.models.formats.reading import Checkpoint
 from mvd_ds.models.formats.rules import hidden_ratio
 
-#: What makes two encoders the same network. Clip sizes are not among it: position tables are rebuilt for any grid.
+#: Settings in which two encoders have to agree. Clip sizes are not among them: position tables are rebuilt for any grid.
 ARCHITECTURE = (
     "kind",
     "embed_dim",

@@ -30,7 +30,7 @@ class TensorRow(NamedTuple):
 
     Attributes:
         theirs: name in the file.
-        shape: in the file.
+        shape: shape in the file.
         ours: name here; None: ignored.
         reason: why it is ignored, or how it changed.
     """
@@ -53,8 +53,8 @@ class Checkpoint:
         notes: what else is worth saying.
         stated: settings that are written beside the tensors: ``encoder``, ``decoder``, ``classifier``, ``clip``.
         grids: (t, h, w) of the position tables in the file, by the part that they serve.
-        recipe: of our own formats, the recipe it was trained by; else None.
-        processor: of folders of others, the pixels that they were trained on, as far as they say.
+        recipe: recipe that it was trained by, in our own formats; else None.
+        processor: pixels that a folder of others was trained on, as far as it says.
     """
 
     layout: Layout

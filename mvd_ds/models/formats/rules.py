@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-#: What ``{...}`` in a name stands for.
+#: Patterns that ``{...}`` in a name stands for.
 PLACEHOLDERS = {"i": r"0|[1-9][0-9]{0,3}", "w": "weight|bias", "rest": r".+"}
 #: Row of a packed (3D, ...) tensor, for layouts that keep queries, keys and values apart.
 PARTS = ("query", "key", "value")
@@ -73,7 +73,7 @@ class Layout:
 
     Attributes:
         name: what ``--to`` and ``format=`` take.
-        title: in words.
+        title: name in words.
         model: what such a file holds.
         rules: every name that is loaded. Where two have one target, the first is written.
         settings: encoder settings that the layout implies.
@@ -165,7 +165,7 @@ def block_rules(theirs: str, ours: str, qkv_bias: Literal["query_value", "full"]
     Args:
         theirs: what stands before the number of the block in the file.
         ours: what stands before it here.
-        qkv_bias: of the attention: ``q_bias`` and ``v_bias``, or one packed bias.
+        qkv_bias: biases of the attention: ``q_bias`` and ``v_bias``, or one packed bias.
     """
     biases = {
         "query_value": (("attn.q_bias", "attention.qkv.q_bias"), ("attn.v_bias", "attention.qkv.v_bias")),

@@ -24,7 +24,7 @@ TIMM_NAMES = {
     (1024, 24, 16, 16): "vit_large_patch16_224",
     (1280, 32, 16, 14): "vit_huge_patch14_224",
 }
-#: What a setting means, for those who are told that a layout cannot hold it.
+#: Reasons why a layout cannot hold a setting.
 REASONS = {
     "position": "that format has no place for a position table, its readers compute their own",
     "kind": "that format is for the other kind of encoder",

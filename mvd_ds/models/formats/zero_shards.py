@@ -22,7 +22,7 @@ from mvd_ds.config import ConfigError
 from mvd_ds.models.formats.containers import load_pickled
 
 MASTER, MOMENTS, AVERAGE = "master", ("exp_avg", "exp_avg_sq"), "ema"
-#: What we put beside DeepSpeed's values in a file of model states.
+#: Key of our values beside DeepSpeed's in a file of model states.
 OURS = "mvd_ds"
 
 
@@ -60,7 +60,7 @@ class ZeroShards:
     """The state of a run at one step, by parameter name.
 
     Attributes:
-        shapes: of every trained parameter.
+        shapes: shape of every trained parameter.
         stage, world: the ZeRO stage and number of ranks that wrote it.
         adam_steps: optimizer steps applied, as Adam counts them.
     """

@@ -27,7 +27,7 @@ class TimmNetwork(nn.Module):
     """Features of frames from a network of timm, in the order of rows and columns, without class and register tokens.
 
     Args:
-        network: of timm, with its weights.
+        network: network of timm, with its weights.
         settings: which blocks, and through the final norm or not.
         grid: (h, w) that the recipe states.
     """
@@ -124,9 +124,9 @@ def build_timm_network(settings: TeacherSettings, size_px: int, seed: int, origi
     """Return the network of a teacher, checked against what its recipe states; fp32, on the CPU.
 
     Args:
-        settings: of the teacher.
+        settings: settings of the teacher.
         size_px: side of the frames that it will see.
-        seed: of its weights where they are random.
+        seed: seed of its weights where they are random.
         origin: names the teacher in messages.
 
     Raises:
