@@ -38,11 +38,12 @@ from mvd_ds.models.teachers import Teacher, plan_lone_teacher
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.objectives.losses import LOSSES
 from mvd_ds.objectives.targets import gather_masked, normalise_tokens
-from mvd_ds.video_classifier import VideoClassifier
+from mvd_ds.video_classifier import VideoClassifier, VideoEncoder, open_for_videos
 
 __all__ = [
     "LAYOUTS",
     "VideoClassifier",
+    "VideoEncoder",
     "build_classifier",
     "build_encoder",
     "build_student",
@@ -151,8 +152,8 @@ def build_classifier(
 
 
 @overload
-def load(model: str | Path, *, format: str | None = None) -> VideoClassifier:
-    """Open a classifier, ready for video files."""
+def load(model: str | Path, *, format: str | None = None) -> VideoClassifier | VideoEncoder:
+    """Open a classifier or an encoder, ready for video files."""
 
 
 @overload
@@ -162,25 +163,25 @@ def load(model: Model | Teacher, source: str | Path | Mapping[str, Any], format:
 
 def load(
     model: Model | Teacher | str | Path, source: str | Path | Mapping[str, Any] | None = None, format: str | None = None
-) -> VideoClassifier | Checkpoint:
-    """Open a classifier, ready for video files (``load(FOLDER)``), or fill a model with weights (``load(MODEL, SOURCE)``).
+) -> VideoClassifier | VideoEncoder | Checkpoint:
+    """Open a model, ready for video files (``load(FOLDER)``), or fill a model with weights (``load(MODEL, SOURCE)``).
 
     Args:
-        model: folder of ``finetune`` or ``export``; or a model to fill.
+        model: folder of a training or of ``export``; or a model to fill.
         source: file, folder or state dict in any known layout, for a model to fill. An encoder or a teacher takes the encoder of
             a file that holds more; anything else has to match whole.
         format: the layout; None: it is detected.
 
     Returns:
-        ``VideoClassifier``; or what was read, with the table of what went where.
+        ``VideoClassifier`` where there is a class head, else ``VideoEncoder``; or the checkpoint, with the table of its tensors.
 
     Raises:
-        ConfigError: if the folder holds no classifier, or the file is another network or not whole; every difference is named.
+        ConfigError: if the folder holds no model, or the file is another network or not whole; every difference is named.
     """
     if isinstance(model, str | Path):
         if source is not None:
-            raise ConfigError(f"load('{model}', ...): a folder alone opens its classifier; a model to fill comes first")
-        return VideoClassifier(model, format)
+            raise ConfigError(f"load('{model}', ...): a folder alone opens its model; a model to fill comes first")
+        return open_for_videos(model, format)
     if source is None:
         raise ConfigError("load(MODEL): say from which file, folder or state dict")
     return load_into(model, source, format)

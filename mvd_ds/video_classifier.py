@@ -1,4 +1,4 @@
-"""A classifier that is ready to use: from a video file to names and probabilities. ``mvd_ds.load(FOLDER)`` opens one."""
+"""Models that are ready for video files: names and probabilities, or features. ``mvd_ds.load(FOLDER)`` opens one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from torch import Tensor
 from mvd_ds.clips import read_clip
 from mvd_ds.config import PreprocessingSettings
 from mvd_ds.evaluation.predictions import view_probabilities
+from mvd_ds.models.building import open_encoder
 from mvd_ds.models.classifier import PixelClassifier
-from mvd_ds.models.classifier_folder import open_classifier
+from mvd_ds.models.classifier_folder import open_classifier, trained_clip
+from mvd_ds.models.formats import read_checkpoint
+from mvd_ds.models.formats.describe import describe
+from mvd_ds.models.pixel_encoder import PixelEncoder
 
 
 class Guess(NamedTuple):
@@ -27,6 +31,7 @@ class VideoClassifier:
 
     Attributes:
         classes: name of each logit.
+        label: name of the label that it tells.
         preprocessing: frames, stride, size, mean and deviation of its clips.
         network: uint8 clips (B, C, T, H, W) -> logits (B, classes); ``network.classifier`` takes normalised ones.
     """
@@ -39,6 +44,7 @@ class VideoClassifier:
         """
         model, card = open_classifier(source, format)
         self.classes: tuple[str, ...] = card.classes
+        self.label: str = card.label
         self.preprocessing: PreprocessingSettings = card.preprocessing
         self.network = PixelClassifier(model, card.preprocessing).to(device).eval().requires_grad_(False)
         self.device = torch.device(device)
@@ -76,3 +82,54 @@ class VideoClassifier:
     def __repr__(self) -> str:
         clip = self.preprocessing.clip
         return f"VideoClassifier({len(self.classes)} classes, {clip.frames} frames of {clip.size_px} px)"
+
+
+class VideoEncoder:
+    """The encoder of a student, a stage-one model or a classifier, with its way to cut clips.
+
+    Attributes:
+        preprocessing: frames, stride, size, mean and deviation of its clips.
+        network: uint8 clips (B, C, T, H, W) -> features (B, D); ``network.encoder`` takes normalised ones.
+    """
+
+    def __init__(self, source: str | Path, format: str | None = None, device: str | torch.device = "cpu") -> None:
+        """Open a folder of a training or of ``export``, or an encoder in any format that ``convert`` reads.
+
+        Raises:
+            ConfigError: if there is no encoder in it.
+        """
+        clip = trained_clip(source, format)
+        encoder = open_encoder(str(source), clip.frames, clip.size_px, format)
+        self.preprocessing = PreprocessingSettings(clip=clip)
+        self.network = PixelEncoder(encoder, self.preprocessing).to(device).eval().requires_grad_(False)
+        self.device = torch.device(device)
+
+    @torch.inference_mode()
+    def features(self, video: str | Path, segments: int = 1, crops: int = 1) -> Tensor:
+        """Return the features of a video file, fp32 (segments * crops, D), a row for each view.
+
+        Raises:
+            ConfigError: if the file cannot be read.
+        """
+        views = read_clip(video, self.preprocessing.clip, segments, crops)
+        return torch.cat([self.network(part.to(self.device)).float().cpu() for part in views.split(8)])
+
+    def __repr__(self) -> str:
+        clip, width = self.preprocessing.clip, self.network.encoder.settings.embed_dim
+        return f"VideoEncoder(width {width}, {clip.frames} frames of {clip.size_px} px)"
+
+
+def open_for_videos(source: str | Path, format: str | None = None) -> VideoClassifier | VideoEncoder:
+    """Open a classifier where ``source`` has a class head, or else its encoder.
+
+    Args:
+        source: folder of a run, of a model or of ``export``; or a file in any known format.
+        format: the layout; None: it is detected.
+
+    Raises:
+        ConfigError: if it is no model.
+    """
+    inner = Path(source) / "model"
+    path = inner if (inner / "config.json").is_file() else Path(source)
+    has_head = describe(read_checkpoint(path, format)).classifier is not None
+    return VideoClassifier(path, format) if has_head else VideoEncoder(path, format)

@@ -104,7 +104,7 @@ def clip_features(encoder: VisionTransformer, clip: Tensor, pooling: Pooling | N
     """
     pool = pooling or encoder_pooling(encoder, PoolingSettings())
     pooled = pool(layer_tokens(encoder, clip, layer))
-    return pooled if encoder.settings.kind == "video" else pooled.unflatten(0, (len(clip), -1)).mean(dim=1)
+    return pooled if encoder.settings.kind == "video" else pooled.unflatten(0, (-1, clip.shape[2])).mean(dim=1)
 
 
 def clip_tokens(encoder: VisionTransformer, clip: Tensor, layer: int = -1) -> Tensor:

@@ -38,7 +38,7 @@ class VisionTransformer(nn.Module):
     def embed(self, clip: Tensor, visible: Tensor | None = None) -> Tensor:
         """Return tokens before the first block, (B * K, [1 +] V, D), the class token first; it has no fixed position (MAE)."""
         tokens = self.patch_embed(clip, visible)
-        cls = None if self.cls_token is None else self.cls_token(len(tokens), 1)
+        cls = None if self.cls_token is None else self.cls_token(tokens.shape[0], 1)
         return self.position(tokens, None if visible is None else visible.flatten(0, 1), cls)
 
     def forward(self, clip: Tensor, mask: Tensor | None = None, drop_path: Tensor | None = None) -> Tensor:

@@ -10,8 +10,10 @@ import torch
 import mvd_ds
 from classifiers import write_classifier
 from mvd_ds.config import ConfigError
+from mvd_ds.models.pooling import clip_features
 from mvd_ds.tools import export as exporting
 from mvd_ds.tools.export import export
+from video_files import write_video
 
 CLIPS = torch.randint(0, 256, (5, 3, 4, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(9))
 
@@ -49,11 +51,49 @@ def test_graphs_take_pixels_in_any_number(exported):
     torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_onnx_names_its_classes_and_its_batch(exported):
+    import onnx
+
+    model = onnx.load(exported / "out" / "model.onnx")
+    facts = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(facts["classes"]) == list(mvd_ds.load(exported / "model").classes) and facts["label"] == "how"
+    assert json.loads(facts["preprocessing"])["clip"]["frames"] == 4
+    for value in (*model.graph.input, *model.graph.output):
+        assert value.type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["student", "video", "image"])
+def test_students_and_encoders_give_features(tmp_path, kind):
+    import onnxruntime
+
+    shape = {"embed_dim": 32, "depth": 2, "num_heads": 2, "patch_px": 16}
+    if kind == "student":
+        model = mvd_ds.build_student(shape, frames=4, size_px=48)
+    else:
+        image = {"kind": "image", "tubelet_frames": 1, "position": "sincos2d", "cls_token": True} if kind == "image" else {}
+        model = mvd_ds.build_encoder(shape | image, frames=4, size_px=48)
+    mvd_ds.save(model, tmp_path / "model")
+    export(tmp_path / "model", tmp_path / "out", ["torch", "onnx"])
+    opened = mvd_ds.load(tmp_path / "out")
+    clip = opened.preprocessing.clip
+    clips = CLIPS[:, :, torch.arange(clip.frames) % 4]
+    encoder = (model.encoder if kind == "student" else model).eval()
+    expected = clip_features(encoder, mvd_ds.normalise(clips))
+    torch.testing.assert_close(opened.network(clips), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(torch.export.load(tmp_path / "out" / "model.pt2").module()(clips), expected, rtol=1e-4, atol=1e-4)
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx", providers=["CPUExecutionProvider"])
+    (features,) = session.run(["features"], {"clip": clips.numpy()})
+    torch.testing.assert_close(torch.from_numpy(features), expected, rtol=1e-4, atol=1e-4)
+    video = write_video(tmp_path / "v.mp4", frames=16, width=64, height=48)
+    assert opened.features(video, segments=2).shape == (2, 32)
+
+
 def test_a_graph_that_says_something_else_is_not_written(tmp_path, monkeypatch):
     write_classifier(tmp_path / "model")
     file, packages, _ = exporting.GRAPHS["torch"]
     monkeypatch.setitem(
-        exporting.GRAPHS, "torch", (file, packages, lambda network, clips, path: lambda given: network(given) * 1.01)
+        exporting.GRAPHS, "torch", (file, packages, lambda opened, clips, path: lambda given: opened.network(given) * 1.01)
     )
     with pytest.raises(ConfigError, match=r"--graph torch: its logits differ from the original's by 1\.0e-02, more than 1e-04"):
         export(tmp_path / "model", tmp_path / "out", ["torch"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-SUMMARY = "write a classifier as one folder that needs nothing else, and as a graph for other runtimes"
+SUMMARY = "write a classifier or an encoder as one folder that needs nothing else, and as a graph for other runtimes"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

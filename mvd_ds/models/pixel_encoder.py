@@ -1,0 +1,56 @@
+"""An encoder of clips as they are decoded, and the folder that it is exported to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mvd_ds.config import PreprocessingSettings, dump
+from mvd_ds.models.building import network_of
+from mvd_ds.models.formats.own import description
+from mvd_ds.models.pooling import clip_features
+from mvd_ds.models.vit import VisionTransformer
+from mvd_ds.models.weights import write_folder
+
+
+class PixelEncoder(nn.Module):
+    """A frozen encoder that normalises uint8 clips itself and returns one vector for each.
+
+    Args:
+        encoder: network that takes normalised clips.
+        preprocessing: mean and deviation of its clips.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, encoder: VisionTransformer, preprocessing: PreprocessingSettings) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(3, 1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(3, 1, 1, 1), persistent=False)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Return features (B, D) of uint8 clips (B, C, T, H, W): the mean of all tokens after the final norm."""
+        unit = clip.float() / 255
+        return clip_features(self.encoder, ((unit - self.mean) / self.std).to(next(self.encoder.parameters()).dtype))
+
+
+def save_encoder(
+    folder: Path, encoder: VisionTransformer, preprocessing: PreprocessingSettings, extra: Mapping[str, Any]
+) -> None:
+    """Write a folder that ``mvd_ds.load`` opens as an encoder: ``model.safetensors`` and ``config.json``.
+
+    Raises:
+        ConfigError: if the folder cannot be written.
+    """
+    network = network_of(encoder)
+    config = description(network.encoder, None, None, network.clip, "an encoder")
+    config |= {"preprocessing": dump(preprocessing), **extra}
+    weights = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    write_folder(folder, weights, config, {"config": json.dumps(config)})
