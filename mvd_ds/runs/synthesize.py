@@ -1,4 +1,4 @@
-"""``synthesize``: write the sample set, with progress."""
+"""The ``synthesize`` command: it writes the sample set and shows its progress."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ class ByteRange(NamedTuple):
     path: str
     """Path of the file around it."""
     offset: int
-    """Bytes before it."""
+    """Number of bytes before it in the file around it."""
     size: int
     """Number of its bytes."""
     name: str = ""

@@ -34,7 +34,7 @@ _NOT_VIDEOS = (
     (b"version https://git-lfs", "a git-LFS pointer in place of the file (git lfs pull)"),
     (b"<", "a web page or XML file"),
 )
-"""How files begin that are not videos but name others, and what they are."""
+"""First bytes of files that are no videos, and what such files are."""
 
 _MARKS_DAMAGE = frozenset(("h264", "hevc"))
 """Decoders that mark damaged frames, and take the first frames of an open group for errors. Others have to stop at errors: a

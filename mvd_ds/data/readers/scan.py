@@ -48,7 +48,7 @@ class Scan(NamedTuple):
     jumps_back: bool
     """Time stamps jump back, as those of files joined end to end."""
     orientation: Orientation
-    """How the first frame is to be shown."""
+    """Orientation of the first frame."""
     key_first: bool
     open_group: bool
     """A group of pictures needs the one before it."""

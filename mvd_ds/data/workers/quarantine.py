@@ -30,7 +30,7 @@ class QuarantinedVideo(NamedTuple):
     path: str
     """Path of the video."""
     reason: str
-    """How its reader ended."""
+    """End of its reader, in words."""
     from_step: int | None
     """Optimizer step from which no rank opens it any more; None until the ranks have agreed."""
     stamp: str = ""
