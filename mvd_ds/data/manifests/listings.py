@@ -79,9 +79,7 @@ def read_listing(source: Path, videos: Path | None = None, classes: Path | None 
         )
     if 0 not in found.names and rows[0].where.endswith(":1") and not has_media_extension(rows[0].names[0]):
         shown = one_line(",".join((rows[0].names[0], rows[0].label or "")), 100)
-        raise ConfigError(
-            f"{rows[0].where}: '{shown}' is neither a video that is there nor a header that is known; write path,label"
-        )
+        raise ConfigError(f"{rows[0].where}: '{shown}' is neither a video nor a known header; write path,label")
     notes = [*found.notes, *_contradictions(entries, names)]
     label_names: tuple[str, ...] = ("label",) if labelled else ()
     return Listing(entries, str(folder), label_names, {"label": tuple(names)} if labelled else {}, found.missing, notes)
