@@ -140,7 +140,8 @@ def _reporter(trainer: Trainer, losses: tuple[str, ...], first_step: int, end: i
         writer = MetricsWriter(folder, cluster, first_step, to_yaml(recipe), recipe.run.writers)
     writer.describe(losses, compared_settings(recipe), relative=recipe.command != "finetune")
     progress = StepProgress(f"{recipe.command} {folder.path.name}", first_step, end, enabled=cluster.is_main)
-    return Reporter(recipe, cluster, losses, writer, progress, trainer.flops_per_clip, first_step, trainer.memory)
+    per_epoch = trainer.loader.steps_per_epoch
+    return Reporter(recipe, cluster, losses, writer, progress, trainer.flops_per_clip, first_step, trainer.memory, per_epoch)
 
 
 def _training(trainer: Trainer, attempt: Attempt, checkpoints: Checkpoints, objective: Objective, reporter: Reporter) -> Training:

@@ -54,7 +54,7 @@ class StepProgress:
         now = time.monotonic()
         if now - self.last_said >= self.every_seconds or step == self.last_step:
             self.last_said = now
-            say(f"[{self.stage}] step {step}/{self.last_step}  {text}  {left} left")
+            say(f"[{self.stage}] step {step}/{self.last_step}  {time.strftime('%H:%M:%S')}  {text}  {left} left")
 
     def time_left(self, step: int) -> float:
         """Return the seconds until the last step, at the mean speed since the first update.

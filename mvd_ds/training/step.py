@@ -57,6 +57,13 @@ class TeacherTargets:
     """The targets of stage two: features of every frozen teacher, one pass per clip whatever the number of masks."""
 
     def __init__(self, recipe: TrainingRecipe, teachers: dict[str, Callable[..., Tensor]], dtype: torch.dtype) -> None:
+        """Keep the teachers.
+
+        Args:
+            recipe: the training run.
+            teachers: by name, (B, C, T, H, W) and the wanted tokens, if not all -> features (B, N or M, D).
+            dtype: precision of the clips that they are given.
+        """
         self.settings = recipe.teachers
         self.teachers = teachers
         self.size_px = recipe.data.clip.size_px

@@ -1,8 +1,9 @@
-"""What a person is told while a stage runs: time left that can be believed, and lines that fit the terminal."""
+"""The display of a stage shows a time left that can be believed, in lines that fit the terminal."""
 
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -33,7 +34,7 @@ def test_lines_without_a_terminal_and_panel_on_one(capsys: pytest.CaptureFixture
     progress.close()
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[0] for line in lines] == ["[distill student] step 5/20", "[distill student] step 20/20"]
-    assert lines[-1].endswith("0:00 left")
+    assert lines[-1].endswith("0:00 left") and re.fullmatch(r"\d\d:\d\d:\d\d", lines[-1].split("  ")[1])
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])

@@ -48,7 +48,13 @@ def start_student(
     DeepSpeed makes the fp32 masters from rounded weights; they are set back to the exact ones here.
 
     Args:
+        model: the model, or the plan.
         groups: AdamW parameter groups over ``model``, or over the structure of the plan.
+        recipe: the training run.
+        cluster: its processes.
+
+    Raises:
+        ConfigError: in one line, if the engine's JSON or ``engine.build`` does not fit the recipe.
     """
     deepspeed = import_deepspeed()
     structure = model if isinstance(model, nn.Module) else model.structure
@@ -76,7 +82,14 @@ def start_teacher(
     """Start a frozen teacher at its placement: the module itself if replicated, else an inference-only ZeRO-3 engine.
 
     Args:
-        name: of the folder of its shards, where they are kept on NVMe.
+        teacher: the model, or a plan of it.
+        placement: ``replicated``, ``zero3``, ``zero3_node``, ``zero3_offload`` or ``zero3_nvme``.
+        recipe: the training run.
+        cluster: its processes.
+        name: name of the folder of its shards, where they are kept on NVMe.
+
+    Raises:
+        ConfigError: in one line, if the engine's JSON does not fit the placement.
     """
     dtype = DTYPES[recipe.engine.precision]
     structure = teacher if isinstance(teacher, nn.Module) else teacher.structure

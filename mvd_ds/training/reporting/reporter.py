@@ -32,10 +32,12 @@ class Reporter:
         flops_per_clip: float,
         first_step: int,
         memory: MemoryMonitor,
+        steps_per_epoch: int,
     ) -> None:
         self.recipe, self.cluster, self.names, self.memory = recipe, cluster, names, memory
         self.writer, self.progress, self.flops_per_clip = writer, progress, flops_per_clip
         self.meter, self.watch, self.told = Meter(cluster), Stopwatch(), first_step
+        self.steps_per_epoch = steps_per_epoch
         self.health = RankHealth(cluster, recipe.run.slow_rank_ratio)
         self.once: dict[str, float] = {}
         """Metrics that are written with the next line, and then forgotten."""
@@ -72,7 +74,8 @@ class Reporter:
         )
         self.once = {}
         self.writer.write(done, values | validated)
-        self.progress.update(done, f"{told}  {values['perf/clips_per_second']:.0f} clips/s")
+        pace = f"{values['perf/clips_per_second']:.0f} clips/s  epoch {done / self.steps_per_epoch:.2f}  lr {learning_rate:.2e}"
+        self.progress.update(done, f"{told}  {pace}")
 
     def tell_save(self, done: int) -> None:
         """Write what the first save of an attempt took, in a line of its own: a run may do nothing after it. Collective."""

@@ -1,4 +1,4 @@
-"""What may change between the attempts of a run, and what stops a resume."""
+"""A resume accepts some changes of settings and contents, and stops at the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who knows the engine: outside of ``training/engine`` only its protocol, and the layout of its shards."""
+"""Training outside of ``training/engine`` knows the engine's protocol and the layout of its shards, and no more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an attempt ends on a disk that refuses: one line, and nothing is begun in the place of what is gone."""
+"""An attempt ends with one line on a disk that refuses, and begins nothing in the place of what is gone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is above a rank, and who had died before the rank could look."""
+"""A rank finds the launcher above it, and notices one that had died before it could look."""
 
 from __future__ import annotations
 

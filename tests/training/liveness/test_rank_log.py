@@ -1,4 +1,4 @@
-"""What a rank says is kept, whichever way it says it."""
+"""The log of a rank keeps its output, whichever way it is written."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ print("afterwards")
 
 
 def talk(folder: Path, rank: int) -> tuple[str, str]:
-    """What reaches the terminal, and the log."""
+    """Return what reaches the terminal, and the log."""
     done = subprocess.run(
         [sys.executable, "-c", TALK, str(folder), str(rank)], cwd=ROOT, capture_output=True, text=True, check=True
     )

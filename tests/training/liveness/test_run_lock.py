@@ -98,7 +98,7 @@ def test_a_silent_owner_on_another_machine_is_followed_after_the_stated_time(
 
 
 def test_an_owner_on_another_machine_that_gives_signs_is_respected(tmp_path: Path) -> None:
-    """Whatever the other machine's clock says: a sign is one that differs from the last."""
+    """A sign of life is one that differs from the last, whatever the other machine's clock says."""
     folder, over = RunFolder(tmp_path), threading.Event()
     lock = owned_by(folder, ELSEWHERE, ELSEWHERE)
     heartbeat = Heartbeat(folder, 0, 1)

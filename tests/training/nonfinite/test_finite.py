@@ -70,7 +70,7 @@ def weights(engine: Engine, cluster: Cluster) -> dict[str, Tensor]:
 
 
 def steps(engine: Engine, folder: Path, *overrides: str) -> tuple[NonFiniteSteps, LossTerms]:
-    """What handles them, and the losses of a bad step that was taken."""
+    """Return the handler, and the losses of a bad step that was taken."""
     recipe = load_recipe("quickstart_distill", list(overrides))
     assert isinstance(recipe, TrainingRecipe)
 

@@ -1,4 +1,4 @@
-"""What goes to TensorBoard beside scalars is read back as it was given, and told where it cannot be written."""
+"""Images, histograms and tables written to TensorBoard are read back as they were given; a full disk is reported."""
 
 from __future__ import annotations
 

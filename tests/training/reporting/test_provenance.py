@@ -1,4 +1,4 @@
-"""Where an attempt came from."""
+"""The provenance of an attempt holds all that it was started with."""
 
 from __future__ import annotations
 
