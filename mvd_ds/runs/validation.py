@@ -14,8 +14,8 @@ from mvd_ds.config import DataSettings, FinetuneRecipe
 from mvd_ds.data.manifests.labels import Classes
 from mvd_ds.data.manifests.manifest import Manifest
 from mvd_ds.data.views import lockstep_groups, view_batches
-from mvd_ds.evaluation.metrics import Accuracy, AccuracyCounter
-from mvd_ds.files import json_line, read_json, write_json, write_text
+from mvd_ds.evaluation.metrics import TOP, Accuracy, AccuracyCounter
+from mvd_ds.files import counted, json_line, read_json, write_json, write_text
 from mvd_ds.models.formats.containers import CONFIG_NAME
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
@@ -78,6 +78,7 @@ class ClipValidation:
         self.every_steps, self.last_step = every_steps, last_step
         self.batch = recipe.validation.batch or recipe.batch.micro
         self.best = -1.0
+        self.classes = 0
         self.alive: Callable[[], None] = lambda: None
 
     def resume(self, first_step: int) -> None:
@@ -101,7 +102,8 @@ class ClipValidation:
                 self.best = accuracy.top1
                 self._keep(done, accuracy)
         if self.cluster.is_main:
-            say(f"step {done}: top-1 {accuracy.top1:.4f}, top-5 {accuracy.top5:.4f} of {accuracy.samples} held-out videos")
+            top5 = f", top-5 {accuracy.top5:.4f}" if self.classes > TOP[-1] else ""  # of five classes it is always 1
+            say(f"step {done}: top-1 {accuracy.top1:.4f}{top5} of {counted(accuracy.samples, 'held-out video')}")
         return {"val/top1": accuracy.top1, "val/top5": accuracy.top5}
 
     def _measure(self, done: int) -> Accuracy:
@@ -116,6 +118,7 @@ class ClipValidation:
                 self.alive()
                 clip = normalise(to_unit(batch.clips[:, 0].to(self.cluster.device)), dtype)
                 logits = self.engine(clip).float()
+                self.classes = logits.shape[1]
                 labels = torch.from_numpy(self.held_out.labels[videos]).to(logits.device)
                 counter.add(logits, labels, batch.ok, torch.arange(len(videos)) < counted)
                 chosen = torch.where(batch.ok, logits.argmax(1).cpu(), -1).tolist()

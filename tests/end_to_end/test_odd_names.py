@@ -73,8 +73,10 @@ def test_evaluate(odd: Path, model: Path, capfd: pytest.CaptureFixture[str]) -> 
     assert not any(
         line.startswith(("=", "-", "+", "@")) for line in (output / "predictions.csv").read_text(errors="replace").split(",")
     )
+    page = (output / "evaluation.html").read_text(encoding="utf-8")
+    assert "\x1b" not in page and "top-5" not in page and "caf\\xe9" in page
     said = capfd.readouterr().out
-    assert "broken\\xff.mp4" in said and "\x1b" not in said
+    assert "broken\\xff.mp4" in said and "\x1b" not in said and "top-5" not in said
 
 
 def test_features(odd: Path, model: Path) -> None:

@@ -83,6 +83,8 @@ def _summary(results: dict[str, Any]) -> Table:
         "videos": f"{samples:,}",
         "unreadable videos, counted as wrong": f"{results['unreadable']:,}",
     }
+    if len(results["classes"]) <= 5:
+        del values["top-5"]  # it is always 100 %
     kinds = {"top-1": "first", "always the most frequent class": "aside"}
     return Table(["", ""], [Row(name, cells(value), kinds.get(name, "")) for name, value in values.items()], "pairs")
 
