@@ -199,7 +199,11 @@ def read_list(source: Path, kind: str, setting: str | None = None) -> bytes:
             return head + file.read()
     except (FileNotFoundError, NotADirectoryError):
         where = f" ({setting})" if setting else ""
-        raise ConfigError(f"{shown}: no such manifest file or folder of videos{where}") from None
+        made = next(
+            (path for path in (source.with_suffix("") / "manifest.txt", source.with_name("manifest.txt")) if path.is_file()), None
+        )
+        hint = f"; `prepare` wrote {one_line(made)}: give that one" if made is not None else ""
+        raise ConfigError(f"{shown}: no such manifest file or folder of videos{where}{hint}") from None
     except (OSError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise

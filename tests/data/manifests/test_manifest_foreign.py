@@ -83,3 +83,10 @@ def test_a_name_may_begin_with_a_hash_or_a_blank(tmp_path: Path) -> None:
         str(tmp_path / "#shorts dog.mp4"),
         str(tmp_path / " lead.mp4"),
     ]
+
+
+@pytest.mark.parametrize("place", ["train/manifest.txt", "manifest.txt"])
+def test_a_missing_manifest_is_answered_with_that_of_prepare(tmp_path: Path, place: str) -> None:
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).touch()
+    assert f"`prepare` wrote {tmp_path / place}: give that one" in _refusal(tmp_path / "train.txt")
