@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mvd_ds.data.manifests.manifest import Manifest
+from mvd_ds.data.manifests.numbering import require_one_order, shift_note
 from mvd_ds.data.manifests.parsing import class_numbers
 from mvd_ds.files import ConfigError, did_you_mean, one_line
 
@@ -113,6 +114,7 @@ def labels_of(manifest: Manifest, classes: Classes, origin: str) -> np.ndarray:
                 f"{origin}: names {len(named)} classes ({_few(named)}), but the {len(classes.names)} to match them with are "
                 "plain numbers; give both lists the same '# classes:', or neither"
             )
+        require_one_order(named, origin)
         return values
     number = {name: index for index, name in enumerate(classes.names)}
     strange = [name for name in named if name not in number]
@@ -143,7 +145,7 @@ def numbering_note(manifest: Manifest, classes: Classes, origin: str) -> str:
     mapped = labels_of(manifest, classes, origin)
     changed = np.unique(np.stack([values, mapped], axis=1)[values != mapped], axis=0)[:3].tolist()
     if not len(changed):
-        return ""
+        return shift_note([manifest.refs.path(i) for i in range(min(len(values), _LOOKED_AT))], values, origin)
     pairs = ", ".join(f"its {old} is {new} ('{one_line(classes.names[new], 40)}')" for old, new in changed)
     return f"{origin}: its classes are numbered otherwise and are matched by {'name' if named else 'value'}: {pairs}, ..."
 
@@ -211,6 +213,8 @@ def _require_no_contradiction(manifest: Manifest, values: np.ndarray, classes: C
             )
         if told is not None:
             seen.add(value)
+    if not seen:
+        require_one_order(classes.names, origin)
 
 
 def _few(names: Sequence[str]) -> str:

@@ -103,6 +103,8 @@ def _read_csv_rows(source: Path, text: str, delimiter: str) -> list[ListRow]:
     try:
         for row in reader:
             if row and not (len(row) == 1 and not row[0].strip()):
+                if any("\n" in field and delimiter in field for field in row):
+                    raise csv.Error("a field holds several rows; is a quotation mark not closed?")
                 rows.append((f"{shown}:{reader.line_num}", [field.strip() for field in row]))
     except csv.Error as error:
         raise ConfigError(f"{shown}:{reader.line_num}: is not a row of a list: {one_line(error, 100)}") from None

@@ -60,6 +60,8 @@ def test_the_content_tells_the_format_and_not_the_suffix(tmp_path: Path, name: s
         ("a/1.mp4,cat\na/2.mp4,dog\nb/3.mp4,3\n", "list.csv:3: label '3' is not like the others"),
         ("path,label\na/1.mp4,push, pull\n", "list.csv:2: .* has 3 fields, not 2; put names with a comma into quotes"),
         ("a/1.mp4,0,300,5\n", "list.csv:1: .* has 4 fields, not 2"),
+        ('path,label\na/1.mp4,"walk\na/2.mp4,walk"\nb/3.mp4,run\n', "list.csv:3: .*is a quotation mark not closed"),
+        ('"a/1.mp4,walk\na/2.mp4,walk\n', "list.csv:2: .*is a quotation mark not closed"),
         ("path,label\n", "the list is empty"),
         ("a/1.mp4,x\n" + "y" * 140_000 + ".mp4,x\n", "list.csv:2: is not a row of a list: field larger than"),
         ("label,youtube_id,time_start,time_end\nski,id1,1,inf\n", "list.csv:2: is not a line of label,youtube_id"),
