@@ -21,7 +21,7 @@ def test_numbers_in_names_speak_against_a_match_by_position(tmp_path: Path) -> N
         (tmp_path / "tree" / name).mkdir(parents=True)
         (tmp_path / "tree" / name / "x.mp4").touch()
     tree = read_manifest(tmp_path / "tree")
-    with pytest.raises(ConfigError, match="cannot be matched .*: 2 would be class 'class_10' by position; name the list's"):
+    with pytest.raises(ConfigError, match=r"cannot be matched .*: 2 would be class 'class_10' by position; name the list's"):
         labels_of(tree, Classes("label", tuple(TWELVE), named=False), "tree")
     (tmp_path / "flat.txt").write_text("".join(f"{number}.mp4 {number}\n" for number in TWELVE))
     for number in TWELVE:
