@@ -84,7 +84,7 @@ def class_numbers(recipe: EvaluateRecipe, manifest: Manifest, card: ClassifierCa
         ConfigError: if there is no such label, or a class that the classifier does not know.
     """
     numbered = card.classes == tuple(str(number) for number in range(len(card.classes)))
-    classes = Classes(recipe.label or card.label, card.classes, named=not numbered)
+    classes = Classes(recipe.label or card.label, card.classes, not numbered, recipe.data.classes_by_position)
     labels = labels_of(manifest, classes, recipe.data.manifest)
     note = numbering_note(manifest, classes, recipe.data.manifest)
     if note and launched_rank() == 0:

@@ -115,7 +115,7 @@ def read_labelled(recipe: FinetuneRecipe) -> LabelledVideos:
     data, validation = recipe.data, recipe.validation
     mixture = read_mixture(data)
     origins = [source.manifest for source in data.sources] or [data.manifest]
-    classes, labels = classes_of(mixture.manifests, origins, recipe.label, recipe.allow_empty_classes)
+    classes, labels = classes_of(mixture.manifests, origins, recipe.label, recipe.allow_empty_classes, data.classes_by_position)
     if validation.manifest is None:
         return _hold_out(LabelledVideos(classes, mixture, labels, None), recipe)
     held_out = read_manifest(validation.manifest, validation.root, "validation.manifest")

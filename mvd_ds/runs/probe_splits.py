@@ -24,7 +24,9 @@ def splits_of(recipe: ProbeRecipe) -> tuple[Split, Split]:
         fitted_on = _drawn(recipe, list(range(count)))
         manifest = _probed(recipe, manifest, fitted_on)
         other = read_manifest(recipe.validation_manifest, recipe.data.root, "validation_manifest")
-        other = numbered_alike(other, manifest, f"validation_manifest {recipe.validation_manifest}")
+        other = numbered_alike(
+            other, manifest, f"validation_manifest {recipe.validation_manifest}", recipe.data.classes_by_position
+        )
         return (manifest, fitted_on), (other, _drawn(recipe, list(range(len(other.refs)))))
     order = np.random.default_rng(recipe.run.seed).permutation(count).tolist()
     cut = max(round(recipe.held_out_share * count), 1)

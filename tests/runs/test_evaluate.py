@@ -85,7 +85,10 @@ def test_classes_are_found_by_name(videos: Path, tmp_path: Path) -> None:
     turned = CARD._replace(classes=tuple(reversed(HOW)))
     np.testing.assert_array_equal(class_numbers(recipe(videos / "val.txt"), manifest, turned)[1], 7 - manifest.labels[:, 1])
     numbered = CARD._replace(classes=tuple(map(str, range(8))))
-    np.testing.assert_array_equal(class_numbers(recipe(videos / "val.txt"), manifest, numbered)[1], manifest.labels[:, 1])
+    accepted = recipe(videos / "val.txt", "data.classes_by_position=true")
+    np.testing.assert_array_equal(class_numbers(accepted, manifest, numbered)[1], manifest.labels[:, 1])
+    with pytest.raises(ConfigError, match="nothing shows which number is which name"):
+        class_numbers(recipe(videos / "val.txt"), manifest, numbered)
     what, labels = class_numbers(
         recipe(videos / "val.txt", "label=what"), manifest, numbered._replace(classes=tuple("0123456789"))
     )

@@ -35,10 +35,16 @@ class Classes(NamedTuple):
     """Name of each class, class 0 first; numbers where the manifest does not name them."""
     named: bool
     """True if the manifest names them."""
+    by_position: bool = False
+    """True if plain numbers and names are matched by position without evidence: somebody has said so."""
 
 
 def classes_of(
-    manifests: Sequence[Manifest], origins: Sequence[str], label: str | None, allow_empty: bool = False
+    manifests: Sequence[Manifest],
+    origins: Sequence[str],
+    label: str | None,
+    allow_empty: bool = False,
+    by_position: bool = False,
 ) -> tuple[Classes, np.ndarray]:
     """Return the classes of the training manifests, and the class of every video, int64 (n,), through all of them.
 
@@ -49,6 +55,7 @@ def classes_of(
         origins: their names in messages.
         label: which label; None: the only one.
         allow_empty: accept classes without a video.
+        by_position: accept plain numbers for names without evidence.
 
     Raises:
         ConfigError: no or several labels to choose from, manifests of different labels or classes, a label outside its
@@ -59,7 +66,7 @@ def classes_of(
     named = next((names for m, c in zip(manifests, columns, strict=True) if (names := m.class_names.get(m.label_names[c]))), None)
     largest = max(int(manifest.labels[:, column].max()) for manifest, column in zip(manifests, columns, strict=True))
     names = named or tuple(str(number) for number in range(min(max(largest, 0) + 1, MOST_CLASSES)))
-    classes = Classes(chosen, names, named is not None)
+    classes = Classes(chosen, names, named is not None, by_position)
     labels = np.concatenate([labels_of(*pair) for pair in zip(manifests, [classes] * len(manifests), origins, strict=True)])
     if len(names) < 2:
         raise ConfigError(f"{origins[0]}: label {chosen} has a single class; fine-tuning needs at least two")
@@ -84,8 +91,8 @@ def labels_of(manifest: Manifest, classes: Classes, origin: str) -> np.ndarray:
     """Return the class of every video of a manifest as ``classes`` numbers them, int64 (n,).
 
     Where both name their classes the names decide: a folder that lacks a class numbers the others differently. Names that are
-    all digits are matched by value, with names or with plain numbers. Plain numbers and names are matched by position only if
-    no folder of a video says otherwise and, where the manifest has the names, there are as many of them.
+    all digits are matched by value, with names or with plain numbers. Plain numbers and other names are matched by position if
+    folders of videos bear the names of the classes that the numbers mean, or if ``classes`` accepts it without such evidence.
 
     Args:
         manifest: the videos.
@@ -103,7 +110,7 @@ def labels_of(manifest: Manifest, classes: Classes, origin: str) -> np.ndarray:
     if not named:
         _require_range(manifest, values, len(classes.names), origin)
         if classes.named:
-            _require_no_contradiction(manifest, values, classes, origin)
+            _require_evidence(manifest, values, classes, origin)
         return values
     _require_range(manifest, values, len(named), origin)
     if theirs is not None and ours is not None:
@@ -114,7 +121,7 @@ def labels_of(manifest: Manifest, classes: Classes, origin: str) -> np.ndarray:
                 f"{origin}: names {len(named)} classes ({_few(named)}), but the {len(classes.names)} to match them with are "
                 "plain numbers; give both lists the same '# classes:', or neither"
             )
-        require_one_order(named, origin)
+        _require_evidence(manifest, values, classes._replace(names=named), origin)
         return values
     number = {name: index for index, name in enumerate(classes.names)}
     strange = [name for name in named if name not in number]
@@ -196,12 +203,12 @@ def _by_value(manifest: Manifest, values: np.ndarray, numbers: Sequence[int], or
     return order[places].astype(np.int64)
 
 
-def _require_no_contradiction(manifest: Manifest, values: np.ndarray, classes: Classes, origin: str) -> None:
-    """Refuse numbers for names where the folder of a video is the name of another class."""
+def _require_evidence(manifest: Manifest, values: np.ndarray, classes: Classes, origin: str) -> None:
+    """Refuse numbers for names where the folder of a video is the name of another class, or no folder names any class."""
     number = {name: index for index, name in enumerate(classes.names)}
     seen: set[int] = set()
-    for index, value in enumerate(values.tolist()):
-        if value in seen or index >= _LOOKED_AT:
+    for index, value in enumerate(values[:_LOOKED_AT].tolist()):
+        if value in seen:
             continue
         folders = manifest.refs.path(index).split(os.sep)[:-1]
         told = next((number[folder] for folder in reversed(folders) if folder in number), None)
@@ -213,8 +220,13 @@ def _require_no_contradiction(manifest: Manifest, values: np.ndarray, classes: C
             )
         if told is not None:
             seen.add(value)
-    if not seen:
+    if not seen and not classes.by_position:
         require_one_order(classes.names, origin)
+        raise ConfigError(
+            f"{origin}: one side has plain numbers and the other the names {_few(classes.names)}, and nothing shows which number "
+            "is which name; write a line '# classes: [...]' into the list of numbers, or, if they stand in this order, set "
+            "data.classes_by_position=true"
+        )
 
 
 def _few(names: Sequence[str]) -> str:
@@ -229,7 +241,7 @@ def relabelled(manifest: Manifest, labels: dict[str, np.ndarray]) -> Manifest:
     return manifest._replace(refs=refs, label_names=tuple(labels), class_names=names)
 
 
-def numbered_alike(held_out: Manifest, training: Manifest, origin: str) -> Manifest:
+def numbered_alike(held_out: Manifest, training: Manifest, origin: str, by_position: bool = False) -> Manifest:
     """Return ``held_out`` with the labels of ``training``, numbered as there: where both name their classes, by name.
 
     Raises:
@@ -238,14 +250,14 @@ def numbered_alike(held_out: Manifest, training: Manifest, origin: str) -> Manif
     numbers = {}
     for label in training.label_names:
         if names := training.class_names.get(label):
-            numbers[label] = labels_of(held_out, Classes(label, names, named=True), origin)
+            numbers[label] = labels_of(held_out, Classes(label, names, True, by_position), origin)
             continue
         values = held_out.labels[:, _column(held_out, label, origin)]
         _require_range(held_out, values, MOST_CLASSES, origin)
         if theirs := held_out.class_names.get(label):
             digits = class_numbers(theirs)
             largest = int(training.labels[:, training.label_names.index(label)].max())
-            plain = Classes(label, tuple(map(str, range(min(largest + 1, MOST_CLASSES)))), named=False)
+            plain = Classes(label, tuple(map(str, range(min(largest + 1, MOST_CLASSES)))), False, by_position)
             values = labels_of(held_out, plain, origin) if digits is None else np.array(digits, np.int64)[values]
         numbers[label] = values
     alike = relabelled(held_out, numbers)

@@ -104,7 +104,7 @@ def _of_manifest(source: Path, videos: Path | None, classes: Path | None) -> Lis
             raise ConfigError(f"{one_line(source)}: has {len(manifest.label_names)} labels; --classes names those of one")
         label = manifest.label_names[0]
         names[label] = tuple(_read_classes(classes))
-        numbers = labels_of(manifest, Classes(label, names[label], named=True), one_line(source))
+        numbers = labels_of(manifest, Classes(label, names[label], named=True, by_position=True), one_line(source))
         labels = [(number,) for number in numbers.tolist()]
     root = manifest.refs.root
     entries = []

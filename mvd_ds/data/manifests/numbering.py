@@ -1,4 +1,4 @@
-"""What names of classes and of folders say about the numbers in a list."""
+"""Evidence that names of classes and of folders give about the numbers in a list."""
 
 from __future__ import annotations
 

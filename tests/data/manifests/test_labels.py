@@ -32,9 +32,9 @@ def write(tmp_path: Path):  # type: ignore[no-untyped-def]
 
 def test_classes_come_from_the_manifest(write) -> None:
     found = classes_of(write("a.txt", ["0", "2", "1", "2"]), None, "a.txt")
-    assert found == ("label", ("0", "1", "2"), False)
+    assert found == ("label", ("0", "1", "2"), False, False)
     named = write("b.txt", ["0 1", "1 0"], "# labels: what how", '# classes: {"what": ["cat", "dog"], "how": ["up", "down"]}')
-    assert classes_of(named, "how", "b.txt") == ("how", ("up", "down"), True)
+    assert classes_of(named, "how", "b.txt") == ("how", ("up", "down"), True, False)
     assert labels_of(named, classes_of(named, "how", "b.txt"), "b.txt").tolist() == [1, 0]
     assert labels_of(named, classes_of(named, "what", "b.txt"), "b.txt").tolist() == [0, 1]
 
@@ -114,13 +114,17 @@ def test_mixed_manifests_are_one_line(write, labels, headers, words) -> None:
     with pytest.raises(ConfigError, match=words) as caught:
         labels_of(write("v.txt", labels, *headers), classes, "v.txt")
     assert "\n" not in str(caught.value)
-    assert labels_of(write("w.txt", ["1", "0"]), classes, "w.txt").tolist() == [1, 0], "an unnamed only label is it"
+    accepted = classes._replace(by_position=True)
+    assert labels_of(write("w.txt", ["1", "0"]), accepted, "w.txt").tolist() == [1, 0], "an unnamed only label is it"
 
 
 def test_several_manifests_are_one_set_of_classes(write) -> None:
     one = write("one.txt", ["0", "1"], '# classes: ["cat", "dog"]')
     other = write("other.txt", ["0", "1"], '# classes: ["dog", "cat"]')
-    classes, labels = classes_of_all([one, other, write("bare.txt", ["1"])], ["one", "other", "bare"], None)
+    manifests = [one, other, write("bare.txt", ["1"])]
+    with pytest.raises(ConfigError, match=r"bare: one side has plain numbers.*set data\.classes_by_position=true"):
+        classes_of_all(manifests, ["one", "other", "bare"], None)
+    classes, labels = classes_of_all(manifests, ["one", "other", "bare"], None, by_position=True)
     assert classes.names == ("cat", "dog") and labels.tolist() == [0, 1, 1, 0, 1]
     stranger = write("stranger.txt", ["0", "1"], '# classes: ["cat", "cow"]')
     with pytest.raises(ConfigError, match="stranger: 1 of its 2 classes are not among the 2 of the training manifest: cow"):
