@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mvd_ds.data.manifests.manifest import Manifest
-from mvd_ds.data.manifests.numbering import require_one_order, shift_note
+from mvd_ds.data.manifests.numbering import require_evident, shift_note
 from mvd_ds.data.manifests.parsing import class_numbers
 from mvd_ds.files import ConfigError, did_you_mean, one_line
 
@@ -121,7 +121,8 @@ def labels_of(manifest: Manifest, classes: Classes, origin: str) -> np.ndarray:
                 f"{origin}: names {len(named)} classes ({_few(named)}), but the {len(classes.names)} to match them with are "
                 "plain numbers; give both lists the same '# classes:', or neither"
             )
-        _require_evidence(manifest, values, classes._replace(names=named), origin)
+        # Folders that gave the names are no evidence for what the plain numbers mean.
+        require_evident(named, classes.by_position, origin)
         return values
     number = {name: index for index, name in enumerate(classes.names)}
     strange = [name for name in named if name not in number]
@@ -220,13 +221,8 @@ def _require_evidence(manifest: Manifest, values: np.ndarray, classes: Classes, 
             )
         if told is not None:
             seen.add(value)
-    if not seen and not classes.by_position:
-        require_one_order(classes.names, origin)
-        raise ConfigError(
-            f"{origin}: one side has plain numbers and the other the names {_few(classes.names)}, and nothing shows which number "
-            "is which name; write a line '# classes: [...]' into the list of numbers, or, if they stand in this order, set "
-            "data.classes_by_position=true"
-        )
+    if not seen:
+        require_evident(classes.names, classes.by_position, origin)
 
 
 def _few(names: Sequence[str]) -> str:

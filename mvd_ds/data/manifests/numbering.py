@@ -12,6 +12,28 @@ from mvd_ds.data.manifests.parsing import class_numbers
 from mvd_ds.files import ConfigError, one_line
 
 
+def require_evident(names: Sequence[str], by_position: bool, origin: str) -> None:
+    """Refuse to match plain numbers with ``names`` by position unless somebody has said that they stand in this order.
+
+    Args:
+        names: class names, class 0 first.
+        by_position: whether somebody has said so.
+        origin: name of the list in messages.
+
+    Raises:
+        ConfigError: if nobody has.
+    """
+    if by_position:
+        return
+    require_one_order(names, origin)
+    shown = ", ".join(one_line(name, 60) for name in names[:5]) + ", ..." * (len(names) > 5)
+    raise ConfigError(
+        f"{origin}: one side has plain numbers and the other the names {shown}, and nothing shows which number is which name; "
+        "write a line '# classes: [...]' into the list of numbers, or, if they stand in this order, set "
+        "data.classes_by_position=true"
+    )
+
+
 def require_one_order(names: Sequence[str], origin: str) -> None:
     """Refuse to match plain numbers by position with names that hold other numbers: is 2 'class_10' or 'class_2'?
 

@@ -89,7 +89,9 @@ def test_names_for_numbers_need_as_many(tmp_path: Path) -> None:
     folder = tree(tmp_path / "val", ["green", "red"])
     with pytest.raises(ConfigError, match=r"val: names 2 classes \(green, red\), but the 3 to match them with are plain numbers"):
         labels_of(folder, Classes("label", ("0", "1", "2"), named=False), "val")
-    numbers = Classes("label", ("0", "1"), named=False)
+    with pytest.raises(ConfigError, match="nothing shows which number is which name"):
+        labels_of(folder, Classes("label", ("0", "1"), named=False), "val")
+    numbers = Classes("label", ("0", "1"), named=False, by_position=True)
     assert labels_of(folder, numbers, "val").tolist() == [0, 1]
     assert "its class names are classes by position: 0 is 'green', 1 is 'red'" in numbering_note(folder, numbers, "val")
     training = listed(tmp_path / "train.txt", ["a.mp4 0", "b.mp4 1", "c.mp4 2"])
