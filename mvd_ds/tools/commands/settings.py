@@ -33,6 +33,7 @@ def run(options: argparse.Namespace) -> None:
     from pathlib import Path
 
     from mvd_ds.config import load_recipe, recipe_names
+    from mvd_ds.config.faults import SYNONYMS
     from mvd_ds.config.reference import NAME, all_settings, as_yaml, settings_in
 
     name = options.name
@@ -47,7 +48,10 @@ def run(options: argparse.Namespace) -> None:
         wanted = wanted or [s for s in settings if name in s.commands]
         if not wanted:
             keys = {setting.key for setting in settings} | {setting.key.rpartition(".")[2] for setting in settings}
-            hint = did_you_mean(name, {*recipe_names(), *keys}, "`python -m mvd_ds settings` lists them all")
+            wanted_name = name.lower().replace("-", "_")
+            meant = next((key for key, names in SYNONYMS.items() if key in keys and wanted_name in names.split()), None)
+            listed = "`python -m mvd_ds settings` lists them all"
+            hint = f"did you mean '{meant}'?" if meant else did_you_mean(name, {*recipe_names(), *keys}, listed)
             raise ConfigError(f"settings {name}: is neither a recipe nor a command nor a setting; {hint}")
         settings = wanted
     for setting in settings:

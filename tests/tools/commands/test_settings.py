@@ -56,6 +56,12 @@ def test_a_misspelt_name_is_one_line(capsys: pytest.CaptureFixture[str]) -> None
     assert main(["recipes", "--all"]) == 2
 
 
+@pytest.mark.parametrize(("name", "meant"), [("lr", "optimizer.base_lr"), ("output-dir", "run.output")])
+def test_a_name_of_other_trainers_is_answered_with_ours(name: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["settings", name]) == 2
+    assert f"did you mean '{meant}'?" in capsys.readouterr().err
+
+
 def test_recipes_all_is_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes", "mvd_base_from_base", "--all"]) == 0
     text = capsys.readouterr().out
