@@ -70,3 +70,8 @@ def test_an_interrupt_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     monkeypatch.setattr("mvd_ds.config.find_recipe", interrupted)
     assert cli.main(["recipes", "mvd_base_from_base"]) == cli.INTERRUPTED
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_settings_may_stand_behind_options() -> None:
+    options = cli._parser().parse_args("plan mvd_base_from_base batch.micro=4 --gpus 2 data.workers=3 --gpu h100 run.seed=1".split())
+    assert options.overrides == ["batch.micro=4", "data.workers=3", "run.seed=1"] and options.gpus == 2

@@ -20,8 +20,15 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """Parse as ``argparse`` does, and refuse unknown options with a hint at the nearest known one."""
+        """Parse as ``argparse`` does, and refuse unknown options with a hint at the nearest known one.
+
+        Settings ``key=value`` may stand anywhere behind the recipe, also behind options, where ``argparse`` would not look.
+        """
         parsed, unknown = super().parse_known_args(args, namespace)
+        if hasattr(parsed, "overrides"):
+            later = [item for item in unknown if "=" in item and not item.startswith("-")]
+            parsed.overrides = [*parsed.overrides, *later]
+            unknown = [item for item in unknown if item not in later]
         if unknown:
             name = unknown[0].partition("=")[0]
             hint = did_you_mean(name, self._option_string_actions)
