@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import yaml
 
@@ -24,12 +25,8 @@ def require_own_folder(folder: RunFolder, recipe: Recipe, contents: Mapping[str,
     Raises:
         ConfigError: in one line that names what the folder holds.
     """
-    stored = folder.path / "recipe.yaml"
-    try:
-        earlier = yaml.safe_load(stored.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return
-    if not isinstance(earlier, dict):
+    earlier = _earlier(folder)
+    if earlier is None:
         return
     objective = dump(recipe)["objective"]
     if earlier.get("objective") != objective:
@@ -43,3 +40,29 @@ def require_own_folder(folder: RunFolder, recipe: Recipe, contents: Mapping[str,
             f"run.output {folder.path}: holds results of another model, {earlier.get('weights')}; choose another run.output for "
             f"{weights}, or remove the folder"
         )
+
+
+def require_no_results(folder: RunFolder, recipe: Recipe) -> None:
+    """Raise if a training would begin in a folder that holds the results of `evaluate`, `features` or `probe`.
+
+    Args:
+        folder: the folder of ``run.output``.
+        recipe: the recipe of the training.
+
+    Raises:
+        ConfigError: in one line that names what the folder holds.
+    """
+    held = (_earlier(folder) or {}).get("objective")
+    if held in ("evaluate", "features", "probe"):
+        raise ConfigError(
+            f"run.output {folder.path}: holds results of `{held}`; choose another, such as {folder.path}_{recipe.command}"
+        )
+
+
+def _earlier(folder: RunFolder) -> dict[str, Any] | None:
+    """Return the recipe that the folder holds, or None if it holds none that can be read."""
+    try:
+        earlier = yaml.safe_load((folder.path / "recipe.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return earlier if isinstance(earlier, dict) else None

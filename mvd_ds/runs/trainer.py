@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mvd_ds.config import ConfigError, LearningRecipe, dump, leaves, to_yaml
 from mvd_ds.data.loader import ClipLoader
+from mvd_ds.runs.results_folder import require_no_results
 from mvd_ds.training.checkpoint.checkpoint import Checkpoints
 from mvd_ds.training.cluster import Cluster, launched_rank
 from mvd_ds.training.console import StepProgress, clock, say
@@ -210,8 +211,9 @@ def _is_finished(recipe: LearningRecipe, folder: RunFolder) -> bool:
     """Return whether the run is at its end already, and say so.
 
     Raises:
-        ConfigError: if ``run.resume`` is never and the folder holds a run.
+        ConfigError: if ``run.resume`` is never and the folder holds a run, or if it holds results of another command.
     """
+    require_no_results(folder, recipe)
     if recipe.run.resume == "never" and (folder.checkpoints / "latest").exists():
         raise ConfigError(f"run.resume never: {folder.path} holds a run; choose another run.output or remove it")
     finished = is_finished(folder, recipe, folder.model.name)

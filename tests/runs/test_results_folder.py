@@ -12,6 +12,8 @@ from mvd_ds.config import ConfigError, FinetuneRecipe, load_recipe
 from mvd_ds.runs.evaluate import evaluate
 from mvd_ds.runs.extract import extract
 from mvd_ds.runs.finetune import read_labelled
+from mvd_ds.runs.results_folder import require_no_results
+from mvd_ds.training.run_folder import RunFolder
 
 
 def test_evaluate_keeps_the_results_of_another_model(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,6 +44,15 @@ def test_no_results_over_a_training(command: str, videos: Path, tmp_path: Path) 
     with pytest.raises(ConfigError, match="holds a run with objective classification; choose another"):
         function(load_recipe(name, settings, command), name)
     assert (tmp_path / "run" / "recipe.yaml").read_text() == "objective: classification\n"
+
+
+@pytest.mark.parametrize("held", ["evaluate", "features", "probe"])
+def test_no_training_over_results(held: str, videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(f"objective: {held}\n")
+    recipe = load_recipe("finetune_folder", [f"data.manifest={videos / 'train.txt'}", f"run.output={tmp_path}"], "finetune")
+    assert isinstance(recipe, FinetuneRecipe)
+    with pytest.raises(ConfigError, match=f"holds results of `{held}`; choose another, such as .*_finetune"):
+        require_no_results(RunFolder.of(recipe, "finetune_folder"), recipe)
 
 
 def test_a_missing_validation_manifest_is_blamed_on_its_own_setting(videos: Path, tmp_path: Path) -> None:
