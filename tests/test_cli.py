@@ -73,5 +73,8 @@ def test_an_interrupt_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
 
 def test_settings_may_stand_behind_options() -> None:
-    options = cli._parser().parse_args("plan mvd_base_from_base batch.micro=4 --gpus 2 data.workers=3 --gpu h100 run.seed=1".split())
-    assert options.overrides == ["batch.micro=4", "data.workers=3", "run.seed=1"] and options.gpus == 2
+    settings = ["batch.micro=4", "data.workers=3", "run.seed=1"]
+    options = cli._parser().parse_args(
+        ["plan", "mvd_base_from_base", settings[0], "--gpus", "2", settings[1], "--gpu", "h100", settings[2]]
+    )
+    assert options.overrides == settings and options.gpus == 2

@@ -99,6 +99,7 @@ def _is_of_manifest(line: bytes) -> bool:
 def _read_csv_rows(source: Path, text: str, delimiter: str) -> list[ListRow]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     rows: list[tuple[str, list[str]]] = []
+    written: list[list[str]] = []
     shown = one_line(source)
     try:
         for row in reader:
@@ -106,6 +107,7 @@ def _read_csv_rows(source: Path, text: str, delimiter: str) -> list[ListRow]:
                 if any("\n" in field and delimiter in field for field in row):
                     raise csv.Error("a field holds several rows; is a quotation mark not closed?")
                 rows.append((f"{shown}:{reader.line_num}", [field.strip() for field in row]))
+                written.append(row)
     except csv.Error as error:
         raise ConfigError(f"{shown}:{reader.line_num}: is not a row of a list: {one_line(error, 100)}") from None
     head = [_plain(field) for field in rows[0][1]]
@@ -115,16 +117,31 @@ def _read_csv_rows(source: Path, text: str, delimiter: str) -> list[ListRow]:
         where, row = rows[0]
         raise ConfigError(f"{where}: '{one_line(','.join(row), 100)}' is neither a video nor a known header; write path,label")
     width = 2 if path is None else len(head)
-    rows = rows if path is None else rows[1:]
+    rows, written = (rows, written) if path is None else (rows[1:], written[1:])
     for where, row in rows:
         if len(row) > width:
             raise ConfigError(
                 f"{where}: '{one_line(','.join(row), 80)}' has {len(row)} fields, not {width}; put names with a comma into "
                 "quotes, and begin the list with a header such as path,label"
             )
+    if path is not None:
+        _require_one_split(head, rows)
     if kinetics:
         return _alike([_kinetics_row(dict(zip(head, row, strict=False)), head, where) for where, row in rows], shown)
-    return _alike([_path_row(row, where, path or 0, 1 if path is None else label) for where, row in rows], shown)
+    columns = path or 0, 1 if path is None else label
+    found = [_path_row(row, raw, where, *columns) for (where, row), raw in zip(rows, written, strict=True)]
+    return _alike(found, shown)
+
+
+def _require_one_split(head: Sequence[str], rows: Sequence[tuple[str, list[str]]]) -> None:
+    """Refuse a list whose column ``split`` or ``subset`` names several parts, which would become one."""
+    for column in {"split", "subset"} & set(head):
+        place = head.index(column)
+        values = {row[place]: where for where, row in rows if len(row) > place}
+        if len(values) > 1:
+            first, second = (one_line(value, 40) for value in list(values)[:2])
+            where = list(values.values())[1]
+            raise ConfigError(f"{where}: column {column} has '{first}' and '{second}'; write one list for each")
 
 
 def _columns(head: Sequence[str], first: tuple[str, list[str]]) -> tuple[int | None, int | None]:
@@ -159,11 +176,13 @@ def _plain(field: str) -> str:
     return "".join(letter for letter in field.lower() if letter.isalnum())
 
 
-def _path_row(row: Sequence[str], where: str, path: int, label: int | None) -> ListRow:
+def _path_row(row: Sequence[str], raw: Sequence[str], where: str, path: int, label: int | None) -> ListRow:
+    """Return a row of path and class; a file whose name begins or ends with the blanks that were written comes first."""
     wanted = max(path, label or 0) + 1
     if len(row) < wanted or not row[path] or (label is not None and not row[label]):
         raise ConfigError(f"{where}: '{one_line(','.join(row), 80)}' is not 'path,label'")
-    return ListRow(where, (row[path],), None if label is None else row[label])
+    names = (raw[path], row[path]) if raw[path] != row[path] else (row[path],)
+    return ListRow(where, names, None if label is None else row[label])
 
 
 def _kinetics_row(row: dict[str, str], head: Sequence[str], where: str) -> ListRow:
@@ -193,7 +212,8 @@ def _read_json_rows(source: Path) -> list[ListRow]:
 def _json_row(row: dict[str, Any], where: str) -> ListRow:
     name = next((row[key] for key in ("id", "video_id", "path", "video") if key in row), None)
     label = row.get("template") or row.get("label")
-    if isinstance(name, bool) or not isinstance(name, str | int) or not str(name) or not isinstance(label, str | int | None):
+    strange = isinstance(name, bool) or isinstance(label, bool)
+    if strange or not isinstance(name, str | int) or not str(name) or not isinstance(label, str | int | None):
         raise ConfigError(f'{where}: is not a list of {{"id": ..., "template": ...}}: {one_line(repr(row)[:400], 80)}')
     if label is None and "label" in row and row["label"] is not None:
         raise ConfigError(f"{where}: its class is empty")

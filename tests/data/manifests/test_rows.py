@@ -63,6 +63,11 @@ def test_the_content_tells_the_format_and_not_the_suffix(tmp_path: Path, name: s
         ('path,label\na/1.mp4,"walk\na/2.mp4,walk"\nb/3.mp4,run\n', "list.csv:3: .*is a quotation mark not closed"),
         ('"a/1.mp4,walk\na/2.mp4,walk\n', "list.csv:2: .*is a quotation mark not closed"),
         ("path,label\n", "the list is empty"),
+        (
+            "path,label,split\na/1.mp4,x,train\na/2.mp4,x,val\n",
+            "list.csv:3: column split has 'train' and 'val'; write one",
+        ),
+        ('[{"id": "a/1.mp4", "label": true}]', "entry 1: is not a list of"),
         ("a/1.mp4,x\n" + "y" * 140_000 + ".mp4,x\n", "list.csv:2: is not a row of a list: field larger than"),
         ("label,youtube_id,time_start,time_end\nski,id1,1,inf\n", "list.csv:2: is not a line of label,youtube_id"),
         ("label,youtube_id,time_start,time_end\n,id1,1,11\n", "list.csv:2: is not a line of label,youtube_id"),
@@ -133,3 +138,11 @@ def test_folders_and_manifests_take_the_training_splits_numbers(tmp_path: Path) 
 def test_a_video_with_two_classes_is_told(tmp_path: Path) -> None:
     listing = read_listing(write(tmp_path, "list.csv", "a/1.mp4,walk\na/1.mp4,run\nb/3.mp4,run\n"))
     assert listing.notes == ["listed with two classes: 1, for example a/1.mp4: walk and run"]
+
+
+def test_a_name_with_blanks_is_the_one_that_was_written(tmp_path: Path) -> None:
+    for name in (" lead.mp4", "lead.mp4", "b/3.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    source = write(tmp_path, "list.csv", '" lead.mp4",own\nlead.mp4,other\n b/3.mp4 ,other\n')
+    assert labels(source) == {" lead.mp4": (1,), "lead.mp4": (0,), "b/3.mp4": (0,)}
