@@ -79,24 +79,38 @@ class Classifier(nn.Module):
         return pooled * ((uniforms >= self.dropout) / (1 - self.dropout)).to(pooled.dtype)
 
 
-class PixelClassifier(nn.Module):
-    """A classifier of clips as they are decoded: it normalises them itself, in fp32, so that nobody has to get this right.
+class PixelInput(nn.Module):
+    """A network that normalises uint8 clips itself, in fp32, so that nobody has to get this right.
+
+    Args:
+        preprocessing: mean and deviation of the clips.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, preprocessing: PreprocessingSettings) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(3, 1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(3, 1, 1, 1), persistent=False)
+
+    def normalised(self, clip: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return uint8 clips (B, C, T, H, W) as a network with weights of ``dtype`` takes them."""
+        return ((clip.float() / 255 - self.mean) / self.std).to(dtype)
+
+
+class PixelClassifier(PixelInput):
+    """A classifier of clips as they are decoded.
 
     Args:
         classifier: classifier of normalised clips.
         preprocessing: mean and deviation.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, classifier: Classifier, preprocessing: PreprocessingSettings) -> None:
-        super().__init__()
+        super().__init__(preprocessing)
         self.classifier = classifier
-        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(3, 1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(preprocessing.std).view(3, 1, 1, 1), persistent=False)
 
     def forward(self, clip: Tensor) -> Tensor:
         """Map uint8 (B, C, T, H, W) to logits (B, classes), in the type of the classifier's weights."""
-        unit = clip.float() / 255
-        return self.classifier(((unit - self.mean) / self.std).to(self.classifier.head.weight.dtype))
+        return self.classifier(self.normalised(clip, self.classifier.head.weight.dtype))

@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mvd_ds.config import PreprocessingSettings, dump
 from mvd_ds.models.building import network_of
+from mvd_ds.models.classifier import PixelInput
 from mvd_ds.models.formats.own import description
 from mvd_ds.models.pooling import clip_features
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.models.weights import write_folder
 
 
-class PixelEncoder(nn.Module):
+class PixelEncoder(PixelInput):
     """A frozen encoder that normalises uint8 clips itself and returns one vector for each.
 
     Args:
@@ -26,19 +26,13 @@ class PixelEncoder(nn.Module):
         preprocessing: mean and deviation of its clips.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, encoder: VisionTransformer, preprocessing: PreprocessingSettings) -> None:
-        super().__init__()
+        super().__init__(preprocessing)
         self.encoder = encoder
-        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(3, 1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(preprocessing.std).view(3, 1, 1, 1), persistent=False)
 
     def forward(self, clip: Tensor) -> Tensor:
         """Return features (B, D) of uint8 clips (B, C, T, H, W): the mean of all tokens after the final norm."""
-        unit = clip.float() / 255
-        return clip_features(self.encoder, ((unit - self.mean) / self.std).to(next(self.encoder.parameters()).dtype))
+        return clip_features(self.encoder, self.normalised(clip, next(self.encoder.parameters()).dtype))
 
 
 def save_encoder(
