@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mvd_ds.data.manifests.manifest import Manifest
-from mvd_ds.data.manifests.numbering import require_evident, shift_note
+from mvd_ds.data.manifests.numbering import few_names, require_evident, shift_note
 from mvd_ds.data.manifests.parsing import class_numbers
 from mvd_ds.files import ConfigError, did_you_mean, one_line
 
@@ -118,7 +118,7 @@ def labels_of(manifest: Manifest, classes: Classes, origin: str) -> np.ndarray:
     if not classes.named:
         if len(named) != len(classes.names):
             raise ConfigError(
-                f"{origin}: names {len(named)} classes ({_few(named)}), but the {len(classes.names)} to match them with are "
+                f"{origin}: names {len(named)} classes ({few_names(named)}), but the {len(classes.names)} to match them with are "
                 "plain numbers; give both lists the same '# classes:', or neither"
             )
         # Folders that gave the names are no evidence for what the plain numbers mean.
@@ -129,7 +129,7 @@ def labels_of(manifest: Manifest, classes: Classes, origin: str) -> np.ndarray:
     if strange:
         raise ConfigError(
             f"{origin}: {len(strange)} of its {len(named)} classes are not among the {len(classes.names)} of the training "
-            f"manifest: {_few(strange)}; both need the same classes"
+            f"manifest: {few_names(strange)}; both need the same classes"
         )
     return np.array([number[name] for name in named], np.int64)[values]
 
@@ -199,7 +199,7 @@ def _by_value(manifest: Manifest, values: np.ndarray, numbers: Sequence[int], or
         first = int(wrong[0])
         raise ConfigError(
             f"{origin}: {one_line(manifest.refs[first].where)}: class {values[first]} is not among the {len(known)} classes "
-            f"{_few([str(number) for number in known.tolist()])}; both need the same classes"
+            f"{few_names([str(number) for number in known.tolist()])}; both need the same classes"
         )
     return order[places].astype(np.int64)
 
@@ -223,10 +223,6 @@ def _require_evidence(manifest: Manifest, values: np.ndarray, classes: Classes, 
             seen.add(value)
     if not seen:
         require_evident(classes.names, classes.by_position, origin)
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(one_line(name, 60) for name in names[:5]) + ", ..." * (len(names) > 5)
 
 
 def relabelled(manifest: Manifest, labels: dict[str, np.ndarray]) -> Manifest:

@@ -12,6 +12,11 @@ from mvd_ds.data.manifests.parsing import class_numbers
 from mvd_ds.files import ConfigError, one_line
 
 
+def few_names(names: Sequence[str]) -> str:
+    """Return the first five of ``names`` for a message."""
+    return ", ".join(one_line(name, 60) for name in names[:5]) + ", ..." * (len(names) > 5)
+
+
 def require_evident(names: Sequence[str], by_position: bool, origin: str) -> None:
     """Refuse to match plain numbers with ``names`` by position unless somebody has said that they stand in this order.
 
@@ -26,10 +31,9 @@ def require_evident(names: Sequence[str], by_position: bool, origin: str) -> Non
     if by_position:
         return
     require_one_order(names, origin)
-    shown = ", ".join(one_line(name, 60) for name in names[:5]) + ", ..." * (len(names) > 5)
     raise ConfigError(
-        f"{origin}: one side has plain numbers and the other the names {shown}, and nothing shows which number is which name; "
-        "write a line '# classes: [...]' into the list of numbers, or, if they stand in this order, set "
+        f"{origin}: one side has plain numbers and the other the names {few_names(names)}, and nothing shows which number is "
+        "which name; write a line '# classes: [...]' into the list of numbers, or, if they stand in this order, set "
         "data.classes_by_position=true"
     )
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from mvd_ds.tools.report.formatting import FEW_CLIPS, MISSING, PERCENT, count, few_clips, percent, span, wilson_interval
+from mvd_ds.files import counted
+from mvd_ds.tools.report.formatting import FEW_CLIPS, MISSING, PERCENT, few_clips, percent, span, wilson_interval
 from mvd_ds.tools.report.run_records import RunRecord, Validation
 from mvd_ds.tools.report.templating import Cell, Row, Table, cells
 
@@ -41,14 +42,14 @@ def accuracy_note(runs: list[RunRecord]) -> str:
 def accuracy_sentence(run: RunRecord) -> str | None:
     """Return how accurate a run's classifier is on held-out videos; None if that was not measured."""
     if run.evaluation is not None:
-        videos = count(run.evaluation.samples, "held-out video")
+        videos = counted(run.evaluation.samples, "held-out video")
         return f"{run.name}: {percent(run.evaluation.top1)} of {videos} are classified right."
     curve = run.curves.get("val/top1")
     if run.validation is None and curve is None:
         return None
     if run.validation is not None:
         step, top1 = run.validation.step, run.validation.top1
-        of = f" of {count(run.validation.samples, 'held-out video')}"
+        of = f" of {counted(run.validation.samples, 'held-out video')}"
     else:
         assert curve is not None
         step, top1, of = curve.steps[-1], curve.values[-1], " of the held-out videos"

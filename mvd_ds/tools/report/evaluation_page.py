@@ -13,9 +13,9 @@ from PIL import Image as Picture
 
 from mvd_ds.data.readers.decode import DecodeError, open_video
 from mvd_ds.data.readers.location import ByteRange
-from mvd_ds.files import one_line, read_json, write_text
+from mvd_ds.files import counted, one_line, read_json, write_text
 from mvd_ds.tools.report.evaluation_figures import NUMBERED_CLASSES, confusion_picture, reliability_chart, worst_classes
-from mvd_ds.tools.report.formatting import FEW_CLIPS, MISSING, PERCENT, count, few_clips, percent, span, wilson_interval
+from mvd_ds.tools.report.formatting import FEW_CLIPS, MISSING, PERCENT, few_clips, percent, span, wilson_interval
 from mvd_ds.tools.report.picture_section import png_image
 from mvd_ds.tools.report.templating import Cell, Definition, Figure, Image, Row, Table, cells, figure, render
 from mvd_ds.training.console import say
@@ -42,7 +42,7 @@ def write_evaluation_page(folder: Path) -> None:
         "evaluation",
         title=f"Evaluation of {results['weights']}",
         subtitle=_subtitle(results),
-        lead=f"{percent(results['top1'])} of {count(samples, 'video')} are classified right.",
+        lead=f"{percent(results['top1'])} of {counted(samples, 'video')} are classified right.",
         attention=[few_clips(samples, "video")] if samples < FEW_CLIPS else [],
         summary=_summary(results),
         reliability=_reliability(results),
@@ -66,7 +66,7 @@ def write_evaluation_page(folder: Path) -> None:
 def _subtitle(results: dict[str, Any]) -> str:
     views = results["views"]
     return (
-        f"{results['manifest']}, label {results['label']}: {count(results['samples'], 'video')}, "
+        f"{results['manifest']}, label {results['label']}: {counted(results['samples'], 'video')}, "
         f"{views['segments']} x {views['crops']} views each. Written {datetime.now(UTC).strftime('%Y-%m-%d %H:%M UTC')}"
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mvd_ds.files import counted
+
 PERCENT = "\N{NO-BREAK SPACE}%"
 MISSING = "\N{EN DASH}"
 FEW_CLIPS = 50
@@ -33,11 +35,6 @@ def proper_minus(number: str) -> str:
     return number.replace("-", "\N{MINUS SIGN}")
 
 
-def count(number: int, word: str) -> str:
-    """Return ``1 line`` or ``2,000 lines``."""
-    return f"{number:,} {word}{'s' * (number != 1)}"
-
-
 def times(number: int) -> str:
     """Return ``once``, ``twice`` or ``3 times``."""
     return {1: "once", 2: "twice"}.get(number, f"{number:,} times")
@@ -67,6 +64,6 @@ def few_clips(number: int, word: str) -> str:
     if not number:
         return f"No {word}, so nothing is known of the accuracy."
     return (
-        f"Only {count(number, word)}: each moves a share by {100 / number:.1f} points. Fewer than about {FEW_CLIPS} are too few "
-        "to tell models apart."
+        f"Only {counted(number, word)}: each moves a share by {100 / number:.1f} points. Fewer than about {FEW_CLIPS} are too "
+        "few to tell models apart."
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from statistics import median
 
+from mvd_ds.files import counted
 from mvd_ds.tools.report.accuracy import few_videos
-from mvd_ds.tools.report.formatting import PERCENT, count, join_words, percent, points, signed, times
+from mvd_ds.tools.report.formatting import PERCENT, join_words, percent, points, signed, times
 from mvd_ds.tools.report.run_records import Difference, ProbeResults, RunRecord
 
 SLOW_DATA = 0.3
@@ -43,7 +44,7 @@ def _comparison(name: str, differences: dict[str, Difference]) -> str:
     who = "the two" if decided else f"{left} and {right}"
     text = "; ".join([*decided, *(f"{'they' if place else who} {clause}" for place, clause in enumerate(undecided))])
     clips = next(iter(differences.values())).clips
-    return f"On {count(clips, 'held-out clip')} {text}."
+    return f"On {counted(clips, 'held-out clip')} {text}."
 
 
 def _best(results: ProbeResults) -> str:
@@ -71,12 +72,12 @@ def attention(run: RunRecord) -> list[str]:
     if status.replaced_videos:
         total = sum(status.replaced_videos.values())
         found.append(
-            f"{run.name}: {count(len(status.replaced_videos), 'video')} could not be read and "
+            f"{run.name}: {counted(len(status.replaced_videos), 'video')} could not be read and "
             f"{'was' if len(status.replaced_videos) == 1 else 'were'} replaced {times(total)}."
         )
     skipped = last(run, "optim/skipped_steps")
     if skipped:
-        found.append(f"{run.name}: {count(int(skipped), 'optimizer step')} had a gradient that was not finite and did nothing.")
+        found.append(f"{run.name}: {counted(int(skipped), 'optimizer step')} had a gradient that was not finite and did nothing.")
     for name in sorted(run.curves):
         relative = last(run, name)
         if name.startswith("loss_relative/") and relative is not None and relative >= 1:
@@ -89,7 +90,7 @@ def attention(run: RunRecord) -> list[str]:
     if waited is not None and waited > SLOW_DATA:
         found.append(f"{run.name} waited for data {percent(waited, 0)} of the time; more data.workers would make it faster.")
     if run.unreadable_lines:
-        found.append(f"{run.name}: {count(run.unreadable_lines, 'line')} of metrics.jsonl could not be read and left out.")
+        found.append(f"{run.name}: {counted(run.unreadable_lines, 'line')} of metrics.jsonl could not be read and left out.")
     return found
 
 
