@@ -79,7 +79,7 @@ RULES = {
     "tools/doctor": _rule(f"config data models training tools.doctor tools.machine {LIGHT}", None),
     "tools/commands": _rule(f"{' '.join(ROOMS)} !cli", None),
     "tools/prove": _rule(
-        f"config data models objectives training runs tools.prove tools.bench tools.plan tools.machine {LIGHT}", None
+        f"config data models objectives training runs tools.prove tools.bench tools.plan tools.machine tools.report {LIGHT}", None
     ),
     "tools/machine": _rule("config tools.machine", None),
     "tools/plan": _rule(f"config data models objectives training runs tools.plan tools.machine {LIGHT}", None),
