@@ -13,6 +13,8 @@ from mvd_ds.config.data import (
     MaskingSettings,
     PreprocessingSettings,
 )
+from mvd_ds.config.decoder import DecoderSettings
+from mvd_ds.config.encoder import ENCODER_SIZES, EncoderSettings, PoolingSettings
 from mvd_ds.config.evaluation import (
     EvaluateRecipe,
     FeaturesRecipe,
@@ -42,15 +44,6 @@ from mvd_ds.config.load import (
     to_yaml,
     validate,
 )
-from mvd_ds.config.model import (
-    ENCODER_SIZES,
-    DecoderSettings,
-    EncoderSettings,
-    PixelSettings,
-    PoolingSettings,
-    TargetSettings,
-    TeacherSettings,
-)
 from mvd_ds.config.optimization import (
     BatchSettings,
     EngineSettings,
@@ -59,4 +52,6 @@ from mvd_ds.config.optimization import (
     ScheduleSettings,
 )
 from mvd_ds.config.recipes import LearningRecipe, Recipe, TrainingRecipe
+from mvd_ds.config.targets import PixelSettings, TargetSettings
+from mvd_ds.config.teachers import TeacherSettings
 from mvd_ds.files import ConfigError

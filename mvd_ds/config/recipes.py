@@ -8,14 +8,11 @@ from pydantic import Field, field_validator, model_validator
 
 from mvd_ds.config.base import Grid, Settings
 from mvd_ds.config.data import DataSettings, MaskingSettings
-from mvd_ds.config.model import (
-    POSITION_DIVISORS,
-    DecoderSettings,
-    EncoderSettings,
-    PixelSettings,
-    TeacherSettings,
-)
+from mvd_ds.config.decoder import DecoderSettings
+from mvd_ds.config.encoder import POSITION_DIVISORS, EncoderSettings
 from mvd_ds.config.optimization import BatchSettings, EngineSettings, OptimizerSettings, RunSettings, ScheduleSettings
+from mvd_ds.config.targets import PixelSettings
+from mvd_ds.config.teachers import TeacherSettings
 
 
 class Recipe(Settings):

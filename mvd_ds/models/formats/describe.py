@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 from mvd_ds.config import ENCODER_SIZES, ConfigError, DecoderSettings, EncoderSettings, Grid
-from mvd_ds.config.model import POSITION_DIVISORS
+from mvd_ds.config.encoder import POSITION_DIVISORS
 from mvd_ds.files import one_line
 from mvd_ds.models.formats.foreign import LARGEST_DEPTH, first_line
 from mvd_ds.models.formats.reading import Checkpoint

@@ -1,0 +1,95 @@
+"""Settings of frozen teachers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from mvd_ds.config.base import PathText, Positive
+from mvd_ds.config.encoder import EncoderSettings
+from mvd_ds.config.targets import TargetSettings
+
+
+class TeacherSettings(EncoderSettings):
+    """A frozen teacher: its network, its weights, its placement, and the features that are learnt from it."""
+
+    weights: PathText
+    """Folder or file: ours, MAE, VideoMAE, MVD, Hugging Face, a ZeRO checkpoint; ``random`` teaches noise."""
+    network: Annotated[str, Field(pattern=r"^timm:[\w./-]+$")] | None = None
+    """``timm:NAME``: an image network of timm; state embed_dim and patch_px (the stride of its features) beside it."""
+    feature_grid: tuple[Positive, Positive] | None = None
+    """(h, w) of a timm network's features where it is not input_px / patch_px."""
+    input_mean: tuple[float, float, float] | None = None
+    """Mean of the pixels that a timm network expects (None: what timm states for it)."""
+    input_std: tuple[float, float, float] | None = None
+    """Their standard deviation (None: what timm states for it)."""
+    placement: Literal["replicated", "zero3", "zero3_node", "zero3_offload", "zero3_nvme"] = "replicated"
+    """replicated: whole on every device; zero3: sharded over all; zero3_node: over the devices of each host; zero3_offload:
+    as zero3, shards in pinned host memory; zero3_nvme: shards on a disk in ``engine.nvme_folder``."""
+    input_px: Positive | None = None
+    """Side of the teacher's view, resized from the same crop (None: the student's)."""
+    frame_in_tubelet: Annotated[int, Field(ge=0)] = 0
+    """Image teachers see this frame of every student tubelet. Source: MVD, the first."""
+    resize: Literal["bilinear"] | None = None
+    """Resize features to the student's grid where the two differ; None refuses such a pair."""
+    chunk_clips: Positive | None = None
+    """Clips per teacher forward (None: the whole micro batch); bounds the memory of its activations."""
+    fp8: bool = False
+    """Linear maps of its blocks in FP8: for devices that have it, bf16 and placement replicated. Refused where a cosine with the
+    bf16 features of the first clips (means off, normed) is not above 0.999 at the 1st percentile of tokens."""
+    cuda_graph: Literal["auto", "never"] = "auto"
+    """auto: a replicated teacher's forward on a GPU is replayed as one CUDA graph if that is faster, measured at the first step
+    (it is at small batches, and holds the memory of a forward); never: launched kernel by kernel."""
+    target: TargetSettings = TargetSettings()
+    """Features that are predicted."""
+    loss: Literal["smooth_l1", "l1", "l2", "cosine"] = "smooth_l1"
+    """Between prediction and target, in fp32, mean over all elements. Source: MVD, smooth L1 with beta 1."""
+    weight: Annotated[float, Field(ge=0.0)] = 1.0
+    """Factor of this teacher's loss in the total."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_network(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("network") is None:
+            return values
+        # What only timm knows is filled with values that mean nothing; they are written out and read back like any other.
+        implied = {"kind": "image", "depth": 1, "num_heads": 1, "tubelet_frames": 1, "position": "sincos2d"}
+        stated = [key for key, value in implied.items() if values.get(key, value) != value] + (
+            ["size"] if values.get("size") else []
+        )
+        if stated:
+            raise ValueError(f"a teacher of timm says itself what its {', '.join(stated)} is: remove it")
+        return {**implied, **values}
+
+    @model_validator(mode="after")
+    def _check_network(self) -> TeacherSettings:
+        if self.network is not None and self.placement != "replicated":
+            raise ValueError(f"placement {self.placement} is for our own networks; a teacher of timm is replicated")
+        if self.fp8 and (self.network is not None or self.placement != "replicated"):
+            where = f"placement {self.placement}" if self.network is None else f"network {self.network}"
+            raise ValueError(f"fp8 is for our own networks with placement replicated, not for {where}")
+        if self.target.norm == "final" and not self.final_norm:
+            raise ValueError("target.norm final needs a network with final_norm")
+        if self.network is None:
+            for key in ("feature_grid", "input_mean", "input_std"):
+                if getattr(self, key) is not None:
+                    raise ValueError(f"{key} is for teachers of timm; state network: timm:NAME or remove it")
+        return self
+
+    @property
+    def timm_name(self) -> str | None:
+        """Name of the network in timm, or None."""
+        return self.network.removeprefix("timm:") if self.network else None
+
+    def frame_grid(self, size_px: int) -> tuple[int, int]:
+        """Return (h, w) of the features of one frame of side ``size_px``.
+
+        Raises:
+            ValueError: if the patch does not divide the frame.
+        """
+        return self.feature_grid or self.grid(1, size_px)[1:]
+
+    @property
+    def is_random(self) -> bool:
+        return self.weights == "random"
