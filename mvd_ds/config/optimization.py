@@ -39,7 +39,8 @@ class RunSettings(Settings):
     """Steps between pictures of the network's predictions on a few clips, in TensorBoard, ``pictures/`` and the report; there
     are some at the end, too (0: never). Not for ``finetune``."""
     picture_clips: Positive = 4
-    """Number of clips shown: the first videos of ``picture_manifest``, the same under the same masks every time."""
+    """Number of clips shown, the same under the same masks every time: the first video of each class of ``picture_manifest``,
+    then each second one; without labels its first videos."""
     picture_manifest: PathText | None = None
     """Manifest of held-out videos to look at, and to probe on (None: the training manifest, the first of several)."""
     probe_every_steps: Annotated[int, Field(ge=0)] = 1000

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from mvd_ds.data.manifests.manifest import Manifest, read_manifest
 from mvd_ds.data.manifests.mixture import read_mixture
 from mvd_ds.evaluation.pictures import across_frames
 from mvd_ds.evaluation.sheets import Observed, Sheet, clip_sheets, joined, similarity_sheet, still
-from mvd_ds.files import folder_written_aside, write_json
+from mvd_ds.files import folder_written_aside, one_line, write_json
 from mvd_ds.runs.visualization import observe, picture_batch
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
@@ -30,16 +32,18 @@ from mvd_ds.training.run_folder import RunFolder
 #: Side of an image in a sheet: 8 slots of 224 px are a page of 800 px and some 300 kB.
 CELL_PX = 96
 NUMBERS = "numbers.json"
+#: Letters of a clip's name in its picture: a path of any length would make the picture as wide.
+NAME_LETTERS = 70
 
 
 class TrainingPictures:
-    """A hook that draws sheets of the first clips of a manifest, for TensorBoard and ``pictures/``.
+    """A hook that draws sheets of a few clips of different classes, for TensorBoard and ``pictures/``.
 
     Every rank reads the same clips and runs the same forwards, so that sharded weights can be gathered; rank 0 draws.
 
     Args:
         engine: around the MaskedPredictor that is trained.
-        manifest: manifest whose first videos are drawn.
+        manifest: manifest whose videos are drawn: ``chosen_videos`` of it.
         last_step: last step of the whole run; pictures are taken there, too.
     """
 
@@ -48,6 +52,7 @@ class TrainingPictures:
     ) -> None:
         self.recipe, self.folder, self.cluster, self.engine = recipe, folder, cluster, engine
         self.manifest, self.last_step = manifest, last_step
+        self.videos = chosen_videos(manifest, recipe.run.picture_clips)
         self.batch: ClipBatch | None = None
 
     def due(self, done: int) -> bool:
@@ -68,29 +73,60 @@ class TrainingPictures:
 
     def _read(self) -> ClipBatch:
         """Return the batch of clips; a video that cannot be read is black, and named."""
-        views, faults = read_first_clips(self.recipe, self.manifest)
+        views, faults = read_clips(self.recipe, self.manifest, self.videos)
         if self.cluster.is_main:
             for fault in faults:
                 say(f"black in the pictures: {fault}")
         return picture_batch(self.recipe, views)
 
     def _show(self, done: int, seen: Observed, writer: MetricsWriter, gradients: dict[str, float]) -> None:
-        sheets = named_sheets(seen)
+        clips = [describe_clip(self.manifest, video) for video in self.videos]
+        sheets = named_sheets(seen, clips)
         images = {name: as_png(still(sheet, CELL_PX)) for name, sheet in sheets.items()}
         writer.show(done, {f"pictures/{name}": image for name, image in images.items()}, _norms(seen))
         writer.profile(done, "gradients/norm_by_block", list(gradients.values()))
-        numbers = {"step": done, "similarity": similarity_numbers(seen), "gradient_norm": gradients}
+        numbers = {"step": done, "clips": clips, "similarity": similarity_numbers(seen), "gradient_norm": gradients}
         write_pictures(self.folder.pictures / f"step-{done:08}", images, numbers)
 
 
-def read_first_clips(recipe: TrainingRecipe, manifest: Manifest) -> tuple[dict[int, Tensor], list[str]]:
-    """Read the first ``run.picture_clips`` videos of ``manifest``; those that cannot be read are black.
+def chosen_videos(manifest: Manifest, count: int) -> list[int]:
+    """Return the first video of each class of the first label, in their order, then each second one, ...: ``count`` of them.
+
+    Without labels these are the first videos.
+    """
+    videos = np.arange(len(manifest.refs))
+    if not manifest.labels.shape[1]:
+        return videos[:count].tolist()
+    _, classes, sizes = np.unique(manifest.labels[:, 0], return_inverse=True, return_counts=True)
+    turn = np.empty_like(videos)
+    turn[np.argsort(classes, kind="stable")] = videos - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return np.lexsort((videos, turn))[:count].tolist()
+
+
+def describe_clip(manifest: Manifest, video: int) -> dict[str, Any]:
+    """Return the file of a video as its manifest has it, and the name of its class by label."""
+    path, numbers, _ = manifest.refs[video]
+    named = zip(manifest.label_names, numbers, strict=True)
+    classes = {label: (manifest.class_names[label][n] if label in manifest.class_names else str(n)) for label, n in named}
+    return {"file": os.path.relpath(path, manifest.refs.root), "classes": classes}
+
+
+def clip_name(clip: dict[str, Any]) -> str:
+    """Return classes and file of ``describe_clip`` on one line of at most ``NAME_LETTERS`` letters, the file cut at its left."""
+    classes = one_line(", ".join(clip["classes"].values()), NAME_LETTERS // 2)
+    file = one_line(clip["file"])
+    room = NAME_LETTERS - len(classes) - 3
+    shown = file if len(file) <= room else "…" + file[1 - room :]
+    return f"{classes} ({shown})" if classes else shown
+
+
+def read_clips(recipe: TrainingRecipe, manifest: Manifest, wanted: Sequence[int]) -> tuple[dict[int, Tensor], list[str]]:
+    """Read the videos ``wanted`` of ``manifest``; those that cannot be read are black.
 
     Returns:
         side in px -> uint8 (B, C, T, H, W), for every side that the recipe's networks want; and the faults.
     """
     data = recipe.data.model_copy(update={"workers": min(recipe.data.workers, 1)})
-    wanted = range(min(recipe.run.picture_clips, len(manifest.refs)))
     views: dict[int, Tensor] = {}
     faults: list[str] = []
     for size_px in recipe.view_sizes_px:
@@ -113,12 +149,27 @@ def plan_pictures(recipe: TrainingRecipe) -> Manifest | None:
     return read_mixture(recipe.data).manifests[0]
 
 
-def named_sheets(seen: Observed) -> dict[str, Sheet]:
-    """Return the sheets by name; images, which have one slot each, share one sheet."""
+def named_sheets(seen: Observed, clips: list[dict[str, Any]]) -> dict[str, Sheet]:
+    """Return the sheets by name; images, which have one slot each, share one sheet.
+
+    Args:
+        seen: the record of the clips.
+        clips: ``describe_clip`` of each; its name stands above the row of the clip itself.
+    """
     sheets = clip_sheets(seen)
-    named = {"images": joined(sheets)} if seen.grid[0] == 1 else {f"clip {place}": sheet for place, sheet in enumerate(sheets)}
+    if seen.grid[0] == 1:
+        classes = [", ".join(clip["classes"].values()) for clip in clips]
+        named = {"images": _titled(joined(sheets), one_line("; ".join(filter(None, classes)), NAME_LETTERS))}
+    else:
+        titled = [_titled(sheet, clip_name(clip)) for sheet, clip in zip(sheets, clips, strict=True)]
+        named = {f"clip {place}": sheet for place, sheet in enumerate(titled)}
     similarity = similarity_sheet(seen.similarity, CELL_PX)
     return named | ({"similarity across frames": similarity} if similarity else {})
+
+
+def _titled(sheet: Sheet, name: str) -> Sheet:
+    """Return the sheet with ``name`` above the row of the clip itself."""
+    return {f"clip: {name}" if row == "clip" and name else row: film for row, film in sheet.items()}
 
 
 def similarity_numbers(seen: Observed) -> dict[str, list[float]]:

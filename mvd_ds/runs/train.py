@@ -15,7 +15,7 @@ from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.teachers import Teacher, plan_teacher
 from mvd_ds.models.weights import save_model
 from mvd_ds.runs.online_probe import OnlineProbe, plan_online_probe
-from mvd_ds.runs.pictures import TrainingPictures, plan_pictures, read_first_clips
+from mvd_ds.runs.pictures import TrainingPictures, plan_pictures, read_clips
 from mvd_ds.runs.placing import place_teachers
 from mvd_ds.runs.student import plan_predictor, recipe_flops
 from mvd_ds.runs.trainer import Trainer, describe_batches, describe_parameters, run_in_cluster
@@ -96,7 +96,10 @@ def _describe(
 def _targets(recipe: TrainingRecipe, teachers: dict[str, Blueprint[Teacher]], cluster: Cluster) -> TargetSource:
     if not teachers:
         return PixelTargets(recipe)
-    placed = place_teachers(
-        recipe, teachers, cluster, lambda: read_first_clips(recipe, read_mixture(recipe.data).manifests[0])[0]
-    )
+
+    def some_clips() -> dict[int, Tensor]:
+        manifest = read_mixture(recipe.data).manifests[0]
+        return read_clips(recipe, manifest, range(min(recipe.run.picture_clips, len(manifest.refs))))[0]
+
+    placed = place_teachers(recipe, teachers, cluster, some_clips)
     return TeacherTargets(recipe, placed, DTYPES[recipe.engine.precision])

@@ -45,7 +45,7 @@ def test_pictures_under_zero3_leave_the_losses_as_they_are(run: Path, shrunk: li
     board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert {f"pictures/{name}" for name in ("clip 0", "clip 1", "similarity across frames")} == set(board.Tags()["images"])
     assert [event.step for event in board.Images("pictures/clip 0")] == [8, 16, STEPS]
-    assert {f"features/{kind}_{name}" for kind in ("norm", "predicted_norm") for name in ("image", "video")} <= set(
+    assert {f"more_features/{kind}_{name}" for kind in ("norm", "predicted_norm") for name in ("image", "video")} <= set(
         board.Tags()["distributions"]
     )
     text = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").iterdir())

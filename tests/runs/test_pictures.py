@@ -12,9 +12,11 @@ import torch
 from PIL import Image
 
 from mvd_ds.config import ConfigError, TrainingRecipe, load_recipe
+from mvd_ds.data.manifests.manifest import open_manifest
+from mvd_ds.files import read_json
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.objectives.targets import gather_masked, pixel_targets
-from mvd_ds.runs.pictures import TrainingPictures, plan_pictures
+from mvd_ds.runs.pictures import NAME_LETTERS, TrainingPictures, chosen_videos, clip_name, describe_clip, plan_pictures
 from mvd_ds.runs.student import build_predictor
 from mvd_ds.runs.visualization import observe, picture_batch, reconstruct
 from mvd_ds.training.cluster import Cluster
@@ -151,3 +153,35 @@ def test_none_are_planned_where_none_are_wanted_and_a_wrong_manifest_is_told(vid
     assert plan_pictures(stage_one("mae_base", videos, "run.pictures_every_steps=0")) is None
     with pytest.raises(ConfigError, match=r"nowhere\.txt"):
         plan_pictures(stage_one("mae_base", videos, f"run.picture_manifest={tmp_path / 'nowhere.txt'}"))
+
+
+def manifest_of(folder: Path, head: str, labels: list[str]) -> Any:
+    (folder / "list.txt").write_text(head + "".join(f"part/{place}.mp4{label}\n" for place, label in enumerate(labels)))
+    return open_manifest(folder / "list.txt")
+
+
+def test_the_clips_are_of_different_classes_and_named(tmp_path: Path) -> None:
+    head = '# labels: what how\n# classes: {"what": ["cat", "dog", "owl"]}\n'
+    sorted_by_class = manifest_of(tmp_path, head, [" 0 5", " 0 6", " 0 7", " 1 5", " 1 6", " 2 5"])
+    assert chosen_videos(sorted_by_class, 3) == [0, 3, 5], "one of each class"
+    assert chosen_videos(sorted_by_class, 5) == [0, 3, 5, 1, 4] and sorted(chosen_videos(sorted_by_class, 9)) == list(range(6))
+    clip = describe_clip(sorted_by_class, 3)
+    assert clip == {"file": "part/3.mp4", "classes": {"what": "dog", "how": "5"}} and clip_name(clip) == "dog, 5 (part/3.mp4)"
+    plain = manifest_of(tmp_path, "", [""] * 4)
+    assert chosen_videos(plain, 3) == [0, 1, 2] and clip_name(describe_clip(plain, 2)) == "part/2.mp4"
+    long = clip_name({"file": "folder/" * 30 + "the_video.mp4", "classes": {"what": "a" * 200}})
+    assert len(long) == NAME_LETTERS and long.endswith("the_video.mp4)")
+
+
+def test_names_stand_in_numbers_and_above_the_picture(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    monkeypatch.setattr("mvd_ds.runs.pictures.still", lambda sheet, size: (drawn.extend(sheet), np.zeros((2, 2, 3), np.uint8))[1])
+    for name in ("mae_base", "videomae_base"):
+        recipe = stage_one(name, videos)
+        take(recipe, tmp_path / name, [5], PixelTargets(recipe))
+        clips = read_json(tmp_path / name / "pictures" / "step-00000005" / "numbers.json")["clips"]
+        assert len({clip["classes"]["what"] for clip in clips}) == 3 and all((videos / clip["file"]).is_file() for clip in clips)
+        if name == "mae_base":
+            assert "clip: " + "; ".join(", ".join(clip["classes"].values()) for clip in clips) in drawn
+        else:
+            assert all(f"clip: {clip_name(clip)}" in drawn for clip in clips)

@@ -55,7 +55,7 @@ def pictures_of(runs: list[RunRecord]) -> list[RunPictures]:
         numbers = picture_numbers(run.path)
         if not numbers:
             continue
-        images, left_out, used = _images(Path(numbers["folder"]), numbers["files"], left)
+        images, left_out, used = _images(Path(numbers["folder"]), numbers["files"], numbers.get("clips", []), left)
         left -= used
         more = [name for name in images if name.startswith("clip")][OPEN_CLIPS:]
         charts = (_similarity_chart(numbers.get("similarity", {})), _gradient_chart(numbers.get("gradient_norm", {})))
@@ -66,7 +66,7 @@ def pictures_of(runs: list[RunRecord]) -> list[RunPictures]:
     return found
 
 
-def _images(folder: Path, files: list[str], budget: int) -> tuple[dict[str, Figure], list[str], int]:
+def _images(folder: Path, files: list[str], clips: list[dict[str, Any]], budget: int) -> tuple[dict[str, Figure], list[str], int]:
     """Return figures by name of as many files as the budget holds, a sentence for each of the others, and the bytes taken."""
     figures: dict[str, Figure] = {}
     left_out = []
@@ -77,8 +77,18 @@ def _images(folder: Path, files: list[str], budget: int) -> tuple[dict[str, Figu
             left_out.append(f"{name}: left out of this page for its size; it is {folder / file}")
             continue
         used += len(content)
-        figures[name] = Figure(name, [], image=png_image(content, name))
+        figures[name] = Figure(name, [], _caption(name, clips), image=png_image(content, name))
     return figures, left_out, used
+
+
+def _caption(name: str, clips: list[dict[str, Any]]) -> str:
+    """Return classes and files of the clips in a picture, as ``numbers.json`` has them; empty for pictures of none."""
+    shown = clips if name == "images" else [clip for place, clip in enumerate(clips) if name == f"clip {place}"]
+    found = []
+    for clip in shown:
+        classes = [f"{label} “{value}”" for label, value in clip["classes"].items()]
+        found.append(", ".join([*classes, clip["file"]]))
+    return ("Left to right: " if len(found) > 1 else "") + "; ".join(found)
 
 
 def png_image(content: bytes, name: str) -> Image:

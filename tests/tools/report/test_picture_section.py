@@ -63,6 +63,21 @@ def test_more_clips_are_there_for_whom_asks(tmp_path: Path, training_run: Build)
     assert [re.findall(r'alt="clip (\d)"', part) for part in (opened, folded)] == [["0", "1"], ["2", "3", "4"]]
 
 
+def test_class_and_file_stand_beside_a_picture(tmp_path: Path, training_run: Build) -> None:
+    image = as_png(np.full((4, 4, 3), 9, np.uint8))
+    clips = [{"file": f"a/{name}.mp4", "classes": {"what": name, "how": "<slow>"}} for name in ("cat", "dog")]
+    for run, names in (("video", ["clip 0", "clip 1"]), ("image", ["images"])):
+        folder = training_run(tmp_path / run) / "pictures" / "step-00000010"
+        write_pictures(folder, dict.fromkeys([*names, "similarity across frames"], image), {"step": 10, "clips": clips})
+    _, page = report([tmp_path / "video"], tmp_path / "out")
+    pictures = re.findall(r'<img alt="([^"]+)".*?</figure>', page, re.DOTALL)
+    captions = re.findall(r"<figcaption>([^<]*)</figcaption>", page)
+    assert pictures == ["clip 0", "clip 1", "similarity across frames"]
+    assert captions == [f"what “{name}”, how “&lt;slow&gt;”, a/{name}.mp4" for name in ("cat", "dog")]
+    _, page = report([tmp_path / "image"], tmp_path / "out")
+    assert "Left to right: what “cat”, how “&lt;slow&gt;”, a/cat.mp4; what “dog”" in page
+
+
 def test_a_page_has_a_limit(tmp_path: Path, training_run: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     run = training_run(tmp_path / "student")
     with_pictures(run, 10, 200)

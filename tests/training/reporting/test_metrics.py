@@ -25,14 +25,19 @@ def test_images_histograms_charts_and_settings(tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 255, (6, 9, 3), dtype=np.uint8)
     writer.show(7, {"pictures/clip 0": as_png(picture)}, {"features/norm_image": torch.arange(5.0)})
     writer.profile(7, "gradients/norm_by_block", [0.5, 0.25, 2.0])
+    writer.write(7, {"loss/total": 1.0, "loss_relative/video": 0.5, "health/slow_ranks": 0.0, "optim/lr": 0.1})
     writer.close()
     board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     (event,) = board.Images("pictures/clip 0")
     assert (event.step, event.height, event.width) == (7, 6, 9)
     assert (np.asarray(Image.open(io.BytesIO(event.encoded_image_string))) == picture).all()
-    assert [part.step for part in board.Histograms("features/norm_image")] == [7]
-    (bars,) = (event.histogram_value for event in board.Histograms("gradients/norm_by_block"))
+    assert [part.step for part in board.Histograms("more_features/norm_image")] == [7]
+    (bars,) = (event.histogram_value for event in board.Histograms("more_gradients/norm_by_block"))
     assert (list(bars.bucket_limit), list(bars.bucket)) == ([1, 2, 3], [0.5, 0.25, 2.0])
+    tags = board.Tags()
+    shown = sorted(tags["scalars"] + tags["images"] + tags["histograms"])
+    assert [tag.partition("/")[0] for tag in shown[:2]] == ["loss", "loss_relative"], "groups are sorted; the first two are open"
+    assert [event.step for event in board.Scalars("loss/total")] == [7]
     written = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").iterdir())
     said = (b"losses of all targets", b"over the loss of the mean", b"loss/video", b"optimizer.base_lr", b"tiny")
     assert all(word in written for word in said)
