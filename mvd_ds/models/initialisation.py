@@ -6,7 +6,7 @@ what                            video (VideoMAE, MVD)                           
 every Linear, packed qkv        Xavier-uniform, bias 0                                 the same
 patch embedding, weight         kaiming-uniform, a = sqrt 5 (torch's ``Conv3d``)       Xavier-uniform over (D, rest)
 patch embedding, bias           uniform within 1 / sqrt(fan in) (torch's ``Conv3d``)   the same
-LayerNorm                       weight 1, bias 0                                       the same
+LayerNorm, batch norm           weight 1, bias 0                                       the same
 mask token                      normal, std 0.02, cut at one std                       normal, std 0.02
 class token                     normal, std 1e-6                                       normal, std 0.02
 position tables                 fixed, no parameter                                    the same
@@ -30,6 +30,7 @@ from torch import nn
 from mvd_ds.models.embed import LearnedToken, PatchEmbed, Position
 from mvd_ds.models.linear import Linear, QueryKeyValue
 from mvd_ds.models.pooling import Pooling
+from mvd_ds.models.readouts.label_head import LabelledBatchNorm
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -58,7 +59,7 @@ def initialise_module(name: str, module: nn.Module, seed: int) -> None:
     """
     if isinstance(module, Linear | QueryKeyValue | PatchEmbed | LearnedToken | Position | Pooling):
         module.reset_parameters(_generator(seed, name))
-    elif isinstance(module, nn.LayerNorm):
+    elif isinstance(module, nn.LayerNorm | LabelledBatchNorm):
         module.reset_parameters()
     elif next(module.parameters(recurse=False), None) is not None:
         raise TypeError(f"no initial weights are defined for {name} ({type(module).__name__})")

@@ -69,7 +69,7 @@ def classes_of(
     classes = Classes(chosen, names, named is not None, by_position)
     labels = np.concatenate([labels_of(*pair) for pair in zip(manifests, [classes] * len(manifests), origins, strict=True)])
     if len(names) < 2:
-        raise ConfigError(f"{origins[0]}: label {chosen} has a single class; fine-tuning needs at least two")
+        raise ConfigError(f"{origins[0]}: label {chosen} has a single class; a class head needs at least two")
     _require_videos(classes, labels, ", ".join(origins), allow_empty)
     return classes, labels
 

@@ -1,0 +1,79 @@
+"""A class head on the visible tokens of a masked clip, beside the decoders.
+
+Source: SupMAE (arXiv 2205.14540), mean of the visible patch tokens after the final norm, Linear, batch norm, ReLU, Linear.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mvd_ds.models.layers import NORM_EPS
+from mvd_ds.models.linear import Linear
+from mvd_ds.models.pooling import mean_tokens
+
+
+class LabelledBatchNorm(nn.Module):
+    """Batch norm whose statistics are those of the labelled rows of one micro batch on one device.
+
+    Statistics are not shared by devices or micro batches, as published: another ``batch.micro`` is another training. Nor do they
+    run: the head is of no use after training, and what it is read for meanwhile, it reads from a batch.
+
+    Args:
+        width: D.
+        eps: added to the variance.
+    """
+
+    def __init__(self, width: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.empty(width))
+        self.bias = nn.Parameter(torch.empty(width))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set weight 1 and bias 0."""
+        nn.init.ones_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, rows: Tensor, labelled: Tensor | None = None) -> Tensor:
+        """Map (R, D) to (R, D) by the statistics of the rows ``labelled``, bool (R,); None: of all."""
+        counted = rows.float()
+        shares = torch.ones_like(counted[:, :1]) if labelled is None else labelled[:, None].float()
+        shares = shares / shares.sum().clamp_min(1.0)
+        mean = (shares * counted).sum(dim=0)
+        variance = (shares * (counted - mean).square()).sum(dim=0)
+        normed = (counted - mean) * (variance + self.eps).rsqrt()
+        return (normed * self.weight.float() + self.bias.float()).to(rows.dtype)
+
+
+
+class LabelHead(nn.Module):
+    """Logits of the classes from the visible tokens of a clip.
+
+    Args:
+        width: D of the encoder.
+        hidden: width of the hidden layer.
+        norm: ``batch`` or ``layer``.
+        classes: number of classes.
+        has_cls: True if the first token is a class token, which is left out.
+    """
+
+    def __init__(self, width: int, hidden: int, norm: str, classes: int, has_cls: bool) -> None:
+        super().__init__()
+        self.has_cls = has_cls
+        self.expand = Linear(width, hidden)
+        self.norm: nn.Module = LabelledBatchNorm(hidden) if norm == "batch" else nn.LayerNorm(hidden, eps=NORM_EPS)
+        self.head = Linear(hidden, classes)
+
+    def forward(self, encoded: Tensor, labelled: Tensor | None = None) -> Tensor:
+        """Return logits (R, classes).
+
+        Args:
+            encoded: (R, [1 +] V, D) after the final norm.
+            labelled: bool (R,), rows of which batch norm takes its statistics; None: all.
+        """
+        rows = self.expand(mean_tokens(encoded, self.has_cls).to(encoded.dtype))
+        rows = self.norm(rows, labelled) if isinstance(self.norm, LabelledBatchNorm) else self.norm(rows)
+        return self.head(F.relu(rows))
