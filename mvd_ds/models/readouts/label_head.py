@@ -48,7 +48,6 @@ class LabelledBatchNorm(nn.Module):
         return (normed * self.weight.float() + self.bias.float()).to(rows.dtype)
 
 
-
 class LabelHead(nn.Module):
     """Logits of the classes from the visible tokens of a clip.
 

@@ -1,0 +1,1 @@
+"""Readouts: what a student puts behind its encoder to predict one target."""
