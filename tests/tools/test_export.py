@@ -11,7 +11,7 @@ import mvd_ds
 from classifiers import write_classifier
 from mvd_ds.config import ConfigError
 from mvd_ds.models.pooling import clip_features
-from mvd_ds.tools import export as exporting
+from mvd_ds.tools import graphs as writing
 from mvd_ds.tools.export import export
 from video_files import write_video
 
@@ -36,7 +36,7 @@ def test_the_folder_opens_and_says_the_same(exported):
     assert {path.name for path in (exported / "out").iterdir()} == files
     assert {path.name for path in exported.iterdir()} == {"model", "out"}, "nothing is left beside it"
     graphs = json.loads((exported / "out" / "config.json").read_text())["graphs"]
-    assert all(graph["largest_difference"] <= exporting.TOLERANCE for graph in graphs.values())
+    assert all(graph["largest_difference"] <= writing.TOLERANCE for graph in graphs.values())
 
 
 @torch.no_grad()
@@ -91,9 +91,9 @@ def test_students_and_encoders_give_features(tmp_path, kind):
 
 def test_a_graph_that_says_something_else_is_not_written(tmp_path, monkeypatch):
     write_classifier(tmp_path / "model")
-    file, packages, _ = exporting.GRAPHS["torch"]
+    file, packages, _ = writing.GRAPHS["torch"]
     monkeypatch.setitem(
-        exporting.GRAPHS, "torch", (file, packages, lambda opened, clips, path: lambda given: opened.network(given) * 1.01)
+        writing.GRAPHS, "torch", (file, packages, lambda traced, clips, path: lambda given: (traced.network(given) * 1.01,))
     )
     with pytest.raises(ConfigError, match=r"--graph torch: its logits differ from the original's by 1\.0e-02, more than 1e-04"):
         export(tmp_path / "model", tmp_path / "out", ["torch"])
@@ -108,6 +108,6 @@ def test_faults_are_one_line(tmp_path, monkeypatch):
     (tmp_path / "taken" / "thesis.txt").touch()
     with pytest.raises(ConfigError, match="exists and is no model folder"):
         export(folder, tmp_path / "taken", [])
-    monkeypatch.setattr(exporting.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(writing.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="--graph onnx: needs onnx, onnxscript, onnxruntime; pip install onnx onnx"):
         export(folder, tmp_path / "out", ["onnx"])
