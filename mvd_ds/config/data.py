@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from mvd_ds.config.base import PathText, Positive, Settings, Share
+from mvd_ds.config.base import Grid, PathText, Positive, Settings, Share
 
 
 class ClipSettings(Settings):
@@ -107,13 +107,22 @@ class DataSettings(Settings):
 BlockScale = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
+#: Settings that only masks by a score take.
+_SCORED_ALONE = (
+    *("blocks", "motion", "motion_px", "pick", "keep"),
+    *("ranking", "cell", "temperature", "hint_from", "hint_share"),
+)
+
+
 class MaskingSettings(Settings):
     """The tokens that are hidden from the student. True = masked, everywhere."""
 
-    kind: Literal["tube", "random", "multi_block"] = "tube"
-    """tube: one spatial mask repeated over time; random: over all tokens; multi_block: a union of blocks."""
+    kind: Literal["tube", "random", "multi_block", "attention", "motion"] = "tube"
+    """tube: one spatial mask repeated over time; random: over all tokens; multi_block: a union of blocks; attention: by what a
+    teacher looks at, drawn on the device from the pass that makes its targets; motion: by what moves in the clip."""
     ratio: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.9
-    """Share of tokens hidden; the count is int(ratio * tokens of one slot (tube) or of the clip (random))."""
+    """Share of tokens hidden; the count is int(ratio * tokens of one slot (tube) or of the clip (random)), and of the cells that
+    ``ranking`` puts in order (attention, motion)."""
     masks_per_clip: Positive = 1
     """K masks that share one decode and one teacher pass."""
     block_scales: Annotated[tuple[BlockScale, ...], Field(min_length=1)] = (0.15, 0.7)
@@ -122,8 +131,105 @@ class MaskingSettings(Settings):
     """multi_block: height over width of a block, log-uniform between the two. Source: V-JEPA."""
     block_duration: Annotated[float, Field(gt=0, le=1)] = 1.0
     """multi_block: share of the clip that a block lasts. Source: V-JEPA, the whole clip."""
+    teacher: str | None = None
+    """attention: name under ``teachers`` of the network whose attention is the score of a token."""
+    blocks: Annotated[tuple[int, ...], Field(min_length=1)] | Literal["all"] = (-1,)
+    """attention: blocks whose attention is averaged; -1 is the last. Source: AttMask and UMT the last, A-CLIP all."""
+    motion: Literal["difference", "block_matching"] = "difference"
+    """motion: score of a token. difference: mean absolute change of its pixels to the next frame; block_matching: how far its
+    patch moved to the neighbouring slot. Neither is optical flow: brightness that changes counts as motion in the one, and
+    flat or repeated patterns move to the nearest match in the other."""
+    motion_px: Positive = 8
+    """block_matching: largest displacement that is looked for, in each direction, pixels; in steps of patch_px / 8."""
+    pick: Literal["high", "low", "hint", "multinomial", "warp"] = "high"
+    """attention and motion: how cells are picked by their score. high: the highest; low: the lowest; hint: the highest, but for
+    some of the very highest, in whose place the next in rank are picked; multinomial: drawn without replacement, each with a
+    probability in proportion to its score; warp (motion by block_matching): at random in the middle slot, and in the others
+    what moved from there. Source: AttMask (high, low, hint); UMT (multinomial); MGMAE (warp, along RAFT's flow)."""
+    keep: Literal["rest", "attended"] = "rest"
+    """attention and motion: tokens that stay visible. rest: the picked are hidden, as AttMask and MGMAE; attended: the picked
+    stay visible, as UMT (multinomial) and A-CLIP (high, cell 2, blocks all)."""
+    ranking: Literal["slot", "tube", "clip"] = "slot"
+    """attention and motion: slot: every slot is ranked by itself and hides as many; tube: places are ranked by their mean over
+    time, and hidden all the time; clip: all at once, and slots hide different numbers."""
+    cell: Positive = 1
+    """attention and motion: side, in tokens, of the squares that are hidden or visible as one; their score is the mean. Source:
+    A-CLIP, 2."""
+    temperature: Annotated[float, Field(gt=0.0)] = 1.0
+    """multinomial: probabilities are in proportion to score^(1 / temperature); low ones come near to high. Source: UMT, 1."""
+    hint_from: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    """hint: share of cells, the highest, among which some are left visible. Source: AttMask, 0.1."""
+    hint_share: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    """hint: share of those that are left visible (None: ``ratio``). Source: AttMask, the ratio, which is 0.1 to 0.5 there."""
     decoder: Literal["all", "running_cell", "random"] = "all"
     """Masked tokens that the decoder sees and predicts. all; running_cell: a pattern of 2 x 2 cells that goes round from slot
     to slot, as VideoMAE v2; random: any."""
     decoder_ratio: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
     """running_cell and random: share of the masked tokens left out. Source: VideoMAE v2, 0.5."""
+
+    @property
+    def is_scored(self) -> bool:
+        """Return whether masks are drawn on the device, from scores that only it knows."""
+        return self.kind in ("attention", "motion")
+
+    @property
+    def is_by_place(self) -> bool:
+        """Return whether a place is hidden in all slots or in none."""
+        return self.kind == "tube" or (self.is_scored and self.ranking == "tube")
+
+    def masked_tokens(self, grid: Grid) -> int:
+        """Return M, the number of hidden tokens per mask, on ``grid``."""
+        t, h, w = grid
+        if not self.is_scored:
+            return t * int(self.ratio * h * w) if self.kind == "tube" else int(self.ratio * t * h * w)
+        groups, cells, tokens = self.cells(grid)
+        return groups * int(self.ratio * cells) * tokens
+
+    def cells(self, grid: Grid) -> tuple[int, int, int]:
+        """Return how many groups of cells are ranked each by itself, the cells of each, and the tokens of a cell.
+
+        Raises:
+            ValueError: if the cells do not divide the grid.
+        """
+        t, h, w = grid
+        if h % self.cell or w % self.cell:
+            raise ValueError(f"masking.cell {self.cell} does not divide the grid {grid} of tokens")
+        places = h * w // self.cell**2
+        return {
+            "slot": (t, places, self.cell**2),
+            "tube": (1, places, t * self.cell**2),
+            "clip": (1, t * places, self.cell**2),
+        }[self.ranking]
+
+    @property
+    def hinted_share(self) -> float:
+        """Share of the highest cells that a hint leaves visible."""
+        return self.ratio if self.hint_share is None else self.hint_share
+
+    def hinted(self, cells: int) -> tuple[int, int]:
+        """Return the number of highest of ``cells`` cells among which a hint is drawn, and the number that it leaves visible."""
+        first = int(self.hint_from * cells)
+        return first, int(self.hinted_share * first)
+
+    @model_validator(mode="after")
+    def _check_scores(self) -> MaskingSettings:
+        if self.kind == "attention" and self.teacher is None:
+            raise ValueError("masking.kind attention needs masking.teacher, a name under teachers")
+        if self.kind != "attention" and self.teacher is not None:
+            raise ValueError(f"masking.teacher is for masking.kind attention, not {self.kind}: remove it")
+        fields = type(self).model_fields
+        odd = [key for key in _SCORED_ALONE if getattr(self, key) != fields[key].default and not self.is_scored]
+        if odd:
+            raise ValueError(f"masking.{odd[0]} is for masking.kind attention and motion, not {self.kind}: remove it")
+        if self.keep == "attended" and self.pick not in ("high", "multinomial"):
+            raise ValueError(f"masking.keep attended is for masking.pick high or multinomial, not {self.pick}")
+        if self.pick == "warp" and (self.kind, self.motion, self.ranking) != ("motion", "block_matching", "slot"):
+            raise ValueError(
+                "masking.pick warp needs masking.kind motion, masking.motion block_matching and masking.ranking slot"
+            )
+        if self.is_scored and self.pick in ("high", "low") and self.masks_per_clip > 1:
+            raise ValueError(
+                f"masking.pick {self.pick} gives one mask, masks_per_clip {self.masks_per_clip} would be that mask again: choose "
+                "hint or multinomial"
+            )
+        return self

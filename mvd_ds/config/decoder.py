@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mvd_ds.config.base import Positive, Settings
 
@@ -18,6 +18,12 @@ class DecoderSettings(Settings):
     """Number of blocks. Source: MVD S and B 2, L 4, H 8."""
     num_heads: Positive | None = None
     """Heads (None: the encoder's)."""
+    attention: Literal["self", "cross"] = "self"
+    """self: mask tokens and visible tokens look at each other, as published; cross: mask tokens look at visible tokens alone,
+    never at each other, so that M masked and V visible tokens cost M * V scores a block, not (M + V)^2. Source: CrossMAE."""
+    levels: Literal["last", "blocks", "blocks_and_embedding"] = "last"
+    """cross: what its blocks look at. last: the encoder's output; blocks: each at a learned mixture of the outputs of all the
+    encoder's blocks; blocks_and_embedding: of those and of the embedded patches. Source: CrossMAE, blocks."""
     mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
     """Hidden width of the MLP over the decoder's width."""
     drop_path: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
@@ -26,3 +32,11 @@ class DecoderSettings(Settings):
     """Bias of the Linear from encoder to decoder width. Source: MVD and MAE yes, VideoMAE no."""
     norm_eps: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Epsilon of the decoder's last norm (None: the encoder's). Source: Hugging Face's VideoMAE has 1e-5 there."""
+
+    @model_validator(mode="after")
+    def _check_levels(self) -> DecoderSettings:
+        if self.levels != "last" and self.attention != "cross":
+            raise ValueError(f"decoder.levels {self.levels} is for decoder.attention cross, not {self.attention}")
+        if self.attention == "cross" and not self.depth:
+            raise ValueError("decoder.attention cross needs decoder.depth 1 or more")
+        return self

@@ -112,10 +112,7 @@ class TrainingRecipe(LearningRecipe):
     @property
     def masked_tokens(self) -> int:
         """M, number of hidden tokens per mask."""
-        t, h, w = self.grid
-        if self.masking.kind == "tube":
-            return t * int(self.masking.ratio * h * w)
-        return int(self.masking.ratio * t * h * w)
+        return self.masking.masked_tokens(self.grid)
 
     @property
     def predicted_tokens(self) -> int:
@@ -156,6 +153,7 @@ class TrainingRecipe(LearningRecipe):
         if width % divisor:
             raise ValueError(f"position {self.model.position} needs decoder.embed_dim divisible by {divisor}, got {width}")
         self._check_objective()
+        self._check_scored_masks()
         for name, teacher in self.teachers.items():
             self._check_teacher(name, teacher)
         return self
@@ -176,6 +174,29 @@ class TrainingRecipe(LearningRecipe):
             raise ValueError("pixels.normalise per_channel needs patches of more than one pixel; choose joint or none")
         if wanted == "image" and self.data.clip.frames != 1:
             raise ValueError("objective image_reconstruction needs data.clip.frames 1: an image is a one-frame clip")
+
+    def _check_scored_masks(self) -> None:
+        masking = self.masking
+        if masking.kind == "attention":
+            if masking.teacher not in self.teachers:
+                known = ", ".join(self.teachers) or "none: stage one has pixels"
+                raise ValueError(f"masking.teacher '{masking.teacher}' is not under teachers ({known})")
+            teacher = self.teachers[masking.teacher]
+            for block in () if masking.blocks == "all" or teacher.network else masking.blocks:
+                if not -teacher.depth <= block < teacher.depth:
+                    raise ValueError(f"masking.blocks: {block} is outside teachers.{masking.teacher} of {teacher.depth} blocks")
+        if masking.kind == "motion" and self.grid[0] < 2:
+            raise ValueError(f"masking.kind motion needs clips of two slots or more, the grid is {self.grid}")
+        if not masking.is_scored:
+            return
+        _, cells, _ = masking.cells(self.grid)
+        first, hinted = masking.hinted(cells)
+        visible = cells - int(masking.ratio * cells)
+        if masking.pick == "hint" and not 0 < hinted <= visible:
+            raise ValueError(
+                f"masking.pick hint leaves {hinted} of the {first} highest of {cells} cells visible, and masking.ratio "
+                f"{masking.ratio} leaves {visible}: choose hint_from and hint_share so that it is 1 to {visible}"
+            )
 
     def teacher_grid(self, teacher: TeacherSettings) -> Grid:
         """Return the grid (t, h, w) of a teacher's features for one clip; image teachers give one slot per student tubelet."""

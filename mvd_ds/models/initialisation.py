@@ -12,6 +12,7 @@ class token                     normal, std 1e-6                                
 position tables                 fixed, no parameter                                    the same
 learned positions               truncated normal, std 0.02                             the same
 exponents of GeM and GGeM       ``pooling.exponent``, 3                                the same
+mixture of k encoder levels     normal, std 1 / sqrt k                                 the same
 ==============================  =====================================================  ============================
 
 Every module draws from a generator of its own, seeded with (seed, name): one more teacher, another order of
@@ -27,6 +28,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from mvd_ds.models.cross_attention import LevelMixture
 from mvd_ds.models.embed import LearnedToken, PatchEmbed, Position
 from mvd_ds.models.linear import Linear, QueryKeyValue
 from mvd_ds.models.pooling import Pooling
@@ -57,7 +59,7 @@ def initialise_module(name: str, module: nn.Module, seed: int) -> None:
     Raises:
         TypeError: if it has parameters and no rule here.
     """
-    if isinstance(module, Linear | QueryKeyValue | PatchEmbed | LearnedToken | Position | Pooling):
+    if isinstance(module, Linear | QueryKeyValue | PatchEmbed | LearnedToken | Position | Pooling | LevelMixture):
         module.reset_parameters(_generator(seed, name))
     elif isinstance(module, nn.LayerNorm | LabelledBatchNorm):
         module.reset_parameters()
