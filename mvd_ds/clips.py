@@ -57,6 +57,9 @@ def draw_masks(masking: Mapping[str, Any] | MaskingSettings, grid: Grid, clips: 
         clips: number of clips.
         seed: seed of the masks.
         first: number of the first clip; clip n of a seed always has the same masks.
+
+    Raises:
+        ConfigError: if a setting is wrong, or the kind of masks is drawn from a teacher's attention or a clip's motion.
     """
     settings = _validated("masking", MaskingSettings, masking)
     rows = [masking_of.draw_masks(settings, grid, keyed_generator(seed, "api masks", first + n)) for n in range(clips)]

@@ -16,7 +16,7 @@ class ClipBatch(NamedTuple):
     flip: Tensor
     """bool (B,), clips that the device mirrors."""
     visible: Tensor
-    """int64 (B, K, V), ascending token indices."""
+    """int64 (B, K, V), ascending token indices; V = 0 before masks that are left to the device are drawn."""
     masked: Tensor
     """int64 (B, K, M), ascending token indices; only those that are predicted, where ``masking.decoder`` leaves some out."""
     drop_path: Tensor
@@ -29,6 +29,10 @@ class ClipBatch(NamedTuple):
     """int64 (B,), place of each clip in the stream; with the seed, the key of everything random about it."""
     faults: list[str]
     """``path: reason`` of every video that had to be replaced in this batch."""
+    mask_numbers: Tensor | None = None
+    """float32 (B, K, cells), random numbers of masks that are drawn on the device; None: they are drawn already."""
+    mask_order: Tensor | None = None
+    """float32 (B, K, N), for such masks: the tokens of least number are predicted; None: all masked ones are."""
 
 
 class LabelledBatch(NamedTuple):

@@ -14,7 +14,7 @@ from mvd_ds.config import ConfigError, DataSettings, LearningRecipe, TrainingRec
 from mvd_ds.data.batch import ClipBatch
 from mvd_ds.data.manifests.manifest import Manifest
 from mvd_ds.data.manifests.mixture import Mixture, VideoOrder
-from mvd_ds.data.masking import draw_masks, predicted_tokens, split_tokens
+from mvd_ds.data.masking_batch import mask_arrays, mask_layout
 from mvd_ds.data.randomness import keyed_generator
 from mvd_ds.data.readers.video import DecodeError
 from mvd_ds.data.sampling import frame_indices
@@ -192,28 +192,28 @@ class KeyedClips(ABC):
 
 
 class ClipDataset(KeyedClips):
-    """Training clips with their masks."""
+    """Training clips with their masks, or with the random numbers of masks that are drawn on the device."""
 
     def __init__(self, recipe: TrainingRecipe, videos: Manifest | Mixture, drop_path_blocks: int) -> None:
         """Take from ``recipe`` what a clip and its masks are."""
-        self._masking, self._grid = recipe.masking, recipe.grid
-        self._masked, self._predicted = recipe.masked_tokens, recipe.predicted_tokens
+        self._masking, self._grid, self._predicted = recipe.masking, recipe.grid, recipe.predicted_tokens
+        self._mask_layout = mask_layout(recipe, recipe.masking)
         super().__init__(recipe, videos, drop_path_blocks)
 
     def batch(self, filled: Filled) -> ClipBatch:
         """Return the micro batch."""
         arrays = {name: array for name, array in filled.arrays.items() if name in ClipBatch._fields}
+        if self._masking.is_scored:
+            none = torch.empty(len(filled.arrays["place"]), self._masks_per_clip, 0, dtype=torch.int64)
+            arrays |= {"visible": none, "masked": none}
         return ClipBatch(views=self.views(filled), faults=filled.faults, **arrays)
 
     def _more_layout(self) -> dict[str, TensorLayout]:
-        t, h, w = self._grid
-        counts = {"visible": t * h * w - self._masked, "masked": self._predicted}
-        return {name: TensorLayout((self._masks_per_clip, count), "int64") for name, count in counts.items()}
+        return {name: TensorLayout(*layout) for name, layout in self._mask_layout.items()}
 
     def _more(self, key: ClipKey) -> dict[str, np.ndarray]:
-        visible, masked = split_tokens(draw_masks(self._masking, self._grid, self._generator("mask", key)))
-        generator = self._generator("decoder_mask", key)
-        return {"visible": visible, "masked": predicted_tokens(self._masking, self._grid, masked, self._predicted, generator)}
+        generators = (self._generator(stream, key) for stream in ("mask", "decoder_mask"))
+        return mask_arrays(self._masking, self._grid, self._predicted, *generators)
 
 
 def _view(size_px: int) -> str:

@@ -2,8 +2,7 @@
 
 Every kind is exact in count: a recipe's grid and ratios alone say how many tokens are visible, masked and predicted, so that
 batches stack and ranks stay in step. Masks are drawn in the loader's workers, from a clip's key. A mask that needs what only
-the device knows, a teacher's attention, is drawn there instead: ``ClipBatch.visible`` and ``.masked`` are all that a step
-knows of a mask, and ``ClipBatch.place`` is the key to draw with.
+the device knows, a teacher's attention or the motion of the clip, is drawn there: ``masking_scored``, ``masking_batch``.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mvd_ds.config import Grid, MaskingSettings
+from mvd_ds.config import ConfigError, Grid, MaskingSettings
 
 _MOST_BLOCKS = 1000
 """Blocks after which the tokens that are still missing (ratios near 1) are drawn one by one."""
@@ -89,7 +88,15 @@ DECODER_MASKS: dict[str, Callable[[MaskingSettings, Grid, np.random.Generator], 
 
 
 def draw_masks(settings: MaskingSettings, grid: Grid, generator: np.random.Generator) -> np.ndarray:
-    """Draw the K masks of one clip, bool (K, N), True = masked. Mask k does not depend on how many follow it."""
+    """Draw the K masks of one clip, bool (K, N), True = masked. Mask k does not depend on how many follow it.
+
+    Raises:
+        ConfigError: for a kind that is drawn from scores.
+    """
+    if settings.kind not in MASKS:
+        raise ConfigError(
+            f"masking.kind {settings.kind}: masks are drawn from scores of tokens; kinds without are {', '.join(MASKS)}"
+        )
     return MASKS[settings.kind](settings, grid, generator)
 
 
