@@ -10,9 +10,10 @@ from torch import Tensor
 from mvd_ds.config import ConfigError, FinetuneRecipe, PreprocessingSettings, dump
 from mvd_ds.data.augmentation.labelled import LabelledClips
 from mvd_ds.data.loader import ClipLoader
-from mvd_ds.data.manifests.labels import Classes, classes_of, labels_of, numbering_note, require_same_classes
+from mvd_ds.data.manifests.labels import Classes, classes_of, labels_of, numbering_note
 from mvd_ds.data.manifests.manifest import read_manifest
 from mvd_ds.data.manifests.mixture import Mixture, read_mixture
+from mvd_ds.data.manifests.numbering import require_same_classes
 from mvd_ds.data.randomness import keyed_generator
 from mvd_ds.models.acceleration.compiled import compile_blocks, wants_compiling
 from mvd_ds.models.classifier import Classifier
@@ -69,7 +70,7 @@ def _finetune(recipe: FinetuneRecipe, folder: RunFolder, cluster: Cluster) -> Tr
         model = init_classifier_from_checkpoint(recipe, len(videos.classes.names))
         if recipe.keep_head and recipe.weights is not None:
             _, kept = open_classifier(recipe.weights)
-            require_same_classes(kept.classes, videos.classes, f"keep_head: weights {recipe.weights}")
+            require_same_classes(kept.classes, videos.classes.names, f"keep_head: weights {recipe.weights}")
         teacher = _open_teacher(recipe, videos.classes)
     groups = parameter_groups(model, recipe.optimizer)
     if cluster.is_main:
@@ -160,7 +161,7 @@ def _open_teacher(recipe: FinetuneRecipe, classes: Classes) -> Classifier | None
     model, card = open_classifier(recipe.teacher.weights)
     if model.head.out_features != len(classes.names):
         raise ConfigError(f"{origin}: tells {model.head.out_features} classes, the manifest has {len(classes.names)}")
-    require_same_classes(card.classes, classes, origin)
+    require_same_classes(card.classes, classes.names, origin)
     clip, wanted = card.preprocessing.clip, recipe.data.clip
     if (clip.frames, clip.size_px) != (wanted.frames, wanted.size_px):
         raise ConfigError(

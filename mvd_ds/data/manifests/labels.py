@@ -14,7 +14,14 @@ from typing import NamedTuple
 import numpy as np
 
 from mvd_ds.data.manifests.manifest import Manifest
-from mvd_ds.data.manifests.numbering import few_names, require_evident, shift_note
+from mvd_ds.data.manifests.numbering import (
+    few_names,
+    folder_shift,
+    require_evident,
+    require_same_shift,
+    shift_note,
+    spelt_otherwise,
+)
 from mvd_ds.data.manifests.parsing import class_numbers
 from mvd_ds.files import ConfigError, did_you_mean, one_line
 
@@ -37,6 +44,8 @@ class Classes(NamedTuple):
     """True if the manifest names them."""
     by_position: bool = False
     """True if plain numbers and names are matched by position without evidence: somebody has said so."""
+    shift: int | None = 0
+    """Difference of a class and the number of its videos' folder; None if folders bear no such numbers."""
 
 
 def classes_of(
@@ -66,12 +75,22 @@ def classes_of(
     named = next((names for m, c in zip(manifests, columns, strict=True) if (names := m.class_names.get(m.label_names[c]))), None)
     largest = max(int(manifest.labels[:, column].max()) for manifest, column in zip(manifests, columns, strict=True))
     names = named or tuple(str(number) for number in range(min(max(largest, 0) + 1, MOST_CLASSES)))
-    classes = Classes(chosen, names, named is not None, by_position)
+    classes = Classes(chosen, names, named is not None, by_position, None if named else _shift(manifests, columns))
     labels = np.concatenate([labels_of(*pair) for pair in zip(manifests, [classes] * len(manifests), origins, strict=True)])
     if len(names) < 2:
         raise ConfigError(f"{origins[0]}: label {chosen} has a single class; a class head needs at least two")
     _require_videos(classes, labels, ", ".join(origins), allow_empty)
     return classes, labels
+
+
+def _shift(manifests: Sequence[Manifest], columns: Sequence[int]) -> int | None:
+    """Return the difference of labels and numbers of folders in the first manifest whose folders bear numbers."""
+    found = (folder_shift(_first_paths(m), m.labels[:, column]) for m, column in zip(manifests, columns, strict=True))
+    return next((shift for shift in found if shift is not None), None)
+
+
+def _first_paths(manifest: Manifest) -> list[str]:
+    return [manifest.refs.path(index) for index in range(min(len(manifest.refs), _LOOKED_AT))]
 
 
 def _require_videos(classes: Classes, labels: np.ndarray, origin: str, allow_empty: bool) -> None:
@@ -105,6 +124,8 @@ def labels_of(manifest: Manifest, classes: Classes, origin: str) -> np.ndarray:
     column, named = _matched_column(manifest, classes, origin)
     values = manifest.labels[:, column]
     theirs, ours = class_numbers(named or ()), class_numbers(classes.names)
+    if not named and ours is not None and classes.shift is not None:
+        require_same_shift(_first_paths(manifest), values, classes.shift, classes.by_position, origin)
     if not named and classes.named and ours is not None:
         return _by_value(manifest, values, ours, origin)
     if not named:
@@ -129,7 +150,7 @@ def labels_of(manifest: Manifest, classes: Classes, origin: str) -> np.ndarray:
     if strange:
         raise ConfigError(
             f"{origin}: {len(strange)} of its {len(named)} classes are not among the {len(classes.names)} of the training "
-            f"manifest: {few_names(strange)}; both need the same classes"
+            f"manifest: {few_names(strange)}; both need the same classes{spelt_otherwise(strange, classes.names)}"
         )
     return np.array([number[name] for name in named], np.int64)[values]
 
@@ -153,33 +174,9 @@ def numbering_note(manifest: Manifest, classes: Classes, origin: str) -> str:
     mapped = labels_of(manifest, classes, origin)
     changed = np.unique(np.stack([values, mapped], axis=1)[values != mapped], axis=0)[:3].tolist()
     if not len(changed):
-        return shift_note([manifest.refs.path(i) for i in range(min(len(values), _LOOKED_AT))], values, origin)
+        return shift_note(_first_paths(manifest), values, origin)
     pairs = ", ".join(f"its {old} is {new} ('{one_line(classes.names[new], 40)}')" for old, new in changed)
     return f"{origin}: its classes are numbered otherwise and are matched by {'name' if named else 'value'}: {pairs}, ..."
-
-
-def require_same_classes(names: Sequence[str], classes: Classes, origin: str) -> None:
-    """Refuse a classifier whose outputs stand for other classes, or for the same in another order.
-
-    Digits are compared by value; plain numbers say nothing about names, so that only their count is compared.
-
-    Args:
-        names: the classes of the classifier, output 0 first; as many as there are classes.
-        classes: the classes that are learnt.
-        origin: name of the classifier in messages.
-
-    Raises:
-        ConfigError: naming the first class that differs.
-    """
-    theirs, ours = class_numbers(names), class_numbers(classes.names)
-    if (theirs is None) != (ours is None):
-        return
-    differing = next((i for i, (a, b) in enumerate(zip(theirs or names, ours or classes.names, strict=False)) if a != b), None)
-    if differing is not None:
-        raise ConfigError(
-            f"{origin}: its class {differing} is '{one_line(names[differing], 60)}', the manifest's is "
-            f"'{one_line(classes.names[differing], 60)}'"
-        )
 
 
 def _matched_column(manifest: Manifest, classes: Classes, origin: str) -> tuple[int, tuple[str, ...] | None]:
@@ -246,6 +243,9 @@ def numbered_alike(held_out: Manifest, training: Manifest, origin: str, by_posit
             continue
         values = held_out.labels[:, _column(held_out, label, origin)]
         _require_range(held_out, values, MOST_CLASSES, origin)
+        shift = _shift([training], [training.label_names.index(label)])
+        if shift is not None and label not in held_out.class_names:
+            require_same_shift(_first_paths(held_out), values, shift, by_position, origin)
         if theirs := held_out.class_names.get(label):
             digits = class_numbers(theirs)
             largest = int(training.labels[:, training.label_names.index(label)].max())

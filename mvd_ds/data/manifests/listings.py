@@ -10,6 +10,7 @@ from typing import NamedTuple
 from mvd_ds.data.manifests.files_below import FilesBelow
 from mvd_ds.data.manifests.labels import MOST_CLASSES, Classes, labels_of
 from mvd_ds.data.manifests.manifest import open_manifest, read_manifest
+from mvd_ds.data.manifests.numbering import require_one_spelling
 from mvd_ds.data.manifests.parsing import class_numbers, is_utf8, not_utf8
 from mvd_ds.data.manifests.rows import ListRow, has_media_extension, load_json, read_rows, seems_json
 from mvd_ds.data.readers.location import ByteRange
@@ -62,6 +63,7 @@ def read_listing(source: Path, videos: Path | None = None, classes: Path | None 
         return _of_manifest(source, videos, classes)
     labelled = rows[0].label is not None
     names = (_read_classes(classes) if classes is not None else _own_classes(source, rows)) if labelled else []
+    require_one_spelling(names, one_line(source))
     number = _numbering(names, rows, source) if labelled else {}
     folder = videos or source.parent
     found = FilesBelow(folder).resolve(rows)
@@ -80,20 +82,26 @@ def read_listing(source: Path, videos: Path | None = None, classes: Path | None 
     if 0 not in found.names and rows[0].where.endswith(":1") and not has_media_extension(rows[0].names[0]):
         shown = one_line(",".join((rows[0].names[0], rows[0].label or "")), 100)
         raise ConfigError(f"{rows[0].where}: '{shown}' is neither a video nor a known header; write path,label")
-    notes = [*found.notes, *_contradictions(entries, names)]
+    _require_one_class(entries, names, source)
     label_names: tuple[str, ...] = ("label",) if labelled else ()
-    return Listing(entries, str(folder), label_names, {"label": tuple(names)} if labelled else {}, found.missing, notes)
+    return Listing(entries, str(folder), label_names, {"label": tuple(names)} if labelled else {}, found.missing, found.notes)
 
 
-def _contradictions(entries: Sequence[ListedVideo], names: Sequence[str]) -> list[str]:
-    """Return a line about videos that are listed with several classes, if there are any."""
+def _require_one_class(entries: Sequence[ListedVideo], names: Sequence[str], source: Path) -> None:
+    """Refuse a list that gives a video two classes: nothing says which of them is right.
+
+    Raises:
+        ConfigError: naming the first such video.
+    """
     first: dict[str, tuple[int, ...]] = {}
-    twice = [(entry, first[entry.name]) for entry in entries if first.setdefault(entry.name, entry.labels) != entry.labels]
-    if not twice:
-        return []
-    entry, labels = twice[0]
-    shown = f"{one_line(entry.name, 100)}: {one_line(names[labels[0]], 60)} and {one_line(names[entry.labels[0]], 60)}"
-    return [f"listed with two classes: {len(twice)}, for example {shown}"]
+    twice = [entry for entry in entries if first.setdefault(entry.name, entry.labels) != entry.labels]
+    if twice:
+        name = twice[0].name
+        both = " and ".join(f"'{one_line(names[labels[0]], 60)}'" for labels in (first[name], twice[0].labels))
+        more = f", and {len(twice) - 1} others likewise" if len(twice) > 1 else ""
+        raise ConfigError(
+            f"{one_line(source)}: {one_line(name, 100)} is listed with two classes, {both}{more}; keep one row of each video"
+        )
 
 
 def _of_manifest(source: Path, videos: Path | None, classes: Path | None) -> Listing:

@@ -11,6 +11,7 @@ from typing import NamedTuple, overload
 
 import numpy as np
 
+from mvd_ds.data.manifests.numbering import require_one_spelling
 from mvd_ds.data.manifests.parsing import ShardPlaces, class_numbers, is_utf8, not_utf8, parse_manifest
 from mvd_ds.data.readers.location import ByteRange
 from mvd_ds.data.readers.video import IMAGE_EXTENSIONS, UNREAD_EXTENSIONS, VIDEO_EXTENSIONS
@@ -169,6 +170,8 @@ def open_manifest(
     parsed = parse_manifest(text, shown)
     folder = str(Path(root).expanduser() if root is not None else source.parent / (parsed.root or ""))
     name = source.name if name is None else name
+    for names in parsed.class_names.values():
+        require_one_spelling(names, shown)
     refs = ClipRefs(text, parsed.spans, parsed.lines, parsed.labels, folder, name, parsed.shards)
     return Manifest(refs, parsed.label_names, parsed.class_names, name, str(source))
 
@@ -264,6 +267,7 @@ def _read_folder(folder: Path) -> Manifest:
     ends = np.cumsum([len(path) for path in found])
     starts = ends - np.array([len(path) for path in found])
     labels, classes = _classes_of(found)
+    require_one_spelling(classes.get("label", ()), one_line(folder))
     refs = ClipRefs(b"".join(found), np.stack([starts, ends], 1), None, labels, str(folder), str(folder))
     return Manifest(refs, tuple(classes), classes, str(folder), str(folder))
 

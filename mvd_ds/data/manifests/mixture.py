@@ -22,8 +22,9 @@ class Mixture(NamedTuple):
 
     @property
     def labels(self) -> np.ndarray:
-        """int64 (n, L) of all videos; L = 0 unless all manifests name the same labels."""
-        if len({manifest.label_names for manifest in self.manifests}) > 1:
+        """int64 (n, L) of all videos; L = 0 unless all manifests name the same labels and number their classes alike."""
+        numberings = [(manifest.label_names, manifest.class_names) for manifest in self.manifests]
+        if any(numbering != numberings[0] for numbering in numberings):
             return np.zeros((sum(len(manifest.refs) for manifest in self.manifests), 0), np.int64)
         return np.concatenate([manifest.labels for manifest in self.manifests])
 

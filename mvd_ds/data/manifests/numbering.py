@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,55 @@ from mvd_ds.files import ConfigError, one_line
 def few_names(names: Sequence[str]) -> str:
     """Return the first five of ``names`` for a message."""
     return ", ".join(one_line(name, 60) for name in names[:5]) + ", ..." * (len(names) > 5)
+
+
+def require_same_classes(names: Sequence[str], learnt: Sequence[str], origin: str) -> None:
+    """Refuse a classifier whose outputs stand for other classes, or for the same in another order.
+
+    Digits are compared by value; plain numbers say nothing about names, so that only their count is compared.
+
+    Args:
+        names: the classes of the classifier, output 0 first; as many as there are classes.
+        learnt: the classes that are learnt.
+        origin: name of the classifier in messages.
+
+    Raises:
+        ConfigError: naming the first class that differs.
+    """
+    theirs, ours = class_numbers(names), class_numbers(learnt)
+    if (theirs is None) != (ours is None):
+        return
+    differing = next((i for i, (a, b) in enumerate(zip(theirs or names, ours or learnt, strict=False)) if a != b), None)
+    if differing is not None:
+        raise ConfigError(
+            f"{origin}: its class {differing} is '{one_line(names[differing], 60)}', the manifest's is "
+            f"'{one_line(learnt[differing], 60)}'"
+        )
+
+
+def require_one_spelling(names: Sequence[str], origin: str) -> None:
+    """Refuse two class names that read alike and differ in how their accents are encoded: they would be two classes.
+
+    Raises:
+        ConfigError: naming the pair.
+    """
+    first: dict[str, str] = {}
+    for name in names:
+        other = first.setdefault(unicodedata.normalize("NFC", name), name)
+        if other != name:
+            raise ConfigError(
+                f"{origin}: the classes {other!a} and {name!a} read alike ('{one_line(name, 60)}'): their accents are "
+                "encoded in two ways, NFC and NFD; write both alike, so that they are one class"
+            )
+
+
+def spelt_otherwise(strange: Sequence[str], names: Sequence[str]) -> str:
+    """Return a hint if one of the ``strange`` names reads like one of ``names``, with its accents encoded otherwise."""
+    known = {unicodedata.normalize("NFC", name): name for name in names}
+    for name in strange:
+        if (meant := known.get(unicodedata.normalize("NFC", name))) is not None:
+            return f"; {name!a} reads like {meant!a}, but one is NFC and the other NFD: write both alike"
+    return ""
 
 
 def require_evident(names: Sequence[str], by_position: bool, origin: str) -> None:
@@ -58,18 +108,47 @@ def require_one_order(names: Sequence[str], origin: str) -> None:
         )
 
 
-def shift_note(paths: Sequence[str], values: np.ndarray, origin: str) -> str:
-    """Return a line if every label is the number of its video's folder plus the same number, which is not 0; else nothing.
+def folder_shift(paths: Sequence[str], values: np.ndarray) -> int | None:
+    """Return the number by which every label exceeds the number of its video's folder; None if there is no such number.
 
     Args:
         paths: the first k videos.
         values: int64 (n,), labels of all videos.
-        origin: name of the list.
     """
     folders = [os.path.basename(os.path.dirname(path)) for path in paths]
-    if class_numbers(sorted(set(folders))) is None or len(set(folders)) < 2:
-        return ""
+    if len(set(folders)) < 2 or class_numbers(sorted(set(folders))) is None:
+        return None
     shifts = set((values[: len(folders)] - [int(folder) for folder in folders]).tolist())
-    if len(shifts) > 1 or shifts == {0}:
+    return shifts.pop() if len(shifts) == 1 else None
+
+
+def require_same_shift(paths: Sequence[str], values: np.ndarray, shift: int, by_position: bool, origin: str) -> None:
+    """Refuse plain numbers that stand otherwise to the numbers of the folders than those of the classes do: off by one.
+
+    Args:
+        paths: the first k videos.
+        values: int64 (n,), labels of all videos.
+        shift: difference of a class and the number of its videos' folder where the classes come from.
+        by_position: whether somebody has said that the numbers are right.
+        origin: name of the list in messages.
+
+    Raises:
+        ConfigError: if they do, and nobody has said so.
+    """
+    found = folder_shift(paths, values)
+    if by_position or found is None or found == shift:
+        return
+    folder = os.path.basename(os.path.dirname(paths[0]))
+    raise ConfigError(
+        f"{origin}: the video in folder '{folder}' is labelled {values[0]}, and class {values[0]} is that of folder "
+        f"'{values[0] - shift}': all its labels are off by {abs(found - shift)}; correct the list, or set "
+        "data.classes_by_position=true if its numbers are right"
+    )
+
+
+def shift_note(paths: Sequence[str], values: np.ndarray, origin: str) -> str:
+    """Return a line if every label is the number of its video's folder plus the same number, which is not 0; else nothing."""
+    if not folder_shift(paths, values):
         return ""
-    return f"{origin}: labels differ from the numbers of the folders: the video in folder '{folders[0]}' is labelled {values[0]}"
+    folder = os.path.basename(os.path.dirname(paths[0]))
+    return f"{origin}: labels differ from the numbers of the folders: the video in folder '{folder}' is labelled {values[0]}"

@@ -16,7 +16,9 @@ _FORMATS = ("BMP", "DIB", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """Formats that Pillow may open, whatever the extension says; others start programs or read other files."""
 _ANIMATED = frozenset(("GIF", "PNG", "WEBP"))
 """Formats whose further images are frames; those of MPO and TIFF are other pictures."""
-_MAX_16_BITS = 65535
+_MAX_8_BITS, _MAX_16_BITS = 255.0, 65535.0
+_BITS_PER_SAMPLE = 258
+"""Number of the TIFF tag."""
 
 
 class ImageVideo(Video):
@@ -71,7 +73,7 @@ class ImageVideo(Video):
             self._image.draft(None, (width, height))  # decoded at a half or a quarter of its size
         if number or self._length > 1:
             self._image.seek(number)
-        picture = _rgb(ImageOps.exif_transpose(self._image))
+        picture = _rgb(ImageOps.exif_transpose(self._image), _bits_of(self._image))
         if picture.width * picture.height > width * height:
             picture = picture.resize(kept_size(*picture.size), Image.Resampling.BOX)
         return np.asarray(picture)
@@ -88,24 +90,35 @@ class ImageVideo(Video):
             yield float(self._image.info.get("duration", 0))
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _bits_of(image: Image.Image) -> int:
+    """Return the bits of a grey value in the file, by Pillow's mode and a TIFF's own tag."""
+    tags = getattr(image, "tag_v2", {})
+    return 32 if image.mode == "F" or 32 in tags.get(_BITS_PER_SAMPLE, ()) else 16
+
+
+def _rgb(image: Image.Image, bits: int) -> Image.Image:
     """Return ``image`` as 8-bit RGB, its values scaled by their range; transparency is left out.
 
     Raises:
         DecodeError: for numbers whose range is not known.
     """
     if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_eight_bits(np.asarray(image), image.mode)).convert("RGB")
+        return Image.fromarray(_eight_bits(np.asarray(image), image.mode, bits)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")
 
 
-def _eight_bits(values: np.ndarray, mode: str) -> np.ndarray:
-    """Return grey values (H, W) of 16 bits (modes I), or of floats from 0 to 1 or to 255 (mode F), as uint8."""
+def _eight_bits(values: np.ndarray, mode: str, bits: int) -> np.ndarray:
+    """Return grey values (H, W) as uint8.
+
+    The range of 16 bits is known: 0 to 65535. Numbers of 32 bits say none, so their largest value decides: floats are shares up
+    to 1 and else go to 255, integers go to 255 if none is larger and else to 65535.
+    """
     low, high = float(values.min()), float(values.max())
-    limit = 255.0 if mode == "F" else float(_MAX_16_BITS)
+    limit = _MAX_8_BITS if mode == "F" else _MAX_16_BITS
     if not 0 <= low <= high <= limit:
         raise DecodeError(f"grey values from {low:g} to {high:g}, of which 0 to {limit:g} can be read")
-    scale = limit if mode != "F" else 1.0 if high <= 1 else limit
+    ranges = (1.0, _MAX_8_BITS) if mode == "F" else (_MAX_8_BITS, _MAX_16_BITS) if bits == 32 else (_MAX_16_BITS,)
+    scale = next(most for most in ranges if high <= most)
     return np.rint(values.astype(np.float64) * (255 / scale)).astype(np.uint8)

@@ -32,9 +32,9 @@ def write(tmp_path: Path):  # type: ignore[no-untyped-def]
 
 def test_classes_come_from_the_manifest(write) -> None:
     found = classes_of(write("a.txt", ["0", "2", "1", "2"]), None, "a.txt")
-    assert found == ("label", ("0", "1", "2"), False, False)
+    assert found[:4] == ("label", ("0", "1", "2"), False, False)
     named = write("b.txt", ["0 1", "1 0"], "# labels: what how", '# classes: {"what": ["cat", "dog"], "how": ["up", "down"]}')
-    assert classes_of(named, "how", "b.txt") == ("how", ("up", "down"), True, False)
+    assert classes_of(named, "how", "b.txt")[:4] == ("how", ("up", "down"), True, False)
     assert labels_of(named, classes_of(named, "how", "b.txt"), "b.txt").tolist() == [1, 0]
     assert labels_of(named, classes_of(named, "what", "b.txt"), "b.txt").tolist() == [0, 1]
 

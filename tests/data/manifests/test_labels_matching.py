@@ -12,9 +12,9 @@ from mvd_ds.data.manifests.labels import (
     labels_of,
     numbered_alike,
     numbering_note,
-    require_same_classes,
 )
 from mvd_ds.data.manifests.manifest import Manifest, read_manifest
+from mvd_ds.data.manifests.numbering import require_same_classes
 from mvd_ds.files import ConfigError
 
 TWELVE = [str(number) for number in range(12)]
@@ -121,7 +121,7 @@ def test_a_teachers_outputs_are_the_classes_that_are_learnt(
 ) -> None:
     wanted = Classes("label", classes, named)
     if differing is None:
-        require_same_classes(names, wanted, "teacher")
+        require_same_classes(names, wanted.names, "teacher")
     else:
         with pytest.raises(ConfigError, match=differing):
-            require_same_classes(names, wanted, "teacher")
+            require_same_classes(names, wanted.names, "teacher")

@@ -79,6 +79,15 @@ def test_equal_labels_stay(twelve: Path) -> None:
     assert read_mixture(settings.data).labels[:, 0].tolist() == [*range(12), *range(12)]
 
 
+def test_labels_that_number_their_classes_otherwise_are_not_mixed(twelve: Path, tmp_path: Path) -> None:
+    """Class 0 of one list is another class in the other; fine-tuning matches them by name and takes no numbers from here."""
+    lists = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    for path, names in zip(lists, ('["cat", "dog"]', '["dog", "cat"]'), strict=True):
+        path.write_text(f"# classes: {names}\n{twelve.parent / '00.mp4'} 0\n")
+    data = recipe(twelve, data__sources=[{"manifest": str(path), "weight": 1} for path in lists]).data
+    assert read_mixture(data).labels.shape == (2, 0)
+
+
 def test_a_faulty_manifest_among_several_is_named(twelve: Path, tmp_path: Path) -> None:
     missing = {"manifest": str(tmp_path / "gone.txt"), "weight": 1}
     settings = recipe(twelve, data__sources=[{"manifest": str(twelve), "weight": 1}, missing])

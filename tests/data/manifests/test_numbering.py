@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from mvd_ds.config import ConfigError
-from mvd_ds.data.manifests.labels import Classes, labels_of, numbering_note
+from mvd_ds.data.manifests.labels import Classes, classes_of, labels_of, numbered_alike, numbering_note
+from mvd_ds.data.manifests.listings import read_listing
 from mvd_ds.data.manifests.manifest import read_manifest
 from mvd_ds.data.manifests.numbering import require_one_order, shift_note
 
@@ -40,12 +41,48 @@ def test_other_names_say_nothing_against_positions(names: tuple[str, ...]) -> No
     require_one_order(names, "list")
 
 
-def test_labels_that_are_the_folders_numbers_plus_one_are_told(tmp_path: Path) -> None:
-    for number in range(3):
-        (tmp_path / str(number)).mkdir()
-        (tmp_path / str(number) / "x.mp4").touch()
-    (tmp_path / "list.txt").write_text("0/x.mp4 1\n1/x.mp4 2\n2/x.mp4 3\n")
-    note = numbering_note(read_manifest(tmp_path / "list.txt"), Classes("label", ("0", "1", "2", "3"), named=True), "list")
-    assert note == "list: labels differ from the numbers of the folders: the video in folder '0' is labelled 1"
+def shifted(folder: Path, shift: int) -> Path:
+    """Write a list whose labels are the numbers of the folders, 1 to 3, plus ``shift``."""
+    for number in range(1, 4):
+        (folder / str(number)).mkdir(exist_ok=True)
+        (folder / str(number) / "x.mp4").touch()
+    list_ = folder / f"list{shift}.txt"
+    list_.write_text("".join(f"{number}/x.mp4 {number + shift}\n" for number in range(1, 4)))
+    return list_
+
+
+def test_labels_that_are_off_by_one_from_the_folders_are_refused(tmp_path: Path) -> None:
+    manifest, classes = read_manifest(shifted(tmp_path, 1)), Classes("label", tuple("01234"), named=True)
+    message = "the video in folder '1' is labelled 2, and class 2 is that of folder '2': all its labels are off by 1; correct"
+    with pytest.raises(ConfigError, match=message):
+        labels_of(manifest, classes, "list")
+    accepted = classes._replace(by_position=True)
+    assert labels_of(manifest, accepted, "list").tolist() == [2, 3, 4]
+    note = "list: labels differ from the numbers of the folders: the video in folder '1' is labelled 2"
+    assert numbering_note(manifest, accepted, "list") == note
     for paths in (["0/x", "1/x"], ["a/x", "1/x"], ["0/x", "0/y"], ["0/x", "2/x"]):
         assert shift_note(paths, np.array([0, 1] if paths[1] != "2/x" else [5, 6]), "list") == ""
+
+
+def test_a_held_out_list_stands_to_the_folders_as_the_training_list_does(tmp_path: Path) -> None:
+    training, alike, other = (read_manifest(shifted(tmp_path, shift)) for shift in (-1, -1, 0))
+    classes, _ = classes_of([training], ["train"], None)
+    assert labels_of(alike, classes, "val").tolist() == [0, 1, 2]
+    assert numbered_alike(alike, training, "val").labels[:, 0].tolist() == [0, 1, 2]
+    for refused in (lambda: numbered_alike(other, training, "val"), lambda: labels_of(other, classes, "val")):
+        with pytest.raises(ConfigError, match="val: the video in folder '1' is labelled 1, and class 1 is that of folder '2'"):
+            refused()
+
+
+def test_accents_in_two_encodings_are_one_class_or_none(tmp_path: Path) -> None:
+    composed, decomposed = "caf\xe9", "cafe\u0301"
+    for name in (composed, decomposed, "dog"):
+        (tmp_path / "tree" / name).mkdir(parents=True)
+        (tmp_path / "tree" / name / "x.mp4").touch()
+    (tmp_path / "tree" / "list.csv").write_text("".join(f"{name}/x.mp4,{name}\n" for name in (composed, decomposed)))
+    for read, source in ((read_manifest, "tree"), (read_listing, "tree/list.csv")):
+        with pytest.raises(ConfigError, match=r"the classes '.*' and '.*' read alike .* NFC and NFD; write both alike"):
+            read(tmp_path / source)
+    (tmp_path / "tree" / composed / "x.mp4").unlink()
+    with pytest.raises(ConfigError, match=r"reads like .*, but one is NFC and the other NFD: write both alike"):
+        labels_of(read_manifest(tmp_path / "tree"), Classes("label", (composed, "dog"), named=True), "val")

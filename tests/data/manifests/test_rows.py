@@ -135,9 +135,12 @@ def test_folders_and_manifests_take_the_training_splits_numbers(tmp_path: Path) 
     assert listing.class_names == {"label": ("0", "a", "b")}
 
 
-def test_a_video_with_two_classes_is_told(tmp_path: Path) -> None:
-    listing = read_listing(write(tmp_path, "list.csv", "a/1.mp4,walk\na/1.mp4,run\nb/3.mp4,run\n"))
-    assert listing.notes == ["listed with two classes: 1, for example a/1.mp4: walk and run"]
+def test_a_video_with_two_classes_is_refused(tmp_path: Path) -> None:
+    source = write(tmp_path, "list.csv", "a/1.mp4,walk\na/1.mp4,run\nb/3.mp4,run\n")
+    message = "list.csv: a/1.mp4 is listed with two classes, 'walk' and 'run'; keep one row of each video"
+    with pytest.raises(ConfigError, match=message):
+        read_listing(source)
+    assert len(read_listing(write(tmp_path, "list.csv", "a/1.mp4,run\na/1.mp4,run\n")).entries) == 2
 
 
 def test_a_name_with_blanks_is_the_one_that_was_written(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ def read(path: Path) -> np.ndarray:
         ("P", Image.fromarray(GREY).convert("P")),
         ("I;16", Image.fromarray(GREY.astype(np.uint16) * 257)),
         ("I", Image.fromarray(GREY.astype(np.int32) * 257)),
+        ("I of 8 bits", Image.fromarray(GREY.astype(np.int32))),
         ("F", Image.fromarray(GREY.astype(np.float32))),
         ("F of shares", Image.fromarray(GREY.astype(np.float32) / 255)),
         ("YCbCr", Image.fromarray(GREY).convert("YCbCr")),
@@ -39,7 +40,7 @@ def read(path: Path) -> np.ndarray:
     ],
 )
 def test_every_mode_is_converted_by_its_range(tmp_path: Path, mode: str, image: Image.Image) -> None:
-    kind = "TIFF" if mode.startswith(("F", "CMYK", "YCbCr")) or mode == "I" else "PNG"
+    kind = "TIFF" if mode.startswith(("F", "CMYK", "YCbCr")) or mode in ("I", "I of 8 bits") else "PNG"
     image.save(tmp_path / "a.png", kind)
     assert np.array_equal(read(tmp_path / "a.png"), np.repeat(GREY[..., None], 3, 2))
 
