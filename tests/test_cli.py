@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import subprocess
 import sys
@@ -27,9 +26,14 @@ def test_a_command_declares_its_summary_options_and_function(name: str, capsys: 
     assert text.startswith(f"usage: mvd_ds {name} ") and module.SUMMARY in text
 
 
-@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if "Example:" in (cli.subparser(name).epilog or "")])
-def test_the_example_of_a_command_is_accepted(name: str) -> None:
-    example = re.sub(r" \(.*\)$", "", (cli.subparser(name).epilog or "").partition("Example: python -m mvd_ds ")[2])
+@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if "example:" in (cli.subparser(name).epilog or "")])
+def test_the_example_of_a_command_is_accepted_as_it_is_copied(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([name, "--help"])
+    example = capsys.readouterr().out.partition("\nexample:\n  python -m mvd_ds ")[2].splitlines()[0]
     options = cli._parser().parse_args(shlex.split(example))
     load_recipe(options.recipe, options.overrides, options.command if name != "preflight" else None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from mvd_ds.data.manifests.labels import Classes, classes_of, labels_of, numberi
 from mvd_ds.data.manifests.manifest import read_manifest
 from mvd_ds.data.manifests.mixture import Mixture, read_mixture
 from mvd_ds.data.manifests.numbering import require_same_classes
+from mvd_ds.data.prepare.writing import manifest_text
 from mvd_ds.data.randomness import keyed_generator
 from mvd_ds.models.acceleration.compiled import compile_blocks, wants_compiling
 from mvd_ds.models.classifier import Classifier
@@ -22,7 +24,7 @@ from mvd_ds.models.flops import classifier_flops
 from mvd_ds.models.init_from_checkpoint import init_classifier_from_checkpoint
 from mvd_ds.runs.fitting import describe_fit, fit_to_videos, fit_to_weights, warn_if_unmoved
 from mvd_ds.runs.trainer import Trainer, describe_batches, describe_parameters, run_in_cluster
-from mvd_ds.runs.validation import ClipValidation, HeldOut, listing_of
+from mvd_ds.runs.validation import HELD_OUT, ClipValidation, HeldOut
 from mvd_ds.training.classification import Classification
 from mvd_ds.training.cluster import Cluster, launched_rank
 from mvd_ds.training.console import say
@@ -141,11 +143,13 @@ def _hold_out(videos: LabelledVideos, recipe: FinetuneRecipe) -> LabelledVideos:
         return videos
     (manifest,) = videos.training.manifests
     training, held = manifest.part(np.flatnonzero(~held_out)), manifest.part(np.flatnonzero(held_out))
+    classes = videos.classes.names if videos.classes.named else ()
+    listing = manifest_text(held, labels[held_out].tolist(), videos.classes.label, classes, Path(HELD_OUT))
     return LabelledVideos(
         videos.classes,
         Mixture((training,), videos.training.weights),
         labels[~held_out],
-        HeldOut(recipe.data, held, labels[held_out], listing_of(held, labels[held_out], videos.classes)),
+        HeldOut(recipe.data, held, labels[held_out], listing),
     )
 
 

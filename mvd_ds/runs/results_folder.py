@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from mvd_ds.config import ConfigError, Recipe, dump
+from mvd_ds.config.inputs import inputs_in
 from mvd_ds.files import read_json
 from mvd_ds.training.run_folder import RunFolder
 
@@ -32,13 +33,17 @@ def require_own_folder(folder: RunFolder, recipe: Recipe, contents: Mapping[str,
     if earlier.get("objective") != objective:
         held = f"a run with objective {earlier.get('objective')}"
         raise ConfigError(f"run.output {folder.path}: holds {held}; choose another, such as {folder.path}_{recipe.command}")
-    weights = dump(recipe).get("weights")
-    if weights is None or not folder.contents.exists() or earlier.get("weights") == weights:
+    if not folder.contents.exists():
         return
-    if read_json(folder.contents).get("weights") != contents.get("weights"):
+    recorded, now = read_json(folder.contents), dict(inputs_in(dump(recipe)))
+    for setting, path in inputs_in(earlier):
+        if not setting.endswith("weights") or now.get(setting) == path:
+            continue
+        if setting in now and recorded.get(setting) == contents.get(setting):
+            continue
         raise ConfigError(
-            f"run.output {folder.path}: holds results of another model, {earlier.get('weights')}; choose another run.output for "
-            f"{weights}, or remove the folder"
+            f"run.output {folder.path}: holds results of another model, {setting} {path}; choose another run.output for "
+            f"{now.get(setting, 'the others')}, or remove the folder"
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,11 +10,10 @@ import torch
 from torch import Tensor
 
 from mvd_ds.config import DataSettings, FinetuneRecipe
-from mvd_ds.data.manifests.labels import Classes
 from mvd_ds.data.manifests.manifest import Manifest
 from mvd_ds.data.views import lockstep_groups, view_batches
 from mvd_ds.evaluation.metrics import TOP, Accuracy, AccuracyCounter
-from mvd_ds.files import counted, json_line, read_json, write_json, write_text
+from mvd_ds.files import counted, read_json, write_bytes, write_json
 from mvd_ds.models.formats.containers import CONFIG_NAME
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
@@ -36,16 +34,8 @@ class HeldOut(NamedTuple):
     manifest: Manifest
     labels: np.ndarray
     """int64 (n,), classes as the training manifest numbers them."""
-    listing: str = ""
+    listing: bytes = b""
     """Text of a manifest of these videos, where they were chosen from those of the training manifest; else empty."""
-
-
-def listing_of(manifest: Manifest, labels: np.ndarray, classes: Classes) -> str:
-    """Return the text of a manifest with absolute paths, tabs, the name of the label, and its classes where they have names."""
-    header = [f"# labels: {classes.label}"]
-    header += [f"# classes: {json_line(list(classes.names))}"] if classes.named else []
-    rows = [f"{os.path.abspath(ref.path)}\t{label}" for ref, label in zip(manifest.refs, labels.tolist(), strict=True)]
-    return "\n".join([*header, *rows]) + "\n"
 
 
 class ClipValidation:
@@ -142,7 +132,7 @@ class ClipValidation:
             values["predicted"] = [merged[video] for video in range(len(self.held_out.labels))]
             write_json(self.folder.path / PREDICTIONS, values)
             if self.held_out.listing:
-                write_text(self.folder.path / HELD_OUT, self.held_out.listing)
+                write_bytes(self.folder.path / HELD_OUT, self.held_out.listing)
             for fault in sorted({fault for _, found in parts for fault in found}):
                 say(f"counted as wrong: {fault}")
 

@@ -8,11 +8,13 @@ import pytest
 
 import mvd_ds
 from classifiers import write_classifier
-from mvd_ds.config import ConfigError, FinetuneRecipe, load_recipe
+from mvd_ds.config import ConfigError, FinetuneRecipe, ProbeRecipe, load_recipe
 from mvd_ds.runs.evaluate import evaluate
 from mvd_ds.runs.extract import extract
 from mvd_ds.runs.finetune import read_labelled
-from mvd_ds.runs.results_folder import require_no_results
+from mvd_ds.runs.probe import probe
+from mvd_ds.runs.results_folder import require_no_results, require_own_folder
+from mvd_ds.training.contents import contents_of
 from mvd_ds.training.run_folder import RunFolder
 
 
@@ -26,12 +28,33 @@ def test_evaluate_keeps_the_results_of_another_model(videos: Path, tmp_path: Pat
         return (tmp_path / "run" / "evaluation.json").read_bytes()
 
     first = test("a")
-    with pytest.raises(ConfigError, match=r"holds results of another model, .*/a; choose another run.output for .*/b"):
+    with pytest.raises(ConfigError, match=r"holds results of another model, weights .*/a; choose another run.output for .*/b"):
         test("b")
     assert (tmp_path / "run" / "evaluation.json").read_bytes() == first
     (tmp_path / "a").rename(tmp_path / "moved")
     capsys.readouterr()
     assert test("moved") == first and "nothing to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("models", [("models.one.weights=b",), ("models.other.weights=a",)], ids=["replaced", "left out"])
+def test_probe_keeps_the_results_of_another_model(models: tuple[str, ...], videos: Path, tmp_path: Path) -> None:
+    for name, width in (("a", 16), ("b", 32)):
+        mvd_ds.save(mvd_ds.build_encoder({"embed_dim": width, "depth": 1, "num_heads": 1}, 12, 48), tmp_path / name)
+
+    def settings(*models: str) -> ProbeRecipe:
+        own = [f"run.output={tmp_path / 'run'}", f"data.manifest={videos / 'train.txt'}", "models={}", "compare=[]"]
+        own += [f"validation_manifest={videos / 'val.txt'}", *(model.replace("=", f"={tmp_path}/") for model in models)]
+        recipe = load_recipe("quickstart_probe", own, "probe")
+        assert isinstance(recipe, ProbeRecipe)
+        return recipe
+
+    earlier = settings("models.one.weights=a")
+    folder = RunFolder(tmp_path / "run")
+    folder.open(earlier, contents_of(earlier))
+    for again in (earlier, settings("models.one.weights=a", "models.two.weights=b")):
+        require_own_folder(folder, again, contents_of(again))
+    with pytest.raises(ConfigError, match=r"run: holds results of another model, models.one.weights .*/a; choose another"):
+        probe(settings(*models), "quickstart_probe")
 
 
 @pytest.mark.parametrize("command", ["evaluate", "features"])

@@ -9,6 +9,7 @@ import published
 from mvd_ds.cli import main
 from mvd_ds.config import TrainingRecipe, validate
 from mvd_ds.models import save_model
+from mvd_ds.models.classifier_folder import open_classifier
 from mvd_ds.runs.student import build_predictor, load_predictor
 
 
@@ -70,7 +71,7 @@ def test_a_recipe_travels_along(tmp_path):
         (["--to", "onnx", *HEADS], "format 'onnx' is not written"),
         (["--from", "caffe"], "format 'caffe' is not known"),
         (["--from", "videomae", *HEADS], "is not a whole file of VideoMAE pretraining ('videomae'): "),
-        ([], "the file does not say how many heads the encoder has; state num_heads"),
+        ([], "mvd.pth: the file does not say how many heads the encoder has; write one that does: python -m mvd_ds convert /"),
         (["--heads", "4", "--decoder-heads", "5"], "decoder embed_dim 32 is not divisible by its num_heads 5"),
         (["--heads", "7"], "embed_dim 48 is not divisible by num_heads 7"),
     ],
@@ -80,6 +81,17 @@ def test_faults_are_one_line_and_nothing_is_written(student, tmp_path, capsys, a
     said = capsys.readouterr().err
     assert words in said and said.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["mvd.pth"]
+
+
+def test_the_remedy_of_a_file_that_does_not_say_all_works(tmp_path, capsys):
+    """`evaluate` and the others name the setting, or the command, that says what a fine-tuned file does not."""
+    torch.save({"module": published.finetuned()}, tmp_path / "tuned.pth")
+    assert main(["convert", str(tmp_path / "tuned.pth"), "--heads", "3"]) == 2
+    said = capsys.readouterr().err
+    assert "set format=videomae_finetuned or format=mvd_finetuned, or write a file that says it: " in said
+    command = said.rpartition("python -m mvd_ds ")[2].split()
+    assert main([*command[:2], str(tmp_path / "out"), *command[3:], "--heads", "3"]) == 0
+    assert len(open_classifier(tmp_path / "out")[1].classes) == len(published.finetuned()["head.weight"])
 
 
 def test_a_folder_is_not_replaced_by_a_file(student, tmp_path, capsys):

@@ -166,12 +166,26 @@ def open_manifest(
         return _read_folder(source)
     source = source / "manifest.txt" if source.is_dir() else source
     text = read_list(source, "a manifest", setting)
-    shown = one_line(path) if name is None else name
+    return manifest_of(text, source, root, source.name if name is None else name, one_line(path) if name is None else name)
+
+
+def manifest_of(text: bytes, source: Path, root: str | Path | None, name: str, shown: str) -> Manifest:
+    """Return the videos that ``text`` lists, the content of the file ``source``.
+
+    Args:
+        text: lines of a manifest.
+        source: the file, which need not be there.
+        root: folder that paths are relative to; None: what the text says, or the file's own.
+        name: name of the manifest in places of videos.
+        shown: name of the manifest in messages.
+
+    Raises:
+        ConfigError: if there is no video in it, or a line cannot be read (with file:line).
+    """
     parsed = parse_manifest(text, shown)
-    folder = str(Path(root).expanduser() if root is not None else source.parent / (parsed.root or ""))
-    name = source.name if name is None else name
     for names in parsed.class_names.values():
         require_one_spelling(names, shown)
+    folder = str(Path(root).expanduser() if root is not None else source.parent / (parsed.root or ""))
     refs = ClipRefs(text, parsed.spans, parsed.lines, parsed.labels, folder, name, parsed.shards)
     return Manifest(refs, parsed.label_names, parsed.class_names, name, str(source))
 
@@ -216,10 +230,8 @@ def read_list(source: Path, kind: str, setting: str | None = None) -> bytes:
 def _check_some_exist(manifest: Manifest, shown: str) -> None:
     """Refuse a manifest of which nothing exists: the root is wrong then. Single missing files are replaced in training."""
     root = manifest.refs.root
-    looked_at = [manifest.refs.location(index) for index in range(min(_LOOKED_AT, len(manifest.refs)))]
-    files = [
-        location if isinstance(location, str) else location.path for location in looked_at if not isinstance(location, bytes)
-    ]
+    looked_at = map(manifest.refs.location, range(min(_LOOKED_AT, len(manifest.refs))))
+    files = [location if isinstance(location, str) else location.path for location in looked_at]
     _check_encoding(files, shown)
     if not any(map(os.path.exists, files)):
         raise ConfigError(

@@ -24,7 +24,7 @@ from mvd_ds.data.prepare.options import Found, PrepareOptions
 from mvd_ds.data.prepare.process_pool import Fault, run_jobs
 from mvd_ds.data.prepare.report import write_report
 from mvd_ds.data.prepare.shards import Member, Shard, divide, write_shard
-from mvd_ds.data.prepare.writing import Place, write_manifest
+from mvd_ds.data.prepare.writing import UNLISTABLE, Place, write_manifest
 from mvd_ds.data.readers.location import ByteRange, extension_of
 from mvd_ds.data.readers.video import IMAGE_EXTENSIONS, DecodeError
 from mvd_ds.files import ConfigError, one_line, read_json
@@ -78,7 +78,7 @@ def _prepare(source: Path, listing: Listing, output: Path, options: PrepareOptio
 
 def _can_be_named(entry: ListedVideo, faults: dict[str, str]) -> bool:
     if "\t" in entry.name or "\n" in entry.name:
-        faults[entry.name] = "its name holds a tab or a line break, which a manifest cannot"
+        faults[entry.name] = f"{UNLISTABLE}, which a manifest cannot"
         return False
     return True
 

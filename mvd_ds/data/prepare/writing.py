@@ -1,4 +1,4 @@
-"""The manifest that `prepare` writes, and the proof that it reads back as it was meant."""
+"""The manifests that `prepare` and fine-tuning write, and the proof that they read back as they were meant."""
 
 from __future__ import annotations
 
@@ -9,14 +9,28 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mvd_ds.data.manifests.listings import Listing
-from mvd_ds.data.manifests.manifest import open_manifest
+from mvd_ds.data.manifests.manifest import Manifest, manifest_of
 from mvd_ds.data.prepare.inspection import COLUMNS
 from mvd_ds.data.prepare.options import Found
 from mvd_ds.data.readers.location import ByteRange
-from mvd_ds.files import ConfigError, one_line, written_aside
+from mvd_ds.files import ConfigError, one_line, write_bytes
 
 Place = tuple[str, int, int]
 """Shard, offset and bytes of a video."""
+SHARD_COLUMNS = ("shard", "offset", "bytes")
+UNLISTABLE = "its name holds a tab or a line break"
+"""Reason why a video is in no manifest."""
+
+
+class _Head(NamedTuple):
+    """The headers of a manifest."""
+
+    command: str
+    """Command that writes it."""
+    root: str | None
+    label_names: tuple[str, ...]
+    class_names: Mapping[str, tuple[str, ...]]
+    columns: tuple[str, ...]
 
 
 class _Line(NamedTuple):
@@ -46,9 +60,33 @@ def write_manifest(
     made = any(one.location != one.entry.location for one in found) and not places
     root = None if made or places else os.path.abspath(listing.root)
     lines = [_line_of(one, path.parent, places, made, root) for one in found]
-    with written_aside(path) as aside:
-        aside.write_bytes(_text_of(listing, lines, root, bool(places)))
-        _require_same(aside, path, listing, lines)
+    columns = (*COLUMNS, *SHARD_COLUMNS) if places else COLUMNS
+    write_bytes(path, _text_of(_Head("prepare", root, listing.label_names, listing.class_names, columns), lines, path))
+
+
+def manifest_text(manifest: Manifest, labels: Sequence[int], label: str, classes: Sequence[str], path: Path) -> bytes:
+    """Return the text of a manifest of videos where they are, by absolute paths or places in shards.
+
+    Args:
+        manifest: the videos.
+        labels: class of each.
+        label: name of the label.
+        classes: names of its classes, class 0 first; empty where they have none.
+        path: the file that the text is for.
+
+    Raises:
+        ConfigError: if a video would not be found again by it.
+    """
+    lines = []
+    for index, number in enumerate(labels):
+        name, location = os.path.abspath(manifest.refs.path(index)), manifest.refs.location(index)
+        place: tuple[Any, ...] = ()
+        if isinstance(location, ByteRange):
+            shard = os.path.abspath(location.path)
+            location, place = ByteRange(shard, location.offset, location.size, name), (shard, location.offset, location.size)
+        lines.append(_Line(name, name if isinstance(location, str) else location, (number,), place))
+    columns = SHARD_COLUMNS if lines and lines[0].fields else ()
+    return _text_of(_Head("finetune", None, (label,), {label: tuple(classes)} if classes else {}, columns), lines, path)
 
 
 def _line_of(one: Found, folder: Path, places: Mapping[str, Place], made: bool, root: str | None) -> _Line:
@@ -65,18 +103,25 @@ def _line_of(one: Found, folder: Path, places: Mapping[str, Place], made: bool, 
     return _Line(name, location, one.entry.labels, fields)
 
 
-def _text_of(listing: Listing, lines: Sequence[_Line], root: str | None, sharded: bool) -> bytes:
-    columns = (*COLUMNS, "shard", "offset", "bytes") if sharded else COLUMNS
-    head = [b"# written by: python -m mvd_ds prepare"]
-    if root is not None:
-        head.append(b"# root: " + os.fsencode(os.path.join(root, ".") if root != root.strip() else root))
-    if listing.label_names:
-        head.append(b"# labels: " + os.fsencode(" ".join(listing.label_names)))
-    if listing.class_names:
-        head.append(b"# classes: " + _json(listing.class_names))
-    head.append(f"# columns: {' '.join(columns)}".encode())
-    body = [os.fsencode("\t".join((_escaped(line.name), *map(str, (*line.labels, *line.fields))))) for line in lines]
-    return b"\n".join([*head, *body]) + b"\n"
+def _text_of(head: _Head, lines: Sequence[_Line], path: Path) -> bytes:
+    """Return the text of a manifest, which reads back as it is meant.
+
+    Raises:
+        ConfigError: naming the first video, label or class that does not.
+    """
+    text = [f"# written by: python -m mvd_ds {head.command}".encode()]
+    if head.root is not None:
+        text.append(b"# root: " + os.fsencode(os.path.join(head.root, ".") if head.root != head.root.strip() else head.root))
+    if head.label_names:
+        text.append(b"# labels: " + os.fsencode(" ".join(head.label_names)))
+    if head.class_names:
+        text.append(b"# classes: " + _json(head.class_names))
+    if head.columns:
+        text.append(f"# columns: {' '.join(head.columns)}".encode())
+    text += [os.fsencode("\t".join((_escaped(line.name), *map(str, (*line.labels, *line.fields))))) for line in lines]
+    content = b"\n".join(text) + b"\n"
+    _require_same(content, path, head, lines)
+    return content
 
 
 def _json(values: Any) -> bytes:
@@ -92,13 +137,16 @@ def _escaped(name: str) -> str:
     return f"./{name}" if name != name.lstrip() or name.startswith(("#", "./", "\ufeff")) else name
 
 
-def _require_same(aside: Path, path: Path, listing: Listing, lines: Sequence[_Line]) -> None:
-    """Read the manifest and compare every line with what was meant.
+def _require_same(content: bytes, path: Path, head: _Head, lines: Sequence[_Line]) -> None:
+    """Read the text and compare every line with what was meant.
 
     Raises:
         ConfigError: naming the first difference.
     """
-    manifest = open_manifest(aside, None, path.name)
+    for line in lines:
+        if any(mark in text for text in (line.name, *map(str, line.fields)) for mark in "\t\n"):
+            raise ConfigError(f"{one_line(path)}: no manifest can hold '{one_line(line.name, 200)}': {UNLISTABLE}; rename it")
+    manifest = manifest_of(content, path, None, path.name, path.name)
     if len(manifest.refs) != len(lines):
         raise ConfigError(f"{one_line(path)}: {len(lines)} videos were written, but {len(manifest.refs)} are read back")
     for index, line in enumerate(lines):
@@ -107,5 +155,5 @@ def _require_same(aside: Path, path: Path, listing: Listing, lines: Sequence[_Li
                 f"{one_line(path)}: '{one_line(line.name, 200)}' is read back as '{one_line(manifest.refs.path(index), 200)}'"
                 f" with labels {manifest.refs[index].labels}; rename the file"
             )
-    if manifest.label_names != listing.label_names or manifest.class_names != listing.class_names:
+    if manifest.label_names != head.label_names or manifest.class_names != head.class_names:
         raise ConfigError(f"{one_line(path)}: names of labels or classes are not read back as they were written; rename them")

@@ -132,12 +132,17 @@ def describe(
     if "num_heads" not in values:
         heads = PUBLISHED_HEADS.get((values["embed_dim"], values["depth"]))
         if heads is None:
-            raise ConfigError(f"{checkpoint.origin}: the file does not say how many heads the encoder has; state num_heads")
+            raise ConfigError(
+                f"{checkpoint.origin}: the file does not say how many heads the encoder has; write one that does: "
+                f"{_conversion(checkpoint, '--heads COUNT')}, or state num_heads: model.num_heads=COUNT in `finetune`, "
+                "encoder={'num_heads': COUNT} in Python"
+            )
         values["num_heads"] = heads
     if "position" not in values:
         raise ConfigError(
             f"{checkpoint.origin}: files fine-tuned by VideoMAE and by MVD look the same and have different position tables; "
-            "state the format: videomae_finetuned or mvd_finetuned"
+            f"set format=videomae_finetuned or format=mvd_finetuned, or write a file that says it: "
+            f"{_conversion(checkpoint, '--from videomae_finetuned')}"
         )
     try:
         settings = EncoderSettings.model_validate(values)
@@ -154,6 +159,11 @@ def describe(
         classifier=_classifier(checkpoint),
         clip=_clip(checkpoint, settings, clip or {}),
     )
+
+
+def _conversion(checkpoint: Checkpoint, option: str) -> str:
+    """Return the command that writes a copy of a file which says what the file does not."""
+    return f"python -m mvd_ds convert {checkpoint.origin} FOLDER {option}"
 
 
 def _decoder(checkpoint: Checkpoint, encoder: EncoderSettings, known: dict[str, Any]) -> DecoderSettings | None:
@@ -209,7 +219,10 @@ def _decoder_heads(checkpoint: Checkpoint, encoder: EncoderSettings, width: int)
     if encoder.kind == "image":
         published = 16 if width == 512 else None
     if published is None:
-        raise ConfigError(f"{checkpoint.origin}: the file does not say how many heads its decoders have; state them")
+        raise ConfigError(
+            f"{checkpoint.origin}: the file does not say how many heads its decoders have; write one that does: "
+            f"{_conversion(checkpoint, '--decoder-heads COUNT')}"
+        )
     return published
 
 

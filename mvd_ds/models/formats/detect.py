@@ -146,7 +146,8 @@ def _plain(tensors: Mapping[str, Tensor], config: Mapping[str, Any], origin: str
     if "pos_embed" in tensors:
         return published.MVD
     raise ConfigError(
-        f"{origin}: an encoder that may be VideoMAE's or MVD's; state the format: mvd, videomae_finetuned or mvd_finetuned"
+        f"{origin}: an encoder that may be VideoMAE's or MVD's; set format to mvd, videomae_finetuned or mvd_finetuned, or write "
+        f"a file that says it: python -m mvd_ds convert {origin} FOLDER --from mvd"
     )
 
 

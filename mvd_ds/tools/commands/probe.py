@@ -11,7 +11,7 @@ SUMMARY = "measure what frozen features know by linear probes"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``probe`` to its parser."""
-    add_recipe_of(parser, "probe", "quickstart_probe run.output=runs/probe (after the quickstart)")
+    add_recipe_of(parser, "probe", "quickstart_probe run.output=runs/probe")
 
 
 def run(options: argparse.Namespace) -> int | None:

@@ -10,9 +10,13 @@ from mvd_ds.tools.parser import add_recipe
 
 
 def add_recipe_of(parser: argparse.ArgumentParser, command: str, example: str) -> None:
-    """Add the options of ``command``, which runs recipes of its own kind, with an example of its arguments."""
+    """Add the options of ``command``, which runs recipes of its own kind, with an example of its arguments.
+
+    Every command of the epilog has a line of its own, however narrow the terminal is, so that it can be copied.
+    """
     add_recipe(parser)
-    parser.epilog = f"`python -m mvd_ds settings RECIPE` explains all settings. Example: python -m mvd_ds {command} {example}"
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = f"all settings:\n  python -m mvd_ds settings RECIPE\nexample:\n  python -m mvd_ds {command} {example}"
     parser.set_defaults(command=command)
 
 

@@ -159,7 +159,7 @@ def failure_of(host: str, reply: Reply, seconds: float) -> tuple[str, str]:
     if reply.code is None:
         return f"did not answer within {seconds:.0f} s", SSH_REMEDIES["timed out"].format(host=host)
     lines = [line.strip() for line in (reply.errors or reply.output).splitlines() if line.strip()]
-    reason = lines[-1][:200] if lines else f"ended with code {reply.code}"
+    reason = lines[-1].removeprefix("ssh: ")[:200] if lines else f"ended with code {reply.code}"
     remedy = next((text for key, text in SSH_REMEDIES.items() if key in reason), f"ssh {host}, and try it there")
     return reason, remedy.format(host=host)
 

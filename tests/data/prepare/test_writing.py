@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mvd_ds.cli import main
@@ -13,8 +14,8 @@ from mvd_ds.data.manifests.listings import ListedVideo, Listing
 from mvd_ds.data.manifests.manifest import read_manifest
 from mvd_ds.data.prepare.inspection import COLUMNS
 from mvd_ds.data.prepare.options import Found
-from mvd_ds.data.prepare.writing import write_manifest
-from mvd_ds.data.readers.location import ByteRange
+from mvd_ds.data.prepare.writing import manifest_text, write_manifest
+from mvd_ds.data.readers.location import ByteRange, read_bytes
 from mvd_ds.files import ConfigError
 
 NAMES = [
@@ -69,3 +70,31 @@ def test_what_does_not_read_back_is_refused_and_not_written(tmp_path: Path) -> N
     with pytest.raises(ConfigError, match=r"manifest.txt.*is (read back as|not 'path label)"):
         write_manifest(tmp_path / "manifest.txt", Listing([], str(root), (), {}, {}, []), found, {})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [[], ["--shards"]])
+def test_held_out_videos_are_listed_as_they_are(odd: Path, tmp_path: Path, arguments: list[str]) -> None:
+    """Fine-tuning lists what it held out by the same writer: odd names and places in shards come back."""
+    source = odd
+    if arguments:
+        assert main(["prepare", str(odd), str(tmp_path / "out"), "--workers", "2", *arguments]) == 0
+        source = tmp_path / "out/manifest.txt"
+    held = read_manifest(source).part(np.arange(5, 40))
+    names = held.class_names["label"]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/held_out.txt").write_bytes(
+        manifest_text(held, held.labels[:, 0].tolist(), "label", names, tmp_path / "run/held_out.txt")
+    )
+    again = read_manifest(tmp_path / "run/held_out.txt")
+    assert again.class_names == {"label": names} and np.array_equal(again.labels, held.labels)
+    for index in range(35):
+        assert read_bytes(again.refs.location(index)) == read_bytes(held.refs.location(index))
+
+
+def test_a_held_out_name_that_no_manifest_holds_is_refused(plain: Path, tmp_path: Path) -> None:
+    for place in ("a/1.mp4", "a/two\nlines.mp4", "b/1.mp4"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        os.link(plain, tmp_path / place)
+    held = read_manifest(tmp_path)
+    with pytest.raises(ConfigError, match=r"held_out.txt: no manifest can hold '.*two lines.mp4': .* line break; rename"):
+        manifest_text(held, [0, 0, 1], "label", ("a", "b"), Path("held_out.txt"))

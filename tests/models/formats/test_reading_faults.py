@@ -165,7 +165,7 @@ def test_files_that_are_no_files(tmp_path, content, words):
         ({"model": {"weight": 3}}, "holds no state dict"),
         ({"epoch": 3}, "holds no state dict: it has epoch"),
         ({"a.b": torch.ones(1)}, "is in no format that is known (a.b, ...)"),
-        ({"blocks.0.norm1.weight": torch.ones(1)}, "may be VideoMAE's or MVD's; state the format"),
+        ({"blocks.0.norm1.weight": torch.ones(1)}, "may be VideoMAE's or MVD's; set format to mvd"),
     ],
 )
 def test_contents_that_are_no_weights(tmp_path, content, words):

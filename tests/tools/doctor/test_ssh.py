@@ -14,7 +14,7 @@ from mvd_ds.config import ConfigError
 from mvd_ds.tools.doctor import ssh as doctor_hosts
 from mvd_ds.tools.doctor.doctor import doctor
 from mvd_ds.tools.doctor.findings import ANSWER
-from mvd_ds.tools.doctor.ssh import check_ssh, group_commands, read_hostfile
+from mvd_ds.tools.doctor.ssh import Reply, check_ssh, failure_of, group_commands, read_hostfile
 
 #: Plays hosts by name: real ones run the command here, the others fail as hosts do.
 SSH = f"""#!{sys.executable}
@@ -147,3 +147,11 @@ def test_two_real_hosts_are_examined_and_add_up(shim: Path, tmp_path: Path) -> N
     together = found["group"]["findings"][0]
     assert together["name"] == "all-reduce" and "over 2 processes on 2 hosts" in together["text"]
     assert float(together["text"].split()[0]) > 0
+
+
+def test_the_reason_of_ssh_does_not_name_it_again() -> None:
+    """The page puts the check's name, which is ssh, in front."""
+    reply = Reply(255, "", "ssh: Could not resolve hostname gone: Name or service not known\n", 0.0, 0.0)
+    reason, remedy = failure_of("gone", reply, 20)
+    assert reason == "Could not resolve hostname gone: Name or service not known"
+    assert remedy == "write a name into the hostfile that resolves"
