@@ -26,7 +26,7 @@ def accuracy_table(runs: list[RunRecord]) -> Table | None:
             top5 = percent(found.top5) if _classes(found) >= TOP_FIVE_CLASSES else MISSING
             rows.append(_row(run.name, what, found.top1, top5, found.samples, percent(_most_frequent(found))))
     head = ["run", "measured by", "top-1", "top-5", "videos", "always the most frequent class"]
-    return Table(head, rows, "words") if rows else None
+    return Table(head, rows, "measured") if rows else None
 
 
 def accuracy_note(runs: list[RunRecord]) -> str:

@@ -67,8 +67,8 @@ def worst_classes(classes: list[str], per_class: list[dict[str, Any]]) -> Markup
 
 
 def reliability_chart(calibration: list[dict[str, float]]) -> Markup | None:
-    """Return accuracy over confidence, by bin; on the diagonal they are equal."""
-    if not calibration:
+    """Return accuracy over confidence, by bin; on the diagonal they are equal. None with a single bin, which shows no course."""
+    if len(calibration) < 2:
         return None
     with matplotlib.rc_context(STYLE):
         figure, axes = panel(290.0, 250.0, left=44.0, right=10.0, bottom=32.0, top=8.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from mvd_ds.files import counted
 
 PERCENT = "\N{NO-BREAK SPACE}%"
@@ -33,6 +35,19 @@ def signed(share: float) -> str:
 def proper_minus(number: str) -> str:
     """Return ``number`` with a minus sign in place of the hyphen."""
     return number.replace("-", "\N{MINUS SIGN}")
+
+
+def memory_unit(gib: Iterable[float]) -> tuple[str, float]:
+    """Return the one unit for these sizes and how many of it a GiB has: MiB if all are below 1 GiB."""
+    return ("MiB", 1024.0) if max(gib, default=0.0) < 1 else ("GiB", 1.0)
+
+
+def memory_size(gib: float | None, unit: tuple[str, float]) -> str:
+    """Return a size in a unit of ``memory_unit``, to three digits below 1,000; a dash for None."""
+    if gib is None:
+        return MISSING
+    size = gib * unit[1]
+    return f"{size:,.{0 if size >= 99.95 or size == 0 else 1 if size >= 9.995 else 2}f}"
 
 
 def times(number: int) -> str:

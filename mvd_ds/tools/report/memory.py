@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mvd_ds.tools.report.formatting import memory_size, memory_unit
 from mvd_ds.tools.report.run_records import RunRecord
 from mvd_ds.tools.report.templating import Row, Table, cells
 
@@ -28,16 +29,22 @@ _HELD = ("step", "save", "resume", "build")
 
 
 def memory_table(runs: list[RunRecord]) -> Table | None:
-    """Return GiB by part and the peak of every phase, a column for each run; None if no run measured its parts."""
+    """Return sizes by part and the peak of every phase, a column for each run; None if no run measured its parts.
+
+    The unit is that of the largest part: where parts are MiB, a peak of thousands of them can still be read.
+    """
     measured = {run.name: found for run in runs if (found := _measured(run))}
     rows: list[Row] = []
+    peaks = set(PHASES.values())
+    parts = [value for found in measured.values() for name, value in found.items() if name not in peaks]
+    unit = memory_unit(parts or [value for found in measured.values() for value in found.values()])
     names = list(dict.fromkeys(name for found in measured.values() for name in found))
-    for name in [*_ordered([name for name in names if name not in PHASES.values()]), *PHASES.values()]:
+    for name in [*_ordered([name for name in names if name not in peaks]), *PHASES.values()]:
         if name in names:
-            is_first_peak = name in PHASES.values() and not any(row.kind for row in rows)
-            values = cells(*(_number(found.get(name)) for found in measured.values()))
+            is_first_peak = name in peaks and not any(row.kind for row in rows)
+            values = cells(*(memory_size(found[name], unit) if name in found else "" for found in measured.values()))
             rows.append(Row(_words(name), values, "group" if is_first_peak else ""))
-    return Table(["part", *(f"{name} (GiB)" for name in measured)], rows) if rows else None
+    return Table(["part", *(f"{name} ({unit[0]})" for name in measured)], rows) if rows else None
 
 
 def _measured(run: RunRecord) -> dict[str, float]:
@@ -65,7 +72,3 @@ def _ordered(names: list[str]) -> list[str]:
 
 def _words(name: str) -> str:
     return WORDS.get(name) or (name if name in PHASES.values() else f"teacher {name.removeprefix('teacher_')}")
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}" if value < 10 else f"{value:.1f}"

@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from mvd_ds.tools.report.accuracy import accuracy_note, accuracy_sentence, accuracy_table
-from mvd_ds.tools.report.formatting import FEW_CLIPS, MISSING, PERCENT, few_clips, join_words, percent, signed, span
+from mvd_ds.tools.report.formatting import (
+    FEW_CLIPS,
+    MISSING,
+    PERCENT,
+    few_clips,
+    join_words,
+    memory_size,
+    memory_unit,
+    percent,
+    signed,
+    span,
+)
 from mvd_ds.tools.report.memory import memory_table
 from mvd_ds.tools.report.names import names_of
 from mvd_ds.tools.report.picture_section import pictures_of
@@ -13,7 +24,15 @@ from mvd_ds.tools.report.probe_figures import difference_figure, interval_words,
 from mvd_ds.tools.report.provenance import difference_tables, origin_table
 from mvd_ds.tools.report.run_figures import accuracy_figures, loss_figures, shared_figures
 from mvd_ds.tools.report.run_records import Difference, ProbeResults, RunRecord
-from mvd_ds.tools.report.sentences import attention, label_names, last, middle, probe_sentences, training_sentence
+from mvd_ds.tools.report.sentences import (
+    attention,
+    label_names,
+    last,
+    middle,
+    neighbour_sentence,
+    probe_sentences,
+    training_sentence,
+)
 from mvd_ds.tools.report.templating import Cell, Definition, Row, Table, cells, render
 from mvd_ds.training.console import clock
 
@@ -65,7 +84,8 @@ def _sentences(runs: list[RunRecord], results: ProbeResults) -> list[str]:
     if any(results.probes.values()):
         return probe_sentences(results) + accuracies
     trained = [sentence for run in runs if (sentence := training_sentence(run))]
-    return [*accuracies, *trained] if accuracies else probe_sentences(results) + trained
+    measured = accuracies + [sentence for run in runs if (sentence := neighbour_sentence(run))]
+    return [*measured, *trained] if measured else probe_sentences(results) + trained
 
 
 def _few_clips(results: ProbeResults) -> list[str]:
@@ -124,6 +144,7 @@ def _difference(differences: dict[str, Difference], label: str) -> Cell:
 
 def _stages(runs: list[RunRecord]) -> Table:
     total = sum(run.status.seconds for run in runs)
+    unit = memory_unit(peak for run in runs if (peak := last(run, "memory/peak_gib")) is not None)
     rows = []
     for run in runs:
         status = run.status
@@ -133,13 +154,13 @@ def _stages(runs: list[RunRecord]) -> Table:
             f"{status.step:,} of {status.last_step:,}" if run.curves else MISSING,
             _number(middle(run, "perf/clips_per_second"), "{:,.0f}"),
             _number(middle(run, "perf/data_wait_share"), "{:.0%}"),
-            _number(last(run, "memory/peak_gib"), "{:.1f}"),
+            memory_size(last(run, "memory/peak_gib"), unit),
             Cell(f"{status.seconds:,.1f}", clock(status.seconds)),
         )
         if len(runs) > 1:
             shown.append(Cell("", share=100 * status.seconds / total if total else 0.0))
         rows.append(Row(run.name, shown))
-    head = ["run", "objective", "state", "steps", "clips/s", "waiting for data", "peak memory (GiB)", "seconds"]
+    head = ["run", "objective", "state", "steps", "clips/s", "waiting for data", f"peak memory ({unit[0]})", "seconds"]
     if len(runs) > 1:
         rows.append(Row("all", cells(*[""] * 6, Cell(f"{total:,.1f}", clock(total)), ""), "group"))
         head.append("")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from markupsafe import Markup
 
 from mvd_ds.tools.report.charts import SERIES, Line, line_chart
+from mvd_ds.tools.report.formatting import memory_unit
 from mvd_ds.tools.report.run_records import Curve, RunRecord
 from mvd_ds.tools.report.templating import ColourKey, Figure, figure
 
@@ -36,10 +38,11 @@ ACCURACY = [
     Shared("val/top1", "Top-1 while training", "top-1 (%)", scale=100.0),
     Shared("val/top5", "Top-5 while training", "top-5 (%)", scale=100.0),
 ]
+MEMORY = Shared("memory/peak_gib", "Memory, peak per process", "GiB")
 SPEED = [
     Shared("perf/clips_per_second", "Throughput", "clips per second"),
     Shared("perf/data_wait_share", "Waiting for data", "share of time (%)", scale=100.0),
-    Shared("memory/peak_gib", "Memory, peak per process", "GiB"),
+    MEMORY,
     Shared("perf/mfu", "Arithmetic, share of the device's peak", "share of peak (%)", scale=100.0),
 ]
 OPTIMIZATION = [
@@ -58,12 +61,15 @@ def loss_figures(runs: list[RunRecord]) -> list[Group]:
 
 def shared_figures(runs: list[RunRecord]) -> list[Group]:
     """Return panels of optimisation and of speed, all runs together in each."""
-    probes = dict.fromkeys(name for run in runs for name in run.curves if name.startswith("probe/"))
-    learnt = [
-        Shared(name, f"Nearest neighbours on “{name[len('probe/') : -len('_top1')]}”", "top-1 (%)", scale=100.0)
-        for name in probes
-    ]
-    titles = {"Learning rate, gradients and features": [*learnt, *OPTIMIZATION], "Speed and memory": SPEED}
+    labels = dict.fromkeys(label for run in runs for label in run.neighbours())
+    learnt = [Shared(f"probe/{label}_top1", f"Label “{label}”", "top-1 (%)", scale=100.0) for label in labels]
+    unit, scale = memory_unit(max(run.curves[MEMORY.metric].values) for run in runs if MEMORY.metric in run.curves)
+    speed = [panel._replace(y_label=unit, scale=scale) if panel is MEMORY else panel for panel in SPEED]
+    titles = {
+        "Accuracy of nearest neighbours while training": learnt,
+        "Learning rate, gradients and features": OPTIMIZATION,
+        "Speed and memory": speed,
+    }
     groups = [Group(title, shared_panels(runs, panels), _run_key(runs)) for title, panels in titles.items()]
     return [group for group in groups if group.figures]
 
@@ -109,8 +115,7 @@ def _losses_of(run: RunRecord, colour: str) -> Group:
     losses = [Line(run.curves[f"loss/{target}"], colours[target]) for target in targets]
     if len(targets) != 1 and "loss/total" in run.curves:
         losses.append(Line(run.curves["loss/total"], "ink" if many else colour))
-    kinds = list(dict.fromkeys(LOSS_WORDS.get(kind, kind) for kind in run.loss_names().values() if kind))
-    figures = [figure("Loss", line_chart(losses, f"loss ({', '.join(kinds) or 'no unit'})"))]
+    figures = [figure("Loss", line_chart(losses, f"loss ({_loss_words(run.loss_names().values())})"))]
     relative = [
         Line(run.curves[name], colours[target]) for target in targets if (name := f"loss_relative/{target}") in run.curves
     ]
@@ -127,6 +132,11 @@ def _losses_of(run: RunRecord, colour: str) -> Group:
     return Group(run.name, [drawn for drawn in figures if drawn], ColourKey(names) if names else None)
 
 
+def _loss_words(kinds: Iterable[str]) -> str:
+    """Return the names of these kinds of loss, each once."""
+    return ", ".join(dict.fromkeys(LOSS_WORDS.get(kind, kind) for kind in kinds if kind)) or "no unit"
+
+
 def _compared(runs: list[RunRecord]) -> Group | None:
     """Return runs of one objective with a target in common, in one panel for each target; None without such runs."""
     figures: list[Figure] = []
@@ -134,10 +144,18 @@ def _compared(runs: list[RunRecord]) -> Group | None:
     for objective in dict.fromkeys(run.objective for run in runs):
         alike = [(run, _colour(place)) for place, run in enumerate(runs) if run.objective == objective]
         for target in dict.fromkeys(target for run, _ in alike for target in _targets(run)):
-            metric = f"loss_relative/{target}"
+            is_relative = any(f"loss_relative/{target}" in run.curves for run, _ in alike)
+            metric = f"{'loss_relative' if is_relative else 'loss'}/{target}"
             sharing = [(run, colour) for run, colour in alike if metric in run.curves]
-            drawn = figure(f"Relative loss on {target}", _relative_chart([Line(run.curves[metric], c) for run, c in sharing]))
-            if len(sharing) > 1 and drawn:
+            lines = [Line(run.curves[metric], colour) for run, colour in sharing]
+            kinds = {run.loss_names().get(target, "") for run, _ in sharing}
+            if len(sharing) < 2 or (len(kinds) > 1 and not is_relative):
+                continue  # losses of two kinds have no axis in common
+            if is_relative:
+                drawn = figure(f"Relative loss on {target}", _relative_chart(lines))
+            else:
+                drawn = figure(f"Loss on {target}", line_chart(lines, f"loss ({_loss_words(kinds)})"))
+            if drawn:
                 used |= {run.name: colour for run, colour in sharing}
                 figures.append(drawn)
     return Group("Runs beside each other", figures, ColourKey(list(used.items()))) if figures else None

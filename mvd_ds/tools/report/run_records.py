@@ -147,6 +147,11 @@ class RunRecord:
             return {}
         return {str(name): str(values.get("loss", "")) for name, values in teachers.items() if isinstance(values, dict)}
 
+    def neighbours(self) -> dict[str, Curve]:
+        """Return the accuracy of nearest neighbours that a run measured while it trained, by label."""
+        found = {name: curve for name, curve in self.curves.items() if name.startswith("probe/") and name.endswith("_top1")}
+        return {name.removeprefix("probe/").removesuffix("_top1"): curve for name, curve in found.items()}
+
     def probed_models(self) -> dict[str, dict[str, Any]]:
         """Return the settings of the models of a probe run, by name."""
         models = self.recipe.get("models") if self.results is not None else None

@@ -108,6 +108,16 @@ def training_sentence(run: RunRecord) -> str | None:
     return f"{run.name}: the loss {verb} from {first:.3g} to {final:.3g} {steps}{beside}."
 
 
+def neighbour_sentence(run: RunRecord) -> str | None:
+    """Return how often nearest neighbours among a run's features had the right class; None if that was not measured."""
+    found = run.neighbours()
+    if not found:
+        return None
+    step = max(curve.steps[-1] for curve in found.values())
+    shares = join_words([f"{percent(curve.values[-1])} on “{label}”" for label, curve in found.items()])
+    return f"{run.name}: nearest neighbours of its features have the right class for {shares} of the clips, after step {step:,}."
+
+
 def label_names(results: ProbeResults) -> list[str]:
     """Return the probed labels, in the order of the manifest."""
     probed = dict.fromkeys(label for values in results.probes.values() for label in values)

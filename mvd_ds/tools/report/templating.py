@@ -41,7 +41,8 @@ class Table(NamedTuple):
     head: list[str]
     rows: list[Row]
     kind: str = ""
-    """Class of the style sheet: ``words`` aligns text to the left and wraps it, ``pairs`` has names and values alone."""
+    """Class of the style sheet: ``words`` aligns text to the left and wraps it, ``pairs`` has names and values alone,
+    ``measured`` has words in its second column and numbers behind it."""
 
 
 class Image(NamedTuple):

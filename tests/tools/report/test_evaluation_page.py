@@ -50,6 +50,15 @@ def test_it_is_one_file_and_a_picture(tmp_path: Path, classes: int) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["confusion.png", "evaluation.html", "evaluation.json"]
 
 
+def test_a_single_bin_of_confidence_is_no_panel(tmp_path: Path) -> None:
+    told = results(3)
+    for bins, drawings in ((told["calibration"][:2], 2), (told["calibration"][:1], 1)):
+        (tmp_path / "evaluation.json").write_text(json.dumps(told | {"calibration": bins}))
+        write_evaluation_page(tmp_path)
+        page = (tmp_path / "evaluation.html").read_text()
+        assert page.count("<svg") == drawings and ("Confidence and accuracy" in page) == (drawings == 2)
+
+
 def test_a_video_in_a_shard_is_shown_too(tmp_path: Path) -> None:
     video = write_video(tmp_path / "a.mp4", frames=8, width=48, height=32).read_bytes()
     (tmp_path / "0.tar").write_bytes(bytes(512) + video)
