@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from mvd_ds.config.base import Grid, Settings
 from mvd_ds.config.data import DataSettings, MaskingSettings
 from mvd_ds.config.decoder import DecoderSettings
-from mvd_ds.config.encoder import POSITION_DIVISORS, EncoderSettings
+from mvd_ds.config.encoder import EncoderSettings, position_fault
 from mvd_ds.config.optimization import BatchSettings, EngineSettings, OptimizerSettings, RunSettings, ScheduleSettings
 from mvd_ds.config.targets import PixelSettings
 from mvd_ds.config.teachers import TeacherSettings
@@ -149,9 +149,9 @@ class TrainingRecipe(LearningRecipe):
         heads = self.decoder.num_heads or self.model.num_heads
         if width % heads:
             raise ValueError(f"decoder.embed_dim {width} is not divisible by decoder.num_heads {heads}")
-        divisor = POSITION_DIVISORS[self.model.position]
-        if width % divisor:
-            raise ValueError(f"position {self.model.position} needs decoder.embed_dim divisible by {divisor}, got {width}")
+        fault = position_fault(self.model.position, width, heads)
+        if fault:
+            raise ValueError(f"position {self.model.position} needs decoder.embed_dim {fault}")
         self._check_objective()
         self._check_scored_masks()
         for name, teacher in self.teachers.items():

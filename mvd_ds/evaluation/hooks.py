@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -59,10 +59,18 @@ class AttentionOf:
         heads: number of heads.
         chosen: indices of the heads that are recorded.
         skipped: tokens before those of the grid.
+        unpack: makes (B, [skipped +] N, 3, heads, d) of what the layer returns, as the kernels take it; None: it is only split.
     """
 
-    def __init__(self, projection: nn.Module, heads: int, chosen: list[int], skipped: int = 0) -> None:
-        self.projection, self.heads, self.chosen, self.skipped = projection, heads, chosen, skipped
+    def __init__(
+        self,
+        projection: nn.Module,
+        heads: int,
+        chosen: list[int],
+        skipped: int = 0,
+        unpack: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.projection, self.heads, self.chosen, self.skipped, self.unpack = projection, heads, chosen, skipped, unpack
         self.parts: list[Tensor] = []
 
     @property
@@ -71,7 +79,8 @@ class AttentionOf:
         return dict(zip(self.chosen, torch.cat(self.parts).unbind(1), strict=True))
 
     def _keep(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
-        qkv = output.detach().unflatten(-1, (3, self.heads, -1))
+        packed = output.detach()
+        qkv = packed.unflatten(-1, (3, self.heads, -1)) if self.unpack is None else self.unpack(packed)
         self.parts.append(received_attention(qkv, self.chosen, self.skipped))
 
     def __enter__(self) -> AttentionOf:

@@ -3,7 +3,8 @@
 =========================  ==========================================================================================
 ``linear``                 ``Linear`` and the packed query-key-value projection
 ``attention``              one attention module; the kernels behind it and the one function that chooses
-``layers``                 MLP, block, drop path, activation checkpointing
+``layers``                 the block, drop path, activation checkpointing
+``blocks``                 what blocks differ in: norms, MLPs, rotary positions, LayerScale
 ``embed``                  patches, fixed position tables, learned single tokens
 ``vit``                    ``VisionTransformer``: the encoder of students and teachers
 ``masked``                 ``MaskedPredictor``: an encoder and one decoder per target

@@ -1,5 +1,7 @@
 """Self-attention over all tokens: one module, three kernels, one function that chooses.
 
+Norms of queries and keys, and rotary positions, come before the kernels, which see the packed projection alone.
+
 No attention mask is ever passed: a masked token is either absent (encoder) or a token like any other (decoder).
 """
 
@@ -16,6 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mvd_ds.config import ConfigError
+from mvd_ds.models.blocks.norms import NORMS
+from mvd_ds.models.blocks.rotary import rotate
+from mvd_ds.models.blocks.style import PLAIN, BlockStyle
 from mvd_ds.models.linear import Linear, QueryKeyValue
 
 logger = logging.getLogger(__name__)
@@ -32,20 +37,64 @@ class Attention(nn.Module):
         heads: number of heads; d = D / heads.
         qkv_bias: ``query_value`` or ``full``, see ``QueryKeyValue``.
         kernel: ``auto``, ``flash_attn``, ``sdpa`` or ``eager``.
+        style: whether queries and keys are normed, by what, and how they are turned.
+        eps: epsilon of their norms.
     """
 
-    def __init__(self, width: int, heads: int, qkv_bias: Literal["query_value", "full"], kernel: str = "auto") -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        qkv_bias: Literal["query_value", "full"],
+        kernel: str = "auto",
+        style: BlockStyle = PLAIN,
+        eps: float = 1e-6,
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.kernel = kernel
+        self.rotation = style.rotation
         self.qkv = QueryKeyValue(width, qkv_bias)
+        self.is_normed = style.qk_norm != "none"
+        if self.is_normed:
+            normed = width if style.qk_norm == "width" else width // heads
+            self.norm_query, self.norm_key = (NORMS[style.norm](normed, eps=eps) for _ in range(2))
         self.projection = Linear(width, width)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map tokens (B, N, D) to (B, N, D)."""
-        qkv = self.qkv(tokens).unflatten(-1, (3, self.heads, -1))
+    def forward(self, tokens: Tensor, turns: Tensor | None = None) -> Tensor:
+        """Map tokens (B, N, D) to (B, N, D); ``turns`` are those of ``Rotary``, where there is a rotation."""
+        assert (turns is None) == (self.rotation is None), "turns are for rotary positions, which do not work without"
+        qkv = self.unpack(self.qkv(tokens), turns)
         kernel = _kernel_name(self.kernel, qkv.device, qkv.dtype, qkv.shape[-1])
         return self.projection(KERNELS[kernel](qkv).flatten(-2))
+
+    def unpack(self, packed: Tensor, turns: Tensor | None = None) -> Tensor:
+        """Return queries, keys and values as the kernels take them: normed and turned.
+
+        Args:
+            packed: (B, N, 3D) from ``qkv``.
+            turns: see ``rotary.rotate``; None: they are left where they are.
+
+        Returns:
+            (B, N, 3, heads, d).
+        """
+        qkv = packed.unflatten(-1, (3, self.heads, -1))
+        if not self.is_normed and turns is None:
+            return qkv
+        query, key, value = qkv.unbind(2)
+        if self.is_normed:
+            query, key = _normed(self.norm_query, query), _normed(self.norm_key, key)
+        if turns is not None:
+            assert self.rotation is not None
+            query, key = rotate(query, turns, self.rotation), rotate(key, turns, self.rotation)
+        return torch.stack((query, key, value), dim=2)
+
+
+def _normed(norm: nn.LayerNorm | nn.RMSNorm, parts: Tensor) -> Tensor:
+    """Return (B, N, heads, d) normed over each head or over all of them, as wide as the norm is."""
+    if norm.normalized_shape[0] == parts.shape[-1]:
+        return norm(parts)
+    return norm(parts.flatten(-2)).view_as(parts)
 
 
 def eager_attention(qkv: Tensor) -> Tensor:

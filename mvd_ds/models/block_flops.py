@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from mvd_ds.config import EncoderSettings
 
+#: Matrices of each MLP.
+MLP_MATRICES = {"gelu": 2, "swiglu": 3}
 
-def block_flops(tokens: int, width: int, mlp_ratio: float) -> int:
+
+def block_flops(tokens: int, width: int, mlp_ratio: float, mlp: str = "gelu") -> int:
     """Return the operations of one block on a sequence of ``tokens``."""
-    return 8 * tokens * width**2 + mlp_flops(tokens, width, mlp_ratio) + 4 * tokens**2 * width
+    return 8 * tokens * width**2 + mlp_flops(tokens, width, mlp_ratio, mlp) + 4 * tokens**2 * width
 
 
-def mlp_flops(tokens: int, width: int, mlp_ratio: float) -> int:
+def mlp_flops(tokens: int, width: int, mlp_ratio: float, mlp: str = "gelu") -> int:
     """Return the operations of the MLP of one block."""
-    return 4 * tokens * width * int(width * mlp_ratio)
+    return 2 * MLP_MATRICES[mlp] * tokens * width * int(width * mlp_ratio)
 
 
 def encoder_flops(settings: EncoderSettings, tokens: int, depth: int) -> int:
     """Return the operations of an encoder with ``depth`` blocks on a sequence of ``tokens``, its patch embedding included."""
     patch = 2 * tokens * 3 * settings.tubelet_frames * settings.patch_px**2 * settings.embed_dim
-    return patch + depth * block_flops(tokens + settings.cls_token, settings.embed_dim, settings.mlp_ratio)
+    return patch + depth * block_flops(tokens + settings.prefix_tokens, settings.embed_dim, settings.mlp_ratio, settings.mlp)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvd_ds.config import EncoderSettings, Grid, PoolingSettings, PreprocessingSettings
+from mvd_ds.models.blocks.norms import NORMS
 from mvd_ds.models.linear import Linear
 from mvd_ds.models.pooling import Pooling
 from mvd_ds.models.vit import VisionTransformer
@@ -51,7 +52,7 @@ class Classifier(nn.Module):
         width = settings.embed_dim
         self.encoder = VisionTransformer(settings.model_copy(update={"final_norm": False}), grid)
         self.pooling = Pooling(pooling or PoolingSettings(), width, settings.num_heads, settings.cls_token)
-        self.norm = nn.LayerNorm(width, eps=norm_eps or settings.norm_eps)
+        self.norm = NORMS[settings.norm](width, eps=norm_eps or settings.norm_eps)
         self.dropout = dropout
         self.head = ClassHead(width, classes)
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from mvd_ds.config import ConfigError, Grid
 from mvd_ds.files import one_line
+from mvd_ds.models.blocks.rotary import ROTATIONS
 
 
 class PatchEmbed(nn.Module):
@@ -136,19 +137,20 @@ def split_mask(mask: Tensor, clips: int | None = None, tokens: int | None = None
 
 
 class LearnedToken(nn.Module):
-    """One learned token: the class token of an encoder or the mask token of a decoder.
+    """One learned token, the class token of an encoder or the mask token of a decoder, or several: its registers.
 
     Args:
         width: D.
         std: standard deviation of the normal distribution it starts from.
         truncate: redraw initial values beyond one standard deviation.
+        tokens: how many there are.
     """
 
-    def __init__(self, width: int, std: float, truncate: bool = False) -> None:
+    def __init__(self, width: int, std: float, truncate: bool = False, tokens: int = 1) -> None:
         super().__init__()
         self.std = std
         self.truncate = truncate
-        self.weight = nn.Parameter(torch.empty(1, 1, width))
+        self.weight = nn.Parameter(torch.empty(1, tokens, width))
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -159,18 +161,18 @@ class LearnedToken(nn.Module):
             nn.init.normal_(self.weight, std=self.std, generator=generator)
 
     def forward(self, batch: int, count: int) -> Tensor:
-        """Return (batch, count, D), the same token everywhere."""
+        """Return (batch, count, D): the same token everywhere, or all of several."""
         return self.weight.expand(batch, count, -1)
 
 
 class Position(nn.Module):
-    """A table of positions, added to tokens.
+    """A table of positions, added to tokens; nothing is added where positions are rotary, see ``blocks.rotary``.
 
     A fixed table is a non-persistent buffer, not a frozen parameter: it belongs to a geometry, not to a checkpoint, and is
     rebuilt for the grid at hand (a patch-14 teacher at 196 px thus has positions 0..13, as published). A learned one is a weight.
 
     Args:
-        kind: ``sincos3d``, ``sinusoid1d``, ``sincos2d`` or ``learned``.
+        kind: ``sincos3d``, ``sinusoid1d``, ``sincos2d``, ``learned``, or a rotary one.
         grid: (t, h, w) token grid.
         width: D.
         has_cls: a learned table has a row for the class token; fixed ones leave it without a position.
@@ -181,10 +183,13 @@ class Position(nn.Module):
     def __init__(self, kind: str, grid: Grid, width: int, has_cls: bool = False) -> None:
         super().__init__()
         self.cls: nn.Parameter | None = None
+        self.is_added = kind not in ROTATIONS
         if kind == "learned":
             self.table = nn.Parameter(torch.empty(math.prod(grid), width))
             self.cls = nn.Parameter(torch.empty(1, width)) if has_cls else None
             self.reset_parameters()
+            return
+        if not self.is_added:
             return
         # numpy, because ZeRO's construction context changes type and device of what torch's factories make.
         table = torch.from_numpy(POSITION_TABLES[kind](grid, width).astype(np.float32))
@@ -203,8 +208,9 @@ class Position(nn.Module):
             index: (B, V) token index of every token, or None if they are all N tokens in order.
             cls: (B, 1 or 0, D) class tokens to put in front, or None.
         """
-        table = self.table.to(tokens.dtype)
-        tokens = tokens + (table if index is None else table[index])
+        if self.is_added:
+            table = self.table.to(tokens.dtype)
+            tokens = tokens + (table if index is None else table[index])
         if cls is None:
             return tokens
         if self.cls is not None:

@@ -84,5 +84,5 @@ def _decoder_flops(recipe: TrainingRecipe, visible: int, predicted: int, output:
     cls = int(recipe.model.cls_token)
     width = recipe.decoder.embed_dim or recipe.model.embed_dim
     projection = 2 * (visible + cls) * recipe.model.embed_dim * width
-    blocks = recipe.decoder.depth * block_flops(visible + predicted + cls, width, recipe.decoder.mlp_ratio)
+    blocks = recipe.decoder.depth * block_flops(visible + predicted + cls, width, recipe.decoder.mlp_ratio, recipe.model.mlp)
     return projection + blocks + 2 * predicted * width * output

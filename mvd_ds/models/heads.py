@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mvd_ds.config import HeadSettings
+from mvd_ds.models.blocks.mlps import Mlp
 from mvd_ds.models.embed import LearnedToken
 from mvd_ds.models.initialisation import initialise
-from mvd_ds.models.layers import Block, Mlp
+from mvd_ds.models.layers import Block
 from mvd_ds.models.linear import Linear
 from mvd_ds.models.pooling import layer_tokens
 from mvd_ds.models.vit import VisionTransformer
@@ -52,7 +53,9 @@ def frozen_tokens(encoder: VisionTransformer, clip: Tensor, layers: bool) -> Fro
     tokens = tokens.unflatten(0, (len(clip), -1)).flatten(1, 2)
     if not layers:
         return FrozenTokens(tokens)
-    packed = torch.stack(kept, dim=1).unflatten(-1, (3, encoder.settings.num_heads, -1))[:, :, :, 1:]
+    turns = encoder.turns()
+    seen = [attention.unpack(packed, turns) for attention, packed in zip(attentions, kept, strict=True)]
+    packed = torch.stack(seen, dim=1)[:, :, :, 1:]
     return FrozenTokens(tokens, packed.unflatten(0, (len(clip), -1)).transpose(1, 2).flatten(2, 3))
 
 
@@ -139,10 +142,10 @@ class QueryTuningHead(nn.Module):
 def _through_layer(block: nn.Module, queries: Tensor, keys_values: Tensor) -> Tensor:
     """Return queries (B, m, D) after a block that sees only keys and values (B, N, 2, heads, d) of its tokens."""
     assert isinstance(block, Block)
-    packed = block.attention.qkv(block.norm_attention(queries)).unflatten(-1, (3, block.attention.heads, -1))
+    packed = block.attention.unpack(block.attention.qkv(block.norm_attention(queries)))
     keys, values = keys_values.unbind(2)
-    seen = queries + block.attention.projection(_look(packed[:, :, 0], keys, values))
-    return seen + block.mlp(block.norm_mlp(seen))
+    seen = queries + block.scale_attention(block.attention.projection(_look(packed[:, :, 0], keys, values)))
+    return seen + block.scale_mlp(block.mlp(block.norm_mlp(seen)))
 
 
 def _look(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:

@@ -6,9 +6,11 @@ what                            video (VideoMAE, MVD)                           
 every Linear, packed qkv        Xavier-uniform, bias 0                                 the same
 patch embedding, weight         kaiming-uniform, a = sqrt 5 (torch's ``Conv3d``)       Xavier-uniform over (D, rest)
 patch embedding, bias           uniform within 1 / sqrt(fan in) (torch's ``Conv3d``)   the same
-LayerNorm, batch norm           weight 1, bias 0                                       the same
+LayerNorm, RMSNorm, batch norm   weight 1, bias 0                                       the same
 mask token                      normal, std 0.02, cut at one std                       normal, std 0.02
 class token                     normal, std 1e-6                                       normal, std 0.02
+registers                       normal, std 0.02                                       the same
+LayerScale                      ``layer_scale``                                        the same
 position tables                 fixed, no parameter                                    the same
 learned positions               truncated normal, std 0.02                             the same
 exponents of GeM and GGeM       ``pooling.exponent``, 3                                the same
@@ -28,6 +30,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from mvd_ds.models.blocks.style import LayerScale
 from mvd_ds.models.cross_attention import LevelMixture
 from mvd_ds.models.embed import LearnedToken, PatchEmbed, Position
 from mvd_ds.models.linear import Linear, QueryKeyValue
@@ -61,7 +64,7 @@ def initialise_module(name: str, module: nn.Module, seed: int) -> None:
     """
     if isinstance(module, Linear | QueryKeyValue | PatchEmbed | LearnedToken | Position | Pooling | LevelMixture):
         module.reset_parameters(_generator(seed, name))
-    elif isinstance(module, nn.LayerNorm | LabelledBatchNorm):
+    elif isinstance(module, nn.LayerNorm | nn.RMSNorm | LayerScale | LabelledBatchNorm):
         module.reset_parameters()
     elif next(module.parameters(recurse=False), None) is not None:
         raise TypeError(f"no initial weights are defined for {name} ({type(module).__name__})")

@@ -7,41 +7,36 @@ from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mvd_ds.models.attention import Attention
-from mvd_ds.models.linear import Linear
+from mvd_ds.models.blocks.mlps import MLPS, Mlp, SwiGlu
+from mvd_ds.models.blocks.norms import NORMS
+from mvd_ds.models.blocks.style import PLAIN, BlockStyle, LayerScale
 
 #: Epsilon of a LayerNorm whose settings do not say. Source: MAE, VideoMAE, MVD.
 NORM_EPS = 1e-6
 
 
 class BlockBackend(Protocol):
-    """Whatever computes blocks in place of torch's kernels, such as a compiled graph; it is given to a block from outside."""
+    """Whatever computes blocks in place of torch's kernels, such as a compiled graph; it is given to a block from outside.
 
-    def prepare(self, block: Block, tokens: Tensor, branch_factors: Tensor | None, wanted: Tensor | None) -> None:
+    All arguments are those of ``Block.compute``.
+    """
+
+    def prepare(
+        self, block: Block, tokens: Tensor, branch_factors: Tensor | None, wanted: Tensor | None, turns: Tensor | None
+    ) -> None:
         """Get ready for what the stack is about to compute; activations are not being recomputed at this moment."""
 
-    def __call__(self, block: Block, tokens: Tensor, branch_factors: Tensor | None, wanted: Tensor | None) -> Tensor:
+    def __call__(
+        self, block: Block, tokens: Tensor, branch_factors: Tensor | None, wanted: Tensor | None, turns: Tensor | None
+    ) -> Tensor:
         """Return what ``block.compute`` would return."""
 
 
-class Mlp(nn.Module):
-    """Linear, GELU (exact), Linear."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.expand = Linear(width, hidden)
-        self.contract = Linear(hidden, width)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map tokens (B, N, D) to (B, N, D)."""
-        return self.contract(F.gelu(self.expand(tokens)))
-
-
 class Block(nn.Module):
-    """Pre-norm transformer block: attention, then MLP, each added to its input. No LayerScale. Source: MVD.
+    """Pre-norm transformer block: attention, then MLP, each added to its input. Source: MVD.
 
     Args:
         width: D, width of a token.
@@ -50,6 +45,7 @@ class Block(nn.Module):
         qkv_bias: ``query_value`` or ``full``.
         kernel: attention kernel, see ``attention.choose_kernel``.
         eps: epsilon of the norms.
+        style: norms, MLP, LayerScale, norms of queries and keys, rotation.
     """
 
     def __init__(
@@ -60,38 +56,55 @@ class Block(nn.Module):
         qkv_bias: Literal["query_value", "full"] = "query_value",
         kernel: str = "auto",
         eps: float = NORM_EPS,
+        style: BlockStyle = PLAIN,
     ) -> None:
         super().__init__()
-        self.arguments = (width, heads, mlp_ratio, qkv_bias, kernel, eps)
+        self.arguments = (width, heads, mlp_ratio, qkv_bias, kernel, eps, style)
         """Arguments of this constructor."""
-        self.norm_attention = nn.LayerNorm(width, eps=eps)
-        self.attention = Attention(width, heads, qkv_bias, kernel)
-        self.norm_mlp = nn.LayerNorm(width, eps=eps)
-        self.mlp = Mlp(width, int(width * mlp_ratio))
+        self.norm_attention = NORMS[style.norm](width, eps=eps)
+        self.attention = Attention(width, heads, qkv_bias, kernel, style, eps)
+        self.norm_mlp = NORMS[style.norm](width, eps=eps)
+        self.mlp: Mlp | SwiGlu = MLPS[style.mlp](width, int(width * mlp_ratio))
+        self.scale_attention, self.scale_mlp = (
+            nn.Identity() if style.layer_scale is None else LayerScale(width, style.layer_scale) for _ in range(2)
+        )
         self.backend: BlockBackend | None = None
         """Computes in place of ``compute`` where it is set."""
 
-    def forward(self, tokens: Tensor, branch_factors: Tensor | None = None, wanted: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        branch_factors: Tensor | None = None,
+        wanted: Tensor | None = None,
+        turns: Tensor | None = None,
+    ) -> Tensor:
         """Map (B, N, D) to (B, N, D), or fewer tokens where fewer are wanted.
 
         Args:
             tokens: (B, N, D).
             branch_factors: (B, 2) factors of the attention and the MLP branch (drop path), or None for ones.
             wanted: see ``pick``; all are looked at, and these alone pass the MLP. Only without factors.
+            turns: (1 or B, N, 2, d) from ``Rotary``, for blocks with rotary positions.
         """
         compute = Block.compute if self.backend is None else self.backend
-        return compute(self, tokens, branch_factors, wanted)
+        return compute(self, tokens, branch_factors, wanted, turns)
 
-    def compute(self, tokens: Tensor, branch_factors: Tensor | None = None, wanted: Tensor | None = None) -> Tensor:
+    def compute(
+        self,
+        tokens: Tensor,
+        branch_factors: Tensor | None = None,
+        wanted: Tensor | None = None,
+        turns: Tensor | None = None,
+    ) -> Tensor:
         """Compute ``forward`` by torch's kernels, one after another."""
-        attended = self.attention(self.norm_attention(tokens))
+        attended = self.scale_attention(self.attention(self.norm_attention(tokens), turns))
         if branch_factors is None:
             tokens = pick(tokens + attended, wanted)
-            return tokens + self.mlp(self.norm_mlp(tokens))
+            return tokens + self.scale_mlp(self.mlp(self.norm_mlp(tokens)))
         assert wanted is None, "factors are of whole sequences"
         of_attention, of_mlp = branch_factors.to(tokens.dtype)[:, :, None, None].unbind(1)
         tokens = tokens + of_attention * attended
-        return tokens + of_mlp * self.mlp(self.norm_mlp(tokens))
+        return tokens + of_mlp * self.scale_mlp(self.mlp(self.norm_mlp(tokens)))
 
 
 def pick(tokens: Tensor, wanted: Tensor | None) -> Tensor:
@@ -141,6 +154,7 @@ def run_blocks(
     factors: Tensor | None,
     checkpoint_every: int,
     wanted: Tensor | None = None,
+    turns: Tensor | None = None,
 ) -> Tensor:
     """Return the tokens after all ``blocks``.
 
@@ -150,6 +164,7 @@ def run_blocks(
         factors: (B, depth, 2) from ``drop_path_factors``, or None.
         checkpoint_every: recompute the activations of every n-th block (the first, the n+1st, ...) in backward; 0: none.
         wanted: which tokens the last block gives, see ``pick``: nobody reads what its MLP would make of others.
+        turns: (1 or B, N, 2, d) of rotary positions, the same for all blocks, or None.
     """
     last = len(blocks) - 1
     for index, block in enumerate(blocks):
@@ -159,10 +174,10 @@ def run_blocks(
             # What is before it is frozen. DeepSpeed takes a block's gradients when its input has one, else before there are any.
             tokens = tokens.detach().requires_grad_()
         if (index == 0 or leaving is not None) and isinstance(block, Block) and block.backend is not None:
-            block.backend.prepare(block, tokens, branch_factors, leaving)
+            block.backend.prepare(block, tokens, branch_factors, leaving, turns)
         if checkpoint_every and index % checkpoint_every == 0 and torch.is_grad_enabled():
             # A block draws no random numbers (drop path comes in as a tensor), so none have to be replayed.
-            tokens = checkpoint(block, tokens, branch_factors, leaving, use_reentrant=False, preserve_rng_state=False)
+            tokens = checkpoint(block, tokens, branch_factors, leaving, turns, use_reentrant=False, preserve_rng_state=False)
         else:
-            tokens = block(tokens, branch_factors, leaving)
+            tokens = block(tokens, branch_factors, leaving, turns)
     return tokens

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from mvd_ds.config import DecoderSettings, EncoderSettings, Grid
+from mvd_ds.models.blocks.norms import NORMS
+from mvd_ds.models.blocks.style import BlockStyle
 from mvd_ds.models.embed import LearnedToken, Position, split_mask
 from mvd_ds.models.layers import Block, drop_path_factors, run_blocks
 from mvd_ds.models.linear import Linear
-from mvd_ds.models.vit import VisionTransformer
+from mvd_ds.models.vit import VisionTransformer, rotary_of
 
 
 class Decoder(nn.Module):
@@ -34,11 +36,13 @@ class Decoder(nn.Module):
         self.projection = Linear(encoder.embed_dim, width, bias=settings.projection_bias)
         self.mask_token = LearnedToken(width, std=0.02, truncate=encoder.kind == "video")
         self.position = Position(encoder.position, grid, width, has_cls=encoder.cls_token)
+        self.rotary = rotary_of(encoder, grid, width // heads, int(encoder.cls_token))
+        style = BlockStyle.of(encoder)
         self.blocks = nn.ModuleList(
-            Block(width, heads, settings.mlp_ratio, encoder.qkv_bias, encoder.attention, encoder.norm_eps)
+            Block(width, heads, settings.mlp_ratio, encoder.qkv_bias, encoder.attention, encoder.norm_eps, style)
             for _ in range(settings.depth)
         )
-        self.norm = nn.LayerNorm(width, eps=settings.norm_eps or encoder.norm_eps)
+        self.norm = NORMS[encoder.norm](width, eps=settings.norm_eps or encoder.norm_eps)
         self.head = Linear(width, output)
 
     def forward(self, encoded: Tensor, visible: Tensor, masked: Tensor, drop_path: Tensor | None = None) -> Tensor:
@@ -56,9 +60,11 @@ class Decoder(nn.Module):
         projected = self.projection(encoded)
         cls, tokens = projected.split((int(self.has_cls), visible.shape[1]), dim=1)
         queries = self.mask_token(*masked.shape).to(tokens.dtype)
-        tokens = self.position(torch.cat((tokens, queries), dim=1), torch.cat((visible, masked), dim=1), cls)
+        places = torch.cat((visible, masked), dim=1)
+        tokens = self.position(torch.cat((tokens, queries), dim=1), places, cls)
         factors = drop_path_factors(drop_path, self.drop_path, self.training)
-        tokens = run_blocks(self.blocks, tokens, factors, self.checkpoint_every)
+        turns = None if self.rotary is None else self.rotary(places)
+        tokens = run_blocks(self.blocks, tokens, factors, self.checkpoint_every, turns=turns)
         return self.head(self.norm(tokens[:, tokens.shape[1] - masked.shape[1] :]))
 
 

@@ -94,7 +94,9 @@ def layer_tokens(encoder: VisionTransformer, clip: Tensor, layer: int = -1) -> T
         clip = clip.transpose(1, 2).flatten(0, 1)[:, :, None]
     if layer % depth == depth - 1:
         return encoder(clip)
-    return run_blocks(encoder.blocks[: layer % depth + 1], encoder.embed(clip), None, 0)
+    return encoder.without_registers(
+        run_blocks(encoder.blocks[: layer % depth + 1], encoder.embed(clip), None, 0, turns=encoder.turns())
+    )
 
 
 def clip_features(encoder: VisionTransformer, clip: Tensor, pooling: Pooling | None = None, layer: int = -1) -> Tensor:

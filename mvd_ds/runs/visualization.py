@@ -16,6 +16,7 @@ from mvd_ds.data.masking import draw_masks, predicted_tokens, split_tokens
 from mvd_ds.data.randomness import keyed_generator
 from mvd_ds.evaluation.hooks import AttentionOf, LayerSimilarity, spread_heads
 from mvd_ds.evaluation.sheets import Observed
+from mvd_ds.models.attention import Attention
 from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.teachers import Teacher
 from mvd_ds.models.vit import VisionTransformer
@@ -107,12 +108,16 @@ def watch_layers(
     encoder: VisionTransformer, heads: list[int] | None = None, frames: int = 1
 ) -> Iterator[tuple[LayerSimilarity, AttentionOf]]:
     """Record the similarity of frames after every layer, and the attention of the last; arguments as ``observe``."""
-    settings, skipped = encoder.settings, int(encoder.settings.cls_token)
+    settings, skipped = encoder.settings, encoder.settings.prefix_tokens
     is_image = settings.kind == "image"
     chosen = spread_heads(settings.num_heads) if heads is None else heads
+    layer = encoder.blocks[-1].get_submodule("attention")
+    assert isinstance(layer, Attention)
     with (
         LayerSimilarity(encoder.blocks, frames if is_image else encoder.grid[0], skipped, is_image) as similarity,
-        AttentionOf(encoder.blocks[-1].get_submodule("attention.qkv"), settings.num_heads, chosen, skipped) as attention,
+        AttentionOf(
+            layer.qkv, settings.num_heads, chosen, skipped, lambda packed: layer.unpack(packed, encoder.turns())
+        ) as attention,
     ):
         yield similarity, attention
 
@@ -162,7 +167,7 @@ def _add_teachers(seen: Observed, targets: TeacherTargets, inputs: ClipBatch) ->
 def _teacher_similarity(encoder: VisionTransformer, settings: TeacherSettings, slots: int) -> LayerSimilarity:
     is_image = settings.kind == "image"
     grid = slots if is_image else encoder.grid[0]
-    return LayerSimilarity(encoder.blocks, grid, int(settings.cls_token), frame_by_frame=is_image)
+    return LayerSimilarity(encoder.blocks, grid, settings.prefix_tokens, frame_by_frame=is_image)
 
 
 def _add_pixels(seen: Observed, recipe: TrainingRecipe, predicted: Tensor, targets: Any, inputs: ClipBatch) -> None:

@@ -10,11 +10,13 @@ from torch import nn
 from mvd_ds.config import OptimizerSettings
 
 #: Parts of an encoder before its first block.
-EMBEDDINGS = ("patch_embed.", "cls_token.", "position.")
+EMBEDDINGS = ("patch_embed.", "cls_token.", "registers.", "position.")
+#: Learned tokens that are not decayed.
+UNDECAYED = ("cls_token", "registers.")
 
 
 def parameter_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict[str, Any]]:
-    """Return AdamW groups: ``decay`` for matrices and mask tokens, ``no_decay`` for biases, norms and the class token.
+    """Return AdamW groups: ``decay`` for matrices and mask tokens, ``no_decay`` for biases, norms, class token and registers.
 
     With ``layer_decay`` below 1 there are two for every layer of the encoder, each with its ``lr_scale``.
 
@@ -25,7 +27,7 @@ def parameter_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        is_vector = parameter.ndim <= 1 or name.endswith("bias") or "cls_token" in name
+        is_vector = parameter.ndim <= 1 or name.endswith("bias") or any(token in name for token in UNDECAYED)
         kind, weight_decay = ("no_decay", 0.0) if is_vector else ("decay", settings.weight_decay)
         scale = layer_scale(name, _depth(model), settings.layer_decay)
         key = kind if settings.layer_decay == 1.0 else f"{kind}_{scale:.4g}"

@@ -81,6 +81,22 @@ def test_forward_equals_the_counter_of_torch(recipe, masks, masks_per_clip, cls_
         assert count(build_teacher(name, teacher, chosen), clip, *read) == counted.teachers[name]
 
 
+def test_blocks_of_today_equal_the_counter_of_torch(recipe, masks):
+    today = {"position": "rope3d", "registers": 3, "mlp": "swiglu", "layer_scale": 0.1, "norm": "rmsnorm", "qk_norm": "head"}
+    chosen = recipe(
+        model={"attention": "eager", "mlp_ratio": 8 / 3, **today},
+        masking={"masks_per_clip": 1, "kind": "random"},
+        teachers={"video": {"attention": "eager", **today}},
+    )
+    counted, model = recipe_flops(chosen), build_predictor(chosen)
+    visible, masked = masks(1, 1, 32, 32 - chosen.masked_tokens)
+    clip = torch.randn(1, 3, 4, 32, 32)
+    assert count(model.encoder, clip, visible) == counted.encoder
+    assert count(model, clip, visible, masked) == counted.encoder + sum(counted.decoders.values())
+    teacher = build_teacher("video", chosen.teachers["video"], chosen)
+    assert count(teacher, clip, masked[:, 0]) == counted.teachers["video"]
+
+
 def test_training_counts_three_passes_of_what_is_trained(recipe, masks):
     chosen = recipe(model={"attention": "eager"}, masking={"masks_per_clip": 1, "kind": "random"})
     counted, model = recipe_flops(chosen), build_predictor(chosen)

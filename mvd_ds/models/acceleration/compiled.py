@@ -35,10 +35,13 @@ class Shape(NamedTuple):
     wanted: torch.Size | None
     """Shape of the indices of those that are wanted."""
     has_gradients: bool
+    turns: torch.Size | None = None
+    """Shape of the turns of rotary positions."""
 
     @classmethod
-    def of(cls, tokens: Tensor, wanted: Tensor | None) -> Shape:
-        return cls(tokens.shape, None if wanted is None else wanted.shape, torch.is_grad_enabled())
+    def of(cls, tokens: Tensor, wanted: Tensor | None, turns: Tensor | None) -> Shape:
+        shapes = [None if tensor is None else tensor.shape for tensor in (wanted, turns)]
+        return cls(tokens.shape, shapes[0], torch.is_grad_enabled(), shapes[1])
 
 
 class CompiledBlocks:
@@ -65,19 +68,23 @@ class CompiledBlocks:
         """Reason why the stack runs eagerly, or None."""
         self._inside: dict[Block, tuple[nn.Module, ...]] = {}
 
-    def __call__(self, block: Block, tokens: Tensor, branch_factors: Tensor | None, wanted: Tensor | None) -> Tensor:
-        """Return what ``block.compute(tokens, branch_factors, wanted)`` returns."""
-        if self.graph is None or Shape.of(tokens, wanted) not in self.usual or self._has_hooks(block):
-            return block.compute(tokens, branch_factors, wanted)
+    def __call__(
+        self, block: Block, tokens: Tensor, branch_factors: Tensor | None, wanted: Tensor | None, turns: Tensor | None = None
+    ) -> Tensor:
+        """Return what ``block.compute(tokens, branch_factors, wanted, turns)`` returns."""
+        if self.graph is None or Shape.of(tokens, wanted, turns) not in self.usual or self._has_hooks(block):
+            return block.compute(tokens, branch_factors, wanted, turns)
         try:
-            return self.graph(block, tokens, branch_factors, wanted)
+            return self.graph(block, tokens, branch_factors, wanted, turns)
         except _COMPILER_ERRORS as error:
             self._give_up(error)
-            return block.compute(tokens, branch_factors, wanted)
+            return block.compute(tokens, branch_factors, wanted, turns)
 
-    def prepare(self, block: Block, tokens: Tensor, branch_factors: Tensor | None, wanted: Tensor | None) -> None:
+    def prepare(
+        self, block: Block, tokens: Tensor, branch_factors: Tensor | None, wanted: Tensor | None, turns: Tensor | None = None
+    ) -> None:
         """Try the graph, once, on what the stack is about to compute. Call it where activations are not recomputed."""
-        shape = Shape.of(tokens, wanted)
+        shape = Shape.of(tokens, wanted, turns)
         if self.graph is None or shape in self.usual:
             return
         if sum((usual.wanted is None) == (wanted is None) for usual in self.usual) >= self.limit:
@@ -88,8 +95,8 @@ class CompiledBlocks:
             return
         try:
             probe = _like(block, tokens)
-            found = _outcome(self.graph, probe, tokens, branch_factors, wanted)
-            distance = _distance(found, _outcome(Block.compute, probe, tokens, branch_factors, wanted))
+            found = _outcome(self.graph, probe, tokens, branch_factors, wanted, turns)
+            distance = _distance(found, _outcome(Block.compute, probe, tokens, branch_factors, wanted, turns))
         except Exception as error:  # whatever a compiler may raise: training does not need it
             self._give_up(error)
             return
@@ -155,11 +162,16 @@ def _is_fp8(block: Block) -> bool:
 
 
 def _outcome(
-    run: Callable[..., Tensor], block: Block, tokens: Tensor, branch_factors: Tensor | None, wanted: Tensor | None
+    run: Callable[..., Tensor],
+    block: Block,
+    tokens: Tensor,
+    branch_factors: Tensor | None,
+    wanted: Tensor | None,
+    turns: Tensor | None,
 ) -> list[Tensor]:
     """Return the output, and the gradients of its sum of squares where there are any."""
     tokens = tokens.detach().requires_grad_(torch.is_grad_enabled())
-    output = run(block, tokens, branch_factors, wanted)
+    output = run(block, tokens, branch_factors, wanted, turns)
     if not torch.is_grad_enabled():
         return [output]
     trained = [parameter for parameter in block.parameters() if parameter.requires_grad]

@@ -71,12 +71,8 @@ def quantise(rows: Tensor) -> tuple[Tensor, Tensor]:
 def use_fp8(model: nn.Module) -> None:
     """Compute every linear map in the blocks of a frozen model in FP8; the weights that it had are gone then."""
     for block in [module for module in model.modules() if isinstance(module, Block)]:
-        for part, name in (
-            (block.attention, "qkv"),
-            (block.attention, "projection"),
-            (block.mlp, "expand"),
-            (block.mlp, "contract"),
-        ):
+        parts = [(block.attention, "qkv"), (block.attention, "projection")]
+        for part, name in [*parts, *((block.mlp, name) for name, _ in block.mlp.named_children())]:
             setattr(part, name, _converted(getattr(part, name)))
 
 

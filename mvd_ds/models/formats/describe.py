@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 from mvd_ds.config import ENCODER_SIZES, ConfigError, DecoderSettings, EncoderSettings, Grid
-from mvd_ds.config.encoder import POSITION_DIVISORS
+from mvd_ds.config.encoder import position_fault
 from mvd_ds.files import one_line
 from mvd_ds.models.formats.foreign import LARGEST_DEPTH, first_line
 from mvd_ds.models.formats.reading import Checkpoint
@@ -207,9 +207,9 @@ def require_decoder(decoder: DecoderSettings, encoder: EncoderSettings, origin: 
     width, heads = decoder.embed_dim or encoder.embed_dim, decoder.num_heads or encoder.num_heads
     if width % heads:
         raise ConfigError(f"{origin}: decoder embed_dim {width} is not divisible by its num_heads {heads}")
-    divisor = POSITION_DIVISORS[encoder.position]
-    if width % divisor:
-        raise ConfigError(f"{origin}: position {encoder.position} needs a decoder embed_dim divisible by {divisor}, got {width}")
+    fault = position_fault(encoder.position, width, heads)
+    if fault:
+        raise ConfigError(f"{origin}: position {encoder.position} needs a decoder embed_dim {fault}")
 
 
 def _decoder_heads(checkpoint: Checkpoint, encoder: EncoderSettings, width: int) -> int:

@@ -35,7 +35,7 @@ class OwnNetwork:
         self.blocks = _read_blocks(settings)
         self.embed_dim, self.grid = settings.embed_dim, encoder.grid
         self.is_selective = len(self.blocks) == 1
-        self.class_tokens = int(settings.cls_token)
+        self.prefix = settings.prefix_tokens
         encoder.blocks = encoder.blocks[: self.blocks[-1] + 1]
         if settings.target.norm == "none":
             encoder.norm = nn.Identity()
@@ -43,18 +43,18 @@ class OwnNetwork:
     def tokens(self, clip: Tensor, wanted: Tensor | None = None) -> Tensor:
         """Return the mean over the blocks that are read, each through the final norm or not; see ``FrozenNetwork``."""
         encoder = self.module
-        tokens, start, outputs = encoder.embed(clip), 0, []
+        tokens, start, outputs, turns = encoder.embed(clip), 0, [], encoder.turns()
         if wanted is not None:
-            # Every frame of an image network has a class token of its own.
-            wanted = wanted + self.class_tokens * (1 + wanted // math.prod(self.grid))
-            return encoder.norm(run_blocks(encoder.blocks, tokens, None, 0, wanted))
+            # Every frame of an image network has class and register tokens of its own.
+            wanted = wanted + self.prefix * (1 + wanted // math.prod(self.grid))
+            return encoder.norm(run_blocks(encoder.blocks, tokens, None, 0, wanted, turns))
         for block in self.blocks:
-            tokens = run_blocks(encoder.blocks[start : block + 1], tokens, None, 0)
+            tokens = run_blocks(encoder.blocks[start : block + 1], tokens, None, 0, turns=turns)
             outputs.append(encoder.norm(tokens))
             start = block + 1
         if len(outputs) == 1:
-            return outputs[0][:, self.class_tokens :]
-        return torch.stack(outputs).mean(dim=0, dtype=torch.float32).to(tokens.dtype)[:, self.class_tokens :]
+            return outputs[0][:, self.prefix :]
+        return torch.stack(outputs).mean(dim=0, dtype=torch.float32).to(tokens.dtype)[:, self.prefix :]
 
 
 def plan_network(settings: TeacherSettings, frames: int, size_px: int, seed: int, origin: str) -> PlannedNetwork:
@@ -106,8 +106,8 @@ def forward_flops(recipe: TrainingRecipe, settings: TeacherSettings) -> int:
     other_grid = recipe.teacher_grid(settings) != recipe.grid
     if recipe.masks_per_clip > 1 or len(read_blocks) > 1 or other_grid:
         return whole
-    unread = slots * rows * columns - recipe.predicted_tokens + inputs * settings.cls_token
-    return whole - mlp_flops(unread, settings.embed_dim, settings.mlp_ratio)
+    unread = slots * rows * columns - recipe.predicted_tokens + inputs * settings.prefix_tokens
+    return whole - mlp_flops(unread, settings.embed_dim, settings.mlp_ratio, settings.mlp)
 
 
 def _read_blocks(settings: TeacherSettings) -> list[int]:

@@ -13,6 +13,7 @@ from mvd_ds.data.batch import ClipBatch
 from mvd_ds.data.masking import draw_masks, split_tokens
 from mvd_ds.data.randomness import keyed_generator
 from mvd_ds.models.acceleration.fp8 import fp8_obstacle
+from mvd_ds.models.blocks.style import BlockStyle
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.runs.student import build_predictor, recipe_flops
 from mvd_ds.tools.bench.product_step import EngineStep, ProductStep
@@ -68,6 +69,11 @@ def step_recipe(name: str, overrides: list[str], geometry: str, device: torch.de
         raise ConfigError(f"masking.decoder {recipe.masking.decoder}: the yardsticks predict all tokens; choose all")
     if recipe.model.cls_token:
         raise ConfigError("model.cls_token true: the yardsticks have no class token in the student; choose false")
+    for where, network in {"model": recipe.model, **{f"teachers.{key}": one for key, one in recipe.teachers.items()}}.items():
+        if BlockStyle.of(network) != BlockStyle() or network.registers:
+            raise ConfigError(
+                f"{where}: the yardsticks have blocks as published for MVD alone: no registers, rotary positions, ..."
+            )
     return recipe
 
 

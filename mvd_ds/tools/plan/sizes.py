@@ -96,7 +96,7 @@ def _classifier_sizes(recipe: FinetuneRecipe) -> RecipeSizes:
     with torch.device("meta"):
         model = Classifier(recipe.model, recipe.grid, CLASSES, pooling=recipe.pooling)
     groups = [[parameter.numel() for parameter in group["params"]] for group in parameter_groups(model, recipe.optimizer)]
-    tokens = math.prod(recipe.grid) + recipe.model.cls_token
+    tokens = math.prod(recipe.grid) + recipe.model.prefix_tokens
     student = NetworkSizes(groups, sizes_of(model), recipe.model.depth, tokens, recipe.model.embed_dim)
     flops = ClipFlops(classifier_flops(recipe.model, recipe.grid, CLASSES), {}, {}, {})
     return RecipeSizes(student, 0, 0, 0, {}, {}, flops)
@@ -110,7 +110,7 @@ def _predictor_sizes(recipe: TrainingRecipe) -> RecipeSizes:
     slots, rows, columns = recipe.grid
     tokens = slots * rows * columns
     groups = [[parameter.numel() for parameter in group["params"]] for group in parameter_groups(student, recipe.optimizer)]
-    visible = tokens - recipe.masked_tokens + recipe.model.cls_token
+    visible = tokens - recipe.masked_tokens + recipe.model.prefix_tokens
     return RecipeSizes(
         NetworkSizes(groups, sizes_of(student), recipe.model.depth, visible, recipe.model.embed_dim),
         tokens + recipe.model.cls_token,
@@ -128,6 +128,6 @@ def _teacher(recipe: TrainingRecipe, settings: TeacherSettings) -> NetworkSizes:
     side = settings.input_px or recipe.data.clip.size_px
     network, depth = family_of(settings).outline(settings, recipe.data.clip.frames, side)
     sequences = slots if settings.kind == "image" else 1
-    tokens = slots * rows * columns + sequences * settings.cls_token
+    tokens = slots * rows * columns + sequences * settings.prefix_tokens
     counts = [parameter.numel() for parameter in network.parameters()]
     return NetworkSizes([counts], sizes_of(network), depth, tokens, settings.embed_dim)

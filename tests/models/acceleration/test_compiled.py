@@ -46,7 +46,7 @@ def test_compiled_equals_eager_with_and_without_checkpointing(backend: str, chec
         pairs = zip(gradients(compiled, checkpoint_every, batch), gradients(eager, checkpoint_every, batch), strict=True)
         for one, other in pairs:
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
-    assert stack.fault is None and stack.usual == {(torch.Size([2, 10, 32]), None, True)}
+    assert stack.fault is None and stack.usual == {(torch.Size([2, 10, 32]), None, True, None)}
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1, "one graph for all blocks"
 
 
