@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from mvd_ds.config.base import PathText, Positive
 from mvd_ds.config.encoder import EncoderSettings
+from mvd_ds.config.hf_folder import SIZE_NAMES, find_folder, stated_sizes
 from mvd_ds.config.targets import TargetSettings
 
 
@@ -16,14 +17,16 @@ class TeacherSettings(EncoderSettings):
 
     weights: PathText
     """Folder or file: ours, MAE, VideoMAE, MVD, Hugging Face, a ZeRO checkpoint; ``random`` teaches noise."""
-    network: Annotated[str, Field(pattern=r"^timm:[\w./-]+$")] | None = None
-    """``timm:NAME``: an image network of timm; state embed_dim and patch_px (the stride of its features) beside it."""
+    network: Annotated[str, Field(pattern=r"^(timm:[\w./-]+|hf:.+)$")] | None = None
+    """``timm:NAME``: an image network of timm; state embed_dim and patch_px (the stride of its features) beside it.
+    ``hf:FOLDER``, or a name in the Hugging Face cache of the user: a network of images or videos of transformers; its sizes are
+    read from its config.json, and ``weights`` are its own if none are stated. Nothing is downloaded."""
     feature_grid: tuple[Positive, Positive] | None = None
     """(h, w) of a timm network's features where it is not input_px / patch_px."""
     input_mean: tuple[float, float, float] | None = None
-    """Mean of the pixels that a timm network expects (None: what timm states for it)."""
+    """Mean of the pixels that a network of timm or transformers expects (None: what timm or the folder's processor states)."""
     input_std: tuple[float, float, float] | None = None
-    """Their standard deviation (None: what timm states for it)."""
+    """Their standard deviation (None: what timm or the folder's processor states)."""
     placement: Literal["replicated", "zero3", "zero3_node", "zero3_offload", "zero3_nvme"] = "replicated"
     """replicated: whole on every device; zero3: sharded over all; zero3_node: over the devices of each host; zero3_offload:
     as zero3, shards in pinned host memory; zero3_nvme: shards on a disk in ``engine.nvme_folder``."""
@@ -51,8 +54,10 @@ class TeacherSettings(EncoderSettings):
     @model_validator(mode="before")
     @classmethod
     def _fill_network(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or values.get("network") is None:
+        if not isinstance(values, dict) or not isinstance(values.get("network"), str):
             return values
+        if values["network"].startswith("hf:"):
+            return _with_sizes(values, values["network"].removeprefix("hf:"))
         # What only timm knows is filled with values that mean nothing; they are written out and read back like any other.
         implied = {"kind": "image", "depth": 1, "num_heads": 1, "tubelet_frames": 1, "position": "sincos2d"}
         stated = [key for key, value in implied.items() if values.get(key, value) != value] + (
@@ -64,8 +69,6 @@ class TeacherSettings(EncoderSettings):
 
     @model_validator(mode="after")
     def _check_network(self) -> TeacherSettings:
-        if self.network is not None and self.placement != "replicated":
-            raise ValueError(f"placement {self.placement} is for our own networks; a teacher of timm is replicated")
         if self.fp8 and (self.network is not None or self.placement != "replicated"):
             where = f"placement {self.placement}" if self.network is None else f"network {self.network}"
             raise ValueError(f"fp8 is for our own networks with placement replicated, not for {where}")
@@ -74,13 +77,21 @@ class TeacherSettings(EncoderSettings):
         if self.network is None:
             for key in ("feature_grid", "input_mean", "input_std"):
                 if getattr(self, key) is not None:
-                    raise ValueError(f"{key} is for teachers of timm; state network: timm:NAME or remove it")
+                    raise ValueError(f"{key} is for teachers of timm and transformers; state network, or remove it")
         return self
 
     @property
     def timm_name(self) -> str | None:
         """Name of the network in timm, or None."""
-        return self.network.removeprefix("timm:") if self.network else None
+        return self._name_in("timm:")
+
+    @property
+    def hf_name(self) -> str | None:
+        """Folder or name of a network of transformers, or None."""
+        return self._name_in("hf:")
+
+    def _name_in(self, family: str) -> str | None:
+        return self.network.removeprefix(family) if self.network and self.network.startswith(family) else None
 
     def frame_grid(self, size_px: int) -> tuple[int, int]:
         """Return (h, w) of the features of one frame of side ``size_px``.
@@ -93,3 +104,19 @@ class TeacherSettings(EncoderSettings):
     @property
     def is_random(self) -> bool:
         return self.weights == "random"
+
+
+def _with_sizes(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the settings of a teacher of transformers with what its folder states; a recipe that states all needs no folder.
+
+    Raises:
+        ConfigError: if the folder is needed and is not there, or does not state a size.
+    """
+    implied: dict[str, Any] = {"weights": name, "position": "learned"}
+    if not {"kind", *SIZE_NAMES} <= values.keys():
+        implied |= {"tubelet_frames": 1, **stated_sizes(find_folder(name))}
+    filled = {**implied, **values}
+    missing = [key for key in SIZE_NAMES if key not in filled]
+    if missing:
+        raise ValueError(f"hf:{name}: its config.json does not state {', '.join(missing)}: state them beside it")
+    return filled

@@ -51,7 +51,11 @@ class Blueprint(Generic[Model]):
         Yields:
             (name, module); what the caller does with its parameters before it asks for the next is the caller's choice.
         """
-        for name, module in list(skeleton.named_modules()):
+        modules = list(skeleton.named_modules())
+        # Modules with children come after them: engines take all parameters below a module, and pass by those they have.
+        leaves = [(name, module) for name, module in modules if next(module.children(), None) is None]
+        parents = [(name, module) for name, module in reversed(modules) if next(module.children(), None) is not None]
+        for name, module in leaves + parents:
             own = dict(module.named_parameters(recurse=False))
             for key, parameter in own.items():
                 empty = torch.empty_like(parameter, device="cpu")

@@ -4,13 +4,15 @@
 ``family``         ``FrozenNetwork``: the interface of all networks; ``Family``: a row of the table
 ``ours``           encoders of this package, with weights in any layout of ``formats``
 ``timm_family``    ``network: timm:NAME``, any image network of timm
+``hf_family``      ``network: hf:FOLDER_OR_NAME``, networks of images and videos of transformers; ``hf_towers``: the table of them
+``deferred``       modules of other libraries, filled part by part
 =================  ==================================================================================
 """
 
 from __future__ import annotations
 
 from mvd_ds.config import TeacherSettings
-from mvd_ds.models.networks import ours, timm_family
+from mvd_ds.models.networks import hf_family, ours, timm_family
 from mvd_ds.models.networks.family import Family, FrozenNetwork
 
 __all__ = ["NETWORKS", "Family", "FrozenNetwork", "family_of"]
@@ -19,6 +21,7 @@ OURS = "mvd_ds"
 NETWORKS: dict[str, Family] = {
     OURS: Family(ours.plan_network, ours.outline, ours.forward_flops),
     "timm": Family(timm_family.plan_network, timm_family.outline, timm_family.forward_flops),
+    "hf": Family(hf_family.plan_network, hf_family.outline, hf_family.forward_flops),
 }
 """Every family by what stands before the colon in ``network: FAMILY:NAME``; ours where there is no ``network``."""
 

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mvd_ds.config import IMAGENET_MEAN, IMAGENET_STD, ConfigError, TeacherSettings, TrainingRecipe
-from mvd_ds.models.blueprint import Built
 from mvd_ds.models.formats.containers import open_stored
-from mvd_ds.models.formats.strict import load_strictly
+from mvd_ds.models.formats.strict import require_fit
+from mvd_ds.models.networks.deferred import deferred
 from mvd_ds.models.networks.family import PlannedNetwork
+from mvd_ds.models.networks.renormalised import Renormalised
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +33,6 @@ class TimmNetwork(nn.Module):
         grid: (h, w) that the recipe states.
     """
 
-    scale: Tensor
-    shift: Tensor
-
     def __init__(self, network: nn.Module, settings: TeacherSettings, grid: tuple[int, int]) -> None:
         super().__init__()
         self.network = network
@@ -42,21 +40,14 @@ class TimmNetwork(nn.Module):
         self.through_norm = settings.target.norm == "final"
         self.grid = (1, *grid)
         stated: dict[str, Any] = getattr(network, "pretrained_cfg", {}) or {}
-        self.input_mean = mean = tuple(settings.input_mean or stated.get("mean") or IMAGENET_MEAN)
-        self.input_std = std = tuple(settings.input_std or stated.get("std") or IMAGENET_STD)
-        # Clips come standardised by ImageNet's mean and deviation: x -> (x * std + mean - its mean) / its std.
-        scale = torch.tensor([here / there for here, there in zip(IMAGENET_STD, std, strict=True)])
-        shift = torch.tensor([(here - there) / its for here, there, its in zip(IMAGENET_MEAN, mean, std, strict=True)])
-        self.is_renormalised = max(float((scale - 1).abs().max()), float(shift.abs().max())) > 1e-5
-        self.register_buffer("scale", scale[:, None, None], persistent=False)
-        self.register_buffer("shift", shift[:, None, None], persistent=False)
+        mean = tuple(settings.input_mean or stated.get("mean") or IMAGENET_MEAN)
+        std = tuple(settings.input_std or stated.get("std") or IMAGENET_STD)
+        self.pixels = Renormalised(mean, std)
 
     def forward(self, frames: Tensor) -> Tensor:
         """Map (B, C, H, W) normalised to (B, h * w, D); several blocks are averaged."""
-        if self.is_renormalised:
-            frames = frames * self.scale.to(frames.dtype) + self.shift.to(frames.dtype)
         outputs = self.network.forward_intermediates(  # type: ignore[operator]
-            frames, indices=self.indices(), norm=self.through_norm, output_fmt="NCHW", intermediates_only=True
+            self.pixels(frames), indices=self.indices(), norm=self.through_norm, output_fmt="NCHW", intermediates_only=True
         )
         tokens = [output.flatten(2).transpose(1, 2) for output in outputs]
         if len(tokens) == 1:
@@ -82,7 +73,7 @@ class TimmFeatures:
     def __init__(self, network: TimmNetwork, settings: TeacherSettings) -> None:
         self.module = network
         self.embed_dim, self.grid = settings.embed_dim, network.grid
-        self.input_mean, self.input_std = network.input_mean, network.input_std
+        self.input_mean, self.input_std = network.pixels.mean, network.pixels.std
         self.blocks = network.indices()
 
     def tokens(self, clip: Tensor, wanted: Tensor | None = None) -> Tensor:
@@ -92,13 +83,50 @@ class TimmFeatures:
 
 
 def plan_network(settings: TeacherSettings, frames: int, size_px: int, seed: int, origin: str) -> PlannedNetwork:
-    """Return the network of a teacher, already built: timm decides how; see ``build_timm_network``."""
+    """Return the network of a teacher, checked against what its recipe states.
+
+    Args:
+        settings: settings of the teacher.
+        frames: frames of a clip, which an image network does not see.
+        size_px: side of the frames that it will see.
+        seed: seed of its weights where they are random.
+        origin: names the teacher in messages.
+
+    Raises:
+        ConfigError: if timm does not know it, its width or grid is another than stated, or its weights do not fit.
+    """
+    name = settings.timm_name
+    assert name is not None
+
+    def construct() -> TimmNetwork:
+        return TimmNetwork(_create(name, size_px, seed, origin).eval(), settings, settings.frame_grid(size_px))
+
+    with torch.device("meta"):
+        structure = construct()
+    if not hasattr(structure.network, "forward_intermediates"):
+        raise ConfigError(f"{origin}.network: timm's {name} gives no feature maps (forward_intermediates)")
+
+    @functools.cache
+    def tensors() -> dict[str, Tensor]:
+        if settings.is_random:
+            with torch.device("cpu"):
+                found = _create(name, size_px, seed, origin).state_dict()
+        else:
+            found = _read(structure.network, settings.weights, f"{origin}.weights")
+        return {f"network.{key}": value for key, value in found.items()}
+
+    if not settings.is_random:
+        tensors()
+    _check_blocks(structure.network, settings, origin)
+    _check(structure, settings, size_px, origin)
+    if structure.pixels.is_needed:
+        logger.info("%s: clips are renormalised to the mean and deviation that timm's %s expects", origin, name)
 
     def adapt(module: nn.Module) -> TimmFeatures:
         assert isinstance(module, TimmNetwork)
         return TimmFeatures(module, settings)
 
-    return PlannedNetwork(Built(build_timm_network(settings, size_px, seed, origin)), adapt, True)
+    return PlannedNetwork(deferred(construct, tensors), adapt, True)
 
 
 def outline(settings: TeacherSettings, frames: int, size_px: int) -> tuple[nn.Module, int]:
@@ -120,35 +148,11 @@ def _count_features(network: nn.Module) -> int:
     return len(network.feature_info)  # type: ignore[arg-type]
 
 
-def build_timm_network(settings: TeacherSettings, size_px: int, seed: int, origin: str) -> TimmNetwork:
-    """Return the network of a teacher, checked against what its recipe states; fp32, on the CPU.
-
-    Args:
-        settings: settings of the teacher.
-        size_px: side of the frames that it will see.
-        seed: seed of its weights where they are random.
-        origin: names the teacher in messages.
-
-    Raises:
-        ConfigError: if timm does not know it, its width or grid is another than stated, or its weights do not fit.
-    """
-    name = settings.timm_name
-    assert name is not None
-    network = _create(name, size_px, seed, origin)
-    if not hasattr(network, "forward_intermediates"):
-        raise ConfigError(f"{origin}.network: timm's {name} gives no feature maps (forward_intermediates)")
-    if settings.weights != "random":
-        _load(network, settings.weights, f"{origin}.weights")
-    outside = [block for block in settings.target.blocks if not -_count_features(network) <= block < _count_features(network)]
+def _check_blocks(network: nn.Module, settings: TeacherSettings, origin: str) -> None:
+    count = _count_features(network)
+    outside = [block for block in settings.target.blocks if not -count <= block < count]
     if outside:
-        raise ConfigError(
-            f"{origin}.target.blocks: {outside} are outside the {_count_features(network)} features of timm's {name}"
-        )
-    encoder = TimmNetwork(network.eval(), settings, settings.frame_grid(size_px))
-    _check(encoder, settings, size_px, origin)
-    if encoder.is_renormalised:
-        logger.info("%s: clips are renormalised to the mean and deviation that timm's %s expects", origin, name)
-    return encoder
+        raise ConfigError(f"{origin}.target.blocks: {outside} are outside the {count} features of timm's {settings.timm_name}")
 
 
 @functools.cache
@@ -182,8 +186,17 @@ def _create(name: str, size_px: int, seed: int, origin: str) -> nn.Module:
     raise ConfigError(f"{origin}.network: timm cannot build {name}: {reason}")
 
 
-def _load(network: nn.Module, weights: str, origin: str) -> None:
-    """Fill a network from a file of timm's or of the project that it comes from, strictly but for its class head."""
+def _read(network: nn.Module, weights: str, origin: str) -> dict[str, Tensor]:
+    """Return the weights in a file of timm's or of the project that it comes from, which fit but for its class head.
+
+    Args:
+        network: the network, which may be without data.
+        weights: the file.
+        origin: names it in messages.
+
+    Raises:
+        ConfigError: if there is no such file, or it does not fit.
+    """
     try:
         tensors = dict(open_stored(Path(weights)).tensors)
     except ConfigError as error:
@@ -204,7 +217,9 @@ def _load(network: nn.Module, weights: str, origin: str) -> None:
     ignored = [name for name in tensors if name not in own and name.split(".")[0] in heads]
     if ignored:
         logger.info("%s: ignored the class head: %s", origin, ", ".join(ignored))
-    load_strictly(network, {name: value for name, value in tensors.items() if name not in ignored}, f"{origin} {weights}")
+    found = {name: value for name, value in tensors.items() if name not in ignored}
+    require_fit(network, found, f"{origin} {weights}")
+    return found
 
 
 def _head_names(network: nn.Module) -> set[str]:
@@ -215,11 +230,13 @@ def _head_names(network: nn.Module) -> set[str]:
 
 @torch.no_grad()
 def _check(encoder: TimmNetwork, settings: TeacherSettings, size_px: int, origin: str) -> None:
-    """Run one frame and compare what comes out with what is stated."""
+    """Run one frame without data and compare the shape of what comes out with what is stated."""
     try:
-        features = encoder.network.forward_intermediates(  # type: ignore[operator]
-            torch.zeros(1, 3, size_px, size_px), indices=encoder.indices(), output_fmt="NCHW", intermediates_only=True
-        )
+        with torch.device("meta"):
+            frame = torch.zeros(1, 3, size_px, size_px)
+            features = encoder.network.forward_intermediates(  # type: ignore[operator]
+                frame, indices=encoder.indices(), output_fmt="NCHW", intermediates_only=True
+            )
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         raise ConfigError(f"{origin}.network: timm's {settings.timm_name} does not take {size_px} px: {_line(error)}") from None
     shapes = {tuple(feature.shape[1:]) for feature in features}

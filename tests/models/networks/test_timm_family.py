@@ -82,8 +82,8 @@ def test_final_norm_and_several_blocks():
 def test_stated_mean_and_deviation_win():
     own = {"input_mean": list(MEAN.tolist()), "input_std": list(STD.tolist())}
     teacher = mvd_ds.build_teacher(settings("vit_tiny_patch16_224", 64, 192, 16, **own), frames=2)
-    assert not teacher.encoder.is_renormalised
-    assert mvd_ds.build_teacher(settings("vit_tiny_patch16_224", 64, 192, 16), frames=2).encoder.is_renormalised
+    assert not teacher.encoder.pixels.is_needed
+    assert mvd_ds.build_teacher(settings("vit_tiny_patch16_224", 64, 192, 16), frames=2).encoder.pixels.is_needed
 
 
 @torch.no_grad()
@@ -135,11 +135,13 @@ def test_weights_that_do_not_fit(tmp_path, change, words):
         ({"embed_dim": 384}, "embed_dim is 192 there and 384 in the recipe"),
         ({"patch_px": 8}, "its grid at 64 px is (4, 4) there and (8, 8) in the recipe (set feature_grid)"),
         ({"target": {"blocks": [12]}}, "[12] are outside the 12 features"),
-        ({"placement": "zero3"}, "placement zero3 is for our own networks; a teacher of timm is replicated"),
         ({"depth": 12}, "says itself what its depth is: remove it"),
         ({"size": "base"}, "says itself what its size is: remove it"),
         ({"network": "vit"}, "network: String should match pattern"),
-        ({"network": None, "depth": 2, "num_heads": 2, "input_mean": [0, 0, 0]}, "input_mean is for teachers of timm"),
+        (
+            {"network": None, "depth": 2, "num_heads": 2, "input_mean": [0, 0, 0]},
+            "input_mean is for teachers of timm",
+        ),
         ({"weights": "nowhere.pth"}, "nowhere.pth: there is no such file or folder"),
     ],
 )
