@@ -30,7 +30,7 @@ from mvd_ds.training.cluster import Cluster, launched_rank
 from mvd_ds.training.console import say
 from mvd_ds.training.ema import Ema
 from mvd_ds.training.engine.deepspeed_start import start_student, start_teacher
-from mvd_ds.training.optim import parameter_groups
+from mvd_ds.training.optim import group_rows, parameter_groups
 from mvd_ds.training.reporting.memory import MemoryMonitor
 from mvd_ds.training.run_folder import FINISHED, RunFolder
 
@@ -79,7 +79,7 @@ def _finetune(recipe: FinetuneRecipe, folder: RunFolder, cluster: Cluster) -> Tr
         describe_fit(recipe)
         _describe(recipe, cluster, model, loader, groups, videos)
     card = ClassifierCard(videos.classes.names, PreprocessingSettings(clip=recipe.data.clip), videos.classes.label)
-    memory = MemoryMonitor(cluster)
+    rows, memory = group_rows(groups), MemoryMonitor(cluster)
     engine = start_student(model, groups, recipe, cluster)
     if wants_compiling(recipe.engine.compile, cluster.device):
         compile_blocks(engine.module, "classifier")
@@ -106,7 +106,7 @@ def _finetune(recipe: FinetuneRecipe, folder: RunFolder, cluster: Cluster) -> Tr
         every, last = recipe.validation.every_epochs * loader.steps_per_epoch, recipe.schedule.last_step(loader.steps_per_epoch)
         validation = ClipValidation(recipe, videos.held_out, engine, ema, cluster, folder, export, every, last)
     flops = _training_flops(recipe, videos.classes, teacher)
-    return Trainer(recipe, folder, cluster, loader, engine, ema, objective, flops, export_last, memory, validation)
+    return Trainer(recipe, folder, cluster, loader, engine, ema, objective, flops, export_last, memory, validation, groups=rows)
 
 
 def read_labelled(recipe: FinetuneRecipe) -> LabelledVideos:

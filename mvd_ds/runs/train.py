@@ -25,7 +25,7 @@ from mvd_ds.training.ema import Ema
 from mvd_ds.training.engine.deepspeed_engine import DTYPES
 from mvd_ds.training.engine.deepspeed_start import start_student
 from mvd_ds.training.masked_prediction import MaskedPrediction
-from mvd_ds.training.optim import parameter_groups
+from mvd_ds.training.optim import group_rows, parameter_groups
 from mvd_ds.training.reporting.memory import MemoryMonitor
 from mvd_ds.training.run_folder import RunFolder
 from mvd_ds.training.step import PixelTargets, TargetSource, TeacherTargets
@@ -59,7 +59,7 @@ def build_trainer(recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster) -
         probed = plan_online_probe(recipe)
     groups = parameter_groups(student.structure, recipe.optimizer)
     _describe(recipe, cluster, student.structure, loader, groups)
-    memory = MemoryMonitor(cluster)
+    rows, memory = group_rows(groups), MemoryMonitor(cluster)
     engine = start_student(student, groups, recipe, cluster)
     if wants_compiling(recipe.engine.compile, cluster.device):
         compile_blocks(engine.module, "student")
@@ -78,7 +78,7 @@ def build_trainer(recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster) -
         last_step = recipe.schedule.last_step(loader.steps_per_epoch)
         pictures = TrainingPictures(recipe, folder, cluster, engine, looked_at, last_step)
     probe = OnlineProbe(recipe, engine, cluster, *probed) if probed is not None else None
-    return Trainer(recipe, folder, cluster, loader, engine, ema, objective, flops, export, memory, probe, pictures)
+    return Trainer(recipe, folder, cluster, loader, engine, ema, objective, flops, export, memory, probe, pictures, rows)
 
 
 def _describe(

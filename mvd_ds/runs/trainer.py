@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -58,6 +58,8 @@ class Trainer:
     """Monitor that began before the engine was started."""
     validation: Validation | None = None
     pictures: Pictures | None = None
+    groups: list[dict[str, str | float]] = field(default_factory=list)
+    """``group_rows`` of the optimizer."""
 
 
 def run_in_cluster(recipe: LearningRecipe, name: str, build: Callable[[RunFolder, Cluster], Trainer]) -> int:
@@ -87,7 +89,7 @@ def run_in_cluster(recipe: LearningRecipe, name: str, build: Callable[[RunFolder
             with cluster.together():
                 read = contents_of(recipe, folder.digests) if cluster.is_main else None
             contents: Contents = cluster.broadcast(read)
-            write_provenance(folder, attempt.number, recipe, cluster, trainer.engine.config, contents)
+            write_provenance(folder, attempt.number, recipe, cluster, trainer.engine.config, contents, trainer.groups)
             _train(trainer, attempt, contents)
             return EXIT_CODES[cluster.broadcast(attempt.status.values["state"])]
 
@@ -188,10 +190,10 @@ def describe_batches(recipe: LearningRecipe, cluster: Cluster, loader: ClipLoade
 
 
 def describe_parameters(recipe: LearningRecipe, cluster: Cluster, model: torch.nn.Module, groups: list[dict[str, Any]]) -> str:
-    """Return a line on what is trained and where, and the table of parameter groups."""
+    """Return a line on what is trained, where and how."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    line = f"{parameters:,} trained parameters on {cluster.device.type}, {recipe.engine.precision}, {recipe.engine.config}"
-    return f"{line}\n{describe_groups(groups)}"
+    where = f"on {cluster.device.type}, {recipe.engine.precision}, {recipe.engine.config}"
+    return f"{parameters:,} trained parameters {where}; {describe_groups(groups)}"
 
 
 def require_an_update(engine: Engine, steps: int) -> None:

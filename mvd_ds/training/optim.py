@@ -60,11 +60,23 @@ def build_optimizer(groups: list[dict[str, Any]], settings: OptimizerSettings) -
     return torch.optim.AdamW(groups, lr=0.0, betas=settings.betas, eps=settings.eps, fused=True)
 
 
+def group_rows(groups: list[dict[str, Any]]) -> list[dict[str, str | float]]:
+    """Return name, tensors, parameters, weight decay and factor of the learning rate of every group."""
+    return [
+        {
+            "name": group["name"],
+            "tensors": len(group["params"]),
+            "parameters": sum(parameter.numel() for parameter in group["params"]),
+            "weight_decay": group["weight_decay"],
+            "lr_scale": group["lr_scale"],
+        }
+        for group in groups
+    ]
+
+
 def describe_groups(groups: list[dict[str, Any]]) -> str:
-    """Return a table of the groups: name, tensors, parameters, weight decay, factor of the learning rate."""
-    lines = [f"{'group':<20}{'tensors':>9}{'parameters':>14}{'weight decay':>14}{'rate x':>10}"]
-    for group in groups:
-        count = sum(parameter.numel() for parameter in group["params"])
-        numbers = f"{len(group['params']):>9}{count:>14,}{group['weight_decay']:>14g}{group['lr_scale']:>10.4g}"
-        lines.append(f"{group['name']:<20}{numbers}")
-    return "\n".join(lines)
+    """Return in a phrase what decays and how the rates of layers differ; a run's ``attempts/`` have every group."""
+    decayed = sum(parameter.numel() for group in groups if group["weight_decay"] for parameter in group["params"])
+    rates = [group["lr_scale"] for group in groups]
+    layers = f", rates of layers x {min(rates):.3g} to {max(rates):.3g}" if min(rates) < max(rates) else ""
+    return f"{decayed:,} with weight decay{layers}, in {len(groups)} groups"

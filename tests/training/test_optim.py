@@ -7,7 +7,7 @@ import pytest
 import mvd_ds
 from mvd_ds.config import OptimizerSettings, TrainingRecipe, load_recipe
 from mvd_ds.runs.student import build_predictor
-from mvd_ds.training.optim import describe_groups, parameter_groups
+from mvd_ds.training.optim import describe_groups, group_rows, parameter_groups
 
 
 def test_mask_tokens_decay_and_vectors_do_not() -> None:
@@ -32,8 +32,11 @@ def test_frozen_parameters_are_in_no_group() -> None:
     groups = parameter_groups(model, OptimizerSettings())
     members = {id(p) for group in groups for p in group["params"]}
     assert members == {id(p) for p in model.decoders.parameters()}
-    table = describe_groups(groups)
-    assert f"{sum(p.numel() for p in groups[0]['params']):,}" in table
+    decayed = sum(p.numel() for p in groups[0]["params"])
+    assert describe_groups(groups) == f"{decayed:,} with weight decay, in 2 groups"
+    assert group_rows(groups)[0] == {
+        "name": "decay", "tensors": len(groups[0]["params"]), "parameters": decayed, "weight_decay": 0.05, "lr_scale": 1.0,
+    }  # fmt: skip
     full = parameter_groups(model.requires_grad_(True), OptimizerSettings())
     assert any("cls_token" in n for n, p in model.named_parameters() if id(p) in {id(q) for q in full[1]["params"]})
 
@@ -52,4 +55,5 @@ def test_layer_decay_is_the_published_formula() -> None:
         assert found[id(parameter)] == (pytest.approx(decay ** (depth + 1 - layer)), 0.05 if parameter.ndim > 1 else 0.0), name
     assert len(groups) == 2 * (depth + 2)
     assert len(parameter_groups(model, OptimizerSettings())) == 2
-    assert "0.2373" in describe_groups(groups)
+    assert describe_groups(groups).endswith(" with weight decay, rates of layers x 0.237 to 1, in 12 groups")
+    assert [row["lr_scale"] for row in group_rows(groups)[::2]] == pytest.approx([decay ** (depth + 1 - i) for i in range(6)])

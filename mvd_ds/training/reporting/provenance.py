@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ def write_provenance(
     cluster: Cluster,
     engine: dict[str, Any],
     contents: Mapping[str, str],
+    groups: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write ``attempts/attempt-NNN.json``, and a ``.diff`` if files differ from the commit. Collective.
 
@@ -69,6 +70,7 @@ def write_provenance(
         cluster: the processes of the run.
         engine: the dict that DeepSpeed was given.
         contents: digests of the run's inputs by setting.
+        groups: rows on the optimizer's parameter groups.
 
     Raises:
         ConfigError: on every rank, if it cannot be written.
@@ -94,6 +96,7 @@ def write_provenance(
         "digests": dict(contents),
         "recipe": dump(recipe),
         "engine": engine,
+        "parameter_groups": list(groups),
     }
     with cluster.together():
         path.parent.mkdir(exist_ok=True)
