@@ -20,6 +20,7 @@ from mvd_ds.config import (
     DecoderSettings,
     EncoderSettings,
     Grid,
+    LossMixture,
     PoolingSettings,
     Settings,
     TeacherSettings,
@@ -36,7 +37,7 @@ from mvd_ds.models.initialisation import build_without_weights, initialise
 from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.teachers import Teacher, plan_lone_teacher
 from mvd_ds.models.vit import VisionTransformer
-from mvd_ds.objectives.losses import LOSSES
+from mvd_ds.objectives.losses import LOSSES, mixed_loss
 from mvd_ds.objectives.targets import gather_masked, normalise_tokens
 from mvd_ds.video_classifier import VideoClassifier, VideoEncoder, open_for_videos
 
@@ -191,7 +192,7 @@ def distillation_loss(
     predictions: Mapping[str, Tensor],
     features: Mapping[str, Tensor],
     mask: Tensor,
-    loss: str = "smooth_l1",
+    loss: LossMixture = "smooth_l1",
     normalise: bool = False,
 ) -> dict[str, Tensor]:
     """Return the loss of every target: the mean over all masked tokens and channels, in fp32, with a graph behind it.
@@ -200,20 +201,21 @@ def distillation_loss(
         predictions: outputs of a student, (B * K, M, D) by name.
         features: outputs of the teachers, (B, N, D) by the same names.
         mask: bool (B, N) or (B, K, N), True = masked: the one that the student had.
-        loss: smooth_l1, l1, l2 or cosine.
+        loss: smooth_l1, l1, l2 or cosine, or a mixture by weight, as ``{"cosine": 0.9, "smooth_l1": 0.1}``.
         normalise: LayerNorm without parameters on every target token (``--norm_feature`` of the reference).
     """
     if predictions.keys() != features.keys():
         raise ConfigError(f"predictions {sorted(predictions)} and features {sorted(features)} have different names")
-    if loss not in LOSSES:
-        raise ConfigError(f"loss '{loss}' is not known; {did_you_mean(loss, LOSSES, 'losses are ' + ', '.join(LOSSES))}")
+    for part in [loss] if isinstance(loss, str) else loss:
+        if part not in LOSSES:
+            raise ConfigError(f"loss '{part}' is not known; {did_you_mean(part, LOSSES, 'losses are ' + ', '.join(LOSSES))}")
     losses = {}
     for name, prediction in predictions.items():
         _, masked = split_mask(mask, *features[name].shape[:2])
         if not masked.numel():
             raise ConfigError("the mask hides no token, so there is nothing to predict and no loss")
         target = normalise_tokens(features[name]) if normalise else features[name]
-        losses[name] = LOSSES[loss](prediction, gather_masked(target, masked))
+        losses[name] = mixed_loss(loss, prediction, gather_masked(target, masked))
     return losses
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mvd_ds.config.base import Settings
+from mvd_ds.config.losses import Loss
 
 
 class TargetSettings(Settings):
@@ -28,5 +29,6 @@ class PixelSettings(Settings):
     variance_floor: Annotated[float, Field(ge=0.0)] = 0.0
     """Added to the variance before the root, so that codec noise in flat patches stays small. Pixels are in [0, 1], or
     standardised by ImageNet's mean and deviation where normalise is joint."""
-    loss: Literal["smooth_l1", "l1", "l2", "cosine"] = "l2"
-    """Between prediction and pixels, in fp32, mean over all elements. Source: VideoMAE and MAE, L2."""
+    loss: Loss = "l2"
+    """Between prediction and pixels, in fp32, mean over all elements; or a mixture by weight, as ``teachers.NAME.loss``.
+    Source: VideoMAE and MAE, L2."""

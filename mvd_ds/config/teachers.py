@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from mvd_ds.config.base import PathText, Positive
 from mvd_ds.config.encoder import EncoderSettings
 from mvd_ds.config.hf_folder import SIZE_NAMES, find_folder, stated_sizes
+from mvd_ds.config.losses import Loss
 from mvd_ds.config.targets import TargetSettings
 
 
@@ -46,8 +47,9 @@ class TeacherSettings(EncoderSettings):
     (it is at small batches, and holds the memory of a forward); never: launched kernel by kernel."""
     target: TargetSettings = TargetSettings()
     """Features that are predicted."""
-    loss: Literal["smooth_l1", "l1", "l2", "cosine"] = "smooth_l1"
-    """Between prediction and target, in fp32, mean over all elements. Source: MVD, smooth L1 with beta 1."""
+    loss: Loss = "smooth_l1"
+    """Between prediction and target, in fp32, mean over all elements; or a mixture by weight: ``{cosine: 0.9, smooth_l1: 0.1}``.
+    Source: MVD, smooth L1 with beta 1; UNIC 0.5 cosine + 0.5 smooth L1; Theia 0.9 cosine + 0.1 smooth L1."""
     weight: Annotated[float, Field(ge=0.0)] = 1.0
     """Factor of this teacher's loss in the total."""
 

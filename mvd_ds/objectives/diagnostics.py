@@ -5,22 +5,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mvd_ds.objectives.losses import LOSSES
+from mvd_ds.config import LossMixture
+from mvd_ds.objectives.losses import mixed_loss
 
 
 @torch.no_grad()
-def mean_target_loss(target: Tensor, loss: str) -> Tensor:
+def mean_target_loss(target: Tensor, loss: LossMixture) -> Tensor:
     """Return the loss of always predicting the mean target: a loss is good or bad beside this number only.
 
     Args:
         target: (..., D); the mean is over everything but D.
-        loss: name in ``LOSSES``.
+        loss: name in ``LOSSES``, or weights by name.
 
     Returns:
         Scalar fp32 on the target's device.
     """
     tokens = target.float().flatten(0, -2)
-    return LOSSES[loss](tokens.mean(dim=0, keepdim=True).expand_as(tokens), tokens)
+    return mixed_loss(loss, tokens.mean(dim=0, keepdim=True).expand_as(tokens), tokens)
 
 
 @torch.no_grad()

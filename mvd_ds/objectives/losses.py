@@ -1,4 +1,4 @@
-"""Losses between a prediction and its target, by name.
+"""Losses between a prediction and its target: by name, or mixtures of several by weight.
 
 Each takes ``(prediction, target)`` of one shape (..., D) and any float type, computes in fp32, and returns a scalar.
 The target is a constant: no gradient reaches it.
@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+from mvd_ds.config import LossMixture, loss_parts
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 def _pair(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,11 +48,29 @@ def cosine(prediction: Tensor, target: Tensor) -> Tensor:
     return (1.0 - functional.cosine_similarity(*_pair(prediction, target), dim=-1, eps=1e-8)).mean()
 
 
-LOSSES: dict[str, Loss] = {"smooth_l1": smooth_l1, "l1": l1, "l2": l2, "cosine": cosine}
-"""Every value of the settings ``teachers.*.loss`` and ``pixels.loss``."""
+LOSSES: dict[str, LossFunction] = {"smooth_l1": smooth_l1, "l1": l1, "l2": l2, "cosine": cosine}
+"""Every loss that the settings ``loss`` of teachers, targets and pixels may name, alone or in a mixture."""
 
 
-def per_token(loss: str, prediction: Tensor, target: Tensor) -> Tensor:
-    """Return fp32 (...,): the loss of this name for every token of (..., D); their mean is the loss of all."""
-    values: Tensor = torch.vmap(LOSSES[loss])(prediction.flatten(0, -2), target.flatten(0, -2))
-    return values.unflatten(0, prediction.shape[:-1])
+def mixed_loss(loss: LossMixture, prediction: Tensor, target: Tensor) -> Tensor:
+    """Return the loss of this name, or the sum of a mixture's losses by their weights, a scalar in fp32.
+
+    Args:
+        loss: name in ``LOSSES``, or weights by name. Source: UNIC 0.5 cosine + 0.5 smooth L1, Theia 0.9 and 0.1.
+        prediction: (..., D), any float type.
+        target: of the same shape.
+    """
+    if isinstance(loss, str):
+        return LOSSES[loss](prediction, target)
+    return torch.stack([weight * LOSSES[name](prediction, target) for name, weight in loss_parts(loss).items()]).sum()
+
+
+def per_sample(loss: LossMixture, prediction: Tensor, target: Tensor) -> Tensor:
+    """Return fp32 (B,): the loss for every sample of (B, ..., D) with a graph behind it; their mean is the loss of all."""
+    rows: Tensor = torch.vmap(lambda one, other: mixed_loss(loss, one, other))(prediction, target)
+    return rows
+
+
+def per_token(loss: LossMixture, prediction: Tensor, target: Tensor) -> Tensor:
+    """Return fp32 (...,): the loss for every token of (..., D); their mean is the loss of all."""
+    return per_sample(loss, prediction.flatten(0, -2), target.flatten(0, -2)).unflatten(0, prediction.shape[:-1])

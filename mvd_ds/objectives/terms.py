@@ -8,15 +8,16 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from mvd_ds.objectives.losses import LOSSES
+from mvd_ds.config import LossMixture
+from mvd_ds.objectives.losses import mixed_loss, per_sample
 
 
 class Judge(Protocol):
     """Whatever compares a prediction with its target: a ``Target``, or a ``Term`` alone."""
 
     @property
-    def loss(self) -> str:
-        """Name of the loss in ``LOSSES``."""
+    def loss(self) -> LossMixture:
+        """Name of the loss in ``LOSSES``, or weights of several by name."""
 
     @property
     def weight(self) -> float:
@@ -25,16 +26,23 @@ class Judge(Protocol):
     def compare(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Return the loss, a scalar in fp32."""
 
+    def rows(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of every sample, fp32 (B*K,)."""
+
 
 class Term(NamedTuple):
-    """A loss by its name in ``LOSSES`` and its factor in the total, for targets that are tensors and nothing more."""
+    """A loss (name in ``LOSSES``, or weights by name) and its factor in the total, for targets that are tensors alone."""
 
-    loss: str
+    loss: LossMixture
     weight: float
 
     def compare(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Return the loss, a scalar in fp32, between a prediction and a target of one shape."""
-        return LOSSES[self.loss](prediction, target)
+        return mixed_loss(self.loss, prediction, target)
+
+    def rows(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of every sample, fp32 (B*K,), between a prediction and a target of one shape."""
+        return per_sample(self.loss, prediction, target)
 
 
 class LossTerms(NamedTuple):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mvd_ds.config import PixelSettings, TeacherSettings
-from mvd_ds.objectives.losses import LOSSES, per_token
+from mvd_ds.config import LOSS_NAMES
+from mvd_ds.objectives.losses import LOSSES, mixed_loss, per_sample, per_token
 from mvd_ds.objectives.terms import Term, combine
 
 PREDICTION = torch.tensor([[[3.0, 4.0], [0.5, 0.0]]])
@@ -20,8 +20,28 @@ def test_loss_is_golden(name: str) -> None:
 
 
 def test_every_loss_a_recipe_may_name_exists() -> None:
-    for settings in (TeacherSettings, PixelSettings):
-        assert set(settings.model_fields["loss"].annotation.__args__) == set(LOSSES)
+    assert set(LOSS_NAMES) == set(LOSSES)
+
+
+def test_a_mixture_is_the_sum_by_weights_and_a_weight_of_0_leaves_every_bit() -> None:
+    mixture = {"cosine": 0.9, "smooth_l1": 0.1}
+    assert mixed_loss(mixture, PREDICTION, TARGET).item() == pytest.approx(0.9 * 0.6 + 0.1 * 1.03125, rel=1e-6)
+    assert Term(mixture, 1.0).compare(PREDICTION, TARGET) == mixed_loss(mixture, PREDICTION, TARGET)
+    prediction, target = (torch.randn(4, 30, 7, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    assert torch.equal(
+        mixed_loss({"smooth_l1": 1.0, "cosine": 0.0}, prediction, target), mixed_loss("smooth_l1", prediction, target)
+    )
+
+
+@pytest.mark.parametrize("loss", [*LOSSES, {"cosine": 0.9, "smooth_l1": 0.1}], ids=str)
+def test_losses_of_samples_have_the_loss_as_their_mean_and_the_same_gradient(loss: str | dict[str, float]) -> None:
+    prediction, target = (torch.randn(6, 5, 7, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    one, rows = prediction.clone().requires_grad_(), prediction.clone().requires_grad_()
+    whole, each = mixed_loss(loss, one, target), per_sample(loss, rows, target)
+    assert each.shape == (6,) and float(each.mean()) == pytest.approx(float(whole), rel=1e-5)
+    whole.backward()
+    each.mean().backward()
+    assert torch.allclose(one.grad, rows.grad, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -6,8 +6,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from mvd_ds.config import LossMixture, loss_parts
 from mvd_ds.files import ConfigError, did_you_mean
-from mvd_ds.objectives.losses import LOSSES
+from mvd_ds.objectives.losses import LOSSES, mixed_loss, per_sample
 
 
 class Target(nn.Module):
@@ -19,7 +20,7 @@ class Target(nn.Module):
     Args:
         name: name of the target, for messages.
         width: D, width of the student's head.
-        loss: name of the loss between prediction and target.
+        loss: name of the loss between prediction and target, or weights of several by name.
         weight: factor of that loss in the total.
 
     Raises:
@@ -29,11 +30,12 @@ class Target(nn.Module):
     losses: ClassVar[tuple[str, ...]] = tuple(LOSSES)
     """Names of the losses that fit this kind."""
 
-    def __init__(self, name: str, width: int, loss: str, weight: float = 1.0) -> None:
+    def __init__(self, name: str, width: int, loss: LossMixture, weight: float = 1.0) -> None:
         super().__init__()
-        if loss not in self.losses:
-            hint = did_you_mean(loss, self.losses, f"losses that fit are {', '.join(self.losses)}")
-            raise ConfigError(f"target {name}: loss '{loss}' does not fit {type(self).__name__}; {hint}")
+        for part in loss_parts(loss):
+            if part not in self.losses:
+                hint = did_you_mean(part, self.losses, f"losses that fit are {', '.join(self.losses)}")
+                raise ConfigError(f"target {name}: loss '{part}' does not fit {type(self).__name__}; {hint}")
         self.width, self.loss, self.weight = width, loss, weight
 
     def forward(self, source: Tensor) -> Tensor:
@@ -49,7 +51,12 @@ class Target(nn.Module):
 
     def compare(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Return the loss, a scalar in fp32, between a prediction (B*K, M, D) and its target."""
-        return LOSSES[self.loss](prediction, target)
+        return mixed_loss(self.loss, prediction, target)
+
+    def rows(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of every sample, fp32 (B*K,), between a prediction (B*K, M, D) and its target; their mean is
+        ``compare``'s."""
+        return per_sample(self.loss, prediction, target)
 
     def flops(self, tokens: int) -> int:
         """Return the operations of matrix products that it takes to make the targets of ``tokens`` tokens; the head's are not

@@ -31,7 +31,7 @@ from mvd_ds.models.layers import Block
 from mvd_ds.models.masked import Decoder, MaskedPredictor
 from mvd_ds.models.teachers import Teacher, resize_grid
 from mvd_ds.models.vit import VisionTransformer
-from mvd_ds.objectives.losses import LOSSES
+from mvd_ds.objectives.losses import mixed_loss
 from mvd_ds.objectives.targets.pixels import STABILISER
 from mvd_ds.tools.bench.clock import Clock, held_by
 from mvd_ds.training.optim import parameter_groups
@@ -136,7 +136,7 @@ class ReferenceStep:
             assert isinstance(decoder, Decoder)
             settings = self.recipe.teachers[name]
             predicted = self._decode(decoder, encoded, visible, masked)
-            terms.append(settings.weight * LOSSES[settings.loss](predicted, targets[name]))
+            terms.append(settings.weight * mixed_loss(settings.loss, predicted, targets[name]))
         return terms
 
     def backward(self, loss: Tensor) -> None:
