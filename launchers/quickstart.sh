@@ -36,7 +36,8 @@ choose_processes
 started=$SECONDS
 
 stage() { echo; echo "=== $* ($(((SECONDS - started) / 60)):$(printf %02d $(((SECONDS - started) % 60))) so far)"; }
-# launched CLIPS COMMAND RECIPE [key=value ...]: the real launcher, without its log lines; CLIPS is the recipe's global batch
+# launched CLIPS COMMAND RECIPE [key=value ...]: the real launcher under `mvd_ds launch`, which saves and ends it at Ctrl-C;
+# without DeepSpeed's log lines. CLIPS is the recipe's global batch.
 launched() {
   local clips=$1 fitted=()
   shift
@@ -44,7 +45,7 @@ launched() {
   if [ -n "$videos" ]; then fitted=("data.clips_per_video=$(repeats_of "$count" "$clips" "$((clips / processes))")"); fi
   # Processes that share a host's cores are never equally fast.
   if [ "$DS_ACCELERATOR" = cpu ]; then fitted+=(run.slow_rank_ratio=1000); fi
-  deepspeed --log_level critical --num_accelerators "$processes" --master_port "$((20000 + RANDOM % 20000))" --module mvd_ds "$@" \
+  python -m mvd_ds launch --processes "$processes" --restarts 0 --deepspeed="--log_level critical" "$@" \
     "batch.micro=$((clips / processes))" "${fitted[@]}" "${settings[@]}"
 }
 # repeats_of VIDEOS CLIPS MOST: 4, or as many more as fill a batch of CLIPS, in powers of two up to MOST

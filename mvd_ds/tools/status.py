@@ -36,14 +36,35 @@ def status_of(run: Path) -> tuple[int, str]:
         seconds = float(values.get("seconds", 0.0))
     except (ConfigError, KeyError, TypeError, ValueError) as error:
         return FAILED, f"status.json cannot be understood: {error}"
+    if state == "running":
+        return _of_running(folder, [beat for beat in beats if beat.attempt == attempt], step, last_step, attempt, seconds)
+    reason = values.get("reason")
     where = f"step {step} of {last_step}, attempt {attempt}, {clock(seconds)} in all"
-    if state != "running":
-        reason = values.get("reason")
-        return EXIT_CODES.get(state, FAILED), f"{state}{f': {reason}' if reason else ''} ({where})"
-    living = [beat for beat in beats if beat.attempt == attempt and is_alive(beat)]
-    if living:
-        return STILL_RUNNING, f"running ({where}); {_latest(living)}"
-    return FAILED, f"failed: ended without a reason ({where}); {_latest([beat for beat in beats if beat.attempt == attempt])}"
+    return EXIT_CODES.get(state, FAILED), f"{state}{f': {reason}' if reason else ''} ({where})"
+
+
+def _of_running(
+    folder: RunFolder, beats: list[Beat], saved: int, last_step: int, attempt: int, seconds: float
+) -> tuple[int, str]:
+    """Return exit code and sentence of a run that says it is running: where it is now comes from its living ranks.
+
+    Args:
+        folder: the run's folder.
+        beats: signs of life of its last attempt.
+        saved: step of the last save, at which ``status.json`` was written.
+        last_step: step at which the run ends.
+        attempt: number of its last attempt.
+        seconds: time of all attempts up to that save.
+    """
+    kept = f"step {saved} is saved" if saved else "nothing is saved yet"
+    living = [beat for beat in beats if is_alive(beat)]
+    if not living:
+        where = f"{kept}, of {last_step} steps, attempt {attempt}, {clock(seconds)} up to there"
+        return FAILED, f"failed: ended without a reason ({where}); {_latest(beats)}"
+    slowest = min(living, key=lambda beat: beat.count)
+    seconds += max(time.time() - folder.status.stat().st_mtime, 0.0)
+    now = f"running step {slowest.step} of {last_step}" if slowest.step else f"running, of {last_step} steps"
+    return STILL_RUNNING, f"{now} ({kept}, attempt {attempt}, {clock(seconds)} in all); {_latest(living)}"
 
 
 def _latest(beats: list[Beat]) -> str:
@@ -51,4 +72,4 @@ def _latest(beats: list[Beat]) -> str:
         return "no process left a heartbeat"
     beat = min(beats, key=lambda beat: beat.count)
     ago = max(time.time() - beat.written, 0.0)
-    return f"{beat} was {beat.doing} in step {beat.step}, last heard of {ago:.0f} s ago"
+    return f"{beat} was {beat.doing}{f' in step {beat.step}' if beat.step else ''}, last heard of {ago:.0f} s ago"

@@ -92,7 +92,7 @@ def test_a_share_of_each_class_is_held_out_the_same_for_every_seed(tmp_path: Pat
         assert np.bincount(videos.held_out.labels, minlength=4).tolist() == [2, 1, 0, 1]
         places = [{ref.where for ref in part.refs} for part in (videos.training.manifests[0], videos.held_out.manifest)]
         assert not places[0] & places[1] and len(places[0] | places[1]) == 18
-        assert videos.held_out.listing.count("a.mp4\t") == 4
+        assert videos.held_out.listing.count(b"a.mp4\t") == 4
     assert [ref.where for ref in found[0].held_out.manifest.refs] == [ref.where for ref in found[1].held_out.manifest.refs]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -40,10 +41,16 @@ def test_an_end_has_its_exit_code(state: str, code: int, tmp_path: Path, capsys:
 
 
 def test_a_living_run_still_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The step is the one that a rank is in, the time goes on between two saves."""
     write_status(tmp_path, "running")
+    os.utime(tmp_path / "status.json", (time.time() - 240, time.time() - 240))
     beat(tmp_path)
     assert main(["status", str(tmp_path)]) == 3
-    assert f"rank 1 (process {os.getpid()} on" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "running step 31 of 90 (step 30 is saved, attempt 2, 5:0" in said and "waiting for a batch in step 31" in said
+    assert f"rank 1 (process {os.getpid()} on" in said
+    write_status(tmp_path, "running", step=0)
+    assert main(["status", str(tmp_path)]) == 3 and "nothing is saved yet" in capsys.readouterr().out
 
 
 def test_a_killed_run_has_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

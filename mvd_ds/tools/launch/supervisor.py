@@ -56,6 +56,9 @@ def launch(options: LaunchOptions) -> int:
     if options.one_rank:
         start = supervisor.next_start([])
         os.execvpe(start.command[0], start.command, os.environ | start.environment)
+    # The launcher takes many seconds before the ranks could say so; a finished run needs nothing any more.
+    if Standing.of(run).state != "finished" and _tell_missing(recipe):
+        return USER_FAULT
     return supervisor.run_attempts()
 
 
@@ -71,7 +74,7 @@ def in_one_process(options: LaunchOptions) -> LaunchOptions:
 
 
 def _tell_missing(recipe: Recipe) -> int:
-    """Say what the recipe needs and this host lacks, and return the exit code of a dry run."""
+    """Say what the recipe needs and this host lacks; return the exit code for it, which is 0 if it lacks nothing."""
     missing = missing_inputs(recipe)
     if not any("manifest" in line for line in missing):
         try:

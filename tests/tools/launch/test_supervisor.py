@@ -79,6 +79,7 @@ def attempts(run: Path, ends: list[tuple[int, str | None]], monkeypatch: pytest.
 
     monkeypatch.setattr(supervisor, "LaunchAttempt", FakeAttempt)
     monkeypatch.setattr(supervisor, "end_launch", lambda *_: 0)
+    monkeypatch.setattr(supervisor, "_tell_missing", lambda _: FINISHED)
     monkeypatch.setattr(supervisor.shutil, "which", lambda program: f"/usr/bin/{program}")
     return hosts_used
 
@@ -104,6 +105,19 @@ def test_a_run_goes_on_while_it_saves(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_fault_of_the_users_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     used = attempts(tmp_path, [(2, None)], monkeypatch)
     assert launch(tmp_path) == USER_FAULT and len(used) == 1
+
+
+def test_what_is_missing_is_said_before_anything_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DeepSpeed's launcher and its ranks take 18 s before they could say so."""
+    tell_missing = supervisor._tell_missing
+    used = attempts(tmp_path, [(0, None)], monkeypatch)
+    monkeypatch.setattr(supervisor, "_tell_missing", tell_missing)
+    assert launch(tmp_path) == USER_FAULT and not used and not (tmp_path / "launch").exists()
+    assert "launch: missing: data.manifest: x is not there" in capsys.readouterr().err
+    write_json(tmp_path / "status.json", {"state": "finished", "step": 3})
+    assert launch(tmp_path) == FINISHED and used, "a finished run needs nothing any more"
 
 
 def test_sick_hosts_are_left_out_and_come_back(
