@@ -22,8 +22,8 @@ from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.classifier_folder import ClassifierCard, open_classifier, save_classifier
 from mvd_ds.models.flops import classifier_flops
 from mvd_ds.models.init_from_checkpoint import init_classifier_from_checkpoint
-from mvd_ds.runs.fitting import describe_fit, fit_to_videos, fit_to_weights, warn_if_unmoved
-from mvd_ds.runs.trainer import Trainer, describe_batches, describe_parameters, run_in_cluster
+from mvd_ds.runs.fitting import describe_fit, fit_to_videos, fit_to_weights, require_same_fit, warn_if_unmoved
+from mvd_ds.runs.trainer import Trainer, describe_batches, describe_parameters, fail_in_cluster, run_in_cluster
 from mvd_ds.runs.validation import HELD_OUT, ClipValidation, HeldOut
 from mvd_ds.training.classification import Classification
 from mvd_ds.training.cluster import Cluster, launched_rank
@@ -54,9 +54,12 @@ def finetune(recipe: FinetuneRecipe, name: str) -> int:
     Raises:
         ConfigError: for whatever the user can mend; on every rank, before or during training.
     """
-    fitted = fit_to_weights(recipe)
-    if recipe.fit:
-        fitted = fit_to_videos(fitted, recipe, len(read_labelled(fitted).labels))
+    try:
+        fitted = fit_to_weights(recipe)
+        if recipe.fit:
+            fitted = fit_to_videos(fitted, recipe, len(read_labelled(fitted).labels))
+    except ConfigError as fault:
+        fail_in_cluster(recipe, fault)
     code = run_in_cluster(fitted, name, lambda folder, cluster: _finetune(fitted, folder, cluster))
     if code == FINISHED and launched_rank() == 0:
         warn_if_unmoved(RunFolder.of(fitted, name), fitted)
@@ -74,6 +77,7 @@ def _finetune(recipe: FinetuneRecipe, folder: RunFolder, cluster: Cluster) -> Tr
             _, kept = open_classifier(recipe.weights)
             require_same_classes(kept.classes, videos.classes.names, f"keep_head: weights {recipe.weights}")
         teacher = _open_teacher(recipe, videos.classes)
+    require_same_fit(recipe, cluster)
     groups = parameter_groups(model, recipe.optimizer)
     if cluster.is_main:
         describe_fit(recipe)

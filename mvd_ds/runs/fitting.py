@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
-from mvd_ds.config import ConfigError, FinetuneRecipe, dump
+from mvd_ds.config import ConfigError, FinetuneRecipe, differences, dump
 from mvd_ds.config.load import validate
 from mvd_ds.files import read_json
 from mvd_ds.models.formats import read_checkpoint
 from mvd_ds.models.formats.containers import CONFIG_NAME
 from mvd_ds.models.formats.describe import ARCHITECTURE, describe, encoder_facts
+from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
 from mvd_ds.training.run_folder import RunFolder
 
@@ -82,6 +83,22 @@ def fit_to_videos(fitted: FinetuneRecipe, recipe: FinetuneRecipe, videos: int) -
     if not recipe.states("engine.precision") and (recipe.run.device == "cpu" or not torch.cuda.is_available()):
         values["engine"]["precision"] = "fp32"
     return _validated(values)
+
+
+def require_same_fit(recipe: FinetuneRecipe, cluster: Cluster) -> None:
+    """Refuse hosts that see other videos or other weights: each has fitted the recipe for itself. Collective.
+
+    Raises:
+        ConfigError: on every rank, naming the settings that differ.
+    """
+    # Hosts may have different numbers of cores.
+    fits = [json.loads(text) for text in cluster.gather(json.dumps(dump(recipe)))] if recipe.fit else []
+    for rank, fit in enumerate(fits):
+        if wrong := [line for line in differences(fits[0], fit) if not line.startswith("data.workers: ")]:
+            raise ConfigError(
+                f"data.manifest {recipe.data.manifest}: rank 0 sees others than rank {rank}: {'; '.join(wrong)}; "
+                "give all hosts the same files"
+            )
 
 
 def describe_fit(recipe: FinetuneRecipe) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -92,6 +93,18 @@ def run_in_cluster(recipe: LearningRecipe, name: str, build: Callable[[RunFolder
             write_provenance(folder, attempt.number, recipe, cluster, trainer.engine.config, contents, trainer.groups)
             _train(trainer, attempt, contents)
             return EXIT_CODES[cluster.broadcast(attempt.status.values["state"])]
+
+
+def fail_in_cluster(recipe: LearningRecipe, fault: ConfigError) -> NoReturn:
+    """Raise on every rank what this rank met before it joined the others, who may have met nothing: rank 0 speaks for all.
+
+    Raises:
+        ConfigError: the fault.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        with joined_cluster(recipe.engine.timeout_minutes, recipe.run.device) as cluster, cluster.together():
+            raise fault
+    raise fault
 
 
 def _train(trainer: Trainer, attempt: Attempt, contents: Contents) -> None:

@@ -86,6 +86,11 @@ def launched_rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def local_processes() -> int:
+    """Return the number of this run's processes on this host, as the launcher gives it."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 1)
+
+
 def fail_alone(cluster: Cluster, message: str) -> NoReturn:
     """End this process at once with one line; see ``ending.abort``."""
     abort(f"rank {cluster.rank} of {cluster.world}: {message}")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import mvd_ds
 from mvd_ds.cli import main
 from mvd_ds.config import ConfigError, FinetuneRecipe, dump, load_recipe
 from mvd_ds.config.load import validate
-from mvd_ds.runs.finetune import read_labelled
-from mvd_ds.runs.fitting import PEAK_RATE, fit_to_videos, fit_to_weights, warn_if_unmoved
+from mvd_ds.runs.finetune import finetune, read_labelled
+from mvd_ds.runs.fitting import PEAK_RATE, fit_to_videos, fit_to_weights, require_same_fit, warn_if_unmoved
+from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.run_folder import RunFolder
 from video_files import write_video
 
@@ -118,3 +122,37 @@ def test_weights_that_are_not_there_are_one_line(tmp_path: Path, capsys: pytest.
     assert main(["finetune", "finetune_folder", _listed(tmp_path, 3, 3), "weights=nowhere"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("mvd_ds: weights: nowhere")
+
+
+class Together(Cluster):
+    """A rank of two, whose neighbour gives ``other`` to every gathering."""
+
+    other: object = None
+
+    def gather(self, value: object) -> list[object]:
+        return [self.other, value]
+
+
+def test_a_host_that_sees_no_videos_does_not_fail_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank 0, which sees them, is the one that speaks: a fault of rank 1 has to reach it."""
+
+    @contextlib.contextmanager
+    def joined(*_: object) -> Iterator[Cluster]:
+        yield Together(1, 2, torch.device("cpu"))
+
+    monkeypatch.setattr("mvd_ds.runs.trainer.joined_cluster", joined)
+    for world, joins in (("1", 0), ("2", 1)):
+        monkeypatch.setenv("WORLD_SIZE", world)
+        entered = []
+        monkeypatch.setattr(Together, "gather", lambda self, value, entered=entered: entered.append(value) or [None, value])
+        with pytest.raises(ConfigError, match="gone: no such manifest"):
+            finetune(_recipe("weights=null", "data.manifest=gone"), "finetune_folder")
+        assert len(entered) == joins and all("gone: no such manifest" in text for text in entered)
+
+
+def test_hosts_that_see_other_videos_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Together, "other", json.dumps(dump(_fitted(24))))
+    cluster = Together(1, 2, torch.device("cpu"))
+    require_same_fit(_fitted(24, "data.workers=7"), cluster)
+    with pytest.raises(ConfigError, match=r"rank 0 sees others than rank 1: batch.global: 16 -> 4"):
+        require_same_fit(_fitted(7), cluster)

@@ -58,18 +58,12 @@ def read_settings(path: Path) -> dict[str, str]:
     return values
 
 
-def added_environment(options: LaunchOptions, recipe: Recipe, slots: int) -> dict[str, str]:
-    """Return the variables that a launch adds to its own environment; what the user has set stays.
-
-    Args:
-        slots: processes on a host.
-    """
+def added_environment(options: LaunchOptions, recipe: Recipe) -> dict[str, str]:
+    """Return the variables that a launch adds to its own environment; what the user has set stays."""
     values: dict[str, str] = {}
     for path in options.settings:
         values |= read_settings(path)
     values |= {name: str(cache_folder() / folder) for name, folder in CACHES.items()}
-    # Otherwise each rank takes all cores for itself.
-    values["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // max(slots, 1), 1))
     # Groups that DeepSpeed makes later wait as long as the first one; it takes whole minutes only.
     values["DEEPSPEED_TIMEOUT"] = str(math.ceil(timeout_minutes(recipe)))
     values = {name: value for name, value in values.items() if name not in os.environ}

@@ -177,8 +177,7 @@ class Supervisor:
 
     def next_start(self, hosts: list[Host]) -> Start:
         """Return the start of the next attempt on ``hosts``."""
-        slots = hosts[0].slots if hosts else self.options.processes or 1
-        environment = added_environment(self.options, self.recipe, slots)
+        environment = added_environment(self.options, self.recipe)
         port = self.options.rendezvous_port(self.attempt)
         if self.options.mode == "local" or self.options.node_rank == 0:
             port = usable_port(port, changeable=self.options.mode == "local" and self.options.port is None)

@@ -19,15 +19,17 @@ import torch
 import torch.distributed as dist
 
 from mvd_ds.config import ConfigError
-from mvd_ds.training.cluster import Cluster
+from mvd_ds.training.cluster import Cluster, local_processes
 from mvd_ds.training.engine.engine_shards import with_nvme
 from mvd_ds.training.engine.protocol import Engine
+from mvd_ds.training.threads import choose_threads
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 #: A hang is ended by the watch of an attempt, which names the laggard; so much later collectives give up by themselves.
 LATER_MINUTES = 1.0
+_GROUP_OF_ONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
 
 
 def join_cluster(timeout_minutes: float, device: str = "auto") -> Cluster:
@@ -47,6 +49,7 @@ def join_cluster(timeout_minutes: float, device: str = "auto") -> Cluster:
         if local_rank >= torch.cuda.device_count():
             raise ConfigError(f"local rank {local_rank} has no GPU: this host has {torch.cuda.device_count()}")
         torch.cuda.set_device(local_rank)
+    choose_threads(local_processes(), is_cpu=not use_gpu)
     timeout = datetime.timedelta(minutes=timeout_minutes + LATER_MINUTES)
     deepspeed.init_distributed(dist_backend="nccl" if use_gpu else "gloo", timeout=timeout, verbose=False)
     torch_device = torch.device("cuda", local_rank) if use_gpu else torch.device("cpu")
@@ -57,14 +60,33 @@ def join_cluster(timeout_minutes: float, device: str = "auto") -> Cluster:
 def joined_cluster(timeout_minutes: float, device: str = "auto") -> Iterator[Cluster]:
     """Join the cluster and leave it cleanly: without that a rank may abort at exit after a successful run.
 
-    A fault is raised on all ranks alike, so each may leave at once; after a good run they wait for the last.
+    A fault is raised on all ranks alike, so each may leave at once; after a good run they wait for the last. Afterwards the
+    process is as before, so that it can join again.
     """
+    alone, threads = "RANK" not in os.environ, torch.get_num_threads()
     cluster = join_cluster(timeout_minutes, device)
     try:
         yield cluster
         cluster.barrier()
     finally:
         dist.destroy_process_group()
+        _forget_groups()
+        torch.set_num_threads(threads)
+        for name in _GROUP_OF_ONE if alone else ():
+            os.environ.pop(name, None)
+
+
+def _forget_groups() -> None:
+    """Make DeepSpeed forget its process groups: it keeps them for the life of a process, and they are gone."""
+    from deepspeed.comm import comm
+    from deepspeed.utils import groups
+
+    comm.cdb = None
+    for name, value in vars(groups).items():
+        if isinstance(value, dist.ProcessGroup):
+            setattr(groups, name, None)
+        elif isinstance(value, dict) and name.endswith("_GROUP"):
+            value.clear()
 
 
 def _hosts_group(timeout: datetime.timedelta) -> Any:
@@ -131,7 +153,7 @@ def save_shards(engine: Any, folder: Path, write: Callable[[Path, Any], None], o
 def _default_environment() -> None:
     """Make a process that was started without a launcher a group of one, on a port that the system chooses."""
     if "RANK" not in os.environ:
-        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
+        os.environ.update(_GROUP_OF_ONE)
 
 
 def import_deepspeed() -> Any:

@@ -19,7 +19,7 @@ from torch import nn
 
 from mvd_ds.config import ConfigError, LearningRecipe
 from mvd_ds.files import encoded
-from mvd_ds.training.cluster import Cluster
+from mvd_ds.training.cluster import Cluster, local_processes
 from mvd_ds.training.engine.deepspeed_engine import DTYPES, import_deepspeed
 from mvd_ds.training.engine.engine_config import Place, sizes_of, student_config, teacher_config
 from mvd_ds.training.engine.engine_json import faults_in
@@ -168,11 +168,6 @@ def _groups_over(whole: nn.Module, structure: nn.Module, groups: list[dict[str, 
     names = {id(parameter): name for name, parameter in structure.named_parameters()}
     parameters = dict(whole.named_parameters())
     return [{**group, "params": [parameters[names[id(p)]] for p in group["params"]]} for group in groups]
-
-
-def local_processes() -> int:
-    """Return the number of this run's processes on this host, as the launcher gives it."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 1)
 
 
 def _node_group(cluster: Cluster) -> Any:
