@@ -20,6 +20,7 @@ from mvd_ds.config import (
     DecoderSettings,
     EncoderSettings,
     Grid,
+    HeadShape,
     LossMixture,
     PoolingSettings,
     Settings,
@@ -88,7 +89,8 @@ def build_student(
     outputs = dict(targets or {"image": settings.embed_dim, "video": settings.embed_dim})
     grid, shape = _grid(settings, frames, size_px), _settings(DecoderSettings, decoder or {})
     require_decoder(shape, settings, "decoder")
-    model = build_without_weights(lambda: MaskedPredictor(settings, grid, shape, outputs))
+    heads = {name: HeadShape(width, shape) for name, width in outputs.items()}
+    model = build_without_weights(lambda: MaskedPredictor(settings, grid, heads))
     return initialise(model, seed)
 
 

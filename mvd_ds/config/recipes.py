@@ -11,7 +11,7 @@ from mvd_ds.config.data import DataSettings, MaskingSettings
 from mvd_ds.config.decoder import DecoderSettings
 from mvd_ds.config.encoder import EncoderSettings, position_fault
 from mvd_ds.config.optimization import BatchSettings, EngineSettings, OptimizerSettings, RunSettings, ScheduleSettings
-from mvd_ds.config.targets import PixelSettings
+from mvd_ds.config.targets import Output, PixelSettings
 from mvd_ds.config.teachers import TeacherSettings
 
 
@@ -100,14 +100,23 @@ class TrainingRecipe(LearningRecipe):
     """Stage one: the pixel targets."""
 
     @property
+    def outputs(self) -> dict[str, Output]:
+        """Everything that the student predicts, by name: what is learnt from the teachers, or ``pixels`` in stage one."""
+        found = {}
+        for name, teacher in self.teachers.items():
+            for suffix, target in teacher.targets.items():
+                found[name + suffix] = Output(name, target, teacher.decoder or self.decoder)
+        return found or {"pixels": Output(None, None, self.decoder)}
+
+    @property
     def decoder_names(self) -> tuple[str, ...]:
-        """Names of the predicted targets: the teachers', or ``pixels`` in stage one."""
-        return tuple(self.teachers) or ("pixels",)
+        """Names of the predicted targets."""
+        return tuple(self.outputs)
 
     @property
     def drop_path_blocks(self) -> int:
         """Uniform numbers per mask that drop path takes: one for every block of the encoder and of each decoder."""
-        return self.model.depth + len(self.decoder_names) * self.decoder.depth
+        return self.model.depth + sum(output.decoder.depth for output in self.outputs.values())
 
     @property
     def masked_tokens(self) -> int:
@@ -145,18 +154,21 @@ class TrainingRecipe(LearningRecipe):
         t, h, w = self.grid
         if not 0 < self.masked_tokens < t * h * w:
             raise ValueError(f"masking.ratio {self.masking.ratio} leaves no visible or no masked token on grid {(t, h, w)}")
-        width = self.decoder.embed_dim or self.model.embed_dim
-        heads = self.decoder.num_heads or self.model.num_heads
-        if width % heads:
-            raise ValueError(f"decoder.embed_dim {width} is not divisible by decoder.num_heads {heads}")
-        fault = position_fault(self.model.position, width, heads)
-        if fault:
-            raise ValueError(f"position {self.model.position} needs decoder.embed_dim {fault}")
+        self._check_decoder("decoder", self.decoder)
         self._check_objective()
         self._check_scored_masks()
         for name, teacher in self.teachers.items():
             self._check_teacher(name, teacher)
         return self
+
+    def _check_decoder(self, setting: str, decoder: DecoderSettings) -> None:
+        width = decoder.embed_dim or self.model.embed_dim
+        heads = decoder.num_heads or self.model.num_heads
+        if width % heads:
+            raise ValueError(f"{setting}.embed_dim {width} is not divisible by {setting}.num_heads {heads}")
+        fault = position_fault(self.model.position, width, heads)
+        if fault:
+            raise ValueError(f"position {self.model.position} needs {setting}.embed_dim {fault}")
 
     def _check_objective(self) -> None:
         if self.objective == "distillation":
@@ -220,8 +232,14 @@ class TrainingRecipe(LearningRecipe):
                 f"teachers.{name}.frame_in_tubelet {teacher.frame_in_tubelet} is outside the student's tubelet of "
                 f"{self.model.tubelet_frames} frames"
             )
-        for block in teacher.target.blocks:
-            if teacher.network is None and not -teacher.depth <= block < teacher.depth:
-                raise ValueError(f"teachers.{name}.target.blocks: {block} is outside a network of {teacher.depth} blocks")
-        if not teacher.target.blocks:
-            raise ValueError(f"teachers.{name}.target.blocks is empty")
+        if teacher.decoder is not None:
+            self._check_decoder(f"teachers.{name}.decoder", teacher.decoder)
+        for suffix, target in teacher.targets.items():
+            setting = f"teachers.{name}.{f'more_targets.{suffix[1:]}' if suffix else 'target'}"
+            if suffix and (name + suffix in self.teachers or not suffix[1:].isidentifier()):
+                raise ValueError(f"{setting}: the name must be letters, digits and underscores, and {name + suffix} no teacher")
+            if not target.blocks:
+                raise ValueError(f"{setting}.blocks is empty")
+            for block in target.blocks:
+                if teacher.network is None and not -teacher.depth <= block < teacher.depth:
+                    raise ValueError(f"{setting}.blocks: {block} is outside a network of {teacher.depth} blocks")

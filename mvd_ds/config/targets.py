@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
 from mvd_ds.config.base import Settings
+from mvd_ds.config.decoder import DecoderSettings
 from mvd_ds.config.losses import Loss
+
+Tokens = Literal["masked", "visible", "all", "summary"]
 
 
 class TargetSettings(Settings):
-    """The features of a teacher that are predicted."""
+    """One thing that a student learns from a teacher."""
 
+    kind: Literal["features"] = "features"
+    """features: the tokens of some of the teacher's blocks."""
     blocks: tuple[int, ...] = (-1,)
-    """Block outputs to use; -1 is the last; several are averaged. Source: MVD, last block."""
+    """Block outputs to use; -1 is the last. Source: MVD, last block."""
+    mode: Literal["mean", "each", "concat"] = "mean"
+    """Several blocks are averaged (mean), predicted one by one (each), or joined to one long token (concat)."""
     norm: Literal["none", "final"] = "none"
     """none: before the final norm, as published; final: through the teacher's own final norm."""
     normalise: bool = False
     """LayerNorm without parameters (eps 1e-6) on every target token (``--norm_feature`` of the reference)."""
+    loss: Loss | None = None
+    """Between prediction and target (None: the teacher's)."""
+    weight: Annotated[float, Field(ge=0.0)] | None = None
+    """Factor of this target's loss in the total (None: the teacher's)."""
 
 
 class PixelSettings(Settings):
@@ -32,3 +43,25 @@ class PixelSettings(Settings):
     loss: Loss = "l2"
     """Between prediction and pixels, in fp32, mean over all elements; or a mixture by weight, as ``teachers.NAME.loss``.
     Source: VideoMAE and MAE, L2."""
+
+
+class Output(NamedTuple):
+    """Something that the student of a recipe predicts."""
+
+    teacher: str | None
+    """Name of the teacher that it is learnt from, or None for what the clip itself gives."""
+    target: TargetSettings | None
+    """Settings of the target, or None where there is no teacher."""
+    decoder: DecoderSettings
+    """Shape of its decoder."""
+
+
+class HeadShape(NamedTuple):
+    """The request of a target to the student: what to predict, for which tokens, by a decoder of which shape."""
+
+    width: int
+    """Numbers that are predicted for a token."""
+    decoder: DecoderSettings = DecoderSettings()
+    """Shape of the decoder."""
+    tokens: Tokens = "masked"
+    """Tokens that are predicted: the masked ones, the visible ones, all (masked, then visible), or one summary of a sample."""

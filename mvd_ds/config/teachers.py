@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from mvd_ds.config.base import PathText, Positive
+from mvd_ds.config.decoder import DecoderSettings
 from mvd_ds.config.encoder import EncoderSettings
 from mvd_ds.config.hf_folder import SIZE_NAMES, find_folder, stated_sizes
 from mvd_ds.config.losses import Loss
@@ -46,7 +47,11 @@ class TeacherSettings(EncoderSettings):
     """auto: a replicated teacher's forward on a GPU is replayed as one CUDA graph if that is faster, measured at the first step
     (it is at small batches, and holds the memory of a forward); never: launched kernel by kernel."""
     target: TargetSettings = TargetSettings()
-    """Features that are predicted."""
+    """The first thing that is learnt from it; its decoder, loss and metrics have the teacher's name."""
+    more_targets: dict[str, TargetSettings] = Field(default_factory=dict)
+    """More that is learnt from the same pass, by name: KEY has a decoder, a loss and metrics named TEACHER_KEY."""
+    decoder: DecoderSettings | None = None
+    """Shape of the decoders of its targets (None: the recipe's ``decoder``)."""
     loss: Loss = "smooth_l1"
     """Between prediction and target, in fp32, mean over all elements; or a mixture by weight: ``{cosine: 0.9, smooth_l1: 0.1}``.
     Source: MVD, smooth L1 with beta 1; UNIC 0.5 cosine + 0.5 smooth L1; Theia 0.9 cosine + 0.1 smooth L1."""
@@ -74,13 +79,21 @@ class TeacherSettings(EncoderSettings):
         if self.fp8 and (self.network is not None or self.placement != "replicated"):
             where = f"placement {self.placement}" if self.network is None else f"network {self.network}"
             raise ValueError(f"fp8 is for our own networks with placement replicated, not for {where}")
-        if self.target.norm == "final" and not self.final_norm:
+        norms = {target.norm for target in self.targets.values()}
+        if len(norms) > 1:
+            raise ValueError("target.norm and the norm of all more_targets must be one: the network is read once")
+        if "final" in norms and not self.final_norm:
             raise ValueError("target.norm final needs a network with final_norm")
         if self.network is None:
             for key in ("feature_grid", "input_mean", "input_std"):
                 if getattr(self, key) is not None:
                     raise ValueError(f"{key} is for teachers of timm and transformers; state network, or remove it")
         return self
+
+    @property
+    def targets(self) -> dict[str, TargetSettings]:
+        """All that is learnt from it, by what follows the teacher's name in the name of the output: "" for ``target``."""
+        return {"": self.target, **{f"_{key}": target for key, target in self.more_targets.items()}}
 
     @property
     def timm_name(self) -> str | None:

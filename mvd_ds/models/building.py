@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mvd_ds.config import ConfigError, DecoderSettings, EncoderSettings, PoolingSettings, dump
+from mvd_ds.config import ConfigError, DecoderSettings, EncoderSettings, HeadShape, PoolingSettings, dump
 from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.formats import LAYOUTS, Checkpoint, Network, describe, read_checkpoint
 from mvd_ds.models.formats.containers import CONFIG_NAME, read_safetensors
@@ -50,7 +50,9 @@ def build_network(network: Network) -> Model:
             pooling = PoolingSettings.model_validate(head["pooling"])
             return Classifier(network.encoder, network.grid, head["classes"], head["norm_eps"], pooling=pooling)
         if network.outputs:
-            return MaskedPredictor(network.encoder, network.grid, network.decoder or DecoderSettings(), network.outputs)
+            decoder = network.decoder or DecoderSettings()
+            heads = {name: HeadShape(width, decoder) for name, width in network.outputs.items()}
+            return MaskedPredictor(network.encoder, network.grid, heads)
         return VisionTransformer(network.encoder, network.grid)
 
     return build_without_weights(construct)
@@ -66,7 +68,7 @@ def network_of(model: Model) -> Network:
         head = {"classes": model.head.out_features, "norm_eps": model.norm.eps, "pooling": dump(model.pooling.settings)}
         return Network(settings, None, {}, head, clip)
     if isinstance(model, MaskedPredictor):
-        return Network(settings, model.decoder_settings, dict(model.outputs), None, clip)
+        return Network(settings, model.decoder_settings, model.outputs, None, clip)
     return Network(settings, None, {}, None, clip)
 
 

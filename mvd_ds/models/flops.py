@@ -11,15 +11,16 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-from mvd_ds.config import EncoderSettings, Grid, TrainingRecipe
-from mvd_ds.models.block_flops import block_flops, encoder_flops
+from mvd_ds.config import EncoderSettings, Grid, HeadShape, TrainingRecipe
+from mvd_ds.models.block_flops import encoder_flops
 from mvd_ds.models.networks import family_of
+from mvd_ds.models.readouts import readout_of
 
 
 class CountedTarget(Protocol):
-    """The properties of a target that are counted: the width of its head, and the operations that it takes to make it."""
+    """The properties of a target that are counted: what it asks of the student, and the operations that it takes to make it."""
 
-    width: int
+    head: HeadShape
 
     def flops(self, tokens: int) -> int:
         """Return the operations for ``tokens`` tokens."""
@@ -69,7 +70,10 @@ def clip_flops(recipe: TrainingRecipe, targets: Mapping[str, CountedTarget]) -> 
     masks = recipe.masking.masks_per_clip
     return ClipFlops(
         encoder=masks * encoder_flops(recipe.model, visible, recipe.model.depth),
-        decoders={name: masks * _decoder_flops(recipe, visible, predicted, target.width) for name, target in targets.items()},
+        decoders={
+            name: masks * readout_of(target.head).flops(target.head, recipe.model, visible, predicted)
+            for name, target in targets.items()
+        },
         teachers={name: family_of(teacher).flops(recipe, teacher) for name, teacher in recipe.teachers.items()},
         targets={name: target.flops(masks * predicted) for name, target in targets.items()},
     )
@@ -78,11 +82,3 @@ def clip_flops(recipe: TrainingRecipe, targets: Mapping[str, CountedTarget]) -> 
 def classifier_flops(settings: EncoderSettings, grid: Grid, classes: int) -> int:
     """Return the operations of one forward pass of a classifier on one clip: all tokens, then the head."""
     return encoder_flops(settings, math.prod(grid), settings.depth) + 2 * settings.embed_dim * classes
-
-
-def _decoder_flops(recipe: TrainingRecipe, visible: int, predicted: int, output: int) -> int:
-    cls = int(recipe.model.cls_token)
-    width = recipe.decoder.embed_dim or recipe.model.embed_dim
-    projection = 2 * (visible + cls) * recipe.model.embed_dim * width
-    blocks = recipe.decoder.depth * block_flops(visible + predicted + cls, width, recipe.decoder.mlp_ratio, recipe.model.mlp)
-    return projection + blocks + 2 * predicted * width * output

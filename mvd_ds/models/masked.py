@@ -1,89 +1,54 @@
-"""The student of both stages: an encoder of visible tokens and, per target, a decoder of masked ones."""
+"""The student of both stages: an encoder of visible tokens and a readout for every target."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
-from mvd_ds.config import DecoderSettings, EncoderSettings, Grid
-from mvd_ds.models.blocks.norms import NORMS
-from mvd_ds.models.blocks.style import BlockStyle
-from mvd_ds.models.embed import LearnedToken, Position, split_mask
-from mvd_ds.models.layers import Block, drop_path_factors, run_blocks
-from mvd_ds.models.linear import Linear
-from mvd_ds.models.vit import VisionTransformer, rotary_of
-
-
-class Decoder(nn.Module):
-    """Predicts the target of every masked token from the encoded visible ones. Source: MVD 1.1.
-
-    Args:
-        settings: width, depth and heads; what is None follows the encoder.
-        encoder: settings of the encoder.
-        grid: (t, h, w) token grid.
-        output: width of the target.
-    """
-
-    def __init__(self, settings: DecoderSettings, encoder: EncoderSettings, grid: Grid, output: int) -> None:
-        super().__init__()
-        width = settings.embed_dim or encoder.embed_dim
-        heads = settings.num_heads or encoder.num_heads
-        self.drop_path = encoder.drop_path if settings.drop_path is None else settings.drop_path
-        self.checkpoint_every = encoder.activation_checkpointing
-        self.has_cls = encoder.cls_token
-        self.projection = Linear(encoder.embed_dim, width, bias=settings.projection_bias)
-        self.mask_token = LearnedToken(width, std=0.02, truncate=encoder.kind == "video")
-        self.position = Position(encoder.position, grid, width, has_cls=encoder.cls_token)
-        self.rotary = rotary_of(encoder, grid, width // heads, int(encoder.cls_token))
-        style = BlockStyle.of(encoder)
-        self.blocks = nn.ModuleList(
-            Block(width, heads, settings.mlp_ratio, encoder.qkv_bias, encoder.attention, encoder.norm_eps, style)
-            for _ in range(settings.depth)
-        )
-        self.norm = NORMS[encoder.norm](width, eps=settings.norm_eps or encoder.norm_eps)
-        self.head = Linear(width, output)
-
-    def forward(self, encoded: Tensor, visible: Tensor, masked: Tensor, drop_path: Tensor | None = None) -> Tensor:
-        """Return the predictions for the masked tokens.
-
-        Args:
-            encoded: (B, [1 +] V, D of the encoder).
-            visible: (B, V) token indices.
-            masked: (B, M) token indices.
-            drop_path: (B, depth) uniforms, or None.
-
-        Returns:
-            (B, M, output), in the order of ``masked``.
-        """
-        projected = self.projection(encoded)
-        cls, tokens = projected.split((int(self.has_cls), visible.shape[1]), dim=1)
-        queries = self.mask_token(*masked.shape).to(tokens.dtype)
-        places = torch.cat((visible, masked), dim=1)
-        tokens = self.position(torch.cat((tokens, queries), dim=1), places, cls)
-        factors = drop_path_factors(drop_path, self.drop_path, self.training)
-        turns = None if self.rotary is None else self.rotary(places)
-        tokens = run_blocks(self.blocks, tokens, factors, self.checkpoint_every, turns=turns)
-        return self.head(self.norm(tokens[:, tokens.shape[1] - masked.shape[1] :]))
+from mvd_ds.config import ConfigError, DecoderSettings, EncoderSettings, Grid, HeadShape
+from mvd_ds.models.embed import split_mask
+from mvd_ds.models.readouts import readout_of
+from mvd_ds.models.vit import VisionTransformer
 
 
 class MaskedPredictor(nn.Module):
-    """An encoder and one decoder per target; decoders share nothing.
+    """An encoder and one readout per target, which by default is a decoder; they share nothing.
 
     Args:
         settings: the encoder.
         grid: (t, h, w) token grid.
-        decoder: settings of every decoder.
-        outputs: width of each target by name.
+        heads: what each target asks for, by name.
     """
 
-    def __init__(self, settings: EncoderSettings, grid: Grid, decoder: DecoderSettings, outputs: dict[str, int]) -> None:
+    def __init__(self, settings: EncoderSettings, grid: Grid, heads: Mapping[str, HeadShape]) -> None:
         super().__init__()
         self.encoder = VisionTransformer(settings, grid)
-        self.decoders = nn.ModuleDict({name: Decoder(decoder, settings, grid, width) for name, width in outputs.items()})
-        self.decoder_settings, self.outputs = decoder, outputs
-        self.block_counts = [settings.depth] + [decoder.depth] * len(outputs)
+        self.decoders = nn.ModuleDict({name: readout_of(shape)(shape, settings, grid) for name, shape in heads.items()})
+        self.heads = dict(heads)
+        self.block_counts = [settings.depth] + [shape.decoder.depth for shape in heads.values()]
+
+    @property
+    def outputs(self) -> dict[str, int]:
+        """Width of each target by name."""
+        return {name: shape.width for name, shape in self.heads.items()}
+
+    @property
+    def decoder_settings(self) -> DecoderSettings:
+        """Shape that all decoders have, as the files of published code state it.
+
+        Raises:
+            ConfigError: if there are several shapes, or readouts of other tokens than the masked ones.
+        """
+        shapes = {shape.decoder for shape in self.heads.values()}
+        others = [name for name, shape in self.heads.items() if shape.tokens != "masked"]
+        if len(shapes) > 1 or others:
+            raise ConfigError(
+                f"the decoders of this student ({', '.join(self.heads)}) do not all have one shape, which published layouts "
+                "demand; export its encoder alone"
+            )
+        return shapes.pop()
 
     @property
     def drop_path_blocks(self) -> int:
@@ -102,7 +67,7 @@ class MaskedPredictor(nn.Module):
             drop_path: (B, K, drop_path_blocks) uniforms in [0, 1), or None.
 
         Returns:
-            (B * K, M, width) by name.
+            (B * K, M, width) by name, or what else the name's ``HeadShape.tokens`` asks for.
 
         Raises:
             ConfigError: if the clip or the mask does not have the shape or type that is stated here.

@@ -6,16 +6,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mvd_ds.config import ConfigError, Grid, TeacherSettings, TrainingRecipe
+from mvd_ds.config import ConfigError, Grid, TargetSettings, TeacherSettings, TrainingRecipe
 from mvd_ds.models.blueprint import Blueprint, Built
 from mvd_ds.models.layers import pick
-from mvd_ds.models.networks import FrozenNetwork, family_of
+from mvd_ds.models.networks import FrozenNetwork, Reading, family_of
+
+Given = Tensor | dict[str, Tensor]
+"""What a teacher's forward gives: one tensor, or several by name of the output."""
 
 
 class Teacher(nn.Module):
-    """A frozen network that gives the features of a clip on the student's token grid.
+    """A frozen network that gives what its targets are made of, on the student's token grid.
 
     Args:
+        name: its name, which is the name of its first target.
         network: the network with its weights.
         settings: which features, and how many clips at once.
         student_grid: (t, h, w) grid of the targets.
@@ -23,37 +27,42 @@ class Teacher(nn.Module):
     """
 
     def __init__(
-        self, network: FrozenNetwork, settings: TeacherSettings, student_grid: Grid, student_tubelet_frames: int
+        self, name: str, network: FrozenNetwork, settings: TeacherSettings, student_grid: Grid, student_tubelet_frames: int
     ) -> None:
         super().__init__()
-        self.settings = settings
+        self.name, self.settings = name, settings
         self.student_grid = student_grid
         self.student_tubelet_frames = student_tubelet_frames
         self.network = network
         self.encoder = network.module
 
-    def forward(self, clip: Tensor, wanted: Tensor | None = None) -> Tensor:
-        """Return the target features.
+    def forward(self, clip: Tensor, wanted: Tensor | None = None) -> Given:
+        """Return what its targets are made of.
 
         Args:
             clip: (B, C, T, H, W) normalised, at the teacher's own size.
             wanted: (B, M) int64, tokens of the student's grid that are read; None: all.
 
         Returns:
-            (B, M, D), or (B, N, D) with N of the student's grid.
+            Features (B, M, D), or (B, N, D) with N of the student's grid, of its one target; D is that of all its blocks where
+            they are not averaged. A dict by name of the output where it has more targets.
         """
         chunk = self.settings.chunk_clips or len(clip)
         parts = clip.split(chunk)
-        if wanted is None:
-            return torch.cat([self._features(part) for part in parts])
-        each = zip(parts, wanted.split(chunk), strict=True)
-        return torch.cat([self._wanted_features(part, tokens) for part, tokens in each])
+        chosen = [None] * len(parts) if wanted is None else wanted.split(chunk)
+        found = [self._outputs(part, tokens) for part, tokens in zip(parts, chosen, strict=True)]
+        joined = {name: torch.cat([outputs[name] for outputs in found]) for name in found[0]}
+        return joined[self.name] if joined.keys() == {self.name} else joined
 
-    def _wanted_features(self, clip: Tensor, wanted: Tensor) -> Tensor:
-        """Return (B, M, D); where the grids agree, a selective network computes no others in the end."""
-        if self.network.is_selective and self.grid == self.student_grid:
-            return self.network.tokens(self._input(clip), wanted)
-        return pick(self._features(clip), wanted)
+    def _outputs(self, clip: Tensor, wanted: Tensor | None) -> dict[str, Tensor]:
+        """Return its outputs by name; where the grids agree, a selective network computes no unwanted tokens in the end."""
+        is_selective = wanted is not None and self.network.is_selective and self.grid == self.student_grid
+        reading = self.network.read(self._input(clip), wanted if is_selective else None)
+        found = {}
+        for suffix, target in self.settings.targets.items():
+            features = self._features(reading, target)
+            found[self.name + suffix] = features if is_selective else pick(self._on_grid(features, len(clip)), wanted)
+        return found
 
     @property
     def grid(self) -> Grid:
@@ -64,7 +73,7 @@ class Teacher(nn.Module):
     @property
     def read_blocks(self) -> list[int]:
         """Blocks of its network that are read, ascending."""
-        return self.network.blocks
+        return list(self.network.reads.blocks)
 
     def _input(self, clip: Tensor) -> Tensor:
         """Return what the network takes of a clip: the clip, or the frames of an image teacher as clips of their own."""
@@ -73,9 +82,19 @@ class Teacher(nn.Module):
         frames = clip[:, :, self.settings.frame_in_tubelet :: self.student_tubelet_frames]
         return frames.transpose(1, 2).flatten(0, 1).unsqueeze(2)
 
-    def _features(self, clip: Tensor) -> Tensor:
-        tokens = self.network.tokens(self._input(clip))
-        return resize_grid(tokens.unflatten(0, (len(clip), -1)).flatten(1, 2), self.grid, self.student_grid)
+    def _features(self, reading: Reading, target: TargetSettings) -> Tensor:
+        """Return the tokens of a target's blocks: their mean, or side by side."""
+        blocks = sorted({block % self.network.block_count for block in target.blocks})
+        tokens = [reading.tokens[block] for block in blocks]
+        if len(tokens) == 1:
+            return tokens[0]
+        if target.mode == "mean":
+            return torch.stack(tokens).mean(dim=0, dtype=torch.float32).to(tokens[0].dtype)
+        return torch.cat(tokens, dim=-1)
+
+    def _on_grid(self, tokens: Tensor, clips: int) -> Tensor:
+        """Return the tokens of the inputs of ``clips`` as (clips, N, D) with N of the student's grid."""
+        return resize_grid(tokens.unflatten(0, (clips, -1)).flatten(1, 2), self.grid, self.student_grid)
 
 
 def resize_grid(tokens: Tensor, grid: Grid, wanted: Grid) -> Tensor:
@@ -140,7 +159,7 @@ def plan_lone_teacher(
         raise ConfigError(f"{origin}.target.norm final: {settings.weights} has no norm after its last block; choose none")
 
     def wrap(module: nn.Module) -> Teacher:
-        return Teacher(planned.adapt(module), settings, student_grid, student_tubelet_frames).eval().requires_grad_(False)
+        return Teacher(name, planned.adapt(module), settings, student_grid, student_tubelet_frames).eval().requires_grad_(False)
 
     if isinstance(planned.blueprint, Built):
         return Built(wrap(planned.blueprint.build()))

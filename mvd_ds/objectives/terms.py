@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ class Judge(Protocol):
     def weight(self) -> float:
         """Factor of the loss in the total."""
 
-    def compare(self, prediction: Tensor, target: Tensor) -> Tensor:
+    def compare(self, prediction: Tensor, target: Tensor, places: Any = None) -> Tensor:
         """Return the loss, a scalar in fp32."""
 
     def rows(self, prediction: Tensor, target: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ class Term(NamedTuple):
     loss: LossMixture
     weight: float
 
-    def compare(self, prediction: Tensor, target: Tensor) -> Tensor:
+    def compare(self, prediction: Tensor, target: Tensor, places: Any = None) -> Tensor:
         """Return the loss, a scalar in fp32, between a prediction and a target of one shape."""
         return mixed_loss(self.loss, prediction, target)
 
@@ -56,13 +56,16 @@ class LossTerms(NamedTuple):
     """Scalar fp32 by metric name, of whatever else was measured, still on the device."""
 
 
-def combine(predictions: dict[str, Tensor], targets: dict[str, Tensor], terms: Mapping[str, Judge]) -> LossTerms:
+def combine(
+    predictions: dict[str, Tensor], targets: dict[str, Tensor], terms: Mapping[str, Judge], places: Any = None
+) -> LossTerms:
     """Return the weighted sum of one loss per target. Source: MVD, w_image * loss + w_video * loss, both weights 1.
 
     Args:
         predictions: per target (B*K, M, D), any float type; D may differ from target to target.
         targets: the same names, in the shape that each target's comparison takes.
         terms: what compares them, by the same names; at least one.
+        places: places of the tokens, a ``targets.Places``, for comparisons that need them.
 
     Raises:
         ValueError: if the three do not have the same names, or a prediction and its target do not fit.
@@ -71,7 +74,7 @@ def combine(predictions: dict[str, Tensor], targets: dict[str, Tensor], terms: M
         raise ValueError(
             f"predictions {sorted(predictions)}, targets {sorted(targets)} and loss terms {sorted(terms)} must be the same names"
         )
-    losses = {name: term.compare(predictions[name], targets[name]) for name, term in terms.items()}
+    losses = {name: term.compare(predictions[name], targets[name], places) for name, term in terms.items()}
     # A weight of 0 stays in the sum: under ZeRO-3 every decoder must take part in every backward pass.
     total = torch.stack([terms[name].weight * loss for name, loss in losses.items()]).sum()
     return LossTerms(total, {name: loss.detach() for name, loss in losses.items()})

@@ -13,7 +13,7 @@ from mvd_ds.models.acceleration.compiled import compile_blocks, wants_compiling
 from mvd_ds.models.acceleration.fp8 import LEAST_SIMILARITY, fp8_obstacle, similarity, use_fp8
 from mvd_ds.models.acceleration.graphed import GraphedForward
 from mvd_ds.models.blueprint import Blueprint
-from mvd_ds.models.teachers import Teacher
+from mvd_ds.models.teachers import Given, Teacher
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
 from mvd_ds.training.engine.deepspeed_engine import DTYPES
@@ -26,7 +26,7 @@ def place_teachers(
     plans: dict[str, Blueprint[Teacher]],
     cluster: Cluster,
     read_clips: Callable[[], dict[int, Tensor]],
-) -> dict[str, Callable[..., Tensor]]:
+) -> dict[str, Callable[..., Given]]:
     """Return the teachers by name, placed and ready to be called. Collective.
 
     Args:
@@ -53,8 +53,8 @@ def place_teachers(
 
 
 def accelerate(
-    teacher: Callable[..., Tensor], name: str, settings: TeacherSettings, engine: EngineSettings, device: torch.device
-) -> Callable[..., Tensor]:
+    teacher: Callable[..., Given], name: str, settings: TeacherSettings, engine: EngineSettings, device: torch.device
+) -> Callable[..., Given]:
     """Compile the blocks of a placed teacher and replay its forward pass, if settings and device allow it."""
     if wants_compiling(engine.compile, device):
         network = getattr(teacher, "module", teacher)
@@ -80,9 +80,15 @@ def refuse_without_fp8(name: str, settings: TeacherSettings, device: torch.devic
 @torch.no_grad()
 def round_to_fp8(teacher: Any, clip: Tensor) -> float:
     """Turn a teacher's linear maps into FP8, and return how similar its features of ``clip`` are to those before."""
-    before = [teacher(part) for part in clip.split(1)]
+    before = [_first_output(teacher, part) for part in clip.split(1)]
     use_fp8(teacher)
-    return similarity(torch.cat([teacher(part) for part in clip.split(1)]), torch.cat(before))
+    return similarity(torch.cat([_first_output(teacher, part) for part in clip.split(1)]), torch.cat(before))
+
+
+def _first_output(teacher: Any, clip: Tensor) -> Tensor:
+    """Return what the first target of a teacher is made of."""
+    given = teacher(clip)
+    return next(iter(given.values())) if isinstance(given, dict) else given
 
 
 def require_similar(name: str, seen: float) -> None:

@@ -14,7 +14,7 @@ from mvd_ds.models.formats.strict import load_strictly
 from mvd_ds.models.initialisation import build_without_weights, initialise_module
 from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.weights import model_file, read_recipe
-from mvd_ds.objectives.targets import build_targets, head_widths
+from mvd_ds.objectives.targets import build_targets, head_shapes
 
 
 def plan_predictor(recipe: TrainingRecipe) -> Blueprint[MaskedPredictor]:
@@ -23,12 +23,12 @@ def plan_predictor(recipe: TrainingRecipe) -> Blueprint[MaskedPredictor]:
     Raises:
         ConfigError: if a teacher's name cannot be the name of a decoder.
     """
-    widths = head_widths(recipe)
-    for name in widths:
+    heads = head_shapes(recipe)
+    for name in heads:
         if hasattr(nn.ModuleDict, name):
             raise ConfigError(f"teachers.{name}: this name is taken by torch; choose another, {name}_teacher for example")
     return Blueprint(
-        lambda: MaskedPredictor(recipe.model, recipe.grid, recipe.decoder, widths),
+        lambda: MaskedPredictor(recipe.model, recipe.grid, heads),
         lambda name, module: initialise_module(name, module, recipe.run.seed),
     )
 
@@ -49,7 +49,7 @@ def load_predictor(folder: str | Path) -> tuple[MaskedPredictor, TrainingRecipe]
         ConfigError: if the folder is not such a folder, or its weights do not fit its recipe.
     """
     recipe = read_recipe(folder)
-    model = build_without_weights(lambda: MaskedPredictor(recipe.model, recipe.grid, recipe.decoder, head_widths(recipe)))
+    model = build_without_weights(lambda: MaskedPredictor(recipe.model, recipe.grid, head_shapes(recipe)))
     load_strictly(model, read_safetensors(model_file(folder, "model"))[0], str(folder))
     return model, recipe
 

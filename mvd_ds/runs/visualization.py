@@ -21,7 +21,7 @@ from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.teachers import Teacher
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.objectives.losses import per_token
-from mvd_ds.objectives.targets import gather_masked, patchify, predicted_pixels, unpatchify
+from mvd_ds.objectives.targets import Target, gather_masked, patchify, predicted_pixels, unpatchify
 from mvd_ds.training.device_batch import to_device
 from mvd_ds.training.step import TeacherTargets, normalise, to_unit
 
@@ -153,15 +153,21 @@ def _add_teachers(seen: Observed, targets: TeacherTargets, inputs: ClipBatch) ->
         network = getattr(teacher, "module", teacher)
         if isinstance(network, Teacher) and isinstance(network.encoder, VisionTransformer):
             with _teacher_similarity(network.encoder, network.settings, seen.grid[0]) as similarity:
-                features = targets.raw_features(name, inputs)
+                sources = targets.sources(name, inputs)
             found[name] = similarity.layers
         else:
-            features = targets.raw_features(name, inputs)
-        seen.norms[name] = features.float().norm(dim=-1)
-        seen.targets[name] = targets.as_targets(name, features)
-        aim = gather_masked(seen.targets[name], inputs.masked)
-        seen.losses[name] = per_token(targets.terms[name].loss, seen.predictions[name], aim)
+            sources = targets.sources(name, inputs)
+        for output, features in sources.items():
+            if targets.terms[output].head.tokens == "masked":
+                _add_features(seen, output, features, targets.terms[output], inputs)
     seen.similarity = found | seen.similarity
+
+
+def _add_features(seen: Observed, name: str, features: Tensor, target: Target, inputs: ClipBatch) -> None:
+    """Add what a teacher gives of every token (B, N, D) for one target, and the loss of every predicted token against it."""
+    seen.norms[name] = features.float().norm(dim=-1)
+    seen.targets[name] = target(features)
+    seen.losses[name] = per_token(target.loss, seen.predictions[name], gather_masked(seen.targets[name], inputs.masked))
 
 
 def _teacher_similarity(encoder: VisionTransformer, settings: TeacherSettings, slots: int) -> LayerSimilarity:

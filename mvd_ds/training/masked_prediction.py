@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.objectives.diagnostics import effective_rank, feature_variance, mean_target_loss
+from mvd_ds.objectives.targets import Places
 from mvd_ds.objectives.terms import Judge, LossTerms, combine
 from mvd_ds.training.device_batch import MaskedBatch, to_device
 from mvd_ds.training.protocols import Inspect
@@ -46,7 +47,7 @@ class MaskedPrediction:
         model = getattr(self.student, "module", self.student)
         with EncoderTokens(model.encoder, measure) as tokens:
             predictions = self.student(self._clip(inputs, model), inputs.visible, inputs.masked, inputs.drop_path)
-        loss = combine(predictions, targets, self.targets.terms)
+        loss = combine(predictions, targets, self.targets.terms, Places(inputs.visible, inputs.masked))
         if tokens.value is None:
             return loss
         return loss._replace(measurements=measure_features(predictions, targets, loss, self.targets.terms, tokens.value))

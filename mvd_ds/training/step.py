@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from mvd_ds.config import IMAGENET_MEAN, IMAGENET_STD, TrainingRecipe
-from mvd_ds.objectives.targets import Target, build_targets, gather_masked
+from mvd_ds.objectives.targets import Places, Target, build_targets, gather_masked
 from mvd_ds.objectives.targets.pixels import PixelTarget
 from mvd_ds.training.device_batch import MaskedBatch
 
@@ -37,6 +37,10 @@ class TargetSource(Protocol):
     def __call__(self, batch: MaskedBatch) -> dict[str, Tensor]: ...
 
 
+FrozenTeacher = Callable[..., Tensor | dict[str, Tensor]]
+"""What a teacher looks like from here: (clip) or (clip, wanted tokens) -> one tensor, or several by name of the output."""
+
+
 class PixelTargets:
     """The targets of stage one: the pixels of every masked patch."""
 
@@ -56,12 +60,13 @@ class PixelTargets:
 class TeacherTargets:
     """The targets of stage two: features of every frozen teacher, one pass per clip whatever the number of masks."""
 
-    def __init__(self, recipe: TrainingRecipe, teachers: dict[str, Callable[..., Tensor]], dtype: torch.dtype) -> None:
+    def __init__(self, recipe: TrainingRecipe, teachers: Mapping[str, FrozenTeacher], dtype: torch.dtype) -> None:
         """Keep the teachers.
 
         Args:
             recipe: the training run.
-            teachers: by name, (B, C, T, H, W) and the wanted tokens, if not all -> features (B, N or M, D).
+            teachers: by name, (B, C, T, H, W) and the wanted tokens, if not all -> features (B, N or M, D), or a dict of what
+                they give by name of the output.
             dtype: precision of the clips that they are given.
         """
         self.settings = recipe.teachers
@@ -72,23 +77,31 @@ class TeacherTargets:
 
     @torch.no_grad()
     def __call__(self, batch: MaskedBatch) -> dict[str, Tensor]:
-        if batch.masked.shape[1] == 1:
-            masked = batch.masked[:, 0]
-            return {name: self.as_targets(name, self.raw_features(name, batch, masked)).float() for name in self.settings}
-        # Several masks hide next to everything between them.
-        return {name: gather_masked(self.features(name, batch), batch.masked).float() for name in self.settings}
+        targets = {}
+        for teacher in self.settings:
+            wanted = self._wanted(teacher, batch)
+            for name, source in self.sources(teacher, batch, wanted).items():
+                target = self.terms[name](source)
+                targets[name] = (target if wanted is not None else self._at(name, target, batch)).float()
+        return {name: targets[name] for name in self.terms}
 
     @torch.no_grad()
-    def features(self, name: str, batch: MaskedBatch) -> Tensor:
-        """Return a teacher's features of all tokens, (B, N, D), normalised where its settings ask for it."""
-        return self.as_targets(name, self.raw_features(name, batch))
+    def sources(self, teacher: str, batch: MaskedBatch, wanted: Tensor | None = None) -> dict[str, Tensor]:
+        """Return what a teacher gives of all tokens (B, N, D), or of the ``wanted`` ones (B, M), by name of the output."""
+        view = normalise(to_unit(batch.views[self.settings[teacher].input_px or self.size_px]), self.dtype)
+        given = self.teachers[teacher](view) if wanted is None else self.teachers[teacher](view, wanted)
+        return given if isinstance(given, dict) else {teacher: given}
 
-    @torch.no_grad()
-    def raw_features(self, name: str, batch: MaskedBatch, wanted: Tensor | None = None) -> Tensor:
-        """Return a teacher's features of all tokens, (B, N, D), or of the ``wanted`` ones (B, M), not normalised."""
-        view = normalise(to_unit(batch.views[self.settings[name].input_px or self.size_px]), self.dtype)
-        return self.teachers[name](view) if wanted is None else self.teachers[name](view, wanted)
+    def _wanted(self, teacher: str, batch: MaskedBatch) -> Tensor | None:
+        """Return the only tokens (B, M) of which anything is read of a teacher, or None for all.
 
-    def as_targets(self, name: str, features: Tensor) -> Tensor:
-        """Return a teacher's features (..., D), normalised where its settings ask for it."""
-        return self.terms[name](features)
+        Several masks hide next to everything between them.
+        """
+        targets = [self.terms[teacher + suffix] for suffix in self.settings[teacher].targets]
+        if batch.masked.shape[1] > 1 or not all(target.is_tokenwise and target.head.tokens == "masked" for target in targets):
+            return None
+        return batch.masked[:, 0]
+
+    def _at(self, name: str, target: Tensor, batch: MaskedBatch) -> Tensor:
+        """Return the targets (B*K, P, D) of the tokens that are predicted, out of those of all tokens (B, N, D)."""
+        return gather_masked(target, Places(batch.visible, batch.masked).of(self.terms[name].head.tokens))

@@ -7,8 +7,9 @@ import torch
 from torch.nn import functional as F
 
 import mvd_ds
-from mvd_ds.config import ConfigError, DecoderSettings, EncoderSettings
-from mvd_ds.models.masked import Decoder, MaskedPredictor
+from mvd_ds.config import ConfigError, DecoderSettings, EncoderSettings, HeadShape
+from mvd_ds.models.masked import MaskedPredictor
+from mvd_ds.models.readouts import Decoder
 from mvd_ds.runs.student import build_predictor
 
 PUBLISHED_DECODERS = [
@@ -23,7 +24,7 @@ PUBLISHED_DECODERS = [
 @pytest.mark.parametrize(("size", "decoder", "output", "millions"), PUBLISHED_DECODERS)
 def test_parameters_of_published_decoders(size, decoder, output, millions):
     with torch.device("meta"):
-        built = Decoder(decoder, EncoderSettings(size=size), (8, 14, 14), output)
+        built = Decoder(HeadShape(output, decoder), EncoderSettings(size=size), (8, 14, 14))
     assert round(sum(parameter.numel() for parameter in built.parameters()) / 1e6, 1) == millions
 
 

@@ -8,13 +8,14 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from mvd_ds.config import ConfigError, PixelSettings, TrainingRecipe, validate
+from mvd_ds.config import ConfigError, HeadShape, PixelSettings, TrainingRecipe, validate
 from mvd_ds.objectives.targets import (
     TARGETS,
+    Places,
     Target,
     build_targets,
     gather_masked,
-    head_widths,
+    head_shapes,
     normalise_tokens,
     patchify,
     pixel_targets,
@@ -143,7 +144,7 @@ def _recipe(**changes: object) -> TrainingRecipe:
 
 def test_targets_of_a_recipe_know_their_heads_losses_and_state() -> None:
     targets = build_targets(_recipe())
-    assert head_widths(_recipe()) == {"raw": 48, "normed": 64}
+    assert {name: head.width for name, head in head_shapes(_recipe()).items()} == {"raw": 48, "normed": 64}
     assert (targets["raw"].loss, targets["raw"].weight) == ("cosine", 0.5)
     features = torch.randn(2, 3, 64)
     assert targets["raw"](features) is features
@@ -154,7 +155,7 @@ def test_targets_of_a_recipe_know_their_heads_losses_and_state() -> None:
 def test_pixels_are_the_target_without_teachers() -> None:
     recipe = _recipe(objective="video_reconstruction", teachers={}, pixels={"normalise": "joint"})
     target = build_targets(recipe)["pixels"]
-    assert head_widths(recipe) == {"pixels": 3 * 2 * 8 * 8} and target.loss == "l2"
+    assert head_shapes(recipe)["pixels"].width == 3 * 2 * 8 * 8 and target.loss == "l2"
     clip = torch.rand(1, 3, 4, 32, 32)
     assert torch.equal(target(clip), pixel_targets(clip, 2, 8, PixelSettings(normalise="joint")))
 
@@ -166,22 +167,22 @@ def test_a_kind_with_another_shape_compares_by_itself(monkeypatch: pytest.Monkey
         losses = ("cross_entropy",)
 
         def __init__(self, recipe: TrainingRecipe, name: str) -> None:
-            super().__init__(name, 10, "cross_entropy")
+            super().__init__(name, HeadShape(10), "cross_entropy")
 
         def forward(self, source: Tensor) -> Tensor:
             return source.argmax(dim=-1)
 
-        def compare(self, prediction: Tensor, target: Tensor) -> Tensor:
+        def compare(self, prediction: Tensor, target: Tensor, places: Places | None = None) -> Tensor:
             return torch.nn.functional.cross_entropy(prediction.flatten(0, -2), target.flatten())
 
     monkeypatch.setitem(TARGETS, "features", Classes)
     targets = build_targets(_recipe())
-    assert targets["raw"].width == 10
-    made = {name: target(torch.randn(2, 3, target.width)) for name, target in targets.items()}
+    assert targets["raw"].head.width == 10
+    made = {name: target(torch.randn(2, 3, target.head.width)) for name, target in targets.items()}
     total = combine({"raw": torch.zeros(2, 3, 10), "normed": made["normed"]}, made, targets).total
     assert float(total) == pytest.approx(math.log(10))
 
 
 def test_a_loss_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"target pixels: loss 'smooth_l2' does not fit Target; did you mean 'smooth_l1'\?"):
-        Target("pixels", 4, "smooth_l2")
+        Target("pixels", HeadShape(4), "smooth_l2")

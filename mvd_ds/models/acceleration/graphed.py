@@ -35,11 +35,11 @@ class GraphedForward:
         self.is_decided = False
         self.graph: torch.cuda.CUDAGraph | None = None
         self.inputs: tuple[Tensor, ...] = ()
-        self.output = torch.empty(0)
+        self.output: Tensor | dict[str, Tensor] = torch.empty(0)
         self.hooks = 0
 
     @torch.no_grad()
-    def __call__(self, *inputs: Tensor) -> Tensor:
+    def __call__(self, *inputs: Tensor) -> Tensor | dict[str, Tensor]:
         """Return ``module(*inputs)``."""
         if not self.is_decided:
             self.is_decided = True
@@ -48,12 +48,14 @@ class GraphedForward:
             return self.module(*inputs)
         return self._replay(inputs)
 
-    def _replay(self, inputs: tuple[Tensor, ...]) -> Tensor:
+    def _replay(self, inputs: tuple[Tensor, ...]) -> Tensor | dict[str, Tensor]:
         assert self.graph is not None
         for recorded, given in zip(self.inputs, inputs, strict=True):
             recorded.copy_(given)
         self.graph.replay()
         # The next replay writes to the same place, and features may still be looked at then.
+        if isinstance(self.output, dict):
+            return {name: value.clone() for name, value in self.output.items()}
         return self.output.clone()
 
     def _decide(self, inputs: tuple[Tensor, ...]) -> None:
@@ -95,7 +97,7 @@ def is_worth_it(usual: float, replayed: float) -> bool:
     return replayed < (1 - WORTH_SAVING) * usual
 
 
-def _milliseconds(function: Callable[[], Tensor], warm_up: int) -> float:
+def _milliseconds(function: Callable[[], object], warm_up: int) -> float:
     """Return the median time of a call on the current stream, the host's share included where the device waits for it."""
     times = []
     for number in range(warm_up + TIMED):

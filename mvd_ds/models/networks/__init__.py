@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from mvd_ds.config import TeacherSettings
 from mvd_ds.models.networks import hf_family, ours, timm_family
-from mvd_ds.models.networks.family import Family, FrozenNetwork
+from mvd_ds.models.networks.family import Family, FrozenNetwork, Reading, Reads, reads_of
 
-__all__ = ["NETWORKS", "Family", "FrozenNetwork", "family_of"]
+__all__ = ["NETWORKS", "Family", "FrozenNetwork", "Reading", "Reads", "family_of", "reads_of"]
 
 OURS = "mvd_ds"
 NETWORKS: dict[str, Family] = {

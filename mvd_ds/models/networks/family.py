@@ -11,6 +11,51 @@ from mvd_ds.config import Grid, TeacherSettings, TrainingRecipe
 from mvd_ds.models.blueprint import Blueprint
 
 
+class Reads(NamedTuple):
+    """What is read of a pass through a frozen network; blocks count from 0."""
+
+    blocks: tuple[int, ...] = ()
+    """Blocks whose patch tokens are read, ascending."""
+    through_norm: bool = False
+    """True to take tokens and summaries through the network's final norm."""
+    summaries: tuple[int, ...] = ()
+    """Blocks whose summaries are read."""
+    qkv: tuple[int, ...] = ()
+    """Blocks whose queries, keys and values are read."""
+    attention: tuple[int, ...] = ()
+    """Blocks whose attention rows are read."""
+
+    @property
+    def last(self) -> int:
+        """The last block that anything is read of; those behind it need not run."""
+        return max((*self.blocks, *self.summaries, *self.qkv, *self.attention))
+
+    @property
+    def is_one_block(self) -> bool:
+        """True if the tokens of a single block are all that is read."""
+        return len(self.blocks) == 1 and not (self.summaries or self.qkv or self.attention)
+
+
+class Reading(NamedTuple):
+    """What was read of a pass, by block; class and register tokens are in none of it."""
+
+    tokens: dict[int, Tensor]
+    """(B, N, D), or the wanted (B', M, D)."""
+    summaries: dict[int, Tensor] = {}  # noqa: RUF012 - a NamedTuple's default, never written to
+    """(B, D): the class token, or the mean over the patch tokens where there is none."""
+    qkv: dict[int, Tensor] = {}  # noqa: RUF012
+    """(B, N, 3, heads, d): queries, keys and values."""
+    attention: dict[int, Tensor] = {}  # noqa: RUF012
+    """(B, N): attention that each token gets, from the class token or, where there is none, from the mean query; over heads."""
+
+
+def reads_of(settings: TeacherSettings, count: int) -> Reads:
+    """Return what a teacher's targets read of a network of ``count`` blocks."""
+    targets = settings.targets.values()
+    blocks = {block % count for target in targets for block in target.blocks}
+    return Reads(tuple(sorted(blocks)), settings.target.norm == "final")
+
+
 class FrozenNetwork(Protocol):
     """A network of any family as a teacher uses it.
 
@@ -38,22 +83,23 @@ class FrozenNetwork(Protocol):
         """Their standard deviation."""
 
     @property
-    def blocks(self) -> list[int]:
-        """Blocks that are read, ascending."""
+    def reads(self) -> Reads:
+        """What is read of a pass."""
+
+    @property
+    def block_count(self) -> int:
+        """Number of its blocks before any was dropped, to which negative numbers of blocks refer."""
 
     @property
     def is_selective(self) -> bool:
-        """True if ``tokens`` saves work where only some tokens are wanted."""
+        """True if ``read`` saves work where only some tokens are wanted."""
 
-    def tokens(self, clip: Tensor, wanted: Tensor | None = None) -> Tensor:
-        """Return the mean over the blocks that are read, without class and register tokens.
+    def read(self, clip: Tensor, wanted: Tensor | None = None) -> Reading:
+        """Run the network once and return what ``reads`` names.
 
         Args:
             clip: (B, C, T, H, W) normalised by ImageNet's mean and deviation, T = 1 for a network that sees single frames.
             wanted: (B', M) indices into the tokens of B / B' neighbouring inputs, side by side; only for a selective network.
-
-        Returns:
-            (B, N, D), or (B', M, D).
         """
 
 

@@ -17,7 +17,7 @@ from mvd_ds.config.hf_folder import SIZE_NAMES, find_folder, read_config
 from mvd_ds.files import one_line
 from mvd_ds.models.formats.processor import read_processor
 from mvd_ds.models.networks.deferred import deferred
-from mvd_ds.models.networks.family import PlannedNetwork
+from mvd_ds.models.networks.family import PlannedNetwork, Reading, reads_of
 from mvd_ds.models.networks.hf_towers import Tower, build_config, build_network
 from mvd_ds.models.networks.hf_weights import read_weights
 from mvd_ds.models.networks.renormalised import Colours, Renormalised
@@ -88,26 +88,24 @@ class HfNetwork:
         settings: the teacher's settings.
         grid: (t, h, w) token grid of one input.
         prefix: class and register tokens before the patch tokens.
+        block_count: number of blocks before any was dropped.
     """
 
-    is_selective = True
+    is_selective = False
 
-    def __init__(self, module: HfTower, settings: TeacherSettings, grid: Grid, prefix: int) -> None:
+    def __init__(self, module: HfTower, settings: TeacherSettings, grid: Grid, prefix: int, block_count: int) -> None:
         self.module, self.grid, self.prefix = module, grid, prefix
         self.embed_dim = settings.embed_dim
         self.input_mean, self.input_std = module.pixels.mean, module.pixels.std
-        self.blocks = module.blocks
-        self.through_norm = settings.target.norm == "final"
+        self.block_count = block_count
+        self.reads = reads_of(settings, block_count)
 
-    def tokens(self, clip: Tensor, wanted: Tensor | None = None) -> Tensor:
-        """Return the mean over the blocks that are read; see ``FrozenNetwork``."""
+    def read(self, clip: Tensor, wanted: Tensor | None = None) -> Reading:
+        """Run the network and return the tokens of the blocks that are read; see ``FrozenNetwork``."""
+        assert wanted is None, "networks of transformers give all tokens"
         self.module(clip)
-        outputs = [self.module.seen.pop(block)[:, self.prefix :] for block in self.blocks]
-        if self.through_norm:
-            outputs = [self.module.norm(tokens) for tokens in outputs]
-        if len(outputs) == 1:
-            return outputs[0]
-        return torch.stack(outputs).mean(dim=0, dtype=torch.float32).to(outputs[0].dtype)
+        found = {block: self.module.seen.pop(block)[:, self.prefix :] for block in self.reads.blocks}
+        return Reading({block: self.module.norm(tokens) for block, tokens in found.items()} if self.reads.through_norm else found)
 
 
 def plan_network(settings: TeacherSettings, frames: int, size_px: int, seed: int, origin: str) -> PlannedNetwork:
@@ -155,7 +153,7 @@ def plan_network(settings: TeacherSettings, frames: int, size_px: int, seed: int
 
     def adapt(module: nn.Module) -> HfNetwork:
         assert isinstance(module, HfTower)
-        return HfNetwork(module, settings, grid, prefix)
+        return HfNetwork(module, settings, grid, prefix, _depth(whole, tower))
 
     if not settings.is_random:
         tensors()
@@ -182,7 +180,6 @@ def forward_flops(recipe: TrainingRecipe, settings: TeacherSettings) -> int:
     return inputs * input_flops(settings, frames, settings.input_px or recipe.data.clip.size_px)
 
 
-@functools.cache
 def input_flops(settings: TeacherSettings, frames: int, size_px: int) -> int:
     """Return the operations for one input, a frame or a clip, counted by torch on tensors without data."""
     module, _ = outline(settings, frames, size_px)
@@ -196,11 +193,16 @@ def _part(network: nn.Module, tower: Tower) -> Any:
 
 
 def _read_blocks(network: nn.Module, tower: Tower, settings: TeacherSettings, place: str) -> list[int]:
-    depth = len(_part(network, tower).get_submodule(tower.blocks))
-    outside = [block for block in settings.target.blocks if not -depth <= block < depth]
+    depth = _depth(network, tower)
+    asked = sorted({block for target in settings.targets.values() for block in target.blocks})
+    outside = [block for block in asked if not -depth <= block < depth]
     if outside:
         raise ConfigError(f"{place}: target.blocks {outside} are outside its {depth} blocks")
-    return sorted({block % depth for block in settings.target.blocks})
+    return list(reads_of(settings, depth).blocks)
+
+
+def _depth(network: nn.Module, tower: Tower) -> int:
+    return len(_part(network, tower).get_submodule(tower.blocks))
 
 
 def _require_same(settings: TeacherSettings, config: Any, tower: Tower, place: str) -> None:

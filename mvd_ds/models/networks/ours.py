@@ -12,7 +12,7 @@ from mvd_ds.models.block_flops import encoder_flops, mlp_flops
 from mvd_ds.models.blueprint import Blueprint
 from mvd_ds.models.initialisation import initialise_module
 from mvd_ds.models.layers import run_blocks
-from mvd_ds.models.networks.family import PlannedNetwork
+from mvd_ds.models.networks.family import PlannedNetwork, Reading, reads_of
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.models.weights import plan_encoder
 
@@ -32,29 +32,28 @@ class OwnNetwork:
 
     def __init__(self, encoder: VisionTransformer, settings: TeacherSettings) -> None:
         self.module = encoder
-        self.blocks = _read_blocks(settings)
+        self.block_count = settings.depth
+        self.reads = reads_of(settings, settings.depth)
         self.embed_dim, self.grid = settings.embed_dim, encoder.grid
-        self.is_selective = len(self.blocks) == 1
+        self.is_selective = self.reads.is_one_block
         self.prefix = settings.prefix_tokens
-        encoder.blocks = encoder.blocks[: self.blocks[-1] + 1]
-        if settings.target.norm == "none":
+        encoder.blocks = encoder.blocks[: self.reads.last + 1]
+        if not self.reads.through_norm:
             encoder.norm = nn.Identity()
 
-    def tokens(self, clip: Tensor, wanted: Tensor | None = None) -> Tensor:
-        """Return the mean over the blocks that are read, each through the final norm or not; see ``FrozenNetwork``."""
+    def read(self, clip: Tensor, wanted: Tensor | None = None) -> Reading:
+        """Run the blocks up to the last one that is read; see ``FrozenNetwork``."""
         encoder = self.module
-        tokens, start, outputs, turns = encoder.embed(clip), 0, [], encoder.turns()
+        tokens, start, found, turns = encoder.embed(clip), 0, {}, encoder.turns()
         if wanted is not None:
             # Every frame of an image network has class and register tokens of its own.
             wanted = wanted + self.prefix * (1 + wanted // math.prod(self.grid))
-            return encoder.norm(run_blocks(encoder.blocks, tokens, None, 0, wanted, turns))
-        for block in self.blocks:
+            return Reading({self.reads.last: encoder.norm(run_blocks(encoder.blocks, tokens, None, 0, wanted, turns))})
+        for block in self.reads.blocks:
             tokens = run_blocks(encoder.blocks[start : block + 1], tokens, None, 0, turns=turns)
-            outputs.append(encoder.norm(tokens))
+            found[block] = encoder.norm(tokens)[:, self.prefix :]
             start = block + 1
-        if len(outputs) == 1:
-            return outputs[0][:, self.prefix :]
-        return torch.stack(outputs).mean(dim=0, dtype=torch.float32).to(tokens.dtype)[:, self.prefix :]
+        return Reading(found)
 
 
 def plan_network(settings: TeacherSettings, frames: int, size_px: int, seed: int, origin: str) -> PlannedNetwork:
@@ -88,7 +87,7 @@ def plan_network(settings: TeacherSettings, frames: int, size_px: int, seed: int
 
 def outline(settings: TeacherSettings, frames: int, size_px: int) -> tuple[nn.Module, int]:
     """Return the encoder of a teacher without data and without what is not read, and its number of blocks."""
-    depth = _read_blocks(settings)[-1] + 1
+    depth = reads_of(settings, settings.depth).last + 1
     grid = settings.grid(1 if settings.kind == "image" else frames, size_px)
     with torch.device("meta"):
         network = VisionTransformer(settings.model_copy(update={"depth": depth}), grid)
@@ -100,15 +99,11 @@ def outline(settings: TeacherSettings, frames: int, size_px: int) -> tuple[nn.Mo
 def forward_flops(recipe: TrainingRecipe, settings: TeacherSettings) -> int:
     """Return the operations of one forward for one clip."""
     slots, rows, columns = recipe.teacher_grid(settings)
-    read_blocks = _read_blocks(settings)
+    reads = reads_of(settings, settings.depth)
     inputs = slots if settings.kind == "image" else 1
-    whole = inputs * encoder_flops(settings, slots * rows * columns // inputs, read_blocks[-1] + 1)
+    whole = inputs * encoder_flops(settings, slots * rows * columns // inputs, reads.last + 1)
     other_grid = recipe.teacher_grid(settings) != recipe.grid
-    if recipe.masks_per_clip > 1 or len(read_blocks) > 1 or other_grid:
+    if recipe.masks_per_clip > 1 or not reads.is_one_block or other_grid:
         return whole
     unread = slots * rows * columns - recipe.predicted_tokens + inputs * settings.prefix_tokens
     return whole - mlp_flops(unread, settings.embed_dim, settings.mlp_ratio, settings.mlp)
-
-
-def _read_blocks(settings: TeacherSettings) -> list[int]:
-    return sorted({block % settings.depth for block in settings.target.blocks})

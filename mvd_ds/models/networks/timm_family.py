@@ -18,7 +18,7 @@ from mvd_ds.config import IMAGENET_MEAN, IMAGENET_STD, ConfigError, TeacherSetti
 from mvd_ds.models.formats.containers import open_stored
 from mvd_ds.models.formats.strict import require_fit
 from mvd_ds.models.networks.deferred import deferred
-from mvd_ds.models.networks.family import PlannedNetwork
+from mvd_ds.models.networks.family import PlannedNetwork, Reading, reads_of
 from mvd_ds.models.networks.renormalised import Renormalised
 
 logger = logging.getLogger(__name__)
@@ -36,28 +36,23 @@ class TimmNetwork(nn.Module):
     def __init__(self, network: nn.Module, settings: TeacherSettings, grid: tuple[int, int]) -> None:
         super().__init__()
         self.network = network
-        self.blocks = settings.target.blocks
-        self.through_norm = settings.target.norm == "final"
+        self.reads = reads_of(settings, _count_features(network))
         self.grid = (1, *grid)
         stated: dict[str, Any] = getattr(network, "pretrained_cfg", {}) or {}
         mean = tuple(settings.input_mean or stated.get("mean") or IMAGENET_MEAN)
         std = tuple(settings.input_std or stated.get("std") or IMAGENET_STD)
         self.pixels = Renormalised(mean, std)
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """Map (B, C, H, W) normalised to (B, h * w, D); several blocks are averaged."""
+    def forward(self, frames: Tensor) -> list[Tensor]:
+        """Map (B, C, H, W) normalised to (B, h * w, D) of every block that is read."""
         outputs = self.network.forward_intermediates(  # type: ignore[operator]
-            self.pixels(frames), indices=self.indices(), norm=self.through_norm, output_fmt="NCHW", intermediates_only=True
+            self.pixels(frames),
+            indices=list(self.reads.blocks),
+            norm=self.reads.through_norm,
+            output_fmt="NCHW",
+            intermediates_only=True,
         )
-        tokens = [output.flatten(2).transpose(1, 2) for output in outputs]
-        if len(tokens) == 1:
-            return tokens[0]
-        return torch.stack(tokens).mean(dim=0, dtype=torch.float32).to(tokens[0].dtype)
-
-    def indices(self) -> list[int]:
-        """Return the numbers of the features that are read, ascending."""
-        count = _count_features(self.network)
-        return sorted({index % count for index in self.blocks})
+        return [output.flatten(2).transpose(1, 2) for output in outputs]
 
 
 class TimmFeatures:
@@ -74,12 +69,12 @@ class TimmFeatures:
         self.module = network
         self.embed_dim, self.grid = settings.embed_dim, network.grid
         self.input_mean, self.input_std = network.pixels.mean, network.pixels.std
-        self.blocks = network.indices()
+        self.reads, self.block_count = network.reads, _count_features(network.network)
 
-    def tokens(self, clip: Tensor, wanted: Tensor | None = None) -> Tensor:
+    def read(self, clip: Tensor, wanted: Tensor | None = None) -> Reading:
         """Return the features (B, h * w, D) of frames (B, C, 1, H, W); see ``FrozenNetwork``."""
         assert wanted is None, "networks of timm give all tokens"
-        return self.module(clip.squeeze(2))
+        return Reading(dict(zip(self.reads.blocks, self.module(clip.squeeze(2)), strict=True)))
 
 
 def plan_network(settings: TeacherSettings, frames: int, size_px: int, seed: int, origin: str) -> PlannedNetwork:
@@ -140,7 +135,8 @@ def outline(settings: TeacherSettings, frames: int, size_px: int) -> tuple[nn.Mo
 
 def forward_flops(recipe: TrainingRecipe, settings: TeacherSettings) -> int:
     """Return the operations of one forward for one clip."""
-    return recipe.teacher_grid(settings)[0] * frame_flops(settings, settings.input_px or recipe.data.clip.size_px)
+    assert settings.timm_name is not None
+    return recipe.teacher_grid(settings)[0] * frame_flops(settings.timm_name, settings.input_px or recipe.data.clip.size_px)
 
 
 def _count_features(network: nn.Module) -> int:
@@ -150,17 +146,17 @@ def _count_features(network: nn.Module) -> int:
 
 def _check_blocks(network: nn.Module, settings: TeacherSettings, origin: str) -> None:
     count = _count_features(network)
-    outside = [block for block in settings.target.blocks if not -count <= block < count]
+    asked = sorted({block for target in settings.targets.values() for block in target.blocks})
+    outside = [block for block in asked if not -count <= block < count]
     if outside:
         raise ConfigError(f"{origin}.target.blocks: {outside} are outside the {count} features of timm's {settings.timm_name}")
 
 
 @functools.cache
-def frame_flops(settings: TeacherSettings, size_px: int) -> int:
-    """Return the operations of one frame, counted by torch on tensors without data."""
-    assert settings.timm_name is not None
+def frame_flops(name: str, size_px: int) -> int:
+    """Return the operations of one frame for the network of that ``name``, counted by torch on tensors without data."""
     with torch.device("meta"):
-        network = _create(settings.timm_name, size_px, 0, "flops").eval().requires_grad_(False)
+        network = _create(name, size_px, 0, "flops").eval().requires_grad_(False)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             network.forward_features(torch.zeros(1, 3, size_px, size_px))  # type: ignore[operator]
     return counter.get_total_flops()
@@ -235,13 +231,13 @@ def _check(encoder: TimmNetwork, settings: TeacherSettings, size_px: int, origin
         with torch.device("meta"):
             frame = torch.zeros(1, 3, size_px, size_px)
             features = encoder.network.forward_intermediates(  # type: ignore[operator]
-                frame, indices=encoder.indices(), output_fmt="NCHW", intermediates_only=True
+                frame, indices=list(encoder.reads.blocks), output_fmt="NCHW", intermediates_only=True
             )
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         raise ConfigError(f"{origin}.network: timm's {settings.timm_name} does not take {size_px} px: {_line(error)}") from None
     shapes = {tuple(feature.shape[1:]) for feature in features}
     if len(shapes) > 1:
-        raise ConfigError(f"{origin}.target.blocks: features of {settings.target.blocks} differ in shape, {sorted(shapes)}")
+        raise ConfigError(f"{origin}.target.blocks: features of {list(encoder.reads.blocks)} differ in shape, {sorted(shapes)}")
     width, *grid = shapes.pop()
     wrong = []
     if width != settings.embed_dim:

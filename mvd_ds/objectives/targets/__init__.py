@@ -13,19 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mvd_ds.config import TrainingRecipe
+from mvd_ds.config import HeadShape, TrainingRecipe
 from mvd_ds.objectives.targets.features import FeatureTarget
 from mvd_ds.objectives.targets.gathering import gather_masked
 from mvd_ds.objectives.targets.normalised import NormalisedTarget, normalise_tokens
 from mvd_ds.objectives.targets.pixels import PixelTarget, patchify, pixel_targets, predicted_pixels, unpatchify
-from mvd_ds.objectives.targets.target import Target
+from mvd_ds.objectives.targets.target import Places, Target
 
 __all__ = [
     "TARGETS",
+    "Places",
     "Target",
     "build_targets",
     "gather_masked",
-    "head_widths",
+    "head_shapes",
     "normalise_tokens",
     "patchify",
     "pixel_targets",
@@ -42,7 +43,7 @@ TARGETS: dict[str, Callable[[TrainingRecipe, str], Target]] = {
 
 
 def build_targets(recipe: TrainingRecipe) -> dict[str, Target]:
-    """Return the targets of a recipe by name: one for each teacher, or ``pixels`` in stage one.
+    """Return the targets of a recipe by name: those of each teacher, or ``pixels`` in stage one.
 
     Raises:
         ConfigError: if a loss does not fit its target.
@@ -50,12 +51,13 @@ def build_targets(recipe: TrainingRecipe) -> dict[str, Target]:
     return {name: TARGETS[_kind(recipe, name)](recipe, name) for name in recipe.decoder_names}
 
 
-def head_widths(recipe: TrainingRecipe) -> dict[str, int]:
-    """Return the width that the student's head for each target of a recipe must have, by the target's name."""
-    return {name: target.width for name, target in build_targets(recipe).items()}
+def head_shapes(recipe: TrainingRecipe) -> dict[str, HeadShape]:
+    """Return what each target of a recipe asks of the student, by the target's name."""
+    return {name: target.head for name, target in build_targets(recipe).items()}
 
 
 def _kind(recipe: TrainingRecipe, name: str) -> str:
-    if name not in recipe.teachers:
+    target = recipe.outputs[name].target
+    if target is None:
         return "pixels"
-    return "normalised" if recipe.teachers[name].target.normalise else "features"
+    return "normalised" if target.kind == "features" and target.normalise else target.kind

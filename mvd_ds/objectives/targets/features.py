@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from mvd_ds.config import TrainingRecipe
-from mvd_ds.objectives.targets.target import Target
+from torch import Tensor
+
+from mvd_ds.config import HeadShape, TrainingRecipe
+from mvd_ds.objectives.targets.target import Places, Target
 
 
 class FeatureTarget(Target):
@@ -15,5 +17,31 @@ class FeatureTarget(Target):
     """
 
     def __init__(self, recipe: TrainingRecipe, name: str) -> None:
-        teacher = recipe.teachers[name]
-        super().__init__(name, teacher.embed_dim, teacher.loss, teacher.weight)
+        output = recipe.outputs[name]
+        assert output.teacher is not None and output.target is not None
+        teacher, target = recipe.teachers[output.teacher], output.target
+        self.parts = len(set(target.blocks)) if target.mode == "each" else 1
+        joined = 1 if target.mode == "mean" else len(set(target.blocks))
+        weight = teacher.weight if target.weight is None else target.weight
+        super().__init__(name, HeadShape(joined * teacher.embed_dim, output.decoder), target.loss or teacher.loss, weight)
+
+    def forward(self, source: Tensor) -> Tensor:
+        """Return targets (..., parts * D) of features (..., parts * D): every part, the prediction of one block, by itself."""
+        if self.parts == 1:
+            return self.standardised(source)
+        return self.standardised(source.unflatten(-1, (self.parts, -1))).flatten(-2)
+
+    def standardised(self, features: Tensor) -> Tensor:
+        """Return features (..., D) on the scale on which they are predicted."""
+        return features
+
+    def compare(self, prediction: Tensor, target: Tensor, places: Places | None = None) -> Tensor:
+        """Return the loss, a scalar in fp32, between predictions (..., parts * D) and their targets: the mean over the parts."""
+        return super().compare(self._apart(prediction), self._apart(target), places)
+
+    def rows(self, prediction: Tensor, target: Tensor, places: Places | None = None) -> Tensor:
+        """Return the loss of every sample, fp32 (B*K,), whose mean is that of ``compare``."""
+        return super().rows(self._apart(prediction), self._apart(target), places)
+
+    def _apart(self, values: Tensor) -> Tensor:
+        return values if self.parts == 1 else values.unflatten(-1, (self.parts, -1))

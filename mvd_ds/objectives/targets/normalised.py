@@ -12,9 +12,9 @@ from mvd_ds.objectives.targets.pixels import STABILISER
 class NormalisedTarget(FeatureTarget):
     """The features of one teacher after a LayerNorm without parameters on every token. Source: MVD, ``--norm_feature``."""
 
-    def forward(self, source: Tensor) -> Tensor:
-        """Return ``normalise_tokens(source)``."""
-        return normalise_tokens(source)
+    def standardised(self, features: Tensor) -> Tensor:
+        """Return ``normalise_tokens(features)``."""
+        return normalise_tokens(features)
 
 
 def normalise_tokens(features: Tensor) -> Tensor:

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from mvd_ds.config import LossMixture, loss_parts
+from mvd_ds.config import HeadShape, LossMixture, Tokens, loss_parts
 from mvd_ds.files import ConfigError, did_you_mean
 from mvd_ds.objectives.losses import LOSSES, mixed_loss, per_sample
+
+
+class Places(NamedTuple):
+    """The places of the tokens of a micro batch on the token grid."""
+
+    visible: Tensor
+    """int64 (B, K, V)."""
+    masked: Tensor
+    """int64 (B, K, M), those that are predicted."""
+
+    def of(self, tokens: Tokens) -> Tensor:
+        """Return the places (B, K, P) of the tokens that a ``HeadShape`` names."""
+        return {"masked": self.masked, "visible": self.visible}.get(tokens, torch.cat((self.masked, self.visible), dim=2))
 
 
 class Target(nn.Module):
@@ -19,7 +33,7 @@ class Target(nn.Module):
 
     Args:
         name: name of the target, for messages.
-        width: D, width of the student's head.
+        head: what it asks of the student.
         loss: name of the loss between prediction and target, or weights of several by name.
         weight: factor of that loss in the total.
 
@@ -30,13 +44,16 @@ class Target(nn.Module):
     losses: ClassVar[tuple[str, ...]] = tuple(LOSSES)
     """Names of the losses that fit this kind."""
 
-    def __init__(self, name: str, width: int, loss: LossMixture, weight: float = 1.0) -> None:
+    is_tokenwise: ClassVar[bool] = True
+    """True if the target of a token depends on that token alone, so that a teacher may compute no others."""
+
+    def __init__(self, name: str, head: HeadShape, loss: LossMixture, weight: float = 1.0) -> None:
         super().__init__()
         for part in loss_parts(loss):
             if part not in self.losses:
                 hint = did_you_mean(part, self.losses, f"losses that fit are {', '.join(self.losses)}")
                 raise ConfigError(f"target {name}: loss '{part}' does not fit {type(self).__name__}; {hint}")
-        self.width, self.loss, self.weight = width, loss, weight
+        self.head, self.loss, self.weight = head, loss, weight
 
     def forward(self, source: Tensor) -> Tensor:
         """Return the targets that are made from ``source``.
@@ -49,13 +66,12 @@ class Target(nn.Module):
         """
         return source
 
-    def compare(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Return the loss, a scalar in fp32, between a prediction (B*K, M, D) and its target."""
+    def compare(self, prediction: Tensor, target: Tensor, places: Places | None = None) -> Tensor:
+        """Return the loss, a scalar in fp32, between a prediction (B*K, P, D) and its target; ``places`` says where they are."""
         return mixed_loss(self.loss, prediction, target)
 
-    def rows(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of every sample, fp32 (B*K,), between a prediction (B*K, M, D) and its target; their mean is
-        ``compare``'s."""
+    def rows(self, prediction: Tensor, target: Tensor, places: Places | None = None) -> Tensor:
+        """Return the loss of every sample, fp32 (B*K,); arguments and mean are those of ``compare``."""
         return per_sample(self.loss, prediction, target)
 
     def flops(self, tokens: int) -> int:

@@ -6,7 +6,7 @@ to the arithmetic, and fp32 masters of bf16 weights are kept as it keeps them. `
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from mvd_ds.config import TrainingRecipe
 from mvd_ds.data.batch import ClipBatch
 from mvd_ds.models.acceleration.compiled import compile_blocks, wants_compiling
 from mvd_ds.models.masked import MaskedPredictor
-from mvd_ds.models.teachers import Teacher, plan_teacher
+from mvd_ds.models.teachers import Given, Teacher, plan_teacher
 from mvd_ds.runs.placing import accelerate, place_teachers, round_to_fp8
 from mvd_ds.runs.student import plan_predictor
 from mvd_ds.tools.bench.clock import Clock, held_by, tensor_bytes
@@ -48,7 +48,7 @@ class DistillStep:
             self.stacks = compile_blocks(student, "student", limit=2)
 
     def set_teachers(
-        self, recipe: TrainingRecipe, student: Any, teachers: dict[str, Callable[..., Tensor]], device: torch.device
+        self, recipe: TrainingRecipe, student: Any, teachers: Mapping[str, Callable[..., Given]], device: torch.device
     ) -> None:
         """Have ``student``, a network or the engine around it, learn from ``teachers``."""
         self.clock = Clock(device)
@@ -63,8 +63,8 @@ class DistillStep:
         clock.mark("student")
         return loss
 
-    def _marked(self, name: str, teacher: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def features(*inputs: Tensor) -> Tensor:
+    def _marked(self, name: str, teacher: Callable[..., Given]) -> Callable[..., Given]:
+        def features(*inputs: Tensor) -> Given:
             self.clock.mark("inputs")
             found = teacher(*inputs)
             self.clock.mark(f"teacher {name}")

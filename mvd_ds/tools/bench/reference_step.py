@@ -28,7 +28,8 @@ from mvd_ds.data.batch import ClipBatch
 from mvd_ds.models.attention import Attention
 from mvd_ds.models.embed import PatchEmbed
 from mvd_ds.models.layers import Block
-from mvd_ds.models.masked import Decoder, MaskedPredictor
+from mvd_ds.models.masked import MaskedPredictor
+from mvd_ds.models.readouts import Decoder
 from mvd_ds.models.teachers import Teacher, resize_grid
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.objectives.losses import mixed_loss

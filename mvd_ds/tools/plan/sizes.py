@@ -12,7 +12,7 @@ from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.flops import ClipFlops, classifier_flops
 from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.networks import family_of
-from mvd_ds.objectives.targets import head_widths
+from mvd_ds.objectives.targets import head_shapes
 from mvd_ds.runs.student import recipe_flops
 from mvd_ds.training.engine.engine_config import Sizes, sizes_of
 from mvd_ds.training.optim import parameter_groups
@@ -104,9 +104,8 @@ def _classifier_sizes(recipe: FinetuneRecipe) -> RecipeSizes:
 
 def _predictor_sizes(recipe: TrainingRecipe) -> RecipeSizes:
     """Return the sizes of a student with its decoders and teachers."""
-    outputs = head_widths(recipe)
     with torch.device("meta"):
-        student = MaskedPredictor(recipe.model, recipe.grid, recipe.decoder, outputs)
+        student = MaskedPredictor(recipe.model, recipe.grid, head_shapes(recipe))
     slots, rows, columns = recipe.grid
     tokens = slots * rows * columns
     groups = [[parameter.numel() for parameter in group["params"]] for group in parameter_groups(student, recipe.optimizer)]
@@ -116,7 +115,7 @@ def _predictor_sizes(recipe: TrainingRecipe) -> RecipeSizes:
         tokens + recipe.model.cls_token,
         recipe.decoder.embed_dim or recipe.model.embed_dim,
         recipe.decoder.depth,
-        outputs,
+        student.outputs,
         {name: _teacher(recipe, teacher) for name, teacher in recipe.teachers.items()},
         recipe_flops(recipe),
     )

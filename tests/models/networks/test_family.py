@@ -7,7 +7,7 @@ import torch
 
 import mvd_ds
 from mvd_ds.config import IMAGENET_MEAN
-from mvd_ds.models.networks import NETWORKS
+from mvd_ds.models.networks import NETWORKS, Reads
 
 OURS = {"embed_dim": 32, "depth": 3, "num_heads": 2, "patch_px": 16, "target": {"blocks": [1]}}
 TIMM = {"network": "timm:vit_tiny_patch16_224", "embed_dim": 192, "patch_px": 16, "input_px": 64}
@@ -23,9 +23,10 @@ def test_the_interface(settings: dict, grid: tuple[int, int, int], frames: int) 
     network = mvd_ds.build_teacher(settings, frames=4, size_px=64).network
     assert network.grid == grid and network.embed_dim == settings["embed_dim"]
     assert (network.input_mean == IMAGENET_MEAN) == (settings is OURS), "timm's ViT was trained on another mean"
-    tokens = network.tokens(torch.randn(2, 3, frames, 64, 64))
-    assert tokens.shape == (2, grid[0] * 16, settings["embed_dim"])
-    assert network.blocks == ([1] if settings is OURS else [11])
+    block = 1 if settings is OURS else 11
+    assert network.reads == Reads(blocks=(block,)) and network.reads.last == block
+    tokens = network.read(torch.randn(2, 3, frames, 64, 64)).tokens
+    assert tokens.keys() == {block} and tokens[block].shape == (2, grid[0] * 16, settings["embed_dim"])
 
 
 @pytest.mark.parametrize("settings", [OURS, TIMM], ids=["ours", "timm"])
@@ -40,5 +41,5 @@ def test_a_selective_network_gives_the_tokens_that_are_wanted() -> None:
     network = mvd_ds.build_teacher(OURS, frames=4, size_px=64).network
     clip, wanted = torch.randn(2, 3, 4, 64, 64), torch.tensor([[0, 5, 31], [7, 8, 9]])
     assert network.is_selective
-    expected = network.tokens(clip).gather(1, wanted[:, :, None].expand(-1, -1, 32))
-    torch.testing.assert_close(network.tokens(clip, wanted), expected)
+    expected = network.read(clip).tokens[1].gather(1, wanted[:, :, None].expand(-1, -1, 32))
+    torch.testing.assert_close(network.read(clip, wanted).tokens[1], expected)
