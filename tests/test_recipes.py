@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from mvd_ds.config import (
+from mvd_ds.config import TargetSettings, (
     FinetuneRecipe,
     Recipe,
     TrainingRecipe,
@@ -158,7 +158,7 @@ def _check_common(recipe: TrainingRecipe) -> None:
     assert (video.patch_px, video.input_px) == (16, None)
     for teacher in (image, video):
         assert (teacher.loss, teacher.weight, teacher.frame_in_tubelet) == ("smooth_l1", 1.0, 0)
-        assert dump(teacher.target) == {"blocks": [-1], "norm": "none", "normalise": False}
+        assert teacher.target == TargetSettings(blocks=(-1,), norm="none", normalise=False) and not teacher.more_targets
         assert recipe.teacher_grid(teacher) == recipe.grid
 
 

@@ -12,7 +12,7 @@ from mvd_ds.models.layers import pick
 from mvd_ds.models.networks import FrozenNetwork, Reading, family_of
 
 Given = Tensor | dict[str, Tensor]
-"""What a teacher's forward gives: one tensor, or several by name of the output."""
+"""The output of a teacher: one tensor, or several by name of the output."""
 
 
 class Teacher(nn.Module):

@@ -38,7 +38,7 @@ class TargetSource(Protocol):
 
 
 FrozenTeacher = Callable[..., Tensor | dict[str, Tensor]]
-"""What a teacher looks like from here: (clip) or (clip, wanted tokens) -> one tensor, or several by name of the output."""
+"""A teacher as a step calls it: (clip) or (clip, wanted tokens) -> one tensor, or several by name of the output."""
 
 
 class PixelTargets:

@@ -12,7 +12,7 @@ from mvd_ds.models.blueprint import Blueprint
 
 
 class Reads(NamedTuple):
-    """What is read of a pass through a frozen network; blocks count from 0."""
+    """The parts of a pass through a frozen network that are read; blocks count from 0."""
 
     blocks: tuple[int, ...] = ()
     """Blocks whose patch tokens are read, ascending."""
@@ -37,7 +37,7 @@ class Reads(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What was read of a pass, by block; class and register tokens are in none of it."""
+    """The parts of a pass that were read, by block; class and register tokens are in none of them."""
 
     tokens: dict[int, Tensor]
     """(B, N, D), or the wanted (B', M, D)."""
@@ -84,7 +84,7 @@ class FrozenNetwork(Protocol):
 
     @property
     def reads(self) -> Reads:
-        """What is read of a pass."""
+        """The parts of a pass that are read."""
 
     @property
     def block_count(self) -> int:
