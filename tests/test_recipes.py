@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from mvd_ds.config import TargetSettings, (
+from mvd_ds.config import (
     FinetuneRecipe,
     Recipe,
+    TargetSettings,
     TrainingRecipe,
     dump,
     find_engine_config,
