@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import mvd_ds
-from mvd_ds.config import ConfigError, DecoderSettings, EncoderSettings
+from mvd_ds.config import ConfigError, DecoderSettings, EncoderSettings, HeadShape
 from mvd_ds.models.attention import Attention
 from mvd_ds.models.blocks.rotary import ROTATIONS, Rotary, rotate
 from mvd_ds.models.blocks.style import BlockStyle
-from mvd_ds.models.masked import Decoder
+from mvd_ds.models.readouts import Decoder
 
 GRID = (3, 4, 4)
 STUDENT = {"embed_dim": 40, "depth": 2, "num_heads": 2, "patch_px": 8, "position": "rope3d"}
@@ -108,7 +108,7 @@ def test_a_student_of_rotary_blocks_gives_the_same_for_tokens_in_any_order(relat
 
 
 def test_a_decoder_knows_the_places_of_masked_tokens():
-    decoder = Decoder(DecoderSettings(embed_dim=24, num_heads=2), EncoderSettings(**STUDENT), (2, 4, 4), 8)
+    decoder = Decoder(HeadShape(8, DecoderSettings(embed_dim=24, num_heads=2)), EncoderSettings(**STUDENT), (2, 4, 4))
     encoded, visible = torch.randn(1, 4, 40), torch.tensor([[0, 9, 18, 27]])
     one, other = (decoder(encoded, visible, torch.tensor([[place, 30]])) for place in (1, 2))
     assert not torch.allclose(one[:, 0], other[:, 0])

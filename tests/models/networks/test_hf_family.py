@@ -198,7 +198,7 @@ def test_tokens_are_those_of_transformers(written: tuple[Case, Path, nn.Module])
     assert len(hidden) == 3
     for block in (0, 1, -1):
         network = build(case, folder, target={"blocks": [block]}).network
-        torch.testing.assert_close(network.read(clip).tokens[block], hidden[block][:, case.prefix :], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(network.read(clip).tokens[block % 3], hidden[block][:, case.prefix :], atol=1e-5, rtol=1e-5)
 
 
 @pytest.fixture(scope="module")
