@@ -36,9 +36,12 @@ WRITTEN = {
     "videomae_finetuned": "file: a classifier for the published VideoMAE code",
     "mae": "file: an image encoder for the published MAE code",
     "mae_pretraining": "file: an image encoder and its decoder for the published MAE code",
-    "huggingface": "folder: VideoMAEForPreTraining, VideoMAEModel or VideoMAEForVideoClassification, by what the model is",
+    "vjepa2": "file: an encoder for the published V-JEPA 2 code",
+    "huggingface": "folder: VJEPA2Model, VideoMAEForPreTraining, VideoMAEModel or VideoMAEForVideoClassification, as fits",
     "timm": "folder: a timm image ViT, timm.create_model('local-dir:FOLDER')",
 }
+#: Keys and prefix of names in files of some formats, where they are not ``model`` and none.
+WRAPPED = {"vjepa2": (("encoder", "target_encoder"), "module.backbone.")}
 
 
 def build_network(network: Network) -> Model:
@@ -185,10 +188,12 @@ def written_layout(format: str, network: Network) -> str:
     Raises:
         ConfigError: if it is not written.
     """
+    if format == "huggingface" and network.encoder.position.startswith("rope"):
+        return "hf_vjepa2"
     if format == "huggingface":
         kind = "_classifier" if network.classifier else "_pretraining" if network.outputs else ""
         return f"hf_videomae{kind}"
-    if format in WRITTEN or format.startswith("hf_videomae"):
+    if format in WRITTEN or format.startswith(("hf_videomae", "hf_vjepa2")):
         return format
     raise ConfigError(f"format '{format}' is not written; formats are {', '.join(WRITTEN)}")
 
@@ -220,7 +225,7 @@ def save_as(state: Mapping[str, Tensor], network: Network, path: Path, format: s
     notes = [f"left out, '{name}' holds an encoder alone: {len(left_out)} tensors ({left_out[0]}, ...)"] if left_out else []
     if name == "timm":
         write_folder(path, tensors, timm_config(network, origin), {"format": "pt"})
-    elif name.startswith("hf_videomae"):
+    elif name.startswith("hf_"):
         config, differing = hugging_face_config(layout, network)
         write_folder(path, tensors, config, {"format": "pt"})
         notes += differing
@@ -229,5 +234,5 @@ def save_as(state: Mapping[str, Tensor], network: Network, path: Path, format: s
             notes.append(
                 f"readers of '{name}' compute norms with epsilon {PUBLISHED_EPS:g}; this model has {network.encoder.norm_eps:g}"
             )
-        write_pickled(path, tensors)
+        write_pickled(path, tensors, *WRAPPED.get(name, ()))
     return notes

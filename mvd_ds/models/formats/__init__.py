@@ -4,6 +4,7 @@
 ``rules``             a layout: names in a file against names here, one list for reading, writing and gradients
 ``published``         MAE, VideoMAE (also version 2), MVD, timm: pretraining and fine-tuned
 ``huggingface``       ``VideoMAE*`` and ``ViTMAE*`` folders
+``vjepa2``            V-JEPA 2: Hugging Face folders, and files of the published code
 ``processor``         mean, deviation and size of the pixels that a folder of others was trained on
 ``foreign``           JSON of others: limits, and every value checked before it is used
 ``own``               our model folders

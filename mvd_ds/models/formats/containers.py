@@ -24,7 +24,7 @@ WEIGHTS_NAME, INDEX_NAME, PICKLED_NAME, CONFIG_NAME = (
     "config.json",
 )
 #: Keys under which training scripts save the model, in the order of choice.
-WRAPPERS = ("model", "module", "state_dict")
+WRAPPERS = ("model", "module", "state_dict", "ema_encoder", "target_encoder", "encoder")
 #: Put before names by compilation.
 COMPILED = "_orig_mod."
 #: Put before every name by data parallelism and by classes around a network.

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from mvd_ds.config import ENCODER_SIZES, ConfigError, DecoderSettings, EncoderSettings, Grid
 from mvd_ds.config.encoder import position_fault
@@ -26,6 +29,12 @@ ARCHITECTURE = (
     "qkv_bias",
     "cls_token",
     "norm_eps",
+    "rope_side",
+    "registers",
+    "norm",
+    "mlp",
+    "qk_norm",
+    "layer_scale",
 )
 #: Heads of published networks by (width, depth); files do not say. Source: MVD, VideoMAE (and its version 2, giant), MAE.
 PUBLISHED_HEADS = {
@@ -83,10 +92,28 @@ def encoder_facts(checkpoint: Checkpoint) -> dict[str, Any]:
         "tubelet_frames": patch.shape[2],
         "patch_px": patch.shape[3],
         "cls_token": "encoder.cls_token.weight" in state,
+        **_style_facts(state, width),
     }
     # What the layout or a config says goes before what the tensors suggest, so that a tensor that is lost is missed.
-    facts |= dict(checkpoint.layout.settings) | checkpoint.stated.get("encoder", {})
+    facts |= checkpoint.layout.implied | checkpoint.stated.get("encoder", {})
     return facts | ({"position": "learned"} if "encoder.position.table" in state else {})
+
+
+def _style_facts(state: Mapping[str, Tensor], width: int) -> dict[str, Any]:
+    """Return the choices of the blocks of an encoder, as the tensors of its first block suggest them."""
+    first = "encoder.blocks.0."
+    registers, normed = state.get("encoder.registers.weight"), state.get(f"{first}attention.norm_query.weight")
+    return {
+        "registers": 0 if registers is None or registers.ndim != 3 else registers.shape[1],
+        "norm": "layernorm" if f"{first}norm_attention.bias" in state else "rmsnorm",
+        "mlp": "swiglu" if f"{first}mlp.gate.weight" in state else "gelu",
+        "qk_norm": "none" if normed is None else "width" if len(normed) == width else "head",
+        "layer_scale": 1e-5 if f"{first}scale_attention.weight" in state else None,
+    }
+
+
+def _published_heads(checkpoint: Checkpoint, width: int, depth: int) -> int | None:
+    return checkpoint.layout.heads.get((width, depth)) or PUBLISHED_HEADS.get((width, depth))
 
 
 def differences(checkpoint: Checkpoint, settings: EncoderSettings) -> list[str]:
@@ -96,13 +123,15 @@ def differences(checkpoint: Checkpoint, settings: EncoderSettings) -> list[str]:
         theirs, wanted = facts.get(key), getattr(settings, key)
         if key == "mlp_ratio":
             theirs, wanted = (None if ratio is None else int(settings.embed_dim * ratio) for ratio in (theirs, wanted))
+        if key == "layer_scale":  # what the factors start from is no matter of weights
+            theirs, wanted = (value is not None for value in (theirs, wanted))
         if key not in facts or theirs == wanted:
             continue
         if key == "norm_eps" and checkpoint.layout.name.startswith("hf_"):
             checkpoint.notes.append(f"transformers computes this network with norm_eps {theirs:g}, the recipe with {wanted:g}")
             continue
         found.append(f"{key} is {facts[key]} there and {getattr(settings, key)} in the recipe")
-    published = PUBLISHED_HEADS.get((settings.embed_dim, settings.depth))
+    published = _published_heads(checkpoint, settings.embed_dim, settings.depth)
     if "num_heads" not in facts and published not in (None, settings.num_heads):
         checkpoint.notes.append(
             f"published networks of width {settings.embed_dim} and depth {settings.depth} have {published} heads, "
@@ -130,7 +159,7 @@ def describe(
     """
     values = encoder_facts(checkpoint) | (encoder or {})
     if "num_heads" not in values:
-        heads = PUBLISHED_HEADS.get((values["embed_dim"], values["depth"]))
+        heads = _published_heads(checkpoint, values["embed_dim"], values["depth"])
         if heads is None:
             raise ConfigError(
                 f"{checkpoint.origin}: the file does not say how many heads the encoder has; write one that does: "

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from mvd_ds.config import ConfigError
-from mvd_ds.models.formats import huggingface, own, published
+from mvd_ds.models.formats import huggingface, own, published, vjepa2
 from mvd_ds.models.formats.containers import CONFIG_NAME, Stored, open_stored, unwrap
 from mvd_ds.models.formats.deepspeed_folder import find_checkpoint, read_checkpoint_folder
 from mvd_ds.models.formats.processor import read_processor
@@ -36,6 +36,9 @@ LAYOUTS: dict[str, Layout] = {
         huggingface.HF_VIDEOMAE_CLASSIFIER,
         huggingface.HF_VITMAE,
         huggingface.HF_VITMAE_PRETRAINING,
+        vjepa2.HF_VJEPA2,
+        vjepa2.VJEPA2,
+        vjepa2.VJEPA2_1,
     )
 }
 """Every layout by the name that ``format=`` takes."""
@@ -76,6 +79,8 @@ def _read_config(checkpoint: Checkpoint, stored: Stored) -> None:
         checkpoint.stated = own.stated_settings(stored.config, checkpoint.recipe, checkpoint.origin)
     elif stored.config.get("model_type") in ("videomae", "vit_mae"):
         checkpoint.stated = huggingface.stated_settings(stored.config, checkpoint.origin)
+    elif stored.config.get("model_type") == "vjepa2":
+        checkpoint.stated = vjepa2.stated_settings(stored.config, checkpoint.origin)
     elif huggingface.is_videomae_v2(stored.config):
         checkpoint.stated = huggingface.stated_videomae_v2(stored.config, checkpoint.origin)
     elif checkpoint.layout.name.startswith("hf_"):
@@ -127,6 +132,8 @@ def detect(tensors: Mapping[str, Tensor], config: Mapping[str, Any], origin: str
         return published.MMACTION if has("cls_head.") else published.MMACTION_BACKBONE
     if has("blocks.", "patch_embed."):
         return _plain(tensors, config, origin)
+    if has("encoder.embeddings.patch_embeddings.proj.", "vjepa2."):
+        return vjepa2.HF_VJEPA2
     if has("embeddings.patch_embeddings.", "encoder.layer.", "videomae.", "vit."):
         return _hugging_face(tensors)
     names = ", ".join(list(tensors)[:4])
@@ -134,11 +141,13 @@ def detect(tensors: Mapping[str, Tensor], config: Mapping[str, Any], origin: str
 
 
 def _plain(tensors: Mapping[str, Tensor], config: Mapping[str, Any], origin: str) -> Layout:
-    """Return the layout of names without a prefix: an image ViT, or a fine-tuned video model."""
+    """Return the layout of names without a prefix: an image ViT, V-JEPA 2, or a fine-tuned video model."""
     patch = tensors.get("patch_embed.proj.weight")
     is_image = patch.ndim == 4 if patch is not None else any(name.endswith("attn.qkv.bias") for name in tensors)
     if is_image:
         return published.TIMM if "architecture" in config or {"head.weight", "fc_norm.weight"} & tensors.keys() else published.MAE
+    if any(name.endswith("attn.qkv.bias") for name in tensors):
+        return vjepa2.VJEPA2_1 if any(name.startswith("norms_block.") for name in tensors) else vjepa2.VJEPA2
     if huggingface.is_videomae_v2(config):
         return published.VIDEOMAE_FINETUNED if "head.weight" in tensors else published.VIDEOMAE_V2
     if any(name.startswith(("fc_norm.", "head.")) for name in tensors):

@@ -103,6 +103,7 @@ def _require_numbers(values: Mapping[str, Any], origin: str) -> None:
     for key, largest in limits.items():
         if values.get(key) is not None:
             whole(values, key, 1, largest, origin, least=0 if key == "depth" else 1)
+    whole(values, "registers", 0, LARGEST_WIDTH, origin, least=0)
     number(values, "mlp_ratio", 4.0, 1e-3, 1e3, origin)
 
 

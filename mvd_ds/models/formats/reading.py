@@ -128,7 +128,7 @@ def _place(checkpoint: Checkpoint, pieces: dict[str, dict[str, Tensor]], name: s
         return "of another shape", f"{name} {shape} instead of 4 axes"
     known[form] = tensor
     checkpoint.rows.append(
-        TensorRow(name, shape, ours, {"whole": "", "frame": "one frame deep"}.get(form, f"rows of the {form}"))
+        TensorRow(name, shape, ours, {"whole": "", "frame": "one frame deep", "added": "added"}.get(form, f"rows of the {form}"))
     )
     return None
 

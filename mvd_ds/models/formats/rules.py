@@ -13,6 +13,8 @@ from torch import Tensor
 
 #: Patterns that ``{...}`` in a name stands for.
 PLACEHOLDERS = {"i": r"0|[1-9][0-9]{0,3}", "w": "weight|bias", "rest": r".+"}
+#: Settings of blocks that published files have, but for layouts that say otherwise.
+PLAIN: dict[str, Any] = {"norm": "layernorm", "mlp": "gelu", "registers": 0, "layer_scale": None, "qk_norm": "none"}
 #: Row of a packed (3D, ...) tensor, for layouts that keep queries, keys and values apart.
 PARTS = ("query", "key", "value")
 
@@ -24,12 +26,12 @@ class Rule(NamedTuple):
         theirs: name in the file; ``{i}`` is a number, ``{w}`` is ``weight`` or ``bias``, ``{rest}`` is anything.
         ours: name in the state dict of a model here, with the same placeholders.
         form: whole: the same tensor; frame: a (D, C, p, p) image patch embedding, (D, C, 1, p, p) here; query, key,
-            value: a third of a packed tensor.
+            value: a third of a packed tensor; added: a term of it, beside the whole.
     """
 
     theirs: str
     ours: str
-    form: Literal["whole", "frame", "query", "key", "value"] = "whole"
+    form: Literal["whole", "frame", "query", "key", "value", "added"] = "whole"
 
 
 class Ignored(NamedTuple):
@@ -80,6 +82,7 @@ class Layout:
         decoder: decoder settings that it implies.
         tables: fixed position tables of it.
         ignored: names without a place here.
+        heads: heads by (width, depth) where they are not those of most published networks.
     """
 
     name: str
@@ -90,6 +93,12 @@ class Layout:
     tables: tuple[FrozenTable, ...] = ()
     ignored: tuple[Ignored, ...] = ()
     decoder: Mapping[str, Any] = field(default_factory=dict)
+    heads: Mapping[tuple[int, int], int] = field(default_factory=dict)
+
+    @property
+    def implied(self) -> dict[str, Any]:
+        """Encoder settings that the layout implies, also by having no place for anything else; none of a layout of ours."""
+        return {**PLAIN, **self.settings} if self.settings else {}
 
     def target(self, name: str) -> tuple[str, str] | None:
         """Return (our name, form) of a tensor of the file, or None."""
@@ -146,6 +155,8 @@ def join_forms(pieces: Mapping[str, Tensor]) -> Tensor:
     Raises:
         ValueError: if parts are missing, or do not fit each other.
     """
+    if "added" in pieces and "whole" in pieces:
+        return pieces["whole"] + pieces["added"].view_as(pieces["whole"])
     if "whole" in pieces:
         return pieces["whole"]
     if "frame" in pieces:

@@ -32,6 +32,7 @@ REASONS = {
     "final_norm": "that format says otherwise about the norm after the last block",
     "cls_token": "that format says otherwise about the class token",
 }
+OTHER_REASON = "that format has no place for another"
 
 
 def to_layout(layout: Layout, state: Mapping[str, Tensor], network: Network, origin: str) -> tuple[dict[str, Tensor], list[str]]:
@@ -67,18 +68,24 @@ def to_layout(layout: Layout, state: Mapping[str, Tensor], network: Network, ori
 
 def _require_place(layout: Layout, network: Network, origin: str) -> None:
     wrong = []
-    for key, value in layout.settings.items():
+    for key, value in layout.implied.items():
         have = getattr(network.encoder, key)
         if key == "position" and have == "learned" and layout.tables:
             continue
         if have != value:
-            wrong.append(f"{key} is {have} and would have to be {value} ({REASONS[key]})")
+            wrong.append(f"{key} is {have} and would have to be {value} ({REASONS.get(key, OTHER_REASON)})")
     if wrong:
         raise ConfigError(f"{origin}: '{layout.name}' cannot hold this model: {'; '.join(wrong)}")
 
 
-def write_pickled(path: Path, tensors: dict[str, Tensor]) -> None:
+def write_pickled(path: Path, tensors: dict[str, Tensor], wrappers: tuple[str, ...] = ("model",), prefix: str = "") -> None:
     """Write ``{"model": tensors}`` as published PyTorch files are, aside, then renamed.
+
+    Args:
+        path: the file.
+        tensors: by name.
+        wrappers: keys under each of which the tensors are found.
+        prefix: put before every name.
 
     Raises:
         ConfigError: if it cannot be written.
@@ -87,13 +94,16 @@ def write_pickled(path: Path, tensors: dict[str, Tensor]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_aside(path) as aside:
             # Clones: a view would take its whole storage into the file.
-            torch.save({"model": {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}}, aside)
+            held = {prefix + name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+            torch.save(dict.fromkeys(wrappers, held), aside)
     except (OSError, RuntimeError) as error:
         raise ConfigError(f"{path}: cannot be written: {error}") from None
 
 
 def hugging_face_config(layout: Layout, network: Network) -> tuple[dict[str, Any], list[str]]:
-    """Return ``config.json`` of a VideoMAE folder, and what its readers will compute otherwise."""
+    """Return ``config.json`` of a VideoMAE or V-JEPA 2 folder, and what its readers will compute otherwise."""
+    if layout.name == "hf_vjepa2":
+        return _vjepa2_config(network), ["its readers draw a predictor of their own: VJEPA2Model with skip_predictor=True"]
     encoder, decoder = network.encoder, network.decoder
     hidden = int(encoder.embed_dim * encoder.mlp_ratio)
     config: dict[str, Any] = {
@@ -130,6 +140,26 @@ def hugging_face_config(layout: Layout, network: Network) -> tuple[dict[str, Any
         config |= {"id2label": names, "label2id": {name: int(index) for index, name in names.items()}}
         notes += _eps_note("the norm of the pooled token", network.classifier["norm_eps"] or encoder.norm_eps)
     return config, notes
+
+
+def _vjepa2_config(network: Network) -> dict[str, Any]:
+    encoder = network.encoder
+    return {
+        "model_type": "vjepa2",
+        "architectures": ["VJEPA2Model"],
+        "crop_size": network.clip["size_px"],
+        "frames_per_clip": network.clip["frames"],
+        "patch_size": encoder.patch_px,
+        "tubelet_size": encoder.tubelet_frames,
+        "in_chans": 3,
+        "hidden_size": encoder.embed_dim,
+        "num_hidden_layers": encoder.depth,
+        "num_attention_heads": encoder.num_heads,
+        "mlp_ratio": encoder.mlp_ratio,
+        "layer_norm_eps": encoder.norm_eps,
+        "hidden_act": "gelu",
+        "qkv_bias": True,
+    }
 
 
 def _eps_note(what: str, eps: float) -> list[str]:
