@@ -15,7 +15,8 @@ from mvd_ds.config.load import validate
 from mvd_ds.files import read_json
 from mvd_ds.models.formats import read_checkpoint
 from mvd_ds.models.formats.containers import CONFIG_NAME
-from mvd_ds.models.formats.describe import ARCHITECTURE, describe, encoder_facts
+from mvd_ds.models.formats.describe import ARCHITECTURE, describe
+from mvd_ds.models.formats.facts import encoder_facts
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
 from mvd_ds.training.run_folder import RunFolder

@@ -13,6 +13,7 @@
 ``containers``        PyTorch and safetensors files; pickled code is never executed
 ``detect``            which layout a file has; ``read_checkpoint``
 ``reading``           every tensor placed, ignored for a reason, or named as a fault
+``facts``             settings that tensors and layouts determine
 ``describe``          the network of a file, and how it differs from what a recipe states
 ``writing``           files for others
 ====================  ==========================================================================================

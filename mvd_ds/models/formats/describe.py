@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Mapping
 from typing import Any, NamedTuple
-
-from torch import Tensor
 
 from mvd_ds.config import ENCODER_SIZES, ConfigError, DecoderSettings, EncoderSettings, Grid
 from mvd_ds.config.encoder import position_fault
-from mvd_ds.files import one_line
-from mvd_ds.models.formats.foreign import LARGEST_DEPTH, first_line
+from mvd_ds.models.formats.facts import depth_of, encoder_facts, mlp_ratio_of
+from mvd_ds.models.formats.foreign import first_line
 from mvd_ds.models.formats.reading import Checkpoint
-from mvd_ds.models.formats.rules import hidden_ratio
 
 #: Settings in which two encoders have to agree. Clip sizes are not among them: position tables are rebuilt for any grid.
 ARCHITECTURE = (
@@ -69,47 +64,6 @@ class Network(NamedTuple):
     def grid(self) -> Grid:
         """Token grid (t, h, w)."""
         return self.encoder.grid(self.clip["frames"], self.clip["size_px"])
-
-
-def encoder_facts(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return the encoder settings that the file determines.
-
-    Raises:
-        ConfigError: if it has no patch embedding or no blocks.
-    """
-    state, origin = checkpoint.state, checkpoint.origin
-    patch = state.get("encoder.patch_embed.weight")
-    if patch is None or patch.ndim != 5:
-        shape = None if patch is None else tuple(patch.shape)
-        raise ConfigError(f"{origin}: its patch embedding is {shape or 'missing'}, not (D, 3, frames, side, side)")
-    if not all(patch.shape) or patch.shape[3] != patch.shape[4]:
-        raise ConfigError(f"{origin}: its patch embedding is {tuple(patch.shape)}: sizes have to be above 0 and patches square")
-    width = patch.shape[0]
-    facts: dict[str, Any] = {
-        "embed_dim": width,
-        "depth": _depth(checkpoint, "encoder"),
-        "mlp_ratio": _mlp_ratio(checkpoint, "encoder", width),
-        "tubelet_frames": patch.shape[2],
-        "patch_px": patch.shape[3],
-        "cls_token": "encoder.cls_token.weight" in state,
-        **_style_facts(state, width),
-    }
-    # What the layout or a config says goes before what the tensors suggest, so that a tensor that is lost is missed.
-    facts |= checkpoint.layout.implied | checkpoint.stated.get("encoder", {})
-    return facts | ({"position": "learned"} if "encoder.position.table" in state else {})
-
-
-def _style_facts(state: Mapping[str, Tensor], width: int) -> dict[str, Any]:
-    """Return the choices of the blocks of an encoder, as the tensors of its first block suggest them."""
-    first = "encoder.blocks.0."
-    registers, normed = state.get("encoder.registers.weight"), state.get(f"{first}attention.norm_query.weight")
-    return {
-        "registers": 0 if registers is None or registers.ndim != 3 else registers.shape[1],
-        "norm": "layernorm" if f"{first}norm_attention.bias" in state else "rmsnorm",
-        "mlp": "swiglu" if f"{first}mlp.gate.weight" in state else "gelu",
-        "qk_norm": "none" if normed is None else "width" if len(normed) == width else "head",
-        "layer_scale": 1e-5 if f"{first}scale_attention.weight" in state else None,
-    }
 
 
 def _published_heads(checkpoint: Checkpoint, width: int, depth: int) -> int | None:
@@ -207,13 +161,13 @@ def _decoder(checkpoint: Checkpoint, encoder: EncoderSettings, known: dict[str, 
             lost = "projection" if projection is None else "head"
             raise ConfigError(f"{checkpoint.origin}: the {lost} of decoder '{name}' is missing")
         width = projection.shape[0]
-        depth = _depth(checkpoint, part)
+        depth = depth_of(checkpoint, part)
         found.append(
             {
                 "embed_dim": width,
                 "depth": depth,
                 "projection_bias": f"{part}.projection.bias" in checkpoint.state,
-                "mlp_ratio": _mlp_ratio(checkpoint, part, width) if depth else 4.0,
+                "mlp_ratio": mlp_ratio_of(checkpoint, part, width) if depth else 4.0,
             }
         )
     if any(values != found[0] for values in found):
@@ -287,26 +241,3 @@ def _clip(checkpoint: Checkpoint, encoder: EncoderSettings, known: dict[str, int
     if not 0 < tokens <= LARGEST_TOKENS:
         raise ConfigError(f"{checkpoint.origin}: clips of {found} are {tokens} tokens; 1 to {LARGEST_TOKENS} are built here")
     return found
-
-
-def _depth(checkpoint: Checkpoint, part: str) -> int:
-    start = f"{part}.blocks."
-    numbers = {name[len(start) :].split(".")[0] for name in checkpoint.state if name.startswith(start)}
-    wrong = [number for number in numbers if not number.isdecimal() or len(number) > 4 or int(number) >= LARGEST_DEPTH]
-    if wrong:
-        raise ConfigError(
-            f"{checkpoint.origin}: {part}: a block numbered {one_line(min(wrong), 40)}; 0 to {LARGEST_DEPTH - 1} are read"
-        )
-    return max(map(int, numbers), default=-1) + 1
-
-
-def _mlp_ratio(checkpoint: Checkpoint, part: str, width: int) -> float:
-    """Return the hidden width of most blocks over D, such that ``int(D * ratio)`` gives it back."""
-    widths = Counter(
-        tensor.shape[0]
-        for name, tensor in checkpoint.state.items()
-        if name.startswith(f"{part}.blocks.") and name.endswith("mlp.expand.bias")
-    )
-    if not widths:
-        raise ConfigError(f"{checkpoint.origin}: {part} has no blocks with an MLP")
-    return hidden_ratio(widths.most_common(1)[0][0], width)
