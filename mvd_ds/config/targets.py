@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mvd_ds.config.base import Settings
 from mvd_ds.config.decoder import DecoderSettings
 from mvd_ds.config.losses import Loss
 
 Tokens = Literal["masked", "visible", "all", "summary"]
+#: Kinds of targets that compare tokens with one another, and so have a loss of their own.
+RELATIONAL = ("relations", "token_relations")
 
 
 class TargetSettings(Settings):
     """One thing that a student learns from a teacher."""
 
-    kind: Literal["features"] = "features"
-    """features: the tokens of some of the teacher's blocks."""
+    kind: Literal["features", "relations", "token_relations"] = "features"
+    """features: the tokens of some of the teacher's blocks; relations: the attention of one block, head by head (TinyMIM);
+    token_relations: the cosines between the teacher's tokens, whatever the tokens themselves are (DINOv3's Gram anchoring)."""
     blocks: tuple[int, ...] = (-1,)
     """Block outputs to use; -1 is the last. Source: MVD, last block."""
     mode: Literal["mean", "each", "concat"] = "mean"
@@ -26,10 +29,25 @@ class TargetSettings(Settings):
     """none: before the final norm, as published; final: through the teacher's own final norm."""
     normalise: bool = False
     """LayerNorm without parameters (eps 1e-6) on every target token (``--norm_feature`` of the reference)."""
+    relations: Annotated[tuple[Literal["query_key", "value_value"], ...], Field(min_length=1)] = ("query_key", "value_value")
+    """relations: products whose softmax over the predicted tokens is compared by KL; losses are added. Source: TinyMIM, both."""
     loss: Loss | None = None
     """Between prediction and target (None: the teacher's)."""
     weight: Annotated[float, Field(ge=0.0)] | None = None
     """Factor of this target's loss in the total (None: the teacher's)."""
+
+    @model_validator(mode="after")
+    def _check_relations(self) -> TargetSettings:
+        if self.kind != "relations" and self.relations != type(self).model_fields["relations"].default:
+            raise ValueError(f"relations are compared by kind relations, not {self.kind}")
+        if self.kind == "relations" and len(self.blocks) > 1:
+            raise ValueError(f"relations are those of one block, got blocks {list(self.blocks)}; use more_targets for others")
+        if self.kind in RELATIONAL:
+            taken = ("mode", "normalise", "loss") if self.kind == "token_relations" else ("mode", "norm", "normalise", "loss")
+            odd = [key for key in taken if getattr(self, key) != type(self).model_fields[key].default]
+            if odd and not (self.kind == "token_relations" and odd == ["mode"] and self.mode == "concat"):
+                raise ValueError(f"kind {self.kind} compares products of tokens: it takes no {', '.join(odd)}")
+        return self
 
 
 class PixelSettings(Settings):

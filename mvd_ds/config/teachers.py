@@ -79,7 +79,12 @@ class TeacherSettings(EncoderSettings):
         if self.fp8 and (self.network is not None or self.placement != "replicated"):
             where = f"placement {self.placement}" if self.network is None else f"network {self.network}"
             raise ValueError(f"fp8 is for our own networks with placement replicated, not for {where}")
-        norms = {target.norm for target in self.targets.values()}
+        norms = {target.norm for target in self.targets.values() if target.kind != "relations"}
+        if self.network is not None and any(target.kind == "relations" for target in self.targets.values()):
+            raise ValueError(
+                f"target.kind relations reads queries, keys and values, which {self.network} does not give; take one of our own "
+                "networks, or kind token_relations"
+            )
         if len(norms) > 1:
             raise ValueError("target.norm and the norm of all more_targets must be one: the network is read once")
         if "final" in norms and not self.final_norm:

@@ -18,6 +18,11 @@ def mlp_flops(tokens: int, width: int, mlp_ratio: float, mlp: str = "gelu") -> i
     return 2 * MLP_MATRICES[mlp] * tokens * width * int(width * mlp_ratio)
 
 
+def qkv_flops(tokens: int, width: int) -> int:
+    """Return the operations of the projection of tokens to queries, keys and values."""
+    return 6 * tokens * width**2
+
+
 def encoder_flops(settings: EncoderSettings, tokens: int, depth: int) -> int:
     """Return the operations of an encoder with ``depth`` blocks on a sequence of ``tokens``, its patch embedding included."""
     patch = 2 * tokens * 3 * settings.tubelet_frames * settings.patch_px**2 * settings.embed_dim

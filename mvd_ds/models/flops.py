@@ -23,7 +23,7 @@ class CountedTarget(Protocol):
     head: HeadShape
 
     def flops(self, tokens: int) -> int:
-        """Return the operations for ``tokens`` tokens."""
+        """Return the operations for a sample of ``tokens`` tokens."""
 
 
 class ClipFlops(NamedTuple):
@@ -68,6 +68,7 @@ def clip_flops(recipe: TrainingRecipe, targets: Mapping[str, CountedTarget]) -> 
     predicted = recipe.predicted_tokens
     visible = slots * rows * columns - recipe.masked_tokens
     masks = recipe.masking.masks_per_clip
+    counts = {"masked": predicted, "visible": visible, "all": predicted + visible, "summary": 1}
     return ClipFlops(
         encoder=masks * encoder_flops(recipe.model, visible, recipe.model.depth),
         decoders={
@@ -75,7 +76,7 @@ def clip_flops(recipe: TrainingRecipe, targets: Mapping[str, CountedTarget]) -> 
             for name, target in targets.items()
         },
         teachers={name: family_of(teacher).flops(recipe, teacher) for name, teacher in recipe.teachers.items()},
-        targets={name: target.flops(masks * predicted) for name, target in targets.items()},
+        targets={name: masks * target.flops(counts[target.head.tokens]) for name, target in targets.items()},
     )
 
 

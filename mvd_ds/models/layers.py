@@ -77,6 +77,8 @@ class Block(nn.Module):
         branch_factors: Tensor | None = None,
         wanted: Tensor | None = None,
         turns: Tensor | None = None,
+        *,
+        projected: bool = False,
     ) -> Tensor:
         """Map (B, N, D) to (B, N, D), or fewer tokens where fewer are wanted.
 
@@ -85,7 +87,11 @@ class Block(nn.Module):
             branch_factors: (B, 2) factors of the attention and the MLP branch (drop path), or None for ones.
             wanted: see ``pick``; all are looked at, and these alone pass the MLP. Only without factors.
             turns: (1 or B, N, 2, d) from ``Rotary``, for blocks with rotary positions.
+            projected: return queries, keys and values (B, N, 3, heads, d) and compute nothing else. It is a call of the block,
+                as ZeRO-3 gathers its weights for such a call alone.
         """
+        if projected:
+            return self.attention.unpack(self.attention.qkv(self.norm_attention(tokens)), turns)
         compute = Block.compute if self.backend is None else self.backend
         return compute(self, tokens, branch_factors, wanted, turns)
 

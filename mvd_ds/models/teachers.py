@@ -60,7 +60,7 @@ class Teacher(nn.Module):
         reading = self.network.read(self._input(clip), wanted if is_selective else None)
         found = {}
         for suffix, target in self.settings.targets.items():
-            features = self._features(reading, target)
+            features = self._relations(reading, target) if target.kind == "relations" else self._features(reading, target)
             found[self.name + suffix] = features if is_selective else pick(self._on_grid(features, len(clip)), wanted)
         return found
 
@@ -91,6 +91,10 @@ class Teacher(nn.Module):
         if target.mode == "mean":
             return torch.stack(tokens).mean(dim=0, dtype=torch.float32).to(tokens[0].dtype)
         return torch.cat(tokens, dim=-1)
+
+    def _relations(self, reading: Reading, target: TargetSettings) -> Tensor:
+        """Return queries, keys and values (B, N, 3 * heads * d) of a target's block, packed in this order."""
+        return reading.qkv[target.blocks[0] % self.network.block_count].flatten(2)
 
     def _on_grid(self, tokens: Tensor, clips: int) -> Tensor:
         """Return the tokens of the inputs of ``clips`` as (clips, N, D) with N of the student's grid."""

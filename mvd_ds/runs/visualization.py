@@ -158,7 +158,7 @@ def _add_teachers(seen: Observed, targets: TeacherTargets, inputs: ClipBatch) ->
         else:
             sources = targets.sources(name, inputs)
         for output, features in sources.items():
-            if targets.terms[output].head.tokens == "masked":
+            if targets.terms[output].head.tokens == "masked" and targets.terms[output].is_pointwise:
                 _add_features(seen, output, features, targets.terms[output], inputs)
     seen.similarity = found | seen.similarity
 

@@ -72,6 +72,8 @@ def measure_features(
     """
     values = {}
     for name, target in targets.items():
+        if not terms[name].is_pointwise:
+            continue
         trivial = mean_target_loss(target, terms[name].loss)
         values[f"loss_relative/{name}"] = loss.terms[name] / trivial.clamp_min(1e-12)
         values[f"target/variance_{name}"] = feature_variance(target)

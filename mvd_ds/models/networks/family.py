@@ -51,9 +51,11 @@ class Reading(NamedTuple):
 
 def reads_of(settings: TeacherSettings, count: int) -> Reads:
     """Return what a teacher's targets read of a network of ``count`` blocks."""
-    targets = settings.targets.values()
-    blocks = {block % count for target in targets for block in target.blocks}
-    return Reads(tuple(sorted(blocks)), settings.target.norm == "final")
+    blocks: dict[bool, set[int]] = {False: set(), True: set()}
+    for target in settings.targets.values():
+        blocks[target.kind == "relations"] |= {block % count for block in target.blocks}
+    through_norm = any(target.norm == "final" for target in settings.targets.values())
+    return Reads(tuple(sorted(blocks[False])), through_norm, qkv=tuple(sorted(blocks[True])))
 
 
 class FrozenNetwork(Protocol):

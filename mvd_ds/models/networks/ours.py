@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mvd_ds.config import IMAGENET_MEAN, IMAGENET_STD, TeacherSettings, TrainingRecipe
-from mvd_ds.models.block_flops import encoder_flops, mlp_flops
+from mvd_ds.models.block_flops import block_flops, encoder_flops, mlp_flops, qkv_flops
 from mvd_ds.models.blueprint import Blueprint
 from mvd_ds.models.initialisation import initialise_module
 from mvd_ds.models.layers import run_blocks
@@ -44,16 +44,21 @@ class OwnNetwork:
     def read(self, clip: Tensor, wanted: Tensor | None = None) -> Reading:
         """Run the blocks up to the last one that is read; see ``FrozenNetwork``."""
         encoder = self.module
-        tokens, start, found, turns = encoder.embed(clip), 0, {}, encoder.turns()
+        tokens, start, turns = encoder.embed(clip), 0, encoder.turns()
+        found: dict[int, Tensor] = {}
+        qkv: dict[int, Tensor] = {}
         if wanted is not None:
             # Every frame of an image network has class and register tokens of its own.
             wanted = wanted + self.prefix * (1 + wanted // math.prod(self.grid))
             return Reading({self.reads.last: encoder.norm(run_blocks(encoder.blocks, tokens, None, 0, wanted, turns))})
-        for block in self.reads.blocks:
-            tokens = run_blocks(encoder.blocks[start : block + 1], tokens, None, 0, turns=turns)
-            found[block] = encoder.norm(tokens)[:, self.prefix :]
-            start = block + 1
-        return Reading(found)
+        for block in sorted({*self.reads.blocks, *self.reads.qkv}):
+            if block in self.reads.qkv:
+                tokens, start = run_blocks(encoder.blocks[start:block], tokens, None, 0, turns=turns), block
+                qkv[block] = encoder.blocks[block](tokens, turns=turns, projected=True)[:, self.prefix :]
+            if block in self.reads.blocks:
+                tokens, start = run_blocks(encoder.blocks[start : block + 1], tokens, None, 0, turns=turns), block + 1
+                found[block] = encoder.norm(tokens)[:, self.prefix :]
+        return Reading(found, qkv=qkv)
 
 
 def plan_network(settings: TeacherSettings, frames: int, size_px: int, seed: int, origin: str) -> PlannedNetwork:
@@ -87,11 +92,12 @@ def plan_network(settings: TeacherSettings, frames: int, size_px: int, seed: int
 
 def outline(settings: TeacherSettings, frames: int, size_px: int) -> tuple[nn.Module, int]:
     """Return the encoder of a teacher without data and without what is not read, and its number of blocks."""
-    depth = reads_of(settings, settings.depth).last + 1
+    reads = reads_of(settings, settings.depth)
+    depth = reads.last + 1
     grid = settings.grid(1 if settings.kind == "image" else frames, size_px)
     with torch.device("meta"):
         network = VisionTransformer(settings.model_copy(update={"depth": depth}), grid)
-    if settings.target.norm == "none":
+    if not reads.through_norm:
         network.norm = nn.Identity()
     return network, depth
 
@@ -102,6 +108,10 @@ def forward_flops(recipe: TrainingRecipe, settings: TeacherSettings) -> int:
     reads = reads_of(settings, settings.depth)
     inputs = slots if settings.kind == "image" else 1
     whole = inputs * encoder_flops(settings, slots * rows * columns // inputs, reads.last + 1)
+    if reads.last not in reads.blocks:  # of which only the projections are computed
+        tokens, width = slots * rows * columns // inputs + settings.prefix_tokens, settings.embed_dim
+        unread = block_flops(tokens, width, settings.mlp_ratio, settings.mlp) - qkv_flops(tokens, width)
+        return whole - inputs * unread
     other_grid = recipe.teacher_grid(settings) != recipe.grid
     if recipe.masks_per_clip > 1 or not reads.is_one_block or other_grid:
         return whole

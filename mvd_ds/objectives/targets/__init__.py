@@ -5,6 +5,7 @@
 ``features``       features of a teacher, as they are
 ``normalised``     features of a teacher, every token normalised
 ``pixels``         pixels of a patch, which need no teacher
+``relations``      attention of a teacher's block, and cosines between its tokens
 ``gathering``      the choice of the masked tokens
 =================  ======================================================================
 """
@@ -18,6 +19,7 @@ from mvd_ds.objectives.targets.features import FeatureTarget
 from mvd_ds.objectives.targets.gathering import gather_masked
 from mvd_ds.objectives.targets.normalised import NormalisedTarget, normalise_tokens
 from mvd_ds.objectives.targets.pixels import PixelTarget, patchify, pixel_targets, predicted_pixels, unpatchify
+from mvd_ds.objectives.targets.relations import RelationTarget, TokenRelationTarget
 from mvd_ds.objectives.targets.target import Places, Target
 
 __all__ = [
@@ -38,6 +40,8 @@ TARGETS: dict[str, Callable[[TrainingRecipe, str], Target]] = {
     "features": FeatureTarget,
     "normalised": NormalisedTarget,
     "pixels": PixelTarget,
+    "relations": RelationTarget,
+    "token_relations": TokenRelationTarget,
 }
 """Every kind of target: kind -> (recipe, name of the target) -> the target."""
 

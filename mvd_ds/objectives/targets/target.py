@@ -47,6 +47,9 @@ class Target(nn.Module):
     is_tokenwise: ClassVar[bool] = True
     """True if the target of a token depends on that token alone, so that a teacher may compute no others."""
 
+    is_pointwise: ClassVar[bool] = True
+    """True if the loss is a mean over tokens of a loss in ``LOSSES``, so that each token has one, and a mean target another."""
+
     def __init__(self, name: str, head: HeadShape, loss: LossMixture, weight: float = 1.0) -> None:
         super().__init__()
         for part in loss_parts(loss):
@@ -75,6 +78,6 @@ class Target(nn.Module):
         return per_sample(self.loss, prediction, target)
 
     def flops(self, tokens: int) -> int:
-        """Return the operations of matrix products that it takes to make the targets of ``tokens`` tokens; the head's are not
-        among them."""
+        """Return the operations of matrix products that it takes to make the targets of a sample of ``tokens`` tokens and to
+        compare them with predictions, forward and backward; the head's are not among them."""
         return 0
