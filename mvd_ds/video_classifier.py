@@ -1,4 +1,7 @@
-"""Models that are ready for video files: names and probabilities, or features. ``mvd_ds.load(FOLDER)`` opens one."""
+"""Models that are ready for video files: names and probabilities, features, or answers in the space of a teacher.
+
+``mvd_ds.load(FOLDER)`` opens one.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mvd_ds.clips import read_clip
-from mvd_ds.config import PreprocessingSettings
+from mvd_ds.config import ConfigError, PreprocessingSettings
 from mvd_ds.evaluation.predictions import view_probabilities
+from mvd_ds.models.adaptors.adapted import AdaptedEncoder
+from mvd_ds.models.adaptors.folder import has_adaptors, open_adapted, open_zero_shot
 from mvd_ds.models.building import open_encoder
 from mvd_ds.models.classifier import PixelClassifier
 from mvd_ds.models.classifier_folder import open_classifier, trained_clip
@@ -27,7 +32,7 @@ class Guess(NamedTuple):
 
 
 class VideoClassifier:
-    """A fine-tuned classifier with its classes and its way to cut clips.
+    """A classifier with its classes and its way to cut clips: a fine-tuned one, or an encoder beside a teacher's text vectors.
 
     Attributes:
         classes: name of each logit.
@@ -36,13 +41,32 @@ class VideoClassifier:
         network: uint8 clips (B, C, T, H, W) -> logits (B, classes); ``network.classifier`` takes normalised ones.
     """
 
-    def __init__(self, source: str | Path, format: str | None = None, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        source: str | Path,
+        format: str | None = None,
+        device: str | torch.device = "cpu",
+        text_vectors: str | Path | None = None,
+        adaptor: str | None = None,
+    ) -> None:
         """Open a folder of ``finetune`` or ``export``, or a classifier in any format that ``convert`` reads.
+
+        Args:
+            source: the folder or file.
+            format: the layout; None: it is detected.
+            device: where it computes.
+            text_vectors: file of a teacher's text vectors, for a folder of ``export --adaptors``: its classes are the texts'.
+            adaptor: the summary adaptor in whose space they are; None: the only one of their width.
 
         Raises:
             ConfigError: if there is no classifier in it.
         """
-        model, card = open_classifier(source, format)
+        model: nn.Module
+        if text_vectors is None:
+            require_text_vectors(adaptor)
+            model, card = open_classifier(source, format)
+        else:
+            model, card = open_zero_shot(source, text_vectors, adaptor)
         self.classes: tuple[str, ...] = card.classes
         self.label: str = card.label
         self.preprocessing: PreprocessingSettings = card.preprocessing
@@ -90,6 +114,7 @@ class VideoEncoder:
     Attributes:
         preprocessing: frames, stride, size, mean and deviation of its clips.
         network: uint8 clips (B, C, T, H, W) -> features (B, D); ``network.encoder`` takes normalised ones.
+        adapted: the encoder with the heads of its teachers, where ``export --adaptors`` kept them; else None.
     """
 
     def __init__(self, source: str | Path, format: str | None = None, device: str | torch.device = "cpu") -> None:
@@ -98,11 +123,47 @@ class VideoEncoder:
         Raises:
             ConfigError: if there is no encoder in it.
         """
-        clip = trained_clip(source, format)
-        encoder = open_encoder(str(source), clip.frames, clip.size_px, format)
-        self.preprocessing = PreprocessingSettings(clip=clip)
+        self.adapted: AdaptedEncoder | None = None
+        if has_adaptors(source):
+            self.adapted, self.preprocessing = open_adapted(source)
+            self.adapted.to(device).requires_grad_(False)
+            encoder = self.adapted.encoder
+        else:
+            clip = trained_clip(source, format)
+            encoder = open_encoder(str(source), clip.frames, clip.size_px, format)
+            self.preprocessing = PreprocessingSettings(clip=clip)
         self.network = PixelEncoder(encoder, self.preprocessing).to(device).eval().requires_grad_(False)
         self.device = torch.device(device)
+
+    @property
+    def adaptors(self) -> tuple[str, ...]:
+        """Names of the adaptors, those of the outputs of the training."""
+        return () if self.adapted is None else tuple(self.adapted.adaptors)
+
+    @torch.inference_mode()
+    def adapt(self, adaptor: str, clip: Tensor | str | Path, segments: int = 1, crops: int = 1) -> Tensor:
+        """Return the answer of an adaptor, in the space of its teacher.
+
+        Args:
+            adaptor: its name, one of ``adaptors``.
+            clip: uint8 clips (B, C, T, H, W), or a video file, of which views are cut.
+            segments: number of clips along a video file.
+            crops: number of crops of each clip.
+
+        Returns:
+            fp32 (B, N, width) with N of the encoder's grid, or (B, width) of a summary.
+
+        Raises:
+            ConfigError: if there is no such adaptor, or the file cannot be read.
+        """
+        if self.adapted is None:
+            remedy = "write them by: python -m mvd_ds export RUN FOLDER --adaptors"
+            raise ConfigError(f"adaptor '{adaptor}': this model has none; {remedy}")
+        self.adapted.require(adaptor)
+        views = clip if isinstance(clip, Tensor) else read_clip(clip, self.preprocessing.clip, segments, crops)
+        dtype = next(self.network.encoder.parameters()).dtype
+        parts = (self.network.normalised(part.to(self.device), dtype) for part in views.split(8))
+        return torch.cat([self.adapted.adapt(adaptor, part).cpu() for part in parts])
 
     @torch.inference_mode()
     def features(self, video: str | Path, segments: int = 1, crops: int = 1) -> Tensor:
@@ -117,6 +178,16 @@ class VideoEncoder:
     def __repr__(self) -> str:
         clip, width = self.preprocessing.clip, self.network.encoder.settings.embed_dim
         return f"VideoEncoder(width {width}, {clip.frames} frames of {clip.size_px} px)"
+
+
+def require_text_vectors(adaptor: str | None) -> None:
+    """Refuse an adaptor without text vectors.
+
+    Raises:
+        ConfigError: naming the adaptor.
+    """
+    if adaptor is not None:
+        raise ConfigError(f"adaptor '{adaptor}' says in whose space text vectors are: give a file of them, too")
 
 
 def open_for_videos(source: str | Path, format: str | None = None) -> VideoClassifier | VideoEncoder:

@@ -4,6 +4,7 @@ Defaults <- recipe YAML <- ``key.path=value`` on the command line. Nothing mutat
 properties. Neither torch nor any room is imported here, so that ``--help`` and validation cost nothing.
 """
 
+from mvd_ds.config.adaptors import AdaptorSettings
 from mvd_ds.config.base import ENGINE_FOLDER, PACKAGE_FOLDER, RECIPE_FOLDER, Grid, Settings
 from mvd_ds.config.data import (
     IMAGENET_MEAN,

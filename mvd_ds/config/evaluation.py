@@ -52,6 +52,10 @@ class EvaluateRecipe(OneManifestRecipe):
     """Model folder of a fine-tuned classifier, or a classifier in any format that ``convert`` reads."""
     format: str | None = None
     """Format of ``weights`` where its content does not tell, mvd_finetuned for example."""
+    text_vectors: PathText | None = None
+    """File of a teacher's text vectors, for ``weights`` of ``export --adaptors``: a zero-shot test on the classes it names."""
+    adaptor: str | None = None
+    """Summary adaptor in whose space the text vectors are (None: the only one of their width)."""
     label: str | None = None
     """Label of the manifest (None: the one the classifier was trained for, or the only one)."""
     views: ViewSettings = ViewSettings()
@@ -69,6 +73,12 @@ class EvaluateRecipe(OneManifestRecipe):
     timeout_minutes: Positive = 60
     """Ranks wait for the slowest of them this long."""
 
+    @model_validator(mode="after")
+    def _check_text_vectors(self) -> EvaluateRecipe:
+        if self.adaptor is not None and self.text_vectors is None:
+            raise ValueError(f"adaptor {self.adaptor} says in whose space text vectors are: set text_vectors, too")
+        return self
+
 
 class FeaturesRecipe(OneManifestRecipe):
     """Features of every video of a manifest, in files with an index.
@@ -84,6 +94,8 @@ class FeaturesRecipe(OneManifestRecipe):
     """Format of ``weights`` where its content does not tell."""
     layer: int = -1
     """Block after which features are taken: 0 the first, -1 the last, after which the final norm is applied."""
+    adaptor: str | None = None
+    """Adaptor of ``export --adaptors`` that answers in place of the encoder, in the space of its teacher (None: the encoder)."""
     tokens: bool = False
     """Keep every patch token, (N, D) a clip, instead of one vector."""
     pooling: PoolingSettings = PoolingSettings()
@@ -105,6 +117,14 @@ class FeaturesRecipe(OneManifestRecipe):
     """Precision of weights and activations."""
     timeout_minutes: Positive = 60
     """Ranks wait for the slowest of them this long."""
+
+    @model_validator(mode="after")
+    def _check_adaptor(self) -> FeaturesRecipe:
+        if self.adaptor is not None and self.layer != -1:
+            raise ValueError(f"layer {self.layer}: adaptor {self.adaptor} reads the encoder's last block; remove layer")
+        if self.adaptor is not None and self.pooling != PoolingSettings():
+            raise ValueError(f"pooling: the tokens of adaptor {self.adaptor} are averaged; remove pooling")
+        return self
 
 
 class ProbedModel(Settings):

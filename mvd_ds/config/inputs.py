@@ -11,7 +11,7 @@ from mvd_ds.config.recipes import LearningRecipe, Recipe
 from mvd_ds.files import ConfigError
 
 #: Last names of the settings that name an input.
-INPUTS = ("manifest", "validation_manifest", "weights")
+INPUTS = ("manifest", "validation_manifest", "weights", "text_vectors")
 #: In place of a path of weights: an untrained network.
 RANDOM = "random"
 

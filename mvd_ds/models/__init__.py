@@ -20,6 +20,7 @@
 ``heads``                  heads on a frozen encoder: attentive pooling, visual query tuning
 ``precision``              what runs in bf16 and what stays fp32
 ``pooling``                one vector per clip: mean, cls, max, GeM, GGeM
+``adaptors``               heads of teachers that stay on an exported encoder, and zero-shot classes by text vectors
 ``flops``                  floating point operations per clip, by part; ``block_flops`` counts a block
 ``blueprint``              models that take no memory yet
 ``acceleration``           compiled blocks, CUDA graphs and FP8; nothing else of this room imports it

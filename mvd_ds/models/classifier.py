@@ -104,14 +104,14 @@ class PixelClassifier(PixelInput):
     """A classifier of clips as they are decoded.
 
     Args:
-        classifier: classifier of normalised clips.
+        classifier: a ``Classifier``, or another network of normalised clips that gives logits.
         preprocessing: mean and deviation.
     """
 
-    def __init__(self, classifier: Classifier, preprocessing: PreprocessingSettings) -> None:
+    def __init__(self, classifier: nn.Module, preprocessing: PreprocessingSettings) -> None:
         super().__init__(preprocessing)
         self.classifier = classifier
 
     def forward(self, clip: Tensor) -> Tensor:
         """Map uint8 (B, C, T, H, W) to logits (B, classes), in the type of the classifier's weights."""
-        return self.classifier(self.normalised(clip, self.classifier.head.weight.dtype))
+        return self.classifier(self.normalised(clip, next(self.classifier.parameters()).dtype))

@@ -36,9 +36,13 @@ class PixelEncoder(PixelInput):
 
 
 def save_encoder(
-    folder: Path, encoder: VisionTransformer, preprocessing: PreprocessingSettings, extra: Mapping[str, Any]
+    folder: Path,
+    encoder: VisionTransformer,
+    preprocessing: PreprocessingSettings,
+    extra: Mapping[str, Any],
+    more: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> None:
-    """Write a folder that ``mvd_ds.load`` opens as an encoder: ``model.safetensors`` and ``config.json``.
+    """Write a folder that ``mvd_ds.load`` opens as an encoder: ``model.safetensors``, ``config.json`` and ``more`` files.
 
     Raises:
         ConfigError: if the folder cannot be written.
@@ -47,4 +51,4 @@ def save_encoder(
     config = description(network.encoder, None, None, network.clip, "an encoder")
     config |= {"preprocessing": dump(preprocessing), **extra}
     weights = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
-    write_folder(folder, weights, config, {"config": json.dumps(config)})
+    write_folder(folder, weights, config, {"config": json.dumps(config)}, more)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from mvd_ds.config import ConfigError, EvaluateRecipe
 from mvd_ds.data.manifests.labels import Classes, labels_of, numbering_note
@@ -16,7 +17,8 @@ from mvd_ds.evaluation.csv_files import csv_text
 from mvd_ds.evaluation.metrics import TOP
 from mvd_ds.evaluation.predictions import Predictions, confused_pairs, merge, predict, set_aside, summarise
 from mvd_ds.files import counted, write_json, write_text
-from mvd_ds.models.classifier import Classifier, PixelClassifier
+from mvd_ds.models.adaptors.folder import open_zero_shot
+from mvd_ds.models.classifier import PixelClassifier
 from mvd_ds.models.classifier_folder import ClassifierCard, open_classifier
 from mvd_ds.runs.results_folder import require_own_folder
 from mvd_ds.training.cluster import Cluster, launched_rank
@@ -37,7 +39,7 @@ def evaluate(recipe: EvaluateRecipe, name: str) -> Path:
     folder = RunFolder.of(recipe, name)
     with joined_cluster(recipe.timeout_minutes, recipe.run.device) as cluster:
         with cluster.together():
-            model, card = open_classifier(recipe.weights, recipe.format)
+            model, card = _open(recipe)
             recipe = _with_clip_of(recipe, card)
             manifest = read_manifest(recipe.data.manifest, recipe.data.root)
             label, labels = class_numbers(recipe, manifest, card)
@@ -59,6 +61,19 @@ def evaluate(recipe: EvaluateRecipe, name: str) -> Path:
                 _write(recipe, folder, card, manifest, label, labels, found, faults)
                 status.write("finished", len(labels), replaced_videos={})
     return folder.path
+
+
+def _open(recipe: EvaluateRecipe) -> tuple[nn.Module, ClassifierCard]:
+    """Return the classifier in its precision, or one by text vectors, and its card.
+
+    Raises:
+        ConfigError: if the files hold none.
+    """
+    dtype = DTYPES[recipe.precision]
+    if recipe.text_vectors is not None:
+        return open_zero_shot(recipe.weights, recipe.text_vectors, recipe.adaptor, dtype)
+    model, card = open_classifier(recipe.weights, recipe.format)
+    return model.to(dtype), card
 
 
 def _with_clip_of(recipe: EvaluateRecipe, card: ClassifierCard) -> EvaluateRecipe:
@@ -93,7 +108,7 @@ def class_numbers(recipe: EvaluateRecipe, manifest: Manifest, card: ClassifierCa
 
 
 def _predict(
-    recipe: EvaluateRecipe, model: Classifier, card: ClassifierCard, manifest: Manifest, cluster: Cluster
+    recipe: EvaluateRecipe, model: nn.Module, card: ClassifierCard, manifest: Manifest, cluster: Cluster
 ) -> tuple[Predictions, list[str]]:
     """Return the predictions of all videos and the faults of all ranks. Collective.
 
@@ -110,7 +125,7 @@ def _predict(
 
     total = sum(map(len, groups))
     progress = StepProgress(f"evaluate, {views.segments} x {views.crops} views", 0, total, enabled=cluster.is_main)
-    network = PixelClassifier(model.to(DTYPES[recipe.precision]), card.preprocessing).to(cluster.device).eval()
+    network = PixelClassifier(model, card.preprocessing).to(cluster.device).eval()
     with cluster.together():
         own = predict(
             lambda clips: network(clips.to(cluster.device)),

@@ -15,6 +15,7 @@ from mvd_ds.data.manifests.manifest import Manifest, read_manifest
 from mvd_ds.data.views import view_batches
 from mvd_ds.evaluation.feature_files import FeatureFile, read_description, write_features, write_index
 from mvd_ds.files import counted, read_json, write_json
+from mvd_ds.models.adaptors.folder import open_adapted
 from mvd_ds.models.building import open_encoder
 from mvd_ds.models.classifier_folder import trained_clip
 from mvd_ds.models.pooling import clip_features, clip_tokens, encoder_pooling
@@ -61,6 +62,8 @@ def extract(recipe: FeaturesRecipe, name: str) -> None:
 
 def _forward(recipe: FeaturesRecipe, device: torch.device) -> Callable[[Tensor], Tensor]:
     """Return the function from uint8 clips (n, C, T, H, W) to features (n, ...) on the CPU."""
+    if recipe.adaptor is not None:
+        return _adapted_forward(recipe, recipe.adaptor, device)
     clip = recipe.data.clip
     encoder = open_encoder(recipe.weights, clip.frames, clip.size_px, recipe.format)
     dtype = DTYPES[recipe.precision]
@@ -77,6 +80,31 @@ def _forward(recipe: FeaturesRecipe, device: torch.device) -> Callable[[Tensor],
         if pooling is None:
             return clip_tokens(encoder, shown, recipe.layer).float().cpu()
         return clip_features(encoder, shown, pooling, recipe.layer).float().cpu()
+
+    return forward
+
+
+def _adapted_forward(recipe: FeaturesRecipe, name: str, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Return the function from uint8 clips (n, C, T, H, W) to the answers of an adaptor (n, ...) on the CPU.
+
+    Raises:
+        ConfigError: if there is no such adaptor, or it gives no tokens where they are asked for, or takes other clips.
+    """
+    adapted, preprocessing = open_adapted(recipe.weights)
+    is_summary, clip = adapted.require(name).is_summary, recipe.data.clip
+    if is_summary and recipe.tokens:
+        raise ConfigError(f"tokens: adaptor {name} of {recipe.weights} answers by one vector a clip; set tokens=false")
+    for key in ("frames", "size_px"):
+        if getattr(clip, key) != getattr(preprocessing.clip, key):
+            raise ConfigError(
+                f"data.clip.{key} {getattr(clip, key)}: the adaptors of {recipe.weights} take {getattr(preprocessing.clip, key)}"
+            )
+    dtype = DTYPES[recipe.precision]
+    adapted.in_precision(dtype).to(device).requires_grad_(False)
+
+    def forward(clips: Tensor) -> Tensor:
+        answer = adapted.adapt(name, normalise(to_unit(clips.to(device)), dtype))
+        return (answer if is_summary or recipe.tokens else answer.mean(dim=1)).cpu()
 
     return forward
 

@@ -12,8 +12,27 @@ from mvd_ds.training.console import say
 from mvd_ds.video_classifier import VideoClassifier
 
 
-def classify(folder: str, videos: list[Path], top: int, segments: int, crops: int, device: str) -> None:
+def classify(
+    folder: str,
+    videos: list[Path],
+    top: int,
+    segments: int,
+    crops: int,
+    device: str,
+    text_vectors: Path | None = None,
+    adaptor: str | None = None,
+) -> None:
     """Print the likeliest classes of each video; one that cannot be read is named, and the others go on.
+
+    Args:
+        folder: folder of a classifier, or of an encoder with adaptors where there are ``text_vectors``.
+        videos: video files.
+        top: number of classes to print.
+        segments: number of clips along a video.
+        crops: number of crops of each clip.
+        device: auto or cpu.
+        text_vectors: file of a teacher's text vectors, whose classes are told apart; None: the classifier's own classes.
+        adaptor: the summary adaptor in whose space they are; None: the only one of their width.
 
     Raises:
         ConfigError: if the folder holds no classifier, or a video could not be read, after all of them.
@@ -22,7 +41,7 @@ def classify(folder: str, videos: list[Path], top: int, segments: int, crops: in
         if value < 1:
             raise ConfigError(f"{option} {value}: it takes a number from 1")
     place = "cuda" if device == "auto" and torch.cuda.is_available() else "cpu"
-    classifier = VideoClassifier(folder, device=place)
+    classifier = VideoClassifier(folder, device=place, text_vectors=text_vectors, adaptor=adaptor)
     faults = []
     for video in videos:
         try:

@@ -7,24 +7,29 @@ from pathlib import Path
 
 from mvd_ds.config import ConfigError, dump
 from mvd_ds.files import json_line
+from mvd_ds.models.adaptors.folder import ADAPTORS_NAME, described, tensors_of
+from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.classifier_folder import ClassifierCard, save_classifier
 from mvd_ds.models.pixel_encoder import save_encoder
+from mvd_ds.tools.export_adaptors import PixelAdaptors, adaptors_of, tell_adaptors
 from mvd_ds.tools.graphs import BATCHES, GRAPHS, Traced, write_graph
 from mvd_ds.training.console import say
 from mvd_ds.video_classifier import VideoClassifier, VideoEncoder, open_for_videos
 
 
-def export(source: Path, folder: Path, graphs: list[str], format: str | None = None) -> None:
+def export(source: Path, folder: Path, graphs: list[str], format: str | None = None, adaptors: list[str] | None = None) -> None:
     """Write ``folder``: ``model.safetensors`` and ``config.json`` with names, clips and normalisation, and the ``graphs``.
 
     ``mvd_ds.load(folder)`` opens it. A graph takes uint8 clips (B, C, T, H, W) for any B and gives logits (B, classes),
-    or features (B, D) of an encoder; it is compared with the original before anything is written.
+    or features (B, D) of an encoder and the answers of its adaptors; it is compared with the original before anything is
+    written.
 
     Args:
         source: folder of a run or of a model, or a model in any format that ``convert`` reads.
         folder: to write; one that holds something else is not touched.
         graphs: names of ``GRAPHS``.
         format: format of the source where its content does not tell.
+        adaptors: outputs of a student whose heads stay on its encoder, all with an empty list; None: none.
 
     Raises:
         ConfigError: if there is no model in the source, the folder is taken, or a graph computes something else.
@@ -35,16 +40,21 @@ def export(source: Path, folder: Path, graphs: list[str], format: str | None = N
     if folder.exists() and not (folder / "config.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder}: exists and is no model folder; give another")
     opened = open_for_videos(source, format)
+    if adaptors is not None:
+        _adapt(opened, source, adaptors)
     folder.parent.mkdir(parents=True, exist_ok=True)
     traced = _traced(opened)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
         found = {GRAPHS[name][0]: write_graph(name, traced, Path(place)) for name in graphs}
         beside = {"exported_from": str(source), "graphs": found}
         if isinstance(opened, VideoClassifier):
+            assert isinstance(opened.network.classifier, Classifier)
             card = ClassifierCard(opened.classes, opened.preprocessing, opened.label)
             save_classifier(folder, opened.network.classifier, opened.network.classifier.state_dict(), card, beside)
         else:
-            save_encoder(folder, opened.network.encoder, opened.preprocessing, beside)
+            kept = {} if opened.adapted is None else {ADAPTORS_NAME: tensors_of(opened.adapted)}
+            beside |= {} if opened.adapted is None else described(opened.adapted.adaptors)
+            save_encoder(folder, opened.network.encoder, opened.preprocessing, beside, kept)
         for path in sorted(Path(place).iterdir()):
             path.rename(folder / path.name)
     for name, facts in found.items():
@@ -54,6 +64,21 @@ def export(source: Path, folder: Path, graphs: list[str], format: str | None = N
         say(f"{folder}: {len(opened.classes)} classes; mvd_ds.load('{folder}').classify('video.mp4')")
     else:
         say(f"{folder}: an encoder of clips; mvd_ds.load('{folder}').features('video.mp4')")
+        if opened.adapted is not None:
+            tell_adaptors(opened.adapted, folder)
+
+
+def _adapt(opened: VideoClassifier | VideoEncoder, source: Path, names: list[str]) -> None:
+    """Put the adaptors of a run on its encoder.
+
+    Raises:
+        ConfigError: if there are none.
+    """
+    if isinstance(opened, VideoClassifier):
+        raise ConfigError(f"--adaptors: {source} is a classifier, which has no heads of teachers; give a run of distill")
+    opened.adapted = adaptors_of(source, names)
+    opened.adapted.requires_grad_(False)
+    opened.network.encoder = opened.adapted.encoder
 
 
 def _traced(opened: VideoClassifier | VideoEncoder) -> Traced:
@@ -62,5 +87,9 @@ def _traced(opened: VideoClassifier | VideoEncoder) -> Traced:
         facts |= {"classes": json_line(list(opened.classes)), "label": opened.label}
         outputs = {"logits": "(B, classes)"}
     else:
-        outputs = {"features": "(B, D)"}
+        outputs, adapted = {"features": "(B, D)"}, opened.adapted
+        if adapted is not None:
+            outputs |= {name: "(B, width)" if card.is_summary else "(B, N, width)" for name, card in adapted.adaptors.items()}
+            network = PixelAdaptors(adapted, opened.preprocessing).eval()
+            return Traced(network, outputs, opened.preprocessing.clip, facts)
     return Traced(opened.network, outputs, opened.preprocessing.clip, facts)

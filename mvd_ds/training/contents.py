@@ -216,7 +216,9 @@ def _digest(path: Path) -> str:
 
 
 def _described(metadata: Any) -> Any:
-    """Return the model that a safetensors header describes, without bookkeeping; None if it describes none."""
+    """Return what a safetensors header describes: a model, without bookkeeping, or classes; None if it describes none."""
+    if isinstance(metadata, dict) and "classes" in metadata and "config" not in metadata:
+        return metadata
     try:
         values = json.loads(metadata["config"])
     except (KeyError, TypeError, ValueError, RecursionError):

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mvd_ds.models.adaptors.adapted import AdaptedEncoder
 from mvd_ds.models.adaptors.text_vectors import TextVectors
+
+
+class AdaptedVectors(nn.Module):
+    """The answers of one adaptor that gives one vector a clip.
+
+    Args:
+        adapted: the encoder with its adaptors.
+        name: the adaptor.
+    """
+
+    def __init__(self, adapted: AdaptedEncoder, name: str) -> None:
+        super().__init__()
+        self.adapted, self.name = adapted, name
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Map normalised clips (B, C, T, H, W) to (B, width), fp32."""
+        return self.adapted.adapt(self.name, clip)
 
 
 class ZeroShotClassifier(nn.Module):
@@ -28,4 +45,4 @@ class ZeroShotClassifier(nn.Module):
     def forward(self, clip: Tensor) -> Tensor:
         """Return the logits (B, classes), fp32."""
         unit = functional.normalize(self.network(clip).float(), dim=-1)
-        return self.scale * unit @ self.text.to(torch.float32).mT
+        return self.scale * unit @ self.text.mT

@@ -12,6 +12,8 @@ from mvd_ds.objectives.targets.pixels import STABILISER
 class NormalisedTarget(FeatureTarget):
     """The features of one teacher after a LayerNorm without parameters on every token. Source: MVD, ``--norm_feature``."""
 
+    standardise = "token"
+
     def standardised(self, features: Tensor) -> Tensor:
         """Return ``normalise_tokens(features)``."""
         return normalise_tokens(features)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,9 @@ class Target(nn.Module):
     is_pointwise: ClassVar[bool] = True
     """True if the loss is a mean over tokens of a loss in ``LOSSES``, so that each token has one, and a mean target another."""
 
+    standardise: Literal["none", "token", "clip", "running", "phi_s"] = "none"
+    """Standardisation of what is predicted, a value of ``target.standardise``."""
+
     def __init__(self, name: str, head: HeadShape, loss: LossMixture, weight: float = 1.0) -> None:
         super().__init__()
         for part in loss_parts(loss):
@@ -76,6 +79,11 @@ class Target(nn.Module):
     def rows(self, prediction: Tensor, target: Tensor, places: Places | None = None) -> Tensor:
         """Return the loss of every sample, fp32 (B*K,); arguments and mean are those of ``compare``."""
         return per_sample(self.loss, prediction, target)
+
+    def undo(self) -> tuple[Tensor, Tensor, Tensor | None] | None:
+        """Return (factor, shift, rotation) by which a standardised y comes back as shift + (y * factor) @ rotation; None where
+        nothing was standardised, or nothing can be undone."""
+        return None
 
     def flops(self, tokens: int) -> int:
         """Return the operations of matrix products that it takes to make the targets of a sample of ``tokens`` tokens and to

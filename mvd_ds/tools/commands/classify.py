@@ -16,6 +16,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--top", type=int, default=5, metavar="COUNT", help="classes to print (default %(default)s)")
     add("--segments", type=int, default=1, metavar="COUNT", help="clips along a video (default %(default)s)")
     add("--crops", type=int, default=1, metavar="COUNT", help="crops of a clip (default %(default)s)")
+    add("--text-vectors", type=Path, metavar="FILE", help="classes by a teacher's text vectors; FOLDER then has adaptors")
+    add("--adaptor", metavar="NAME", help="the summary adaptor of that teacher, where several have the width of the vectors")
     add("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
 
 
@@ -23,4 +25,5 @@ def run(options: argparse.Namespace) -> None:
     """Classify the videos."""
     from mvd_ds.tools.classify import classify
 
-    classify(options.folder, options.videos, options.top, options.segments, options.crops, options.device)
+    views = (options.top, options.segments, options.crops)
+    classify(options.folder, options.videos, *views, options.device, options.text_vectors, options.adaptor)

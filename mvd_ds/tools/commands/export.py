@@ -14,6 +14,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("source", metavar="SOURCE", type=Path, help="folder of a run or of a model, or what convert reads")
     add("folder", metavar="FOLDER", type=Path, help="folder to write; mvd_ds.load(FOLDER) opens it")
     add("--graph", nargs="+", choices=("torch", "onnx"), default=[], help="write model.pt2, model.onnx too")
+    add(
+        "--adaptors",
+        nargs="*",
+        metavar="NAME",
+        help="keep the heads of these outputs of a student (none named: all), so that it answers in the spaces of its teachers",
+    )
     add("--from", dest="from_format", metavar="FORMAT", help="format of SOURCE where its content does not tell")
 
 
@@ -21,4 +27,4 @@ def run(options: argparse.Namespace) -> None:
     """Export the model."""
     from mvd_ds.tools.export import export
 
-    export(options.source, options.folder, options.graph, options.from_format)
+    export(options.source, options.folder, options.graph, options.from_format, options.adaptors)

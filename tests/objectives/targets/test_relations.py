@@ -101,7 +101,7 @@ def test_token_relations_follow_the_cosines_of_the_teachers_tokens() -> None:
 
 
 def test_relations_are_counted_and_their_teacher_stops_at_their_projection() -> None:
-    """A head and relation takes 4 products of predicted tokens with predicted tokens; the teacher runs 2 blocks and 1 projection."""
+    """A head and relation takes 4 products of tokens with tokens; the teacher runs 2 blocks and a projection."""
     plain = recipe_flops(recipe())
     settings = recipe("teachers.video.target.kind=relations")
     counted = recipe_flops(settings)
