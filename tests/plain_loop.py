@@ -34,7 +34,7 @@ def plain_losses(recipe: TrainingRecipe, without: int | None = None) -> dict[str
     loader = ClipLoader(recipe, student.drop_path_blocks, rank=0, world=1)
     batches = loader.batches(0, STEPS)
     micro_batches = recipe.batch.global_ // recipe.batch.micro
-    curves: dict[str, list[float]] = {name: [] for name in ("total", *teachers)}
+    curves: dict[str, list[float]] = {name: [] for name in ("total", *recipe.outputs)}
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1, 1)
     deviation = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1, 1)
     student.train()
@@ -47,14 +47,15 @@ def plain_losses(recipe: TrainingRecipe, without: int | None = None) -> dict[str
             clip = (batch.views[recipe.data.clip.size_px].float() / 255 - mean) / deviation
             predictions = student(clip, batch.visible, batch.masked, batch.drop_path)
             total = torch.zeros(())
-            for name, teacher in teachers.items():
+            rows = batch.masked[:, 0]
+            for teacher, network in teachers.items():
                 with torch.no_grad():
-                    features = teacher(clip)
-                rows = batch.masked[:, 0]
-                target = torch.stack([features[i, rows[i]] for i in range(len(rows))])
-                loss = F.smooth_l1_loss(predictions[name], target)
-                sums[name] += loss.item() / micro_batches
-                total = total + loss
+                    given = network(clip)
+                for name, source in (given if isinstance(given, dict) else {teacher: given}).items():
+                    target = torch.stack([source[i, rows[i]] for i in range(len(rows))])
+                    loss = plain_loss(recipe, name, predictions[name], target)
+                    sums[name] += loss.item() / micro_batches
+                    total = total + plain_weight(recipe, name) * loss
             (total / micro_batches).backward()
             sums["total"] += total.item() / micro_batches
         for group in optimizer.param_groups:
@@ -66,6 +67,28 @@ def plain_losses(recipe: TrainingRecipe, without: int | None = None) -> dict[str
             curves[name].append(value)
     loader.close()
     return curves
+
+
+def plain_loss(recipe: TrainingRecipe, name: str, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Smooth L1, or the divergence of the relations of every head, with all matrices in memory."""
+    output = recipe.outputs[name]
+    if output.target.kind != "relations":
+        return F.smooth_l1_loss(prediction, target)
+    heads, total = recipe.teachers[output.teacher].num_heads, torch.zeros(())
+    logits = []
+    for packed in (prediction, target):
+        query, key, value = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in packed.chunk(3, dim=-1))
+        logits.append([left @ right.mT / left.shape[-1] ** 0.5 for left, right in ((query, key), (value, value))])
+    for mine, theirs in zip(*logits, strict=True):
+        divergence = F.kl_div(mine.log_softmax(-1), theirs.log_softmax(-1), reduction="none", log_target=True)
+        total = total + divergence.sum(-1).mean()
+    return total
+
+
+def plain_weight(recipe: TrainingRecipe, name: str) -> float:
+    """Factor of a loss in the total."""
+    output = recipe.outputs[name]
+    return recipe.teachers[output.teacher].weight if output.target.weight is None else output.target.weight
 
 
 def plain_rate(step: int, recipe: TrainingRecipe) -> float:

@@ -31,14 +31,17 @@ from shrinking import STEPS, shipped
 
 
 def main(layouts: dict[str, list[str]], overrides: list[str]) -> None:
-    recipe = shipped(overrides)
+    recipes = {name: shipped([*overrides, *more]) for name, more in layouts.items()}
     with joined_cluster(5, "cpu") as cluster:
-        # The same in every layout, and read once.
-        loader = ClipLoader(recipe, recipe.drop_path_blocks, cluster.rank, cluster.world)
-        batches = list(loader.batches(0, STEPS))
-        loader.close()
+        # The same in every layout of as many decoders, and read once.
+        batches: dict[int, list[ClipBatch]] = {}
+        for recipe in recipes.values():
+            if recipe.drop_path_blocks not in batches:
+                loader = ClipLoader(recipe, recipe.drop_path_blocks, cluster.rank, cluster.world)
+                batches[recipe.drop_path_blocks] = list(loader.batches(0, STEPS))
+                loader.close()
         schedule = build_schedule(recipe, loader.steps_per_epoch)
-        found = {name: _train(shipped([*overrides, *more]), cluster, batches, schedule) for name, more in layouts.items()}
+        found = {name: _train(recipe, cluster, batches[recipe.drop_path_blocks], schedule) for name, recipe in recipes.items()}
         if cluster.is_main:
             print(json.dumps(found), flush=True)
 

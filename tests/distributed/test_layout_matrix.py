@@ -15,6 +15,8 @@ from mvd_ds.config.base import ENGINE_FOLDER
 from mvd_ds.models.teachers import plan_teacher
 from mvd_ds.runs.student import plan_predictor
 from nightly_record import record
+from plain_loop import plain_losses
+from shrinking import shipped
 
 pytestmark = pytest.mark.launch
 
@@ -23,6 +25,8 @@ SCRIPT = Path(__file__).with_name("layout_matrix.py")
 FEW = ("zero0", "zero1", "zero2", "zero3")
 #: Placements of the image and of the video teacher, so that two layouts show all.
 PLACEMENTS = [("replicated", "zero3_offload"), ("zero3", "zero3_node")]
+#: Another target of the video teacher, in as many layouts.
+RELATIONS = ["teachers.video.more_targets.relations.kind=relations", "teachers.video.more_targets.relations.weight=0.5"]
 PERSISTENCE = "stage3_param_persistence_threshold"
 
 
@@ -54,8 +58,16 @@ def layouts(folder: Path, every: bool, few: bool) -> dict[str, list[str]]:
         for image, video in PLACEMENTS if every or name == "zero3" else PLACEMENTS[1:]:
             placed = [f"teachers.image.placement={image}", f"teachers.video.placement={video}"]
             found[f"{name}, {image}, {video}"] = [f"engine.config={path}", *placed]
+    for stage in (3,) if few else (1, 2, 3):
+        found[f"relations, zero{stage}"] = [f"engine.config=zero{stage}.json", "teachers.video.placement=zero3", *RELATIONS]
     found["streamed"] = ["engine.build=streamed", "teachers.image.placement=zero3_node", "teachers.video.placement=zero3"]
     return found
+
+
+@pytest.fixture(scope="module")
+def plain_relations(shrunk: list[str]) -> list[float]:
+    """Total loss of every step of the plain loop with ``RELATIONS``."""
+    return plain_losses(shipped([*shrunk, *RELATIONS]))["total"]
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +85,7 @@ def test_every_layout_gives_the_losses_of_a_plain_loop(
     processes: int,
     every: bool,
     plain: dict[str, list[float]],
+    plain_relations: list[float],
     shrunk: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -87,9 +100,10 @@ def test_every_layout_gives_the_losses_of_a_plain_loop(
     said = script_ranks(processes, SCRIPT, str(tmp_path / "layouts.json"), *shrunk, timeout=900)
     seconds = time.monotonic() - started
     found = json.loads(next(line for line in said.splitlines() if line.startswith("{")))
-    assert found.keys() == asked.keys() and len(found) == (2 * 9 + 1 if every else 3 + 2 + 1 if few else 8 + 2 + 1)
-    worst, total = 0.0, plain["total"]
+    assert found.keys() == asked.keys() and len(found) == (2 * 9 + 3 + 1 if every else 3 + 2 + 1 + 1 if few else 8 + 2 + 3 + 1)
+    worst = 0.0
     for name, result in found.items():
+        total = plain_relations if name.startswith("relations") else plain["total"]
         assert result["losses"] == pytest.approx(total, rel=1e-4), name
         worst = max(worst, *(abs(loss / expected - 1) for loss, expected in zip(result["losses"], total, strict=True)))
     case = {"layouts": len(found), "steps": len(total), "largest_relative_difference": worst, "launch_seconds": round(seconds)}
