@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -11,7 +12,7 @@ from mvd_ds.config.data import DataSettings, MaskingSettings
 from mvd_ds.config.decoder import DecoderSettings
 from mvd_ds.config.encoder import EncoderSettings, position_fault
 from mvd_ds.config.optimization import BatchSettings, EngineSettings, OptimizerSettings, RunSettings, ScheduleSettings
-from mvd_ds.config.targets import Output, PixelSettings
+from mvd_ds.config.targets import Output, PixelSettings, Tokens
 from mvd_ds.config.teachers import TeacherSettings
 
 
@@ -129,6 +130,12 @@ class TrainingRecipe(LearningRecipe):
         if self.masking.decoder == "all":
             return self.masked_tokens
         return self.masked_tokens - int(self.masking.decoder_ratio * self.masked_tokens)
+
+    @property
+    def token_counts(self) -> dict[Tokens, int]:
+        """P, number of tokens of a sample that are predicted, by the value of ``HeadShape.tokens``."""
+        visible = math.prod(self.grid) - self.masked_tokens
+        return {"masked": self.predicted_tokens, "visible": visible, "all": self.predicted_tokens + visible, "summary": 1}
 
     @property
     def masks_per_clip(self) -> int:

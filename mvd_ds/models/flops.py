@@ -68,7 +68,6 @@ def clip_flops(recipe: TrainingRecipe, targets: Mapping[str, CountedTarget]) -> 
     predicted = recipe.predicted_tokens
     visible = slots * rows * columns - recipe.masked_tokens
     masks = recipe.masking.masks_per_clip
-    counts = {"masked": predicted, "visible": visible, "all": predicted + visible, "summary": 1}
     return ClipFlops(
         encoder=masks * encoder_flops(recipe.model, visible, recipe.model.depth),
         decoders={
@@ -76,7 +75,7 @@ def clip_flops(recipe: TrainingRecipe, targets: Mapping[str, CountedTarget]) -> 
             for name, target in targets.items()
         },
         teachers={name: family_of(teacher).flops(recipe, teacher) for name, teacher in recipe.teachers.items()},
-        targets={name: masks * target.flops(counts[target.head.tokens]) for name, target in targets.items()},
+        targets={name: masks * target.flops(recipe.token_counts[target.head.tokens]) for name, target in targets.items()},
     )
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from mvd_ds.config import HeadShape, Tokens, TrainingRecipe
-from mvd_ds.objectives.relations import Relation, gram_distance, product_flops, relation_kl
+from mvd_ds.objectives.relations import Relation, gram_distance, matrix_bytes, product_flops, relation_kl, saved_bytes
 from mvd_ds.objectives.targets.target import Places, Target
 
 
@@ -72,6 +72,11 @@ class RelationTarget(RelationalTarget):
         width = self.head.width // (3 * self.heads)
         return len(self.settings.relations) * product_flops(self.heads, tokens, width, width)
 
+    def held_bytes(self, samples: int, tokens: int) -> int:
+        """Return the bytes of the matrices of a chunk, and of the gradients that wait for the backward pass."""
+        pairs, width = samples * self.heads, self.head.width // (3 * self.heads)
+        return matrix_bytes(pairs, tokens) + len(self.settings.relations) * saved_bytes(pairs, tokens, width)
+
 
 class TokenRelationTarget(RelationalTarget):
     """The cosines between the tokens of a teacher, which say nothing of the tokens' own values. See ``gram_distance``.
@@ -94,3 +99,7 @@ class TokenRelationTarget(RelationalTarget):
     def flops(self, tokens: int) -> int:
         """Return the operations of the Gram matrices of a sample of ``tokens`` tokens, their gradient among them."""
         return product_flops(1, tokens, self.head.width, self.head.width)
+
+    def held_bytes(self, samples: int, tokens: int) -> int:
+        """Return the bytes of the matrices of a chunk, and of the gradients that wait for the backward pass."""
+        return matrix_bytes(samples, tokens) + saved_bytes(samples, tokens, self.head.width)

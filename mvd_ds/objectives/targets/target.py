@@ -80,6 +80,10 @@ class Target(nn.Module):
         """Return the loss of every sample, fp32 (B*K,); arguments and mean are those of ``compare``."""
         return per_sample(self.loss, prediction, target)
 
+    def held_bytes(self, samples: int, tokens: int) -> int:
+        """Return the bytes that comparing ``samples`` of ``tokens`` tokens holds beside predictions, targets and their errors."""
+        return 0
+
     def undo(self) -> tuple[Tensor, Tensor, Tensor | None] | None:
         """Return (factor, shift, rotation) by which a standardised y comes back as shift + (y * factor) @ rotation; None where
         nothing was standardised, or nothing can be undone."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from mvd_ds.config import LearningRecipe, TrainingRecipe
+from mvd_ds.objectives.targets import build_targets
 from mvd_ds.tools.plan.sizes import NetworkSizes, RecipeSizes, teachers_of
 
 #: Memory of the contexts of CUDA, NCCL and cuBLAS: 1.5-2.5 GB.
@@ -202,7 +203,8 @@ def activation_bytes(recipe: LearningRecipe, sizes: RecipeSizes) -> float:
     A block with fused attention keeps 16 values a token and channel: its input, two normed copies, packed qkv (3), the
     attention's output, the sum before the MLP, and the hidden layer of width 4 before and after its activation. A block
     that is recomputed keeps its input alone, and one of them at a time is whole. Then, for every target, prediction,
-    target and error in fp32 and their copy in training precision, 2 + 4 + 4 bytes an element in bf16. A block's backward holds
+    target and error in fp32 and their copy in training precision, 2 + 4 + 4 bytes an element in bf16, and what a target that
+    compares tokens with one another says of itself. A block's backward holds
     gradients of 10 values at once: of both sides of the MLP's activation (4 + 4), of its input and of the residual stream.
     """
     size = 2 if recipe.engine.precision == "bf16" else 4
@@ -210,12 +212,20 @@ def activation_bytes(recipe: LearningRecipe, sizes: RecipeSizes) -> float:
     every = recipe.model.activation_checkpointing
     encoder = _stack_bytes(sizes.student.blocks, every, sizes.student.width * sizes.student.tokens * samples * size)
     decoder = _stack_bytes(sizes.decoder_blocks, every, sizes.decoder_width * sizes.decoder_tokens * samples * size)
-    masked = recipe.masked_tokens if isinstance(recipe, TrainingRecipe) else 0
-    losses = sum((size + 8) * width * masked * samples for width in sizes.decoders.values())
+    losses = _loss_bytes(recipe, size) if isinstance(recipe, TrainingRecipe) else 0
     largest = size * samples * max(sizes.student.width * sizes.student.tokens, sizes.decoder_width * sizes.decoder_tokens)
     # Backward recomputes one block of the larger stack at a time.
     whole = 16 * largest if every else 0.0
     return encoder + len(sizes.decoders) * decoder + losses + whole + 10 * largest
+
+
+def _loss_bytes(recipe: TrainingRecipe, size: int) -> float:
+    """Return the bytes of predictions, targets and errors, and of what else it takes to compare them."""
+    samples, total = recipe.batch.micro * recipe.masks_per_clip, 0
+    for target in build_targets(recipe).values():
+        tokens = recipe.token_counts[target.head.tokens]
+        total += (size + 8) * target.head.width * tokens * samples + target.held_bytes(samples, tokens)
+    return total
 
 
 def _stack_bytes(blocks: int, every: int, values: float) -> float:

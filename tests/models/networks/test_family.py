@@ -7,6 +7,7 @@ import torch
 
 import mvd_ds
 from mvd_ds.config import IMAGENET_MEAN
+from mvd_ds.models.attention import eager_attention
 from mvd_ds.models.networks import NETWORKS, Reads
 
 OURS = {"embed_dim": 32, "depth": 3, "num_heads": 2, "patch_px": 16, "target": {"blocks": [1]}}
@@ -27,6 +28,23 @@ def test_the_interface(settings: dict, grid: tuple[int, int, int], frames: int) 
     assert network.reads == Reads(blocks=(block,)) and network.reads.last == block
     tokens = network.read(torch.randn(2, 3, frames, 64, 64)).tokens
     assert tokens.keys() == {block} and tokens[block].shape == (2, grid[0] * 16, settings["embed_dim"])
+
+
+@pytest.mark.parametrize("style", [{}, {"position": "rope3d"}], ids=["plain", "rotary"])
+@torch.no_grad()
+def test_queries_keys_and_values_are_those_of_attention(style: dict) -> None:
+    """Read of the last block, of which nothing else runs, beside the tokens of the block before."""
+    more = {"more_targets": {"relations": {"kind": "relations", "blocks": [2]}}}
+    network = mvd_ds.build_teacher(OURS | style | more, frames=4, size_px=64).network
+    seen: list[torch.Tensor] = []
+    encoder, clip = network.module, torch.randn(2, 3, 4, 64, 64)
+    hook = encoder.blocks[2].attention.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    reading = network.read(clip)
+    assert network.reads == Reads(blocks=(1,), qkv=(2,)) and not network.is_selective and not seen
+    encoder(clip)
+    hook.remove()
+    mixed = eager_attention(reading.qkv[2]).flatten(-2)
+    torch.testing.assert_close(encoder.blocks[2].attention.projection(mixed), seen[0])
 
 
 @pytest.mark.parametrize("settings", [OURS, TIMM], ids=["ours", "timm"])

@@ -14,6 +14,8 @@ from mvd_ds.config import ConfigError, TrainingRecipe, load_recipe
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.objectives.targets import Places, build_targets, gather_masked
 from mvd_ds.runs.student import recipe_flops
+from mvd_ds.tools.plan.memory import activation_bytes
+from mvd_ds.tools.plan.sizes import recipe_sizes
 
 SMALL = ["size=null", "embed_dim=48", "depth=3", "num_heads=4", "patch_px=16", "weights=random"]
 
@@ -111,6 +113,17 @@ def test_relations_are_counted_and_their_teacher_stops_at_their_projection() -> 
     block = 8 * tokens * width**2 + 4 * tokens * width * 4 * width + 4 * tokens**2 * width
     patches = 2 * tokens * 3 * 2 * 16**2 * width
     assert counted.teachers["video"] == patches + 2 * block + 6 * tokens * width**2
+
+
+def test_memory_of_relations_is_planned() -> None:
+    """Beside prediction, target and error of a head that is three times as wide: a chunk of matrices, and four gradients."""
+    plain, settings = recipe("batch.micro=2"), recipe("batch.micro=2", "teachers.video.target.kind=relations")
+    predicted, pairs = settings.predicted_tokens, 2 * 4
+    target = build_targets(settings)["video"]
+    matrices = 5 * 4 * pairs * predicted**2
+    assert target.held_bytes(2, predicted) == matrices + 4 * 4 * pairs * predicted * 12
+    grown = activation_bytes(settings, recipe_sizes(settings)) - activation_bytes(plain, recipe_sizes(plain))
+    assert grown == (2 + 8) * 2 * 48 * predicted * 2 + target.held_bytes(2, predicted)
 
 
 @pytest.mark.parametrize(
