@@ -36,5 +36,5 @@ class AdaptorSettings(Settings):
 
     @property
     def shape(self) -> HeadShape:
-        """What the target asked of the student."""
+        """Return what the target asked of the student."""
         return HeadShape(self.width, self.decoder, self.tokens)

@@ -35,7 +35,7 @@ class RelationalTarget(Target):
         return self.rows(prediction, target).mean()
 
     @abstractmethod
-    def rows(self, prediction: Tensor, target: Tensor) -> Tensor:
+    def rows(self, prediction: Tensor, target: Tensor, places: Places | None = None) -> Tensor:
         """Return the loss of every sample, fp32 (B*K,), of predictions and targets (B*K, P, width)."""
 
 
@@ -56,7 +56,7 @@ class RelationTarget(RelationalTarget):
         assert teacher is not None
         super().__init__(recipe, name, 3 * recipe.teachers[teacher].embed_dim)
 
-    def rows(self, prediction: Tensor, target: Tensor) -> Tensor:
+    def rows(self, prediction: Tensor, target: Tensor, places: Places | None = None) -> Tensor:
         """Return the loss of every sample, fp32 (B*K,): the sum over relations of the mean KL over heads and rows."""
         mine, theirs = self._parts(prediction), self._parts(target)
         losses = [relation_kl(mine[kind], theirs[kind]) for kind in self.settings.relations]
@@ -92,7 +92,7 @@ class TokenRelationTarget(RelationalTarget):
         joined = len(set(target.blocks)) if target.mode == "concat" else 1
         super().__init__(recipe, name, joined * recipe.teachers[teacher].embed_dim)
 
-    def rows(self, prediction: Tensor, target: Tensor) -> Tensor:
+    def rows(self, prediction: Tensor, target: Tensor, places: Places | None = None) -> Tensor:
         """Return the loss of every sample, fp32 (B*K,)."""
         return gram_distance(prediction, target)
 
