@@ -16,6 +16,9 @@ from mvd_ds.training.reporting.writers.table import ALWAYS, WRITERS
 from mvd_ds.training.reporting.writers.writer import Writer, WrittenRun
 from mvd_ds.training.run_folder import RunFolder
 
+#: Letters of a service's message when it refuses: MLflow's longest has its remedy in the last line of 560.
+MESSAGE_LETTERS = 700
+
 
 class Meter:
     """Sums of tensors between two log steps; nothing waits for the device until ``means``."""
@@ -67,7 +70,8 @@ class Stopwatch:
 class MetricsWriter:
     """The writers of a run's metrics as one; only rank 0 has any. After a resume no metric of a step appears twice.
 
-    A writer to a service that fails is dropped with one line; one to the run's folder ends the run, as a full disk does.
+    MLflow is the exception. A writer to a service that fails is dropped with one line; one to the run's folder ends the
+    run, as a full disk does.
     """
 
     def __init__(
@@ -94,9 +98,10 @@ class MetricsWriter:
             try:
                 self.writers[name] = WRITERS[name].start(run)
             except Exception as error:
+                self.close()
                 if WRITERS[name].package is None:
                     raise
-                raise ConfigError(f"run.writers {name}: cannot begin: {one_line(error, 200)}") from None
+                raise ConfigError(f"run.writers {name}: cannot begin: {one_line(error, MESSAGE_LETTERS)}") from None
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Write ``values`` of optimizer step ``step`` (the first is 1)."""

@@ -13,7 +13,10 @@ VALUE_CHARACTERS = 500
 
 
 class MlFlow:
-    """A writer of one MLflow run, which a resume continues."""
+    """A writer of one MLflow run, which a resume continues.
+
+    Steps that are done again stand twice in its history: MLflow takes no point back.
+    """
 
     def __init__(self, run: WrittenRun) -> None:
         """Begin the run, or continue the one whose id is kept in the folder."""
@@ -42,7 +45,7 @@ class MlFlow:
         from PIL import Image
 
         for name, content in images.items():
-            self.mlflow.log_image(Image.open(io.BytesIO(content)), artifact_file=f"pictures/step-{step:08d}/{name}.png")
+            self.mlflow.log_image(Image.open(io.BytesIO(content)), artifact_file=f"{name}/step-{step:08d}.png")
 
     def profile(self, step: int, name: str, values: list[float]) -> None:
         """Do nothing: MLflow has no histograms."""

@@ -20,7 +20,14 @@ class WeightsAndBiases:
         self.wandb = wandb
         name = hashlib.sha256(str(run.folder.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:16]
         project = os.environ.get("WANDB_PROJECT", "mvd_ds")
-        self.run = wandb.init(project=project, name=run.folder.name, id=name, resume="allow", dir=str(run.folder))
+        self.run = wandb.init(
+            project=project,
+            name=run.folder.name,
+            id=name,
+            resume="allow",
+            dir=str(run.folder),
+            settings=wandb.Settings(quiet=True),  # at its end it prints every metric again: 40 lines of the log
+        )
         # Steps that are done again after a resume would be refused as its own step; as an axis they overwrite.
         self.run.define_metric("*", step_metric="step")
 

@@ -17,6 +17,7 @@ from PIL import Image
 from mvd_ds.config import ConfigError
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.reporting.metrics import MetricsWriter
+from mvd_ds.training.reporting.writers.json_lines import JsonLines
 from mvd_ds.training.reporting.writers.table import WRITERS, require_writers
 from mvd_ds.training.run_folder import RunFolder
 
@@ -39,6 +40,7 @@ def wandb(monkeypatch: pytest.MonkeyPatch, calls: list[tuple[str, Any]]) -> Modu
     )
     members = {"init": lambda **options: (calls.append(("init", options)), run)[1]}
     members |= {
+        "Settings": lambda **options: options,
         "Image": lambda picture: picture.size,
         "Histogram": lambda values=None, np_histogram=None: np_histogram or len(values),
     }
@@ -103,7 +105,7 @@ def test_a_run_goes_to_weights_and_biases(tmp_path: Path, wandb: ModuleType, cal
 
 def test_a_run_goes_to_mlflow(tmp_path: Path, mlflow: ModuleType, calls: list[tuple[str, Any]]) -> None:
     _run(tmp_path, "tensorboard", "mlflow")
-    assert [kind for kind, _ in calls] == ["start", "params", "metrics 1", "pictures/step-00000001/clip.png", "end"]
+    assert [kind for kind, _ in calls] == ["start", "params", "metrics 1", "clip/step-00000001.png", "end"]
     assert len(calls[1][1]["text"]) == 500 and (tmp_path / "tensorboard").exists()
     _run(tmp_path, "mlflow", first_step=1)
     assert calls[5] == ("start", "run-1") and calls[6][0] == "metrics 2", "parameters cannot be changed"
@@ -123,13 +125,16 @@ def test_a_service_that_fails_is_dropped_with_one_line(
     assert (tmp_path / "metrics.jsonl").read_text().count("loss/total") == 1
 
 
-def test_a_service_that_cannot_begin_is_one_line(tmp_path: Path, wandb: ModuleType) -> None:
+def test_a_service_that_cannot_begin_is_one_line(tmp_path: Path, wandb: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     def init(**_: Any) -> None:
         raise RuntimeError("no API key configured")
 
     wandb.init = init  # type: ignore[attr-defined]
+    closed = []
+    monkeypatch.setattr(JsonLines, "close", lambda writer: closed.append(writer))
     with pytest.raises(ConfigError, match=r"^run\.writers wandb: cannot begin: no API key configured$"):
         MetricsWriter(RunFolder(tmp_path), CPU, 0, "", ["wandb"])
+    assert len(closed) == 1, "those that had begun are ended"
 
 
 def test_what_is_missing_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
