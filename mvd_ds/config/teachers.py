@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from mvd_ds.config.base import PathText, Positive
 from mvd_ds.config.decoder import DecoderSettings
 from mvd_ds.config.encoder import EncoderSettings
+from mvd_ds.config.frame_networks import FRAME_NETWORKS, with_frame_sizes
 from mvd_ds.config.hf_folder import SIZE_NAMES, find_folder, stated_sizes
 from mvd_ds.config.losses import Loss
 from mvd_ds.config.targets import TargetSettings
@@ -19,10 +20,11 @@ class TeacherSettings(EncoderSettings):
 
     weights: PathText
     """Folder or file: ours, MAE, VideoMAE, MVD, Hugging Face, a ZeRO checkpoint; ``random`` teaches noise."""
-    network: Annotated[str, Field(pattern=r"^(timm:[\w./-]+|hf:.+)$")] | None = None
+    network: Annotated[str, Field(pattern=r"^(timm:[\w./-]+|hf:.+|(dhvt|patchconv):\w+)$")] | None = None
     """``timm:NAME``: an image network of timm; state embed_dim and patch_px (the stride of its features) beside it.
     ``hf:FOLDER``, or a name in the Hugging Face cache of the user: a network of images or videos of transformers; its sizes are
-    read from its config.json, and ``weights`` are its own if none are stated. Nothing is downloaded."""
+    read from its config.json, and ``weights`` are its own if none are stated. Nothing is downloaded. ``dhvt:NAME`` and
+    ``patchconv:NAME``: networks of ``frame_networks.FRAME_NETWORKS``, with weights in their published layout."""
     feature_grid: tuple[Positive, Positive] | None = None
     """(h, w) of a timm network's features where it is not input_px / patch_px."""
     input_mean: tuple[float, float, float] | None = None
@@ -65,6 +67,9 @@ class TeacherSettings(EncoderSettings):
             return values
         if values["network"].startswith("hf:"):
             return _with_sizes(values, values["network"].removeprefix("hf:"))
+        family, _, name = values["network"].partition(":")
+        if family in FRAME_NETWORKS:
+            return with_frame_sizes(values, family, name)
         # What only timm knows is filled with values that mean nothing; they are written out and read back like any other.
         implied = {"kind": "image", "depth": 1, "num_heads": 1, "tubelet_frames": 1, "position": "sincos2d"}
         stated = [key for key, value in implied.items() if values.get(key, value) != value] + (

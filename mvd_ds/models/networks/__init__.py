@@ -5,6 +5,7 @@
 ``ours``           encoders of this package, with weights in any layout of ``formats``
 ``timm_family``    ``network: timm:NAME``, any image network of timm
 ``hf_family``      ``network: hf:FOLDER_OR_NAME``, networks of images and videos of transformers; ``hf_towers``: the table of them
+``frame_family``   ``network: dhvt:NAME`` and ``network: patchconv:NAME``, image networks of our own in ``dhvt`` and ``patchconv``
 ``deferred``       modules of other libraries, filled part by part
 =================  ==================================================================================
 """
@@ -12,7 +13,7 @@
 from __future__ import annotations
 
 from mvd_ds.config import TeacherSettings
-from mvd_ds.models.networks import hf_family, ours, timm_family
+from mvd_ds.models.networks import frame_family, hf_family, ours, timm_family
 from mvd_ds.models.networks.family import Family, FrozenNetwork, Reading, Reads, reads_of
 
 __all__ = ["NETWORKS", "Family", "FrozenNetwork", "Reading", "Reads", "family_of", "reads_of"]
@@ -22,6 +23,7 @@ NETWORKS: dict[str, Family] = {
     OURS: Family(ours.plan_network, ours.outline, ours.forward_flops),
     "timm": Family(timm_family.plan_network, timm_family.outline, timm_family.forward_flops),
     "hf": Family(hf_family.plan_network, hf_family.outline, hf_family.forward_flops),
+    **dict.fromkeys(frame_family.FAMILIES, Family(frame_family.plan_network, frame_family.outline, frame_family.forward_flops)),
 }
 """Every family by what stands before the colon in ``network: FAMILY:NAME``; ours where there is no ``network``."""
 
