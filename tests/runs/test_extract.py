@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import mvd_ds
+from adapted_runs import WIDTH, write_run
 from classifiers import CLIP, SHAPE
 from launching import launch
 from mvd_ds.config import ConfigError, FeaturesRecipe, load_recipe
@@ -20,6 +21,7 @@ from mvd_ds.data.views import view_batches
 from mvd_ds.evaluation.feature_files import read_description, read_features, write_features
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.runs import extract
+from mvd_ds.tools.export import export
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.run_folder import RunFolder
 from mvd_ds.training.step import normalise, to_unit
@@ -74,6 +76,23 @@ def test_embeddings_stand_in_the_order_of_the_manifest(features, weights, videos
     assert [line["path"] for line in lines] == [listed.refs.path(index) for index in range(16)]
     assert [[int(line["what"]), int(line["how"])] for line in lines] == listed.labels.tolist()
     assert {line["file"] for line in lines} == {f"features-{number:05}.{kind}" for number in range(4)}
+
+
+@torch.no_grad()
+def test_an_adaptor_answers_in_place_of_the_encoder(features, videos, tmp_path) -> None:
+    export(write_run(tmp_path / "trained"), tmp_path / "out", [], adaptors=[])
+    asked = [f"weights={tmp_path / 'out'}", "adaptor=video"]
+    vectors, _ = read_features(features(*asked))
+    assert vectors.shape == (16, WIDTH)
+    listed, opened = read_manifest(videos / "val.txt"), mvd_ds.load(tmp_path / "out")
+    answer = opened.adapt("video", listed.refs.path(3))
+    np.testing.assert_allclose(vectors[3], answer[0].mean(0).numpy(), atol=1e-5)
+    tokens, _ = read_features(features(*asked, "tokens=true", f"run.output={tmp_path / 'b'}"))
+    np.testing.assert_allclose(tokens[3], answer[0].numpy(), atol=1e-5)
+    with pytest.raises(ConfigError, match="there is no adaptor 'vidoe'; did you mean 'video'"):
+        features(*asked, "adaptor=vidoe", f"run.output={tmp_path / 'c'}")
+    with pytest.raises(ConfigError, match="layer 1: adaptor video reads the encoder's last block; remove layer"):
+        features(*asked, "layer=1")
 
 
 @pytest.mark.launch
