@@ -109,7 +109,7 @@ def start_teacher(
         if placement in ("zero3_node", "zero3_nvme"):
             _cast(module.parameters(), dtype)
             deepspeed.zero.Init(module=module, data_parallel_group=group, config_dict_or_path=config)
-            _move_buffers(module, cluster.device)
+        _move_buffers(module, cluster.device, dtype)
     engine, *_ = deepspeed.initialize(model=module, config=config, dist_init_required=False)
     engine.eval()
     return engine
@@ -131,7 +131,7 @@ def _stream(plan: ModelBlueprint, config: dict[str, Any], dtype: torch.dtype, cl
     for _, part in plan.parts(model):
         _cast(part.parameters(recurse=False), dtype)
         deepspeed.zero.Init(module=part, data_parallel_group=group, config_dict_or_path=config)
-    _move_buffers(model, cluster.device)
+    _move_buffers(model, cluster.device, dtype)
     return model
 
 
@@ -141,11 +141,15 @@ def _cast(parameters: Iterable[nn.Parameter], dtype: torch.dtype) -> None:
         parameter.data = parameter.data.to(dtype)
 
 
-def _move_buffers(model: nn.Module, device: torch.device) -> None:
-    """Move a model's fixed tables to the device: DeepSpeed leaves those of a sharded module where they are."""
+def _move_buffers(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Move a model's tables to the device: DeepSpeed leaves those of a sharded module where they are.
+
+    Those that are kept with its weights, the statistics of batch norms, get the dtype of the weights; fixed tables keep theirs.
+    """
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):
-            setattr(module, name, buffer.to(device))
+            is_weight = buffer.is_floating_point() and name not in module._non_persistent_buffers_set
+            setattr(module, name, buffer.to(device, dtype if is_weight else None))
 
 
 def _exact_values(model: nn.Module | ModelBlueprint, whole: nn.Module, streamed: bool) -> Iterator[tuple[str, torch.Tensor]]:
