@@ -10,8 +10,10 @@ from mvd_ds.config.data import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     ClipSettings,
+    ClipView,
     DataSettings,
     MaskingSettings,
+    OwnClip,
     PreprocessingSettings,
 )
 from mvd_ds.config.decoder import DecoderSettings

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
 from mvd_ds.config.base import Grid, PathText, Positive, Settings, Share
+
+
+class OwnClip(NamedTuple):
+    """A view of the crop and the moment of a clip, with frames of its own; the middles of both are the same."""
+
+    size_px: int
+    """Its side, pixels."""
+    frames: int
+    """Its frames."""
+    step: float
+    """Time from one of its frames to the next, in that of the clip."""
+
+
+ClipView = int | OwnClip
+"""A view of a clip: its frames at a side in pixels, or frames of the view's own."""
 
 
 class ClipSettings(Settings):
@@ -37,6 +52,14 @@ class ClipSettings(Settings):
     """Antialias training crops when they are resized. Source: MVD's fine-tuning has none."""
     flip: Share = 0.0
     """Probability of a horizontal flip. Source: 0 in MVD and VideoMAE pretraining, 0.5 in MAE."""
+
+    def seen_as(self, view: ClipView) -> ClipSettings:
+        """Return the clip that ``view`` shows."""
+        if not isinstance(view, OwnClip):
+            return self.model_copy(update={"size_px": view})
+        seconds = self.stride_seconds and self.stride_seconds * view.step
+        strides = {"stride_frames": self.stride_frames * view.step, "stride_seconds": seconds}
+        return self.model_copy(update={"size_px": view.size_px, "frames": view.frames, **strides})
 
     def over(self, other: ClipSettings) -> ClipSettings:
         """Return ``other`` with the settings that were stated here: in a recipe or on the command line, not by default."""

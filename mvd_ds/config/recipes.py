@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from mvd_ds.config.base import Grid, Settings
-from mvd_ds.config.data import DataSettings, MaskingSettings
+from mvd_ds.config.data import ClipView, DataSettings, MaskingSettings
 from mvd_ds.config.decoder import DecoderSettings
 from mvd_ds.config.encoder import EncoderSettings, position_fault
 from mvd_ds.config.optimization import BatchSettings, EngineSettings, OptimizerSettings, RunSettings, ScheduleSettings
@@ -59,8 +59,8 @@ class LearningRecipe(Recipe):
         return 1
 
     @property
-    def view_sizes_px(self) -> tuple[int, ...]:
-        """Sides at which every crop is wanted, the network's own first."""
+    def clip_views(self) -> tuple[ClipView, ...]:
+        """Views in which every clip is wanted, the network's own first."""
         return (self.data.clip.size_px,)
 
     @property
@@ -143,10 +143,13 @@ class TrainingRecipe(LearningRecipe):
         return self.masking.masks_per_clip
 
     @property
-    def view_sizes_px(self) -> tuple[int, ...]:
-        """The student's side, then those of teachers that differ."""
-        teachers = (teacher.input_px for teacher in self.teachers.values() if teacher.input_px)
-        return tuple(dict.fromkeys([self.data.clip.size_px, *teachers]))
+    def clip_views(self) -> tuple[ClipView, ...]:
+        """The student's view, then those of teachers that differ."""
+        return tuple(dict.fromkeys([self.data.clip.size_px, *(self.view_of(teacher) for teacher in self.teachers.values())]))
+
+    def view_of(self, teacher: TeacherSettings) -> ClipView:
+        """Return the view that a teacher sees."""
+        return teacher.view_of(self.data.clip)
 
     @field_validator("teachers")
     @classmethod
@@ -222,7 +225,7 @@ class TrainingRecipe(LearningRecipe):
         size_px = teacher.input_px or self.data.clip.size_px
         if teacher.kind == "image":
             return self.grid[0], *teacher.frame_grid(size_px)
-        return teacher.grid(self.data.clip.frames, size_px)
+        return teacher.grid(teacher.input_frames or self.data.clip.frames, size_px)
 
     def _check_teacher(self, name: str, teacher: TeacherSettings) -> None:
         try:

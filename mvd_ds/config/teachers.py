@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from mvd_ds.config.base import PathText, Positive
+from mvd_ds.config.data import ClipSettings, ClipView, OwnClip
 from mvd_ds.config.decoder import DecoderSettings
 from mvd_ds.config.encoder import EncoderSettings
 from mvd_ds.config.frame_networks import FRAME_NETWORKS, with_frame_sizes
@@ -36,6 +37,15 @@ class TeacherSettings(EncoderSettings):
     as zero3, shards in pinned host memory; zero3_nvme: shards on a disk in ``engine.nvme_folder``."""
     input_px: Positive | None = None
     """Side of the teacher's view, resized from the same crop (None: the student's)."""
+    input_frames: Positive | None = None
+    """Frames of a video teacher's clip (None: the student's); ``time`` says where other ones come from."""
+    input_stride: Annotated[float, Field(gt=0)] | None = None
+    """With ``time: own_clip``: from one of its frames to the next, in frames, or in seconds where data.clip states seconds (None:
+    so that its clip lasts as long as the student's)."""
+    time: Literal["nearest", "linear", "own_clip"] | None = None
+    """Where frames come from that the student's clip does not have. nearest, linear: of its frames, repeated or left out, or
+    mixed; own_clip: the loader reads them, from the same moment and crop. Features are then read at the middles of the student's
+    slots, linear in time."""
     frame_in_tubelet: Annotated[int, Field(ge=0)] = 0
     """Image teachers see this frame of every student tubelet. Source: MVD, the first."""
     resize: Literal["bilinear"] | None = None
@@ -99,6 +109,17 @@ class TeacherSettings(EncoderSettings):
                 if getattr(self, key) is not None:
                     raise ValueError(f"{key} is for teachers of timm and transformers; state network, or remove it")
         return self
+
+    def view_of(self, clip: ClipSettings) -> ClipView:
+        """Return the view of a clip that this teacher sees."""
+        size_px = self.input_px or clip.size_px
+        return OwnClip(size_px, self.input_frames or clip.frames, self.time_step(clip)) if self.time == "own_clip" else size_px
+
+    def time_step(self, clip: ClipSettings) -> float:
+        """Return the time from one of its frames to the next, in that of the student's clip."""
+        if self.input_stride is not None:
+            return self.input_stride / (clip.stride_seconds or clip.stride_frames)
+        return clip.frames / (self.input_frames or clip.frames)
 
     @property
     def targets(self) -> dict[str, TargetSettings]:

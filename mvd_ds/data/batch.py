@@ -6,13 +6,15 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from mvd_ds.config import ClipView
+
 
 class ClipBatch(NamedTuple):
     """One micro batch of B clips with K masks each. ``mask`` polarity: ``masked`` tokens are hidden from the student."""
 
-    views: dict[int, Tensor]
+    views: dict[ClipView, Tensor]
     """Side in pixels -> uint8 (B, C, T, H, W), not mirrored yet. Always holds ``data.clip.size_px``; other sizes are the same
-    crop, resized."""
+    crop, resized, and an ``OwnClip`` shows other frames of it, too."""
     flip: Tensor
     """bool (B,), clips that the device mirrors."""
     visible: Tensor
@@ -38,7 +40,7 @@ class ClipBatch(NamedTuple):
 class LabelledBatch(NamedTuple):
     """One micro batch of B clips with the class of each, and how they are mixed."""
 
-    views: dict[int, Tensor]
+    views: dict[ClipView, Tensor]
     """Side in pixels -> uint8 (B, C, T, H, W), neither mirrored nor mixed yet."""
     flip: Tensor
     """bool (B,), clips that the device mirrors."""

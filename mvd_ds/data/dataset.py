@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvd_ds.config import ConfigError, DataSettings, LearningRecipe, TrainingRecipe
+from mvd_ds.config import ClipView, ConfigError, DataSettings, LearningRecipe, OwnClip, TrainingRecipe
 from mvd_ds.data.batch import ClipBatch
 from mvd_ds.data.manifests.manifest import Manifest
 from mvd_ds.data.manifests.mixture import Mixture, VideoOrder
 from mvd_ds.data.masking_batch import mask_arrays, mask_layout
 from mvd_ds.data.randomness import keyed_generator
 from mvd_ds.data.readers.video import DecodeError
-from mvd_ds.data.sampling import frame_indices
+from mvd_ds.data.sampling import frame_indices, own_clip_indices
 from mvd_ds.data.source import VideoSource
 from mvd_ds.data.transforms import cut, draw_box
 from mvd_ds.data.workers.quarantine import Barred
@@ -54,7 +54,7 @@ class KeyedClips(ABC):
         self._labels = mixture.labels
         self.source = VideoSource(mixture.manifests, recipe.data)
         self._order = VideoOrder(self._seed, [len(manifest.refs) for manifest in mixture.manifests], mixture.weights)
-        self.sizes_px = recipe.view_sizes_px
+        self.clip_views = recipe.clip_views
         self.clips_per_epoch = len(self) // recipe.batch.global_ * recipe.batch.global_
         """Clips of an epoch, in whole steps."""
         self.layout = self._layout()
@@ -81,7 +81,7 @@ class KeyedClips(ABC):
         for first in range(0, len(items), self._data.clips_per_video):
             part = slice(first, min(first + self._data.clips_per_video, len(items)))
             views = [
-                {size: torch.from_numpy(rows[_view(size)][row]) for size in self.sizes_px} for row in range(len(items))[part]
+                {view: torch.from_numpy(rows[_view(view)][row]) for view in self.clip_views} for row in range(len(items))[part]
             ]
             rows["sample"][part], rows["flip"][part] = self._fill(items[part], views, barred, reading, faults)
         rows["place"][:] = items
@@ -106,9 +106,10 @@ class KeyedClips(ABC):
         return {}
 
     def _layout(self) -> dict[str, TensorLayout]:
-        frames = self._data.clip.frames
+        seen = {view: self._data.clip.seen_as(view) for view in self.clip_views}
+        shapes = {view: (3, clip.frames, clip.size_px, clip.size_px) for view, clip in seen.items()}
         return {
-            **{_view(size): TensorLayout((3, frames, size, size), "uint8") for size in self.sizes_px},
+            **{_view(view): TensorLayout(shape, "uint8") for view, shape in shapes.items()},
             "flip": TensorLayout((), "bool"),
             "drop_path": TensorLayout((self._masks_per_clip, self._blocks), "float32"),
             "labels": TensorLayout(self._labels.shape[1:], "int64"),
@@ -117,9 +118,9 @@ class KeyedClips(ABC):
             **self._more_layout(),
         }
 
-    def views(self, filled: Filled) -> dict[int, Tensor]:
-        """Return the views of a batch: side in pixels -> uint8 (B, C, T, H, W)."""
-        return {size: filled.arrays[_view(size)] for size in self.sizes_px}
+    def views(self, filled: Filled) -> dict[ClipView, Tensor]:
+        """Return the views of a batch, uint8 (B, C, T, H, W)."""
+        return {view: filled.arrays[_view(view)] for view in self.clip_views}
 
     def key(self, place: int) -> ClipKey:
         """Return epoch and position of a place in the stream."""
@@ -133,7 +134,12 @@ class KeyedClips(ABC):
         return self._generator("drop_path", key).random((self._masks_per_clip, self._blocks), dtype=np.float32)
 
     def _fill(
-        self, places: Sequence[int], outputs: Sequence[dict[int, Tensor]], barred: Barred, reading: Reading, faults: list[str]
+        self,
+        places: Sequence[int],
+        outputs: Sequence[dict[ClipView, Tensor]],
+        barred: Barred,
+        reading: Reading,
+        faults: list[str],
     ) -> tuple[int, list[bool]]:
         """Cut the clips at ``places`` from their video, or from its first replacement that can be read.
 
@@ -170,24 +176,35 @@ class KeyedClips(ABC):
                 replacements = self._generator("replacement", keys[0])
             video = self._order.replacement(video, replacements)
 
-    def _cut_clips(self, index: int, keys: Sequence[ClipKey], outputs: Sequence[dict[int, Tensor]]) -> list[bool]:
+    def _cut_clips(self, index: int, keys: Sequence[ClipKey], outputs: Sequence[dict[ClipView, Tensor]]) -> list[bool]:
         """Decode video ``index`` once and write the views of each key into ``outputs``; return whether each is to be mirrored."""
         clip = self._data.clip
         generators = [self._generator("view", key) for key in keys]
         with self.source.open(index) as video:
             indices = [frame_indices(len(video), clip, generator, video.fps) for generator in generators]
-            needed = indices[0] if len(indices) == 1 else np.unique(np.concatenate(indices))
+            own = [view for view in self.clip_views if isinstance(view, OwnClip)]
+            others = [{view: own_clip_indices(chosen, view, len(video)) for view in own} for chosen in indices]
+            wanted = [*indices, *(chosen for clips in others for chosen in clips.values())]
+            needed = wanted[0] if len(wanted) == 1 else np.unique(np.concatenate(wanted))
             frames = video.get(needed)
-        parts = [frames if len(indices) == 1 else frames[np.searchsorted(needed, chosen)] for chosen in indices]
-        return [self._cut(*given) for given in zip(parts, generators, outputs, strict=True)]
 
-    def _cut(self, frames: np.ndarray, generator: np.random.Generator, views: dict[int, Tensor]) -> bool:
-        """Write the views of one clip, ``frames`` uint8 (T, H, W, C); return whether the device is to mirror them."""
+        def take(chosen: np.ndarray) -> np.ndarray:
+            return frames if chosen is needed else frames[np.searchsorted(needed, chosen)]
+
+        clips: list[dict[ClipView, np.ndarray]] = [
+            {view: take(more[view] if isinstance(view, OwnClip) else chosen) for view in self.clip_views}
+            for chosen, more in zip(indices, others, strict=True)
+        ]
+        return [self._cut(*given) for given in zip(clips, generators, outputs, strict=True)]
+
+    def _cut(self, frames: dict[ClipView, np.ndarray], generator: np.random.Generator, views: dict[ClipView, Tensor]) -> bool:
+        """Write the views of one clip, ``frames`` uint8 (T, H, W, C) of each; return whether the device is to mirror them."""
         clip = self._data.clip
-        box = draw_box(frames.shape[1], frames.shape[2], clip, generator)
+        height, width = frames[clip.size_px].shape[1:3]
+        box = draw_box(height, width, clip, generator)
         flip = bool(generator.random() < clip.flip)
-        for size, view in views.items():
-            view.copy_(cut(frames, box, size, False, clip.interpolation, clip.antialias))
+        for name, view in views.items():
+            view.copy_(cut(frames[name], box, view.shape[-1], False, clip.interpolation, clip.antialias))
         return flip
 
 
@@ -216,5 +233,5 @@ class ClipDataset(KeyedClips):
         return mask_arrays(self._masking, self._grid, self._predicted, *generators)
 
 
-def _view(size_px: int) -> str:
-    return f"view_{size_px}"
+def _view(view: ClipView) -> str:
+    return "view_" + "_".join(map(str, view if isinstance(view, OwnClip) else [view]))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mvd_ds.config import ClipSettings
+from mvd_ds.config import ClipSettings, OwnClip
 from mvd_ds.data.readers.video import DecodeError
 
 FramePicker = Callable[[int, int, float, np.random.Generator | None], np.ndarray]
@@ -69,6 +69,19 @@ def frame_indices(length: int, clip: ClipSettings, generator: np.random.Generato
         DecodeError: if the stride is in seconds and the frame rate is not known.
     """
     return SAMPLERS[clip.sampling](length, clip.frames, stride_in_frames(length, clip, fps), generator)
+
+
+def own_clip_indices(indices: np.ndarray, own: OwnClip, length: int) -> np.ndarray:
+    """Return the frames, int64 (own.frames,), of a view that has its own, of the moment of a clip's ``indices``, int64 (T,).
+
+    The middles of both agree. Between the clip's frames time runs as they do; before its first and after its last as it does on
+    average, up to the ends of the video of ``length`` frames, which are repeated.
+    """
+    last = len(indices) - 1
+    places = own.step * (np.arange(own.frames) - (own.frames - 1) / 2) + last / 2
+    outside = np.minimum(places, 0) + np.maximum(places - last, 0)
+    frames = np.interp(places, np.arange(len(indices)), indices) + outside * (indices[-1] - indices[0]) / max(last, 1)
+    return np.clip(np.floor(frames + 0.5), 0, length - 1).astype(np.int64)
 
 
 def stride_in_frames(length: int, clip: ClipSettings, fps: float) -> float:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mvd_ds.config import ConfigError, TrainingRecipe
+from mvd_ds.config import ClipView, ConfigError, TrainingRecipe
 from mvd_ds.data.batch import ClipBatch
 from mvd_ds.data.evaluation import evaluation_batches
 from mvd_ds.data.manifests.manifest import Manifest, read_manifest
@@ -120,19 +120,20 @@ def clip_name(clip: dict[str, Any]) -> str:
     return f"{classes} ({shown})" if classes else shown
 
 
-def read_clips(recipe: TrainingRecipe, manifest: Manifest, wanted: Sequence[int]) -> tuple[dict[int, Tensor], list[str]]:
+def read_clips(recipe: TrainingRecipe, manifest: Manifest, wanted: Sequence[int]) -> tuple[dict[ClipView, Tensor], list[str]]:
     """Read the videos ``wanted`` of ``manifest``; those that cannot be read are black.
 
     Returns:
-        side in px -> uint8 (B, C, T, H, W), for every side that the recipe's networks want; and the faults.
+        view -> uint8 (B, C, T, H, W), for every view that the recipe's networks want; and the faults.
     """
     data = recipe.data.model_copy(update={"workers": min(recipe.data.workers, 1)})
-    views: dict[int, Tensor] = {}
+    views: dict[ClipView, Tensor] = {}
     faults: list[str] = []
-    for size_px in recipe.view_sizes_px:
-        faults = []
-        batches = evaluation_batches(data, manifest, len(wanted), data.clip.frames, size_px, wanted, faults)
-        views[size_px] = torch.cat([clips.clone() for clips, _, _ in batches])
+    for view in recipe.clip_views:
+        faults, clip = [], data.clip.seen_as(view)
+        shown = data.model_copy(update={"clip": clip})
+        batches = evaluation_batches(shown, manifest, len(wanted), clip.frames, clip.size_px, wanted, faults)
+        views[view] = torch.cat([clips.clone() for clips, _, _ in batches])
     return views, faults
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mvd_ds.config import ConfigError, EngineSettings, TeacherSettings, TrainingRecipe
+from mvd_ds.config import ClipView, ConfigError, EngineSettings, TeacherSettings, TrainingRecipe
 from mvd_ds.models.acceleration.compiled import compile_blocks, wants_compiling
 from mvd_ds.models.acceleration.fp8 import LEAST_SIMILARITY, fp8_obstacle, similarity, use_fp8
 from mvd_ds.models.acceleration.graphed import GraphedForward
@@ -25,7 +25,7 @@ def place_teachers(
     recipe: TrainingRecipe,
     plans: dict[str, Blueprint[Teacher]],
     cluster: Cluster,
-    read_clips: Callable[[], dict[int, Tensor]],
+    read_clips: Callable[[], dict[ClipView, Tensor]],
 ) -> dict[str, Callable[..., Given]]:
     """Return the teachers by name, placed and ready to be called. Collective.
 
@@ -43,7 +43,7 @@ def place_teachers(
             with cluster.together():
                 dtype = DTYPES[recipe.engine.precision]
                 refuse_without_fp8(name, settings, cluster.device, dtype)
-                clips = read_clips()[settings.input_px or recipe.data.clip.size_px]
+                clips = read_clips()[recipe.view_of(settings)]
                 seen = round_to_fp8(teacher, normalise(to_unit(clips.to(cluster.device)), dtype))
                 require_similar(name, seen)
             if cluster.is_main:

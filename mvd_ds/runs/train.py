@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mvd_ds.config import TrainingRecipe
+from mvd_ds.config import ClipView, TrainingRecipe
 from mvd_ds.data.loader import ClipLoader
 from mvd_ds.data.manifests.mixture import read_mixture
 from mvd_ds.models.acceleration.compiled import compile_blocks, wants_compiling
@@ -97,7 +97,7 @@ def _targets(recipe: TrainingRecipe, teachers: dict[str, Blueprint[Teacher]], cl
     if not teachers:
         return PixelTargets(recipe)
 
-    def some_clips() -> dict[int, Tensor]:
+    def some_clips() -> dict[ClipView, Tensor]:
         manifest = read_mixture(recipe.data).manifests[0]
         return read_clips(recipe, manifest, range(min(recipe.run.picture_clips, len(manifest.refs))))[0]
 

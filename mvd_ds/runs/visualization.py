@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvd_ds.config import IMAGENET_MEAN, IMAGENET_STD, PixelSettings, TeacherSettings, TrainingRecipe
+from mvd_ds.config import IMAGENET_MEAN, IMAGENET_STD, ClipView, PixelSettings, TeacherSettings, TrainingRecipe
 from mvd_ds.data.batch import ClipBatch
 from mvd_ds.data.masking import draw_masks, predicted_tokens, split_tokens
 from mvd_ds.data.randomness import keyed_generator
@@ -26,7 +26,7 @@ from mvd_ds.training.device_batch import to_device
 from mvd_ds.training.step import TeacherTargets, normalise, to_unit
 
 
-def picture_batch(recipe: TrainingRecipe, views: dict[int, Tensor]) -> ClipBatch:
+def picture_batch(recipe: TrainingRecipe, views: dict[ClipView, Tensor]) -> ClipBatch:
     """Return a batch of ``views`` (side in px -> uint8 (B, C, T, H, W)) with one mask each, equal in all runs of a seed."""
     settings = recipe.masking.model_copy(update={"masks_per_clip": 1})
     clips = len(views[recipe.data.clip.size_px])

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mvd_ds.config import ClipSettings, ConfigError, TrainingRecipe
+from mvd_ds.config import ClipSettings, ClipView, ConfigError, TrainingRecipe
 from mvd_ds.data.readers.decode import DecodeError, open_video
 from mvd_ds.data.views import cut_views
 from mvd_ds.evaluation.sheets import Observed, Sheet, clip_sheets, joined, moving, similarity_sheet, still
@@ -42,9 +42,9 @@ class Viewer(NamedTuple):
 
     clip: ClipSettings
     """Clip that is cut out of a video."""
-    sizes_px: tuple[int, ...]
+    views: tuple[ClipView, ...]
     """Sides of the clip, in pixels."""
-    look: Callable[[dict[int, Tensor]], Observed]
+    look: Callable[[dict[ClipView, Tensor]], Observed]
     """Function from views, side in pixels -> uint8 (1, C, T, H, W)."""
 
 
@@ -144,7 +144,7 @@ def _viewer(source: Path, teachers: dict[str, Path], heads: list[int] | None, de
         adapt = lambda view: normalise(to_unit(view), torch.float32)  # noqa: E731
     is_image = encoder.settings.kind == "image"
 
-    def look(views: dict[int, Tensor]) -> Observed:
+    def look(views: dict[ClipView, Tensor]) -> Observed:
         view = _as_batch(views[clip.size_px], is_image).to(device)
         return observe_encoder(encoder, view, adapt(view), heads, IMAGES)
 
@@ -170,16 +170,16 @@ def _predictor_viewer(
         }
         targets = TeacherTargets(recipe.model_copy(update={"teachers": given}), built, torch.float32)
     is_image = recipe.model.kind == "image"
-    sizes_px = tuple(dict.fromkeys([recipe.data.clip.size_px, *(settings.input_px or 0 for settings in given.values())]))
+    seen = tuple(dict.fromkeys([recipe.data.clip.size_px, *(full.view_of(settings) for settings in given.values())]))
 
-    def look(views: dict[int, Tensor]) -> Observed:
+    def look(views: dict[ClipView, Tensor]) -> Observed:
         batch = picture_batch(recipe, {size: _as_batch(view, is_image) for size, view in views.items()})
         return observe(recipe, model, model, targets, batch, device, heads, IMAGES)
 
-    return Viewer(_shown_clip(recipe.data.clip, is_image), tuple(size for size in sizes_px if size), look)
+    return Viewer(_shown_clip(recipe.data.clip, is_image), seen, look)
 
 
-def _views(video: Path, viewer: Viewer) -> dict[int, Tensor]:
+def _views(video: Path, viewer: Viewer) -> dict[ClipView, Tensor]:
     """Return the middle of a video, uint8 (1, C, T, H, W), by side.
 
     Raises:
@@ -187,7 +187,7 @@ def _views(video: Path, viewer: Viewer) -> dict[int, Tensor]:
     """
     with open_video(str(video)) as opened:
         cuts = partial(cut_views, opened, segments=1, crops=1)
-        return {size: cuts(viewer.clip.model_copy(update={"size_px": size})) for size in viewer.sizes_px}
+        return {view: cuts(viewer.clip.seen_as(view)) for view in viewer.views}
 
 
 def _shown_clip(clip: ClipSettings, is_image: bool) -> ClipSettings:

@@ -10,13 +10,15 @@ from typing import Any, Protocol, TypeVar, cast
 import torch
 from torch import Tensor
 
+from mvd_ds.config import ClipView
+
 
 class MicroBatch(Protocol):
     """One micro batch of B clips, whatever it is trained for."""
 
     @property
-    def views(self) -> dict[int, Tensor]:
-        """Side in pixels -> uint8 (B, C, T, H, W)."""
+    def views(self) -> dict[ClipView, Tensor]:
+        """The views of all clips, uint8 (B, C, T, H, W)."""
         ...
 
     @property

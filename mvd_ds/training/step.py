@@ -71,7 +71,7 @@ class TeacherTargets:
         """
         self.settings = recipe.teachers
         self.teachers = teachers
-        self.size_px = recipe.data.clip.size_px
+        self.views = {name: recipe.view_of(settings) for name, settings in recipe.teachers.items()}
         self.dtype = dtype
         self.terms = build_targets(recipe)
 
@@ -88,7 +88,7 @@ class TeacherTargets:
     @torch.no_grad()
     def sources(self, teacher: str, batch: MaskedBatch, wanted: Tensor | None = None) -> dict[str, Tensor]:
         """Return what a teacher gives of all tokens (B, N, D), or of the ``wanted`` ones (B, M), by name of the output."""
-        view = normalise(to_unit(batch.views[self.settings[teacher].input_px or self.size_px]), self.dtype)
+        view = normalise(to_unit(batch.views[self.views[teacher]]), self.dtype)
         given = self.teachers[teacher](view) if wanted is None else self.teachers[teacher](view, wanted)
         return given if isinstance(given, dict) else {teacher: given}
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvd_ds.config import FinetuneRecipe
+from mvd_ds.config import ClipView, FinetuneRecipe
 from mvd_ds.data.augmentation.augment import draw_mix, erase, partners
 from mvd_ds.data.augmentation.rand_augment import rand_augment
 from mvd_ds.data.batch import LabelledBatch
@@ -61,22 +61,22 @@ class LabelledClips(KeyedClips):
         dropout = self._generator("dropout", key).random(self._width, dtype=np.float32)
         return {"own_share": np.array(mix.own_share), "box": np.array(mix.box), "dropout": dropout}
 
-    def _cut_clips(self, index: int, keys: Sequence[ClipKey], outputs: Sequence[dict[int, Tensor]]) -> list[bool]:
+    def _cut_clips(self, index: int, keys: Sequence[ClipKey], outputs: Sequence[dict[ClipView, Tensor]]) -> list[bool]:
         """Decode one clip of video ``index`` and write its augmentation under each key; return whether each is to be mirrored."""
         with self.source.open(index) as video:
             generator = self._generator("view", keys[0])
             frames = video.get(frame_indices(len(video), self._data.clip, generator, video.fps))
-        return [self._cut(frames, self._generator("augment", key), views) for key, views in zip(keys, outputs, strict=True)]
+        return [self._augment(frames, self._generator("augment", key), views) for key, views in zip(keys, outputs, strict=True)]
 
-    def _cut(self, frames: np.ndarray, generator: np.random.Generator, views: dict[int, Tensor]) -> bool:
+    def _augment(self, frames: np.ndarray, generator: np.random.Generator, views: dict[ClipView, Tensor]) -> bool:
         """Apply RandAugment, crop and erasing to one clip. An erased box is mirrored with its clip, which makes no difference."""
         clip, operations, erasing = self._data.clip, self._augmentation.rand_augment, self._augmentation.erasing
         if operations:
             frames = rand_augment(frames, operations, generator)
         box = draw_box(frames.shape[1], frames.shape[2], clip, generator)
         flip = bool(generator.random() < clip.flip)
-        for size, view in views.items():
-            view.copy_(cut(frames, box, size, False, clip.interpolation, clip.antialias))
+        for view in views.values():
+            view.copy_(cut(frames, box, view.shape[-1], False, clip.interpolation, clip.antialias))
             if erasing:
                 erase(view, erasing, generator)
         return flip

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mvd_ds.config import TrainingRecipe
+from mvd_ds.config import ClipView, TrainingRecipe
 from mvd_ds.data.batch import ClipBatch
 from mvd_ds.models.acceleration.compiled import compile_blocks, wants_compiling
 from mvd_ds.models.masked import MaskedPredictor
@@ -89,7 +89,7 @@ class ProductStep(DistillStep):
         student: MaskedPredictor,
         teachers: dict[str, Teacher],
         device: torch.device,
-        fp8_clips: dict[int, Tensor] | None = None,
+        fp8_clips: dict[ClipView, Tensor] | None = None,
     ) -> None:
         super().__init__()
         dtype = DTYPES[recipe.engine.precision]
@@ -110,7 +110,7 @@ class ProductStep(DistillStep):
         # In the order of `distill`: rounding, compilation, graph.
         for name, teacher in self.teachers.items() if fp8_clips else ():
             assert fp8_clips is not None
-            clips = fp8_clips[recipe.teachers[name].input_px or recipe.data.clip.size_px]
+            clips = fp8_clips[recipe.view_of(recipe.teachers[name])]
             self.similarities[name] = round_to_fp8(teacher, normalise(to_unit(clips.to(device)), dtype))
         fast = {
             name: accelerate(teacher, name, recipe.teachers[name], recipe.engine, device)

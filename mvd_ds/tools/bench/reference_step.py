@@ -23,7 +23,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mvd_ds.config import TrainingRecipe
+from mvd_ds.config import ClipView, TrainingRecipe
 from mvd_ds.data.batch import ClipBatch
 from mvd_ds.models.attention import Attention
 from mvd_ds.models.embed import PatchEmbed
@@ -59,7 +59,7 @@ class Inputs(NamedTuple):
 
     student: Tensor
     """fp32 (B, C, T, H, W), normalised."""
-    teachers: dict[int, Tensor]
+    teachers: dict[ClipView, Tensor]
     """The same clips again, by side in pixels."""
     mask: Tensor
     """bool (B, N), True = masked."""
@@ -118,7 +118,7 @@ class ReferenceStep:
         with self.autocast:
             targets = {}
             for name, teacher in self.teachers.items():
-                view = teachers[teacher.settings.input_px or self.recipe.data.clip.size_px]
+                view = teachers[self.recipe.view_of(teacher.settings)]
                 targets[name] = self._target(teacher, view, masked)
                 clock.mark(f"teacher {name}")
             terms = self.lent(lambda: self._terms(clip, visible, masked, targets))

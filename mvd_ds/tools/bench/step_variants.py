@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import functional as F
 
-from mvd_ds.config import ConfigError, TrainingRecipe, load_recipe
+from mvd_ds.config import ClipView, ConfigError, TrainingRecipe, load_recipe
 from mvd_ds.data.batch import ClipBatch
 from mvd_ds.data.masking import draw_masks, split_tokens
 from mvd_ds.data.randomness import keyed_generator
@@ -137,9 +137,11 @@ def random_batch(recipe: TrainingRecipe, number: int) -> ClipBatch:
     generator = keyed_generator(recipe.run.seed, "bench", number)
     clips, clip = recipe.batch.micro, recipe.data.clip
     pixels = generator.integers(0, 256, (clips, 3, clip.frames, clip.size_px, clip.size_px), "uint8")
-    views = {clip.size_px: torch.from_numpy(pixels)}
-    for size in recipe.view_sizes_px[1:]:
-        views[size] = F.interpolate(views[clip.size_px].float(), (clip.frames, size, size)).to(torch.uint8)
+    views: dict[ClipView, torch.Tensor] = {clip.size_px: torch.from_numpy(pixels)}
+    for view in recipe.clip_views[1:]:
+        seen = clip.seen_as(view)
+        shape = (seen.frames, seen.size_px, seen.size_px)
+        views[view] = F.interpolate(views[clip.size_px].float(), shape).to(torch.uint8)
     tokens = [split_tokens(draw_masks(recipe.masking, recipe.grid, generator)) for _ in range(clips)]
     visible, masked = (torch.stack([torch.from_numpy(pair[i]) for pair in tokens]) for i in (0, 1))
     empty = torch.zeros(clips, 0, dtype=torch.int64)

@@ -237,8 +237,13 @@ def _stack_bytes(blocks: int, every: int, values: float) -> float:
 def _clip_bytes(recipe: LearningRecipe) -> float:
     """Return the bytes of a micro batch of clips: uint8, two fp32 copies while they are normalised, one in training precision."""
     size = 2 if recipe.engine.precision == "bf16" else 4
-    values = 3 * recipe.data.clip.frames * recipe.batch.micro
-    return sum(side**2 * values * (1 + 4 + 4 + size) for side in recipe.view_sizes_px)
+    return recipe.batch.micro * view_values(recipe) * (1 + 4 + 4 + size)
+
+
+def view_values(recipe: LearningRecipe) -> int:
+    """Return the numbers of all views of one clip, which are as many bytes before they are normalised."""
+    seen = [recipe.data.clip.seen_as(view) for view in recipe.clip_views]
+    return sum(3 * clip.frames * clip.size_px**2 for clip in seen)
 
 
 def _host_bytes(
@@ -247,8 +252,7 @@ def _host_bytes(
     """Return the bytes of a node: networks that each process builds whole in fp32, loaders, and pinned offloaded states."""
     processes, size = min(world, node), 2 if bf16 else 4
     networks = sizes.student.parameters + sum(teacher.parameters for teacher in sizes.teachers.values())
-    clip = sum(3 * recipe.data.clip.frames * side**2 for side in recipe.view_sizes_px)
-    ready = max(recipe.data.workers, 1) * recipe.data.prefetch_batches * recipe.batch.micro * clip
+    ready = max(recipe.data.workers, 1) * recipe.data.prefetch_batches * recipe.batch.micro * view_values(recipe)
     # Copies of gradients and masters for the way to the device, and their pinned blocks: 1.5 times.
     offloaded = 1.5 * states.moved
     if zero.get("offload_optimizer", {}).get("device") == "nvme":

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from mvd_ds.config import LearningRecipe
 from mvd_ds.tools.machine.devices import CPU_ADAM_BYTES, Machine
+from mvd_ds.tools.plan.memory import view_values
 from mvd_ds.tools.plan.sizes import NetworkSizes, RecipeSizes, teachers_of
 
 #: CPU milliseconds of one clip: 16 frames at stride 4 of a 340 x 256 H.264 file, scaled, and handed over. Measured on an
@@ -125,7 +126,7 @@ def plan_time(
         # Gradients go to the host in fp32, weights come back; a disk also reads and writes masters and moments.
         offload=(6 * sharded / link if on_host else 0.0)
         + (24 * sharded * min(gpus, machine.gpus_per_node) / NVME_BYTES_PER_SECOND if on_disk else 0.0),
-        copies=clips * sum(3 * recipe.data.clip.frames * side**2 for side in recipe.view_sizes_px) / link,
+        copies=clips * view_values(recipe) / link,
         data=clips / loader_rate(recipe, machine, gpus, decode_milliseconds),
         overlaps=bool(zero.get("overlap_comm")),
     )

@@ -141,7 +141,7 @@ def _check_placement(record: Record, placement: str, cluster: Cluster) -> None:
     """Check a teacher's features against those of a whole copy on the device."""
     recipe = _recipe(cluster, "zero2.json")
     for name, settings in recipe.teachers.items():
-        view = random_batch(recipe, 0).views[settings.input_px or recipe.data.clip.size_px]
+        view = random_batch(recipe, 0).views[recipe.view_of(settings)]
         clip = view.to(cluster.device).float() / 255
         with torch.no_grad():
             expected = build_teacher(name, settings, recipe).to(cluster.device)(clip)

@@ -59,7 +59,7 @@ def _teacher(name: str, device: torch.device) -> tuple[Teacher, Tensor]:
     """Return a bf16 teacher on the device, and clips (B, C, T, H, W) for it."""
     recipe = small_recipe("bf16", "never")
     settings = recipe.teachers[name]
-    view = random_batch(recipe, 0).views[settings.input_px or recipe.data.clip.size_px]
+    view = random_batch(recipe, 0).views[recipe.view_of(settings)]
     clip = normalise(to_unit(view.to(device)), torch.bfloat16)
     return build_teacher(name, settings, recipe).to(device, torch.bfloat16), clip
 
