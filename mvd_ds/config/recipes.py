@@ -229,6 +229,7 @@ class TrainingRecipe(LearningRecipe):
 
     def _check_teacher(self, name: str, teacher: TeacherSettings) -> None:
         try:
+            teacher.check_time(self.data.clip)
             grid = self.teacher_grid(teacher)
         except ValueError as error:
             raise ValueError(f"teachers.{name}: {error}") from None

@@ -121,6 +121,31 @@ class TeacherSettings(EncoderSettings):
             return self.input_stride / (clip.stride_seconds or clip.stride_frames)
         return clip.frames / (self.input_frames or clip.frames)
 
+    def check_time(self, clip: ClipSettings) -> None:
+        """Refuse frames that no setting says the origin of.
+
+        Raises:
+            ValueError: in one line, with what to set.
+        """
+        frames = self.input_frames or clip.frames
+        stated = [key for key in ("input_frames", "input_stride", "time") if getattr(self, key) is not None]
+        if stated and self.kind == "image":
+            raise ValueError(f"an image teacher sees one frame of each of the student's tubelets: remove {', '.join(stated)}")
+        if frames != clip.frames and self.time is None:
+            raise ValueError(
+                f"input_frames {frames} differs from the student's {clip.frames}; choose time: own_clip, which reads them, or "
+                "time: nearest or linear, which makes them of the student's"
+            )
+        if self.input_stride is not None and self.time != "own_clip":
+            raise ValueError("input_stride needs time: own_clip")
+        if self.time is not None and frames == clip.frames and self.input_stride is None:
+            raise ValueError(f"time {self.time}: its clip is the student's; state input_frames, or remove it")
+        if self.time == "own_clip" and clip.frames == 1:
+            raise ValueError("time own_clip: the student's clip is one frame")
+        if frames * self.time_step(clip) < clip.frames - 1e-6:
+            share = frames * self.time_step(clip) / clip.frames
+            raise ValueError(f"its clip lasts {share:.2f} of the student's: raise input_frames or input_stride")
+
     @property
     def targets(self) -> dict[str, TargetSettings]:
         """All that is learnt from it, by what follows the teacher's name in the name of the output: "" for ``target``."""

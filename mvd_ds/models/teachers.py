@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mvd_ds.config import ConfigError, Grid, TargetSettings, TeacherSettings, TrainingRecipe
 from mvd_ds.models.blueprint import Blueprint, Built
 from mvd_ds.models.layers import pick
 from mvd_ds.models.networks import FrozenNetwork, Reading, family_of
+from mvd_ds.models.resampling import read_slots, resample_frames, resize_grid, slot_weights
 
 Given = Tensor | dict[str, Tensor]
 """The output of a teacher: one tensor, or several by name of the output."""
@@ -24,10 +24,17 @@ class Teacher(nn.Module):
         settings: which features, and how many clips at once.
         student_grid: (t, h, w) grid of the targets.
         student_tubelet_frames: an image teacher sees one frame of each of the student's tubelets.
+        time_step: time from one of its frames to the next, in that of the student's clip; None: both clips last as long.
     """
 
     def __init__(
-        self, name: str, network: FrozenNetwork, settings: TeacherSettings, student_grid: Grid, student_tubelet_frames: int
+        self,
+        name: str,
+        network: FrozenNetwork,
+        settings: TeacherSettings,
+        student_grid: Grid,
+        student_tubelet_frames: int,
+        time_step: float | None = None,
     ) -> None:
         super().__init__()
         self.name, self.settings = name, settings
@@ -35,6 +42,7 @@ class Teacher(nn.Module):
         self.student_tubelet_frames = student_tubelet_frames
         self.network = network
         self.encoder = network.module
+        self.time_step = time_step
 
     def forward(self, clip: Tensor, wanted: Tensor | None = None) -> Given:
         """Return what its targets are made of.
@@ -56,7 +64,7 @@ class Teacher(nn.Module):
 
     def _outputs(self, clip: Tensor, wanted: Tensor | None) -> dict[str, Tensor]:
         """Return its outputs by name; where the grids agree, a selective network computes no unwanted tokens in the end."""
-        is_selective = wanted is not None and self.network.is_selective and self.grid == self.student_grid
+        is_selective = wanted is not None and self.network.is_selective and self.is_on_grid
         reading = self.network.read(self._input(clip), wanted if is_selective else None)
         found = {}
         for suffix, target in self.settings.targets.items():
@@ -71,6 +79,11 @@ class Teacher(nn.Module):
         return (self.student_grid[0] if self.settings.kind == "image" else slots, rows, columns)
 
     @property
+    def is_on_grid(self) -> bool:
+        """True if nothing is resampled: its tokens are those of the student's grid, at the same times."""
+        return self.time_step is None and self.grid == self.student_grid
+
+    @property
     def read_blocks(self) -> list[int]:
         """Blocks of its network that are read, ascending."""
         return list(self.network.reads.blocks)
@@ -78,7 +91,8 @@ class Teacher(nn.Module):
     def _input(self, clip: Tensor) -> Tensor:
         """Return what the network takes of a clip: the clip, or the frames of an image teacher as clips of their own."""
         if self.settings.kind == "video":
-            return clip
+            frames, how = self.settings.input_frames, self.settings.time
+            return clip if frames is None or how in (None, "own_clip") else resample_frames(clip, frames, how)
         frames = clip[:, :, self.settings.frame_in_tubelet :: self.student_tubelet_frames]
         return frames.transpose(1, 2).flatten(0, 1).unsqueeze(2)
 
@@ -98,16 +112,12 @@ class Teacher(nn.Module):
 
     def _on_grid(self, tokens: Tensor, clips: int) -> Tensor:
         """Return the tokens of the inputs of ``clips`` as (clips, N, D) with N of the student's grid."""
-        return resize_grid(tokens.unflatten(0, (clips, -1)).flatten(1, 2), self.grid, self.student_grid)
-
-
-def resize_grid(tokens: Tensor, grid: Grid, wanted: Grid) -> Tensor:
-    """Resize (B, N, D) on ``grid`` to (B, N', D) on ``wanted``: linear along every axis, in fp32, centres aligned."""
-    if grid == wanted:
-        return tokens
-    volume = tokens.float().transpose(1, 2).unflatten(2, grid)
-    volume = F.interpolate(volume, size=wanted, mode="trilinear", align_corners=False)
-    return volume.flatten(2).transpose(1, 2).to(tokens.dtype)
+        tokens, grid = tokens.unflatten(0, (clips, -1)).flatten(1, 2), self.grid
+        if self.time_step is not None:
+            slots, tubelet = self.student_grid[0], self.settings.tubelet_frames
+            weights = slot_weights(grid[0], tubelet, slots, self.student_tubelet_frames, self.time_step, tokens.device)
+            tokens, grid = read_slots(tokens, weights), (slots, *grid[1:])
+        return resize_grid(tokens, grid, self.student_grid)
 
 
 def plan_teacher(name: str, settings: TeacherSettings, recipe: TrainingRecipe) -> Blueprint[Teacher]:
@@ -122,7 +132,9 @@ def plan_teacher(name: str, settings: TeacherSettings, recipe: TrainingRecipe) -
         ConfigError: if its weights are missing, do not fit, or describe another architecture than ``settings``.
     """
     clip = recipe.data.clip
-    return plan_lone_teacher(name, settings, clip.frames, clip.size_px, recipe.grid, recipe.model.tubelet_frames, recipe.run.seed)
+    step = settings.time_step(clip) if settings.input_stride is not None else None
+    tubelet, seed = recipe.model.tubelet_frames, recipe.run.seed
+    return plan_lone_teacher(name, settings, clip.frames, clip.size_px, recipe.grid, tubelet, seed, step)
 
 
 def build_teacher(name: str, settings: TeacherSettings, recipe: TrainingRecipe) -> Teacher:
@@ -142,6 +154,7 @@ def plan_lone_teacher(
     student_grid: Grid,
     student_tubelet_frames: int,
     seed: int = 0,
+    time_step: float | None = None,
 ) -> Blueprint[Teacher]:
     """Return what ``plan_teacher`` returns, outside of a recipe.
 
@@ -153,17 +166,20 @@ def plan_lone_teacher(
         student_grid: (t, h, w) grid of the targets.
         student_tubelet_frames: frames of one of the student's tubelets.
         seed: seed of random weights.
+        time_step: time from one of its frames to the next, in that of the student's clip; None: both clips last as long.
 
     Raises:
         ConfigError: as ``plan_teacher``.
     """
     side, origin = settings.input_px or size_px, f"teachers.{name}"
-    planned = family_of(settings).plan(settings, frames, side, seed, origin)
+    planned = family_of(settings).plan(settings, settings.input_frames or frames, side, seed, origin)
     if settings.target.norm == "final" and not planned.has_final_norm:
         raise ConfigError(f"{origin}.target.norm final: {settings.weights} has no norm after its last block; choose none")
 
     def wrap(module: nn.Module) -> Teacher:
-        return Teacher(name, planned.adapt(module), settings, student_grid, student_tubelet_frames).eval().requires_grad_(False)
+        network = planned.adapt(module)
+        teacher = Teacher(name, network, settings, student_grid, student_tubelet_frames, time_step)
+        return teacher.eval().requires_grad_(False)
 
     if isinstance(planned.blueprint, Built):
         return Built(wrap(planned.blueprint.build()))

@@ -11,10 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from mvd_ds.config import ConfigError
+from mvd_ds.config import ConfigError, OwnClip
 from mvd_ds.data.batch import ClipBatch
 from mvd_ds.data.dataset import ClipDataset
 from mvd_ds.data.manifests.manifest import read_manifest
+from mvd_ds.data.sampling import own_clip_indices
 from mvd_ds.data.transforms import Box, cut
 from mvd_ds.data.workers.quarantine import Quarantine
 from mvd_ds.data.workers.stream import filled_batches
@@ -95,6 +96,31 @@ def test_views_of_other_sizes_are_the_same_crop(twelve: Path) -> None:
     distance = (shrunk - batch.views[32].float()).abs().flatten(1).mean(1)
     assert (distance < 3).all()
     assert ((shrunk.roll(1, 0) - batch.views[32].float()).abs().flatten(1).mean(1) > 5 * distance).all()
+
+
+def test_a_view_with_frames_of_its_own_is_the_same_moment_and_crop(twelve: Path) -> None:
+    """8 frames in the time of 4, and 4 that are twice as far apart, found in the file by the student's start."""
+    clip = {"frames": 4, "stride_frames": 2, "size_px": 40, "crop": "center"}
+    teacher = {"size": "tiny", "patch_px": 8, "weights": "random", "resize": "bilinear", "time": "own_clip"}
+    teachers = {"fine": {**teacher, "input_frames": 8}, "long": {**teacher, "input_frames": 6, "input_stride": 4}}
+    distillation = {"objective": "distillation", "pixels": None, "model__patch_px": 8, "data__clip": clip}
+    batch = _batch(_dataset(twelve, **distillation, teachers=teachers), list(range(12)))
+    alone = _batch(_dataset(twelve, **distillation, teachers={"a": {**teacher, "time": None}}), list(range(12)))
+    assert torch.equal(batch.views[40], alone.views[40]) and set(alone.views) == {40}
+    fine, long = OwnClip(40, 8, 0.5), OwnClip(40, 6, 2.0)
+    assert set(batch.views) == {40, fine, long}
+    for number, sample in enumerate(batch.sample.tolist()):
+        frames = all_frames(twelve.parent / f"{sample:02d}.mp4")
+        last = len(frames) - (2 if len(frames) == 6 else 1)
+        indices = [np.minimum(start + 2 * np.arange(4), last) for start in range(max(len(frames) - 6, 1))]
+        found = [
+            chosen
+            for chosen in indices
+            if torch.equal(cut(frames[chosen], Box(0, 8, 40, 40), 40, False), batch.views[40][number])
+        ]
+        for view in (fine, long):
+            expected = frames[own_clip_indices(found[0], view, len(frames))]
+            assert torch.equal(cut(expected, Box(0, 8, 40, 40), 40, False), batch.views[view][number])
 
 
 def test_more_masks_leave_everything_else_as_it_is(twelve: Path) -> None:

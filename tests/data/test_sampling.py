@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mvd_ds.config import ClipSettings
+from mvd_ds.config import ClipSettings, OwnClip
 from mvd_ds.data.randomness import keyed_generator
 from mvd_ds.data.readers.video import DecodeError
-from mvd_ds.data.sampling import dense_indices, frame_indices, uniform_indices, window_indices
+from mvd_ds.data.sampling import dense_indices, frame_indices, own_clip_indices, uniform_indices, window_indices
 
 
 def _short_clip(length: int, frames: int, stride: int) -> list[int]:
@@ -106,3 +106,21 @@ def test_short_videos_repeat_the_last_frame_that_a_stride_in_seconds_reaches() -
 def test_without_a_frame_rate_there_are_no_seconds() -> None:
     with pytest.raises(DecodeError, match=r"frame rate is not known; give data.clip.stride_frames"):
         frame_indices(30, ClipSettings(stride_seconds=0.1), None, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("indices", "own", "expected"),
+    [
+        ([10, 14, 18, 22], (4, 1.0), [10, 14, 18, 22]),
+        ([10, 14, 18, 22], (8, 0.5), [9, 11, 13, 15, 17, 19, 21, 23]),
+        ([10, 14, 18, 22], (2, 2.0), [12, 20]),
+        ([10, 14, 18, 22], (4, 3.0), [0, 10, 22, 29]),
+        ([0, 4, 4, 4], (8, 0.5), [0, 1, 3, 4, 4, 4, 4, 4]),
+        ([0, 1, 8, 9], (4, 0.5), [1, 3, 6, 8]),
+    ],
+    ids=["the same", "twice as many", "half as many", "three times as long", "a video that ends", "uneven times"],
+)
+def test_frames_of_a_clips_own_have_its_moment(indices: list[int], own: tuple[int, float], expected: list[int]) -> None:
+    """The middle of all is that of the clip; ends of the video are repeated."""
+    found = own_clip_indices(np.array(indices), OwnClip(32, *own), 30)
+    assert found.tolist() == expected

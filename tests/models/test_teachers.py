@@ -7,7 +7,8 @@ import torch
 
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.models.initialisation import initialise
-from mvd_ds.models.teachers import Teacher, build_teacher, resize_grid
+from mvd_ds.models.resampling import resize_grid
+from mvd_ds.models.teachers import Teacher, build_teacher
 from mvd_ds.models.vit import VisionTransformer
 
 CLIP = torch.randn(2, 3, 4, 32, 32, generator=torch.Generator().manual_seed(3))

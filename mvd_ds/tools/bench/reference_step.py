@@ -30,7 +30,8 @@ from mvd_ds.models.embed import PatchEmbed
 from mvd_ds.models.layers import Block
 from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.readouts import Decoder
-from mvd_ds.models.teachers import Teacher, resize_grid
+from mvd_ds.models.resampling import resize_grid
+from mvd_ds.models.teachers import Teacher
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.objectives.losses import mixed_loss
 from mvd_ds.objectives.targets.pixels import STABILISER
