@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +13,8 @@ from mvd_ds.models.blueprint import Blueprint, Built
 from mvd_ds.models.layers import pick
 from mvd_ds.models.networks import FrozenNetwork, Reading, family_of
 from mvd_ds.models.resampling import read_slots, resample_frames, resize_grid, slot_weights
+
+logger = logging.getLogger(__name__)
 
 Given = Tensor | dict[str, Tensor]
 """The output of a teacher: one tensor, or several by name of the output."""
@@ -91,8 +96,8 @@ class Teacher(nn.Module):
     def _input(self, clip: Tensor) -> Tensor:
         """Return what the network takes of a clip: the clip, or the frames of an image teacher as clips of their own."""
         if self.settings.kind == "video":
-            frames, how = self.settings.input_frames, self.settings.time
-            return clip if frames is None or how in (None, "own_clip") else resample_frames(clip, frames, how)
+            count, how = self.settings.input_frames, self.settings.time
+            return clip if count is None or how in (None, "own_clip") else resample_frames(clip, count, how)
         frames = clip[:, :, self.settings.frame_in_tubelet :: self.student_tubelet_frames]
         return frames.transpose(1, 2).flatten(0, 1).unsqueeze(2)
 
@@ -176,6 +181,9 @@ def plan_lone_teacher(
     if settings.target.norm == "final" and not planned.has_final_norm:
         raise ConfigError(f"{origin}.target.norm final: {settings.weights} has no norm after its last block; choose none")
 
+    for line in _resampling(settings, frames, side, student_grid, time_step):
+        logger.info("%s: %s", origin, line)
+
     def wrap(module: nn.Module) -> Teacher:
         network = planned.adapt(module)
         teacher = Teacher(name, network, settings, student_grid, student_tubelet_frames, time_step)
@@ -187,3 +195,16 @@ def plan_lone_teacher(
         lambda: wrap(planned.blueprint.construct()),
         lambda part, module: planned.blueprint.fill(part.removeprefix("encoder."), module),
     )
+
+
+def _resampling(settings: TeacherSettings, frames: int, side: int, student_grid: Grid, time_step: float | None) -> Iterator[str]:
+    """Yield sentences on what is resampled between a teacher and its student."""
+    count, image = settings.input_frames or frames, settings.kind == "image"
+    if settings.time == "own_clip":
+        step = time_step or frames / count
+        yield f"sees {count} frames of its own from the moment of the student's {frames}, {step:g} of their time apart"
+    elif count != frames:
+        yield f"sees {count} frames made of the student's {frames} (time: {settings.time})"
+    grid = (student_grid[0], *settings.frame_grid(side)) if image else settings.grid(count, side)
+    if grid != student_grid:
+        yield f"features on its grid {grid} are resized to the student's {student_grid}, linear in time, bilinear in space"

@@ -85,3 +85,11 @@ def test_what_is_not_stated_is_asked_for_in_one_line(recipe: Any, change: dict[s
 def test_an_image_teacher_has_no_time_of_its_own(recipe: Any) -> None:
     with pytest.raises(ConfigError, match="sees one frame of each of the student's tubelets: remove input_frames, time"):
         recipe(teachers={"image": {"input_frames": 8, "time": "linear"}})
+
+
+def test_what_is_resampled_is_said_at_start(recipe: Any, caplog: pytest.LogCaptureFixture) -> None:
+    chosen = recipe(teachers=other_grid(time="own_clip", input_stride=8), data={"clip": {"stride_frames": 4}})
+    with caplog.at_level("INFO"):
+        build_teacher("video", chosen.teachers["video"], chosen)
+    assert "teachers.video: sees 8 frames of its own from the moment of the student's 4, 2 of their time apart" in caplog.text
+    assert "(4, 6, 6) are resized to the student's (2, 4, 4), linear in time, bilinear in space" in caplog.text
