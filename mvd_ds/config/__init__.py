@@ -17,7 +17,7 @@ from mvd_ds.config.data import (
     PreprocessingSettings,
 )
 from mvd_ds.config.decoder import DecoderSettings
-from mvd_ds.config.encoder import ENCODER_SIZES, EncoderSettings, PoolingSettings
+from mvd_ds.config.encoder import ENCODER_SIZES, EncoderSettings, InitSettings, PoolingSettings
 from mvd_ds.config.evaluation import (
     EvaluateRecipe,
     FeaturesRecipe,

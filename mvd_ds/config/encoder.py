@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from mvd_ds.config.base import Grid, Positive, Settings
+from mvd_ds.config.base import Grid, PathText, Positive, Settings
 
 #: Encoder sizes. Source: MVD and VideoMAE model tables (S, B, L, H); tiny is ours, for the quickstart.
 ENCODER_SIZES: dict[str, dict[str, int]] = {
@@ -169,6 +169,15 @@ class EncoderSettings(Settings):
         if size_px % self.patch_px:
             raise ValueError(f"clip of {size_px} px is not divisible by patch_px {self.patch_px}")
         return frames // self.tubelet_frames, size_px // self.patch_px, size_px // self.patch_px
+
+
+class InitSettings(Settings):
+    """Pretrained weights that a training starts from, so that it goes on where another one ended: on videos of your own, say."""
+
+    weights: PathText
+    """Folder or file, in any layout that ``convert`` reads; its encoder must be that of ``model``, and starts as it is there."""
+    decoders: bool = False
+    """Decoders of the same name start as they are there, too: ``pixels`` of a VideoMAE or MAE whose stage one goes on."""
 
 
 class PoolingSettings(Settings):

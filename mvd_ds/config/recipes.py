@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from mvd_ds.config.base import Grid, Settings
 from mvd_ds.config.data import ClipView, DataSettings, MaskingSettings
 from mvd_ds.config.decoder import DecoderSettings
-from mvd_ds.config.encoder import EncoderSettings, position_fault
+from mvd_ds.config.encoder import EncoderSettings, InitSettings, position_fault
 from mvd_ds.config.optimization import BatchSettings, EngineSettings, OptimizerSettings, RunSettings, ScheduleSettings
 from mvd_ds.config.targets import Output, PixelSettings, Tokens
 from mvd_ds.config.teachers import TeacherSettings
@@ -91,6 +91,8 @@ class TrainingRecipe(LearningRecipe):
 
     objective: Literal["image_reconstruction", "video_reconstruction", "distillation"]
     """Stage one on images or videos, or stage two."""
+    init: InitSettings | None = None
+    """Weights that the student starts from (None: initial weights of ``run.seed``)."""
     masking: MaskingSettings = MaskingSettings()
     """Tokens that are hidden from the encoder."""
     decoder: DecoderSettings = DecoderSettings()

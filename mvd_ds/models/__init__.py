@@ -16,7 +16,7 @@
 ``building``               models from files and descriptions, and models in the formats of others
 ``classifier``             ``Classifier``: pooling, norm and a class head
 ``classifier_folder``      folders of classifiers, with names of classes and how clips are cut
-``init_from_checkpoint``   a classifier whose encoder comes from a pretrained file
+``init_from_checkpoint``   classifiers and students whose encoder comes from a pretrained file
 ``heads``                  heads on a frozen encoder: attentive pooling, visual query tuning
 ``precision``              what runs in bf16 and what stays fp32
 ``pooling``                one vector per clip: mean, cls, max, GeM, GGeM

@@ -10,7 +10,8 @@ from mvd_ds.config import ConfigError, TrainingRecipe
 from mvd_ds.models.blueprint import Blueprint
 from mvd_ds.models.flops import ClipFlops, clip_flops
 from mvd_ds.models.formats.containers import read_safetensors
-from mvd_ds.models.formats.strict import load_strictly
+from mvd_ds.models.formats.strict import copy_strictly, load_strictly
+from mvd_ds.models.init_from_checkpoint import starting_tensors
 from mvd_ds.models.initialisation import build_without_weights, initialise_module
 from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.weights import model_file, read_recipe
@@ -18,19 +19,32 @@ from mvd_ds.objectives.targets import build_targets, head_shapes
 
 
 def plan_predictor(recipe: TrainingRecipe) -> Blueprint[MaskedPredictor]:
-    """Return the student of a recipe with its initial weights, which depend on ``run.seed`` alone, before it takes memory.
+    """Return the student of a recipe with its initial weights, which depend on ``run.seed`` and ``init``, before it takes memory.
 
     Raises:
-        ConfigError: if a teacher's name cannot be the name of a decoder.
+        ConfigError: if a teacher's name cannot be the name of a decoder, or ``init.weights`` does not fit.
     """
     heads = head_shapes(recipe)
     for name in heads:
         if hasattr(nn.ModuleDict, name):
             raise ConfigError(f"teachers.{name}: this name is taken by torch; choose another, {name}_teacher for example")
-    return Blueprint(
-        lambda: MaskedPredictor(recipe.model, recipe.grid, heads),
-        lambda name, module: initialise_module(name, module, recipe.run.seed),
-    )
+
+    def construct() -> MaskedPredictor:
+        return MaskedPredictor(recipe.model, recipe.grid, heads)
+
+    drawn = Blueprint(construct, lambda name, module: initialise_module(name, module, recipe.run.seed))
+    if recipe.init is None:
+        return drawn
+    loaded, origin = starting_tensors(recipe.init, drawn.structure, recipe.grid), f"init.weights {recipe.init.weights}"
+
+    def fill(name: str, module: nn.Module) -> None:
+        own = {key: f"{name}.{key}" for key, _ in module.named_parameters(recurse=False)}
+        if any(place in loaded for place in own.values()):
+            copy_strictly(module, {key: loaded[place] for key, place in own.items()}, origin)
+        else:
+            drawn.fill(name, module)
+
+    return Blueprint(construct, fill)
 
 
 def build_predictor(recipe: TrainingRecipe) -> MaskedPredictor:
