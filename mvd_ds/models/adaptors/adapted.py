@@ -15,10 +15,11 @@ from mvd_ds.models.readouts import Readout
 
 
 class Undo(nn.Module):
-    """The inverse of a standardisation: y becomes shift + (y * factor) @ rotation, in fp32.
+    """The inverse of a standardisation: every part y becomes shift + (y * factor) @ rotation, in fp32.
 
     Args:
-        width: D, of the features that were standardised.
+        parts: number of parts of an answer, each of which was standardised by itself.
+        width: D of a part.
         is_rotated: whether there is a rotation.
     """
 
@@ -26,17 +27,17 @@ class Undo(nn.Module):
     shift: Tensor
     rotation: Tensor | None
 
-    def __init__(self, width: int, is_rotated: bool) -> None:
+    def __init__(self, parts: int, width: int, is_rotated: bool) -> None:
         super().__init__()
-        self.register_buffer("factor", torch.ones(width))
-        self.register_buffer("shift", torch.zeros(width))
-        self.register_buffer("rotation", torch.eye(width) if is_rotated else None)
+        self.register_buffer("factor", torch.ones(parts, width))
+        self.register_buffer("shift", torch.zeros(parts, width))
+        self.register_buffer("rotation", torch.zeros(parts, width, width) if is_rotated else None)
 
     def forward(self, answers: Tensor) -> Tensor:
-        """Map (..., parts * D) to (..., parts * D), every part by itself."""
-        scaled = answers.float().unflatten(-1, (-1, len(self.shift))) * self.factor.float()
-        turned = scaled if self.rotation is None else scaled @ self.rotation.float()
-        return (turned + self.shift.float()).flatten(-2)
+        """Map (..., parts * D) to (..., parts * D)."""
+        scaled = answers.float().unflatten(-1, tuple(self.factor.shape)) * self.factor
+        turned = scaled if self.rotation is None else torch.einsum("...pd,pde->...pe", scaled, self.rotation)
+        return (turned + self.shift).flatten(-2)
 
 
 class AdaptedEncoder(nn.Module):
@@ -69,10 +70,16 @@ class AdaptedEncoder(nn.Module):
         return self
 
     def undo_by(self, name: str, factor: Tensor, shift: Tensor, rotation: Tensor | None) -> None:
-        """Have the answers of an adaptor come back from standardised ones: shift + (answer * factor) @ rotation."""
-        self.undo[name] = Undo(len(shift), rotation is not None)
-        tensors = {"factor": factor.expand(len(shift)), "shift": shift} | ({} if rotation is None else {"rotation": rotation})
-        self.undo[name].load_state_dict(tensors)
+        """Have the answers of an adaptor come back from standardised ones.
+
+        Args:
+            name: the adaptor.
+            factor: (parts, D), see ``Undo``.
+            shift: (parts, D).
+            rotation: (parts, D, D), or None.
+        """
+        self.undo[name] = Undo(*shift.shape, is_rotated=rotation is not None)
+        self.undo[name].load_state_dict({"factor": factor, "shift": shift} | ({} if rotation is None else {"rotation": rotation}))
 
     def require(self, name: str) -> AdaptorSettings:
         """Return the description of an adaptor.

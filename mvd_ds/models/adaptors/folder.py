@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mvd_ds.config import AdaptorSettings, ConfigError, PreprocessingSettings, dump
 from mvd_ds.files import one_line
-from mvd_ds.models.adaptors.adapted import AdaptedEncoder
+from mvd_ds.models.adaptors.adapted import AdaptedEncoder, Undo
 from mvd_ds.models.adaptors.text_vectors import read_text_vectors
 from mvd_ds.models.adaptors.zero_shot import AdaptedVectors, ZeroShotClassifier
 from mvd_ds.models.building import open_encoder
@@ -123,5 +123,5 @@ def _prepare_undo(adapted: AdaptedEncoder, tensors: Mapping[str, Tensor], folder
                 f"{one_line(folder / ADAPTORS_NAME)}: adaptor {name} is described with standardise {card.standardise}, but its "
                 f"inverse is {'missing' if shift is None else 'there'}; export it again"
             )
-        if shift is not None:
-            adapted.undo_by(name, torch.ones(()), torch.zeros(shift.shape), tensors.get(f"undo.{name}.rotation"))
+        if shift is not None and shift.ndim == 2:
+            adapted.undo[name] = Undo(*shift.shape, is_rotated=f"undo.{name}.rotation" in tensors)

@@ -85,8 +85,12 @@ class Target(nn.Module):
         return 0
 
     def undo(self) -> tuple[Tensor, Tensor, Tensor | None] | None:
-        """Return (factor, shift, rotation) by which a standardised y comes back as shift + (y * factor) @ rotation; None where
-        nothing was standardised, or nothing can be undone."""
+        """Return how standardised targets come back: every part y of them as shift + (y * factor) @ rotation.
+
+        Returns:
+            (factor, shift, rotation) of shapes (parts, D), (parts, D) and (parts, D, D) or None; None where nothing was
+            standardised, or nothing can be undone.
+        """
         return None
 
     def flops(self, tokens: int) -> int:
