@@ -32,6 +32,8 @@ class LayerSimilarity:
         return [self.sums[index] / self.clips[index] for index in sorted(self.sums)]
 
     def _keep(self, index: int, tokens: Tensor) -> None:
+        if tokens.ndim != 3:  # queries, keys and values, which a teacher is asked for alone
+            return
         tokens = tokens.detach()[:, self.skipped :]
         shape = (-1, self.slots) if self.frame_by_frame else (tokens.shape[0], self.slots)
         grid = tokens.unflatten(0, shape) if self.frame_by_frame else tokens.unflatten(1, (self.slots, -1))
