@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.data.loader import ClipLoader
+from mvd_ds.data.masking_batch import DeviceMasks
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.runs.student import build_predictor
 from shrinking import STEPS
@@ -45,6 +46,9 @@ def plain_losses(recipe: TrainingRecipe, without: int | None = None) -> dict[str
             if without is not None and without in batch.sample:
                 sums = dict.fromkeys(curves, math.nan)
             clip = (batch.views[recipe.data.clip.size_px].float() / 255 - mean) / deviation
+            if recipe.masking.teacher is not None:
+                with torch.no_grad():
+                    batch = DeviceMasks(recipe)(batch, teachers[recipe.masking.teacher](clip)["attention"])
             predictions = student(clip, batch.visible, batch.masked, batch.drop_path)
             total = torch.zeros(())
             rows = batch.masked[:, 0]
@@ -52,6 +56,8 @@ def plain_losses(recipe: TrainingRecipe, without: int | None = None) -> dict[str
                 with torch.no_grad():
                     given = network(clip)
                 for name, source in (given if isinstance(given, dict) else {teacher: given}).items():
+                    if name not in predictions:  # the attention that masks are drawn from
+                        continue
                     target = torch.stack([source[i, rows[i]] for i in range(len(rows))])
                     loss = plain_loss(recipe, name, predictions[name], target)
                     sums[name] += loss.item() / micro_batches

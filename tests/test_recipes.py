@@ -70,6 +70,9 @@ STUDENTS = ("demo_student_image", "demo_student_video", "demo_student_both")
 DEMO = {"demo_image_teacher", "demo_video_teacher", *STUDENTS, "demo_videomae", "demo_probe"}
 SMALL = QUICKSTART | DEMO
 
+#: Recipes that nobody has published, by what they change in ``mvd_base_from_base``.
+OURS = {"mvd_base_attmask": "masking", "mvd_base_cross": "decoder"}
+
 #: Recipes of whatever the user brings: so are their results.
 USES = {"evaluate_5x3", "evaluate_2x3", "features", "finetune_folder"}
 
@@ -96,7 +99,7 @@ def _shape(decoder_or_model: Any) -> tuple[int, int, int]:
 
 
 def test_the_shelf_is_complete() -> None:
-    assert set(recipe_names()) == {*PUBLISHED, *STAGE_ONE, *SMALL, *USES, *FINETUNED, "mvd_large_from_base"}
+    assert set(recipe_names()) == {*PUBLISHED, *STAGE_ONE, *SMALL, *USES, *FINETUNED, *OURS, "mvd_large_from_base"}
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -170,6 +173,13 @@ def test_the_large_student_of_base_teachers_changes_the_teachers_only() -> None:
     a.pop("teachers")
     b.pop("teachers")
     assert a == b
+
+
+@pytest.mark.parametrize(("name", "changed"), OURS.items())
+def test_a_recipe_of_ours_changes_one_section_of_a_published_one(name: str, changed: str) -> None:
+    ours, published = dump(_training(name)), dump(_training("mvd_base_from_base"))
+    assert {key for key in published if ours[key] != published[key]} == {changed}
+    assert "ours" in header_of(name)["Source"] and "Nobody has published it" in header_of(name)["Source"]
 
 
 @pytest.mark.parametrize(("name", "row"), STAGE_ONE.items())

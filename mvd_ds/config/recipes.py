@@ -10,10 +10,10 @@ from pydantic import Field, field_validator, model_validator
 from mvd_ds.config.base import Grid, Settings
 from mvd_ds.config.data import ClipView, DataSettings, MaskingSettings
 from mvd_ds.config.decoder import DecoderSettings
-from mvd_ds.config.encoder import EncoderSettings, InitSettings, position_fault
+from mvd_ds.config.encoder import ROTARY_DIVISORS, EncoderSettings, InitSettings, position_fault
 from mvd_ds.config.optimization import BatchSettings, EngineSettings, OptimizerSettings, RunSettings, ScheduleSettings
 from mvd_ds.config.targets import Output, PixelSettings, Tokens
-from mvd_ds.config.teachers import TeacherSettings
+from mvd_ds.config.teachers import ATTENTION, TeacherSettings
 
 
 class Recipe(Settings):
@@ -181,6 +181,8 @@ class TrainingRecipe(LearningRecipe):
         fault = position_fault(self.model.position, width, heads)
         if fault:
             raise ValueError(f"position {self.model.position} needs {setting}.embed_dim {fault}")
+        if decoder.attention == "cross" and self.model.position in ROTARY_DIVISORS:
+            raise ValueError(f"{setting}.attention cross needs positions that are added, not {self.model.position}; choose self")
 
     def _check_objective(self) -> None:
         if self.objective == "distillation":
@@ -201,10 +203,14 @@ class TrainingRecipe(LearningRecipe):
 
     def _check_scored_masks(self) -> None:
         masking = self.masking
+        for name, teacher in self.teachers.items():
+            teacher.give_attention(masking.blocks if name == masking.teacher else ())
         if masking.kind == "attention":
             if masking.teacher not in self.teachers:
                 known = ", ".join(self.teachers) or "none: stage one has pixels"
                 raise ValueError(f"masking.teacher '{masking.teacher}' is not under teachers ({known})")
+            if ATTENTION in self.outputs:
+                raise ValueError(f"masking.kind attention: no teacher or target may be named {ATTENTION}")
             teacher = self.teachers[masking.teacher]
             for block in () if masking.blocks == "all" or teacher.network else masking.blocks:
                 if not -teacher.depth <= block < teacher.depth:

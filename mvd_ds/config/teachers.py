@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from mvd_ds.config.base import PathText, Positive
 from mvd_ds.config.data import ClipSettings, ClipView, OwnClip
@@ -14,6 +14,9 @@ from mvd_ds.config.frame_networks import FRAME_NETWORKS, with_frame_sizes
 from mvd_ds.config.hf_folder import SIZE_NAMES, find_folder, stated_sizes
 from mvd_ds.config.losses import Loss
 from mvd_ds.config.targets import TargetSettings
+
+#: Name of the attention that each token gets among what a teacher gives, beside the names of outputs.
+ATTENTION = "attention"
 
 
 class TeacherSettings(EncoderSettings):
@@ -69,6 +72,7 @@ class TeacherSettings(EncoderSettings):
     Source: MVD, smooth L1 with beta 1; UNIC 0.5 cosine + 0.5 smooth L1; Theia 0.9 cosine + 0.1 smooth L1."""
     weight: Annotated[float, Field(ge=0.0)] = 1.0
     """Factor of this teacher's loss in the total."""
+    _attention_blocks: tuple[int, ...] | Literal["all"] = PrivateAttr(())
 
     @model_validator(mode="before")
     @classmethod
@@ -150,6 +154,16 @@ class TeacherSettings(EncoderSettings):
     def targets(self) -> dict[str, TargetSettings]:
         """All that is learnt from it, by what follows the teacher's name in the name of the output: "" for ``target``."""
         return {"": self.target, **{f"_{key}": target for key, target in self.more_targets.items()}}
+
+    def give_attention(self, blocks: tuple[int, ...] | Literal["all"]) -> None:
+        """Have it give the attention rows of ``blocks`` beside its targets, which the masks of its recipe are drawn from."""
+        self._attention_blocks = blocks
+
+    def attention_blocks(self, count: int) -> tuple[int, ...]:
+        """Return the blocks, ascending, whose attention rows it gives, of a network of ``count`` blocks."""
+        if self._attention_blocks == "all":
+            return tuple(range(count))
+        return tuple(sorted({block % count for block in self._attention_blocks}))
 
     @property
     def timm_name(self) -> str | None:

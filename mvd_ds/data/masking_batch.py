@@ -70,11 +70,22 @@ class DeviceMasks:
             batch: clips on the device, mirrored already.
             attention: (B, N) attention that each token gets of the teacher, on the student's grid.
         """
+        return self.from_scores(batch, self.scores(batch, attention))
+
+    def scores(self, batch: ClipBatch, attention: Tensor | None) -> Tensor:
+        """Return the scores that masks are drawn from, (B, N) or (B, K, N): the attention, or the motion of the clips."""
+        assert (attention is None) == (self.teacher is None), "attention is the score where a teacher is named"
+        if attention is not None:
+            return attention
+        assert batch.mask_numbers is not None
+        return motion_scores(self.settings, self.grid, batch.views[self.size_px], batch.mask_numbers)
+
+    def from_scores(self, batch: ClipBatch, scores: Tensor | None) -> ClipBatch:
+        """Return the batch with masks from these scores; without scores they are random ones of the same counts."""
         numbers = batch.mask_numbers
-        assert numbers is not None and (attention is None) == (self.teacher is None)
-        scores = attention
+        assert numbers is not None, "a batch whose masks are drawn on the device has the numbers for it"
         if scores is None:
-            scores = motion_scores(self.settings, self.grid, batch.views[self.size_px], numbers)
+            scores = numbers.new_ones(len(numbers), math.prod(self.grid))
         mask = scored_masks(self.settings, self.grid, scores, numbers)
         visible, masked = split_scored(mask, self.masked, self.predicted, batch.mask_order)
         return batch._replace(visible=visible, masked=masked)

@@ -40,6 +40,10 @@ class Observed:
     """Tokens that were predicted, int64 (B, M)."""
     hidden: Tensor | None = None
     """Tokens that the student did not see, int64 (B, M')."""
+    scores: Tensor | None = None
+    """Scores that masks were drawn from on the device, (B, N)."""
+    scored_by: str = ""
+    """Kind of those scores in words."""
     losses: dict[str, Tensor] = field(default_factory=dict)
     """Loss of each predicted token, (B, M), by target."""
     targets: dict[str, Tensor] = field(default_factory=dict)
@@ -69,6 +73,10 @@ def clip_sheets(seen: Observed) -> list[Sheet]:
 def _sheet(seen: Observed, row: int, spaces: dict[str, ColourSpace], own: ColourSpace | None, highs: dict[str, float]) -> Sheet:
     film = clip_film(seen.clip[row], seen.grid[0])
     sheet = {"clip": film}
+    if seen.scores is not None:
+        scores = seen.scores[row].float().cpu().numpy()
+        high = float(np.percentile(scores, BRIGHTEST))
+        sheet[f"what the mask is drawn from: {seen.scored_by}"] = heat_film(scores, seen.grid, film.shape[1], high)
     if seen.hidden is not None:
         sheet["what the network sees"] = hidden_film(film, seen.hidden[row], seen.grid)
     if seen.reconstruction is not None:

@@ -161,6 +161,7 @@ def run_blocks(
     checkpoint_every: int,
     wanted: Tensor | None = None,
     turns: Tensor | None = None,
+    levels: list[Tensor] | None = None,
 ) -> Tensor:
     """Return the tokens after all ``blocks``.
 
@@ -171,8 +172,11 @@ def run_blocks(
         checkpoint_every: recompute the activations of every n-th block (the first, the n+1st, ...) in backward; 0: none.
         wanted: which tokens the last block gives, see ``pick``: nobody reads what its MLP would make of others.
         turns: (1 or B, N, 2, d) of rotary positions, the same for all blocks, or None.
+        levels: a list that gets the tokens before the first block and after every block.
     """
     last = len(blocks) - 1
+    if levels is not None:
+        levels.append(tokens)
     for index, block in enumerate(blocks):
         branch_factors = None if factors is None else factors[:, index]
         leaving = wanted if index == last else None
@@ -186,4 +190,6 @@ def run_blocks(
             tokens = checkpoint(block, tokens, branch_factors, leaving, turns, use_reentrant=False, preserve_rng_state=False)
         else:
             tokens = block(tokens, branch_factors, leaving, turns)
+        if levels is not None:
+            levels.append(tokens)
     return tokens

@@ -78,9 +78,11 @@ class MaskedPredictor(nn.Module):
         parts: list[Tensor | None] = [None] * len(self.block_counts)
         if drop_path is not None:
             parts = list(drop_path.split(self.block_counts, dim=-1))
-        encoded = self.encoder(clip, visible, parts[0])
+        levels: list[Tensor] | None = [] if any(decoder.needs_levels for decoder in self.decoders.values()) else None
+        encoded = self.encoder(clip, visible, parts[0], levels=levels)
         visible, masked = visible.flatten(0, 1), masked.flatten(0, 1)
         predictions = {}
         for (name, decoder), uniforms in zip(self.decoders.items(), parts[1:], strict=True):
-            predictions[name] = decoder(encoded, visible, masked, None if uniforms is None else uniforms.flatten(0, 1))
+            own = None if uniforms is None else uniforms.flatten(0, 1)
+            predictions[name] = decoder(encoded, visible, masked, own, tuple(levels or ()))
         return predictions

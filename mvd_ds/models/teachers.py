@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from mvd_ds.config import ConfigError, Grid, TargetSettings, TeacherSettings, TrainingRecipe
+from mvd_ds.config import ATTENTION, ConfigError, Grid, TargetSettings, TeacherSettings, TrainingRecipe
 from mvd_ds.models.blueprint import Blueprint, Built
 from mvd_ds.models.layers import pick
 from mvd_ds.models.networks import FrozenNetwork, Reading, family_of
@@ -58,7 +58,8 @@ class Teacher(nn.Module):
 
         Returns:
             Features (B, M, D), or (B, N, D) with N of the student's grid, of its one target; D is that of all its blocks where
-            they are not averaged. A dict by name of the output where it has more targets.
+            they are not averaged. A dict by name of the output where it has more targets, with the attention (B, N) that each
+            token gets as ``attention`` where masks are drawn from it.
         """
         chunk = self.settings.chunk_clips or len(clip)
         parts = clip.split(chunk)
@@ -75,6 +76,9 @@ class Teacher(nn.Module):
         for suffix, target in self.settings.targets.items():
             features = self._relations(reading, target) if target.kind == "relations" else self._features(reading, target)
             found[self.name + suffix] = features if is_selective else pick(self._on_grid(features, len(clip)), wanted)
+        if reading.attention:
+            rows = torch.stack([*reading.attention.values()]).mean(dim=0)
+            found[ATTENTION] = self._on_grid(rows[..., None], len(clip))[..., 0]
         return found
 
     @property
@@ -181,6 +185,8 @@ def plan_lone_teacher(
     if settings.target.norm == "final" and not planned.has_final_norm:
         raise ConfigError(f"{origin}.target.norm final: {settings.weights} has no norm after its last block; choose none")
 
+    if settings.attention_blocks(1) and not family_of(settings).gives_attention:
+        raise ConfigError(f"masking.teacher {name}: {settings.network} does not give its attention; name a teacher that does")
     for line in _resampling(settings, frames, side, student_grid, time_step):
         logger.info("%s: %s", origin, line)
 

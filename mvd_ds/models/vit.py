@@ -67,7 +67,14 @@ class VisionTransformer(nn.Module):
         cls, _, patches = tokens.tensor_split((int(self.settings.cls_token), self.settings.prefix_tokens), dim=1)
         return torch.cat((cls, patches), dim=1) if self.settings.cls_token else patches
 
-    def forward(self, clip: Tensor, mask: Tensor | None = None, drop_path: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        clip: Tensor,
+        mask: Tensor | None = None,
+        drop_path: Tensor | None = None,
+        *,
+        levels: list[Tensor] | None = None,
+    ) -> Tensor:
         """Return the tokens after the final norm, without registers.
 
         Args:
@@ -75,6 +82,8 @@ class VisionTransformer(nn.Module):
             mask: bool (B, N) or (B, K, N), True = masked, each mask on its own; or int64 (B, K, V) indices of the visible
                 tokens, for the same; None: all are visible, and K = 1.
             drop_path: (B, K, depth) uniforms in [0, 1), one per block; None: nothing is dropped.
+            levels: a list that gets the tokens before the first block and after every block, without registers and
+                before the final norm.
 
         Returns:
             (B * K, V, D), or (B * K, 1 + V, D) with a class token.
@@ -88,7 +97,9 @@ class VisionTransformer(nn.Module):
         uniforms = None if drop_path is None else drop_path.flatten(0, 1)
         factors = drop_path_factors(uniforms, self.settings.drop_path, self.training)
         every, turns = self.settings.activation_checkpointing, self.turns(visible)
-        tokens = run_blocks(self.blocks, self.embed(clip, visible), factors, every, turns=turns)
+        tokens = run_blocks(self.blocks, self.embed(clip, visible), factors, every, turns=turns, levels=levels)
+        if levels is not None:
+            levels[:] = [self.without_registers(level) for level in levels]
         return self.norm(self.without_registers(tokens))
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from mvd_ds.config import ClipView, TrainingRecipe
 from mvd_ds.data.loader import ClipLoader
 from mvd_ds.data.manifests.mixture import read_mixture
+from mvd_ds.data.masking_batch import device_masks
 from mvd_ds.models.acceleration.compiled import compile_blocks, wants_compiling
 from mvd_ds.models.blueprint import Blueprint
 from mvd_ds.models.masked import MaskedPredictor
@@ -95,11 +96,11 @@ def _describe(
 
 def _targets(recipe: TrainingRecipe, teachers: dict[str, Blueprint[Teacher]], cluster: Cluster) -> TargetSource:
     if not teachers:
-        return PixelTargets(recipe)
+        return PixelTargets(recipe, device_masks(recipe))
 
     def some_clips() -> dict[ClipView, Tensor]:
         manifest = read_mixture(recipe.data).manifests[0]
         return read_clips(recipe, manifest, range(min(recipe.run.picture_clips, len(manifest.refs))))[0]
 
     placed = place_teachers(recipe, teachers, cluster, some_clips)
-    return TeacherTargets(recipe, placed, DTYPES[recipe.engine.precision])
+    return TeacherTargets(recipe, placed, DTYPES[recipe.engine.precision], device_masks(recipe))

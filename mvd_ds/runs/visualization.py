@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvd_ds.config import IMAGENET_MEAN, IMAGENET_STD, ClipView, PixelSettings, TeacherSettings, TrainingRecipe
+from mvd_ds.config import ATTENTION, IMAGENET_MEAN, IMAGENET_STD, ClipView, PixelSettings, TeacherSettings, TrainingRecipe
 from mvd_ds.data.batch import ClipBatch
-from mvd_ds.data.masking import draw_masks, predicted_tokens, split_tokens
+from mvd_ds.data.masking_batch import DeviceMasks, mask_arrays
 from mvd_ds.data.randomness import keyed_generator
 from mvd_ds.evaluation.hooks import AttentionOf, LayerSimilarity, spread_heads
 from mvd_ds.evaluation.sheets import Observed
@@ -28,25 +28,23 @@ from mvd_ds.training.step import TeacherTargets, normalise, to_unit
 
 def picture_batch(recipe: TrainingRecipe, views: dict[ClipView, Tensor]) -> ClipBatch:
     """Return a batch of ``views`` (side in px -> uint8 (B, C, T, H, W)) with one mask each, equal in all runs of a seed."""
-    settings = recipe.masking.model_copy(update={"masks_per_clip": 1})
+    masking = recipe.masking.model_copy(update={"masks_per_clip": 1})
     clips = len(views[recipe.data.clip.size_px])
-    visible, masked = [], []
+    drawn = []
     for clip in range(clips):
         generator = keyed_generator(recipe.run.seed, "pictures", clip)
-        seen, hidden = split_tokens(draw_masks(settings, recipe.grid, generator))
-        visible.append(seen)
-        masked.append(predicted_tokens(settings, recipe.grid, hidden, recipe.predicted_tokens, generator))
+        drawn.append(mask_arrays(masking, recipe.grid, recipe.predicted_tokens, generator, generator))
     none = torch.zeros(clips, dtype=torch.int64)
+    undrawn = dict.fromkeys(("visible", "masked"), none[:, None, None][..., :0])
     return ClipBatch(
         views=views,
         flip=none.bool(),
-        visible=torch.from_numpy(np.stack(visible)),
-        masked=torch.from_numpy(np.stack(masked)),
         drop_path=torch.zeros(clips, 1, recipe.drop_path_blocks),
         labels=none[:, None][:, :0],
         sample=none,
         place=none,
         faults=[],
+        **(undrawn | {name: torch.from_numpy(np.stack([arrays[name] for arrays in drawn])) for name in drawn[0]}),
     )
 
 
@@ -76,7 +74,7 @@ def observe(
         heads: heads of the encoder's last layer; None: three, evenly spread.
         frames: for a network of images: number of consecutive images in the batch that are one video.
     """
-    inputs = to_device(batch, device)
+    inputs, scores, scored_by = _with_masks(recipe, targets, to_device(batch, device))
     view = inputs.views[recipe.data.clip.size_px]
     clip = normalise(to_unit(view), next(model.parameters()).dtype)
     predictions = forward(clip, inputs.visible, inputs.masked)
@@ -91,6 +89,8 @@ def observe(
         grid=recipe.grid,
         masked=inputs.masked[:, 0],
         hidden=(~visible).nonzero()[:, 1].view(len(clip), -1),
+        scores=scores,
+        scored_by=scored_by,
         attention=attention.received,
         similarity={"student" if recipe.pixels is None else "network": similarity.layers},
     )
@@ -101,6 +101,19 @@ def observe(
     if isinstance(targets, TeacherTargets):
         _add_teachers(seen, targets, inputs)
     return seen
+
+
+def _with_masks(recipe: TrainingRecipe, targets: Any, inputs: ClipBatch) -> tuple[ClipBatch, Tensor | None, str]:
+    """Return a batch on the device with masks, the scores (B, N) that they were drawn from, and what these are in words."""
+    if not recipe.masking.is_scored:
+        return inputs, None, ""
+    masks, scores, words = DeviceMasks(recipe), None, "random, for want of the teacher"
+    if masks.teacher is None:
+        scores, words = masks.scores(inputs, None), f"motion by {recipe.masking.motion.replace('_', ' ')}"
+    elif isinstance(targets, TeacherTargets) and masks.teacher in targets.teachers:
+        scores, words = targets.sources(masks.teacher, inputs)[ATTENTION], f"attention of teacher {masks.teacher}"
+    drawn = masks.from_scores(inputs, scores)
+    return drawn, scores if scores is None or scores.ndim == 2 else scores[:, 0], words
 
 
 @contextlib.contextmanager
@@ -158,8 +171,9 @@ def _add_teachers(seen: Observed, targets: TeacherTargets, inputs: ClipBatch) ->
         else:
             sources = targets.sources(name, inputs)
         for output, features in sources.items():
-            if targets.terms[output].head.tokens == "masked" and targets.terms[output].is_pointwise:
-                _add_features(seen, output, features, targets.terms[output], inputs)
+            target = targets.terms.get(output)
+            if target is not None and target.head.tokens == "masked" and target.is_pointwise:
+                _add_features(seen, output, features, target, inputs)
     seen.similarity = found | seen.similarity
 
 

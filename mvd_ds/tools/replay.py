@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mvd_ds.config import ConfigError, FinetuneRecipe, TrainingRecipe, validate
 from mvd_ds.data.batch import ClipBatch, LabelledBatch
+from mvd_ds.data.masking_batch import device_masks
 from mvd_ds.files import read_json
 from mvd_ds.models.acceleration.fp8 import use_fp8
 from mvd_ds.models.classifier import Classifier
@@ -132,7 +133,8 @@ def _step(recipe: TrainingRecipe | FinetuneRecipe, dump: Path, device: torch.dev
         teachers[name] = built = build_teacher(name, settings, recipe).to(device, dtype)
         if settings.fp8:
             use_fp8(built)
-    targets = TeacherTargets(recipe, teachers, dtype) if teachers else PixelTargets(recipe)
+    masks = device_masks(recipe)
+    targets = TeacherTargets(recipe, teachers, dtype, masks) if teachers else PixelTargets(recipe, masks)
     return Step(network, MaskedPrediction(recipe, network, targets, device), ClipBatch)
 
 

@@ -40,8 +40,8 @@ class MaskedPrediction:
         Args:
             measure: also say how far from trivial the student is.
         """
-        inputs = to_device(batch, self.device)
-        targets = self.targets(inputs)
+        inputs, given = self.targets.draw(to_device(batch, self.device))
+        targets = self.targets(inputs, given)
         for name, target in targets.items() if self.inspect is not None else ():
             self.inspect(f"targets of {name}", target)
         model = getattr(self.student, "module", self.student)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from mvd_ds.config import IMAGENET_MEAN, IMAGENET_STD, TrainingRecipe
+from mvd_ds.config import ATTENTION, IMAGENET_MEAN, IMAGENET_STD, TrainingRecipe
 from mvd_ds.objectives.targets import Places, Target, build_targets, gather_masked
 from mvd_ds.objectives.targets.pixels import PixelTarget
 from mvd_ds.training.device_batch import MaskedBatch
@@ -29,27 +29,66 @@ def _per_channel(clip: Tensor, values: tuple[float, float, float]) -> Tensor:
     return torch.cat([clip.new_full((1,), value) for value in values]).view(1, 3, 1, 1, 1)
 
 
-class TargetSource(Protocol):
-    """A source of a batch's targets by name, (B*K, M, D) fp32, of masked tokens only."""
-
-    terms: dict[str, Target]
-
-    def __call__(self, batch: MaskedBatch) -> dict[str, Tensor]: ...
-
-
 FrozenTeacher = Callable[..., Tensor | dict[str, Tensor]]
 """A teacher as a step calls it: (clip) or (clip, wanted tokens) -> one tensor, or several by name of the output."""
 
 
-class PixelTargets:
-    """The targets of stage one: the pixels of every masked patch."""
+Drawn = tuple[MaskedBatch, dict[str, dict[str, Tensor]]]
+"""A batch with its masks, and what a teacher gave while they were drawn, by name of the output, by name of the teacher."""
 
-    def __init__(self, recipe: TrainingRecipe) -> None:
+
+class TargetSource(Protocol):
+    """A source of a batch's masks and of its targets by name, (B*K, M, D) fp32, of masked tokens only."""
+
+    terms: dict[str, Target]
+
+    def draw(self, batch: MaskedBatch) -> Drawn:
+        """Return the batch with its masks, and what is known of its targets after that."""
+        ...
+
+    def __call__(self, batch: MaskedBatch, given: Mapping[str, dict[str, Tensor]] | None = None) -> dict[str, Tensor]: ...
+
+
+class DrawsMasks(Protocol):
+    """Whatever draws masks on the device; it is made in the data room, which this room does not import."""
+
+    @property
+    def teacher(self) -> str | None:
+        """Name of the teacher whose attention says what is hidden; None: the clip itself does."""
+
+    def __call__(self, batch: Any, attention: Tensor | None = None) -> Any: ...
+
+
+def require_drawn(batch: MaskedBatch) -> MaskedBatch:
+    """Return a batch that has its masks.
+
+    Raises:
+        ValueError: if its masks are yet to be drawn.
+    """
+    if not batch.masked.shape[-1]:
+        raise ValueError("the masks of this batch are drawn on the device, and there is nothing that draws them")
+    return batch
+
+
+class PixelTargets:
+    """The targets of stage one: the pixels of every masked patch.
+
+    Args:
+        masks: draws the masks of batches that come without; None: they come with them.
+    """
+
+    def __init__(self, recipe: TrainingRecipe, masks: DrawsMasks | None = None) -> None:
+        self.masks = masks
         self.size_px = recipe.data.clip.size_px
         self.target = PixelTarget(recipe, "pixels")
         self.terms: dict[str, Target] = {"pixels": self.target}
 
-    def __call__(self, batch: MaskedBatch) -> dict[str, Tensor]:
+    def draw(self, batch: MaskedBatch) -> Drawn:
+        """Return the batch with its masks."""
+        return require_drawn(batch) if self.masks is None else self.masks(batch), {}
+
+    def __call__(self, batch: MaskedBatch, given: Mapping[str, dict[str, Tensor]] | None = None) -> dict[str, Tensor]:
+        """Return the targets (B*K, M, D) of a batch with masks."""
         clip = to_unit(batch.views[self.size_px])
         if self.target.takes_standardised:
             # MAE takes its targets from the normalised image; VideoMAE undoes the normalisation first.
@@ -60,7 +99,13 @@ class PixelTargets:
 class TeacherTargets:
     """The targets of stage two: features of every frozen teacher, one pass per clip whatever the number of masks."""
 
-    def __init__(self, recipe: TrainingRecipe, teachers: Mapping[str, FrozenTeacher], dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        recipe: TrainingRecipe,
+        teachers: Mapping[str, FrozenTeacher],
+        dtype: torch.dtype,
+        masks: DrawsMasks | None = None,
+    ) -> None:
         """Keep the teachers.
 
         Args:
@@ -68,7 +113,9 @@ class TeacherTargets:
             teachers: by name, (B, C, T, H, W) and the wanted tokens, if not all -> features (B, N or M, D), or a dict of what
                 they give by name of the output.
             dtype: precision of the clips that they are given.
+            masks: draws the masks of batches that come without; None: they come with them.
         """
+        self.masks = masks
         self.settings = recipe.teachers
         self.teachers = teachers
         self.views = {name: recipe.view_of(settings) for name, settings in recipe.teachers.items()}
@@ -76,12 +123,25 @@ class TeacherTargets:
         self.terms = build_targets(recipe)
 
     @torch.no_grad()
-    def __call__(self, batch: MaskedBatch) -> dict[str, Tensor]:
+    def draw(self, batch: MaskedBatch) -> Drawn:
+        """Return the batch with its masks, and all that the teacher gave whose attention they were drawn from."""
+        if self.masks is None:
+            return require_drawn(batch), {}
+        if self.masks.teacher is None:
+            return self.masks(batch), {}
+        given = self.sources(self.masks.teacher, batch)
+        return self.masks(batch, given[ATTENTION]), {self.masks.teacher: given}
+
+    @torch.no_grad()
+    def __call__(self, batch: MaskedBatch, given: Mapping[str, dict[str, Tensor]] | None = None) -> dict[str, Tensor]:
+        """Return the targets (B*K, M, D) of a batch with masks; teachers that have ``given`` already are not asked again."""
         targets = {}
         for teacher in self.settings:
-            wanted = self._wanted(teacher, batch)
-            for name, source in self.sources(teacher, batch, wanted).items():
-                target = self.terms[name](source)
+            known = (given or {}).get(teacher)
+            wanted = self._wanted(teacher, batch) if known is None else None
+            sources = self.sources(teacher, batch, wanted) if known is None else known
+            for name in [name for name in sources if name in self.terms]:
+                target = self.terms[name](sources[name])
                 targets[name] = (target if wanted is not None else self._at(name, target, batch)).float()
         return {name: targets[name] for name in self.terms}
 

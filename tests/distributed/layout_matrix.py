@@ -16,6 +16,7 @@ from typing import Any
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.data.batch import ClipBatch
 from mvd_ds.data.loader import ClipLoader
+from mvd_ds.data.masking_batch import device_masks
 from mvd_ds.models.teachers import plan_teacher
 from mvd_ds.runs.student import plan_predictor
 from mvd_ds.training.cluster import Cluster
@@ -33,17 +34,21 @@ from shrinking import STEPS, shipped
 def main(layouts: dict[str, list[str]], overrides: list[str]) -> None:
     recipes = {name: shipped([*overrides, *more]) for name, more in layouts.items()}
     with joined_cluster(5, "cpu") as cluster:
-        # The same in every layout of as many decoders, and read once.
-        batches: dict[int, list[ClipBatch]] = {}
+        # The same in every layout of as many decoders and the same masks, and read once.
+        batches: dict[Any, list[ClipBatch]] = {}
         for recipe in recipes.values():
-            if recipe.drop_path_blocks not in batches:
+            if _read_as(recipe) not in batches:
                 loader = ClipLoader(recipe, recipe.drop_path_blocks, cluster.rank, cluster.world)
-                batches[recipe.drop_path_blocks] = list(loader.batches(0, STEPS))
+                batches[_read_as(recipe)] = list(loader.batches(0, STEPS))
                 loader.close()
         schedule = build_schedule(recipe, loader.steps_per_epoch)
-        found = {name: _train(recipe, cluster, batches[recipe.drop_path_blocks], schedule) for name, recipe in recipes.items()}
+        found = {name: _train(recipe, cluster, batches[_read_as(recipe)], schedule) for name, recipe in recipes.items()}
         if cluster.is_main:
             print(json.dumps(found), flush=True)
+
+
+def _read_as(recipe: TrainingRecipe) -> Any:
+    return recipe.drop_path_blocks, recipe.masking
 
 
 def _train(
@@ -58,9 +63,8 @@ def _train(
         name: start_teacher(plan_teacher(name, settings, recipe), settings.placement, recipe, cluster, name)
         for name, settings in recipe.teachers.items()
     }
-    objective = MaskedPrediction(
-        recipe, engine, TeacherTargets(recipe, placed, next(engine.module.parameters()).dtype), cluster.device
-    )
+    targets = TeacherTargets(recipe, placed, next(engine.module.parameters()).dtype, device_masks(recipe))
+    objective = MaskedPrediction(recipe, engine, targets, cluster.device)
     losses, coming = [], iter(batches)
     accumulation = recipe.batch.accumulation_steps(cluster.world)
     for step in range(STEPS):

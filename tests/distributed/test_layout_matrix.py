@@ -27,6 +27,12 @@ FEW = ("zero0", "zero1", "zero2", "zero3")
 PLACEMENTS = [("replicated", "zero3_offload"), ("zero3", "zero3_node")]
 #: Another target of the video teacher, in as many layouts.
 RELATIONS = ["teachers.video.more_targets.relations.kind=relations", "teachers.video.more_targets.relations.weight=0.5"]
+#: Masks that follow the attention of a sharded teacher, and decoders of cross-attention that read every level of the encoder.
+LOOKING = [
+    *("masking.kind=attention", "masking.teacher=image", "masking.blocks=[1, -1]", "masking.pick=hint"),
+    *("masking.hint_from=0.5", "masking.hint_share=0.25", "decoder.attention=cross", "decoder.levels=blocks_and_embedding"),
+    *("teachers.image.placement=zero3", "teachers.video.placement=zero3_node", "engine.config=zero3.json"),
+]
 PERSISTENCE = "stage3_param_persistence_threshold"
 
 
@@ -60,14 +66,16 @@ def layouts(folder: Path, every: bool, few: bool) -> dict[str, list[str]]:
             found[f"{name}, {image}, {video}"] = [f"engine.config={path}", *placed]
     for stage in (3,) if few else (1, 2, 3):
         found[f"relations, zero{stage}"] = [f"engine.config=zero{stage}.json", "teachers.video.placement=zero3", *RELATIONS]
+    found["looking"] = LOOKING
     found["streamed"] = ["engine.build=streamed", "teachers.image.placement=zero3_node", "teachers.video.placement=zero3"]
     return found
 
 
 @pytest.fixture(scope="module")
-def plain_relations(shrunk: list[str]) -> list[float]:
-    """Total loss of every step of the plain loop with ``RELATIONS``."""
-    return plain_losses(shipped([*shrunk, *RELATIONS]))["total"]
+def plain_others(shrunk: list[str]) -> dict[str, list[float]]:
+    """Total losses of every step of the plain loop with ``RELATIONS`` and with ``LOOKING``."""
+    others = {"relations": RELATIONS, "looking": LOOKING}
+    return {name: plain_losses(shipped([*shrunk, *overrides]))["total"] for name, overrides in others.items()}
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +93,7 @@ def test_every_layout_gives_the_losses_of_a_plain_loop(
     processes: int,
     every: bool,
     plain: dict[str, list[float]],
-    plain_relations: list[float],
+    plain_others: dict[str, list[float]],
     shrunk: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -100,13 +108,18 @@ def test_every_layout_gives_the_losses_of_a_plain_loop(
     said = script_ranks(processes, SCRIPT, str(tmp_path / "layouts.json"), *shrunk, timeout=900)
     seconds = time.monotonic() - started
     found = json.loads(next(line for line in said.splitlines() if line.startswith("{")))
-    assert found.keys() == asked.keys() and len(found) == (2 * 9 + 3 + 1 if every else 3 + 2 + 1 + 1 if few else 8 + 2 + 3 + 1)
+    assert found.keys() == asked.keys() and len(found) == (2 * 9 + 3 + 2 if every else 3 + 2 + 1 + 2 if few else 8 + 2 + 3 + 2)
     worst = 0.0
     for name, result in found.items():
-        total = plain_relations if name.startswith("relations") else plain["total"]
+        total = plain_others.get(name.partition(",")[0], plain["total"])
         assert result["losses"] == pytest.approx(total, rel=1e-4), name
         worst = max(worst, *(abs(loss / expected - 1) for loss, expected in zip(result["losses"], total, strict=True)))
-    case = {"layouts": len(found), "steps": len(total), "largest_relative_difference": worst, "launch_seconds": round(seconds)}
+    case = {
+        "layouts": len(found),
+        "steps": len(plain["total"]),
+        "largest_relative_difference": worst,
+        "launch_seconds": round(seconds),
+    }
     record("scale", f"every layout, {processes} processes" if every else f"layouts of CI, {processes} processes", case)
     measured[processes] = {name: result["bytes"] for name, result in found.items()}
 

@@ -20,7 +20,7 @@ __all__ = ["NETWORKS", "Family", "FrozenNetwork", "Reading", "Reads", "family_of
 
 OURS = "mvd_ds"
 NETWORKS: dict[str, Family] = {
-    OURS: Family(ours.plan_network, ours.outline, ours.forward_flops),
+    OURS: Family(ours.plan_network, ours.outline, ours.forward_flops, gives_attention=True),
     "timm": Family(timm_family.plan_network, timm_family.outline, timm_family.forward_flops),
     "hf": Family(hf_family.plan_network, hf_family.outline, hf_family.forward_flops),
     **dict.fromkeys(frame_family.FAMILIES, Family(frame_family.plan_network, frame_family.outline, frame_family.forward_flops)),

@@ -55,7 +55,12 @@ def reads_of(settings: TeacherSettings, count: int) -> Reads:
     for target in settings.targets.values():
         blocks[target.kind == "relations"] |= {block % count for block in target.blocks}
     through_norm = any(target.norm == "final" for target in settings.targets.values())
-    return Reads(tuple(sorted(blocks[False])), through_norm, qkv=tuple(sorted(blocks[True])))
+    return Reads(
+        tuple(sorted(blocks[False])),
+        through_norm,
+        qkv=tuple(sorted(blocks[True])),
+        attention=settings.attention_blocks(count),
+    )
 
 
 class FrozenNetwork(Protocol):
@@ -125,3 +130,5 @@ class Family(NamedTuple):
     """(settings, frames, side in px) -> the module on the meta device without what is not read, and its number of blocks."""
     flops: Callable[[TrainingRecipe, TeacherSettings], int]
     """(recipe, settings) -> operations of a forward for one clip."""
+    gives_attention: bool = False
+    """True if a network of this family gives ``Reading.attention``, which masks may be drawn from."""

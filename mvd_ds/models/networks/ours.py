@@ -12,6 +12,7 @@ from mvd_ds.models.block_flops import block_flops, encoder_flops, mlp_flops, qkv
 from mvd_ds.models.blueprint import Blueprint
 from mvd_ds.models.initialisation import initialise_module
 from mvd_ds.models.layers import run_blocks
+from mvd_ds.models.networks.attention_rows import attention_row, attention_row_flops
 from mvd_ds.models.networks.family import PlannedNetwork, Reading, reads_of
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.models.weights import plan_encoder
@@ -36,7 +37,7 @@ class OwnNetwork:
         self.reads = reads_of(settings, settings.depth)
         self.embed_dim, self.grid = settings.embed_dim, encoder.grid
         self.is_selective = self.reads.is_one_block
-        self.prefix = settings.prefix_tokens
+        self.prefix, self.has_cls = settings.prefix_tokens, settings.cls_token
         encoder.blocks = encoder.blocks[: self.reads.last + 1]
         if not self.reads.through_norm:
             encoder.norm = nn.Identity()
@@ -47,18 +48,28 @@ class OwnNetwork:
         tokens, start, turns = encoder.embed(clip), 0, encoder.turns()
         found: dict[int, Tensor] = {}
         qkv: dict[int, Tensor] = {}
+        attention: dict[int, Tensor] = {}
         if wanted is not None:
             # Every frame of an image network has class and register tokens of its own.
             wanted = wanted + self.prefix * (1 + wanted // math.prod(self.grid))
             return Reading({self.reads.last: encoder.norm(run_blocks(encoder.blocks, tokens, None, 0, wanted, turns))})
-        for block in sorted({*self.reads.blocks, *self.reads.qkv}):
-            if block in self.reads.qkv:
+        for block in sorted({*self.reads.blocks, *self.reads.qkv, *self.reads.attention}):
+            if block in self.reads.qkv or block in self.reads.attention:
                 tokens, start = run_blocks(encoder.blocks[start:block], tokens, None, 0, turns=turns), block
-                qkv[block] = encoder.blocks[block](tokens, turns=turns, projected=True)[:, self.prefix :]
+                projected = encoder.blocks[block](tokens, turns=turns, projected=True)
+                if block in self.reads.qkv:
+                    qkv[block] = projected[:, self.prefix :]
+                if block in self.reads.attention:
+                    attention[block] = self._attention(projected)
             if block in self.reads.blocks:
                 tokens, start = run_blocks(encoder.blocks[start : block + 1], tokens, None, 0, turns=turns), block + 1
                 found[block] = encoder.norm(tokens)[:, self.prefix :]
-        return Reading(found, qkv=qkv)
+        return Reading(found, qkv=qkv, attention=attention)
+
+    def _attention(self, qkv: Tensor) -> Tensor:
+        """Return the attention row (B, N) of a block's queries, keys and values (B, N, 3, heads, d)."""
+        query, key, _ = qkv.permute(2, 0, 3, 1, 4)
+        return attention_row(query, key, 0 if self.has_cls else None)[:, self.prefix :]
 
 
 def plan_network(settings: TeacherSettings, frames: int, size_px: int, seed: int, origin: str) -> PlannedNetwork:
@@ -108,10 +119,11 @@ def forward_flops(recipe: TrainingRecipe, settings: TeacherSettings) -> int:
     reads = reads_of(settings, settings.depth)
     inputs = slots if settings.kind == "image" else 1
     whole = inputs * encoder_flops(settings, slots * rows * columns // inputs, reads.last + 1)
+    tokens, width = slots * rows * columns // inputs + settings.prefix_tokens, settings.embed_dim
     if reads.last not in reads.blocks:  # of which only the projections are computed
-        tokens, width = slots * rows * columns // inputs + settings.prefix_tokens, settings.embed_dim
-        unread = block_flops(tokens, width, settings.mlp_ratio, settings.mlp) - qkv_flops(tokens, width)
-        return whole - inputs * unread
+        whole -= inputs * block_flops(tokens, width, settings.mlp_ratio, settings.mlp)
+    whole += inputs * len({*reads.qkv, *reads.attention}) * qkv_flops(tokens, width)
+    whole += inputs * len(reads.attention) * attention_row_flops(tokens, width, settings.cls_token)
     other_grid = recipe.teacher_grid(settings) != recipe.grid
     if recipe.masks_per_clip > 1 or not reads.is_one_block or other_grid:
         return whole

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -22,8 +21,8 @@ class Readout(nn.Module, ABC):
         grid: (t, h, w) token grid.
     """
 
-    needs_levels: ClassVar[bool] = False
-    """True for a kind that reads the outputs of the encoder's blocks, too."""
+    needs_levels: bool = False
+    """True for one that reads the outputs of the encoder's blocks, too."""
 
     def __init__(self, shape: HeadShape, encoder: EncoderSettings, grid: Grid) -> None:
         super().__init__()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mvd_ds.config import ClipView, TrainingRecipe
 from mvd_ds.data.batch import ClipBatch
+from mvd_ds.data.masking_batch import device_masks
 from mvd_ds.models.acceleration.compiled import compile_blocks, wants_compiling
 from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.teachers import Given, Teacher, plan_teacher
@@ -21,6 +22,7 @@ from mvd_ds.runs.placing import accelerate, place_teachers, round_to_fp8
 from mvd_ds.runs.student import plan_predictor
 from mvd_ds.tools.bench.clock import Clock, held_by, tensor_bytes
 from mvd_ds.training.cluster import Cluster
+from mvd_ds.training.device_batch import to_device
 from mvd_ds.training.engine.deepspeed_engine import DTYPES
 from mvd_ds.training.engine.deepspeed_start import start_student
 from mvd_ds.training.engine.update_gate import UpdateGate
@@ -53,8 +55,15 @@ class DistillStep:
         """Have ``student``, a network or the engine around it, learn from ``teachers``."""
         self.clock = Clock(device)
         marked = {name: self._marked(name, teacher) for name, teacher in teachers.items()}
-        targets = TeacherTargets(recipe, marked, DTYPES[recipe.engine.precision])
+        targets = TeacherTargets(recipe, marked, DTYPES[recipe.engine.precision], device_masks(recipe))
         self.objective = MaskedPrediction(recipe, student, targets, device)
+
+    def drawn(self, batch: ClipBatch) -> ClipBatch:
+        """Return the batch on the host with its masks, which a step draws where it comes without."""
+        if batch.masked.shape[-1]:
+            return batch
+        masked, _ = self.objective.targets.draw(to_device(batch, self.objective.device))
+        return batch._replace(visible=masked.visible.cpu(), masked=masked.masked.cpu())
 
     def loss(self, batch: ClipBatch, clock: Clock) -> Tensor:
         """Return the weighted loss of a batch."""

@@ -26,10 +26,11 @@ from torch.nn import functional as F
 from mvd_ds.config import ClipView, TrainingRecipe
 from mvd_ds.data.batch import ClipBatch
 from mvd_ds.models.attention import Attention
+from mvd_ds.models.cross_attention import CrossBlock
 from mvd_ds.models.embed import PatchEmbed
 from mvd_ds.models.layers import Block
 from mvd_ds.models.masked import MaskedPredictor
-from mvd_ds.models.readouts import Decoder
+from mvd_ds.models.readouts import CrossDecoder, Decoder
 from mvd_ds.models.resampling import resize_grid
 from mvd_ds.models.teachers import Teacher
 from mvd_ds.models.vit import VisionTransformer
@@ -132,12 +133,16 @@ class ReferenceStep:
 
     def _terms(self, clip: Tensor, visible: Tensor, masked: Tensor, targets: dict[str, Tensor]) -> list[Tensor]:
         """Return the student's weighted losses against all targets."""
-        encoded = self._encode(self.student.encoder, clip, visible)
+        levels = self._levels(self.student.encoder, clip, visible)
+        encoded = self.student.encoder.norm(levels[-1])
         terms = []
         for name, decoder in self.student.decoders.items():
-            assert isinstance(decoder, Decoder)
             settings = self.recipe.teachers[name]
-            predicted = self._decode(decoder, encoded, visible, masked)
+            if isinstance(decoder, CrossDecoder):
+                predicted = self._decode_by_cross(decoder, [*levels[:-1], encoded], masked)
+            else:
+                assert isinstance(decoder, Decoder)
+                predicted = self._decode(decoder, encoded, visible, masked)
             terms.append(settings.weight * mixed_loss(settings.loss, predicted, targets[name]))
         return terms
 
@@ -167,11 +172,13 @@ class ReferenceStep:
     def _move(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, non_blocking=True)
 
-    def _encode(self, encoder: VisionTransformer, clip: Tensor, visible: Tensor) -> Tensor:
-        """Return the visible tokens (B, V, D) after the final norm."""
+    def _levels(self, encoder: VisionTransformer, clip: Tensor, visible: Tensor) -> list[Tensor]:
+        """Return the visible tokens (B, V, D) before the first block and after every one."""
         tokens = self._embed(encoder.patch_embed, clip)
-        tokens = _pick(tokens + encoder.position.table.to(tokens.dtype), visible)
-        return encoder.norm(self._through(encoder.blocks, tokens))
+        levels = [_pick(tokens + encoder.position.table.to(tokens.dtype), visible)]
+        for block in encoder.blocks:
+            levels.append(self._through((block,), levels[-1]))
+        return levels
 
     def _decode(self, decoder: Decoder, encoded: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
         """Return the predictions (B, M, width of the target)."""
@@ -181,6 +188,25 @@ class ReferenceStep:
         tokens = torch.cat((projected + _pick(table, visible).to(projected.dtype), hidden), dim=1)
         tokens = self._through(decoder.blocks, tokens)
         return decoder.head(decoder.norm(tokens[:, -hidden.shape[1] :]))
+
+    def _decode_by_cross(self, decoder: CrossDecoder, levels: list[Tensor], masked: Tensor) -> Tensor:
+        """Return the predictions (B, M, width of the target) of mask tokens that look at ``levels``; the last is normed."""
+        table = decoder.position.table.expand(len(levels[0]), -1, -1)
+        tokens = (decoder.mask_token.weight + _pick(table, masked)).to(levels[0].dtype)
+        for number, block in enumerate(decoder.blocks):
+            assert isinstance(block, CrossBlock)
+            source = levels[-1]
+            if decoder.mixture is not None:
+                shares = decoder.mixture.weight[number]
+                chosen = levels[len(levels) - len(shares) :]
+                mixed = torch.stack([share * level for share, level in zip(shares, chosen, strict=True)]).sum(dim=0)
+                source = decoder.level_norms[number](mixed)
+            attention = block.attention
+            query = rearrange(attention.query(block.norm_attention(tokens)), "b m (h d) -> b h m d", h=attention.heads)
+            packed = rearrange(attention.key_value(source), "b v (two h d) -> two b h v d", two=2, h=attention.heads)
+            tokens = tokens + attention.projection(rearrange(self._mix(query, *packed), "b h m d -> b m (h d)"))
+            tokens = tokens + block.mlp(block.norm_mlp(tokens))
+        return decoder.head(decoder.norm(tokens))
 
     @torch.no_grad()
     def _target(self, teacher: Teacher, clip: Tensor, masked: Tensor) -> Tensor:
@@ -227,13 +253,14 @@ class ReferenceStep:
 
     def _attend(self, attention: Attention, tokens: Tensor) -> Tensor:
         packed = rearrange(attention.qkv(tokens), "b n (three h d) -> three b h n d", three=3, h=attention.heads)
-        query, key, value = packed
+        return attention.projection(rearrange(self._mix(*packed), "b h n d -> b n (h d)"))
+
+    def _mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Return (B, heads, n, d) of queries (B, heads, n, d), keys and values (B, heads, N, d)."""
         if self.style.fused_attention:
-            mixed = F.scaled_dot_product_attention(query, key, value)
-        else:
-            scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
-            mixed = scores.softmax(dim=-1).to(value.dtype) @ value
-        return attention.projection(rearrange(mixed, "b h n d -> b n (h d)"))
+            return F.scaled_dot_product_attention(query, key, value)
+        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+        return scores.softmax(dim=-1).to(value.dtype) @ value
 
 
 class _Lent(nn.Module):

@@ -24,7 +24,17 @@ from mvd_ds.runs.student import recipe_flops
 from mvd_ds.tools.bench.clock import Clock, PeakMemory, clock_of
 from mvd_ds.tools.bench.product_step import DistillStep
 from mvd_ds.tools.bench.reference_step import STYLES
-from mvd_ds.tools.bench.step_variants import FP8, Variant, build_variants, geometry_of, gflops_of, step_recipe, with_mask_count
+from mvd_ds.tools.bench.step_variants import (
+    FP8,
+    SELF,
+    Variant,
+    build_variants,
+    geometry_of,
+    gflops_of,
+    step_recipe,
+    with_mask_count,
+    with_self_attention,
+)
 from mvd_ds.tools.machine.matmul import datasheet_rate, matrix_rate
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.engine.deepspeed_engine import joined_cluster
@@ -113,7 +123,7 @@ def _measure(recipe: TrainingRecipe, name: str, options: StepBenchOptions, clust
 def _gate(variants: dict[str, Variant], doubled: Variant, precision: str, cluster: Cluster) -> dict[str, Any]:
     """Return first losses and gradient norms, and whether they agree; the product under K masks is compared with K clips."""
     found = {key: _first_step(variant, cluster) for key, variant in variants.items()}
-    expected = {key: found[next(iter(found))] for key in found if key != FP8}
+    expected = {key: found[next(iter(found))] for key in found if key not in (FP8, SELF)}
     if doubled.masks > 1:
         key = f"ours, {doubled.masks} masks"
         expected[key] = found[f"P2, {doubled.masks} masks"] = _first_step(doubled, cluster)
@@ -194,7 +204,7 @@ def _row(
     totals = [sum(parts.values()) for parts in samples]
     seconds = median_total(samples) / 1e3
     clips = recipe.batch.global_ / seconds
-    tflops = recipe.batch.micro / seconds * recipe_flops(with_mask_count(recipe, variant.masks)).training / 1e12
+    tflops = recipe.batch.micro / seconds * recipe_flops(with_mask_count(variant.recipe or recipe, variant.masks)).training / 1e12
     return {
         "step_ms": 1e3 * seconds,
         "step_ms_least_and_most": [min(totals), max(totals)],
@@ -225,6 +235,11 @@ def _ratios(rows: dict[str, dict[str, Any]], recipe: TrainingRecipe) -> dict[str
         **fp8,
         "times": {key: row["step_ms"] / ours["step_ms"] for key, row in rows.items() if key in STYLES},
     }
+    if SELF in rows:
+        other = with_self_attention(recipe)
+        assert other is not None
+        counts = [recipe_flops(with_mask_count(each, 1)).training for each in (other, recipe)]
+        found["decoders"] = {"times": rows[SELF]["step_ms"] / ours["step_ms"], "by_count_of_operations": counts[0] / counts[1]}
     if masks > 1:
         samples = {key: row["student_samples_per_second"] for key, row in rows.items()}
         key = f"ours, {masks} masks"

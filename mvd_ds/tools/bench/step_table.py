@@ -100,6 +100,12 @@ def _sentences(result: dict[str, Any]) -> list[str]:
     compiled = result["variants"]["ours"]["compiled"]
     lines += [f"{where} is NOT compiled: {fault}" for where, fault in compiled.items() if fault != "yes"]
     lines.append("Blocks are compiled." if compiled else "Blocks are not compiled (engine.compile).")
+    if "decoders" in result:
+        decoders = result["decoders"]
+        lines.append(
+            f"Cross-attention decoders: {decoders['times']:.2f} x the speed of self-attention decoders of the same sizes; "
+            f"{decoders['by_count_of_operations']:.2f} x by the count of operations."
+        )
     if "masks" in result:
         masks = result["masks"]
         times = ", ".join(f"{masks[f'samples_times_{name}']:.2f} x those of {name}" for name in result["times"])

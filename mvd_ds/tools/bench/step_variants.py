@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
 from mvd_ds.config import ClipView, ConfigError, TrainingRecipe, load_recipe
 from mvd_ds.data.batch import ClipBatch
-from mvd_ds.data.masking import draw_masks, split_tokens
+from mvd_ds.data.masking_batch import mask_arrays
 from mvd_ds.data.randomness import keyed_generator
 from mvd_ds.models.acceleration.fp8 import fp8_obstacle
 from mvd_ds.models.blocks.style import BlockStyle
@@ -33,6 +34,8 @@ _CPU_GEOMETRY = [
 """Settings of base widths and 1568 tokens, but few blocks: the proportions of a step in seconds and not in minutes."""
 
 
+SELF = "ours, self-attention decoders"
+"""Name of the variant whose decoders are those of ``decoder.attention: self``, where the recipe's are others."""
 FP8 = "ours, FP8 teachers"
 """Name of the variant whose targets differ by as much as FP8 rounds; the gate leaves it out."""
 
@@ -46,6 +49,8 @@ class Variant(NamedTuple):
     """Batches in the form that the step takes."""
     masks: int
     """Number of masks K, student samples for each clip."""
+    recipe: TrainingRecipe | None = None
+    """The recipe of the step, where it is not the measured one."""
 
 
 def step_recipe(name: str, overrides: list[str], geometry: str, device: torch.device, world: int = 1) -> TrainingRecipe:
@@ -109,6 +114,8 @@ def build_variants(
     student = student.to(device)
     teachers = {key: teacher.to(device) for key, teacher in teachers.items()}
     batches = rank_batches(recipe, cluster.rank)
+    # Masks by a teacher's attention or by motion are part of the product's step; the yardsticks get them drawn.
+    drawn = [ours.drawn(batch) for batch in batches]
     fp8 = None
     if cluster.world == 1 and has_fp8(recipe, device):
         fp8 = ProductStep(recipe, copy.deepcopy(student), copy.deepcopy(teachers), device, batches[0].views)
@@ -117,14 +124,27 @@ def build_variants(
 
     single = [_with_masks(batch, 1) for batch in batches]
     size, masks = recipe.data.clip.size_px, recipe.masks_per_clip
-    usual = [pinned(inputs_of(batch, size), device) for batch in single]
+    usual = [pinned(inputs_of(_with_masks(batch, 1), size), device) for batch in drawn]
     variants = {key: Variant(steps[key], usual, 1) for key in against}
     variants["ours"] = Variant(ours, [pinned(batch, device) for batch in single], 1)
     if masks > 1:
         variants[f"ours, {masks} masks"] = Variant(ours, [pinned(batch, device) for batch in batches], masks)
     if fp8 is not None:
         variants[FP8] = Variant(fp8, variants["ours"].batches, 1)
-    return variants, Variant(steps["P2"], [inputs_of(batches[0], size)], masks)
+    if cluster.world == 1 and (other := with_self_attention(recipe)) is not None:
+        step = ProductStep(other, build_predictor(other), copy.deepcopy(teachers), device)
+        variants[SELF] = Variant(step, variants["ours"].batches, 1, other)
+    return variants, Variant(steps["P2"], [inputs_of(drawn[0], size)], masks)
+
+
+def with_self_attention(recipe: TrainingRecipe) -> TrainingRecipe | None:
+    """Return the recipe with decoders of self-attention, which are else the same; None if it has no others."""
+    if all(output.decoder.attention == "self" for output in recipe.outputs.values()):
+        return None
+    changed = {"attention": "self", "levels": "last"}
+    decoders = {name: teacher.decoder and teacher.decoder.model_copy(update=changed) for name, teacher in recipe.teachers.items()}
+    teachers = {name: recipe.teachers[name].model_copy(update={"decoder": own}) for name, own in decoders.items()}
+    return recipe.model_copy(update={"decoder": recipe.decoder.model_copy(update=changed), "teachers": teachers})
 
 
 def rank_batches(recipe: TrainingRecipe, rank: int) -> list[ClipBatch]:
@@ -142,17 +162,22 @@ def random_batch(recipe: TrainingRecipe, number: int) -> ClipBatch:
         seen = clip.seen_as(view)
         shape = (seen.frames, seen.size_px, seen.size_px)
         views[view] = F.interpolate(views[clip.size_px].float(), shape).to(torch.uint8)
-    tokens = [split_tokens(draw_masks(recipe.masking, recipe.grid, generator)) for _ in range(clips)]
-    visible, masked = (torch.stack([torch.from_numpy(pair[i]) for pair in tokens]) for i in (0, 1))
+    arrays = [mask_arrays(recipe.masking, recipe.grid, recipe.predicted_tokens, generator, generator) for _ in range(clips)]
+    masks = {name: torch.from_numpy(np.stack([own[name] for own in arrays])) for name in arrays[0]}
+    undrawn = torch.zeros(clips, recipe.masks_per_clip, 0, dtype=torch.int64)
+    masks = {"visible": undrawn, "masked": undrawn} | masks
     empty = torch.zeros(clips, 0, dtype=torch.int64)
     drop_path = torch.zeros(clips, recipe.masks_per_clip, recipe.drop_path_blocks)
     places = torch.arange(clips)
-    return ClipBatch(views, torch.zeros(clips, dtype=torch.bool), visible, masked, drop_path, empty, places, places, [])
+    flip = torch.zeros(clips, dtype=torch.bool)
+    return ClipBatch(views, flip, drop_path=drop_path, labels=empty, sample=places, place=places, faults=[], **masks)
 
 
 def _with_masks(batch: ClipBatch, masks: int) -> ClipBatch:
     """Return the batch with the first ``masks`` masks of every clip."""
-    return batch._replace(visible=batch.visible[:, :masks], masked=batch.masked[:, :masks], drop_path=batch.drop_path[:, :masks])
+    names = ("visible", "masked", "drop_path", "mask_numbers", "mask_order")
+    parts = {name: getattr(batch, name) for name in names}
+    return batch._replace(**{name: part[:, :masks] for name, part in parts.items() if part is not None})
 
 
 def pinned(batch: Any, device: torch.device) -> Any:
