@@ -11,11 +11,12 @@ import torch
 
 from launching import ranks
 from mvd_ds.cli import main
+from mvd_ds.objectives.losses import LOSSES
 from mvd_ds.runs.student import recipe_flops
 from mvd_ds.tools.bench import reference_step, step_variants
 from mvd_ds.tools.bench.clock import Clock, PeakMemory
 from mvd_ds.tools.bench.step import StepBenchOptions, measure_step
-from mvd_ds.tools.bench.step_variants import build_variants, has_fp8, step_recipe, with_mask_count
+from mvd_ds.tools.bench.step_variants import SELF, build_variants, has_fp8, step_recipe, with_mask_count, with_self_attention
 from mvd_ds.training.cluster import Cluster
 
 CPU = torch.device("cpu")
@@ -51,17 +52,27 @@ def test_all_variants_compute_the_same(settings: list[str]) -> None:
     assert result["times"].keys() == {"P0", "P1", "P2"}
 
 
+def test_masks_and_decoders_that_look_are_measured_beside_self_attention() -> None:
+    looks = ["masking.kind=attention", "masking.teacher=image", "masking.pick=multinomial", "masking.masks_per_clip=2"]
+    cross = ["decoder.attention=cross", "decoder.levels=blocks_and_embedding"]
+    result = measure_step(RECIPE, [*TINY, *looks, *cross], StepBenchOptions(device="cpu"))
+    assert result["gate"]["equal"] and SELF in result["variants"] and result["decoders"]["times"] > 0
+    measured = step_recipe(RECIPE, [*TINY, *looks, *cross], "recipe", CPU)
+    other = with_self_attention(measured)
+    assert other is not None and with_self_attention(other) is None
+    flops = [recipe_flops(with_mask_count(each, 1)).training for each in (other, measured)]
+    assert result["decoders"]["by_count_of_operations"] == flops[0] / flops[1]
+
+
 def test_a_difference_is_told_and_no_ratio(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    faulty = {**reference_step.LOSSES, "smooth_l1": reference_step.LOSSES["l2"]}
-    monkeypatch.setattr(reference_step, "LOSSES", faulty)
+    monkeypatch.setattr(reference_step, "mixed_loss", lambda name, a, b: LOSSES["l2"](a, b))
     assert main(["bench", "step", RECIPE, *TINY, "--device", "cpu"]) == 1
     said = capsys.readouterr().out
     assert "No ratio: first losses or gradient norms differ by" in said and " x " not in said
 
 
 def test_a_loss_that_is_not_finite_is_no_agreement(monkeypatch: pytest.MonkeyPatch) -> None:
-    faulty = {**reference_step.LOSSES, "smooth_l1": lambda a, b: (a - b).sum() * math.nan}
-    monkeypatch.setattr(reference_step, "LOSSES", faulty)
+    monkeypatch.setattr(reference_step, "mixed_loss", lambda name, a, b: (a - b).sum() * math.nan)
     result = measure_step(RECIPE, TINY, StepBenchOptions(device="cpu"))
     assert not result["gate"]["equal"] and "times" not in result and "masks" not in result
 
