@@ -99,7 +99,11 @@ class TeacherSettings(EncoderSettings):
             where = f"placement {self.placement}" if self.network is None else f"network {self.network}"
             raise ValueError(f"fp8 is for our own networks with placement replicated, not for {where}")
         norms = {target.norm for target in self.targets.values() if target.kind != "relations"}
-        if self.network is not None and any(target.kind == "relations" for target in self.targets.values()):
+        if (
+            self.network is not None
+            and self.hf_name is None
+            and any(target.kind == "relations" for target in self.targets.values())
+        ):
             raise ValueError(
                 f"target.kind relations reads queries, keys and values, which {self.network} does not give; take one of our own "
                 "networks, or kind token_relations"

@@ -4,7 +4,7 @@
 ``family``         ``FrozenNetwork``: the interface of all networks; ``Family``: a row of the table
 ``ours``           encoders of this package, with weights in any layout of ``formats``
 ``timm_family``    ``network: timm:NAME``, any image network of timm
-``hf_family``      ``network: hf:FOLDER_OR_NAME``, networks of images and videos of transformers; ``hf_towers``: the table of them
+``hf_family``      ``network: hf:FOLDER_OR_NAME``, networks of images and videos of transformers; ``hf_towers`` is their table
 ``frame_family``   ``network: dhvt:NAME`` and ``network: patchconv:NAME``, image networks of our own in ``dhvt`` and ``patchconv``
 ``deferred``       modules of other libraries, filled part by part
 =================  ==================================================================================

@@ -17,95 +17,17 @@ from mvd_ds.config.hf_folder import SIZE_NAMES, find_folder, read_config
 from mvd_ds.files import one_line
 from mvd_ds.models.formats.processor import read_processor
 from mvd_ds.models.networks.deferred import deferred
-from mvd_ds.models.networks.family import PlannedNetwork, Reading, reads_of
+from mvd_ds.models.networks.family import PlannedNetwork, Reads, reads_of
+from mvd_ds.models.networks.hf_attention import register_reading
+from mvd_ds.models.networks.hf_network import HfNetwork, HfTower
 from mvd_ds.models.networks.hf_towers import Tower, build_config, build_network
 from mvd_ds.models.networks.hf_weights import read_weights
-from mvd_ds.models.networks.renormalised import Colours, Renormalised
+from mvd_ds.models.networks.renormalised import Colours
 
 logger = logging.getLogger(__name__)
 
-
-class HfTower(nn.Module):
-    """A network of transformers, of which the outputs of some blocks are kept while it runs.
-
-    Blocks behind the last one that is read are dropped, and so is what only makes a summary that nobody reads.
-
-    Args:
-        network: the network of pixels.
-        tower: its row.
-        blocks: blocks that are read, ascending.
-        has_summary: keep what makes the summary.
-        has_norm: keep the norm after the last block.
-        pixels: the mean and deviation of its pixels.
-    """
-
-    def __init__(
-        self, network: Any, tower: Tower, blocks: list[int], has_summary: bool, has_norm: bool, pixels: tuple[Colours, Colours]
-    ) -> None:
-        super().__init__()
-        self.network, self.tower, self.blocks = network, tower, blocks
-        self.pixels = Renormalised(*pixels)
-        self.seen: dict[int, Tensor] = {}
-        """The outputs of the last forward pass, by block, class and register tokens included."""
-        stack = network.get_submodule(tower.blocks)
-        if not has_summary:
-            del stack[blocks[-1] + 1 :]
-            if tower.head and hasattr(network, tower.head):
-                network.use_head = False
-                delattr(network, tower.head)
-            if tower.norm and not has_norm and isinstance(getattr(network, tower.norm), nn.Module):
-                setattr(network, tower.norm, nn.Identity())
-        for block in blocks:
-            stack[block].register_forward_hook(functools.partial(self._keep, block))
-
-    def forward(self, clip: Tensor) -> Any:
-        """Return what the network gives for (B, C, T, H, W) normalised by ImageNet's numbers, T = 1 for frames."""
-        return self.network(**self.tower.inputs(self.network, self.pixels(clip)))
-
-    def norm(self, tokens: Tensor) -> Tensor:
-        """Return tokens after the network's last norm."""
-        return getattr(self.network, self.tower.norm)(tokens)
-
-    def _keep(self, block: int, module: nn.Module, inputs: Any, output: Any) -> None:
-        self.seen[block] = output if isinstance(output, Tensor) else output[0]
-
-    def _apply(self, fn: Any, recurse: bool = True) -> HfTower:
-        """Move as any module does, but leave tables in fp32: the frequencies of rotary positions do not bear rounding."""
-        tables = {name: table for name, table in self.named_buffers() if table.dtype == torch.float32}
-        super()._apply(fn, recurse)
-        for name, table in tables.items():
-            owner, _, key = name.rpartition(".")
-            module = self.get_submodule(owner)
-            module._buffers[key] = table.to(module._buffers[key].device)  # type: ignore[union-attr]
-        return self
-
-
-class HfNetwork:
-    """An ``HfTower`` behind the interface of frozen networks.
-
-    Args:
-        module: the tower with its weights.
-        settings: the teacher's settings.
-        grid: (t, h, w) token grid of one input.
-        prefix: class and register tokens before the patch tokens.
-        block_count: number of blocks before any was dropped.
-    """
-
-    is_selective = False
-
-    def __init__(self, module: HfTower, settings: TeacherSettings, grid: Grid, prefix: int, block_count: int) -> None:
-        self.module, self.grid, self.prefix = module, grid, prefix
-        self.embed_dim = settings.embed_dim
-        self.input_mean, self.input_std = module.pixels.mean, module.pixels.std
-        self.block_count = block_count
-        self.reads = reads_of(settings, block_count)
-
-    def read(self, clip: Tensor, wanted: Tensor | None = None) -> Reading:
-        """Run the network and return the tokens of the blocks that are read; see ``FrozenNetwork``."""
-        assert wanted is None, "networks of transformers give all tokens"
-        self.module(clip)
-        found = {block: self.module.seen.pop(block)[:, self.prefix :] for block in self.reads.blocks}
-        return Reading({block: self.module.norm(tokens) for block, tokens in found.items()} if self.reads.through_norm else found)
+#: Mean and deviation where only shapes are looked at.
+_ANY_PIXELS = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
 def plan_network(settings: TeacherSettings, frames: int, size_px: int, seed: int, origin: str) -> PlannedNetwork:
@@ -132,10 +54,11 @@ def plan_network(settings: TeacherSettings, frames: int, size_px: int, seed: int
         whole, tower = build_network(config, place)
     _require_same(settings, config, tower, place)
     _require_size(tower, config, frames, size_px, place)
-    blocks = _read_blocks(whole, tower, settings, place)
+    reads, depth = _reads(whole, tower, settings, place)
     pixels = _pixels(folder, values, settings, size_px, place)
     grid = settings.grid(inputs, size_px)
-    prefix = _count_prefix(outline(settings, frames, size_px)[0], grid, inputs, size_px, place)
+    prefix = _count_prefix(config, reads, grid, inputs, size_px, place)
+    attention = register_reading() if reads.qkv or reads.attention else "sdpa"
 
     @functools.cache
     def tensors() -> dict[str, Tensor]:
@@ -148,12 +71,11 @@ def plan_network(settings: TeacherSettings, frames: int, size_px: int, seed: int
         return {f"network.{key}": value for key, value in drawn.items()}
 
     def construct() -> HfTower:
-        network = _part(build_network(config, place)[0], tower)
-        return HfTower(network, tower, blocks, False, settings.target.norm == "final", pixels)
+        return HfTower(_part(build_network(config, place, attention)[0], tower), tower, reads, pixels)
 
     def adapt(module: nn.Module) -> HfNetwork:
         assert isinstance(module, HfTower)
-        return HfNetwork(module, settings, grid, prefix, _depth(whole, tower))
+        return HfNetwork(module, settings, grid, prefix, depth, reads)
 
     if not settings.is_random:
         tensors()
@@ -168,15 +90,15 @@ def outline(settings: TeacherSettings, frames: int, size_px: int) -> tuple[nn.Mo
     config = build_config(read_config(find_folder(settings.hf_name)), size_px, frames, place)
     with torch.device("meta"):
         whole, tower = build_network(config, place)
-        blocks = _read_blocks(whole, tower, settings, place)
-        numbers = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-        return HfTower(_part(whole, tower), tower, blocks, False, settings.target.norm == "final", numbers), blocks[-1] + 1
+        reads, depth = _reads(whole, tower, settings, place)
+        module = HfTower(_part(whole, tower), tower, reads, _ANY_PIXELS)
+    return module, depth if module.is_pooled else reads.last + 1
 
 
 def forward_flops(recipe: TrainingRecipe, settings: TeacherSettings) -> int:
     """Return the operations of one forward for one clip."""
     inputs = recipe.teacher_grid(settings)[0] if settings.kind == "image" else 1
-    frames = 1 if settings.kind == "image" else recipe.data.clip.frames
+    frames = 1 if settings.kind == "image" else settings.input_frames or recipe.data.clip.frames
     return inputs * input_flops(settings, frames, settings.input_px or recipe.data.clip.size_px)
 
 
@@ -192,17 +114,18 @@ def _part(network: nn.Module, tower: Tower) -> Any:
     return network.get_submodule(tower.part)
 
 
-def _read_blocks(network: nn.Module, tower: Tower, settings: TeacherSettings, place: str) -> list[int]:
-    depth = _depth(network, tower)
+def _reads(network: nn.Module, tower: Tower, settings: TeacherSettings, place: str) -> tuple[Reads, int]:
+    """Return what is read of a network, and how many blocks it has.
+
+    Raises:
+        ConfigError: in one line, if it has no such block.
+    """
+    depth = len(_part(network, tower).get_submodule(tower.blocks))
     asked = sorted({block for target in settings.targets.values() for block in target.blocks})
     outside = [block for block in asked if not -depth <= block < depth]
     if outside:
         raise ConfigError(f"{place}: target.blocks {outside} are outside its {depth} blocks")
-    return list(reads_of(settings, depth).blocks)
-
-
-def _depth(network: nn.Module, tower: Tower) -> int:
-    return len(_part(network, tower).get_submodule(tower.blocks))
+    return reads_of(settings, depth), depth
 
 
 def _require_same(settings: TeacherSettings, config: Any, tower: Tower, place: str) -> None:
@@ -259,15 +182,19 @@ def _pixels(folder: Path, values: Any, settings: TeacherSettings, size_px: int, 
 
 
 @torch.no_grad()
-def _count_prefix(network: Any, grid: Grid, frames: int, size_px: int, place: str) -> int:
+def _count_prefix(config: Any, reads: Reads, grid: Grid, frames: int, size_px: int, place: str) -> int:
     """Return the number of class and register tokens: run one input without data, and compare with the grid.
 
     Raises:
         ConfigError: in one line, if it does not run, or its blocks give no token for every patch.
     """
+    with torch.device("meta"):
+        whole, tower = build_network(config, place)
+        read = Reads(tuple(sorted({*reads.blocks, *reads.summaries, *reads.qkv, *reads.attention})))
+        network = HfTower(_part(whole, tower), tower, read, _ANY_PIXELS).to("meta")
     try:
         with torch.device("meta"):
-            network.to("meta")(torch.zeros(1, 3, frames, size_px, size_px))
+            network(torch.zeros(1, 3, frames, size_px, size_px))
         shapes = {tuple(tokens.shape) for tokens in network.seen.values()}
     except Exception as error:  # whatever a network raises for sizes that it does not take
         raise ConfigError(f"{place}: it does not take {frames} x {size_px} px: {one_line(error, 200)}") from None

@@ -1,17 +1,20 @@
-"""The networks of transformers that teach: which module is built, where its blocks are, and what sums a clip up.
+"""The networks of transformers that teach: which module is built, and where its blocks are.
 
-======================  =====  ==================  =========================================================
-``model_type``          input  other sizes         summary
-======================  =====  ==================  =========================================================
-vjepa2                  video  any                 mean of the tokens after the norm
-videomae                video  own only            mean of the tokens after the norm, where the file has one
-vit_mae                 image  own only            class token after the norm
-dinov2, .._registers    image  any                 class token after the norm (its pooler)
-dinov3_vit              image  any                 class token after the norm (its pooler)
-siglip, siglip2         image  see ``TOWERS``      attention pooling (its pooler)
-clip                    image  positions resized   class token after the norm (its pooler)
-any other of images     image  where it says so    class token after the norm, or the mean where it has none
-======================  =====  ==================  =========================================================
+======================  =====  ==================  ==========================================
+``model_type``          input  other sizes         summary of a block
+======================  =====  ==================  ==========================================
+vjepa2                  video  any                 mean of its tokens
+videomae                video  own only            mean of its tokens
+vit_mae                 image  own only            class token
+dinov2, .._registers    image  any                 class token
+dinov3_vit              image  any                 class token
+siglip                  image  positions resized   mean; of the last: its attention pooling
+siglip2                 image  any                 mean; of the last: its attention pooling
+clip                    image  positions resized   class token
+any other of images     image  where it says so    class token, or the mean where it has none
+======================  =====  ==================  ==========================================
+
+Summaries and tokens are taken before or after the norm behind the last block, as the target says.
 """
 
 from __future__ import annotations
@@ -39,8 +42,6 @@ class Tower(NamedTuple):
     """Its blocks, a ``ModuleList``."""
     norm: str
     """Its norm after the last block; empty where it has none."""
-    summary: Literal["pooler", "class", "mean"]
-    """pooler: what it gives as such; class: the class token after the norm; mean: that of its tokens after the norm."""
     sizes: Literal["any", "resized", "own"]
     """Frames that it takes: of any size; of any, for which its positions are resized; of the size in its config."""
     inputs: Inputs
@@ -48,7 +49,7 @@ class Tower(NamedTuple):
     part: str = ""
     """The part of the class that is built; empty: all of it."""
     head: str = ""
-    """The module that makes the summary and nothing else."""
+    """The module that pools the tokens of the last block by attention, for its ``pooler_output``."""
 
 
 def _frames(network: Any, clip: Tensor) -> dict[str, Any]:
@@ -81,15 +82,15 @@ def _clip(name: str) -> Inputs:
 
 
 TOWERS: dict[str, Tower] = {
-    "vjepa2": Tower("video", "layer", "layernorm", "mean", "any", _clip("pixel_values_videos"), "encoder"),
-    "videomae": Tower("video", "encoder.layer", "layernorm", "mean", "own", _clip("pixel_values")),
-    "vit_mae": Tower("image", "layers", "layernorm", "class", "own", _all_patches),
-    "dinov2": Tower("image", "encoder.layer", "layernorm", "pooler", "any", _frames),
-    "dinov2_with_registers": Tower("image", "encoder.layer", "layernorm", "pooler", "any", _frames),
-    "dinov3_vit": Tower("image", "model.layer", "norm", "pooler", "any", _frames),
-    "siglip_vision_model": Tower("image", "encoder.layers", "post_layernorm", "pooler", "resized", _resized_frames, head="head"),
-    "siglip2_vision_model": Tower("image", "encoder.layers", "post_layernorm", "pooler", "any", _patches, head="head"),
-    "clip_vision_model": Tower("image", "encoder.layers", "post_layernorm", "pooler", "resized", _resized_frames),
+    "vjepa2": Tower("video", "layer", "layernorm", "any", _clip("pixel_values_videos"), "encoder"),
+    "videomae": Tower("video", "encoder.layer", "layernorm", "own", _clip("pixel_values")),
+    "vit_mae": Tower("image", "layers", "layernorm", "own", _all_patches),
+    "dinov2": Tower("image", "encoder.layer", "layernorm", "any", _frames),
+    "dinov2_with_registers": Tower("image", "encoder.layer", "layernorm", "any", _frames),
+    "dinov3_vit": Tower("image", "model.layer", "norm", "any", _frames),
+    "siglip_vision_model": Tower("image", "encoder.layers", "post_layernorm", "resized", _resized_frames, head="head"),
+    "siglip2_vision_model": Tower("image", "encoder.layers", "post_layernorm", "any", _patches, head="head"),
+    "clip_vision_model": Tower("image", "encoder.layers", "post_layernorm", "resized", _resized_frames),
 }
 """Every network that is known by name, by the ``model_type`` of its config or of the vision part of it."""
 
@@ -192,4 +193,4 @@ def _guess(network: Any, origin: str) -> Tower:
     blocks = max(stacks, key=lambda path: len(stacks[path]))
     norm = next((key for key in NORMS if isinstance(getattr(network, key, None), nn.Module)), "")
     resizes = "interpolate_pos_encoding" in inspect.signature(network.forward).parameters
-    return Tower("image", blocks, norm, "class", "resized" if resizes else "own", _resized_frames if resizes else _frames)
+    return Tower("image", blocks, norm, "resized" if resizes else "own", _resized_frames if resizes else _frames)

@@ -125,7 +125,7 @@ def _teacher(recipe: TrainingRecipe, settings: TeacherSettings) -> NetworkSizes:
     """Return the sizes of a teacher without the blocks behind the last one that is read."""
     slots, rows, columns = recipe.teacher_grid(settings)
     side = settings.input_px or recipe.data.clip.size_px
-    network, depth = family_of(settings).outline(settings, recipe.data.clip.frames, side)
+    network, depth = family_of(settings).outline(settings, settings.input_frames or recipe.data.clip.frames, side)
     sequences = slots if settings.kind == "image" else 1
     tokens = slots * rows * columns + sequences * settings.prefix_tokens
     counts = [parameter.numel() for parameter in network.parameters()]

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 import mvd_ds
 from mvd_ds.config import IMAGENET_MEAN, IMAGENET_STD, ConfigError, TeacherSettings
 from mvd_ds.config.hf_folder import find_folder
+from mvd_ds.models.networks import hf_family
+from mvd_ds.models.networks.family import Reads
 
 WIDTH = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 48}
 TEXT = {**WIDTH, "vocab_size": 20, "max_position_embeddings": 8}
@@ -199,6 +201,55 @@ def test_tokens_are_those_of_transformers(written: tuple[Case, Path, nn.Module])
     for block in (0, 1, -1):
         network = build(case, folder, target={"blocks": [block]}).network
         torch.testing.assert_close(network.read(clip).tokens[block % 3], hidden[block][:, case.prefix :], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_summaries_heads_and_attention_are_those_of_transformers(
+    written: tuple[Case, Path, nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, folder, model = written
+    everything = Reads((), bool(case.norm), (0, 2), (1,), (0, 1))
+    monkeypatch.setattr(hf_family, "reads_of", lambda settings, count: everything)
+    network = build(case, folder, target={"norm": "final" if case.norm else "none"}).network
+    pixels = torch.rand(2, 3, case.frames, case.side, case.side)
+    shape = (3, 1, 1, 1)
+    read = network.read((pixels - torch.tensor(IMAGENET_MEAN).view(shape)) / torch.tensor(IMAGENET_STD).view(shape))
+    inside = model.get_submodule(case.inside)
+    model.set_attn_implementation("eager")
+    output, hidden = theirs(case, model, pixels)
+    normed = [getattr(inside, case.norm)(tokens) if case.norm else tokens for tokens in hidden]
+    for block, found in read.summaries.items():
+        pooled = getattr(output, "pooler_output", None)
+        has_own = block == 2 and pooled is not None
+        mean = normed[block].mean(1) if not case.prefix else normed[block][:, 0]
+        torch.testing.assert_close(found, pooled if has_own else mean, atol=1e-5, rtol=1e-5)
+    weights = attention_of(case, model, pixels)
+    for block, found in read.attention.items():
+        expected = weights[block].mean(1)
+        expected = expected[:, 0, case.prefix :] if case.prefix else expected.mean(1)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    query, key, _ = read.qkv[1].unbind(2)
+    scores = torch.einsum("bqhd,bkhd->bhqk", query, key) * query.shape[-1] ** -0.5
+    seen = weights[1][:, :, case.prefix :, case.prefix :]
+    torch.testing.assert_close(scores.softmax(-1), seen / seen.sum(-1, keepdim=True), atol=1e-5, rtol=1e-4)
+    assert read.tokens == {} and query.shape[2:] == (2, 12)
+
+
+def attention_of(case: Case, model: Any, pixels: Tensor) -> list[Tensor]:
+    """The attention weights (B, heads, N, N) of all blocks, as the eager attention of transformers computes them."""
+    seen: list[Tensor] = []
+    softmax = torch.nn.functional.softmax
+
+    def keep(scores: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        weights = softmax(scores, *arguments, **options)
+        if weights.ndim == 4:
+            seen.append(weights)
+        return weights
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.functional, "softmax", keep)
+        theirs(case, model, pixels)
+    return seen
 
 
 @pytest.fixture(scope="module")
