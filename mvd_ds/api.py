@@ -28,7 +28,7 @@ from mvd_ds.config import (
 )
 from mvd_ds.evaluation.feature_files import read_features
 from mvd_ds.files import did_you_mean
-from mvd_ds.models.building import Model, load_into, network_of, open_model, save_as
+from mvd_ds.models.building import Model, load_into, network_of, open_model
 from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.embed import split_mask
 from mvd_ds.models.formats import LAYOUTS, Checkpoint, read_checkpoint, table_lines
@@ -36,6 +36,7 @@ from mvd_ds.models.formats.describe import require_decoder
 from mvd_ds.models.formats.writing import to_layout
 from mvd_ds.models.initialisation import build_without_weights, initialise
 from mvd_ds.models.masked import MaskedPredictor
+from mvd_ds.models.saving import save_as
 from mvd_ds.models.teachers import Teacher, plan_lone_teacher
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.objectives.losses import LOSSES, mixed_loss

@@ -1,47 +1,26 @@
-"""Models from descriptions and from files, their descriptions, and models written in the formats of others."""
+"""Models from descriptions and from files, and their descriptions."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from mvd_ds.config import ConfigError, DecoderSettings, EncoderSettings, HeadShape, PoolingSettings, dump
 from mvd_ds.models.classifier import Classifier
-from mvd_ds.models.formats import LAYOUTS, Checkpoint, Network, describe, read_checkpoint
+from mvd_ds.models.formats import Checkpoint, Network, describe, read_checkpoint
 from mvd_ds.models.formats.containers import CONFIG_NAME, read_safetensors
 from mvd_ds.models.formats.describe import differences
 from mvd_ds.models.formats.foreign import read_object
-from mvd_ds.models.formats.own import FORMAT, description
-from mvd_ds.models.formats.writing import hugging_face_config, timm_config, to_layout, write_pickled
 from mvd_ds.models.initialisation import build_without_weights
 from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.teachers import Teacher
 from mvd_ds.models.vit import VisionTransformer
-from mvd_ds.models.weights import fill_encoder, fill_model, log_checkpoint, write_folder
+from mvd_ds.models.weights import fill_encoder, fill_model, log_checkpoint
 
 Model = MaskedPredictor | VisionTransformer | Classifier
-
-#: Epsilon that published code of MAE, VideoMAE and MVD builds its norms with.
-PUBLISHED_EPS = 1e-6
-#: Formats that ``--to`` takes: name -> what is written.
-WRITTEN = {
-    FORMAT: "folder: model.safetensors and config.json, what teachers.NAME.weights takes",
-    "mvd": "file: a student for the published MVD code ({'model': ...}, frozen tables included)",
-    "mvd_finetuned": "file: a classifier for the published MVD code",
-    "videomae": "file: a pretraining model for the published VideoMAE code",
-    "videomae_finetuned": "file: a classifier for the published VideoMAE code",
-    "mae": "file: an image encoder for the published MAE code",
-    "mae_pretraining": "file: an image encoder and its decoder for the published MAE code",
-    "vjepa2": "file: an encoder for the published V-JEPA 2 code",
-    "huggingface": "folder: VJEPA2Model, VideoMAEForPreTraining, VideoMAEModel or VideoMAEForVideoClassification, as fits",
-    "timm": "folder: a timm image ViT, timm.create_model('local-dir:FOLDER')",
-}
-#: Keys and prefix of names in files of some formats, where they are not ``model`` and none.
-WRAPPED = {"vjepa2": (("encoder", "target_encoder"), "module.backbone.")}
 
 
 def build_network(network: Network) -> Model:
@@ -180,59 +159,3 @@ def is_run_model(weights: str | Path) -> bool:
     if path.suffix == ".safetensors" and path.is_file():
         return "recipe" in read_safetensors(path)[1]
     return not path.exists()
-
-
-def written_layout(format: str, network: Network) -> str:
-    """Return the layout behind a name of ``--to``.
-
-    Raises:
-        ConfigError: if it is not written.
-    """
-    if format == "huggingface" and network.encoder.position.startswith("rope"):
-        return "hf_vjepa2"
-    if format == "huggingface":
-        kind = "_classifier" if network.classifier else "_pretraining" if network.outputs else ""
-        return f"hf_videomae{kind}"
-    if format in WRITTEN or format.startswith(("hf_videomae", "hf_vjepa2")):
-        return format
-    raise ConfigError(f"format '{format}' is not written; formats are {', '.join(WRITTEN)}")
-
-
-def save_as(state: Mapping[str, Tensor], network: Network, path: Path, format: str, origin: str) -> list[str]:
-    """Write a model, aside and then renamed; what is lost or will be computed otherwise comes back as sentences.
-
-    Args:
-        state: state dict of a whole model, names of an encoder with ``encoder.`` in front; types are kept.
-        network: its description.
-        path: file or folder to write, as the format has it.
-        format: a name of ``WRITTEN``.
-        origin: names the source in messages and in our own description.
-
-    Raises:
-        ConfigError: if the format cannot hold the model or the path cannot be written.
-    """
-    name = written_layout(format, network)
-    if name not in LAYOUTS:
-        raise ConfigError(f"format '{format}' is not written; formats are {', '.join(WRITTEN)}")
-    if name == FORMAT:
-        config = description(network.encoder, network.decoder, network.classifier, network.clip, origin)
-        write_folder(path, state, config, {"config": json.dumps(config)})
-        return []
-    if network.classifier is not None and network.classifier["pooling"].get("kind", "mean") != "mean":
-        raise ConfigError(f"format '{format}' holds classifiers that pool by mean; {origin} pools by another; write 'mvd_ds'")
-    layout = LAYOUTS[name]
-    tensors, left_out = to_layout(layout, state, network, origin)
-    notes = [f"left out, '{name}' holds an encoder alone: {len(left_out)} tensors ({left_out[0]}, ...)"] if left_out else []
-    if name == "timm":
-        write_folder(path, tensors, timm_config(network, origin), {"format": "pt"})
-    elif name.startswith("hf_"):
-        config, differing = hugging_face_config(layout, network)
-        write_folder(path, tensors, config, {"format": "pt"})
-        notes += differing
-    else:
-        if network.encoder.norm_eps != PUBLISHED_EPS:
-            notes.append(
-                f"readers of '{name}' compute norms with epsilon {PUBLISHED_EPS:g}; this model has {network.encoder.norm_eps:g}"
-            )
-        write_pickled(path, tensors, *WRAPPED.get(name, ()))
-    return notes

@@ -79,8 +79,7 @@ def open_classifier(source: str | Path, format: str | None = None) -> tuple[Clas
     model, checkpoint = open_model(source, format)
     if not isinstance(model, Classifier):
         raise ConfigError(f"{source}: has no class head; give the model folder of a fine-tuned classifier")
-    path = Path(source)
-    config = read_object(path / CONFIG_NAME) if path.is_dir() and (path / CONFIG_NAME).is_file() else {}
+    path, config = Path(source), _config(source)
     clip = network_of(model).clip
     try:
         preprocessing = PreprocessingSettings.model_validate(config.get("preprocessing") or _preprocessing(checkpoint, clip))
@@ -88,8 +87,14 @@ def open_classifier(source: str | Path, format: str | None = None) -> tuple[Clas
         raise ConfigError(f"{path / CONFIG_NAME}: preprocessing: {first_line(error)}") from None
     _require_geometry(path, preprocessing.clip, clip)
     return model, ClassifierCard(
-        _names(config, model.head.out_features, path), preprocessing, one_line(config.get("label", "label"))
+        class_names(source, model.head.out_features), preprocessing, one_line(config.get("label", "label"))
     )
+
+
+def _config(source: str | Path) -> dict[str, Any]:
+    """Return the ``config.json`` of a folder; empty without one."""
+    path = Path(source) / CONFIG_NAME
+    return read_object(path) if path.is_file() else {}
 
 
 def _preprocessing(checkpoint: Checkpoint, clip: Mapping[str, int]) -> dict[str, Any]:
@@ -111,7 +116,7 @@ def trained_clip(source: str | Path, format: str | None = None) -> ClipSettings:
     checkpoint, path = read_checkpoint(source, format), Path(source)
     if checkpoint.recipe is not None:
         return checkpoint.recipe.data.clip
-    config = read_object(path / CONFIG_NAME) if path.is_dir() and (path / CONFIG_NAME).is_file() else {}
+    config = _config(source)
     if "preprocessing" in config:
         try:
             return PreprocessingSettings.model_validate(config["preprocessing"]).clip
@@ -122,8 +127,17 @@ def trained_clip(source: str | Path, format: str | None = None) -> ClipSettings:
     return ClipSettings.model_validate({key: network.clip[key] for key in keys})
 
 
-def _names(config: Mapping[str, Any], count: int, path: Path) -> tuple[str, ...]:
-    """Return the names of the classes: ours, those of a Hugging Face folder, or numbers."""
+def class_names(source: str | Path, count: int) -> tuple[str, ...]:
+    """Return the names of a classifier's classes: ours, those of a Hugging Face folder, or numbers.
+
+    Args:
+        source: its folder or file.
+        count: number of its classes.
+
+    Raises:
+        ConfigError: if the folder names another number of them.
+    """
+    path, config = Path(source), _config(source)
     by_number = part(config, "id2label", str(path / CONFIG_NAME))
     names = config.get("classes") or [by_number.get(str(number), str(number)) for number in range(count)]
     if not isinstance(names, list) or len(names) != count:

@@ -62,8 +62,17 @@ def write_folder(
     config: dict[str, Any],
     header: dict[str, str],
     more: Mapping[str, Mapping[str, Tensor]] | None = None,
+    described: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-    """Write ``model.safetensors``, ``config.json`` and ``more`` files aside, then put them in place of what was there.
+    """Write ``model.safetensors`` and ``config.json`` aside, then put them in place of what was there.
+
+    Args:
+        folder: the folder.
+        tensors: by name.
+        config: content of ``config.json``.
+        header: of the safetensors file.
+        more: further files of tensors, by name.
+        described: further JSON files, by name.
 
     Raises:
         ConfigError: if the folder cannot be written; nothing half-written is left.
@@ -75,7 +84,8 @@ def write_folder(
                 # The library gives its files mode 0600; the name that comes last has the one that the umask says.
                 with written_aside(aside / name, sync=False) as file:
                     save_file({key: tensor.detach().to("cpu").contiguous() for key, tensor in content.items()}, file, header)
-            write_json(aside / CONFIG_NAME, config, sync=False)
+            for name, values in {CONFIG_NAME: config, **(described or {})}.items():
+                write_json(aside / name, values, sync=False)
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"{folder}: the model cannot be written: {error}") from None
 

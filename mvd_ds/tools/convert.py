@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from mvd_ds.config import ConfigError, dump
-from mvd_ds.models.building import WRITTEN, build_network, fill, save_as
+from mvd_ds.files import did_you_mean
+from mvd_ds.models.building import build_network, fill
+from mvd_ds.models.classifier_folder import class_names
 from mvd_ds.models.formats import Checkpoint, Network, describe, read_checkpoint, table_lines
 from mvd_ds.models.formats.own import FORMAT
+from mvd_ds.models.saving import WRITTEN, save_as
 from mvd_ds.models.weights import save_model
 
 
@@ -33,10 +36,12 @@ def convert(
         ConfigError: if the source is not whole, or cannot be held by the other format.
     """
     if to == "list":
-        print("\n".join(f"{name:<20}{what}" for name, what in WRITTEN.items()))
+        print("\n".join(f"{name:<21}{what}" for name, what in WRITTEN.items()))
         return
     if to not in WRITTEN:
-        raise ConfigError(f"format '{to}' is not written; formats are {', '.join(WRITTEN)}")
+        hint = did_you_mean(to, WRITTEN, f"formats are {', '.join(WRITTEN)}")
+        raise ConfigError(f"format '{to}' is not written; {hint}")
+    source = source / "model" if (source / "model").is_dir() else source
     if target is not None and target.exists() and (target.is_dir() != _writes_folder(to)):
         raise ConfigError(f"{target}: is a {'folder' if target.is_dir() else 'file'}, and format '{to}' is the other")
     checkpoint = read_checkpoint(source, from_format)
@@ -51,7 +56,8 @@ def convert(
         save_model(target, checkpoint.state, checkpoint.recipe, {"converted_from": str(source)})
         notes = []
     else:
-        notes = save_as(checkpoint.state, network, target, to, str(source))
+        classes = class_names(source, network.classifier["classes"]) if network.classifier is not None else ()
+        notes = save_as(checkpoint.state, network, target, to, str(source), classes)
     for note in notes:
         print(f"note: {note}")
     print(f"wrote {target} ('{to}': {WRITTEN[to]})")

@@ -111,4 +111,4 @@ def test_a_damaged_file_is_not_converted(tmp_path, capsys):
 
 def test_formats_are_listed(capsys):
     assert main(["convert", "nothing", "--to", "list"]) == 0
-    assert "huggingface         folder: " in capsys.readouterr().out
+    assert "huggingface          folder: " in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 
 import pytest
@@ -9,9 +10,12 @@ import torch
 
 import mvd_ds
 from classifiers import write_classifier
-from mvd_ds.config import ConfigError
+from mvd_ds.cli import main
+from mvd_ds.config import ConfigError, PreprocessingSettings
+from mvd_ds.models.classifier_folder import ClassifierCard, save_classifier
 from mvd_ds.models.pooling import clip_features
 from mvd_ds.tools import graphs as writing
+from mvd_ds.tools.commands.export import add_options, run
 from mvd_ds.tools.export import export
 from video_files import write_video
 
@@ -98,6 +102,26 @@ def test_a_graph_that_says_something_else_is_not_written(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"--graph torch: its logits differ from the original's by 1\.0e-02, more than 1e-04"):
         export(tmp_path / "model", tmp_path / "out", ["torch"])
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_weights_for_transformers_have_the_names_of_the_classes(tmp_path, capsys):
+    classifier = mvd_ds.build_classifier({"embed_dim": 32, "depth": 1, "num_heads": 2, "position": "sinusoid1d"}, 3, 4, 48)
+    card = ClassifierCard(("cat", "dog", "owl"), PreprocessingSettings(clip={"frames": 4, "size_px": 48}))
+    save_classifier(tmp_path / "run" / "model", classifier, classifier.state_dict(), card, {})
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "out"), "--to", "huggingface"]) == 0
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["id2label"] == {"0": "cat", "1": "dog", "2": "owl"} and config["label2id"]["owl"] == 2
+    assert mvd_ds.load(tmp_path / "out").classes == card.classes, "read again here, too"
+    with pytest.raises(ConfigError, match="--graph cannot stand beside --to huggingface; run it twice"):
+        run(parsed(tmp_path / "run", tmp_path / "again", "--to", "huggingface", "--graph", "onnx"))
+    with pytest.raises(ConfigError, match="format 'hugginface' is not written; did you mean 'huggingface'"):
+        run(parsed(tmp_path / "run", tmp_path / "again", "--to", "hugginface"))
+
+
+def parsed(*arguments):
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    return parser.parse_args(list(map(str, arguments)))
 
 
 def test_faults_are_one_line(tmp_path, monkeypatch):

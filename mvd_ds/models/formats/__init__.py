@@ -15,7 +15,8 @@
 ``reading``           every tensor placed, ignored for a reason, or named as a fault
 ``facts``             settings that tensors and layouts determine
 ``describe``          the network of a file, and how it differs from what a recipe states
-``writing``           files for others
+``writing``           files for others: tensors by their names, and every part that has no place there
+``hf_config``         the JSON beside them: network, pixels, classes
 ====================  ==========================================================================================
 """
 

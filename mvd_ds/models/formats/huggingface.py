@@ -72,7 +72,7 @@ def _image_encoder(prefix: str) -> tuple[Rule, ...]:
 
 
 _VIDEO = {"kind": "video", "position": "sinusoid1d", "qkv_bias": "query_value", "cls_token": False}
-_IMAGE = {"kind": "image", "position": "sincos2d", "qkv_bias": "full", "cls_token": True}
+_IMAGE = {"kind": "image", "position": "sincos2d", "qkv_bias": "full", "cls_token": True, "final_norm": True}
 
 HF_VIDEOMAE = Layout(
     name="hf_videomae",

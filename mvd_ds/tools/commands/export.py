@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mvd_ds.files import ConfigError
+
 SUMMARY = "write a classifier or an encoder as one folder that needs nothing else, and as a graph for other runtimes"
 
 
@@ -13,6 +15,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("source", metavar="SOURCE", type=Path, help="folder of a run or of a model, or what convert reads")
     add("folder", metavar="FOLDER", type=Path, help="folder to write; mvd_ds.load(FOLDER) opens it")
+    add(
+        "--to", metavar="FORMAT", help="write weights for other code instead, huggingface or another that convert --to list names"
+    )
     add("--graph", nargs="+", choices=("torch", "onnx"), default=[], help="write model.pt2, model.onnx too")
     add(
         "--adaptors",
@@ -25,6 +30,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Export the model."""
+    from mvd_ds.tools.convert import convert
     from mvd_ds.tools.export import export
 
+    if options.to is not None:
+        beside = ["--graph"] * bool(options.graph) + ["--adaptors"] * (options.adaptors is not None)
+        if beside:
+            raise ConfigError(f"export: {' and '.join(beside)} cannot stand beside --to {options.to}; run it twice")
+        convert(options.source, options.folder, options.to, options.from_format)
+        return
     export(options.source, options.folder, options.graph, options.from_format, options.adaptors)

@@ -19,6 +19,7 @@ HALVES = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 
 def folder(path: Path, name: str = "preprocessor_config.json", **processor: Any) -> Path:
     mvd_ds.save(mvd_ds.build_classifier(SHAPE, 3, 4, 16), path / "hf", "huggingface")
+    (path / "hf" / "preprocessor_config.json").unlink()
     (path / "hf" / name).write_text(json.dumps(processor))
     return path / "hf"
 
