@@ -24,7 +24,9 @@ def plain_losses(recipe: TrainingRecipe, without: int | None = None) -> dict[str
         recipe.model_copy(update={"model": recipe.model.model_copy(update={"activation_checkpointing": 0})})
     )
     teachers = {name: build_teacher(name, settings, recipe) for name, settings in recipe.teachers.items()}
-    matrices = [p for n, p in student.named_parameters() if p.ndim > 1 and not n.endswith("cls_token")]
+    matrices = [
+        p for n, p in student.named_parameters() if p.ndim > 1 and not any(token in n for token in ("cls_token", "registers"))
+    ]
     vectors = [p for p in student.parameters() if not any(p is m for m in matrices)]
     settings = recipe.optimizer
     optimizer = torch.optim.AdamW(

@@ -33,6 +33,11 @@ LOOKING = [
     *("masking.hint_from=0.5", "masking.hint_share=0.25", "decoder.attention=cross", "decoder.levels=blocks_and_embedding"),
     *("teachers.image.placement=zero3", "teachers.video.placement=zero3_node", "engine.config=zero3.json"),
 ]
+#: A student of today's blocks, in as many layouts as ``RELATIONS``.
+TODAY = [
+    *("model.position=rope3d", "model.registers=2", "model.layer_scale=0.1", "model.norm=rmsnorm"),
+    *("model.mlp=swiglu", "model.mlp_ratio=2.5", "model.qk_norm=head"),
+]
 PERSISTENCE = "stage3_param_persistence_threshold"
 
 
@@ -66,6 +71,7 @@ def layouts(folder: Path, every: bool, few: bool) -> dict[str, list[str]]:
             found[f"{name}, {image}, {video}"] = [f"engine.config={path}", *placed]
     for stage in (3,) if few else (1, 2, 3):
         found[f"relations, zero{stage}"] = [f"engine.config=zero{stage}.json", "teachers.video.placement=zero3", *RELATIONS]
+        found[f"today, zero{stage}"] = [f"engine.config=zero{stage}.json", *TODAY]
     found["looking"] = LOOKING
     found["streamed"] = ["engine.build=streamed", "teachers.image.placement=zero3_node", "teachers.video.placement=zero3"]
     return found
@@ -73,8 +79,8 @@ def layouts(folder: Path, every: bool, few: bool) -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def plain_others(shrunk: list[str]) -> dict[str, list[float]]:
-    """Total losses of every step of the plain loop with ``RELATIONS`` and with ``LOOKING``."""
-    others = {"relations": RELATIONS, "looking": LOOKING}
+    """Total losses of every step of the plain loop with ``RELATIONS``, with ``LOOKING`` and with ``TODAY``."""
+    others = {"relations": RELATIONS, "looking": LOOKING, "today": TODAY}
     return {name: plain_losses(shipped([*shrunk, *overrides]))["total"] for name, overrides in others.items()}
 
 
@@ -108,7 +114,7 @@ def test_every_layout_gives_the_losses_of_a_plain_loop(
     said = script_ranks(processes, SCRIPT, str(tmp_path / "layouts.json"), *shrunk, timeout=900)
     seconds = time.monotonic() - started
     found = json.loads(next(line for line in said.splitlines() if line.startswith("{")))
-    assert found.keys() == asked.keys() and len(found) == (2 * 9 + 3 + 2 if every else 3 + 2 + 1 + 2 if few else 8 + 2 + 3 + 2)
+    assert found.keys() == asked.keys() and len(found) == (2 * 9 + 6 + 2 if every else 3 + 2 + 2 + 2 if few else 8 + 2 + 6 + 2)
     worst = 0.0
     for name, result in found.items():
         total = plain_others.get(name.partition(",")[0], plain["total"])
