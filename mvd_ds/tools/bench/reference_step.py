@@ -19,38 +19,20 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mvd_ds.config import ClipView, TrainingRecipe
 from mvd_ds.data.batch import ClipBatch
-from mvd_ds.models.attention import Attention
-from mvd_ds.models.cross_attention import CrossBlock
-from mvd_ds.models.embed import PatchEmbed
-from mvd_ds.models.layers import Block
 from mvd_ds.models.masked import MaskedPredictor
-from mvd_ds.models.readouts import CrossDecoder, Decoder
-from mvd_ds.models.resampling import resize_grid
 from mvd_ds.models.teachers import Teacher
-from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.objectives.losses import mixed_loss
-from mvd_ds.objectives.targets.pixels import STABILISER
 from mvd_ds.tools.bench.clock import Clock, held_by
+from mvd_ds.tools.bench.reference_networks import ReferenceNetworks, Style, relation_loss
 from mvd_ds.training.optim import parameter_groups
 from mvd_ds.training.step import normalise, to_unit
 
 _LOSS_SCALE = 2.0**12
 """Scale of fp16 losses, low enough that no step of a measurement overflows and is skipped."""
-
-
-class Style(NamedTuple):
-    """The properties that the yardsticks differ in."""
-
-    convolution: bool
-    fused_attention: bool
-    waits: bool
-    """Bool masks, whose number of True the host asks for, and ``.item()`` of every loss."""
 
 
 STYLES = {"P0": Style(True, False, True), "P1": Style(False, False, True), "P2": Style(False, True, False)}
@@ -104,6 +86,7 @@ class ReferenceStep:
         lent: Callable[[Callable[[], list[Tensor]]], list[Tensor]],
     ) -> None:
         self.style, self.recipe, self.device, self.lent = style, recipe, device, lent
+        self.networks = ReferenceNetworks(style)
         self.student, self.teachers, self.optimizer = student, teachers, optimizer
         half = torch.float16 if device.type == "cuda" else torch.bfloat16
         is_half = recipe.engine.precision != "fp32"
@@ -118,10 +101,9 @@ class ReferenceStep:
         visible, masked = (~mask, mask) if waits else (self._move(batch.visible), self._move(batch.masked))
         clock.mark("inputs")
         with self.autocast:
-            targets = {}
+            targets: dict[str, Tensor] = {}
             for name, teacher in self.teachers.items():
-                view = teachers[self.recipe.view_of(teacher.settings)]
-                targets[name] = self._target(teacher, view, masked)
+                targets |= self.networks.targets(teacher, teachers[self.recipe.view_of(teacher.settings)], masked)
                 clock.mark(f"teacher {name}")
             terms = self.lent(lambda: self._terms(clip, visible, masked, targets))
             total = torch.stack(terms).sum()
@@ -133,17 +115,19 @@ class ReferenceStep:
 
     def _terms(self, clip: Tensor, visible: Tensor, masked: Tensor, targets: dict[str, Tensor]) -> list[Tensor]:
         """Return the student's weighted losses against all targets."""
-        levels = self._levels(self.student.encoder, clip, visible)
-        encoded = self.student.encoder.norm(levels[-1])
+        levels = self.networks.levels(self.student.encoder, clip, visible)
+        levels[-1] = self.student.encoder.norm(levels[-1])
         terms = []
         for name, decoder in self.student.decoders.items():
-            settings = self.recipe.teachers[name]
-            if isinstance(decoder, CrossDecoder):
-                predicted = self._decode_by_cross(decoder, [*levels[:-1], encoded], masked)
+            output = self.recipe.outputs[name]
+            assert output.teacher is not None and output.target is not None
+            settings, target = self.recipe.teachers[output.teacher], output.target
+            predicted = self.networks.predictions(decoder, levels, visible, masked)
+            if target.kind == "relations":
+                loss = relation_loss(predicted, targets[name], settings.num_heads, target.relations)
             else:
-                assert isinstance(decoder, Decoder)
-                predicted = self._decode(decoder, encoded, visible, masked)
-            terms.append(settings.weight * mixed_loss(settings.loss, predicted, targets[name]))
+                loss = mixed_loss(target.loss or settings.loss, predicted, targets[name])
+            terms.append((settings.weight if target.weight is None else target.weight) * loss)
         return terms
 
     def backward(self, loss: Tensor) -> None:
@@ -172,96 +156,6 @@ class ReferenceStep:
     def _move(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, non_blocking=True)
 
-    def _levels(self, encoder: VisionTransformer, clip: Tensor, visible: Tensor) -> list[Tensor]:
-        """Return the visible tokens (B, V, D) before the first block and after every one."""
-        tokens = self._embed(encoder.patch_embed, clip)
-        levels = [_pick(tokens + encoder.position.table.to(tokens.dtype), visible)]
-        for block in encoder.blocks:
-            levels.append(self._through((block,), levels[-1]))
-        return levels
-
-    def _decode(self, decoder: Decoder, encoded: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
-        """Return the predictions (B, M, width of the target)."""
-        projected = decoder.projection(encoded)
-        table = decoder.position.table.expand(len(projected), -1, -1)
-        hidden = decoder.mask_token.weight + _pick(table, masked)
-        tokens = torch.cat((projected + _pick(table, visible).to(projected.dtype), hidden), dim=1)
-        tokens = self._through(decoder.blocks, tokens)
-        return decoder.head(decoder.norm(tokens[:, -hidden.shape[1] :]))
-
-    def _decode_by_cross(self, decoder: CrossDecoder, levels: list[Tensor], masked: Tensor) -> Tensor:
-        """Return the predictions (B, M, width of the target) of mask tokens that look at ``levels``; the last is normed."""
-        table = decoder.position.table.expand(len(levels[0]), -1, -1)
-        tokens = (decoder.mask_token.weight + _pick(table, masked)).to(levels[0].dtype)
-        for number, block in enumerate(decoder.blocks):
-            assert isinstance(block, CrossBlock)
-            source = levels[-1]
-            if decoder.mixture is not None:
-                shares = decoder.mixture.weight[number]
-                chosen = levels[len(levels) - len(shares) :]
-                mixed = torch.stack([share * level for share, level in zip(shares, chosen, strict=True)]).sum(dim=0)
-                source = decoder.level_norms[number](mixed)
-            attention = block.attention
-            query = rearrange(attention.query(block.norm_attention(tokens)), "b m (h d) -> b h m d", h=attention.heads)
-            packed = rearrange(attention.key_value(source), "b v (two h d) -> two b h v d", two=2, h=attention.heads)
-            tokens = tokens + attention.projection(rearrange(self._mix(query, *packed), "b h m d -> b m (h d)"))
-            tokens = tokens + block.mlp(block.norm_mlp(tokens))
-        return decoder.head(decoder.norm(tokens))
-
-    @torch.no_grad()
-    def _target(self, teacher: Teacher, clip: Tensor, masked: Tensor) -> Tensor:
-        """Return the features (B, M, D) of masked tokens; blocks that nobody reads are not run."""
-        encoder, settings, slots = teacher.encoder, teacher.settings, 1
-        assert isinstance(encoder, VisionTransformer)
-        if settings.kind == "image":
-            frames = clip[:, :, settings.frame_in_tubelet :: teacher.student_tubelet_frames]
-            slots = frames.shape[2]
-            clip = rearrange(frames, "b c s h w -> (b s) c 1 h w")
-        tokens = self._embed(encoder.patch_embed, clip)
-        if settings.kind == "image":
-            tokens = tokens.float()  # positions are fp32 there, and so is the residual stream behind them
-        cls = None if encoder.cls_token is None else encoder.cls_token(len(tokens), 1)
-        tokens, outputs = encoder.position(tokens, None, cls), []
-        for number, block in enumerate(encoder.blocks):
-            tokens = self._through((block,), tokens)
-            if number in teacher.read_blocks:
-                outputs.append(encoder.norm(tokens)[:, int(settings.cls_token) :])
-        features = outputs[0] if len(outputs) == 1 else torch.stack(outputs).float().mean(dim=0)
-        features = rearrange(features, "(b s) n d -> b (s n) d", s=slots)
-        rows, columns = encoder.grid[1:]
-        features = resize_grid(features, (features.shape[1] // (rows * columns), rows, columns), teacher.student_grid)
-        if settings.target.normalise:
-            features = F.layer_norm(features.float(), features.shape[-1:], eps=STABILISER)
-        return _pick(features, masked)
-
-    def _embed(self, embed: PatchEmbed, clip: Tensor) -> Tensor:
-        """Return the embeddings (B, N, D) of all patches."""
-        weight, bias = embed.weight, embed.bias
-        if self.style.convolution:
-            return F.conv3d(clip, weight, bias, stride=weight.shape[2:]).flatten(2).transpose(1, 2)
-        frames, rows, columns = weight.shape[2:]
-        sides = {"f": frames, "r": rows, "s": columns}
-        patches = rearrange(clip, "b c (t f) (h r) (w s) -> b (t h w) (c f r s)", **sides)
-        return F.linear(patches, weight.flatten(1), bias)
-
-    def _through(self, blocks: nn.ModuleList | tuple[nn.Module, ...], tokens: Tensor) -> Tensor:
-        for block in blocks:
-            assert isinstance(block, Block)
-            tokens = tokens + self._attend(block.attention, block.norm_attention(tokens))
-            tokens = tokens + block.mlp(block.norm_mlp(tokens))
-        return tokens
-
-    def _attend(self, attention: Attention, tokens: Tensor) -> Tensor:
-        packed = rearrange(attention.qkv(tokens), "b n (three h d) -> three b h n d", three=3, h=attention.heads)
-        return attention.projection(rearrange(self._mix(*packed), "b h n d -> b n (h d)"))
-
-    def _mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Return (B, heads, n, d) of queries (B, heads, n, d), keys and values (B, heads, N, d)."""
-        if self.style.fused_attention:
-            return F.scaled_dot_product_attention(query, key, value)
-        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
-        return scores.softmax(dim=-1).to(value.dtype) @ value
-
 
 class _Lent(nn.Module):
     """A module that runs any computation with its student, so that DistributedDataParallel sees it."""
@@ -285,10 +179,3 @@ def reference_optimizer(student: MaskedPredictor, recipe: TrainingRecipe) -> tor
     settings = recipe.optimizer
     groups = parameter_groups(student, settings)
     return torch.optim.AdamW(groups, lr=0.0, betas=settings.betas, eps=settings.eps, foreach=True)
-
-
-def _pick(tokens: Tensor, chosen: Tensor) -> Tensor:
-    """Return the chosen tokens (B, M, D) of (B, N, D), chosen by a bool (B, N) or an int64 (B, M)."""
-    if chosen.dtype == torch.bool:
-        return tokens[chosen].reshape(len(tokens), -1, tokens.shape[-1])
-    return tokens.gather(1, chosen[..., None].expand(-1, -1, tokens.shape[-1]))

@@ -41,6 +41,7 @@ RECIPE = "mvd_base_from_base"
         ["teachers.image.input_px=32", "teachers.image.resize=bilinear", "teachers.image.frame_in_tubelet=1"],
         ["model.activation_checkpointing=1", "teachers.video.chunk_clips=1"],
         ["engine.precision=bf16"],
+        ["teachers.video.target.kind=relations", "teachers.image.more_targets.relations.kind=relations"],
     ],
     ids=lambda settings: ",".join(settings) or "published",
 )
