@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from mvd_ds.config import DataSettings
-from mvd_ds.data.manifests.manifest import ClipRefs, Manifest
+from mvd_ds.data.manifests.clip_refs import ClipRefs
+from mvd_ds.data.manifests.manifest import Manifest
 from mvd_ds.data.readers.decode import open_video
 from mvd_ds.data.readers.location import Location, stamp_of
 from mvd_ds.data.readers.video import Video

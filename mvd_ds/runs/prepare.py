@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from pathlib import Path
 
 from mvd_ds.data.manifests.listings import read_listing
 from mvd_ds.data.prepare.encode import DEFAULT_QUALITY, QUALITIES, Encoding
-from mvd_ds.data.prepare.folder import digest_of, is_prepared, remember_inputs, require_inputs, require_settings
+from mvd_ds.data.prepare.folder import (
+    digest_of,
+    folder_of,
+    is_prepared,
+    manifest_in,
+    remember_inputs,
+    require_inputs,
+    require_settings,
+    split_of,
+)
 from mvd_ds.data.prepare.options import PrepareOptions
 from mvd_ds.data.prepare.prepare import prepare
 from mvd_ds.data.prepare.report import report_lines
@@ -38,7 +48,14 @@ def options_of(asked: argparse.Namespace) -> PrepareOptions:
     return PrepareOptions(asked.verify, encoding, shard_bytes, asked.workers, asked.seconds_per_file)
 
 
-def prepare_videos(source: Path, output: Path, videos: Path | None, classes: Path | None, options: PrepareOptions) -> None:
+def prepare_videos(
+    source: Path,
+    output: Path,
+    videos: Path | None,
+    classes: Path | None,
+    options: PrepareOptions,
+    split: str | None = None,
+) -> None:
     """Prepare the videos of ``source`` in ``output`` and report the result; finished work is not done again.
 
     Args:
@@ -47,21 +64,27 @@ def prepare_videos(source: Path, output: Path, videos: Path | None, classes: Pat
         videos: folder of the videos that a list names; None: the list's own.
         classes: file of class names; None: the list's own.
         options: what is done with the videos.
+        split: name of the manifest; None: what ``source`` is called after.
 
     Raises:
         ConfigError: for a list that cannot be read, a folder that is in use or of another source, or if no video is good.
     """
     source, output = source.expanduser(), output.expanduser()
     videos, classes = (path.expanduser() if path is not None else None for path in (videos, classes))
-    if is_prepared(output):
-        require_settings(source, output, options)
+    if split is not None and not re.fullmatch(r"[\w-]+", split):
+        raise ConfigError(f"--split {one_line(split)}: is a name, such as val, of letters, digits, '_' and '-'")
+    manifest = manifest_in(output, split or split_of(source))
+    folder = folder_of(manifest)
+    where, named = (str(path.resolve()) if path is not None else None for path in (videos, classes))
+    options = options._replace(workers=options.workers or os.cpu_count() or 1, videos=where, classes=named)
+    if is_prepared(manifest):
+        require_settings(source, folder, options)
         if source.exists():
-            require_inputs(output, digest_of(source, videos, classes))
-        say(f"{one_line(output)} is prepared; nothing to do (delete it to prepare it anew)")
+            require_inputs(folder, digest_of(source, videos, classes))
+        say(f"{one_line(manifest)} is prepared; nothing to do (delete it and {one_line(folder)} to prepare it anew)")
         return
     listing = read_listing(source, videos, classes)
     digest = digest_of(source, videos, classes)
-    options = options._replace(workers=options.workers or os.cpu_count() or 1)
     bars: dict[str, StepProgress] = {}
 
     def tell(phase: str, done: int, total: int) -> None:
@@ -73,8 +96,8 @@ def prepare_videos(source: Path, output: Path, videos: Path | None, classes: Pat
             bars[phase].update(done, "files")
 
     try:
-        report = prepare(source, listing, output, options, tell)
-        remember_inputs(output, digest)
+        report = prepare(source, listing, manifest, options, tell)
+        remember_inputs(folder, digest)
     finally:
         for bar in bars.values():
             bar.close()
@@ -82,5 +105,5 @@ def prepare_videos(source: Path, output: Path, videos: Path | None, classes: Pat
     for line in lines[:_SHOWN]:
         say(line)
     if len(lines) > _SHOWN:
-        say(f"... {len(lines) - _SHOWN} lines more in {one_line(output / 'report.txt')}")
-    say(f"data.manifest={one_line(output / 'manifest.txt')}")
+        say(f"... {len(lines) - _SHOWN} lines more in {one_line(folder / 'report.txt')}")
+    say(f"data.manifest={one_line(manifest)}")

@@ -7,92 +7,21 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
 import numpy as np
 
+from mvd_ds.data.manifests.clip_refs import ClipRefs
 from mvd_ds.data.manifests.numbering import require_one_spelling
-from mvd_ds.data.manifests.parsing import ShardPlaces, class_numbers, is_utf8, not_utf8, parse_manifest
-from mvd_ds.data.readers.location import ByteRange
+from mvd_ds.data.manifests.parsing import class_numbers, is_utf8, not_utf8, parse_manifest
 from mvd_ds.data.readers.video import IMAGE_EXTENSIONS, UNREAD_EXTENSIONS, VIDEO_EXTENSIONS
 from mvd_ds.files import ConfigError, describe_foreign, one_line
 
+RECORD, EARLIER_MANIFEST = "prepare.json", "manifest.txt"
+"""The settings of a `prepare`, in the folder beside its manifest; earlier versions wrote both into one folder."""
 _LOOKED_AT = 32
 _SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
 """Folders of these names are parts of a data set, not classes."""
-
-
-class ClipRef(NamedTuple):
-    """One line of a manifest."""
-
-    path: str
-    """Path of the video, joined to the root."""
-    labels: tuple[int, ...]
-    """One number a label."""
-    where: str
-    """Place in the manifest for messages, ``train.txt:12``."""
-
-
-class ClipRefs(Sequence[ClipRef]):
-    """The lines of a manifest, kept as bytes: 200,000 lines take about 20 MB, a ClipRef is made when asked for."""
-
-    def __init__(
-        self,
-        text: bytes,
-        spans: np.ndarray,
-        lines: np.ndarray | None,
-        labels: np.ndarray,
-        root: str,
-        name: str,
-        shards: ShardPlaces | None = None,
-    ) -> None:
-        """Keep ``text`` and where each path begins and ends in it.
-
-        Args:
-            text: bytes that hold all paths.
-            spans: int64 (n, 2), start and end of each path in ``text``.
-            lines: int32 (n,), line numbers, or None for a folder.
-            labels: int64 (n, L).
-            root: folder the paths are relative to.
-            name: name of the manifest, for messages.
-            shards: where each video stands in tar files; None: each is a file.
-        """
-        self._text, self._spans, self._lines, self.root, self._name = text, spans, lines, root, name
-        self._shards = shards
-        self.labels = labels
-
-    def __len__(self) -> int:
-        return len(self._spans)
-
-    @overload
-    def __getitem__(self, index: int) -> ClipRef: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[ClipRef]: ...
-    def __getitem__(self, index: int | slice) -> ClipRef | list[ClipRef]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        path = self.path(index)
-        where = f"{self._name}:{self._lines[index]}" if self._lines is not None else path
-        return ClipRef(path, tuple(self.labels[index].tolist()), where)
-
-    def path(self, index: int) -> str:
-        """Return the path of line ``index``, joined to the root."""
-        start, end = self._spans[index]
-        return os.path.join(self.root, os.fsdecode(self._text[start:end]))
-
-    def part(self, rows: np.ndarray) -> ClipRefs:
-        """Return the lines ``rows``, int64 (k,), in that order; the text is shared."""
-        lines = None if self._lines is None else self._lines[rows]
-        shards = None if self._shards is None else self._shards.part(rows)
-        return ClipRefs(self._text, self._spans[rows], lines, self.labels[rows], self.root, self._name, shards)
-
-    def location(self, index: int) -> str | ByteRange:
-        """Return where the bytes of line ``index`` are: a file, or a range of a shard."""
-        path = self.path(index)
-        if self._shards is None:
-            return path
-        shard = os.path.join(self.root, self._shards.names[self._shards.shard[index]])
-        return ByteRange(shard, int(self._shards.offset[index]), int(self._shards.size[index]), path)
 
 
 class Manifest(NamedTuple):
@@ -162,11 +91,29 @@ def open_manifest(
         ConfigError: manifest missing or empty, or a line that cannot be read (with file:line).
     """
     source = Path(path).expanduser()
-    if source.is_dir() and not ((source / "prepare.json").is_file() and (source / "manifest.txt").is_file()):
-        return _read_folder(source)
-    source = source / "manifest.txt" if source.is_dir() else source
+    if source.is_dir():
+        prepared = _prepared_in(source)
+        if prepared is None:
+            return _read_folder(source)
+        source = prepared
     text = read_list(source, "a manifest", setting)
     return manifest_of(text, source, root, source.name if name is None else name, one_line(path) if name is None else name)
+
+
+def _prepared_in(folder: Path) -> Path | None:
+    """Return the manifest that `prepare` has written for or into ``folder``, None if it has written none.
+
+    Raises:
+        ConfigError: if these are the manifests of several splits.
+    """
+    if (folder / RECORD).is_file():
+        found = [folder / EARLIER_MANIFEST, folder.with_name(f"{folder.name}.txt")]
+        return next((path for path in found if path.is_file()), None)
+    splits = [record.parent.with_name(f"{record.parent.name}.txt") for record in sorted(folder.glob(f"*/{RECORD}"))]
+    splits = [path for path in splits if path.is_file()]
+    if len(splits) > 1:
+        raise ConfigError(f"{one_line(folder)}: holds several manifests: give {' or '.join(map(one_line, splits))}")
+    return splits[0] if splits else None
 
 
 def manifest_of(text: bytes, source: Path, root: str | Path | None, name: str, shown: str) -> Manifest:
@@ -216,9 +163,8 @@ def read_list(source: Path, kind: str, setting: str | None = None) -> bytes:
             return head + file.read()
     except (FileNotFoundError, NotADirectoryError):
         where = f" ({setting})" if setting else ""
-        made = next(
-            (path for path in (source.with_suffix("") / "manifest.txt", source.with_name("manifest.txt")) if path.is_file()), None
-        )
+        places = (source.with_suffix("") / EARLIER_MANIFEST, source.with_name(EARLIER_MANIFEST))
+        made = next((path for path in places if path.is_file()), None)
         hint = f"; `prepare` wrote {one_line(made)}: give that one" if made is not None else ""
         raise ConfigError(f"{shown}: no such manifest file or folder of videos{where}{hint}") from None
     except (OSError, ValueError) as error:

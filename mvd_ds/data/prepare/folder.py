@@ -1,4 +1,7 @@
-"""The folder that `prepare` works in: whose it is, who works in it now, and what a killed process left behind."""
+"""The folder that `prepare` works in: whose it is, who works in it now, and what a killed process left behind.
+
+``OUT/train.txt`` is the manifest of a split and ``OUT/train/`` the folder of its reports, videos and shards.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +9,53 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mvd_ds.data.manifests.manifest import EARLIER_MANIFEST, RECORD
 from mvd_ds.data.prepare.jobs import file_state
 from mvd_ds.data.prepare.options import PrepareOptions
 from mvd_ds.files import ConfigError, one_line, read_json, write_json
 
-MANIFEST = "manifest.txt"
 WORK = ".prepare"
-_SETTINGS = "prepare.json"
 _LOCK = "lock"
 _INPUTS = "inputs.json"
+_SPLITS = {"val": {"val", "valid", "validation", "dev"}, "test": {"test", "testing"}}
+"""Words in the name of a source by the split that they mean."""
 _HARMLESS = ("workers", "seconds_per_file")
 """Options that change nothing in the outcome."""
+_LATER = ("videos", "classes")
+"""Options that folders of earlier versions do not record."""
 
 
-def is_prepared(output: Path) -> bool:
-    """Return whether ``output`` is complete."""
-    return (output / MANIFEST).exists()
+def split_of(source: Path) -> str:
+    """Return the split that a list or folder is called after: ``val``, ``test``, or else ``train``."""
+    words = set(re.split("[^a-z]+", source.stem.lower()))
+    return next((split for split, names in _SPLITS.items() if words & names), "train")
+
+
+def manifest_in(output: Path, split: str) -> Path:
+    """Return the manifest of a split in ``output``; of one that an earlier version prepared it is ``manifest.txt``."""
+    return output / (EARLIER_MANIFEST if (output / RECORD).exists() else f"{split}.txt")
+
+
+def folder_of(manifest: Path) -> Path:
+    """Return the folder of the reports, videos and shards of a manifest."""
+    return manifest.parent if manifest.name == EARLIER_MANIFEST else manifest.with_suffix("")
+
+
+def is_prepared(manifest: Path) -> bool:
+    """Return whether ``manifest`` is there, and with it everything that belongs to it.
+
+    Raises:
+        ConfigError: if somebody else has written it.
+    """
+    if manifest.exists() and not (folder_of(manifest) / RECORD).exists():
+        raise ConfigError(f"{one_line(manifest)}: is there, and not from `prepare`; choose another folder, or --split NAME")
+    return manifest.exists()
 
 
 @contextmanager
@@ -39,7 +68,7 @@ def claimed(source: Path, output: Path, options: PrepareOptions) -> Iterator[Non
         OSError: if the folder cannot be written.
     """
     _require_apart(source, output)
-    work, record = output / WORK, output / _SETTINGS
+    work, record = output / WORK, output / RECORD
     if output.exists() and not work.is_dir() and not record.exists() and any(output.iterdir()):
         raise ConfigError(f"{one_line(output)}: the folder holds other files; choose a new or empty one")
     work.mkdir(parents=True, exist_ok=True)
@@ -59,12 +88,12 @@ def require_settings(source: Path, output: Path, options: PrepareOptions) -> Non
     Raises:
         ConfigError: naming the first difference.
     """
-    record = output / _SETTINGS
+    record = output / RECORD
     if not record.exists():
         return
     held, settings = read_json(record), _settings(source, options)
     for name, value in settings.items():
-        if not isinstance(held, dict) or held.get(name) != value:
+        if not isinstance(held, dict) or held.get(name, value if name in _LATER else None) != value:
             before = held.get(name) if isinstance(held, dict) else held
             raise ConfigError(
                 f"{one_line(output)}: was begun with {name} {one_line(before, 200)}, not {one_line(value, 200)}; "

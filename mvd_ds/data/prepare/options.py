@@ -22,6 +22,10 @@ class PrepareOptions(NamedTuple):
     """Number of processes."""
     seconds_per_file: float = 300.0
     """Seconds after which a file that is still being read is given up."""
+    videos: str | None = None
+    """Folder of the videos that the list names; None: the list's own."""
+    classes: str | None = None
+    """File of class names; None: the list's own."""
 
 
 class Found(NamedTuple):

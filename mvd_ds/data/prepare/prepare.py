@@ -16,7 +16,7 @@ import numpy as np
 
 from mvd_ds.data.manifests.listings import ListedVideo, Listing
 from mvd_ds.data.prepare.encode import Encoding, encode
-from mvd_ds.data.prepare.folder import MANIFEST, WORK, claimed, is_prepared
+from mvd_ds.data.prepare.folder import WORK, claimed, folder_of, is_prepared
 from mvd_ds.data.prepare.inspection import inspect_file
 from mvd_ds.data.prepare.jobs import Tell, VideoJob, run_once
 from mvd_ds.data.prepare.journal import Journal
@@ -30,13 +30,13 @@ from mvd_ds.data.readers.video import IMAGE_EXTENSIONS, DecodeError
 from mvd_ds.files import ConfigError, one_line, read_json
 
 
-def prepare(source: Path, listing: Listing, output: Path, options: PrepareOptions, tell: Tell) -> dict[str, Any]:
-    """Look at, encode and pack the videos of ``listing``; write ``manifest.txt``, ``report.json`` and ``report.txt``.
+def prepare(source: Path, listing: Listing, manifest: Path, options: PrepareOptions, tell: Tell) -> dict[str, Any]:
+    """Look at, encode and pack the videos of ``listing``; write the manifest, ``report.json`` and ``report.txt``.
 
     Args:
         source: file or folder that the list was read from.
         listing: the videos.
-        output: folder to write.
+        manifest: file to write; ``folder_of`` it takes the rest.
         options: what is done with the videos.
         tell: is told the progress.
 
@@ -44,20 +44,22 @@ def prepare(source: Path, listing: Listing, output: Path, options: PrepareOption
         The report.
 
     Raises:
-        ConfigError: if ``output`` holds something else, another process works in it, it is in the way of ``source`` or cannot
+        ConfigError: if the folder holds something else, another process works in it, it is in the way of ``source`` or cannot
             be written, or no video is good.
     """
+    output = folder_of(manifest)
     try:
         with claimed(source, output, options):
-            if is_prepared(output):  # by another process, which ended just now
+            if is_prepared(manifest):  # by another process, which ended just now
                 report: dict[str, Any] = read_json(output / "report.json")
                 return report
-            return _prepare(source, listing, output, options, tell)
+            return _prepare(source, listing, manifest, options, tell)
     except OSError as error:
         raise ConfigError(f"{one_line(error.filename or output)}: {error.strerror or error}") from None
 
 
-def _prepare(source: Path, listing: Listing, output: Path, options: PrepareOptions, tell: Tell) -> dict[str, Any]:
+def _prepare(source: Path, listing: Listing, manifest: Path, options: PrepareOptions, tell: Tell) -> dict[str, Any]:
+    output = folder_of(manifest)
     work, faults = output / WORK, dict(listing.missing)
     entries = [entry for entry in listing.entries if _can_be_named(entry, faults)]
     found = _look(entries, work, options, faults, tell)
@@ -68,9 +70,9 @@ def _prepare(source: Path, listing: Listing, output: Path, options: PrepareOptio
         raise ConfigError(
             f"{one_line(source)}: none of {len(listing.entries)} videos can be used, for example {one_line(name)}: {reason}"
         )
-    places = _pack(found, output, options, tell) if options.shard_bytes else _packed_already(found)
+    places = _pack(found, output, manifest.parent, options, tell) if options.shard_bytes else _packed_already(found)
     report = write_report(output, source, listing, found, faults, options)
-    write_manifest(output / MANIFEST, listing, found, places)
+    write_manifest(manifest, listing, found, places)
     if options.shard_bytes:
         shutil.rmtree(output / "videos", ignore_errors=True)
     return report
@@ -141,8 +143,8 @@ def _targets(names: list[str], folder: Path) -> list[Path]:
     return targets
 
 
-def _pack(found: list[Found], output: Path, options: PrepareOptions, tell: Tell) -> dict[str, Place]:
-    """Pack all videos into tar shards and return their places by name."""
+def _pack(found: list[Found], output: Path, base: Path, options: PrepareOptions, tell: Tell) -> dict[str, Place]:
+    """Pack all videos into tar shards and return their places by name, with shards relative to ``base``."""
     folder = output / "shards"
     folder.mkdir(exist_ok=True)
     # Shuffled once, so that those who read shards from start to end do not meet a class at a time.
@@ -158,7 +160,7 @@ def _pack(found: list[Found], output: Path, options: PrepareOptions, tell: Tell)
         if isinstance(result, Fault):
             raise ConfigError(f"{shards[index].path}: cannot be written: {result.reason}")
         for key, (offset, size) in result.items():
-            places[found[int(key)].entry.name] = (f"shards/{shards[index].path.name}", offset, size)
+            places[found[int(key)].entry.name] = (os.path.relpath(shards[index].path, base), offset, size)
         tell("packing", done, len(shards))
     return places
 

@@ -14,7 +14,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``prepare`` to its parser."""
     add = parser.add_argument
     add("source", metavar="SOURCE", type=Path, help="folder, manifest, CSV (Kinetics, or path,label), Something-Something JSON")
-    add("output", metavar="OUT", type=Path, help="folder to write: manifest.txt, report.txt, videos or shards")
+    add("output", metavar="OUT", type=Path, help="folder to write: train.txt or val.txt, and beside it a folder with the rest")
+    split = "name of the manifest, NAME.txt (default: val or test if SOURCE is called so, else train)"
+    add("--split", metavar="NAME", help=split)
     add("--videos", type=Path, metavar="FOLDER", help="folder of the videos that a list names (default: the list's folder)")
     add("--classes", type=Path, metavar="FILE", help="class names: JSON, or the training split's manifest (default: the list's)")
     add("--verify", action="store_true", help="decode every frame (0.1 s for 10 s of video)")
@@ -34,4 +36,4 @@ def run(options: argparse.Namespace) -> None:
     """Prepare the videos."""
     from mvd_ds.runs.prepare import options_of, prepare_videos
 
-    prepare_videos(options.source, options.output, options.videos, options.classes, options_of(options))
+    prepare_videos(options.source, options.output, options.videos, options.classes, options_of(options), options.split)

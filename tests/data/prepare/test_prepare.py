@@ -40,7 +40,7 @@ def columns(manifest: Path) -> dict[str, dict[str, str]]:
 def test_facts_and_faults(tree: Path, tmp_path: Path) -> None:
     before = state(tree)
     assert prepare(tree, tmp_path / "out", "--verify") == 0
-    manifest = read_manifest(tmp_path / "out" / "manifest.txt")
+    manifest = read_manifest(tmp_path / "out" / "train.txt")
     assert [Path(ref.path).relative_to(tree).as_posix() for ref in manifest.refs] == [
         "cat/cut short.mp4",
         "cat/plain.mp4",
@@ -48,7 +48,7 @@ def test_facts_and_faults(tree: Path, tmp_path: Path) -> None:
         "dog/turned.1.mp4",
     ]
     assert manifest.labels[:, 0].tolist() == [0, 0, 1, 1] and manifest.class_names == {"label": ("cat", "dog")}
-    facts = columns(tmp_path / "out" / "manifest.txt")
+    facts = columns(tmp_path / "out" / "train.txt")
     assert facts["cat/plain.mp4"] == {
         "frames": "24",
         "fps": "30.0",
@@ -65,16 +65,16 @@ def test_facts_and_faults(tree: Path, tmp_path: Path) -> None:
     assert (cut["frames"], cut["edit_list"], cut["decord"]) == ("12", "1", "edit list")
     turned = facts["dog/turned.1.mp4"]
     assert (turned["width"], turned["height"]) == ("96", "128") and turned["rotation"] in ("90", "270")
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    report = json.loads((tmp_path / "out" / "train" / "report.json").read_text())
     assert (report["videos"], report["good"]) == (6, 4) and set(report["broken"]) == {"dog/text.mp4", "dog/zeros.mp4"}
     assert "Invalid data" in report["broken"]["dog/text.mp4"]
-    assert "dog/zeros.mp4: " in (tmp_path / "out" / "report.txt").read_text()
+    assert "dog/zeros.mp4: " in (tmp_path / "out" / "train" / "report.txt").read_text()
     assert state(tree) == before
 
 
 def test_without_verify_only_the_beginning_is_decoded(tree: Path, tmp_path: Path) -> None:
     assert prepare(tree, tmp_path / "out") == 0
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["broken"].keys() == {"dog/text.mp4"}
+    assert json.loads((tmp_path / "out" / "train" / "report.json").read_text())["broken"].keys() == {"dog/text.mp4"}
 
 
 def test_a_file_that_is_cut_off_is_named_at_the_first_look(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_file_that_is_cut_off_is_named_at_the_first_look(tmp_path: Path) -> No
 @pytest.mark.parametrize(("codec", "psnr"), [("h264", 34.0), ("mjpeg", 30.0)])
 def test_encoded_videos_show_the_same_frames(tree: Path, tmp_path: Path, codec: str, psnr: float) -> None:
     assert prepare(tree, tmp_path / "out", "--verify", "--encode", codec, "--short-side", 80, "--group", 4) == 0
-    manifest = read_manifest(tmp_path / "out" / "manifest.txt")
+    manifest = read_manifest(tmp_path / "out" / "train.txt")
     assert len(manifest.refs) == 4
     for ref, name in zip(manifest.refs, ("cut short.mp4", "plain.mp4", "plain.webm", "turned.1.mp4"), strict=True):
         source = next(tree.rglob(name))
@@ -104,7 +104,7 @@ def test_encoded_videos_show_the_same_frames(tree: Path, tmp_path: Path, codec: 
 def test_shards_by_offset_and_by_webdataset(tree: Path, tmp_path: Path) -> None:
     webdataset = pytest.importorskip("webdataset")
     assert prepare(tree, tmp_path / "out", "--shards", "--shard-mib", 1, "--verify") == 0
-    manifest = read_manifest(tmp_path / "out" / "manifest.txt")
+    manifest = read_manifest(tmp_path / "out" / "train.txt")
     for index, ref in enumerate(manifest.refs):
         location = manifest.refs.location(index)
         assert isinstance(location, ByteRange) and not Path(ref.path).exists()
@@ -112,7 +112,7 @@ def test_shards_by_offset_and_by_webdataset(tree: Path, tmp_path: Path) -> None:
         for reader in ("auto", "decord") if original.name == "plain.webm" else ("auto",):
             with open_video(location, reader) as video, open_video(str(original)) as other:
                 assert np.array_equal(video.get(np.arange(len(other))), other.get(np.arange(len(other))))
-    shards = [str(path) for path in sorted((tmp_path / "out" / "shards").glob("*.tar"))]
+    shards = [str(path) for path in sorted((tmp_path / "out" / "train" / "shards").glob("*.tar"))]
     samples = list(webdataset.WebDataset(shards, shardshuffle=False, empty_check=False))
     held = {json.loads(sample["json"])["name"]: sample for sample in samples}
     assert held.keys() == {os.path.relpath(ref.path, tmp_path / "out") for ref in manifest.refs}
@@ -128,9 +128,9 @@ def test_shards_are_divided_by_size() -> None:
 
 def test_shards_of_encoded_videos_leave_nothing_else_and_can_be_prepared_again(tree: Path, tmp_path: Path) -> None:
     assert prepare(tree, tmp_path / "out", "--encode", "mjpeg", "--shards") == 0
-    assert not (tmp_path / "out" / "videos").exists()
-    assert prepare(tmp_path / "out" / "manifest.txt", tmp_path / "again", "--verify") == 0
-    first, second = (read_manifest(tmp_path / name / "manifest.txt") for name in ("out", "again"))
+    assert not (tmp_path / "out" / "train" / "videos").exists()
+    assert prepare(tmp_path / "out" / "train.txt", tmp_path / "again", "--verify") == 0
+    first, second = (read_manifest(tmp_path / name / "train.txt") for name in ("out", "again"))
     for index in range(len(first.refs)):
         one, two = first.refs.location(index), second.refs.location(index)
         assert isinstance(two, ByteRange) and two[1:3] == one[1:3]
@@ -141,7 +141,7 @@ def test_shards_of_encoded_videos_leave_nothing_else_and_can_be_prepared_again(t
 def test_a_video_listed_twice_keeps_both_labels(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text(f"{tree / 'cat/plain.mp4'}\t0\n{tree / 'cat/plain.mp4'}\t1\n")
     assert prepare(tmp_path / "list.txt", tmp_path / "out", "--encode", "mjpeg") == 0
-    assert read_manifest(tmp_path / "out/manifest.txt").labels[:, 0].tolist() == [0, 1]
+    assert read_manifest(tmp_path / "out/train.txt").labels[:, 0].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(

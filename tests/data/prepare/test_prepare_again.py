@@ -45,29 +45,32 @@ def test_killed_at_any_time_it_goes_on(plain: Path, tmp_path: Path) -> None:
     for watched in ("looked.jsonl", "encoded.jsonl"):
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         end = time.monotonic() + 60
-        while not (tmp_path / "out/.prepare" / watched).exists() and process.poll() is None and time.monotonic() < end:
+        while not (tmp_path / "out/train/.prepare" / watched).exists() and process.poll() is None and time.monotonic() < end:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        seen.add((tmp_path / "out" / "manifest.txt").exists())
+        seen.add((tmp_path / "out" / "train.txt").exists())
     assert seen == {False}, "killed before its end"
-    with open(tmp_path / "out/.prepare/looked.jsonl", "ab") as file:
+    with open(tmp_path / "out/train/.prepare/looked.jsonl", "ab") as file:
         file.write(b'{"name": "half a li')
-    (tmp_path / "out" / "shards").mkdir(exist_ok=True)
-    (tmp_path / "out/shards/000000.tar").write_bytes(b"a shard without its sidecar")
+    (tmp_path / "out" / "train" / "shards").mkdir(exist_ok=True)
+    (tmp_path / "out/train/shards/000000.tar").write_bytes(b"a shard without its sidecar")
     assert main(["prepare", *arguments]) == 0
-    assert (tmp_path / "out" / "manifest.txt").read_bytes() == (whole / "manifest.txt").read_bytes()
-    with tarfile.open(tmp_path / "out/shards/000000.tar") as ours, tarfile.open(whole / "shards/000000.tar") as theirs:
+    assert (tmp_path / "out" / "train.txt").read_bytes() == (whole / "train.txt").read_bytes()
+    with (
+        tarfile.open(tmp_path / "out/train/shards/000000.tar") as ours,
+        tarfile.open(whole / "train/shards/000000.tar") as theirs,
+    ):
         assert ours.getnames() == theirs.getnames()
     assert not list((tmp_path / "out").rglob("*.partial"))
-    stamp = (tmp_path / "out" / "manifest.txt").stat().st_mtime_ns
-    assert main(["prepare", *arguments]) == 0 and (tmp_path / "out" / "manifest.txt").stat().st_mtime_ns == stamp
+    stamp = (tmp_path / "out" / "train.txt").stat().st_mtime_ns
+    assert main(["prepare", *arguments]) == 0 and (tmp_path / "out" / "train.txt").stat().st_mtime_ns == stamp
 
 
 def test_what_is_known_is_not_looked_at_again(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert prepare(tree, tmp_path / "out") == 0
-    (tmp_path / "out" / "manifest.txt").unlink()
-    journal = tmp_path / "out/.prepare/looked.jsonl"
+    (tmp_path / "out" / "train.txt").unlink()
+    journal = tmp_path / "out/train/.prepare/looked.jsonl"
     lines = journal.read_bytes().splitlines()
     assert len(lines) == 5, "the broken one is looked at each time: the disk may have been at fault"
     journal.write_bytes(b"\n".join(lines[:-1]))
@@ -83,18 +86,18 @@ def test_what_is_gone_or_has_changed_since_is_made_again(tree: Path, tmp_path: P
     (source / "dog/turned.1.mp4").rename(tmp_path / "late.mp4")
     arguments = [source, out, "--encode", "mjpeg", "--shards", "--shard-mib", 1]
     assert prepare(*arguments[:4]) == 0
-    lost, kept = out / "videos/cat/plain.mp4", out / "videos/dog/plain.mp4"
+    lost, kept = out / "train/videos/cat/plain.mp4", out / "train/videos/dog/plain.mp4"
     before = kept.stat().st_mtime_ns
     lost.unlink()
-    (out / "manifest.txt").unlink()
+    (out / "train.txt").unlink()
     assert prepare(*arguments[:4]) == 0
     assert lost.exists() and kept.stat().st_mtime_ns == before
     shutil.rmtree(out)
     assert prepare(*arguments) == 0
-    (out / "manifest.txt").unlink()
+    (out / "train.txt").unlink()
     (tmp_path / "late.mp4").rename(source / "dog/turned.1.mp4")
     assert prepare(*arguments) == 0
-    manifest = read_manifest(out / "manifest.txt")
+    manifest = read_manifest(out / "train.txt")
     assert len(manifest.refs) == 4
     for index, ref in enumerate(manifest.refs):
         original = next(
@@ -130,7 +133,7 @@ def test_a_full_disk_is_not_the_videos_fault(
     monkeypatch.setattr(jobs_module, "run_jobs", run)
     assert prepare(tree, tmp_path / "out", "--encode", "mjpeg") == 2
     assert "No space left on device; make room, and start the same command again" in capsys.readouterr().err
-    assert not (tmp_path / "out/manifest.txt").exists()
+    assert not (tmp_path / "out/train.txt").exists()
 
 
 def test_a_file_that_takes_too_long_is_named(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,10 +147,14 @@ def test_a_file_that_takes_too_long_is_named(tree: Path, tmp_path: Path, capsys:
 def test_folders_in_use_are_refused(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert prepare(tree, tree / "out") == 2
     assert "choose a folder beside the originals" in capsys.readouterr().err and not (tree / "out").exists()
-    (tmp_path / "mine.txt").touch()
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train/mine.txt").touch()
     assert prepare(tree, tmp_path) == 2
-    assert "holds other files" in capsys.readouterr().err
+    assert "train: the folder holds other files" in capsys.readouterr().err
+    (tmp_path / "val.txt").touch()
+    assert prepare(tree, tmp_path, "--split", "val") == 2
+    assert "val.txt: is there, and not from `prepare`; choose another folder, or --split NAME" in capsys.readouterr().err
     assert prepare(tree, tmp_path / "out") == 0
-    (tmp_path / "out" / "manifest.txt").unlink()
+    (tmp_path / "out" / "train.txt").unlink()
     assert prepare(tree, tmp_path / "out", "--verify") == 2
     assert "was begun with verify False, not True" in capsys.readouterr().err

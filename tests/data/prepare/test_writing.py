@@ -39,11 +39,11 @@ def odd(plain: Path, tmp_path: Path) -> Path:
 def test_every_good_video_comes_back(odd: Path, tmp_path: Path, arguments: list[str]) -> None:
     os.link(odd / "#y/7.mp4", odd / "#y/tab\there.mp4")
     assert main(["prepare", str(odd), str(tmp_path / "out"), "--workers", "2", *arguments]) == 0
-    manifest = read_manifest(tmp_path / "out/manifest.txt")
-    report = json.loads((tmp_path / "out/report.json").read_text())
+    manifest = read_manifest(tmp_path / "out/train.txt")
+    report = json.loads((tmp_path / "out/train/report.json").read_text())
     assert len(manifest.refs) == report["good"] == 2 * len(NAMES) and set(report["broken"]) == {"#y/tab\there.mp4"}
     assert manifest.class_names == {"label": ("#y", "caf\udce9 x")}
-    base = {"--shards": tmp_path / "out", "--encode": tmp_path / "out/videos"}.get((arguments or ["none"])[0], odd)
+    base = {"--shards": tmp_path / "out", "--encode": tmp_path / "out/train/videos"}.get((arguments or ["none"])[0], odd)
     assert {os.path.relpath(ref.path, base) for ref in manifest.refs} == {
         f"{c}/{n}" for c in ("caf\udce9 x", "#y") for n in NAMES
     }
@@ -59,7 +59,7 @@ def test_a_tree_of_odd_names_at_its_top(plain: Path, tmp_path: Path) -> None:
     for name in NAMES:
         os.link(plain, root / name)
     assert main(["prepare", str(root), str(tmp_path / "out"), "--workers", "2"]) == 0
-    manifest = read_manifest(tmp_path / "out/manifest.txt")
+    manifest = read_manifest(tmp_path / "out/train.txt")
     assert {os.path.relpath(ref.path, root) for ref in manifest.refs} == set(NAMES)
 
 
@@ -78,7 +78,7 @@ def test_held_out_videos_are_listed_as_they_are(odd: Path, tmp_path: Path, argum
     source = odd
     if arguments:
         assert main(["prepare", str(odd), str(tmp_path / "out"), "--workers", "2", *arguments]) == 0
-        source = tmp_path / "out/manifest.txt"
+        source = tmp_path / "out/train.txt"
     held = read_manifest(source).part(np.arange(5, 40))
     names = held.class_names["label"]
     (tmp_path / "run").mkdir()

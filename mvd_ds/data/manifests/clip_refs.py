@@ -1,0 +1,85 @@
+"""The lines of a manifest: paths with labels, and where each video's bytes are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import NamedTuple, overload
+
+import numpy as np
+
+from mvd_ds.data.manifests.parsing import ShardPlaces
+from mvd_ds.data.readers.location import ByteRange
+
+
+class ClipRef(NamedTuple):
+    """One line of a manifest."""
+
+    path: str
+    """Path of the video, joined to the root."""
+    labels: tuple[int, ...]
+    """One number a label."""
+    where: str
+    """Place in the manifest for messages, ``train.txt:12``."""
+
+
+class ClipRefs(Sequence[ClipRef]):
+    """The lines of a manifest, kept as bytes: 200,000 lines take about 20 MB, a ClipRef is made when asked for."""
+
+    def __init__(
+        self,
+        text: bytes,
+        spans: np.ndarray,
+        lines: np.ndarray | None,
+        labels: np.ndarray,
+        root: str,
+        name: str,
+        shards: ShardPlaces | None = None,
+    ) -> None:
+        """Keep ``text`` and where each path begins and ends in it.
+
+        Args:
+            text: bytes that hold all paths.
+            spans: int64 (n, 2), start and end of each path in ``text``.
+            lines: int32 (n,), line numbers, or None for a folder.
+            labels: int64 (n, L).
+            root: folder the paths are relative to.
+            name: name of the manifest, for messages.
+            shards: where each video stands in tar files; None: each is a file.
+        """
+        self._text, self._spans, self._lines, self.root, self._name = text, spans, lines, root, name
+        self._shards = shards
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    @overload
+    def __getitem__(self, index: int) -> ClipRef: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[ClipRef]: ...
+    def __getitem__(self, index: int | slice) -> ClipRef | list[ClipRef]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        path = self.path(index)
+        where = f"{self._name}:{self._lines[index]}" if self._lines is not None else path
+        return ClipRef(path, tuple(self.labels[index].tolist()), where)
+
+    def path(self, index: int) -> str:
+        """Return the path of line ``index``, joined to the root."""
+        start, end = self._spans[index]
+        return os.path.join(self.root, os.fsdecode(self._text[start:end]))
+
+    def part(self, rows: np.ndarray) -> ClipRefs:
+        """Return the lines ``rows``, int64 (k,), in that order; the text is shared."""
+        lines = None if self._lines is None else self._lines[rows]
+        shards = None if self._shards is None else self._shards.part(rows)
+        return ClipRefs(self._text, self._spans[rows], lines, self.labels[rows], self.root, self._name, shards)
+
+    def location(self, index: int) -> str | ByteRange:
+        """Return where the bytes of line ``index`` are: a file, or a range of a shard."""
+        path = self.path(index)
+        if self._shards is None:
+            return path
+        shard = os.path.join(self.root, self._shards.names[self._shards.shard[index]])
+        return ByteRange(shard, int(self._shards.offset[index]), int(self._shards.size[index]), path)
