@@ -14,6 +14,7 @@ from mvd_ds.config.frame_networks import FRAME_NETWORKS, with_frame_sizes
 from mvd_ds.config.hf_folder import SIZE_NAMES, find_folder, stated_sizes
 from mvd_ds.config.losses import Loss
 from mvd_ds.config.targets import TargetSettings
+from mvd_ds.files import ConfigError
 
 #: Name of the attention that each token gets among what a teacher gives, beside the names of outputs.
 ATTENTION = "attention"
@@ -163,10 +164,22 @@ class TeacherSettings(EncoderSettings):
         """Have it give the attention rows of ``blocks`` beside its targets, which the masks of its recipe are drawn from."""
         self._attention_blocks = blocks
 
+    @property
+    def gives_attention(self) -> bool:
+        """Return whether it gives attention rows beside its targets."""
+        return bool(self._attention_blocks)
+
     def attention_blocks(self, count: int) -> tuple[int, ...]:
-        """Return the blocks, ascending, whose attention rows it gives, of a network of ``count`` blocks."""
+        """Return the blocks, ascending, whose attention rows it gives, of a network of ``count`` blocks.
+
+        Raises:
+            ConfigError: if the network does not have a block.
+        """
         if self._attention_blocks == "all":
             return tuple(range(count))
+        for block in self._attention_blocks:
+            if not -count <= block < count:
+                raise ConfigError(f"masking.blocks: {block} is outside masking.teacher, a network of {count} blocks")
         return tuple(sorted({block % count for block in self._attention_blocks}))
 
     @property

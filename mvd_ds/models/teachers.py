@@ -185,7 +185,7 @@ def plan_lone_teacher(
     if settings.target.norm == "final" and not planned.has_final_norm:
         raise ConfigError(f"{origin}.target.norm final: {settings.weights} has no norm after its last block; choose none")
 
-    if settings.attention_blocks(1) and not family_of(settings).gives_attention:
+    if settings.gives_attention and not family_of(settings).gives_attention:
         raise ConfigError(f"masking.teacher {name}: {settings.network} does not give its attention; name a teacher that does")
     for line in _resampling(settings, frames, side, student_grid, time_step):
         logger.info("%s: %s", origin, line)

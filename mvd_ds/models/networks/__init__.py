@@ -22,7 +22,7 @@ OURS = "mvd_ds"
 NETWORKS: dict[str, Family] = {
     OURS: Family(ours.plan_network, ours.outline, ours.forward_flops, gives_attention=True),
     "timm": Family(timm_family.plan_network, timm_family.outline, timm_family.forward_flops),
-    "hf": Family(hf_family.plan_network, hf_family.outline, hf_family.forward_flops),
+    "hf": Family(hf_family.plan_network, hf_family.outline, hf_family.forward_flops, gives_attention=True),
     **dict.fromkeys(frame_family.FAMILIES, Family(frame_family.plan_network, frame_family.outline, frame_family.forward_flops)),
 }
 """Every family by what stands before the colon in ``network: FAMILY:NAME``; ours where there is no ``network``."""
