@@ -118,7 +118,8 @@ class EncoderSettings(Settings):
     registers: Annotated[int, Field(ge=0)] = 0
     """Learned tokens behind the class token that see everything and are read by nobody. Source: DINOv2 and DINOv3, 4."""
     norm: Literal["layernorm", "rmsnorm"] = "layernorm"
-    """Norm of blocks, and after the last one. Source: LLaMA and InternVideo2, rmsnorm."""
+    """Norm of blocks, and after the last one; decoders of cross-attention keep layernorm and gelu. Source: LLaMA and
+    InternVideo2, rmsnorm."""
     mlp: Literal["gelu", "swiglu"] = "gelu"
     """MLP of the blocks; swiglu has three matrices, so that mlp_ratio 8/3 costs what 4 costs with gelu. Source: DINOv3 (H+)."""
     qk_norm: Literal["none", "head", "width"] = "none"

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mvd_ds.models.attention import choose_kernel
+from mvd_ds.models.blocks.rotary import rotate
 from mvd_ds.models.layers import NORM_EPS, Mlp
 from mvd_ds.models.linear import Linear
 
@@ -21,20 +22,27 @@ class CrossAttention(nn.Module):
         source: width of a token of the source.
         heads: number of heads; d = D / heads.
         kernel: ``auto``, ``flash_attn``, ``sdpa`` or ``eager``.
+        rotation: a row of ``ROTATIONS``, or None.
     """
 
-    def __init__(self, width: int, source: int, heads: int, kernel: str = "auto") -> None:
+    def __init__(self, width: int, source: int, heads: int, kernel: str = "auto", rotation: str | None = None) -> None:
         super().__init__()
         self.heads = heads
         self.kernel = kernel
+        self.rotation = rotation
         self.query = Linear(width, width)
         self.key_value = Linear(source, 2 * width)
         self.projection = Linear(width, width)
 
-    def forward(self, queries: Tensor, source: Tensor) -> Tensor:
-        """Map queries (B, M, D) and a source (B, V, its width) to (B, M, D)."""
+    def forward(self, queries: Tensor, source: Tensor, turns: Tensor | None = None, source_turns: Tensor | None = None) -> Tensor:
+        """Map queries (B, M, D) and a source (B, V, its width) to (B, M, D); both have turns where there is a rotation."""
+        assert (turns is None) == (source_turns is None) == (self.rotation is None), "turns are for rotary positions"
         query = self.query(queries).unflatten(-1, (self.heads, -1))
         key_value = self.key_value(source).unflatten(-1, (2, self.heads, -1))
+        if self.rotation is not None and turns is not None and source_turns is not None:
+            key, value = key_value.unbind(2)
+            query = rotate(query, turns, self.rotation)
+            key_value = torch.stack((rotate(key, source_turns, self.rotation), value), dim=2)
         kernel, _ = choose_kernel(self.kernel, query.device, query.dtype, query.shape[-1])
         return self.projection(CROSS_KERNELS[kernel](query, key_value).flatten(-2))
 
@@ -79,26 +87,42 @@ class CrossBlock(nn.Module):
         mlp_ratio: hidden width of the MLP over D.
         kernel: attention kernel, see ``attention.choose_kernel``.
         eps: epsilon of the norms.
+        rotation: a row of ``ROTATIONS``, or None.
     """
 
     def __init__(
-        self, width: int, source: int, heads: int, mlp_ratio: float = 4.0, kernel: str = "auto", eps: float = NORM_EPS
+        self,
+        width: int,
+        source: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        kernel: str = "auto",
+        eps: float = NORM_EPS,
+        rotation: str | None = None,
     ) -> None:
         super().__init__()
         self.norm_attention = nn.LayerNorm(width, eps=eps)
-        self.attention = CrossAttention(width, source, heads, kernel)
+        self.attention = CrossAttention(width, source, heads, kernel, rotation)
         self.norm_mlp = nn.LayerNorm(width, eps=eps)
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
-    def forward(self, queries: Tensor, source: Tensor, branch_factors: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        queries: Tensor,
+        source: Tensor,
+        branch_factors: Tensor | None = None,
+        turns: Tensor | None = None,
+        source_turns: Tensor | None = None,
+    ) -> Tensor:
         """Map queries (B, M, D) to (B, M, D).
 
         Args:
             queries: (B, M, D).
             source: (B, V, its width).
             branch_factors: (B, 2) factors of the attention and the MLP branch (drop path), or None for ones.
+            turns, source_turns: (B, M, 2, d) and (B, V, 2, d) of rotary positions, or None.
         """
-        attended = self.attention(self.norm_attention(queries), source)
+        attended = self.attention(self.norm_attention(queries), source, turns, source_turns)
         if branch_factors is None:
             queries = queries + attended
             return queries + self.mlp(self.norm_mlp(queries))

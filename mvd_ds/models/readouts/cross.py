@@ -8,15 +8,17 @@ from torch.utils.checkpoint import checkpoint
 
 from mvd_ds.config import EncoderSettings, Grid, HeadShape
 from mvd_ds.models.block_flops import mlp_flops
+from mvd_ds.models.blocks.style import BlockStyle
 from mvd_ds.models.cross_attention import CrossBlock, LevelMixture
 from mvd_ds.models.embed import LearnedToken, Position
 from mvd_ds.models.layers import drop_path_factors
 from mvd_ds.models.linear import Linear
 from mvd_ds.models.readouts.readout import Readout
+from mvd_ds.models.vit import rotary_of
 
 
 class CrossDecoder(Readout):
-    """A decoder whose blocks are cross-attention and an MLP.
+    """A decoder whose blocks are cross-attention and an MLP, with layer norms and GELU whatever the encoder has.
 
     Mask tokens have positions; what they look at has the encoder's own. A prediction does not depend on which other tokens are
     predicted with it, so that any share of the masked ones may be left out. Visible tokens, where they are predicted, are asked
@@ -40,8 +42,10 @@ class CrossDecoder(Readout):
         self.checkpoint_every = encoder.activation_checkpointing
         self.mask_token = LearnedToken(width, std=0.02, truncate=encoder.kind == "video")
         self.position = Position(encoder.position, grid, width)
+        self.rotary, self.prefix = rotary_of(encoder, grid, width // heads, int(encoder.cls_token)), int(encoder.cls_token)
+        rotation = BlockStyle.of(encoder).rotation
         self.blocks = nn.ModuleList(
-            CrossBlock(width, encoder.embed_dim, heads, settings.mlp_ratio, encoder.attention, encoder.norm_eps)
+            CrossBlock(width, encoder.embed_dim, heads, settings.mlp_ratio, encoder.attention, encoder.norm_eps, rotation)
             for _ in range(settings.depth)
         )
         self.mixture: LevelMixture | None = None
@@ -65,13 +69,16 @@ class CrossDecoder(Readout):
         asked = {"masked": (masked,), "visible": (visible,), "all": (masked, visible)}[self.shape.tokens]
         places = asked[0] if len(asked) == 1 else torch.cat(asked, dim=1)
         tokens = self.position(self.mask_token(*places.shape).to(encoded.dtype), places)
+        turns = None if self.rotary is None else self.rotary(places)[:, self.prefix :]
+        source_turns = None if self.rotary is None else self.rotary(visible)
         factors = drop_path_factors(drop_path, self.drop_path, self.training)
         for index, (block, source) in enumerate(zip(self.blocks, self._sources(encoded, levels), strict=True)):
             branch_factors = None if factors is None else factors[:, index]
             if self.checkpoint_every and index % self.checkpoint_every == 0 and torch.is_grad_enabled():
-                tokens = checkpoint(block, tokens, source, branch_factors, use_reentrant=False, preserve_rng_state=False)
+                given = (tokens, source, branch_factors, turns, source_turns)
+                tokens = checkpoint(block, *given, use_reentrant=False, preserve_rng_state=False)
             else:
-                tokens = block(tokens, source, branch_factors)
+                tokens = block(tokens, source, branch_factors, turns, source_turns)
         return self.head(self.norm(tokens))
 
     def _sources(self, encoded: Tensor, levels: tuple[Tensor, ...]) -> list[Tensor]:

@@ -10,7 +10,8 @@ from mvd_ds.config import ConfigError, DecoderSettings, EncoderSettings, HeadSha
 from mvd_ds.models.attention import Attention
 from mvd_ds.models.blocks.rotary import ROTATIONS, Rotary, rotate
 from mvd_ds.models.blocks.style import BlockStyle
-from mvd_ds.models.readouts import Decoder
+from mvd_ds.models.cross_attention import CrossAttention
+from mvd_ds.models.readouts import CrossDecoder, Decoder
 
 GRID = (3, 4, 4)
 STUDENT = {"embed_dim": 40, "depth": 2, "num_heads": 2, "patch_px": 8, "position": "rope3d"}
@@ -112,6 +113,28 @@ def test_a_decoder_knows_the_places_of_masked_tokens():
     encoded, visible = torch.randn(1, 4, 40), torch.tensor([[0, 9, 18, 27]])
     one, other = (decoder(encoded, visible, torch.tensor([[place, 30]])) for place in (1, 2))
     assert not torch.allclose(one[:, 0], other[:, 0])
+
+
+@pytest.mark.parametrize("kernel", ["eager", "sdpa"])
+def test_cross_attention_turns_both_sides(kernel):
+    """Queries and keys of one set of tokens: the rows of ``Attention`` with the same weights."""
+    own, cross = Attention(48, 2, "full", kernel, BlockStyle(rotation="rope3d")), CrossAttention(48, 48, 2, kernel, "rope3d")
+    cross.query.load_state_dict({"weight": own.qkv.weight[:48], "bias": own.qkv.bias[:48]})
+    cross.key_value.load_state_dict({"weight": own.qkv.weight[48:], "bias": own.qkv.bias[48:]})
+    cross.projection.load_state_dict(own.projection.state_dict())
+    tokens, turns = torch.randn(2, 48, 48), Rotary("rope3d", GRID, 24)()
+    found = cross(tokens[:, 5:9], tokens, turns[:, 5:9], turns)
+    torch.testing.assert_close(found, own(tokens, turns)[:, 5:9], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("cls_token", [False, True])
+def test_a_cross_decoder_knows_places(cls_token):
+    encoder = EncoderSettings(**STUDENT, cls_token=cls_token, activation_checkpointing=1)
+    shape = HeadShape(8, DecoderSettings(embed_dim=24, num_heads=2, attention="cross"))
+    decoder = CrossDecoder(shape, encoder, (2, 4, 4))
+    encoded, visible = torch.randn(1, 4 + cls_token, 40), torch.tensor([[0, 9, 18, 27]])
+    one, other = (decoder(encoded, visible, torch.tensor([[place, 30]])) for place in (1, 2))
+    assert not torch.allclose(one[:, 0], other[:, 0]) and torch.allclose(one[:, 1], other[:, 1], atol=1e-6)
 
 
 def test_rotary_blocks_do_not_run_without_their_turns():
