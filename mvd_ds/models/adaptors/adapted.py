@@ -43,8 +43,9 @@ class Undo(nn.Module):
 class AdaptedEncoder(nn.Module):
     """An encoder and adaptors, the heads of its teachers.
 
-    All tokens of a clip are visible to the encoder. Decoders have no mask token to fill: their blocks run on the visible
-    tokens, and their heads are applied there, though most learnt at masked ones.
+    All tokens of a clip are visible to the encoder. Decoders of self-attention have no mask token to fill: their blocks run on
+    the visible tokens, and their heads are applied there, though most learnt at masked ones. Those of cross-attention ask by
+    mask tokens at the places of all visible ones.
 
     Args:
         settings: the encoder.
@@ -102,12 +103,14 @@ class AdaptedEncoder(nn.Module):
         Returns:
             (B, [1 +] N, D) after the final norm; and fp32 (B, N, width), or (B, width) of a summary, by name.
         """
-        encoded = self.encoder(clip)
+        asked = {name: self.decoders[name] for name in names or self.adaptors}
+        levels: list[Tensor] | None = [] if any(decoder.needs_levels for decoder in asked.values()) else None
+        encoded = self.encoder(clip, levels=levels)
         # Not len(clip): a graph would hold for that number of clips alone.
         visible = torch.arange(math.prod(self.encoder.grid), device=clip.device).expand(clip.shape[0], -1)
         answers = {}
-        for name in names or self.adaptors:
-            answer = self.decoders[name](encoded, visible, visible[:, :0]).float()
+        for name, decoder in asked.items():
+            answer = decoder(encoded, visible, visible[:, :0], None, tuple(levels or ())).float()
             answers[name] = self.undo[name](answer) if name in self.undo else answer
         return encoded, answers
 

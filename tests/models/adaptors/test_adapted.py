@@ -9,6 +9,7 @@ from torch import Tensor
 from mvd_ds.config import AdaptorSettings, ConfigError, DecoderSettings, EncoderSettings
 from mvd_ds.models.adaptors.adapted import AdaptedEncoder, Undo
 from mvd_ds.models.initialisation import initialise
+from mvd_ds.models.masked import MaskedPredictor
 
 ENCODER = EncoderSettings(embed_dim=32, depth=2, num_heads=2, patch_px=16)
 GRID = (2, 4, 4)
@@ -35,6 +36,17 @@ def test_blocks_run_on_visible_tokens_and_the_head_is_applied_there() -> None:
         "mae": (2, 32, 24),
         "clip": (2, 32, 40),
     }
+
+
+@torch.no_grad()
+def test_cross_attention_asks_by_mask_tokens_at_every_place() -> None:
+    decoder = DecoderSettings(embed_dim=16, depth=2, num_heads=2, attention="cross", levels="blocks")
+    cards = {"mae": AdaptorSettings(width=24, tokens="masked", decoder=decoder)}
+    model, clip = initialise(AdaptedEncoder(ENCODER, GRID, cards), 0).eval(), clips()
+    student = MaskedPredictor(ENCODER, GRID, {"mae": cards["mae"].shape}).eval()
+    student.load_state_dict(model.state_dict())
+    everything = torch.arange(32).expand(2, 1, -1)
+    torch.testing.assert_close(model.adapt("mae", clip), student(clip, everything, everything)["mae"])
 
 
 @pytest.mark.parametrize("parts", [1, 3])
