@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from mvd_ds.config import TrainingRecipe
+from mvd_ds.config import TargetSettings, TrainingRecipe
+from mvd_ds.data.batch import ClipBatch
 from mvd_ds.data.loader import ClipLoader
 from mvd_ds.data.masking_batch import DeviceMasks
 from mvd_ds.models.teachers import build_teacher
@@ -53,17 +56,15 @@ def plain_losses(recipe: TrainingRecipe, without: int | None = None) -> dict[str
                     batch = DeviceMasks(recipe)(batch, teachers[recipe.masking.teacher](clip)["attention"])
             predictions = student(clip, batch.visible, batch.masked, batch.drop_path)
             total = torch.zeros(())
-            rows = batch.masked[:, 0]
-            for teacher, network in teachers.items():
+            sources: dict[str, Tensor] = {"labels": batch.labels}
+            for name, teacher in teachers.items():
                 with torch.no_grad():
-                    given = network(clip)
-                for name, source in (given if isinstance(given, dict) else {teacher: given}).items():
-                    if name not in predictions:  # the attention that masks are drawn from
-                        continue
-                    target = torch.stack([source[i, rows[i]] for i in range(len(rows))])
-                    loss = plain_loss(recipe, name, predictions[name], target)
-                    sums[name] += loss.item() / micro_batches
-                    total = total + plain_weight(recipe, name) * loss
+                    given = teacher(clip)
+                sources |= given if isinstance(given, dict) else {name: given}
+            for name, prediction in predictions.items():
+                weight, loss = plain_term(recipe, name, prediction, sources[name], batch, step)
+                sums[name] += loss.item() / micro_batches
+                total = total + weight * loss
             (total / micro_batches).backward()
             sums["total"] += total.item() / micro_batches
         for group in optimizer.param_groups:
@@ -77,13 +78,9 @@ def plain_losses(recipe: TrainingRecipe, without: int | None = None) -> dict[str
     return curves
 
 
-def plain_loss(recipe: TrainingRecipe, name: str, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Smooth L1, or the divergence of the relations of every head, with all matrices in memory."""
-    output = recipe.outputs[name]
-    if output.target.kind != "relations":
-        return F.smooth_l1_loss(prediction, target)
-    heads, total = recipe.teachers[output.teacher].num_heads, torch.zeros(())
-    logits = []
+def plain_relations(prediction: Tensor, target: Tensor, heads: int) -> Tensor:
+    """The divergence of the relations of every head, with all matrices in memory."""
+    total, logits = torch.zeros(()), []
     for packed in (prediction, target):
         query, key, value = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in packed.chunk(3, dim=-1))
         logits.append([left @ right.mT / left.shape[-1] ** 0.5 for left, right in ((query, key), (value, value))])
@@ -93,10 +90,57 @@ def plain_loss(recipe: TrainingRecipe, name: str, prediction: torch.Tensor, targ
     return total
 
 
-def plain_weight(recipe: TrainingRecipe, name: str) -> float:
-    """Factor of a loss in the total."""
+def plain_term(
+    recipe: TrainingRecipe, name: str, prediction: Tensor, source: Tensor, batch: ClipBatch, step: int
+) -> tuple[float, Tensor]:
+    """Weight and loss of one output under one mask a clip, clip by clip and token by token."""
+    if name == "labels":
+        assert recipe.labels is not None
+        logits = prediction / recipe.labels.temperature
+        losses = [-logits[i].log_softmax(0)[label] for i, label in enumerate(batch.labels[:, 0].tolist()) if label >= 0]
+        return recipe.labels.weight, torch.stack([*losses, logits.sum() * 0]).sum() / len(logits)
     output = recipe.outputs[name]
-    return recipe.teachers[output.teacher].weight if output.target.weight is None else output.target.weight
+    assert output.target is not None and output.teacher is not None
+    target, weight = output.target, recipe.teachers[output.teacher].weight
+    weight = weight if target.weight is None else target.weight
+    if target.kind == "summary":
+        return weight, torch.arccos(F.cosine_similarity(prediction, source)).square().mean()
+    if target.kind == "relations":
+        wanted = torch.stack([source[clip, tokens] for clip, tokens in enumerate(batch.masked[:, 0])])
+        return weight, plain_relations(prediction, wanted, recipe.teachers[output.teacher].num_heads)
+    clips = [
+        plain_clip(recipe, target, *given, step)
+        for given in zip(prediction, source, batch.masked[:, 0], batch.visible[:, 0], strict=True)
+    ]
+    return weight, torch.stack(clips).mean()
+
+
+def plain_clip(
+    recipe: TrainingRecipe, target: TargetSettings, prediction: Tensor, source: Tensor, masked: Tensor, visible: Tensor, step: int
+) -> Tensor:
+    """Loss of the features of one clip, with that of its visible tokens where they are predicted."""
+    parts = len(target.blocks) if target.mode == "each" else 1
+
+    def losses(tokens: Tensor, first: int) -> list[Tensor]:
+        found = []
+        for number, token in enumerate(tokens):
+            wanted = source[token].unflatten(0, (parts, -1))
+            wanted = F.layer_norm(wanted, wanted.shape[-1:], eps=1e-6) if target.normalise else wanted
+            found.append(F.smooth_l1_loss(prediction[first + number].unflatten(0, (parts, -1)), wanted))
+        return found
+
+    loss = torch.stack(losses(masked, 0)).mean()
+    if target.tokens == "masked":
+        return loss
+    hidden = [np.array(np.unravel_index(int(token), recipe.grid)) for token in masked]
+    shares = []
+    for token in visible:
+        here = np.array(np.unravel_index(int(token), recipe.grid))
+        shares.append(min(float(np.linalg.norm(here - other)) for other in hidden) ** -0.5)
+    start, full = target.visible_ramp
+    ramp = min(max((step - start) / (full - start), 0.0), 1.0)
+    of_visible = torch.stack([share * one for share, one in zip(shares, losses(visible, len(masked)), strict=True)]).mean()
+    return loss + target.visible_weight * ramp * of_visible
 
 
 def plain_rate(step: int, recipe: TrainingRecipe) -> float:

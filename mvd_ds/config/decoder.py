@@ -16,6 +16,8 @@ class DecoderSettings(Settings):
     """Width (None: the encoder's)."""
     depth: Annotated[int, Field(ge=0)] = 2
     """Number of blocks. Source: MVD S and B 2, L 4, H 8."""
+    hidden: Positive | None = None
+    """Width of the hidden layer of a head without blocks: depth 0 on visible tokens, or a summary (None: a linear layer)."""
     num_heads: Positive | None = None
     """Heads (None: the encoder's)."""
     attention: Literal["self", "cross"] = "self"

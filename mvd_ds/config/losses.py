@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from mvd_ds.files import did_you_mean
 
-LossName = Literal["smooth_l1", "l1", "l2", "cosine"]
+LossName = Literal["smooth_l1", "l1", "l2", "cosine", "angle"]
 """Losses between a prediction and its target."""
 LOSS_NAMES: tuple[str, ...] = get_args(LossName)
 

@@ -12,7 +12,7 @@ from mvd_ds.config.data import ClipView, DataSettings, MaskingSettings
 from mvd_ds.config.decoder import DecoderSettings
 from mvd_ds.config.encoder import ROTARY_DIVISORS, EncoderSettings, InitSettings, position_fault
 from mvd_ds.config.optimization import BatchSettings, EngineSettings, OptimizerSettings, RunSettings, ScheduleSettings
-from mvd_ds.config.targets import Output, PixelSettings, Tokens
+from mvd_ds.config.targets import LabelSettings, Output, PixelSettings, TargetSettings, Tokens
 from mvd_ds.config.teachers import ATTENTION, TeacherSettings
 
 
@@ -86,6 +86,11 @@ class LearningRecipe(Recipe):
         return self
 
 
+def _without_blocks(decoder: DecoderSettings, target: TargetSettings) -> DecoderSettings:
+    """Return the decoder of a target: a summary has none of its blocks."""
+    return decoder.model_copy(update={"depth": 0}) if target.kind == "summary" else decoder
+
+
 class TrainingRecipe(LearningRecipe):
     """One training run: stage one (``*_reconstruction``) or stage two (``distillation``)."""
 
@@ -101,15 +106,22 @@ class TrainingRecipe(LearningRecipe):
     """Stage two: any number of teachers by name; each has a decoder, a loss and metrics of that name."""
     pixels: PixelSettings | None = None
     """Stage one: the pixel targets."""
+    labels: LabelSettings | None = None
+    """A class head beside it, which learns from clips with a label (None: none)."""
 
     @property
     def outputs(self) -> dict[str, Output]:
-        """Everything that the student predicts, by name: what is learnt from the teachers, or ``pixels`` in stage one."""
+        """Everything that the student predicts, by name: what is learnt from the teachers, or ``pixels`` in stage one, then
+        ``labels`` if there are any."""
         found = {}
         for name, teacher in self.teachers.items():
             for suffix, target in teacher.targets.items():
-                found[name + suffix] = Output(name, target, teacher.decoder or self.decoder)
-        return found or {"pixels": Output(None, None, self.decoder)}
+                found[name + suffix] = Output(name, target, _without_blocks(teacher.decoder or self.decoder, target))
+        if not self.teachers:
+            found["pixels"] = Output(None, None, self.decoder)
+        if self.labels is not None:
+            found["labels"] = Output(None, None, DecoderSettings(depth=0, hidden=self.labels.hidden), self.labels.norm)
+        return found
 
     @property
     def decoder_names(self) -> tuple[str, ...]:
@@ -169,6 +181,7 @@ class TrainingRecipe(LearningRecipe):
         self._check_decoder("decoder", self.decoder)
         self._check_objective()
         self._check_scored_masks()
+        self._check_labels()
         for name, teacher in self.teachers.items():
             self._check_teacher(name, teacher)
         return self
@@ -227,6 +240,14 @@ class TrainingRecipe(LearningRecipe):
                 f"masking.pick hint leaves {hinted} of the {first} highest of {cells} cells visible, and masking.ratio "
                 f"{masking.ratio} leaves {visible}: choose hint_from and hint_share so that it is 1 to {visible}"
             )
+
+    def _check_labels(self) -> None:
+        if self.labels is None:
+            return
+        if "labels" in self.teachers:
+            raise ValueError("teachers.labels: this name is that of the class head of labels; choose another")
+        if self.labels.norm == "batch" and self.batch.micro * self.masks_per_clip < 2:
+            raise ValueError("labels.norm batch needs two samples in a micro batch: raise batch.micro, or choose layer")
 
     def teacher_grid(self, teacher: TeacherSettings) -> Grid:
         """Return the grid (t, h, w) of a teacher's features for one clip; image teachers give one slot per student tubelet."""

@@ -6,33 +6,49 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from mvd_ds.config.base import Settings
+from mvd_ds.config.base import Positive, Settings
 from mvd_ds.config.decoder import DecoderSettings
 from mvd_ds.config.losses import Loss
 
 Tokens = Literal["masked", "visible", "all", "summary"]
 #: Kinds of targets that compare tokens with one another, and so have a loss of their own.
 RELATIONAL = ("relations", "token_relations")
+#: Settings that only features of visible and masked tokens take, and those that a summary does not take.
+_OF_VISIBLE = ("visible_weight", "visible_distance", "visible_ramp")
+_OF_TOKENS = ("tokens", "mode", "normalise")
 
 
 class TargetSettings(Settings):
     """One thing that a student learns from a teacher."""
 
-    kind: Literal["features", "relations", "token_relations"] = "features"
-    """features: the tokens of some of the teacher's blocks; relations: the attention of one block, head by head (TinyMIM);
-    token_relations: the cosines between the teacher's tokens, whatever the tokens themselves are (DINOv3's Gram anchoring)."""
+    kind: Literal["features", "summary", "relations", "token_relations"] = "features"
+    """features: the tokens of some of the teacher's blocks; summary: one vector of a clip (of an image teacher, the mean over
+    the frames), predicted from the student's class token, or from the mean of its visible tokens where it has none; relations:
+    the attention of one block, head by head (TinyMIM); token_relations: the cosines between the teacher's tokens, whatever the
+    tokens themselves are (DINOv3's Gram anchoring)."""
     blocks: tuple[int, ...] = (-1,)
     """Block outputs to use; -1 is the last. Source: MVD, last block."""
     mode: Literal["mean", "each", "concat"] = "mean"
     """Several blocks are averaged (mean), predicted one by one (each), or joined to one long token (concat)."""
+    summary: Literal["own", "mean"] = "own"
+    """own: the teacher's class token, or the attention pooling that a network of timm ends with; mean: over its patch tokens."""
     norm: Literal["none", "final"] = "none"
     """none: before the final norm, as published; final: through the teacher's own final norm."""
     normalise: bool = False
     """LayerNorm without parameters (eps 1e-6) on every target token (``--norm_feature`` of the reference)."""
     relations: Annotated[tuple[Literal["query_key", "value_value"], ...], Field(min_length=1)] = ("query_key", "value_value")
     """relations: products whose softmax over the predicted tokens is compared by KL; losses are added. Source: TinyMIM, both."""
+    tokens: Literal["masked", "visible", "all"] = "masked"
+    """Tokens whose features are predicted. visible: with decoder.depth 0, by a linear layer or an MLP on the encoder's output,
+    without mask tokens, as UMT; all: masked and visible ones, as V-JEPA 2.1."""
+    visible_weight: Annotated[float, Field(ge=0.0)] = 0.5
+    """tokens all: factor of the loss on visible tokens beside that on masked ones. Source: V-JEPA 2.1."""
+    visible_distance: bool = True
+    """tokens all: weigh a visible token by 1 / sqrt(its distance to the nearest masked one, in tokens). Source: V-JEPA 2.1."""
+    visible_ramp: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = (0, 0)
+    """tokens all: steps between which the factor grows from 0 to visible_weight. Source: V-JEPA 2.1's code, 15,000 to 30,000."""
     loss: Loss | None = None
-    """Between prediction and target (None: the teacher's)."""
+    """Between prediction and target (None: the teacher's; of a summary, angle over the teacher's own dispersion)."""
     weight: Annotated[float, Field(ge=0.0)] | None = None
     """Factor of this target's loss in the total (None: the teacher's)."""
 
@@ -44,10 +60,45 @@ class TargetSettings(Settings):
             raise ValueError(f"relations are those of one block, got blocks {list(self.blocks)}; use more_targets for others")
         if self.kind in RELATIONAL:
             taken = ("mode", "normalise", "loss") if self.kind == "token_relations" else ("mode", "norm", "normalise", "loss")
-            odd = [key for key in taken if getattr(self, key) != type(self).model_fields[key].default]
+            odd = self._stated(taken)
             if odd and not (self.kind == "token_relations" and odd == ["mode"] and self.mode == "concat"):
                 raise ValueError(f"kind {self.kind} compares products of tokens: it takes no {', '.join(odd)}")
         return self
+
+    @model_validator(mode="after")
+    def _check_tokens(self) -> TargetSettings:
+        odd = self._stated(_OF_VISIBLE)
+        if odd and (self.tokens != "all" or self.kind != "features"):
+            raise ValueError(f"{odd[0]} is for features of tokens all, not for {self.kind} of {self.tokens}: remove it")
+        if self.visible_ramp[1] < self.visible_ramp[0]:
+            raise ValueError(f"visible_ramp {list(self.visible_ramp)} ends before it begins")
+        odd = self._stated(_OF_TOKENS)
+        if self.kind == "summary" and (odd or len(self.blocks) != 1):
+            raise ValueError(f"a summary is one vector of one block: remove {', '.join(odd) or 'all but one of blocks'}")
+        return self
+
+    def _stated(self, keys: tuple[str, ...]) -> list[str]:
+        """Return those of ``keys`` whose values are not the defaults."""
+        return [key for key in keys if getattr(self, key) != type(self).model_fields[key].default]
+
+
+class LabelSettings(Settings):
+    """A class head on the visible tokens, beside what is predicted. Source: SupMAE (arXiv 2205.14540)."""
+
+    classes: Annotated[int, Field(ge=2)]
+    """Number of classes of the manifests."""
+    label: str | None = None
+    """Label of the manifests (None: the only one of each that has any). Videos of a manifest without it, and those whose label
+    is -1, add nothing to the loss."""
+    weight: Annotated[float, Field(ge=0.0)] = 0.01
+    """Factor of the loss in the total. Source: SupMAE."""
+    temperature: Annotated[float, Field(gt=0.0)] = 10.0
+    """Logits are divided by this. Source: SupMAE."""
+    hidden: Positive = 3072
+    """Width of the hidden layer. Source: SupMAE, for a base encoder."""
+    norm: Literal["batch", "layer"] = "layer"
+    """Norm of the hidden layer. batch: by the statistics of the labelled clips of one micro batch on one device, as published,
+    so that another batch.micro or another number of devices is another training; layer: no layout shows."""
 
 
 class PixelSettings(Settings):
@@ -63,17 +114,6 @@ class PixelSettings(Settings):
     Source: VideoMAE and MAE, L2."""
 
 
-class Output(NamedTuple):
-    """Something that the student of a recipe predicts."""
-
-    teacher: str | None
-    """Name of the teacher that it is learnt from, or None for what the clip itself gives."""
-    target: TargetSettings | None
-    """Settings of the target, or None where there is no teacher."""
-    decoder: DecoderSettings
-    """Shape of its decoder."""
-
-
 class HeadShape(NamedTuple):
     """The request of a target to the student: what to predict, for which tokens, by a decoder of which shape."""
 
@@ -83,3 +123,24 @@ class HeadShape(NamedTuple):
     """Shape of the decoder."""
     tokens: Tokens = "masked"
     """Tokens that are predicted: the masked ones, the visible ones, all (masked, then visible), or one summary of a sample."""
+    norm: Literal["batch", "layer"] | None = None
+    """Norm of the hidden layer of a class head; None for everything else."""
+
+
+class Output(NamedTuple):
+    """Something that the student of a recipe predicts."""
+
+    teacher: str | None
+    """Name of the teacher that it is learnt from, or None for what the clip itself gives."""
+    target: TargetSettings | None
+    """Settings of the target, or None where there is no teacher."""
+    decoder: DecoderSettings
+    """Shape of its decoder."""
+    norm: Literal["batch", "layer"] | None = None
+    """Norm of the hidden layer of a class head; None for everything else."""
+
+    def head(self, width: int) -> HeadShape:
+        """Return the request to the student, for predictions of ``width`` numbers a token."""
+        if self.norm is not None or (self.target is not None and self.target.kind == "summary"):
+            return HeadShape(width, self.decoder, "summary", self.norm)
+        return HeadShape(width, self.decoder, "masked" if self.target is None else self.target.tokens)

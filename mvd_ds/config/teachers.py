@@ -109,6 +109,10 @@ class TeacherSettings(EncoderSettings):
                 f"target.kind relations reads queries, keys and values, which {self.network} does not give; take one of our own "
                 "networks, or kind token_relations"
             )
+        for suffix, target in self.targets.items():
+            if target.kind == "summary" and target.summary == "own" and not self.cls_token and self.network is None:
+                key = f"more_targets.{suffix[1:]}" if suffix else "target"
+                raise ValueError(f"{key}.kind summary: this network has no class token; set {key}.summary=mean")
         if len(norms) > 1:
             raise ValueError("target.norm and the norm of all more_targets must be one: the network is read once")
         if "final" in norms and not self.final_norm:

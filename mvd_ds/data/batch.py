@@ -24,7 +24,8 @@ class ClipBatch(NamedTuple):
     drop_path: Tensor
     """float32 (B, K, blocks), uniforms in [0, 1) that the model compares with its rates."""
     labels: Tensor
-    """int64 (B, L), labels of each clip's video; L = 0 without labels."""
+    """int64 (B, L), labels of each clip's video; L = 0 without labels. With the recipe's ``labels`` the class for its head
+    alone, -1 for a video without one."""
     sample: Tensor
     """int64 (B,), index in the manifest of the video that was used (with several manifests, counted through them)."""
     place: Tensor

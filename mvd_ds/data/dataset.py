@@ -14,6 +14,7 @@ from mvd_ds.config import ClipView, ConfigError, DataSettings, LearningRecipe, O
 from mvd_ds.data.batch import ClipBatch
 from mvd_ds.data.manifests.manifest import Manifest
 from mvd_ds.data.manifests.mixture import Mixture, VideoOrder
+from mvd_ds.data.manifests.partly_labelled import class_numbers_of
 from mvd_ds.data.masking_batch import mask_arrays, mask_layout
 from mvd_ds.data.randomness import keyed_generator
 from mvd_ds.data.readers.video import DecodeError
@@ -51,7 +52,7 @@ class KeyedClips(ABC):
         self._masks_per_clip = recipe.masks_per_clip
         self._seed = recipe.run.seed
         self._blocks = drop_path_blocks
-        self._labels = mixture.labels
+        self._labels = self._labels_of(mixture)
         self.source = VideoSource(mixture.manifests, recipe.data)
         self._order = VideoOrder(self._seed, [len(manifest.refs) for manifest in mixture.manifests], mixture.weights)
         self.clip_views = recipe.clip_views
@@ -96,6 +97,10 @@ class KeyedClips(ABC):
     @abstractmethod
     def batch(self, filled: Filled) -> Any:
         """Return the training process's batch: the arrays of ``layout`` as tensors, with names."""
+
+    def _labels_of(self, mixture: Mixture) -> np.ndarray:
+        """Return the labels of every video, int64 (n, L)."""
+        return mixture.labels
 
     def _more_layout(self) -> dict[str, TensorLayout]:
         """Return the layout of arrays beside those that all clips have."""
@@ -215,6 +220,7 @@ class ClipDataset(KeyedClips):
         """Take from ``recipe`` what a clip and its masks are."""
         self._masking, self._grid, self._predicted = recipe.masking, recipe.grid, recipe.predicted_tokens
         self._mask_layout = mask_layout(recipe, recipe.masking)
+        self._label_settings = recipe.labels
         super().__init__(recipe, videos, drop_path_blocks)
 
     def batch(self, filled: Filled) -> ClipBatch:
@@ -224,6 +230,18 @@ class ClipDataset(KeyedClips):
             none = torch.empty(len(filled.arrays["place"]), self._masks_per_clip, 0, dtype=torch.int64)
             arrays |= {"visible": none, "masked": none}
         return ClipBatch(views=self.views(filled), faults=filled.faults, **arrays)
+
+    def _labels_of(self, mixture: Mixture) -> np.ndarray:
+        """Return the class of every video for a class head, int64 (n, 1), where the recipe has one.
+
+        Raises:
+            ConfigError: if no video has a class, or there are others than the recipe's.
+        """
+        if self._label_settings is None:
+            return mixture.labels
+        origins = [manifest.source for manifest in mixture.manifests]
+        by_position, settings = self._data.classes_by_position, self._label_settings
+        return class_numbers_of(mixture.manifests, origins, settings, by_position)[:, None]
 
     def _more_layout(self) -> dict[str, TensorLayout]:
         return {name: TensorLayout(*layout) for name, layout in self._mask_layout.items()}

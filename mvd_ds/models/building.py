@@ -31,6 +31,8 @@ def build_network(network: Network) -> Model:
             head = network.classifier
             pooling = PoolingSettings.model_validate(head["pooling"])
             return Classifier(network.encoder, network.grid, head["classes"], head["norm_eps"], pooling=pooling)
+        if network.heads:
+            return MaskedPredictor(network.encoder, network.grid, network.heads)
         if network.outputs:
             decoder = network.decoder or DecoderSettings()
             heads = {name: HeadShape(width, decoder) for name, width in network.outputs.items()}
@@ -50,6 +52,8 @@ def network_of(model: Model) -> Network:
         head = {"classes": model.head.out_features, "norm_eps": model.norm.eps, "pooling": dump(model.pooling.settings)}
         return Network(settings, None, {}, head, clip)
     if isinstance(model, MaskedPredictor):
+        if not model.is_published:
+            return Network(settings, None, {}, None, clip, model.heads)
         return Network(settings, model.decoder_settings, model.outputs, None, clip)
     return Network(settings, None, {}, None, clip)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mvd_ds.config import ConfigError, DecoderSettings, EncoderSettings, Grid, HeadShape
 from mvd_ds.models.embed import split_mask
-from mvd_ds.models.readouts import readout_of
+from mvd_ds.models.readouts import LabelHead, readout_of
 from mvd_ds.models.vit import VisionTransformer
 
 
@@ -41,14 +41,18 @@ class MaskedPredictor(nn.Module):
         Raises:
             ConfigError: if there are several shapes, or readouts of other tokens than the masked ones.
         """
-        shapes = {shape.decoder for shape in self.heads.values()}
-        others = [name for name, shape in self.heads.items() if shape.tokens != "masked"]
-        if len(shapes) > 1 or others:
+        if not self.is_published:
             raise ConfigError(
                 f"the decoders of this student ({', '.join(self.heads)}) do not all have one shape, which published layouts "
                 "demand; export its encoder alone"
             )
-        return shapes.pop()
+        return next(iter(self.heads.values())).decoder
+
+    @property
+    def is_published(self) -> bool:
+        """True if all decoders have one shape and predict masked tokens, as in the files of published code."""
+        shapes = {shape._replace(width=1) for shape in self.heads.values()}
+        return len(shapes) == 1 and shapes.pop().tokens == "masked"
 
     @property
     def drop_path_blocks(self) -> int:
@@ -56,7 +60,12 @@ class MaskedPredictor(nn.Module):
         return sum(self.block_counts)
 
     def forward(
-        self, clip: Tensor, mask: Tensor, masked: Tensor | None = None, drop_path: Tensor | None = None
+        self,
+        clip: Tensor,
+        mask: Tensor,
+        masked: Tensor | None = None,
+        drop_path: Tensor | None = None,
+        labelled: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return the predictions of every target for the masked tokens.
 
@@ -65,6 +74,7 @@ class MaskedPredictor(nn.Module):
             mask: bool (B, N) or (B, K, N), True = masked; or, with ``masked``, int64 (B, K, V) indices of visible tokens.
             masked: int64 (B, K, M) indices of the tokens to predict; None: all that the bool ``mask`` hides.
             drop_path: (B, K, drop_path_blocks) uniforms in [0, 1), or None.
+            labelled: bool (B,), clips with a class, for the statistics of a class head with batch norm; None: all.
 
         Returns:
             (B * K, M, width) by name, or what else the name's ``HeadShape.tokens`` asks for.
@@ -80,9 +90,12 @@ class MaskedPredictor(nn.Module):
             parts = list(drop_path.split(self.block_counts, dim=-1))
         levels: list[Tensor] | None = [] if any(decoder.needs_levels for decoder in self.decoders.values()) else None
         encoded = self.encoder(clip, visible, parts[0], levels=levels)
+        if labelled is not None:
+            labelled = labelled.repeat_interleave(visible.shape[1])
         visible, masked = visible.flatten(0, 1), masked.flatten(0, 1)
         predictions = {}
         for (name, decoder), uniforms in zip(self.decoders.items(), parts[1:], strict=True):
             own = None if uniforms is None else uniforms.flatten(0, 1)
-            predictions[name] = decoder(encoded, visible, masked, own, tuple(levels or ()))
+            more = {"labelled": labelled} if isinstance(decoder, LabelHead) else {}
+            predictions[name] = decoder(encoded, visible, masked, own, tuple(levels or ()), **more)
         return predictions

@@ -74,6 +74,9 @@ class Teacher(nn.Module):
         reading = self.network.read(self._input(clip), wanted if is_selective else None)
         found = {}
         for suffix, target in self.settings.targets.items():
+            if target.kind == "summary":
+                found[self.name + suffix] = self._summary(reading, target, len(clip))
+                continue
             features = self._relations(reading, target) if target.kind == "relations" else self._features(reading, target)
             found[self.name + suffix] = features if is_selective else pick(self._on_grid(features, len(clip)), wanted)
         if reading.attention:
@@ -95,7 +98,7 @@ class Teacher(nn.Module):
     @property
     def read_blocks(self) -> list[int]:
         """Blocks of its network that are read, ascending."""
-        return list(self.network.reads.blocks)
+        return list(self.network.reads.outputs)
 
     def _input(self, clip: Tensor) -> Tensor:
         """Return what the network takes of a clip: the clip, or the frames of an image teacher as clips of their own."""
@@ -118,6 +121,12 @@ class Teacher(nn.Module):
     def _relations(self, reading: Reading, target: TargetSettings) -> Tensor:
         """Return queries, keys and values (B, N, 3 * heads * d) of a target's block, packed in this order."""
         return reading.qkv[target.blocks[0] % self.network.block_count].flatten(2)
+
+    def _summary(self, reading: Reading, target: TargetSettings, clips: int) -> Tensor:
+        """Return one vector (clips, D) of each clip; an image teacher has one for each frame, and they are averaged."""
+        block = target.blocks[0] % self.network.block_count
+        vectors = reading.summaries[block][:, None] if target.summary == "own" else reading.tokens[block]
+        return vectors.unflatten(0, (clips, -1)).mean(dim=(1, 2), dtype=torch.float32).to(vectors.dtype)
 
     def _on_grid(self, tokens: Tensor, clips: int) -> Tensor:
         """Return the tokens of the inputs of ``clips`` as (clips, N, D) with N of the student's grid."""

@@ -48,7 +48,22 @@ def cosine(prediction: Tensor, target: Tensor) -> Tensor:
     return (1.0 - functional.cosine_similarity(*_pair(prediction, target), dim=-1, eps=1e-8)).mean()
 
 
-LOSSES: dict[str, LossFunction] = {"smooth_l1": smooth_l1, "l1": l1, "l2": l2, "cosine": cosine}
+def squared_angle(first: Tensor, second: Tensor) -> Tensor:
+    """Return the squared angle in rad between vectors (..., D), fp32 (...,), with a finite gradient at 0 and at pi.
+
+    It is 2 atan2(|u - v|, |u + v|) of the unit vectors; the arc cosine would lose half of the digits of a small angle.
+    """
+    u, v = (functional.normalize(vector.float(), dim=-1) for vector in (first, second))
+    apart, together = ((u + sign * v).square().sum(dim=-1).clamp_min(1e-12).sqrt() for sign in (-1, 1))
+    return (2 * torch.atan2(apart, together)).square()
+
+
+def angle(prediction: Tensor, target: Tensor) -> Tensor:
+    """Return the mean over all tokens of the squared angle between prediction and target, in rad. Source: C-RADIOv4."""
+    return squared_angle(*_pair(prediction, target)).mean()
+
+
+LOSSES: dict[str, LossFunction] = {"smooth_l1": smooth_l1, "l1": l1, "l2": l2, "cosine": cosine, "angle": angle}
 """Every loss that the settings ``loss`` of teachers, targets and pixels may name, alone or in a mixture."""
 
 

@@ -25,6 +25,9 @@ from mvd_ds.objectives.targets import Target, gather_masked, patchify, predicted
 from mvd_ds.training.device_batch import to_device
 from mvd_ds.training.step import TeacherTargets, normalise, to_unit
 
+#: Tokens that a target has to predict to be in the pictures, which show the masked ones.
+_SHOWN = ("masked", "all")
+
 
 def picture_batch(recipe: TrainingRecipe, views: dict[ClipView, Tensor]) -> ClipBatch:
     """Return a batch of ``views`` (side in px -> uint8 (B, C, T, H, W)) with one mask each, equal in all runs of a seed."""
@@ -40,7 +43,7 @@ def picture_batch(recipe: TrainingRecipe, views: dict[ClipView, Tensor]) -> Clip
         views=views,
         flip=none.bool(),
         drop_path=torch.zeros(clips, 1, recipe.drop_path_blocks),
-        labels=none[:, None][:, :0],
+        labels=none[:, None][:, : 1 if recipe.labels else 0] - 1,
         sample=none,
         place=none,
         faults=[],
@@ -97,7 +100,11 @@ def observe(
     if recipe.pixels is not None:
         _add_pixels(seen, recipe, predictions["pixels"], targets, inputs)
         return seen
-    seen.predictions = predictions
+    seen.predictions = {
+        name: prediction[:, : inputs.masked.shape[2]]
+        for name, prediction in predictions.items()
+        if model.heads[name].tokens in _SHOWN
+    }
     if isinstance(targets, TeacherTargets):
         _add_teachers(seen, targets, inputs)
     return seen
@@ -172,7 +179,7 @@ def _add_teachers(seen: Observed, targets: TeacherTargets, inputs: ClipBatch) ->
             sources = targets.sources(name, inputs)
         for output, features in sources.items():
             target = targets.terms.get(output)
-            if target is not None and target.head.tokens == "masked" and target.is_pointwise:
+            if target is not None and target.head.tokens in _SHOWN and target.is_pointwise:
                 _add_features(seen, output, features, target, inputs)
     seen.similarity = found | seen.similarity
 

@@ -77,6 +77,8 @@ def _print_source(checkpoint: Checkpoint, network: Network) -> None:
     print("encoder: " + ", ".join(f"{key} {value}" for key, value in dump(network.encoder).items() if value is not None))
     if network.decoder is not None:
         print(f"decoders: {', '.join(f'{name} -> {width}' for name, width in network.outputs.items())}; " + _line(network))
+    for name, shape in network.heads.items():
+        print(f"head {name}: {shape.tokens} -> {shape.width}, depth {shape.decoder.depth}")
     if network.classifier is not None:
         print(f"classes: {network.classifier['classes']}")
     print(f"clip: {network.clip['frames']} frames of {network.clip['size_px']} px")

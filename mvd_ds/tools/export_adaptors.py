@@ -80,7 +80,7 @@ def tell_adaptors(adapted: AdaptedEncoder, folder: Path) -> None:
 
 
 def _card(recipe: TrainingRecipe, name: str, target: Target) -> AdaptorSettings:
-    teacher, settings, decoder = recipe.outputs[name]
+    teacher, settings, decoder = recipe.outputs[name][:3]
     assert teacher is not None and settings is not None
     blocks = ", ".join(map(str, settings.blocks))
     norm = ", through the final norm" if settings.norm == "final" else ""

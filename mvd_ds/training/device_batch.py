@@ -55,6 +55,16 @@ class MaskedBatch(MicroBatch, Protocol):
         """int64 (B, K, M), indices of the tokens that it predicts."""
         ...
 
+    @property
+    def labels(self) -> Tensor:
+        """int64 (B, L); where a class head learns, the class of each clip alone, -1 for none."""
+        ...
+
+    @property
+    def place(self) -> Tensor:
+        """int64 (B,), place of each clip in the stream, of which a step takes the next ``batch.global``."""
+        ...
+
 
 class LabelledBatch(MicroBatch, Protocol):
     """A micro batch with the class of each clip, and how clips are mixed."""

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from mvd_ds.config import TrainingRecipe
-from mvd_ds.objectives.diagnostics import effective_rank, feature_variance, mean_target_loss
-from mvd_ds.objectives.targets import Places
-from mvd_ds.objectives.terms import Judge, LossTerms, combine
+from mvd_ds.objectives.diagnostics import effective_rank
+from mvd_ds.objectives.targets import Places, Target
+from mvd_ds.objectives.terms import LossTerms, combine
 from mvd_ds.training.device_batch import MaskedBatch, to_device
 from mvd_ds.training.protocols import Inspect
 from mvd_ds.training.step import TargetSource, normalise, to_unit
@@ -30,7 +30,7 @@ class MaskedPrediction:
 
     def __init__(self, recipe: TrainingRecipe, student: Any, targets: TargetSource, device: torch.device) -> None:
         self.student, self.targets, self.device = student, targets, device
-        self.size_px = recipe.data.clip.size_px
+        self.size_px, self.clips_per_step = recipe.data.clip.size_px, recipe.batch.global_
         self.names = tuple(targets.terms)
         self.inspect: Inspect | None = None
 
@@ -46,8 +46,10 @@ class MaskedPrediction:
             self.inspect(f"targets of {name}", target)
         model = getattr(self.student, "module", self.student)
         with EncoderTokens(model.encoder, measure) as tokens:
-            predictions = self.student(self._clip(inputs, model), inputs.visible, inputs.masked, inputs.drop_path)
-        loss = combine(predictions, targets, self.targets.terms, Places(inputs.visible, inputs.masked))
+            more = {"labelled": inputs.labels[:, 0] >= 0} if "labels" in targets else {}
+            predictions = self.student(self._clip(inputs, model), inputs.visible, inputs.masked, inputs.drop_path, **more)
+        places = Places(inputs.visible, inputs.masked, inputs.place[0] // self.clips_per_step)
+        loss = combine(predictions, targets, self.targets.terms, places)
         if tokens.value is None:
             return loss
         return loss._replace(measurements=measure_features(predictions, targets, loss, self.targets.terms, tokens.value))
@@ -59,7 +61,7 @@ class MaskedPrediction:
 
 
 def measure_features(
-    predictions: dict[str, Tensor], targets: dict[str, Tensor], loss: LossTerms, terms: Mapping[str, Judge], tokens: Tensor
+    predictions: dict[str, Tensor], targets: dict[str, Tensor], loss: LossTerms, terms: Mapping[str, Target], tokens: Tensor
 ) -> dict[str, Tensor]:
     """Measure how far from trivial the student is: loss over that of the mean target, variances, rank.
 
@@ -70,14 +72,9 @@ def measure_features(
     Returns:
         Scalars by metric name.
     """
-    values = {}
+    values: dict[str, Tensor] = {}
     for name, target in targets.items():
-        if not terms[name].is_pointwise:
-            continue
-        trivial = mean_target_loss(target, terms[name].loss)
-        values[f"loss_relative/{name}"] = loss.terms[name] / trivial.clamp_min(1e-12)
-        values[f"target/variance_{name}"] = feature_variance(target)
-        values[f"prediction/variance_{name}"] = feature_variance(predictions[name].detach())
+        values |= terms[name].measure(predictions[name], target, loss.terms[name])
     samples = tokens.flatten(0, 1)
     values["student/effective_rank"] = effective_rank(samples[:: max(len(samples) // RANK_TOKENS, 1)][:RANK_TOKENS])
     return values

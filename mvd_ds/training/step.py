@@ -33,6 +33,13 @@ FrozenTeacher = Callable[..., Tensor | dict[str, Tensor]]
 """A teacher as a step calls it: (clip) or (clip, wanted tokens) -> one tensor, or several by name of the output."""
 
 
+def label_targets(batch: MaskedBatch, terms: Mapping[str, Target]) -> dict[str, Tensor]:
+    """Return the class of every sample, int64 (B*K,), -1 where it has none, if classes are among the targets."""
+    if "labels" not in terms:
+        return {}
+    return {"labels": batch.labels[:, 0].repeat_interleave(batch.masked.shape[1])}
+
+
 Drawn = tuple[MaskedBatch, dict[str, dict[str, Tensor]]]
 """A batch with its masks, and what a teacher gave while they were drawn, by name of the output, by name of the teacher."""
 
@@ -80,8 +87,7 @@ class PixelTargets:
     def __init__(self, recipe: TrainingRecipe, masks: DrawsMasks | None = None) -> None:
         self.masks = masks
         self.size_px = recipe.data.clip.size_px
-        self.target = PixelTarget(recipe, "pixels")
-        self.terms: dict[str, Target] = {"pixels": self.target}
+        self.terms = build_targets(recipe)
 
     def draw(self, batch: MaskedBatch) -> Drawn:
         """Return the batch with its masks."""
@@ -90,10 +96,11 @@ class PixelTargets:
     def __call__(self, batch: MaskedBatch, given: Mapping[str, dict[str, Tensor]] | None = None) -> dict[str, Tensor]:
         """Return the targets (B*K, M, D) of a batch with masks."""
         clip = to_unit(batch.views[self.size_px])
-        if self.target.takes_standardised:
+        pixels = self.terms["pixels"]
+        if isinstance(pixels, PixelTarget) and pixels.takes_standardised:
             # MAE takes its targets from the normalised image; VideoMAE undoes the normalisation first.
             clip = normalise(clip, torch.float32)
-        return {"pixels": gather_masked(self.target(clip), batch.masked)}
+        return {"pixels": gather_masked(pixels(clip), batch.masked)} | label_targets(batch, self.terms)
 
 
 class TeacherTargets:
@@ -143,6 +150,7 @@ class TeacherTargets:
             for name in [name for name in sources if name in self.terms]:
                 target = self.terms[name](sources[name])
                 targets[name] = (target if wanted is not None else self._at(name, target, batch)).float()
+        targets |= label_targets(batch, self.terms)
         return {name: targets[name] for name in self.terms}
 
     @torch.no_grad()
@@ -163,5 +171,10 @@ class TeacherTargets:
         return batch.masked[:, 0]
 
     def _at(self, name: str, target: Tensor, batch: MaskedBatch) -> Tensor:
-        """Return the targets (B*K, P, D) of the tokens that are predicted, out of those of all tokens (B, N, D)."""
+        """Return the targets (B*K, P, D) of the tokens that are predicted, out of those of all tokens (B, N, D).
+
+        A summary (B, D) is that of every mask of its clip, (B*K, D).
+        """
+        if self.terms[name].head.tokens == "summary":
+            return target.repeat_interleave(batch.masked.shape[1], dim=0)
         return gather_masked(target, Places(batch.visible, batch.masked).of(self.terms[name].head.tokens))

@@ -108,3 +108,25 @@ def test_close_ends_the_workers(twelve: Path) -> None:
     loader.close()
     assert not any(worker.is_alive() for worker in workers)
     assert next(batches, None) is None
+
+
+def test_batches_of_a_mixture_say_which_clips_have_a_class(twelve: Path, tmp_path: Path) -> None:
+    """One manifest with classes, one without: the class travels with its clip through workers, -1 stands for none."""
+    files = sorted(path for path in twelve.parent.iterdir() if path.suffix == ".mp4")[:8]
+    labelled, bare = tmp_path / "labelled.txt", tmp_path / "bare.txt"
+    labelled.write_text("".join(f"{path} {number % 3}\n" for number, path in enumerate(files[:4])))
+    bare.write_text("".join(f"{path}\n" for path in files[4:]))
+    sources = [{"manifest": str(path), "weight": 1} for path in (labelled, bare)]
+    changes = {"data__sources": sources, "batch": {"micro": 4, "global": 4}, "data__workers": 1}
+    loader = ClipLoader(recipe(twelve, **changes, labels={"classes": 3}), BLOCKS, 0, 1)
+    batches = list(loader.batches(0, 2))
+    found = {int(video): int(label) for batch in batches for video, label in zip(batch.sample, batch.labels[:, 0], strict=True)}
+    assert found == {0: 0, 1: 1, 2: 2, 3: 0, 4: -1, 5: -1, 6: -1, 7: -1}
+
+
+def test_other_classes_than_the_recipes_are_one_line(twelve: Path, tmp_path: Path) -> None:
+    file = next(path for path in twelve.parent.iterdir() if path.suffix == ".mp4")
+    manifest = tmp_path / "train.txt"
+    manifest.write_text(f'# classes: ["a", "b"]\n{file} 0\n{file} 1\n')
+    with pytest.raises(ConfigError, match=r"labels.classes 3: label label of .*train.txt has 2 classes; set labels.classes=2"):
+        ClipLoader(recipe(manifest, batch={"micro": 2, "global": 2}, labels={"classes": 3}), BLOCKS, 0, 1)

@@ -30,6 +30,23 @@ def plain(shrunk_recipe: TrainingRecipe) -> dict[str, list[float]]:
 
 
 @pytest.fixture(scope="session")
+def parts(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides that turn on everything that can be learnt beside the published targets, from clips half without a label."""
+    unlabelled = tmp_path_factory.mktemp("unlabelled") / "train.txt"
+    lines = [line.split() for line in (videos / "train.txt").read_text().splitlines() if not line.startswith("#")]
+    unlabelled.write_text("".join(f"{videos / words[0]}\n" for words in lines))
+    sources = ", ".join(f"{{manifest: {path}, weight: 1}}" for path in (videos / "train.txt", unlabelled))
+    return [
+        f"data.sources=[{sources}]",
+        "teachers.video.target={tokens: all, blocks: [0, 2], mode: each, normalise: true, visible_ramp: [3, 9]}",
+        "teachers.video.more_targets={relations: {kind: relations, weight: 0.5}}",
+        "teachers.video.placement=zero3",
+        "teachers.image.more_targets={summary: {kind: summary}}",
+        "labels={label: how, classes: 8, hidden: 16, weight: 0.1}",
+    ]
+
+
+@pytest.fixture(scope="session")
 def small_finetune(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Overrides of sizes, paths and length; augmentation, layer decay, dropout, drop path, ZeRO-3 and recomputation stay."""
     folder = tmp_path_factory.mktemp("starts")

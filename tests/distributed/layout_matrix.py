@@ -34,21 +34,18 @@ from shrinking import STEPS, shipped
 def main(layouts: dict[str, list[str]], overrides: list[str]) -> None:
     recipes = {name: shipped([*overrides, *more]) for name, more in layouts.items()}
     with joined_cluster(5, "cpu") as cluster:
-        # The same in every layout of as many decoders and the same masks, and read once.
-        batches: dict[Any, list[ClipBatch]] = {}
-        for recipe in recipes.values():
-            if _read_as(recipe) not in batches:
+        # The same in every layout of the same data, as many decoders and the same masks, and read once.
+        read: dict[Any, tuple[list[ClipBatch], Callable[[int], float]]] = {}
+        found = {}
+        for name, recipe in recipes.items():
+            key = recipe.data, recipe.drop_path_blocks, recipe.masking
+            if key not in read:
                 loader = ClipLoader(recipe, recipe.drop_path_blocks, cluster.rank, cluster.world)
-                batches[_read_as(recipe)] = list(loader.batches(0, STEPS))
+                read[key] = list(loader.batches(0, STEPS)), build_schedule(recipe, loader.steps_per_epoch)
                 loader.close()
-        schedule = build_schedule(recipe, loader.steps_per_epoch)
-        found = {name: _train(recipe, cluster, batches[_read_as(recipe)], schedule) for name, recipe in recipes.items()}
+            found[name] = _train(recipe, cluster, *read[key])
         if cluster.is_main:
             print(json.dumps(found), flush=True)
-
-
-def _read_as(recipe: TrainingRecipe) -> Any:
-    return recipe.drop_path_blocks, recipe.masking
 
 
 def _train(

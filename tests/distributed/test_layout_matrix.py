@@ -15,8 +15,6 @@ from mvd_ds.config.base import ENGINE_FOLDER
 from mvd_ds.models.teachers import plan_teacher
 from mvd_ds.runs.student import plan_predictor
 from nightly_record import record
-from plain_loop import plain_losses
-from shrinking import shipped
 
 pytestmark = pytest.mark.launch
 
@@ -25,15 +23,13 @@ SCRIPT = Path(__file__).with_name("layout_matrix.py")
 FEW = ("zero0", "zero1", "zero2", "zero3")
 #: Placements of the image and of the video teacher, so that two layouts show all.
 PLACEMENTS = [("replicated", "zero3_offload"), ("zero3", "zero3_node")]
-#: Another target of the video teacher, in as many layouts.
-RELATIONS = ["teachers.video.more_targets.relations.kind=relations", "teachers.video.more_targets.relations.weight=0.5"]
 #: Masks that follow the attention of a sharded teacher, and decoders of cross-attention that read every level of the encoder.
 LOOKING = [
     *("masking.kind=attention", "masking.teacher=image", "masking.blocks=[1, -1]", "masking.pick=hint"),
     *("masking.hint_from=0.5", "masking.hint_share=0.25", "decoder.attention=cross", "decoder.levels=blocks_and_embedding"),
     *("teachers.image.placement=zero3", "teachers.video.placement=zero3_node", "engine.config=zero3.json"),
 ]
-#: A student of today's blocks, in as many layouts as ``RELATIONS``.
+#: A student of today's blocks, under every stage.
 TODAY = [
     *("model.position=rope3d", "model.registers=2", "model.layer_scale=0.1", "model.norm=rmsnorm"),
     *("model.mlp=swiglu", "model.mlp_ratio=2.5", "model.qk_norm=head"),
@@ -70,7 +66,6 @@ def layouts(folder: Path, every: bool, few: bool) -> dict[str, list[str]]:
             placed = [f"teachers.image.placement={image}", f"teachers.video.placement={video}"]
             found[f"{name}, {image}, {video}"] = [f"engine.config={path}", *placed]
     for stage in (3,) if few else (1, 2, 3):
-        found[f"relations, zero{stage}"] = [f"engine.config=zero{stage}.json", "teachers.video.placement=zero3", *RELATIONS]
         found[f"today, zero{stage}"] = [f"engine.config=zero{stage}.json", *TODAY]
     found["looking"] = LOOKING
     found["streamed"] = ["engine.build=streamed", "teachers.image.placement=zero3_node", "teachers.video.placement=zero3"]
@@ -78,9 +73,9 @@ def layouts(folder: Path, every: bool, few: bool) -> dict[str, list[str]]:
 
 
 @pytest.fixture(scope="module")
-def plain_others(shrunk: list[str]) -> dict[str, list[float]]:
-    """Total losses of every step of the plain loop with ``RELATIONS``, with ``LOOKING`` and with ``TODAY``."""
-    others = {"relations": RELATIONS, "looking": LOOKING, "today": TODAY}
+def plain_others(shrunk: list[str], parts: list[str]) -> dict[str, list[float]]:
+    """Total losses of every step of the plain loop with all ``parts``, with ``LOOKING`` and with ``TODAY``."""
+    others = {"every part": parts, "looking": LOOKING, "today": TODAY}
     return {name: plain_losses(shipped([*shrunk, *overrides]))["total"] for name, overrides in others.items()}
 
 
@@ -101,6 +96,7 @@ def test_every_layout_gives_the_losses_of_a_plain_loop(
     plain: dict[str, list[float]],
     plain_others: dict[str, list[float]],
     shrunk: list[str],
+    parts: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     measured: dict[int, dict[str, Any]],
@@ -109,12 +105,16 @@ def test_every_layout_gives_the_losses_of_a_plain_loop(
     monkeypatch.setenv("TEST_PROCESSES_PER_HOST", str(min(processes, 2)))
     few = not every and processes != 2
     asked = layouts(tmp_path, every, few)
+    # Under one process nothing is sharded, under two every stage is, and four show that more change nothing.
+    stages = {1: ("zero1",), 2: ("zero1", "zero2", "zero3"), 4: ("zero3",)}[processes]
+    asked |= {f"every part, {stage}": [f"engine.config={stage}.json", *parts] for stage in stages}
     (tmp_path / "layouts.json").write_text(json.dumps(asked))
     started = time.monotonic()
     said = script_ranks(processes, SCRIPT, str(tmp_path / "layouts.json"), *shrunk, timeout=900)
     seconds = time.monotonic() - started
     found = json.loads(next(line for line in said.splitlines() if line.startswith("{")))
-    assert found.keys() == asked.keys() and len(found) == (2 * 9 + 6 + 2 if every else 3 + 2 + 2 + 2 if few else 8 + 2 + 6 + 2)
+    assert found.keys() == asked.keys()
+    assert len(found) == len(stages) + (2 * 9 + 3 + 2 if every else 3 + 2 + 1 + 2 if few else 8 + 2 + 3 + 2)
     worst = 0.0
     for name, result in found.items():
         total = plain_others.get(name.partition(",")[0], plain["total"])

@@ -5,13 +5,14 @@ import torch
 from torch import Tensor
 
 from mvd_ds.config import LOSS_NAMES
-from mvd_ds.objectives.losses import LOSSES, mixed_loss, per_sample, per_token
+from mvd_ds.objectives.losses import LOSSES, mixed_loss, per_sample, per_token, squared_angle
 from mvd_ds.objectives.terms import Term, combine
 
 PREDICTION = torch.tensor([[[3.0, 4.0], [0.5, 0.0]]])
 TARGET = torch.tensor([[[0.0, 4.0], [0.0, 2.0]]])
-# d = 3, 0, 0.5, -2: by hand (2.5 + 0 + 0.125 + 1.5) / 4; (3 + 0.5 + 2) / 4; (9 + 0.25 + 4) / 4; ((1 - 0.8) + (1 - 0)) / 2
-GOLDEN = {"smooth_l1": 1.03125, "l1": 1.375, "l2": 3.3125, "cosine": 0.6}
+# d = 3, 0, 0.5, -2: by hand (2.5 + 0 + 0.125 + 1.5) / 4; (3 + 0.5 + 2) / 4; (9 + 0.25 + 4) / 4; ((1 - 0.8) + (1 - 0)) / 2;
+# (arccos(0.8)^2 + (pi / 2)^2) / 2
+GOLDEN = {"smooth_l1": 1.03125, "l1": 1.375, "l2": 3.3125, "cosine": 0.6, "angle": 1.4407474}
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -75,6 +76,19 @@ def test_cosine_ignores_length_and_survives_zeros() -> None:
     loss = LOSSES["cosine"](prediction, torch.ones(1, 2, 3))
     loss.backward()
     assert loss.item() == 1.0 and torch.isfinite(prediction.grad).all()
+
+
+@pytest.mark.parametrize("degrees", [0.0, 0.01, 30.0, 179.0, 180.0])
+def test_angles_are_exact_and_have_gradients_everywhere(degrees: float) -> None:
+    """Small ones keep the digits that the arc cosine of fp32 would lose; the gradient is 2 * angle along the tangent."""
+    angle = torch.tensor(degrees, dtype=torch.float64).deg2rad()
+    vector = torch.stack((angle.cos(), angle.sin())).float().requires_grad_()
+    found = squared_angle(vector, torch.tensor([2.0, 0.0]))
+    assert found.item() ** 0.5 == pytest.approx(angle.item(), rel=1e-3, abs=1e-5)
+    found.backward()
+    assert vector.grad is not None and torch.isfinite(vector.grad).all()
+    if 1 < degrees < 180:
+        assert vector.grad.norm().item() == pytest.approx(2 * angle.item(), rel=1e-3)
 
 
 def _terms() -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Term]]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mvd_ds.config import LabelSettings
 from mvd_ds.data.manifests.labels import Classes, classes_of
 from mvd_ds.data.manifests.manifest import Manifest
 from mvd_ds.files import ConfigError, counted, did_you_mean
@@ -40,6 +41,25 @@ def partly_labelled(
     for number, values in zip(known, np.split(found, ends), strict=True):
         labels[number][rows[number]] = values
     return classes, np.concatenate(labels)
+
+
+def class_numbers_of(
+    manifests: Sequence[Manifest], origins: Sequence[str], settings: LabelSettings, by_position: bool = False
+) -> np.ndarray:
+    """Return the class of every video, int64 (n,), for a head of ``settings.classes`` classes; see ``partly_labelled``.
+
+    Raises:
+        ConfigError: as ``partly_labelled``, and if there are others than that many classes.
+    """
+    classes, labels = partly_labelled(manifests, origins, settings.label, by_position)
+    found = len(classes.names)
+    # Numbers without names: that of the last class may be missing.
+    if found > settings.classes or (classes.named and found != settings.classes):
+        raise ConfigError(
+            f"labels.classes {settings.classes}: label {classes.label} of {', '.join(origins)} has {found} classes; "
+            f"set labels.classes={found}"
+        )
+    return labels
 
 
 def _labelled_rows(manifest: Manifest, label: str | None) -> np.ndarray:

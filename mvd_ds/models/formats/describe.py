@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from mvd_ds.config import ENCODER_SIZES, ConfigError, DecoderSettings, EncoderSettings, Grid
+from mvd_ds.config import ENCODER_SIZES, ConfigError, DecoderSettings, EncoderSettings, Grid, HeadShape
 from mvd_ds.config.encoder import position_fault
 from mvd_ds.models.formats.facts import depth_of, encoder_facts, mlp_ratio_of
 from mvd_ds.models.formats.foreign import first_line
@@ -52,6 +52,7 @@ class Network(NamedTuple):
         outputs: width of the target of each decoder.
         classifier: ``classes``, ``norm_eps`` and ``pooling``; None without a class head.
         clip: ``frames`` and ``size_px``.
+        heads: what each target asks of the student, where decoders do not all have the shape ``decoder``.
     """
 
     encoder: EncoderSettings
@@ -59,6 +60,7 @@ class Network(NamedTuple):
     outputs: dict[str, int]
     classifier: dict[str, Any] | None
     clip: dict[str, int]
+    heads: dict[str, HeadShape] = {}  # noqa: RUF012 - a NamedTuple's default, never written to
 
     @property
     def grid(self) -> Grid:
@@ -135,6 +137,9 @@ def describe(
     wrong = [line for line in wrong if not line.startswith("norm_eps")]
     if wrong:
         raise ConfigError(f"{checkpoint.origin}: {'; '.join(wrong)}")
+    shapes = _heads(checkpoint)
+    if any(shape != HeadShape(shape.width, checkpoint.recipe.decoder) for shape in shapes.values()):
+        return Network(settings, None, {}, None, _clip(checkpoint, settings, clip or {}), shapes)
     return Network(
         encoder=settings,
         decoder=_decoder(checkpoint, settings, decoder or {}),
@@ -147,6 +152,17 @@ def describe(
 def _conversion(checkpoint: Checkpoint, option: str) -> str:
     """Return the command that writes a copy of a file which says what the file does not."""
     return f"python -m mvd_ds convert {checkpoint.origin} FOLDER {option}"
+
+
+def _heads(checkpoint: Checkpoint) -> dict[str, HeadShape]:
+    """Return what each target of the file's recipe asks of the student; nothing where it has none, or no decoders."""
+    found = {}
+    for name, output in checkpoint.recipe.outputs.items() if checkpoint.recipe is not None and checkpoint.decoder_names else ():
+        weight = checkpoint.state.get(f"decoders.{name}.head.weight")
+        if weight is None:
+            raise ConfigError(f"{checkpoint.origin}: the head of decoder '{name}' is missing")
+        found[name] = output.head(len(weight))
+    return found
 
 
 def _decoder(checkpoint: Checkpoint, encoder: EncoderSettings, known: dict[str, Any]) -> DecoderSettings | None:

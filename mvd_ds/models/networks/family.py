@@ -19,11 +19,16 @@ class Reads(NamedTuple):
     through_norm: bool = False
     """True to take tokens and summaries through the network's final norm."""
     summaries: tuple[int, ...] = ()
-    """Blocks whose summaries are read."""
+    """Blocks whose own summaries are read."""
     qkv: tuple[int, ...] = ()
     """Blocks whose queries, keys and values are read."""
     attention: tuple[int, ...] = ()
     """Blocks whose attention rows are read."""
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """Blocks whose output is looked at, ascending."""
+        return tuple(sorted({*self.blocks, *self.summaries}))
 
     @property
     def last(self) -> int:
@@ -42,7 +47,7 @@ class Reading(NamedTuple):
     tokens: dict[int, Tensor]
     """(B, N, D), or the wanted (B', M, D)."""
     summaries: dict[int, Tensor] = {}  # noqa: RUF012 - a NamedTuple's default, never written to
-    """(B, D): the class token, or the mean over the patch tokens where there is none."""
+    """(B, D): the class token, or what a network that ends with a pooling of its own makes of the tokens."""
     qkv: dict[int, Tensor] = {}  # noqa: RUF012
     """(B, N, 3, heads, d): queries, keys and values."""
     attention: dict[int, Tensor] = {}  # noqa: RUF012
@@ -51,16 +56,13 @@ class Reading(NamedTuple):
 
 def reads_of(settings: TeacherSettings, count: int) -> Reads:
     """Return what a teacher's targets read of a network of ``count`` blocks."""
-    blocks: dict[bool, set[int]] = {False: set(), True: set()}
+    read: dict[str, set[int]] = {"tokens": set(), "summary": set(), "relations": set()}
     for target in settings.targets.values():
-        blocks[target.kind == "relations"] |= {block % count for block in target.blocks}
+        pooled = target.kind == "summary" and target.summary == "mean"
+        read["tokens" if pooled or target.kind not in read else target.kind] |= {block % count for block in target.blocks}
     through_norm = any(target.norm == "final" for target in settings.targets.values())
-    return Reads(
-        tuple(sorted(blocks[False])),
-        through_norm,
-        qkv=tuple(sorted(blocks[True])),
-        attention=settings.attention_blocks(count),
-    )
+    blocks, summaries, qkv = (tuple(sorted(found)) for found in read.values())
+    return Reads(blocks, through_norm, summaries, qkv, settings.attention_blocks(count))
 
 
 class FrozenNetwork(Protocol):

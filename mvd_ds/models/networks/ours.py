@@ -47,13 +47,14 @@ class OwnNetwork:
         encoder = self.module
         tokens, start, turns = encoder.embed(clip), 0, encoder.turns()
         found: dict[int, Tensor] = {}
+        summaries: dict[int, Tensor] = {}
         qkv: dict[int, Tensor] = {}
         attention: dict[int, Tensor] = {}
         if wanted is not None:
             # Every frame of an image network has class and register tokens of its own.
             wanted = wanted + self.prefix * (1 + wanted // math.prod(self.grid))
             return Reading({self.reads.last: encoder.norm(run_blocks(encoder.blocks, tokens, None, 0, wanted, turns))})
-        for block in sorted({*self.reads.blocks, *self.reads.qkv, *self.reads.attention}):
+        for block in sorted({*self.reads.outputs, *self.reads.qkv, *self.reads.attention}):
             if block in self.reads.qkv or block in self.reads.attention:
                 tokens, start = run_blocks(encoder.blocks[start:block], tokens, None, 0, turns=turns), block
                 projected = encoder.blocks[block](tokens, turns=turns, projected=True)
@@ -61,10 +62,12 @@ class OwnNetwork:
                     qkv[block] = projected[:, self.prefix :]
                 if block in self.reads.attention:
                     attention[block] = self._attention(projected)
-            if block in self.reads.blocks:
+            if block in self.reads.outputs:
                 tokens, start = run_blocks(encoder.blocks[start : block + 1], tokens, None, 0, turns=turns), block + 1
-                found[block] = encoder.norm(tokens)[:, self.prefix :]
-        return Reading(found, qkv=qkv, attention=attention)
+                output = encoder.norm(tokens)
+                found |= {block: output[:, self.prefix :]} if block in self.reads.blocks else {}
+                summaries |= {block: output[:, 0]} if block in self.reads.summaries else {}
+        return Reading(found, summaries, qkv, attention)
 
     def _attention(self, qkv: Tensor) -> Tensor:
         """Return the attention row (B, N) of a block's queries, keys and values (B, N, 3, heads, d)."""
@@ -120,12 +123,13 @@ def forward_flops(recipe: TrainingRecipe, settings: TeacherSettings) -> int:
     inputs = slots if settings.kind == "image" else 1
     whole = inputs * encoder_flops(settings, slots * rows * columns // inputs, reads.last + 1)
     tokens, width = slots * rows * columns // inputs + settings.prefix_tokens, settings.embed_dim
-    if reads.last not in reads.blocks:  # of which only the projections are computed
+    if reads.last not in reads.outputs:  # of which only the projections are computed
         whole -= inputs * block_flops(tokens, width, settings.mlp_ratio, settings.mlp)
     whole += inputs * len({*reads.qkv, *reads.attention}) * qkv_flops(tokens, width)
     whole += inputs * len(reads.attention) * attention_row_flops(tokens, width, settings.cls_token)
     other_grid = recipe.teacher_grid(settings) != recipe.grid
-    if recipe.masks_per_clip > 1 or not reads.is_one_block or other_grid:
+    other_tokens = any(target.tokens != "masked" for target in settings.targets.values())
+    if other_tokens or recipe.masks_per_clip > 1 or not reads.is_one_block or other_grid:
         return whole
     unread = slots * rows * columns - recipe.predicted_tokens + inputs * settings.prefix_tokens
     return whole - mlp_flops(unread, settings.embed_dim, settings.mlp_ratio, settings.mlp)

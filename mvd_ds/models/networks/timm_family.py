@@ -43,16 +43,40 @@ class TimmNetwork(nn.Module):
         std = tuple(settings.input_std or stated.get("std") or IMAGENET_STD)
         self.pixels = Renormalised(mean, std)
 
-    def forward(self, frames: Tensor) -> list[Tensor]:
-        """Map (B, C, H, W) normalised to (B, h * w, D) of every block that is read."""
+    def forward(self, frames: Tensor) -> Reading:
+        """Map (B, C, H, W) normalised to what is read."""
+        class_tokens = bool(self.reads.summaries) and getattr(self.network, "cls_token", None) is not None
         outputs = self.network.forward_intermediates(  # type: ignore[operator]
             self.pixels(frames),
-            indices=list(self.reads.blocks),
+            indices=list(self.reads.outputs),
             norm=self.reads.through_norm,
             output_fmt="NCHW",
             intermediates_only=True,
+            **({"return_prefix_tokens": True} if class_tokens else {}),
         )
-        return [output.flatten(2).transpose(1, 2) for output in outputs]
+        tokens, summaries = {}, {}
+        for block, output in zip(self.reads.outputs, outputs, strict=True):
+            features, prefix = output if class_tokens else (output, None)
+            patches = features.flatten(2).transpose(1, 2)
+            if block in self.reads.blocks:
+                tokens[block] = patches
+            if block in self.reads.summaries:
+                summaries[block] = self._summary(patches, prefix, block)
+        return Reading(tokens, summaries)
+
+    def _summary(self, patches: Tensor, prefix: Tensor | None, block: int) -> Tensor:
+        """Return (B, D): attention pooling where the network ends with it, else the class token."""
+        pool = self.pool_of(block)
+        if pool is None:
+            assert prefix is not None
+            return prefix[:, 0]
+        joined = patches if prefix is None else torch.cat((prefix, patches), dim=1)
+        return self.network.fc_norm(pool(joined))  # type: ignore[operator]
+
+    def pool_of(self, block: int) -> nn.Module | None:
+        """Return the attention pooling of the network where it follows this block, after the final norm."""
+        is_last = self.reads.through_norm and block == _count_features(self.network) - 1
+        return getattr(self.network, "attn_pool", None) if is_last else None
 
 
 class TimmFeatures:
@@ -74,7 +98,7 @@ class TimmFeatures:
     def read(self, clip: Tensor, wanted: Tensor | None = None) -> Reading:
         """Return the features (B, h * w, D) of frames (B, C, 1, H, W); see ``FrozenNetwork``."""
         assert wanted is None, "networks of timm give all tokens"
-        return Reading(dict(zip(self.reads.blocks, self.module(clip.squeeze(2)), strict=True)))
+        return self.module(clip.squeeze(2))
 
 
 def plan_network(settings: TeacherSettings, frames: int, size_px: int, seed: int, origin: str) -> PlannedNetwork:
@@ -224,20 +248,31 @@ def _head_names(network: nn.Module) -> set[str]:
     return {name.split(".")[0] for name in names} | {"head", "head_dist", "classifier"}
 
 
+def _require_summary(encoder: TimmNetwork, settings: TeacherSettings, origin: str) -> None:
+    """Refuse a summary that the network has not."""
+    for block in encoder.reads.summaries:
+        if getattr(encoder.network, "cls_token", None) is None and encoder.pool_of(block) is None:
+            pooled = "; with norm: final it has one of its last block" if getattr(encoder.network, "attn_pool", None) else ""
+            raise ConfigError(
+                f"{origin}: timm's {settings.timm_name} has no class token for a target of kind summary{pooled}; set summary: mean"
+            )
+
+
 @torch.no_grad()
 def _check(encoder: TimmNetwork, settings: TeacherSettings, size_px: int, origin: str) -> None:
     """Run one frame without data and compare the shape of what comes out with what is stated."""
+    _require_summary(encoder, settings, origin)
     try:
         with torch.device("meta"):
             frame = torch.zeros(1, 3, size_px, size_px)
             features = encoder.network.forward_intermediates(  # type: ignore[operator]
-                frame, indices=list(encoder.reads.blocks), output_fmt="NCHW", intermediates_only=True
+                frame, indices=list(encoder.reads.outputs), output_fmt="NCHW", intermediates_only=True
             )
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         raise ConfigError(f"{origin}.network: timm's {settings.timm_name} does not take {size_px} px: {_line(error)}") from None
     shapes = {tuple(feature.shape[1:]) for feature in features}
     if len(shapes) > 1:
-        raise ConfigError(f"{origin}.target.blocks: features of {list(encoder.reads.blocks)} differ in shape, {sorted(shapes)}")
+        raise ConfigError(f"{origin}.target.blocks: features of {list(encoder.reads.outputs)} differ in shape, {sorted(shapes)}")
     width, *grid = shapes.pop()
     wrong = []
     if width != settings.embed_dim:

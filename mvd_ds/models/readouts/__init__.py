@@ -4,6 +4,8 @@
 ``readout``        ``Readout``: the base class
 ``decoder``        transformer blocks over visible tokens and mask tokens, as published
 ``cross``          mask tokens that look at visible tokens alone, as CrossMAE
+``plain``          a linear layer or an MLP, on every visible token or on a summary of them
+``label_head``     a class head on the mean of the visible tokens
 =================  =====================================================================
 """
 
@@ -12,14 +14,26 @@ from __future__ import annotations
 from mvd_ds.config import HeadShape
 from mvd_ds.models.readouts.cross import CrossDecoder
 from mvd_ds.models.readouts.decoder import Decoder
+from mvd_ds.models.readouts.label_head import LabelHead
+from mvd_ds.models.readouts.plain import SummaryReadout, TokenReadout
 from mvd_ds.models.readouts.readout import Readout
 
-__all__ = ["READOUTS", "CrossDecoder", "Decoder", "Readout", "readout_of"]
+__all__ = ["READOUTS", "CrossDecoder", "Decoder", "LabelHead", "Readout", "readout_of"]
 
-READOUTS: dict[str, type[Readout]] = {"decoder": Decoder, "cross": CrossDecoder}
+READOUTS: dict[str, type[Readout]] = {
+    "decoder": Decoder,
+    "cross": CrossDecoder,
+    "tokens": TokenReadout,
+    "summary": SummaryReadout,
+    "labels": LabelHead,
+}
 """Every kind of readout by name."""
 
 
 def readout_of(shape: HeadShape) -> type[Readout]:
     """Return the kind of readout that predicts what a target asks for."""
-    return READOUTS["cross" if shape.decoder.attention == "cross" else "decoder"]
+    if shape.tokens == "summary":
+        return READOUTS["summary" if shape.norm is None else "labels"]
+    if shape.decoder.attention == "cross":
+        return READOUTS["cross"]
+    return READOUTS["tokens" if shape.tokens == "visible" and not shape.decoder.depth else "decoder"]

@@ -64,7 +64,9 @@ class Decoder(Readout):
         tokens = run_blocks(self.blocks, tokens, factors, self.checkpoint_every, turns=turns)
         of_visible, of_masked = tokens[:, int(self.has_cls) :].split((visible.shape[1], masked.shape[1]), dim=1)
         wanted = {"masked": (of_masked,), "visible": (of_visible,), "all": (of_masked, of_visible)}[self.shape.tokens]
-        return self.head(self.norm(wanted[0] if len(wanted) == 1 else torch.cat(wanted, dim=1)))
+        # One product for each: those of masked tokens are the same to the bit, whatever else is predicted.
+        predicted = [self.head(self.norm(part)) for part in wanted]
+        return predicted[0] if len(predicted) == 1 else torch.cat(predicted, dim=1)
 
     @staticmethod
     def flops(shape: HeadShape, encoder: EncoderSettings, visible: int, masked: int) -> int:

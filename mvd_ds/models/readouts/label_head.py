@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mvd_ds.config import EncoderSettings, Grid, HeadShape
 from mvd_ds.models.layers import NORM_EPS
 from mvd_ds.models.linear import Linear
 from mvd_ds.models.pooling import mean_tokens
+from mvd_ds.models.readouts.readout import Readout
 
 
 class LabelledBatchNorm(nn.Module):
@@ -48,31 +50,43 @@ class LabelledBatchNorm(nn.Module):
         return (normed * self.weight.float() + self.bias.float()).to(rows.dtype)
 
 
-class LabelHead(nn.Module):
-    """Logits of the classes from the visible tokens of a clip.
+class LabelHead(Readout):
+    """Logits of the classes from the mean of the visible tokens of a clip; a class token is left out.
 
     Args:
-        width: D of the encoder.
-        hidden: width of the hidden layer.
-        norm: ``batch`` or ``layer``.
-        classes: number of classes.
-        has_cls: True if the first token is a class token, which is left out.
+        shape: number of classes, width of the hidden layer (``decoder.hidden``), and its ``norm``.
+        encoder: settings of the encoder.
+        grid: (t, h, w) token grid.
     """
 
-    def __init__(self, width: int, hidden: int, norm: str, classes: int, has_cls: bool) -> None:
-        super().__init__()
-        self.has_cls = has_cls
-        self.expand = Linear(width, hidden)
-        self.norm: nn.Module = LabelledBatchNorm(hidden) if norm == "batch" else nn.LayerNorm(hidden, eps=NORM_EPS)
-        self.head = Linear(hidden, classes)
+    def __init__(self, shape: HeadShape, encoder: EncoderSettings, grid: Grid) -> None:
+        super().__init__(shape, encoder, grid)
+        assert shape.decoder.hidden is not None
+        hidden = shape.decoder.hidden
+        self.has_cls = encoder.cls_token
+        self.expand = Linear(encoder.embed_dim, hidden)
+        self.norm: nn.Module = LabelledBatchNorm(hidden) if shape.norm == "batch" else nn.LayerNorm(hidden, eps=NORM_EPS)
+        self.head = Linear(hidden, shape.width)
 
-    def forward(self, encoded: Tensor, labelled: Tensor | None = None) -> Tensor:
-        """Return logits (R, classes).
+    def forward(
+        self,
+        encoded: Tensor,
+        visible: Tensor,
+        masked: Tensor,
+        drop_path: Tensor | None = None,
+        levels: tuple[Tensor, ...] = (),
+        labelled: Tensor | None = None,
+    ) -> Tensor:
+        """Return logits (B, classes); see ``Readout``.
 
         Args:
-            encoded: (R, [1 +] V, D) after the final norm.
-            labelled: bool (R,), rows of which batch norm takes its statistics; None: all.
+            labelled: bool (B,), rows of which batch norm takes its statistics; None: all.
         """
         rows = self.expand(mean_tokens(encoded, self.has_cls).to(encoded.dtype))
         rows = self.norm(rows, labelled) if isinstance(self.norm, LabelledBatchNorm) else self.norm(rows)
         return self.head(F.relu(rows))
+
+    @staticmethod
+    def flops(shape: HeadShape, encoder: EncoderSettings, visible: int, masked: int) -> int:
+        """Return the operations for one sample; see ``Readout``."""
+        return 2 * (shape.decoder.hidden or 0) * (encoder.embed_dim + shape.width)

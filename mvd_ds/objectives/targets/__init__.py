@@ -4,8 +4,10 @@
 ``target``         ``Target``: the base class, what every kind has to know
 ``features``       features of a teacher, as they are
 ``normalised``     features of a teacher, every token normalised
+``summary``        one vector of a clip from a teacher
 ``pixels``         pixels of a patch, which need no teacher
 ``relations``      attention of a teacher's block, and cosines between its tokens
+``labels``         the class of a clip, where it has one
 ``gathering``      the choice of the masked tokens
 =================  ======================================================================
 """
@@ -17,9 +19,11 @@ from collections.abc import Callable
 from mvd_ds.config import HeadShape, TrainingRecipe
 from mvd_ds.objectives.targets.features import FeatureTarget
 from mvd_ds.objectives.targets.gathering import gather_masked
+from mvd_ds.objectives.targets.labels import LabelTarget
 from mvd_ds.objectives.targets.normalised import NormalisedTarget, normalise_tokens
 from mvd_ds.objectives.targets.pixels import PixelTarget, patchify, pixel_targets, predicted_pixels, unpatchify
 from mvd_ds.objectives.targets.relations import RelationTarget, TokenRelationTarget
+from mvd_ds.objectives.targets.summary import SummaryTarget
 from mvd_ds.objectives.targets.target import Places, Target
 
 __all__ = [
@@ -39,9 +43,11 @@ __all__ = [
 TARGETS: dict[str, Callable[[TrainingRecipe, str], Target]] = {
     "features": FeatureTarget,
     "normalised": NormalisedTarget,
+    "summary": SummaryTarget,
     "pixels": PixelTarget,
     "relations": RelationTarget,
     "token_relations": TokenRelationTarget,
+    "labels": LabelTarget,
 }
 """Every kind of target: kind -> (recipe, name of the target) -> the target."""
 
@@ -63,5 +69,5 @@ def head_shapes(recipe: TrainingRecipe) -> dict[str, HeadShape]:
 def _kind(recipe: TrainingRecipe, name: str) -> str:
     target = recipe.outputs[name].target
     if target is None:
-        return "pixels"
+        return name
     return "normalised" if target.kind == "features" and target.normalise else target.kind

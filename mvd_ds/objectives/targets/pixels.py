@@ -6,7 +6,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from mvd_ds.config import HeadShape, PixelSettings, TrainingRecipe
+from mvd_ds.config import PixelSettings, TrainingRecipe
 from mvd_ds.objectives.targets.target import Target
 
 STABILISER = 1e-6
@@ -25,7 +25,7 @@ class PixelTarget(Target):
         if recipe.pixels is None:
             raise ValueError("pixel targets need the recipe's pixels settings")
         width = 3 * recipe.model.tubelet_frames * recipe.model.patch_px**2
-        super().__init__(name, HeadShape(width, recipe.decoder), recipe.pixels.loss)
+        super().__init__(name, recipe.outputs[name].head(width), recipe.pixels.loss)
         self.settings, self.model = recipe.pixels, recipe.model
 
     @property

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from mvd_ds.config import HeadShape, Tokens, TrainingRecipe
+from mvd_ds.config import TrainingRecipe
 from mvd_ds.objectives.relations import Relation, gram_distance, matrix_bytes, product_flops, relation_kl, saved_bytes
 from mvd_ds.objectives.targets.target import Places, Target
 
@@ -26,8 +26,7 @@ class RelationalTarget(Target):
         assert output.teacher is not None and output.target is not None
         teacher, self.settings = recipe.teachers[output.teacher], output.target
         weight = teacher.weight if self.settings.weight is None else self.settings.weight
-        tokens: Tokens = getattr(self.settings, "tokens", "masked")
-        super().__init__(name, HeadShape(width, output.decoder, tokens), "relations", weight)
+        super().__init__(name, output.head(width), "relations", weight)
         self.heads = teacher.num_heads
 
     def compare(self, prediction: Tensor, target: Tensor, places: Places | None = None) -> Tensor:
@@ -87,7 +86,7 @@ class TokenRelationTarget(RelationalTarget):
     """
 
     def __init__(self, recipe: TrainingRecipe, name: str) -> None:
-        teacher, target, _ = recipe.outputs[name]
+        teacher, target = recipe.outputs[name].teacher, recipe.outputs[name].target
         assert teacher is not None and target is not None
         joined = len(set(target.blocks)) if target.mode == "concat" else 1
         super().__init__(recipe, name, joined * recipe.teachers[teacher].embed_dim)

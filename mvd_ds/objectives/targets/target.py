@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mvd_ds.config import HeadShape, LossMixture, Tokens, loss_parts
 from mvd_ds.files import ConfigError, did_you_mean
+from mvd_ds.objectives.diagnostics import feature_variance, mean_target_loss
 from mvd_ds.objectives.losses import LOSSES, mixed_loss, per_sample
 
 
@@ -19,6 +20,8 @@ class Places(NamedTuple):
     """int64 (B, K, V)."""
     masked: Tensor
     """int64 (B, K, M), those that are predicted."""
+    step: Tensor | None = None
+    """int64 scalar, number of the training step; None: beyond any ramp."""
 
     def of(self, tokens: Tokens) -> Tensor:
         """Return the places (B, K, P) of the tokens that a ``HeadShape`` names."""
@@ -59,7 +62,7 @@ class Target(nn.Module):
             if part not in self.losses:
                 hint = did_you_mean(part, self.losses, f"losses that fit are {', '.join(self.losses)}")
                 raise ConfigError(f"target {name}: loss '{part}' does not fit {type(self).__name__}; {hint}")
-        self.head, self.loss, self.weight = head, loss, weight
+        self.name, self.head, self.loss, self.weight = name, head, loss, weight
 
     def forward(self, source: Tensor) -> Tensor:
         """Return the targets that are made from ``source``.
@@ -92,6 +95,25 @@ class Target(nn.Module):
             standardised, or nothing can be undone.
         """
         return None
+
+    def trivial_loss(self, target: Tensor) -> Tensor:
+        """Return the loss of a prediction that knows nothing of the clip: here of the mean target everywhere."""
+        return mean_target_loss(target, self.loss)
+
+    def measure(self, prediction: Tensor, target: Tensor, loss: Tensor) -> dict[str, Tensor]:
+        """Return scalars that tell how far from trivial predictions are, by metric name; none where none is known.
+
+        Args:
+            prediction, target: as ``compare`` takes them.
+            loss: what ``compare`` gave.
+        """
+        if not self.is_pointwise:
+            return {}
+        return {
+            f"loss_relative/{self.name}": loss / self.trivial_loss(target).clamp_min(1e-12),
+            f"target/variance_{self.name}": feature_variance(target),
+            f"prediction/variance_{self.name}": feature_variance(prediction.detach()),
+        }
 
     def flops(self, tokens: int) -> int:
         """Return the operations of matrix products that it takes to make the targets of a sample of ``tokens`` tokens and to

@@ -10,8 +10,9 @@ import math
 import torch
 from torch import Tensor
 
-from mvd_ds.config import Grid
+from mvd_ds.config import Grid, LossMixture, TargetSettings
 from mvd_ds.objectives.losses import per_token
+from mvd_ds.objectives.targets.target import Places
 
 
 def distance_to_masked(masked: Tensor, grid: Grid) -> Tensor:
@@ -64,12 +65,38 @@ def warmed_up(weight: float, step: Tensor, start: int, full: int) -> Tensor:
     return weight * share.clamp(0.0, 1.0)
 
 
-def visible_loss(loss: str, prediction: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Return the mean over visible tokens of weight * loss, a scalar in fp32.
+class VisibleLoss:
+    """The loss on visible tokens beside that on masked ones.
 
     Args:
-        loss: name in ``LOSSES``.
-        prediction, target: (R, V, D).
-        weights: (R, V), constants.
+        settings: its factor, ramp and weights.
+        grid: (t, h, w).
     """
-    return (weights * per_token(loss, prediction, target)).mean()
+
+    def __init__(self, settings: TargetSettings, grid: Grid) -> None:
+        self.settings, self.grid = settings, grid
+
+    def count(self, places: Places | None) -> int:
+        """Return the number of masked tokens, which stand before the visible ones."""
+        if places is None:
+            raise ValueError("a loss on visible tokens needs their places")
+        return places.masked.shape[2]
+
+    def __call__(self, loss: LossMixture, prediction: Tensor, target: Tensor, places: Places | None) -> Tensor:
+        """Return factor * mean over visible tokens of weight * loss for every sample, fp32 (R,).
+
+        Args:
+            loss: name in ``LOSSES``, or weights by name.
+            prediction, target: (R, V, ..., D), a loss for each row of D numbers.
+            places: places of the tokens, and the step.
+        """
+        assert places is not None
+        losses = per_token(loss, prediction, target)
+        losses = losses.reshape(*losses.shape[:2], -1).mean(dim=2)
+        if self.settings.visible_distance:
+            losses = losses * visible_weights(places.visible.flatten(0, 1), places.masked.flatten(0, 1), self.grid)
+        return self._factor(places.step) * losses.mean(dim=1)
+
+    def _factor(self, step: Tensor | None) -> Tensor | float:
+        weight = self.settings.visible_weight
+        return weight if step is None else warmed_up(weight, step, *self.settings.visible_ramp)

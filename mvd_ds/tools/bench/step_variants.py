@@ -170,11 +170,12 @@ def random_batch(recipe: TrainingRecipe, number: int) -> ClipBatch:
     masks = {name: torch.from_numpy(np.stack([own[name] for own in arrays])) for name in arrays[0]}
     undrawn = torch.zeros(clips, recipe.masks_per_clip, 0, dtype=torch.int64)
     masks = {"visible": undrawn, "masked": undrawn} | masks
-    empty = torch.zeros(clips, 0, dtype=torch.int64)
+    classes = recipe.labels.classes if recipe.labels else 1
+    labels = torch.from_numpy(generator.integers(0, classes, (clips, 1 if recipe.labels else 0)))
     drop_path = torch.zeros(clips, recipe.masks_per_clip, recipe.drop_path_blocks)
     places = torch.arange(clips)
     flip = torch.zeros(clips, dtype=torch.bool)
-    return ClipBatch(views, flip, drop_path=drop_path, labels=empty, sample=places, place=places, faults=[], **masks)
+    return ClipBatch(views, flip, drop_path=drop_path, labels=labels, sample=places, place=places, faults=[], **masks)
 
 
 def _with_masks(batch: ClipBatch, masks: int) -> ClipBatch:

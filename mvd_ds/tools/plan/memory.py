@@ -211,12 +211,14 @@ def activation_bytes(recipe: LearningRecipe, sizes: RecipeSizes) -> float:
     samples = recipe.batch.micro * recipe.masks_per_clip
     every = recipe.model.activation_checkpointing
     encoder = _stack_bytes(sizes.student.blocks, every, sizes.student.width * sizes.student.tokens * samples * size)
-    decoder = _stack_bytes(sizes.decoder_blocks, every, sizes.decoder_width * sizes.decoder_tokens * samples * size)
+    heads = [head for head in sizes.decoders.values() if head.blocks]
+    decoders = sum(_stack_bytes(head.blocks, every, head.width * head.tokens * samples * size) for head in heads)
     losses = _loss_bytes(recipe, size) if isinstance(recipe, TrainingRecipe) else 0
-    largest = size * samples * max(sizes.student.width * sizes.student.tokens, sizes.decoder_width * sizes.decoder_tokens)
+    streams = [sizes.student.width * sizes.student.tokens, *(head.width * head.tokens for head in heads)]
+    largest = size * samples * max(streams)
     # Backward recomputes one block of the larger stack at a time.
     whole = 16 * largest if every else 0.0
-    return encoder + len(sizes.decoders) * decoder + losses + whole + 10 * largest
+    return encoder + decoders + losses + whole + 10 * largest
 
 
 def _loss_bytes(recipe: TrainingRecipe, size: int) -> float:

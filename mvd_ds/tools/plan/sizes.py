@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from mvd_ds.config import FinetuneRecipe, LearningRecipe, TeacherSettings, TrainingRecipe
+from mvd_ds.config import FinetuneRecipe, HeadShape, LearningRecipe, TeacherSettings, TrainingRecipe
 from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.flops import ClipFlops, classifier_flops
 from mvd_ds.models.masked import MaskedPredictor
@@ -53,22 +53,32 @@ class NetworkSizes(NamedTuple):
         return sum(count for group in self.groups for count in group if count <= threshold)
 
 
+class HeadSizes(NamedTuple):
+    """The sizes of what predicts one target.
+
+    Attributes:
+        tokens: number of tokens in its blocks for a sample.
+        width: number of channels of a token there.
+        blocks: number of its blocks.
+    """
+
+    tokens: int
+    width: int
+    blocks: int
+
+
 class RecipeSizes(NamedTuple):
     """The sizes of a recipe's student, decoders and teachers, and the FLOPs of a clip.
 
     Attributes:
         student: encoder and decoders together; tokens and width are the encoder's.
-        decoder_tokens, decoder_width, decoder_blocks: sizes of each decoder.
-        decoders: output width of each by name.
+        decoders: sizes of each decoder, or other head, by name.
         teachers: sizes of each teacher by name.
         flops: model FLOPs of a clip.
     """
 
     student: NetworkSizes
-    decoder_tokens: int
-    decoder_width: int
-    decoder_blocks: int
-    decoders: dict[str, int]
+    decoders: dict[str, HeadSizes]
     teachers: dict[str, NetworkSizes]
     flops: ClipFlops
 
@@ -99,7 +109,7 @@ def _classifier_sizes(recipe: FinetuneRecipe) -> RecipeSizes:
     tokens = math.prod(recipe.grid) + recipe.model.prefix_tokens
     student = NetworkSizes(groups, sizes_of(model), recipe.model.depth, tokens, recipe.model.embed_dim)
     flops = ClipFlops(classifier_flops(recipe.model, recipe.grid, CLASSES), {}, {}, {})
-    return RecipeSizes(student, 0, 0, 0, {}, {}, flops)
+    return RecipeSizes(student, {}, {}, flops)
 
 
 def _predictor_sizes(recipe: TrainingRecipe) -> RecipeSizes:
@@ -112,13 +122,16 @@ def _predictor_sizes(recipe: TrainingRecipe) -> RecipeSizes:
     visible = tokens - recipe.masked_tokens + recipe.model.prefix_tokens
     return RecipeSizes(
         NetworkSizes(groups, sizes_of(student), recipe.model.depth, visible, recipe.model.embed_dim),
-        tokens + recipe.model.cls_token,
-        recipe.decoder.embed_dim or recipe.model.embed_dim,
-        recipe.decoder.depth,
-        student.outputs,
+        {name: _head(recipe, shape) for name, shape in student.heads.items()},
         {name: _teacher(recipe, teacher) for name, teacher in recipe.teachers.items()},
         recipe_flops(recipe),
     )
+
+
+def _head(recipe: TrainingRecipe, shape: HeadShape) -> HeadSizes:
+    """Return the sizes of what predicts one target."""
+    width = shape.decoder.embed_dim or recipe.model.embed_dim
+    return HeadSizes(math.prod(recipe.grid) + recipe.model.prefix_tokens, width, shape.decoder.depth)
 
 
 def _teacher(recipe: TrainingRecipe, settings: TeacherSettings) -> NetworkSizes:

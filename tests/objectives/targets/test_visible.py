@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
+from mvd_ds.config import TargetSettings
 from mvd_ds.objectives.losses import LOSSES
-from mvd_ds.objectives.targets.visible import distance_to_masked, visible_loss, visible_weights, warmed_up
+from mvd_ds.objectives.targets import Places
+from mvd_ds.objectives.targets.visible import VisibleLoss, distance_to_masked, visible_weights, warmed_up
 
 
 @pytest.mark.parametrize("grid", [(3, 4, 5), (1, 6, 6), (8, 2, 1)])
@@ -40,10 +44,37 @@ def test_warm_up_is_nothing_then_linear_then_constant() -> None:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_loss_with_weights_of_one_is_the_loss(loss: str) -> None:
-    """A weight of 0 takes a token out, whatever it is."""
-    prediction, target = torch.randn(2, 2, 3, 4, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(visible_loss(loss, prediction, target, torch.ones(2, 3)), LOSSES[loss](prediction, target))
-    weights = torch.tensor([[3.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
-    expected = LOSSES[loss](prediction[:1, :1], target[:1, :1]) / 2
-    torch.testing.assert_close(visible_loss(loss, prediction, target, weights), expected)
+def test_loss_on_a_line_of_tokens(loss: str) -> None:
+    """Token 0 is masked, 1 and 4 are visible: 1 and 1/2 are their weights, and the mean is over both."""
+    prediction, target = torch.randn(2, 1, 2, 4, generator=torch.Generator().manual_seed(1))
+    places = Places(torch.tensor([[[1, 4]]]), torch.tensor([[[0]]]), torch.tensor(15))
+    near, far = (LOSSES[loss](prediction[:, token], target[:, token]) for token in (0, 1))
+    for settings, expected in (
+        ({"visible_weight": 0.4}, 0.4 * (near + far / 2) / 2),
+        ({"visible_weight": 0.4, "visible_distance": False}, 0.4 * (near + far) / 2),
+        ({"visible_weight": 0.4, "visible_ramp": (10, 20)}, 0.2 * (near + far / 2) / 2),
+    ):
+        found = VisibleLoss(TargetSettings(tokens="all", **settings), (1, 1, 5))(loss, prediction, target, places)[0]
+        torch.testing.assert_close(found, expected)
+
+
+def test_two_blocks_have_one_weight_a_token() -> None:
+    """(R, V, parts, D): the parts of a token are averaged before they are weighted."""
+    prediction, target = torch.randn(2, 1, 2, 3, 4, generator=torch.Generator().manual_seed(2))
+    places = Places(torch.tensor([[[1, 4]]]), torch.tensor([[[0]]]))
+    found = VisibleLoss(TargetSettings(tokens="all", visible_weight=1.0), (1, 1, 5))("l1", prediction, target, places)[0]
+    each = (prediction - target).abs().mean(dim=(0, 2, 3))
+    torch.testing.assert_close(found, (each[0] + each[1] / 2) / 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"visible_weight": 0.1}, "visible_weight is for tokens all, not masked: remove it"),
+        ({"tokens": "visible", "visible_ramp": (0, 5)}, "visible_ramp is for tokens all, not visible: remove it"),
+        ({"tokens": "all", "visible_ramp": (6, 5)}, r"visible_ramp \[6, 5\] ends before it begins"),
+    ],
+)
+def test_settings_that_do_nothing_are_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        TargetSettings(**settings)

@@ -40,7 +40,7 @@ def test_published_sizes() -> None:
     sizes = _planner().sizes
     assert sizes.student.parameters / 1e6 == pytest.approx(331, abs=1)
     assert sizes.teachers["video"].parameters / 1e6 == pytest.approx(303.9, abs=0.5)
-    assert (sizes.student.tokens, sizes.decoder_tokens) == (160, 1568)
+    assert (sizes.student.tokens, sizes.decoders["video"].tokens) == (160, 1568)
     assert sizes.flops.training / 1e12 == pytest.approx(2.858, rel=0.01)
 
 

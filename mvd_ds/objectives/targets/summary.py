@@ -1,0 +1,36 @@
+"""Targets that are one vector of a clip: a teacher's class token, or the mean of its patch tokens."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mvd_ds.config import TrainingRecipe
+from mvd_ds.objectives.targets.dispersion import AngularDispersion
+from mvd_ds.objectives.targets.target import Places, Target
+
+
+class SummaryTarget(Target):
+    """The summary of one teacher, by default compared by its angle, in units of the teacher's own dispersion.
+
+    Teachers spread their summaries over cones of unlike widths, and the same angle means more in a narrow one. Source:
+    C-RADIOv4 (arXiv 2601.17237). Differs: the dispersion is that of the first clips of the training order.
+
+    Args:
+        recipe: the run.
+        name: name of the target.
+    """
+
+    is_tokenwise = False
+
+    def __init__(self, recipe: TrainingRecipe, name: str) -> None:
+        output = recipe.outputs[name]
+        assert output.teacher is not None and output.target is not None
+        teacher, target = recipe.teachers[output.teacher], output.target
+        weight = teacher.weight if target.weight is None else target.weight
+        super().__init__(name, output.head(teacher.embed_dim), target.loss or "angle", weight)
+        self.dispersion = AngularDispersion(teacher.embed_dim) if self.loss == "angle" else None
+
+    def compare(self, prediction: Tensor, target: Tensor, places: Places | None = None) -> Tensor:
+        """Return the loss, a scalar in fp32, between predictions (B*K, D) and their targets."""
+        loss = super().compare(prediction, target, places)
+        return loss if self.dispersion is None else loss / self.dispersion.dispersion
