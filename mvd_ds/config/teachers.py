@@ -110,9 +110,10 @@ class TeacherSettings(EncoderSettings):
                 "networks, or kind token_relations"
             )
         for suffix, target in self.targets.items():
-            if target.kind == "summary" and target.summary == "own" and not self.cls_token and self.network is None:
-                key = f"more_targets.{suffix[1:]}" if suffix else "target"
-                raise ValueError(f"{key}.kind summary: this network has no class token; set {key}.summary=mean")
+            key = f"more_targets.{suffix[1:]}" if suffix else "target"
+            if target.kind == "summary" and target.summary == "own" and not (self.cls_token or self.timm_name):
+                lacks = f"{self.network} gives no summary" if self.network else "this network has no class token"
+                raise ValueError(f"{key}.kind summary: {lacks}; set {key}.summary=mean")
         if len(norms) > 1:
             raise ValueError("target.norm and the norm of all more_targets must be one: the network is read once")
         if "final" in norms and not self.final_norm:

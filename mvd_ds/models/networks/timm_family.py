@@ -254,7 +254,7 @@ def _require_summary(encoder: TimmNetwork, settings: TeacherSettings, origin: st
         if getattr(encoder.network, "cls_token", None) is None and encoder.pool_of(block) is None:
             pooled = "; with norm: final it has one of its last block" if getattr(encoder.network, "attn_pool", None) else ""
             raise ConfigError(
-                f"{origin}: timm's {settings.timm_name} has no class token for target.kind summary{pooled}; set target.summary=mean"
+                f"{origin}: timm's {settings.timm_name} has no class token for kind summary{pooled}; set target.summary=mean"
             )
 
 

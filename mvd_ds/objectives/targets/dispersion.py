@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mvd_ds.objectives.losses import squared_angle
-from mvd_ds.objectives.statistics import Statistics
+from mvd_ds.objectives.moving_statistics import Statistics
 
 
 class AngularDispersion(Statistics):

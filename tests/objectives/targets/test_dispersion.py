@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mvd_ds.objectives.statistics import settle_statistics
+from mvd_ds.objectives.moving_statistics import settle_statistics
 from mvd_ds.objectives.targets.dispersion import AngularDispersion
 
 
