@@ -71,7 +71,7 @@ def test_two_blocks_have_one_weight_a_token() -> None:
     ("settings", "words"),
     [
         ({"visible_weight": 0.1}, "visible_weight is for features of tokens all, not for features of masked"),
-        ({"tokens": "visible", "visible_ramp": (0, 5)}, "visible_ramp is for features of tokens all, not for features of visible"),
+        ({"tokens": "visible", "visible_ramp": (0, 5)}, "visible_ramp is for features of tokens all, not"),
         ({"tokens": "all", "visible_ramp": (6, 5)}, r"visible_ramp \[6, 5\] ends before it begins"),
     ],
 )
