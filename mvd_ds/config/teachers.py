@@ -111,10 +111,8 @@ class TeacherSettings(EncoderSettings):
             )
         for suffix, target in self.targets.items():
             key = f"more_targets.{suffix[1:]}" if suffix else "target"
-            has_summary = self.cls_token if self.network is None else self.timm_name is not None
-            if target.kind == "summary" and target.summary == "own" and not has_summary:
-                lacks = f"{self.network} gives no summary" if self.network else "this network has no class token"
-                raise ValueError(f"{key}.kind summary: {lacks}; set {key}.summary=mean")
+            if target.kind == "summary" and target.summary == "own" and self.network is None and not self.cls_token:
+                raise ValueError(f"{key}.kind summary: this network has no class token; set {key}.summary=mean")
         if len(norms) > 1:
             raise ValueError("target.norm and the norm of all more_targets must be one: the network is read once")
         if "final" in norms and not self.final_norm:

@@ -15,6 +15,8 @@ from mvd_ds.config.base import ENGINE_FOLDER
 from mvd_ds.models.teachers import plan_teacher
 from mvd_ds.runs.student import plan_predictor
 from nightly_record import record
+from plain_loop import plain_losses
+from shrinking import shipped
 
 pytestmark = pytest.mark.launch
 
