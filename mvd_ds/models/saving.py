@@ -87,7 +87,9 @@ def save_as(
     name = written_layout(format, network)
     if name == FORMAT:
         if network.heads:
-            raise ConfigError(f"{origin}: the folder of its run alone says what its heads are ({', '.join(network.heads)}); copy it")
+            raise ConfigError(
+                f"{origin}: the folder of its run alone says what its heads are ({', '.join(network.heads)}); copy it"
+            )
         config = description(network.encoder, network.decoder, network.classifier, network.clip, origin)
         write_folder(path, state, config, {"config": json.dumps(config)})
         return []
@@ -116,7 +118,7 @@ def _lay_out(name: str, state: Mapping[str, Tensor], network: Network, origin: s
     layout = LAYOUTS[name]
     if network.heads and layout.model == "predictor":
         raise ConfigError(
-            f"{origin}: '{name}' holds decoders of one shape for masked tokens; this model has others ({', '.join(network.heads)})"
+            f"{origin}: '{name}' holds decoders of one shape for masked tokens; this one has others ({', '.join(network.heads)})"
         )
     tensors, left_out = to_layout(layout, state, network, origin)
     if name == "timm":
