@@ -20,10 +20,11 @@ from mvd_ds.files import counted, write_json, write_text
 from mvd_ds.models.adaptors.folder import open_zero_shot
 from mvd_ds.models.classifier import PixelClassifier
 from mvd_ds.models.classifier_folder import ClassifierCard, open_classifier
+from mvd_ds.runs.inputs import contents_with_videos
 from mvd_ds.runs.results_folder import require_own_folder
 from mvd_ds.training.cluster import Cluster, launched_rank
 from mvd_ds.training.console import StepProgress, say
-from mvd_ds.training.contents import contents_of, is_finished
+from mvd_ds.training.contents import is_finished
 from mvd_ds.training.engine.deepspeed_engine import DTYPES, joined_cluster
 from mvd_ds.training.run_folder import RunFolder, Status
 
@@ -44,14 +45,14 @@ def evaluate(recipe: EvaluateRecipe, name: str) -> Path:
             manifest = read_manifest(recipe.data.manifest, recipe.data.root)
             label, labels = class_numbers(recipe, manifest, card)
         with cluster.together():
-            finished = is_finished(folder, recipe, PRODUCT) if cluster.is_main else None
+            finished = is_finished(folder, recipe, PRODUCT, contents_with_videos) if cluster.is_main else None
         if cluster.broadcast(finished):
             if cluster.is_main:
                 say(f"{folder.path} is finished; nothing to do")
             return folder.path
         with cluster.together():
             if cluster.is_main:
-                contents = contents_of(recipe, folder.digests)
+                contents = contents_with_videos(recipe, folder.digests)
                 require_own_folder(folder, recipe, contents)
                 folder.open(recipe, contents)
         status = Status(folder, last_step=len(labels)) if cluster.is_main else None

@@ -19,10 +19,11 @@ from mvd_ds.models.adaptors.folder import open_adapted
 from mvd_ds.models.building import open_encoder
 from mvd_ds.models.classifier_folder import trained_clip
 from mvd_ds.models.pooling import clip_features, clip_tokens, encoder_pooling
+from mvd_ds.runs.inputs import contents_with_videos
 from mvd_ds.runs.results_folder import require_own_folder
 from mvd_ds.training.cluster import Cluster, launched_rank
 from mvd_ds.training.console import StepProgress, say
-from mvd_ds.training.contents import compare_contents, contents_of
+from mvd_ds.training.contents import compare_contents
 from mvd_ds.training.engine.deepspeed_engine import DTYPES, joined_cluster
 from mvd_ds.training.run_folder import RunFolder, Status
 from mvd_ds.training.step import normalise, to_unit
@@ -116,7 +117,7 @@ def _open(recipe: FeaturesRecipe, folder: RunFolder, manifest: Manifest) -> None
         ConfigError: if it was made for others.
     """
     stated = folder.path / "features.json"
-    contents = contents_of(recipe, folder.digests)
+    contents = contents_with_videos(recipe, folder.digests)
     wanted: dict[str, Any] = {
         "recipe": dump(recipe),
         "videos": len(manifest.refs),
@@ -129,6 +130,8 @@ def _open(recipe: FeaturesRecipe, folder: RunFolder, manifest: Manifest) -> None
         wrong = [line for line in differences(compared.recipe, dump(recipe)) if not line.startswith(MAY_CHANGE)]
         if "weights" in compared.changed:
             wrong.append(f"weights: the content of {recipe.weights} is not what it was")
+        if "data.manifest.videos" in compared.changed:
+            wrong.append(f"videos of {recipe.data.manifest} were replaced under their names")
         if found["digest"] != wanted["digest"]:
             wrong.append(f"the videos of {recipe.data.manifest}: {found['videos']} -> {wanted['videos']}, or others")
         if wrong:

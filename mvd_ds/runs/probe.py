@@ -21,12 +21,13 @@ from mvd_ds.models.building import is_run_model, open_encoder
 from mvd_ds.models.pooling import clip_features, encoder_pooling
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.models.weights import read_recipe
+from mvd_ds.runs.inputs import contents_with_videos
 from mvd_ds.runs.probe_heads import Split, probe_tokens
 from mvd_ds.runs.probe_splits import splits_of
 from mvd_ds.runs.results_folder import require_own_folder
 from mvd_ds.runs.student import build_predictor, load_predictor
 from mvd_ds.training.console import StepProgress, say
-from mvd_ds.training.contents import contents_of, is_finished
+from mvd_ds.training.contents import is_finished
 from mvd_ds.training.run_folder import RunFolder, Status
 from mvd_ds.training.step import normalise, to_unit
 
@@ -41,10 +42,10 @@ def probe(recipe: ProbeRecipe, name: str) -> None:
         ConfigError: if models or manifests do not fit each other, or there is no label.
     """
     folder = RunFolder.of(recipe, name)
-    if is_finished(folder, recipe, "probes.json"):
+    if is_finished(folder, recipe, "probes.json", contents_with_videos):
         say(f"{folder.path} is finished; nothing to do")
         return
-    contents = contents_of(recipe, folder.digests)
+    contents = contents_with_videos(recipe, folder.digests)
     require_own_folder(folder, recipe, contents)
     folder.open(recipe, contents)
     status = Status(folder, last_step=1)

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from mvd_ds.config import ConfigError, LearningRecipe, dump, leaves, to_yaml
 from mvd_ds.data.loader import ClipLoader
+from mvd_ds.runs.inputs import contents_with_videos
 from mvd_ds.runs.results_folder import require_no_results
 from mvd_ds.training.checkpoint.checkpoint import Checkpoints
 from mvd_ds.training.cluster import Cluster, launched_rank
 from mvd_ds.training.console import StepProgress, clock, say
-from mvd_ds.training.contents import Contents, contents_of, is_finished
+from mvd_ds.training.contents import Contents, is_finished
 from mvd_ds.training.ema import Ema
 from mvd_ds.training.engine.deepspeed_engine import full_weights, joined_cluster, save_shards
 from mvd_ds.training.engine.elasticity import leave_out_surplus
@@ -88,7 +89,7 @@ def run_in_cluster(recipe: LearningRecipe, name: str, build: Callable[[RunFolder
         last_step = recipe.schedule.last_step(trainer.loader.steps_per_epoch)
         with attempt_of(recipe, folder, cluster, stop, last_step) as attempt:
             with cluster.together():
-                read = contents_of(recipe, folder.digests) if cluster.is_main else None
+                read = contents_with_videos(recipe, folder.digests) if cluster.is_main else None
             contents: Contents = cluster.broadcast(read)
             write_provenance(folder, attempt.number, recipe, cluster, trainer.engine.config, contents, trainer.groups)
             _train(trainer, attempt, contents)
@@ -231,7 +232,7 @@ def _is_finished(recipe: LearningRecipe, folder: RunFolder) -> bool:
     require_no_results(folder, recipe)
     if recipe.run.resume == "never" and (folder.checkpoints / "latest").exists():
         raise ConfigError(f"run.resume never: {folder.path} holds a run; choose another run.output or remove it")
-    finished = is_finished(folder, recipe, folder.model.name)
+    finished = is_finished(folder, recipe, folder.model.name, contents_with_videos)
     if finished and launched_rank() == 0:
         say(f"{folder.path} is finished; nothing to do")
     return finished

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,7 +84,9 @@ def compare_contents(
     return Comparison(adjusted, moved, [key for key in sorted(earlier.keys() & now.keys()) if earlier[key] != now[key]])
 
 
-def is_finished(folder: RunFolder, recipe: Recipe, product: str) -> bool:
+def is_finished(
+    folder: RunFolder, recipe: Recipe, product: str, read: Callable[[Recipe, Path | None], Contents] = contents_of
+) -> bool:
     """Return whether a run of these settings on inputs of these contents has ended in ``folder`` and left ``product``.
 
     Settings of ``MAY_DIFFER`` do not matter. Where the settings are the same and the contents are not, rank 0 says which.
@@ -93,6 +95,7 @@ def is_finished(folder: RunFolder, recipe: Recipe, product: str) -> bool:
         folder: the run's folder.
         recipe: the recipe of now.
         product: name of the file or folder that a finished run leaves.
+        read: function that returns the contents of the inputs of a recipe, with a cache.
 
     Raises:
         ConfigError: if ``status.json`` is damaged, or an input cannot be read.
@@ -108,7 +111,7 @@ def is_finished(folder: RunFolder, recipe: Recipe, product: str) -> bool:
         return False
     recorded = read_json(folder.contents) if folder.contents.exists() else {}
     try:
-        now = contents_of(recipe, folder.digests)
+        now = read(recipe, folder.digests)
     except OSError as error:
         raise ConfigError(f"{error.filename}: cannot be read: {error.strerror or error}") from None
     compared = compare_contents(before, recorded, recipe, now)

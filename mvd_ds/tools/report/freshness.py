@@ -7,7 +7,7 @@ from typing import Any
 
 from mvd_ds.config import load_recipe
 from mvd_ds.files import ConfigError, read_json
-from mvd_ds.training.contents import contents_of
+from mvd_ds.runs.inputs import contents_with_videos
 from mvd_ds.training.run_folder import RunFolder
 
 _PATIENCE_SECONDS = 2.0
@@ -34,7 +34,7 @@ def changed_inputs(folder: RunFolder, product: str, recipe: dict[str, Any]) -> l
         return [f"{setting} {path}" for setting, path in paths.items() if _newest(Path(path).expanduser()) > written]
     recorded = read_json(folder.contents)
     try:
-        now = contents_of(load_recipe(str(folder.path / "recipe.yaml")), folder.digests)
+        now = contents_with_videos(load_recipe(str(folder.path / "recipe.yaml")), folder.digests)
     except (ConfigError, OSError):  # settings of another version, or an input that cannot be read: nothing to compare
         return []
     changed = [setting for setting in sorted(recorded.keys() & now.keys()) if recorded[setting] != now[setting]]

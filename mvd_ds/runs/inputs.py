@@ -1,0 +1,83 @@
+"""The contents of a run's inputs, with the sizes of the videos in its lists: one replaced under its name is another input.
+
+A folder of videos has a digest of its names and sizes already (``training.contents``). Times of files are not looked at, since
+a copy changes them; a video that is replaced by one of exactly the same number of bytes is not noticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mvd_ds.config import ConfigError, Recipe, dump
+from mvd_ds.config.inputs import inputs_of
+from mvd_ds.data.manifests.manifest import open_manifest
+from mvd_ds.data.readers.location import ByteRange
+from mvd_ds.training.contents import Contents, contents_of
+
+VIDEOS = "videos"
+"""Last part of the name under which a list's videos have their digest: ``data.manifest.videos``."""
+MOST_FILES = 100_000
+"""Files of a list that are looked at; in a longer list they are evenly spaced."""
+_THREADS = 32
+"""Files that are asked for at the same time: a network file system takes up to a millisecond for each."""
+
+
+def contents_with_videos(recipe: Recipe, cache: Path | None = None) -> Contents:
+    """Return the digests of ``contents_of``, and one of the sizes of the videos of every list.
+
+    Args:
+        recipe: any recipe.
+        cache: as of ``contents_of``.
+
+    Raises:
+        OSError: if an input is there and cannot be read.
+    """
+    return contents_of(recipe, cache) | dict(_of_lists(recipe))
+
+
+def _of_lists(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    values = dump(recipe)
+    for setting, path in inputs_of(recipe).items():
+        if setting.endswith("manifest") and path.is_file():
+            try:
+                yield f"{setting}.{VIDEOS}", _digest_of_sizes(path, _root_of(values, setting))
+            except ConfigError:  # said by whoever reads the list for its videos
+                continue
+
+
+def _root_of(values: dict[str, Any], setting: str) -> str | None:
+    """Return the folder that the paths of a list are relative to: the ``root`` beside its setting, or that of ``data``."""
+    around: Any = values
+    for part in setting.split(".")[:-1]:
+        around = around[int(part) if isinstance(around, list) else part]
+    root: str | None = around.get("root", values["data"].get("root"))
+    return root
+
+
+def _digest_of_sizes(path: Path, root: str | None) -> str:
+    """Return the digest of the sizes of the files that a list names, in its order.
+
+    Raises:
+        ConfigError: if the list cannot be read.
+    """
+    refs = open_manifest(path, root).refs
+    chosen = np.unique(np.linspace(0, len(refs) - 1, min(len(refs), MOST_FILES)).astype(np.int64)).tolist()
+    places = (refs.location(index) for index in chosen)
+    files = list(dict.fromkeys(place.path if isinstance(place, ByteRange) else place for place in places))
+    with ThreadPoolExecutor(_THREADS) as pool:
+        sizes = list(pool.map(_size, files, chunksize=256))
+    return hashlib.sha256(np.array(sizes, "<i8").tobytes()).hexdigest()
+
+
+def _size(file: str) -> int:
+    try:
+        return os.stat(file).st_size
+    except (OSError, ValueError):
+        return -1
