@@ -41,6 +41,27 @@ Fine-tuning keeps the published protocol (layer decay, RandAugment, mixup, CutMi
 published` as it was) under the same engine, checkpoints and resume. `teacher.weights=runs/finetune_k400_large/model`
 adds the logits of a larger classifier as soft targets. [Your own videos](finetune/README.md) has a page of its own.
 
+## Going on from published weights, on videos of your own
+
+`init.weights` names what a stage one or a student starts from, in any layout that `convert` reads: folders of Hugging Face
+(V-JEPA 2, VideoMAE, ViTMAE) and files of the published codes. The encoder has to be that of `model` and is taken whole, on any
+number of frames and pixels; one line names whatever differs. `init.decoders=true` takes decoders of the same name, too. All else
+starts from the seed. `network_style: vjepa2` (`vjepa2_1`) fills in what V-JEPA 2's encoders are made of: rotary positions, biases
+of queries, keys and values, patches of 16 px, tubelets of 2 frames.
+
+```bash
+python -m mvd_ds convert weights/vjepa2-large
+python -m mvd_ds pretrain videomae_base data.manifest=mine/train.txt init.weights=weights/videomae-base init.decoders=true
+python -m mvd_ds distill mvd_large_from_large 'model={size: large, network_style: vjepa2}' init.weights=weights/vjepa2-large
+python -m mvd_ds distill mvd_base_from_large 'teachers.video={size: large, network_style: vjepa2, weights: weights/vjepa2-large}'
+python -m mvd_ds convert runs/mine/model weights/mine --to huggingface
+```
+
+The first says what a folder holds. The second goes on with VideoMAE's own task, the third distils into V-JEPA 2's network, the
+fourth learns from it, and the last writes the trained encoder for transformers (`--to vjepa2`: for the published code).
+
+## All recipes
+
 Published results are those of the papers; none of the large recipes was run here, and their costs are arithmetic. The
 results of the small ones are in [tests](../../tests/README.md). These tables are generated from the recipes' headers
 (`tests/recipe_pages.py`).
