@@ -18,7 +18,7 @@ from mvd_ds.runs.student import build_predictor
 from shrinking import STEPS
 
 
-def plain_losses(recipe: TrainingRecipe, without: int | None = None) -> dict[str, list[float]]:
+def plain_losses(recipe: TrainingRecipe, without: int | None = None, steps: int = STEPS) -> dict[str, list[float]]:
     """Losses of every step by name from an ordinary loop: no engine, no sharding, no checkpointing, no code of training/.
 
     Steps in which video ``without`` comes are left out, and their losses are NaN.
@@ -44,7 +44,7 @@ def plain_losses(recipe: TrainingRecipe, without: int | None = None) -> dict[str
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1, 1)
     deviation = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1, 1)
     student.train()
-    for step in range(STEPS):
+    for step in range(steps):
         sums = dict.fromkeys(curves, 0.0)
         for _ in range(micro_batches):
             batch = next(batches)

@@ -10,6 +10,8 @@ from mvd_ds.runs.student import build_predictor
 
 RECIPE = "mvd_large_from_large_400ep"
 STEPS = 20
+#: Layouts with this in their name have teachers of other libraries, and fewer steps.
+LIBRARIES, LIBRARY_STEPS = "libraries", 5
 
 
 def shipped(overrides: list[str]) -> TrainingRecipe:

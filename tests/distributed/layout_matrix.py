@@ -28,7 +28,7 @@ from mvd_ds.training.optim import parameter_groups
 from mvd_ds.training.reporting.memory import state_bytes
 from mvd_ds.training.schedule import build_schedule
 from mvd_ds.training.step import TeacherTargets
-from shrinking import STEPS, shipped
+from shrinking import LIBRARIES, LIBRARY_STEPS, STEPS, shipped
 
 
 def main(layouts: dict[str, list[str]], overrides: list[str]) -> None:
@@ -43,13 +43,13 @@ def main(layouts: dict[str, list[str]], overrides: list[str]) -> None:
                 loader = ClipLoader(recipe, recipe.drop_path_blocks, cluster.rank, cluster.world)
                 read[key] = list(loader.batches(0, STEPS)), build_schedule(recipe, loader.steps_per_epoch)
                 loader.close()
-            found[name] = _train(recipe, cluster, *read[key])
+            found[name] = _train(recipe, cluster, *read[key], LIBRARY_STEPS if LIBRARIES in name else STEPS)
         if cluster.is_main:
             print(json.dumps(found), flush=True)
 
 
 def _train(
-    recipe: TrainingRecipe, cluster: Cluster, batches: list[ClipBatch], schedule: Callable[[int], float]
+    recipe: TrainingRecipe, cluster: Cluster, batches: list[ClipBatch], schedule: Callable[[int], float], steps: int
 ) -> dict[str, Any]:
     hosts = int(os.environ.get("TEST_PROCESSES_PER_HOST", cluster.world))
     os.environ.update(LOCAL_RANK=str(cluster.rank % hosts), LOCAL_WORLD_SIZE=str(hosts))
@@ -64,7 +64,7 @@ def _train(
     objective = MaskedPrediction(recipe, engine, targets, cluster.device)
     losses, coming = [], iter(batches)
     accumulation = recipe.batch.accumulation_steps(cluster.world)
-    for step in range(STEPS):
+    for step in range(steps):
         for group in engine.optimizer.param_groups:
             group["lr"] = schedule(step)
         mean = 0.0

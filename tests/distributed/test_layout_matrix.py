@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from hf_networks import CASES, write
 from launching import script_ranks
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.config.base import ENGINE_FOLDER
@@ -16,7 +17,7 @@ from mvd_ds.models.teachers import plan_teacher
 from mvd_ds.runs.student import plan_predictor
 from nightly_record import record
 from plain_loop import plain_losses
-from shrinking import shipped
+from shrinking import LIBRARIES, LIBRARY_STEPS, STEPS, shipped
 
 pytestmark = pytest.mark.launch
 
@@ -36,6 +37,8 @@ TODAY = [
     *("model.position=rope3d", "model.registers=2", "model.layer_scale=0.1", "model.norm=rmsnorm"),
     *("model.mlp=swiglu", "model.mlp_ratio=2.5", "model.qk_norm=head"),
 ]
+#: Placements of a teacher of transformers and of one of timm.
+LIBRARY_PLACEMENTS = [("zero3", "zero3_node"), ("zero3_node", "zero3_offload"), ("zero3_offload", "replicated")]
 PERSISTENCE = "stage3_param_persistence_threshold"
 
 
@@ -74,11 +77,37 @@ def layouts(folder: Path, every: bool, few: bool) -> dict[str, list[str]]:
     return found
 
 
+def library_layouts(teachers: list[str]) -> dict[str, list[str]]:
+    """Overrides by layout with ``teachers`` of other libraries: every placement, streamed into shards, clip by clip."""
+    found = {}
+    for hf, timm in LIBRARY_PLACEMENTS:
+        found[f"{LIBRARIES}, {hf}, {timm}"] = [*teachers, f"teachers.video.placement={hf}", f"teachers.image.placement={timm}"]
+    streamed = ["engine.build=streamed", "teachers.video.placement=zero3", "teachers.image.placement=zero3"]
+    chunks = ["teachers.video.placement=replicated", "teachers.image.placement=zero3", "teachers.video.chunk_clips=1"]
+    return found | {f"{LIBRARIES}, streamed": [*teachers, *streamed], f"{LIBRARIES}, chunks": [*teachers, *chunks]}
+
+
 @pytest.fixture(scope="module")
-def plain_others(shrunk: list[str], parts: list[str]) -> dict[str, list[float]]:
-    """Total losses of every step of the plain loop with all ``parts``, with ``LOOKING`` and with ``TODAY``."""
-    others = {"every part": parts, "looking": LOOKING, "today": TODAY}
-    return {name: plain_losses(shipped([*shrunk, *overrides]))["total"] for name, overrides in others.items()}
+def libraries(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides that put a V-JEPA 2 of transformers, and a ViT of timm of another grid, in place of the teachers."""
+    folder = tmp_path_factory.mktemp("hf")
+    case = CASES["vjepa2"]
+    write(case._replace(config=type(case.config)(**case.config.to_dict() | {"hidden_size": 64, "mlp_ratio": 4})), folder)
+    hf = {"network": f"hf:{folder}", "weights": folder, "position": "learned", "embed_dim": 64, "depth": 3, "patch_px": 8}
+    timm = {"network": "timm:test_vit", "weights": "random", "embed_dim": 64, "depth": 1, "num_heads": 1, "patch_px": 16}
+    timm |= {"position": "sincos2d", "resize": "bilinear", "cls_token": "false"}
+    teachers = {"video": hf, "image": timm}
+    return [f"teachers.{name}.{key}={value}" for name, values in teachers.items() for key, value in values.items()]
+
+
+@pytest.fixture(scope="module")
+def plain_others(shrunk: list[str], parts: list[str], libraries: list[str]) -> dict[str, list[float]]:
+    """Total losses of the plain loop with all ``parts``, with ``LOOKING``, with ``TODAY`` and with ``libraries``, by step."""
+    others = {"every part": parts, "looking": LOOKING, "today": TODAY, LIBRARIES: libraries}
+    return {
+        name: plain_losses(shipped([*shrunk, *overrides]), steps=LIBRARY_STEPS if name == LIBRARIES else STEPS)["total"]
+        for name, overrides in others.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +128,7 @@ def test_every_layout_gives_the_losses_of_a_plain_loop(
     plain_others: dict[str, list[float]],
     shrunk: list[str],
     parts: list[str],
+    libraries: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     measured: dict[int, dict[str, Any]],
@@ -110,13 +140,15 @@ def test_every_layout_gives_the_losses_of_a_plain_loop(
     # Under one process nothing is sharded, under two every stage is, and four show that more change nothing.
     stages = {1: ("zero1",), 2: ("zero1", "zero2", "zero3"), 4: ("zero3",)}[processes]
     asked |= {f"every part, {stage}": [f"engine.config={stage}.json", *parts] for stage in stages}
+    asked |= library_layouts(libraries) if processes < 4 else {}
     (tmp_path / "layouts.json").write_text(json.dumps(asked))
     started = time.monotonic()
     said = script_ranks(processes, SCRIPT, str(tmp_path / "layouts.json"), *shrunk, timeout=900)
     seconds = time.monotonic() - started
     found = json.loads(next(line for line in said.splitlines() if line.startswith("{")))
     assert found.keys() == asked.keys()
-    assert len(found) == len(stages) + (2 * 9 + 3 + 2 if every else 3 + 2 + 1 + 2 if few else 8 + 2 + 3 + 2)
+    more = len(stages) + (5 if processes < 4 else 0)
+    assert len(found) == more + (2 * 9 + 3 + 2 if every else 3 + 2 + 1 + 2 if few else 8 + 2 + 3 + 2)
     worst = 0.0
     for name, result in found.items():
         total = plain_others.get(name.partition(",")[0], plain["total"])
