@@ -33,6 +33,8 @@ __version__ = "0.1.0"
 
 #: Names of ``mvd_ds.api`` that are names of the package too.
 API = (
+    "VideoClassifier",
+    "VideoEncoder",
     "build_classifier",
     "build_encoder",
     "build_student",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import ValidationError
 
 from mvd_ds.config.base import Positive, Settings
 from mvd_ds.config.decoder import DecoderSettings
 from mvd_ds.config.targets import HeadShape, Tokens
+from mvd_ds.files import ConfigError, one_line
 
 
 class AdaptorSettings(Settings):
@@ -23,6 +27,20 @@ class AdaptorSettings(Settings):
     statistics that nobody keeps, are not."""
     space: str = ""
     """What its answers are compared with: the teacher's weights, and the blocks that were read."""
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any], origin: str) -> AdaptorSettings:
+        """Return the description of an adaptor.
+
+        Raises:
+            ConfigError: naming the first value that cannot be.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            fault = error.errors()[0]
+            where = ".".join(map(str, (origin, *fault["loc"])))
+            raise ConfigError(f"{one_line(where)}: {one_line(fault['msg'], 200)}") from None
 
     @property
     def is_summary(self) -> bool:

@@ -139,6 +139,11 @@ class Output(NamedTuple):
     norm: Literal["batch", "layer"] | None = None
     """Norm of the hidden layer of a class head; None for everything else."""
 
+    @property
+    def is_relational(self) -> bool:
+        """True if it compares tokens with one another, and not each with its own target."""
+        return self.target is not None and self.target.kind in RELATIONAL
+
     def head(self, width: int) -> HeadShape:
         """Return the request to the student, for predictions of ``width`` numbers a token."""
         if self.norm is not None or (self.target is not None and self.target.kind == "summary"):

@@ -23,10 +23,6 @@ class Judge(Protocol):
     def weight(self) -> float:
         """Factor of the loss in the total."""
 
-    @property
-    def is_pointwise(self) -> bool:
-        """True if the loss is a mean over tokens of a loss in ``LOSSES``."""
-
     def compare(self, prediction: Tensor, target: Tensor, places: Any = None) -> Tensor:
         """Return the loss, a scalar in fp32."""
 
@@ -39,7 +35,6 @@ class Term(NamedTuple):
 
     loss: LossMixture
     weight: float
-    is_pointwise: bool = True
 
     def compare(self, prediction: Tensor, target: Tensor, places: Any = None) -> Tensor:
         """Return the loss, a scalar in fp32, between a prediction and a target of one shape."""

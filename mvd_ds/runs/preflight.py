@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mvd_ds.config import ConfigError, Recipe, TrainingRecipe
 from mvd_ds.data.loader import ClipLoader
-from mvd_ds.objectives.diagnostics import effective_rank, mean_target_loss
+from mvd_ds.objectives.diagnostics import effective_rank
 from mvd_ds.runs.train import build_trainer
 from mvd_ds.runs.trainer import Trainer
 from mvd_ds.training.cluster import Cluster
@@ -75,7 +75,8 @@ def _target_statistics(objective: Any, batches: list[Any], cluster: Cluster) -> 
     for batch in batches:
         targets = objective.targets(to_device(batch, cluster.device))
         for name, target in targets.items():
-            found.setdefault(name, []).append(_statistics(target, objective.targets.terms[name].loss))
+            if target.is_floating_point():  # not classes
+                found.setdefault(name, []).append(_statistics(target, objective.targets.terms[name].trivial_loss(target)))
     means = {name: cluster.mean(torch.stack(rows).mean(0)).tolist() for name, rows in found.items()}
     return {name: dict(zip(STATISTICS, values, strict=True)) for name, values in means.items()}
 
@@ -84,9 +85,9 @@ STATISTICS = ("finite", "mean", "deviation", "norm", "loudest_channel", "effecti
 
 
 @torch.no_grad()
-def _statistics(target: Tensor, loss: str) -> Tensor:
-    """Return ``STATISTICS`` of targets (B*K, M, D)."""
-    tokens = target.float().flatten(0, 1)
+def _statistics(target: Tensor, trivial_loss: Tensor) -> Tensor:
+    """Return ``STATISTICS`` of targets (B*K, P, D), or (B*K, D)."""
+    tokens = target.float().flatten(0, -2)
     variances = tokens.var(dim=0, correction=0)
     samples = tokens[:: max(len(tokens) // RANK_TOKENS, 1)][:RANK_TOKENS]
     values = (
@@ -96,7 +97,7 @@ def _statistics(target: Tensor, loss: str) -> Tensor:
         tokens.norm(dim=1).mean(),
         variances.max() / variances.sum().clamp_min(1e-12),
         effective_rank(samples),
-        mean_target_loss(target, loss),
+        trivial_loss,
     )
     return torch.stack(values)
 
@@ -119,6 +120,8 @@ def _of_targets(statistics: dict[str, dict[str, float]], recipe: TrainingRecipe)
     for name, values in statistics.items():
         if values["finite"] < 1:
             yield f"{name}: targets are not finite; every step would be skipped"
+        elif recipe.outputs[name].is_relational:
+            continue  # a channel of queries, keys and values means nothing by itself
         elif values["effective_rank"] < COLLAPSED_RANK:
             yield f"{name}: targets have an effective rank of {values['effective_rank']:.1f}; there is nothing to learn"
         elif values["loudest_channel"] > LOUD_CHANNEL:

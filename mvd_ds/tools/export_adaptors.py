@@ -80,14 +80,14 @@ def tell_adaptors(adapted: AdaptedEncoder, folder: Path) -> None:
 
 
 def _card(recipe: TrainingRecipe, name: str, target: Target) -> AdaptorSettings:
-    teacher, settings, decoder = recipe.outputs[name][:3]
-    assert teacher is not None and settings is not None
-    blocks = ", ".join(map(str, settings.blocks))
-    norm = ", through the final norm" if settings.norm == "final" else ""
+    output = recipe.outputs[name]
+    assert output.teacher is not None and output.target is not None
+    teacher, blocks = recipe.teachers[output.teacher], ", ".join(map(str, output.target.blocks))
+    norm = ", through the final norm" if output.target.norm == "final" else ""
     return AdaptorSettings(
         width=target.head.width,
         tokens=target.head.tokens,
-        decoder=decoder,
+        decoder=target.head.decoder,
         standardise=target.standardise,
-        space=f"{recipe.teachers[teacher].network or teacher} ({recipe.teachers[teacher].weights}), blocks {blocks}{norm}",
+        space=f"{teacher.network or output.teacher} ({teacher.weights}), blocks {blocks}{norm}",
     )

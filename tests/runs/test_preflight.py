@@ -9,12 +9,13 @@ import torch
 
 from launching import alone
 from mvd_ds.config import ConfigError, load_recipe
+from mvd_ds.objectives.diagnostics import mean_target_loss
 from mvd_ds.runs.preflight import STATISTICS, _of_targets, _statistics, preflight
 from shrinking import RECIPE, shipped
 
 
 def statistics(target: torch.Tensor) -> dict[str, float]:
-    return dict(zip(STATISTICS, _statistics(target, "smooth_l1").tolist(), strict=True))
+    return dict(zip(STATISTICS, _statistics(target, mean_target_loss(target, "smooth_l1")).tolist(), strict=True))
 
 
 def test_statistics_of_targets_that_are_known() -> None:

@@ -20,7 +20,7 @@ from mvd_ds.models.adaptors.zero_shot import AdaptedVectors, ZeroShotClassifier
 from mvd_ds.models.building import open_encoder
 from mvd_ds.models.classifier_folder import ClassifierCard, trained_clip
 from mvd_ds.models.formats.containers import CONFIG_NAME, read_safetensors
-from mvd_ds.models.formats.foreign import first_line, part, read_object
+from mvd_ds.models.formats.foreign import part, read_object
 from mvd_ds.models.formats.strict import load_strictly
 from mvd_ds.models.initialisation import build_without_weights
 
@@ -103,12 +103,8 @@ def _summary_adaptor(adapted: AdaptedEncoder, asked: str | None, width: int, sou
 def _cards(folder: Path) -> dict[str, AdaptorSettings]:
     origin = str(folder / CONFIG_NAME)
     stated = part(read_object(folder / CONFIG_NAME), "adaptors", origin)
-    cards = {}
-    for name in stated:
-        try:
-            cards[name] = AdaptorSettings.model_validate(part(stated, name, f"{origin}: adaptors"))
-        except ValueError as error:
-            raise ConfigError(f"{one_line(origin)}: adaptors.{one_line(name, 40)}: {first_line(error)}") from None
+    where = f"{origin}: adaptors"
+    cards = {name: AdaptorSettings.read(part(stated, name, where), f"{where}.{one_line(name, 40)}") for name in stated}
     if not cards:
         raise ConfigError(f"{one_line(origin)}: describes no adaptors, and {ADAPTORS_NAME} is there; export it again")
     return cards

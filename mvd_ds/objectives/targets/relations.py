@@ -33,6 +33,11 @@ class RelationalTarget(Target):
         """Return the mean of ``rows``, a scalar in fp32."""
         return self.rows(prediction, target).mean()
 
+    def trivial_loss(self, target: Tensor) -> Tensor:
+        """Return the loss where all tokens are alike, as the mean target is: all relations are uniform, or all cosines 1."""
+        tokens = target.float()
+        return self.compare(tokens.flatten(0, -2).mean(dim=0).expand_as(tokens), tokens)
+
     @abstractmethod
     def rows(self, prediction: Tensor, target: Tensor, places: Places | None = None) -> Tensor:
         """Return the loss of every sample, fp32 (B*K,), of predictions and targets (B*K, P, width)."""

@@ -51,7 +51,7 @@ class Target(nn.Module):
     """True if the target of a token depends on that token alone, so that a teacher may compute no others."""
 
     is_pointwise: ClassVar[bool] = True
-    """True if the loss is a mean over tokens of a loss in ``LOSSES``, so that each token has one, and a mean target another."""
+    """True if the loss is a mean over tokens of a loss in ``LOSSES``, so that each token has one of its own."""
 
     standardise: Literal["none", "token", "clip", "running", "phi_s"] = "none"
     """Standardisation of what is predicted, a value of ``target.standardise``."""
@@ -107,8 +107,6 @@ class Target(nn.Module):
             prediction, target: as ``compare`` takes them.
             loss: what ``compare`` gave.
         """
-        if not self.is_pointwise:
-            return {}
         return {
             f"loss_relative/{self.name}": loss / self.trivial_loss(target).clamp_min(1e-12),
             f"target/variance_{self.name}": feature_variance(target),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -90,6 +91,17 @@ def test_losses_of_samples_average_to_the_loss_and_both_relations_are_added() ->
         alone = torch.stack([target.compare(prediction[row : row + 1], source[row : row + 1]) for row in range(3)])
         torch.testing.assert_close(alone, target.rows(prediction, source))
     torch.testing.assert_close(losses["query_key"] + losses["value_value"], losses["query_key,value_value"])
+
+
+def test_what_knows_nothing_of_the_clip_has_uniform_relations() -> None:
+    """KL of each row against the uniform distribution: the logarithm of the number of tokens less the row's entropy."""
+    target = build_targets(recipe("teachers.video.target.kind=relations"))["video"]
+    source = 3 * torch.randn(2, 7, 3 * 48, generator=torch.Generator().manual_seed(0))
+    entropies = [-(rows * rows.log()).sum(-1) for rows in softened(target, source)]
+    expected = sum(math.log(7) - entropy.mean() for entropy in entropies)
+    torch.testing.assert_close(target.trivial_loss(source), expected)
+    measured = target.measure(source, source, target.compare(source, source))
+    assert measured["loss_relative/video"] == 0.0
 
 
 @torch.no_grad()
