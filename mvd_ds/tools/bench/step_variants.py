@@ -71,9 +71,10 @@ def step_recipe(name: str, overrides: list[str], geometry: str, device: torch.de
         if teacher.network is not None:
             raise ConfigError(f"teachers.{key}.network {teacher.network}: there is no yardstick for networks of timm; remove it")
     for key, output in recipe.outputs.items():
-        target = output.target
-        if target is None or target.kind not in ("features", "relations") or (len(target.blocks) > 1 and target.mode != "mean"):
-            raise ConfigError(f"{key}: there is no yardstick for such a target, only for features and relations; remove it")
+        target, tokens = output.target, output.head(1).tokens
+        known = target is not None and tokens == "masked" and target.kind in ("features", "relations")
+        if not known or (target is not None and len(target.blocks) > 1 and target.mode != "mean"):
+            raise ConfigError(f"{key}: there is no yardstick for it, only for features and relations of masked tokens; remove it")
     if recipe.masking.decoder != "all":
         raise ConfigError(f"masking.decoder {recipe.masking.decoder}: the yardsticks predict all tokens; choose all")
     if recipe.model.cls_token:
