@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,10 +19,12 @@ pytestmark = pytest.mark.launch
 SHORT = ["schedule.steps=3", "schedule.warmup_steps=1", "run.log_every_steps=1", "run.features_every_steps=2"]
 
 
+COMMAND = ["bash", str(ROOT / "launchers" / "quickstart.sh")]
+ENVIRONMENT = {**os.environ, "MVD_DS_VENV": str(Path(sys.executable).parent.parent), "DS_ACCELERATOR": "cpu"}
+
+
 def started(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "MVD_DS_VENV": str(Path(sys.executable).parent.parent), "DS_ACCELERATOR": "cpu"}
-    command = ["bash", str(ROOT / "launchers" / "quickstart.sh"), *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    return subprocess.run([*COMMAND, *arguments], env=ENVIRONMENT, capture_output=True, text=True, timeout=900)
 
 
 def quickstart(*arguments: str) -> str:
@@ -69,6 +73,21 @@ def test_from_videos_to_report_and_again(videos: Path, tmp_path: Path) -> None:
     again = quickstart(*arguments)
     assert again.count("is finished") == 6
     assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
+
+
+def test_an_interrupt_saves_and_ends_without_a_traceback(videos: Path, tmp_path: Path) -> None:
+    """A terminal sends it to everything that runs in the foreground."""
+    arguments = ["--output", str(tmp_path / "out"), "--videos", str(videos / "train.txt"), "schedule.steps=4000"]
+    with open(tmp_path / "log", "w") as log:
+        running = subprocess.Popen([*COMMAND, *arguments], env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True)
+    deadline = time.monotonic() + 200
+    while not (tmp_path / "out/image/metrics.jsonl").exists() and running.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.killpg(running.pid, signal.SIGINT)
+    assert running.wait(timeout=120) == 75
+    said = (tmp_path / "log").read_text()
+    assert "SIGINT: asked all ranks to save and end" in said and "the same command goes on" in said and "Traceback" not in said
+    assert (tmp_path / "out/image/checkpoints/latest").exists()
 
 
 def test_nine_videos_are_enough(tmp_path: Path) -> None:
