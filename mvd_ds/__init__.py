@@ -49,6 +49,7 @@ API = (
     "read_checkpoint",
     "read_clip",
     "read_features",
+    "relation_loss",
     "save",
     "train",
 )

@@ -40,6 +40,7 @@ from mvd_ds.models.saving import save_as
 from mvd_ds.models.teachers import Teacher, plan_lone_teacher
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.objectives.losses import LOSSES, mixed_loss
+from mvd_ds.objectives.relations import relation_loss
 from mvd_ds.objectives.targets import gather_masked, normalise_tokens
 from mvd_ds.video_classifier import VideoClassifier, VideoEncoder, open_for_videos
 
@@ -61,6 +62,7 @@ __all__ = [
     "read_checkpoint",
     "read_clip",
     "read_features",
+    "relation_loss",
     "save",
     "split_mask",
     "table_lines",

@@ -8,7 +8,7 @@ to the vectors at once; so nothing of size (S, S) waits for the backward pass, w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -49,6 +49,28 @@ def relation_kl(student: Relation, teacher: Relation) -> Tensor:
         ValueError: if heads or tokens differ.
     """
     return _compare(student, teacher, _kl_rows, scaled=True)
+
+
+def packed_relations(packed: Tensor, heads: int) -> dict[str, Relation]:
+    """Return the relations of packed queries, keys and values (B, S, 3 * heads * d) by name."""
+    query, key, value = packed.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+    return {"query_key": Relation(query, key), "value_value": Relation(value, value)}
+
+
+def relation_loss(
+    prediction: Tensor, target: Tensor, heads: int, relations: Sequence[str] = ("query_key", "value_value")
+) -> Tensor:
+    """Return the sum over relations of ``relation_kl``, fp32 (B,), between packed queries, keys and values.
+
+    Args:
+        prediction: (B, S, 3 * heads * d), as a head of the student gives it.
+        target: (B, S, 3 * heads * d'), as a teacher with ``target: {kind: relations}`` gives it, of the same tokens.
+        heads: number of heads of the teacher.
+        relations: which of query_key and value_value.
+    """
+    mine, theirs = packed_relations(prediction, heads), packed_relations(target, heads)
+    losses = [relation_kl(mine[name], theirs[name]) for name in relations]
+    return sum(losses[1:], losses[0])
 
 
 def gram_distance(student: Tensor, teacher: Tensor) -> Tensor:

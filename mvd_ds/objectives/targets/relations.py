@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from mvd_ds.config import TrainingRecipe
-from mvd_ds.objectives.relations import Relation, gram_distance, matrix_bytes, product_flops, relation_kl, saved_bytes
+from mvd_ds.objectives.relations import gram_distance, matrix_bytes, product_flops, relation_loss, saved_bytes
 from mvd_ds.objectives.targets.target import Places, Target
 
 
@@ -62,14 +62,7 @@ class RelationTarget(RelationalTarget):
 
     def rows(self, prediction: Tensor, target: Tensor, places: Places | None = None) -> Tensor:
         """Return the loss of every sample, fp32 (B*K,): the sum over relations of the mean KL over heads and rows."""
-        mine, theirs = self._parts(prediction), self._parts(target)
-        losses = [relation_kl(mine[kind], theirs[kind]) for kind in self.settings.relations]
-        return sum(losses[1:], losses[0])
-
-    def _parts(self, packed: Tensor) -> dict[str, Relation]:
-        """Return the relations of (B, P, 3 * heads * d) by name."""
-        query, key, value = packed.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return {"query_key": Relation(query, key), "value_value": Relation(value, value)}
+        return relation_loss(prediction, target, self.heads, self.settings.relations)
 
     def flops(self, tokens: int) -> int:
         """Return the operations of all relations of a sample of ``tokens`` tokens, their gradient among them."""

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 import mvd_ds
 from mvd_ds.config import ConfigError, TrainingRecipe, load_recipe
 from mvd_ds.models.teachers import build_teacher
+from mvd_ds.objectives.relations import packed_relations
 from mvd_ds.objectives.targets import Places, build_targets, gather_masked
 from mvd_ds.runs.student import recipe_flops
 from mvd_ds.tools.plan.memory import activation_bytes
@@ -61,7 +62,7 @@ def test_the_teacher_gives_the_relations_of_its_attention_and_a_student_of_its_w
 
 
 def softened(target: torch.nn.Module, packed: Tensor) -> list[Tensor]:
-    relations = target._parts(packed)
+    relations = packed_relations(packed, target.heads)
     return [(left @ right.mT / left.shape[-1] ** 0.5).softmax(-1) for left, right in relations.values()]
 
 
