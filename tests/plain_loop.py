@@ -13,8 +13,9 @@ from mvd_ds.config import TargetSettings, TrainingRecipe
 from mvd_ds.data.batch import ClipBatch
 from mvd_ds.data.loader import ClipLoader
 from mvd_ds.data.masking_batch import DeviceMasks
-from mvd_ds.models.teachers import build_teacher
+from mvd_ds.models.teachers import Teacher, build_teacher
 from mvd_ds.runs.student import build_predictor
+from plain_targets import PlainTargets
 from shrinking import STEPS
 
 
@@ -27,22 +28,14 @@ def plain_losses(recipe: TrainingRecipe, without: int | None = None, steps: int 
         recipe.model_copy(update={"model": recipe.model.model_copy(update={"activation_checkpointing": 0})})
     )
     teachers = {name: build_teacher(name, settings, recipe) for name, settings in recipe.teachers.items()}
-    matrices = [
-        p for n, p in student.named_parameters() if p.ndim > 1 and not any(token in n for token in ("cls_token", "registers"))
-    ]
-    vectors = [p for p in student.parameters() if not any(p is m for m in matrices)]
-    settings = recipe.optimizer
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-        betas=settings.betas,
-        eps=settings.eps,
-    )
+    optimizer = _optimizer(recipe, student)
     loader = ClipLoader(recipe, student.drop_path_blocks, rank=0, world=1)
     batches = loader.batches(0, STEPS)
     micro_batches = recipe.batch.global_ // recipe.batch.micro
     curves: dict[str, list[float]] = {name: [] for name in ("total", *recipe.outputs)}
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1, 1)
     deviation = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1, 1)
+    state = _calibrated(recipe, teachers, (mean, deviation))
     student.train()
     for step in range(steps):
         sums = dict.fromkeys(curves, 0.0)
@@ -56,17 +49,18 @@ def plain_losses(recipe: TrainingRecipe, without: int | None = None, steps: int 
                     batch = DeviceMasks(recipe)(batch, teachers[recipe.masking.teacher](clip)["attention"])
             predictions = student(clip, batch.visible, batch.masked, batch.drop_path)
             total = torch.zeros(())
-            sources: dict[str, Tensor] = {"labels": batch.labels}
-            for name, teacher in teachers.items():
-                with torch.no_grad():
-                    given = teacher(clip)
-                sources |= given if isinstance(given, dict) else {name: given}
-            for name, prediction in predictions.items():
-                weight, loss = plain_term(recipe, name, prediction, sources[name], batch, step)
-                sums[name] += loss.item() / micro_batches
-                total = total + weight * loss
+            sources = _sources(teachers, clip, batch)
+            if state.is_scaled:
+                total, losses = state.terms(predictions, sources, batch)
+                sums |= {name: sums[name] + loss / micro_batches for name, loss in losses.items()}
+            else:
+                for name, prediction in predictions.items():
+                    weight, loss = plain_term(recipe, name, prediction, sources[name], batch, step, state.dispersions)
+                    sums[name] += loss.item() / micro_batches
+                    total = total + weight * loss
             (total / micro_batches).backward()
             sums["total"] += total.item() / micro_batches
+        state.end_step(step / STEPS)
         for group in optimizer.param_groups:
             group["lr"] = plain_rate(step, recipe)
         if not math.isnan(sums["total"]):
@@ -76,6 +70,42 @@ def plain_losses(recipe: TrainingRecipe, without: int | None = None, steps: int 
             curves[name].append(value)
     loader.close()
     return curves
+
+
+def _optimizer(recipe: TrainingRecipe, student: torch.nn.Module) -> torch.optim.Optimizer:
+    """AdamW with weight decay on matrices alone."""
+    matrices = [
+        p for n, p in student.named_parameters() if p.ndim > 1 and not any(token in n for token in ("cls_token", "registers"))
+    ]
+    vectors = [p for p in student.parameters() if not any(p is m for m in matrices)]
+    settings = recipe.optimizer
+    return torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+        betas=settings.betas,
+        eps=settings.eps,
+    )
+
+
+def _sources(teachers: dict[str, Teacher], clip: Tensor, batch: ClipBatch) -> dict[str, Tensor]:
+    """What outputs are learnt from, by name: the classes of clips, and all that teachers give of all tokens."""
+    sources = {"labels": batch.labels}
+    for name, teacher in teachers.items():
+        with torch.no_grad():
+            given = teacher(clip)
+        sources |= given if isinstance(given, dict) else {name: given}
+    return sources
+
+
+def _calibrated(recipe: TrainingRecipe, teachers: dict[str, Teacher], normal: tuple[Tensor, Tensor]) -> PlainTargets:
+    """The state of targets and balance after the calibration steps."""
+    state = PlainTargets(recipe)
+    if state.is_needed:
+        loader = ClipLoader(recipe, recipe.drop_path_blocks, rank=0, world=1)
+        batches = list(loader.batches(0, -(-recipe.calibration_clips // recipe.batch.global_)))
+        loader.close()
+        clips = [(batch.views[recipe.data.clip.size_px].float() / 255 - normal[0]) / normal[1] for batch in batches]
+        state.begin([(_sources(teachers, clip, batch), batch) for clip, batch in zip(clips, batches, strict=True)])
+    return state
 
 
 def plain_relations(prediction: Tensor, target: Tensor, heads: int) -> Tensor:
@@ -91,7 +121,13 @@ def plain_relations(prediction: Tensor, target: Tensor, heads: int) -> Tensor:
 
 
 def plain_term(
-    recipe: TrainingRecipe, name: str, prediction: Tensor, source: Tensor, batch: ClipBatch, step: int
+    recipe: TrainingRecipe,
+    name: str,
+    prediction: Tensor,
+    source: Tensor,
+    batch: ClipBatch,
+    step: int,
+    dispersions: dict[str, float],
 ) -> tuple[float, Tensor]:
     """Weight and loss of one output under one mask a clip, clip by clip and token by token."""
     if name == "labels":
@@ -104,7 +140,7 @@ def plain_term(
     target, weight = output.target, recipe.teachers[output.teacher].weight
     weight = weight if target.weight is None else target.weight
     if target.kind == "summary":
-        return weight, torch.arccos(F.cosine_similarity(prediction, source)).square().mean()
+        return weight, torch.arccos(F.cosine_similarity(prediction, source)).square().mean() / dispersions[name]
     if target.kind == "relations":
         wanted = torch.stack([source[clip, tokens] for clip, tokens in enumerate(batch.masked[:, 0])])
         return weight, plain_relations(prediction, wanted, recipe.teachers[output.teacher].num_heads)

@@ -12,6 +12,15 @@ RECIPE = "mvd_large_from_large_400ep"
 STEPS = 20
 #: Layouts with this in their name have teachers of other libraries, and fewer steps.
 LIBRARIES, LIBRARY_STEPS = "libraries", 5
+#: Every kind of state that targets have: of standardisers, of a balance, and learned; with dropping, whose draws are keyed.
+SCALES = [
+    "teachers.image.target.standardise=phi_s",
+    "teachers.video.target.standardise=running",
+    "teachers.video.loss={cosine: 0.9, smooth_l1: 0.1}",
+    "teachers.video.weight=0.5",
+    "drop_teachers=0.5",
+    "calibration_clips=20",
+]
 
 
 def shipped(overrides: list[str]) -> TrainingRecipe:

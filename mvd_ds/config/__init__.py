@@ -47,7 +47,7 @@ from mvd_ds.config.load import (
     to_yaml,
     validate,
 )
-from mvd_ds.config.losses import LOSS_NAMES, LossMixture, loss_parts, loss_title
+from mvd_ds.config.losses import LOG_VARIANCES, LOSS_NAMES, LossMixture, loss_parts, loss_title
 from mvd_ds.config.optimization import (
     BatchSettings,
     EngineSettings,

@@ -35,6 +35,8 @@ def _checked(value: Any) -> Any:
 
 Loss = Annotated[LossName | dict[LossName, Annotated[float, Field(ge=0.0)]], BeforeValidator(_checked)]
 """A loss by name, or a mixture by weight: ``{cosine: 0.9, smooth_l1: 0.1}``."""
+LOG_VARIANCES = "balance.log_variances"
+"""Name of the learned log variances among the outputs of a student; with its dot it can be no target's."""
 LossMixture = str | Mapping[Any, float]
 """The same for functions: a name, or weights by name."""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mvd_ds.config.base import Grid, Settings
+from mvd_ds.config.balance import require_balance
+from mvd_ds.config.base import Grid, Positive, Settings
 from mvd_ds.config.data import ClipView, DataSettings, MaskingSettings
 from mvd_ds.config.decoder import DecoderSettings
 from mvd_ds.config.encoder import ROTARY_DIVISORS, EncoderSettings, InitSettings, position_fault
@@ -108,6 +109,15 @@ class TrainingRecipe(LearningRecipe):
     """Stage one: the pixel targets."""
     labels: LabelSettings | None = None
     """A class head beside it, which learns from clips with a label (None: none)."""
+    balance: Literal["fixed", "loss_relative", "uncertainty"] = "fixed"
+    """Scale of the teachers' losses in the total, before their weights. fixed: as they are; loss_relative: over the loss of
+    always predicting the mean target; uncertainty: by a variance that is learned for each target. Source: MVD; ours; Kendall,
+    Gal, Cipolla, CVPR 2018."""
+    drop_teachers: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Probability with which a teacher does not count for a sample, unless its loss there is the largest. Source: UNIC, 0.5."""
+    calibration_clips: Positive = 256
+    """Clips, the first of the training order and filled up to whole steps, on which statistics of targets are estimated before
+    training. 256 clips of 16 frames have 360,000 masked tokens, 280 for each of the 1,280 channels of ViT-H."""
 
     @property
     def outputs(self) -> dict[str, Output]:
@@ -180,6 +190,7 @@ class TrainingRecipe(LearningRecipe):
             raise ValueError(f"masking.ratio {self.masking.ratio} leaves no visible or no masked token on grid {(t, h, w)}")
         self._check_decoder("decoder", self.decoder)
         self._check_objective()
+        require_balance(self)
         self._check_scored_masks()
         self._check_labels()
         for name, teacher in self.teachers.items():

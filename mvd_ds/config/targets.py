@@ -10,6 +10,7 @@ from mvd_ds.config.base import Positive, Settings
 from mvd_ds.config.decoder import DecoderSettings
 from mvd_ds.config.losses import Loss
 
+Scale = Literal["none", "token", "clip", "running", "phi_s"]
 Tokens = Literal["masked", "visible", "all", "summary"]
 #: Kinds of targets that compare tokens with one another, and so have a loss of their own.
 RELATIONAL = ("relations", "token_relations")
@@ -35,7 +36,11 @@ class TargetSettings(Settings):
     norm: Literal["none", "final"] = "none"
     """none: before the final norm, as published; final: through the teacher's own final norm."""
     normalise: bool = False
-    """LayerNorm without parameters (eps 1e-6) on every target token (``--norm_feature`` of the reference)."""
+    """LayerNorm without parameters (eps 1e-6) on every target token (``--norm_feature`` of the reference): standardise token."""
+    standardise: Scale = "none"
+    """Scale of the features. token: LayerNorm of every token; clip: each channel over the tokens of its clip; running: each
+    channel by statistics that follow the run; phi_s: a rotation after which all channels have one variance. running and phi_s
+    begin with the first ``calibration_clips`` and can be undone. Source: MVD; SMILE; UNIC; PHI-S (arXiv 2410.01680)."""
     relations: Annotated[tuple[Literal["query_key", "value_value"], ...], Field(min_length=1)] = ("query_key", "value_value")
     """relations: products whose softmax over the predicted tokens is compared by KL; losses are added. Source: TinyMIM, both."""
     tokens: Literal["masked", "visible", "all"] = "masked"
@@ -59,7 +64,7 @@ class TargetSettings(Settings):
         if self.kind == "relations" and len(self.blocks) > 1:
             raise ValueError(f"relations are those of one block, got blocks {list(self.blocks)}; use more_targets for others")
         if self.kind in RELATIONAL:
-            taken = ("mode", "normalise", "loss") if self.kind == "token_relations" else ("mode", "norm", "normalise", "loss")
+            taken = ("mode", *(() if self.kind == "token_relations" else ("norm",)), "normalise", "standardise", "loss")
             odd = self._stated(taken)
             if odd and not (self.kind == "token_relations" and odd == ["mode"] and self.mode == "concat"):
                 raise ValueError(f"kind {self.kind} compares products of tokens: it takes no {', '.join(odd)}")
@@ -76,6 +81,17 @@ class TargetSettings(Settings):
         if self.kind == "summary" and (odd or len(self.blocks) != 1):
             raise ValueError(f"a summary is one vector of one block: remove {', '.join(odd) or 'all but one of blocks'}")
         return self
+
+    @model_validator(mode="after")
+    def _check_scale(self) -> TargetSettings:
+        if self.normalise and self.standardise not in ("none", "token"):
+            raise ValueError(f"normalise true is standardise token, and standardise is {self.standardise}; remove one of them")
+        return self
+
+    @property
+    def standardised_by(self) -> Scale:
+        """Name of the standardiser."""
+        return "token" if self.normalise else self.standardise
 
     def _stated(self, keys: tuple[str, ...]) -> list[str]:
         """Return those of ``keys`` whose values are not the defaults."""

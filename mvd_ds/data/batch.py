@@ -36,6 +36,8 @@ class ClipBatch(NamedTuple):
     """float32 (B, K, cells), random numbers of masks that are drawn on the device; None: they are drawn already."""
     mask_order: Tensor | None = None
     """float32 (B, K, N), for such masks: the tokens of least number are predicted; None: all masked ones are."""
+    teacher_uniforms: Tensor | None = None
+    """float32 (B, K, teachers), uniforms in [0, 1) that decide which teachers count for a sample; None: all do."""
 
 
 class LabelledBatch(NamedTuple):

@@ -221,6 +221,7 @@ class ClipDataset(KeyedClips):
         self._masking, self._grid, self._predicted = recipe.masking, recipe.grid, recipe.predicted_tokens
         self._mask_layout = mask_layout(recipe, recipe.masking)
         self._label_settings = recipe.labels
+        self._dropped_teachers = len(recipe.teachers) if recipe.drop_teachers else 0
         super().__init__(recipe, videos, drop_path_blocks)
 
     def batch(self, filled: Filled) -> ClipBatch:
@@ -244,11 +245,19 @@ class ClipDataset(KeyedClips):
         return class_numbers_of(mixture.manifests, origins, settings, by_position)[:, None]
 
     def _more_layout(self) -> dict[str, TensorLayout]:
-        return {name: TensorLayout(*layout) for name, layout in self._mask_layout.items()}
+        layout = {name: TensorLayout(*layout) for name, layout in self._mask_layout.items()}
+        if self._dropped_teachers:
+            layout["teacher_uniforms"] = TensorLayout((self._masks_per_clip, self._dropped_teachers), "float32")
+        return layout
 
     def _more(self, key: ClipKey) -> dict[str, np.ndarray]:
         generators = (self._generator(stream, key) for stream in ("mask", "decoder_mask"))
-        return mask_arrays(self._masking, self._grid, self._predicted, *generators)
+        arrays = mask_arrays(self._masking, self._grid, self._predicted, *generators)
+        if self._dropped_teachers:
+            # One row for each teacher, so that one more at the end changes nothing for the others.
+            shape = (self._dropped_teachers, self._masks_per_clip)
+            arrays["teacher_uniforms"] = self._generator("drop_teachers", key).random(shape, np.float32).T
+        return arrays
 
 
 def _view(view: ClipView) -> str:

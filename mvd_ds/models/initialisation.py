@@ -14,6 +14,7 @@ LayerScale                      ``layer_scale``                                 
 position tables                 fixed, no parameter                                    the same
 learned positions               truncated normal, std 0.02                             the same
 exponents of GeM and GGeM       ``pooling.exponent``, 3                                the same
+log variances of targets        0                                                      the same
 mixture of k encoder levels     normal, std 1 / sqrt k                                 the same
 ==============================  =====================================================  ============================
 
@@ -36,6 +37,7 @@ from mvd_ds.models.embed import LearnedToken, PatchEmbed, Position
 from mvd_ds.models.linear import Linear, QueryKeyValue
 from mvd_ds.models.pooling import Pooling
 from mvd_ds.models.readouts.label_head import LabelledBatchNorm
+from mvd_ds.models.readouts.log_variances import LogVariances
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -64,7 +66,7 @@ def initialise_module(name: str, module: nn.Module, seed: int) -> None:
     """
     if isinstance(module, Linear | QueryKeyValue | PatchEmbed | LearnedToken | Position | Pooling | LevelMixture):
         module.reset_parameters(_generator(seed, name))
-    elif isinstance(module, nn.LayerNorm | nn.RMSNorm | LayerScale | LabelledBatchNorm):
+    elif isinstance(module, nn.LayerNorm | nn.RMSNorm | LayerScale | LabelledBatchNorm | LogVariances):
         module.reset_parameters()
     elif next(module.parameters(recurse=False), None) is not None:
         raise TypeError(f"no initial weights are defined for {name} ({type(module).__name__})")

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from mvd_ds.config import ConfigError, DecoderSettings, EncoderSettings, Grid, HeadShape
+from mvd_ds.config import LOG_VARIANCES, ConfigError, DecoderSettings, EncoderSettings, Grid, HeadShape
 from mvd_ds.models.embed import split_mask
 from mvd_ds.models.readouts import LabelHead, readout_of
+from mvd_ds.models.readouts.log_variances import LogVariances
 from mvd_ds.models.vit import VisionTransformer
 
 
@@ -20,12 +21,14 @@ class MaskedPredictor(nn.Module):
         settings: the encoder.
         grid: (t, h, w) token grid.
         heads: what each target asks for, by name.
+        weighs: True if a log variance is learned for each target, as balance uncertainty wants.
     """
 
-    def __init__(self, settings: EncoderSettings, grid: Grid, heads: Mapping[str, HeadShape]) -> None:
+    def __init__(self, settings: EncoderSettings, grid: Grid, heads: Mapping[str, HeadShape], weighs: bool = False) -> None:
         super().__init__()
         self.encoder = VisionTransformer(settings, grid)
         self.decoders = nn.ModuleDict({name: readout_of(shape)(shape, settings, grid) for name, shape in heads.items()})
+        self.balance = LogVariances(len(heads)) if weighs else None
         self.heads = dict(heads)
         self.block_counts = [settings.depth] + [shape.decoder.depth for shape in heads.values()]
 
@@ -77,7 +80,8 @@ class MaskedPredictor(nn.Module):
             labelled: bool (B,), clips with a class, for the statistics of a class head with batch norm; None: all.
 
         Returns:
-            (B * K, M, width) by name, or what else the name's ``HeadShape.tokens`` asks for.
+            (B * K, M, width) by name, or what else the name's ``HeadShape.tokens`` asks for; and where it ``weighs``, one log
+            variance for each name under ``LOG_VARIANCES``.
 
         Raises:
             ConfigError: if the clip or the mask does not have the shape or type that is stated here.
@@ -98,4 +102,6 @@ class MaskedPredictor(nn.Module):
             own = None if uniforms is None else uniforms.flatten(0, 1)
             more = {"labelled": labelled} if isinstance(decoder, LabelHead) else {}
             predictions[name] = decoder(encoded, visible, masked, own, tuple(levels or ()), **more)
+        if self.balance is not None:
+            predictions[LOG_VARIANCES] = self.balance()
         return predictions

@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 #: The moving average of the weights, beside them in a model folder.
 AVERAGE_NAME = "ema.safetensors"
+#: The statistics of targets, beside the weights: they bring predictions back to a teacher's own scale.
+TARGET_STATISTICS_NAME = "target_statistics.safetensors"
 
 
 def save_model(
@@ -38,6 +40,7 @@ def save_model(
     recipe: TrainingRecipe,
     extra: dict[str, Any],
     average: Mapping[str, Tensor] | None = None,
+    statistics: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a model folder aside, then put it in place of what was there.
 
@@ -47,13 +50,16 @@ def save_model(
         recipe: the resolved tree that it was trained by.
         extra: JSON values kept beside the recipe, the step for example.
         average: the moving average of the same weights, for ``ema.safetensors`` beside them; that file is a model too.
+        statistics: state of the statistics of its targets by dotted name, for ``target_statistics.safetensors``.
 
     Raises:
         ConfigError: if the folder cannot be written; nothing half-written is left.
     """
     config = {"format": FORMAT, "version": VERSION, "recipe": dump(recipe), **extra}
     # The description travels inside the file too, so that the file alone can be checked.
-    write_folder(Path(folder), state_dict, config, {"config": json.dumps(config)}, {AVERAGE_NAME: average} if average else {})
+    more = {AVERAGE_NAME: average, TARGET_STATISTICS_NAME: statistics}
+    beside = {name: tensors for name, tensors in more.items() if tensors}
+    write_folder(Path(folder), state_dict, config, {"config": json.dumps(config)}, beside)
 
 
 def write_folder(

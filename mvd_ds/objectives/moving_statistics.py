@@ -7,7 +7,7 @@ once, unless the step was skipped. A calibration over the first clips of the tra
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -106,6 +106,37 @@ def settle_statistics(parts: Sequence[Statistics], reduce: Reduce) -> None:
         part.settle(sums)
         part.round = None
         part.sums.zero_()
+
+
+def statistics_state(parts: Mapping[str, Statistics]) -> dict[str, Tensor]:
+    """Return the state of all ``parts`` on the CPU by dotted name, as checkpoints and model folders keep it."""
+    return {f"{name}.{key}": value.cpu().clone() for name, part in parts.items() for key, value in part.state_dict().items()}
+
+
+def summaries(parts: Mapping[str, Statistics]) -> dict[str, float]:
+    """Return the numbers that tell the state of ``parts`` by metric name; waits for the device."""
+    return {
+        f"statistics/{name.replace('.', '_')}_{key}": float(value)
+        for name, part in parts.items()
+        for key, value in part.summary().items()
+    }
+
+
+def load_statistics(parts: Mapping[str, Statistics], state: Mapping[str, Tensor], origin: str) -> None:
+    """Go on from the ``state`` of ``statistics_state``, to the bit.
+
+    Raises:
+        ConfigError: if it is of other statistics than ``parts``.
+    """
+    own = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict(keep_vars=True).items()}
+    for key in sorted(own.keys() | state.keys()):
+        shapes = [tuple(tensors[key].shape) if key in tensors else "none" for tensors in (own, state)]
+        if shapes[0] != shapes[1]:
+            raise ConfigError(
+                f"{origin}: the statistics of targets are of another run: {key} is {shapes[1]} there, {shapes[0]} here"
+            )
+    for key, value in own.items():
+        value.copy_(state[key])
 
 
 def exact_sums(features: Tensor, products: bool = False) -> Tensor:

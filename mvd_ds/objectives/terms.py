@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from mvd_ds.config import LossMixture
+from mvd_ds.config import LOG_VARIANCES, LossMixture
 from mvd_ds.objectives.losses import mixed_loss, per_sample
 
 
@@ -26,7 +26,7 @@ class Judge(Protocol):
     def compare(self, prediction: Tensor, target: Tensor, places: Any = None) -> Tensor:
         """Return the loss, a scalar in fp32."""
 
-    def rows(self, prediction: Tensor, target: Tensor) -> Tensor:
+    def rows(self, prediction: Tensor, target: Tensor, places: Any = None) -> Tensor:
         """Return the loss of every sample, fp32 (B*K,)."""
 
 
@@ -40,9 +40,22 @@ class Term(NamedTuple):
         """Return the loss, a scalar in fp32, between a prediction and a target of one shape."""
         return mixed_loss(self.loss, prediction, target)
 
-    def rows(self, prediction: Tensor, target: Tensor) -> Tensor:
+    def rows(self, prediction: Tensor, target: Tensor, places: Any = None) -> Tensor:
         """Return the loss of every sample, fp32 (B*K,), between a prediction and a target of one shape."""
         return per_sample(self.loss, prediction, target)
+
+
+class Weigher(Protocol):
+    """Whatever makes one total of the losses of all targets: a ``Balance``."""
+
+    @property
+    def by_sample(self) -> bool:
+        """Return whether it wants the loss of every sample (B*K,) in place of their mean."""
+
+    def __call__(
+        self, losses: dict[str, Tensor], log_variances: Tensor | None = None, uniforms: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the total, and measurements by metric name."""
 
 
 class LossTerms(NamedTuple):
@@ -57,7 +70,12 @@ class LossTerms(NamedTuple):
 
 
 def combine(
-    predictions: dict[str, Tensor], targets: dict[str, Tensor], terms: Mapping[str, Judge], places: Any = None
+    predictions: dict[str, Tensor],
+    targets: dict[str, Tensor],
+    terms: Mapping[str, Judge],
+    places: Any = None,
+    balance: Weigher | None = None,
+    uniforms: Tensor | None = None,
 ) -> LossTerms:
     """Return the weighted sum of one loss per target. Source: MVD, w_image * loss + w_video * loss, both weights 1.
 
@@ -66,15 +84,29 @@ def combine(
         targets: the same names, in the shape that each target's comparison takes.
         terms: what compares them, by the same names; at least one.
         places: places of the tokens, a ``targets.Places``, for comparisons that need them.
+        balance: makes the total; None: the sum of weight * loss.
+        uniforms: (B*K, number of teachers) in [0, 1), for a balance that drops teachers.
 
     Raises:
         ValueError: if the three do not have the same names, or a prediction and its target do not fit.
     """
+    log_variances = predictions.get(LOG_VARIANCES)
+    predictions = {name: prediction for name, prediction in predictions.items() if name != LOG_VARIANCES}
     if not terms or predictions.keys() != terms.keys() or targets.keys() != terms.keys():
         raise ValueError(
             f"predictions {sorted(predictions)}, targets {sorted(targets)} and loss terms {sorted(terms)} must be the same names"
         )
-    losses = {name: term.compare(predictions[name], targets[name], places) for name, term in terms.items()}
-    # A weight of 0 stays in the sum: under ZeRO-3 every decoder must take part in every backward pass.
-    total = torch.stack([terms[name].weight * loss for name, loss in losses.items()]).sum()
-    return LossTerms(total, {name: loss.detach() for name, loss in losses.items()})
+    by_sample = balance is not None and balance.by_sample
+    losses = {
+        name: (term.rows if by_sample else term.compare)(predictions[name], targets[name], places) for name, term in terms.items()
+    }
+    if balance is None:
+        # A weight of 0 stays in the sum: under ZeRO-3 every decoder must take part in every backward pass.
+        return LossTerms(torch.stack([terms[name].weight * loss for name, loss in losses.items()]).sum(), _told(losses))
+    total, measurements = balance(losses, log_variances, uniforms)
+    return LossTerms(total, _told(losses), measurements)
+
+
+def _told(losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the losses as they are told: one scalar for each target, without a graph."""
+    return {name: loss.detach().mean() for name, loss in losses.items()}

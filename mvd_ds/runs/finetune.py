@@ -102,7 +102,7 @@ def _finetune(recipe: FinetuneRecipe, folder: RunFolder, cluster: Cluster) -> Tr
     def export(part: str, weights: dict[str, Tensor], beside: dict[str, Any]) -> None:
         save_classifier(folder.path / part, engine.module, weights, card, {**beside, "finetuned_by": dump(recipe)})
 
-    def export_last(weights: dict[str, Tensor], average: dict[str, Tensor] | None, step: int) -> None:
+    def export_last(weights: dict[str, Tensor], average: dict[str, Tensor] | None, step: int, _: dict[str, Tensor]) -> None:
         export(folder.model.name, average or weights, {"step": step})
 
     validation = None

@@ -13,7 +13,8 @@ from mvd_ds.config import ConfigError, Recipe, TrainingRecipe
 from mvd_ds.data.loader import ClipLoader
 from mvd_ds.objectives.diagnostics import effective_rank
 from mvd_ds.runs.train import build_trainer
-from mvd_ds.runs.trainer import Trainer
+from mvd_ds.runs.trainer import Trainer, begin_statistics
+from mvd_ds.training.checkpoint.checkpoint import Resumed
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
 from mvd_ds.training.device_batch import to_device
@@ -47,14 +48,16 @@ def preflight(recipe: Recipe, name: str) -> int:
         objective, frozen = trainer.objective()
         trainer.memory.watch(trainer.engine, frozen)
         batches, read_seconds = _read(recipe, cluster)
+        begin_statistics(trainer, objective, Resumed(0, {}), lambda _: None)
         statistics = _target_statistics(objective, batches, cluster)
+        before = _scales_before(objective, batches, cluster)
         seconds = _step_seconds(trainer, objective, batches)
         memory = trainer.memory.tell()
         faults = sorted({fault for part in cluster.gather([f for b in batches for f in b.faults]) for fault in part})
         worst = max(cluster.gather((read_seconds, seconds)))
         troubles = [*_of_targets(statistics, recipe), *_of_memory(memory, cluster), *faults]
         if cluster.is_main:
-            _say(recipe, cluster, statistics, worst, memory, troubles)
+            _say(recipe, cluster, statistics, before, worst, memory, troubles)
         return FAILED if cluster.broadcast(any(values["finite"] < 1 for values in statistics.values())) else FINISHED
 
 
@@ -81,6 +84,27 @@ def _target_statistics(objective: Any, batches: list[Any], cluster: Cluster) -> 
     return {name: dict(zip(STATISTICS, values, strict=True)) for name, values in means.items()}
 
 
+def _scales_before(objective: Any, batches: list[Any], cluster: Cluster) -> dict[str, dict[str, float]]:
+    """Return ``SCALES`` of what teachers give, over micro batches and ranks, by the targets that are standardised. Collective."""
+    targets = objective.targets
+    names = [name for name, term in targets.terms.items() if term.standardise != "none"]
+    if not names:
+        return {}
+    found: dict[str, list[Tensor]] = {}
+    for batch in batches:
+        drawn, _ = targets.draw(to_device(batch, cluster.device))
+        for teacher in targets.settings:
+            for name, source in targets.sources(teacher, drawn).items():
+                if name in names:
+                    tokens = source.float().flatten(0, -2)
+                    variances = tokens.var(dim=0, correction=0)
+                    loudest = variances.max() / variances.sum().clamp_min(1e-12)
+                    found.setdefault(name, []).append(torch.stack((tokens.mean(), tokens.std(), loudest)))
+    means = {name: cluster.mean(torch.stack(found[name]).mean(0)).tolist() for name in names}
+    return {name: dict(zip(SCALES, values, strict=True)) for name, values in means.items()}
+
+
+SCALES = ("mean", "deviation", "loudest_channel")
 STATISTICS = ("finite", "mean", "deviation", "norm", "loudest_channel", "effective_rank", "mean_target_loss")
 
 
@@ -125,8 +149,13 @@ def _of_targets(statistics: dict[str, dict[str, float]], recipe: TrainingRecipe)
         elif values["effective_rank"] < COLLAPSED_RANK:
             yield f"{name}: targets have an effective rank of {values['effective_rank']:.1f}; there is nothing to learn"
         elif values["loudest_channel"] > LOUD_CHANNEL:
-            remedy = f"; teachers.{name}.target.normalise=true evens them out" if name in recipe.teachers else ""
+            remedy = f"; teachers.{name}.target.standardise=phi_s evens them out" if name in recipe.teachers else ""
             yield f"{name}: one channel has {100 * values['loudest_channel']:.0f} % of the targets' variance{remedy}"
+
+
+def _scale_of(recipe: TrainingRecipe, name: str) -> str:
+    target = recipe.outputs[name].target
+    return target.standardised_by if target is not None else "none"
 
 
 def _of_memory(memory: dict[str, float], cluster: Cluster) -> Iterator[str]:
@@ -141,6 +170,7 @@ def _say(
     recipe: TrainingRecipe,
     cluster: Cluster,
     statistics: dict[str, dict[str, float]],
+    before: dict[str, dict[str, float]],
     seconds: tuple[float, float],
     memory: dict[str, float],
     troubles: list[str],
@@ -150,6 +180,13 @@ def _say(
             f"target {name}: mean {values['mean']:.3g}, deviation {values['deviation']:.3g}, token norm {values['norm']:.3g}, "
             f"effective rank {values['effective_rank']:.0f}, loudest channel {100 * values['loudest_channel']:.1f} % of the "
             f"variance; predicting the mean target costs {values['mean_target_loss']:.3g}"
+        )
+    for name, raw in before.items():
+        made = statistics[name]
+        say(
+            f"target {name}: standardise {_scale_of(recipe, name)} takes features of deviation {raw['deviation']:.3g} to "
+            f"{made['deviation']:.3g}, mean {raw['mean']:.3g} to {made['mean']:.3g}, and the loudest channel from "
+            f"{100 * raw['loudest_channel']:.1f} to {100 * made['loudest_channel']:.1f} % of the variance"
         )
     read, step = seconds
     wanted = recipe.batch.global_ / cluster.world / step

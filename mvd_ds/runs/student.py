@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import nn
@@ -14,8 +15,9 @@ from mvd_ds.models.formats.strict import copy_strictly, load_strictly
 from mvd_ds.models.init_from_checkpoint import starting_tensors
 from mvd_ds.models.initialisation import build_without_weights, initialise_module
 from mvd_ds.models.masked import MaskedPredictor
-from mvd_ds.models.weights import model_file, read_recipe
-from mvd_ds.objectives.targets import build_targets, head_shapes
+from mvd_ds.models.weights import TARGET_STATISTICS_NAME, model_file, read_recipe
+from mvd_ds.objectives.moving_statistics import load_statistics
+from mvd_ds.objectives.targets import Target, build_targets, head_shapes, target_statistics
 
 
 def plan_predictor(recipe: TrainingRecipe) -> Blueprint[MaskedPredictor]:
@@ -30,7 +32,7 @@ def plan_predictor(recipe: TrainingRecipe) -> Blueprint[MaskedPredictor]:
             raise ConfigError(f"teachers.{name}: this name is taken by torch; choose another, {name}_teacher for example")
 
     def construct() -> MaskedPredictor:
-        return MaskedPredictor(recipe.model, recipe.grid, heads)
+        return MaskedPredictor(recipe.model, recipe.grid, heads, recipe.balance == "uncertainty")
 
     drawn = Blueprint(construct, lambda name, module: initialise_module(name, module, recipe.run.seed))
     if recipe.init is None:
@@ -63,9 +65,25 @@ def load_predictor(folder: str | Path) -> tuple[MaskedPredictor, TrainingRecipe]
         ConfigError: if the folder is not such a folder, or its weights do not fit its recipe.
     """
     recipe = read_recipe(folder)
-    model = build_without_weights(lambda: MaskedPredictor(recipe.model, recipe.grid, head_shapes(recipe)))
+    weighs = recipe.balance == "uncertainty"
+    model = build_without_weights(lambda: MaskedPredictor(recipe.model, recipe.grid, head_shapes(recipe), weighs))
     load_strictly(model, read_safetensors(model_file(folder, "model"))[0], str(folder))
     return model, recipe
+
+
+def load_target_statistics(folder: str | Path, targets: Mapping[str, Target]) -> None:
+    """Fill the statistics of targets from a model folder that ``save_model`` wrote; without any, nothing is read.
+
+    Raises:
+        ConfigError: if the folder does not have them, or has those of other targets.
+    """
+    parts = target_statistics(targets)
+    if not parts:
+        return
+    path = Path(model_file(folder, "model")).parent / TARGET_STATISTICS_NAME
+    state = read_safetensors(path)[0] if path.is_file() else {}
+    own = tuple(f"{name}." for name in parts)
+    load_statistics(parts, {key: value for key, value in state.items() if key.startswith(own)}, str(path))
 
 
 def recipe_flops(recipe: TrainingRecipe) -> ClipFlops:

@@ -69,8 +69,8 @@ def build_trainer(recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster) -
         targets = _targets(recipe, teachers, cluster)
         return MaskedPrediction(recipe, engine, targets, cluster.device), getattr(targets, "teachers", {})
 
-    def export(weights: dict[str, Tensor], average: dict[str, Tensor] | None, step: int) -> None:
-        save_model(folder.model, weights, recipe, {"step": step}, average)
+    def export(weights: dict[str, Tensor], average: dict[str, Tensor] | None, step: int, statistics: dict[str, Tensor]) -> None:
+        save_model(folder.model, weights, recipe, {"step": step}, average, statistics)
 
     ema = Ema(engine, recipe.optimizer.ema_decay)
     flops = recipe_flops(recipe).training

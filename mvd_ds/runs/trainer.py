@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
-from mvd_ds.config import ConfigError, LearningRecipe, dump, leaves, to_yaml
+from mvd_ds.config import ConfigError, LearningRecipe, TrainingRecipe, dump, leaves, to_yaml
 from mvd_ds.data.loader import ClipLoader
+from mvd_ds.objectives.moving_statistics import load_statistics, statistics_state
 from mvd_ds.runs.inputs import contents_with_videos
 from mvd_ds.runs.results_folder import require_no_results
-from mvd_ds.training.checkpoint.checkpoint import Checkpoints
+from mvd_ds.training.calibration import calibrate
+from mvd_ds.training.checkpoint.checkpoint import Checkpoints, Resumed
 from mvd_ds.training.cluster import Cluster, launched_rank
 from mvd_ds.training.console import StepProgress, clock, say
 from mvd_ds.training.contents import Contents, is_finished
@@ -54,8 +56,8 @@ class Trainer:
     """Makes the objective and its frozen networks by name; called after the states are loaded, which take most memory."""
     flops_per_clip: float
     """Operations of a training step per clip."""
-    export: Callable[[dict[str, Tensor], dict[str, Tensor] | None, int], None]
-    """Writes (weights, their moving average or None, step) as a model; called on rank 0."""
+    export: Callable[[dict[str, Tensor], dict[str, Tensor] | None, int, dict[str, Tensor]], None]
+    """Writes (weights, their moving average or None, step, statistics of targets) as a model; called on rank 0."""
     memory: MemoryMonitor
     """Monitor that began before the engine was started."""
     validation: Validation | None = None
@@ -121,6 +123,8 @@ def _train(trainer: Trainer, attempt: Attempt, contents: Contents) -> None:
     attempt.heartbeat.at("ready", first_step, tell=True)
     trainer.loader.restore(resumed.extra.get("loader", {}))
     objective, frozen = trainer.objective()
+    begin_statistics(trainer, objective, resumed, attempt.heartbeat.at)
+    checkpoints.statistics = lambda: statistics_state(objective.statistics)
     trainer.memory.watch(trainer.engine, frozen)
     trainer.memory.mark("resume" if first_step else "build")
     with cluster.together():
@@ -147,7 +151,31 @@ def _train(trainer: Trainer, attempt: Attempt, contents: Contents) -> None:
         return
     require_an_update(trainer.engine, end)
     attempt.heartbeat.at("exporting", tell=True)
-    _finish(trainer, attempt.status, training.faults, end, last_step)
+    _finish(trainer, attempt.status, training, end, last_step)
+
+
+def begin_statistics(trainer: Trainer, objective: Objective, resumed: Resumed, alive: Callable[[str], None]) -> None:
+    """Take the statistics of targets up where the checkpoint has them, or estimate them over the first clips. Collective.
+
+    Args:
+        resumed: what the checkpoint held; of step 0 where there is none.
+        alive: called for every batch of the calibration, which is no hang.
+
+    Raises:
+        ConfigError: on every rank, if the checkpoint has other statistics, or the clips are too few.
+    """
+    cluster, recipe = trainer.cluster, trainer.recipe
+    if resumed.step:
+        load_statistics(objective.statistics, resumed.statistics, f"{trainer.folder.checkpoints}, step {resumed.step}")
+        return
+
+    def batches() -> Iterator[Any]:
+        assert isinstance(recipe, TrainingRecipe)
+        for batch in trainer.loader.batches(0, -(-recipe.calibration_clips // recipe.batch.global_)):
+            alive("calibrating")
+            yield batch
+
+    calibrate(objective, batches, cluster)
 
 
 def _reporter(trainer: Trainer, losses: tuple[str, ...], first_step: int, end: int) -> Reporter:
@@ -238,15 +266,15 @@ def _is_finished(recipe: LearningRecipe, folder: RunFolder) -> bool:
     return finished
 
 
-def _finish(trainer: Trainer, status: Status, faults: VideoFaults, step: int, last_step: int) -> None:
+def _finish(trainer: Trainer, status: Status, training: Training, step: int, last_step: int) -> None:
     """Export the weights, record the end, and name the videos that were replaced. Collective."""
     cluster, folder = trainer.cluster, trainer.folder
     weights = full_weights(trainer.engine, cluster)
     average = trainer.ema.full_weights(cluster, full_weights) if trainer.ema.active else None
-    replaced = faults.merged()
+    replaced = training.faults.merged()
     with cluster.together():
         if cluster.is_main:
-            trainer.export(weights, average, step)
+            trainer.export(weights, average, step, statistics_state(training.objective.statistics))
             status.write("finished" if step >= last_step else "stopped", step, replaced_videos=replaced)
     if cluster.is_main:
         for fault, times in replaced.items():

@@ -13,13 +13,15 @@ from torch import Tensor
 from mvd_ds.config import ConfigError, FinetuneRecipe, PreprocessingSettings, dump, validate
 from mvd_ds.models.classifier import Classifier
 from mvd_ds.models.classifier_folder import ClassifierCard, save_classifier
+from mvd_ds.models.formats.containers import load_pickled
 from mvd_ds.models.formats.deepspeed_folder import read_checkpoint_folder
 from mvd_ds.models.initialisation import build_without_weights
-from mvd_ds.models.weights import AVERAGE_NAME, load_strictly, write_folder
+from mvd_ds.models.weights import AVERAGE_NAME, TARGET_STATISTICS_NAME, load_strictly, write_folder
 from mvd_ds.runs.finetune import read_labelled
 from mvd_ds.training.checkpoint.files import (
     LATEST_NAME,
     MANIFEST_NAME,
+    STATISTICS_NAME,
     STEP_NAME,
     holds_average,
     read_checkpoint_manifest,
@@ -116,9 +118,11 @@ def convert_checkpoint(folder: Path, target: Path | None, step: int | None, aver
     more = {}
     if holds_average(manifest) and not average_only:
         more[AVERAGE_NAME] = read_checkpoint_folder(path, average=True).tensors
+    if STATISTICS_NAME in manifest["files"]:
+        more[TARGET_STATISTICS_NAME] = load_pickled(path / STATISTICS_NAME)
     config = {**weights.config, "weights": "ema"} if average_only else weights.config
     write_folder(target, weights.tensors, config, {"config": json.dumps(config)}, more)
-    say(f"{path}: {weights.notes[0]}; wrote {target}{' and ' + AVERAGE_NAME + ' in it' if more else ''}")
+    say(f"{path}: {weights.notes[0]}; wrote {target}{''.join(f', with {name} in it' for name in more)}")
 
 
 def write_classifier(target: Path, recipe: FinetuneRecipe, weights: Mapping[str, Tensor], beside: dict[str, Any]) -> None:

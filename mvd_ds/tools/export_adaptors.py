@@ -12,7 +12,7 @@ from mvd_ds.models.adaptors.adapted import AdaptedEncoder
 from mvd_ds.models.classifier import PixelInput
 from mvd_ds.models.pooling import mean_tokens
 from mvd_ds.objectives.targets import Target, build_targets
-from mvd_ds.runs.student import load_predictor
+from mvd_ds.runs.student import load_predictor, load_target_statistics
 from mvd_ds.training.console import say
 
 
@@ -62,6 +62,7 @@ def adaptors_of(source: Path, names: list[str]) -> AdaptedEncoder:
     adapted.decoders.load_state_dict(
         {key: value for key, value in student.decoders.state_dict().items() if key.partition(".")[0] in kept}
     )
+    load_target_statistics(source, kept)
     for name, target in kept.items():
         undo = target.undo()
         if undo is not None:

@@ -23,13 +23,14 @@ from mvd_ds.models.classifier_folder import open_classifier
 from mvd_ds.models.initialisation import build_without_weights
 from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.teachers import build_teacher
+from mvd_ds.objectives.moving_statistics import load_statistics
 from mvd_ds.objectives.terms import LossTerms
 from mvd_ds.runs.student import build_predictor
 from mvd_ds.training.classification import Classification
 from mvd_ds.training.console import say
 from mvd_ds.training.engine.deepspeed_engine import DTYPES
 from mvd_ds.training.masked_prediction import MaskedPrediction
-from mvd_ds.training.nonfinite.dump import nested
+from mvd_ds.training.nonfinite.dump import STATISTICS_NAME, nested
 from mvd_ds.training.nonfinite.finite import FiniteWatch, minimised
 from mvd_ds.training.run_folder import FAILED, FINISHED
 from mvd_ds.training.step import PixelTargets, TeacherTargets
@@ -135,7 +136,11 @@ def _step(recipe: TrainingRecipe | FinetuneRecipe, dump: Path, device: torch.dev
             use_fp8(built)
     masks = device_masks(recipe)
     targets = TeacherTargets(recipe, teachers, dtype, masks) if teachers else PixelTargets(recipe, masks)
-    return Step(network, MaskedPrediction(recipe, network, targets, device), ClipBatch)
+    objective = MaskedPrediction(recipe, network, targets, device)
+    if objective.statistics:
+        path = dump / STATISTICS_NAME
+        load_statistics(objective.statistics, load_file(path) if path.is_file() else {}, str(path))
+    return Step(network, objective, ClipBatch)
 
 
 def _classifier(recipe: FinetuneRecipe, weights: dict[str, Tensor]) -> Classifier:

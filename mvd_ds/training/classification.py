@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mvd_ds.config import FinetuneRecipe
 from mvd_ds.objectives.classification import cross_entropy, logit_distillation, mix_clips, soft_targets
+from mvd_ds.objectives.moving_statistics import Statistics
 from mvd_ds.objectives.terms import LossTerms
 from mvd_ds.training.device_batch import LabelledBatch, to_device
 from mvd_ds.training.protocols import Inspect
@@ -33,7 +34,11 @@ class Classification:
         self.size_px = recipe.data.clip.size_px
         self.mixes = recipe.augmentation.mix is not None
         self.inspect: Inspect | None = None
+        self.statistics: dict[str, Statistics] = {}
         self.names: tuple[str, ...] = ("class",) if teacher is None else ("class", "teacher")
+
+    def observe(self, batch: LabelledBatch) -> None:
+        """Collect nothing: classes need no statistics."""
 
     def __call__(self, batch: LabelledBatch, measure: bool) -> LossTerms:
         """Return the losses of one micro batch; ``measure`` asks for nothing more here."""

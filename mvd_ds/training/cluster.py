@@ -64,6 +64,13 @@ class Cluster:
             dist.all_reduce(values)
         return values / self.world
 
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the element-wise sum of ``values`` over the ranks, in their own type. Collective."""
+        values = values.clone()
+        if dist.is_initialized():
+            dist.all_reduce(values)
+        return values
+
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         """Run a part without collectives on every rank; if it fails on any, all ranks raise the same ConfigError.

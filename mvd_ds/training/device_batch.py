@@ -65,6 +65,11 @@ class MaskedBatch(MicroBatch, Protocol):
         """int64 (B,), place of each clip in the stream, of which a step takes the next ``batch.global``."""
         ...
 
+    @property
+    def teacher_uniforms(self) -> Tensor | None:
+        """float32 (B, K, teachers), uniforms in [0, 1) that decide which teachers count; None: all do."""
+        ...
+
 
 class LabelledBatch(MicroBatch, Protocol):
     """A micro batch with the class of each clip, and how clips are mixed."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mvd_ds.config import ConfigError, LearningRecipe
+from mvd_ds.objectives.moving_statistics import summaries, update_statistics
 from mvd_ds.objectives.terms import LossTerms
 from mvd_ds.training.checkpoint.checkpoint import Checkpoints
 from mvd_ds.training.checkpoint.random_state import random_state, set_random_state
@@ -101,6 +102,7 @@ class Training:
             if will_save or validated or _due(done, settings.log_every_steps):
                 self._settle()
                 self.attempt.heartbeat.at("writing metrics")
+                self.reporter.once |= summaries(self.objective.statistics)
                 self.reporter.tell(done, learning_rate, self.engine, self.nonfinite.count, validated)
                 self.faults.require_few(done)
                 self.loader.agree(done, self.cluster.gather)
@@ -133,6 +135,8 @@ class Training:
             self.engine.step()
             losses.append(loss._replace(total=loss.total.detach()))
         self.ema.update(self.gate.shut)
+        progress = (done - 1) / self.recipe.schedule.last_step(self.loader.steps_per_epoch)
+        update_statistics(list(self.objective.statistics.values()), self.cluster.sum, self.gate.shut, progress)
         return Queued(done, losses, self.gate.verdict())
 
     def _settle(self) -> bool:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from mvd_ds.config import TrainingRecipe
+from mvd_ds.objectives.balance import build_balance
 from mvd_ds.objectives.diagnostics import effective_rank
-from mvd_ds.objectives.targets import Places, Target
+from mvd_ds.objectives.targets import Places, Target, target_statistics
 from mvd_ds.objectives.terms import LossTerms, combine
 from mvd_ds.training.device_batch import MaskedBatch, to_device
 from mvd_ds.training.protocols import Inspect
@@ -33,6 +34,16 @@ class MaskedPrediction:
         self.size_px, self.clips_per_step = recipe.data.clip.size_px, recipe.batch.global_
         self.names = tuple(targets.terms)
         self.inspect: Inspect | None = None
+        self.balance = build_balance(recipe, targets.terms).to(device)
+        for target in targets.terms.values():
+            target.to(device)
+        self.statistics = target_statistics(targets.terms)
+        self.statistics |= {f"{name}.balance": part for name, part in self.balance.statistics().items()}
+
+    def observe(self, batch: MaskedBatch) -> None:
+        """Collect the statistics of a micro batch's targets without learning from it, for the calibration."""
+        inputs, given = self.targets.draw(to_device(batch, self.device))
+        self.balance.observe(self.targets(inputs, given, observed=True), self._places(inputs))
 
     def __call__(self, batch: MaskedBatch, measure: bool) -> LossTerms:
         """Return the losses of one micro batch.
@@ -41,18 +52,23 @@ class MaskedPrediction:
             measure: also say how far from trivial the student is.
         """
         inputs, given = self.targets.draw(to_device(batch, self.device))
-        targets = self.targets(inputs, given)
+        targets, places = self.targets(inputs, given, observed=True), self._places(inputs)
+        self.balance.observe(targets, places)
         for name, target in targets.items() if self.inspect is not None else ():
             self.inspect(f"targets of {name}", target)
         model = getattr(self.student, "module", self.student)
         with EncoderTokens(model.encoder, measure) as tokens:
             more = {"labelled": inputs.labels[:, 0] >= 0} if "labels" in targets else {}
             predictions = self.student(self._clip(inputs, model), inputs.visible, inputs.masked, inputs.drop_path, **more)
-        places = Places(inputs.visible, inputs.masked, inputs.place[0] // self.clips_per_step)
-        loss = combine(predictions, targets, self.targets.terms, places)
+        uniforms = None if inputs.teacher_uniforms is None else inputs.teacher_uniforms.flatten(0, 1)
+        loss = combine(predictions, targets, self.targets.terms, places, self.balance, uniforms)
         if tokens.value is None:
             return loss
-        return loss._replace(measurements=measure_features(predictions, targets, loss, self.targets.terms, tokens.value))
+        measured = measure_features(predictions, targets, loss, self.targets.terms, tokens.value)
+        return loss._replace(measurements=loss.measurements | measured)
+
+    def _places(self, inputs: MaskedBatch) -> Places:
+        return Places(inputs.visible, inputs.masked, inputs.place[0] // self.clips_per_step)
 
     def _clip(self, inputs: MaskedBatch, model: torch.nn.Module) -> Tensor:
         """Return the student's view (B, C, T, H, W), normalised, in the precision of its weights."""

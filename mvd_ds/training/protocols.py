@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
+from mvd_ds.objectives.moving_statistics import Statistics
 from mvd_ds.objectives.terms import LossTerms
 
 if TYPE_CHECKING:
@@ -60,6 +61,12 @@ class Objective(Protocol):
     """Names of its losses, the keys of ``LossTerms.terms``."""
     inspect: Inspect | None
     """Called with what frozen networks gave, if set: their targets are watched like losses where a step was not finite."""
+    statistics: dict[str, Statistics]
+    """Statistics that it keeps of its targets, by dotted name: collected by its calls, moved at the end of a step."""
+
+    def observe(self, batch: Any) -> None:
+        """Collect the statistics of one micro batch without learning from it, for the calibration."""
+        ...
 
     def __call__(self, batch: Any, measure: bool) -> LossTerms:
         """Return the losses of one micro batch; ``measure`` asks for measurements that cost something, too."""

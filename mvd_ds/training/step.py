@@ -53,7 +53,9 @@ class TargetSource(Protocol):
         """Return the batch with its masks, and what is known of its targets after that."""
         ...
 
-    def __call__(self, batch: MaskedBatch, given: Mapping[str, dict[str, Tensor]] | None = None) -> dict[str, Tensor]: ...
+    def __call__(
+        self, batch: MaskedBatch, given: Mapping[str, dict[str, Tensor]] | None = None, observed: bool = False
+    ) -> dict[str, Tensor]: ...
 
 
 class DrawsMasks(Protocol):
@@ -93,7 +95,9 @@ class PixelTargets:
         """Return the batch with its masks."""
         return require_drawn(batch) if self.masks is None else self.masks(batch), {}
 
-    def __call__(self, batch: MaskedBatch, given: Mapping[str, dict[str, Tensor]] | None = None) -> dict[str, Tensor]:
+    def __call__(
+        self, batch: MaskedBatch, given: Mapping[str, dict[str, Tensor]] | None = None, observed: bool = False
+    ) -> dict[str, Tensor]:
         """Return the targets (B*K, M, D) of a batch with masks."""
         clip = to_unit(batch.views[self.size_px])
         pixels = self.terms["pixels"]
@@ -140,8 +144,13 @@ class TeacherTargets:
         return self.masks(batch, given[ATTENTION]), {self.masks.teacher: given}
 
     @torch.no_grad()
-    def __call__(self, batch: MaskedBatch, given: Mapping[str, dict[str, Tensor]] | None = None) -> dict[str, Tensor]:
-        """Return the targets (B*K, M, D) of a batch with masks; teachers that have ``given`` already are not asked again."""
+    def __call__(
+        self, batch: MaskedBatch, given: Mapping[str, dict[str, Tensor]] | None = None, observed: bool = False
+    ) -> dict[str, Tensor]:
+        """Return the targets (B*K, M, D) of a batch with masks; teachers that have ``given`` already are not asked again.
+
+        With ``observed`` the statistics of targets collect from what the teachers give.
+        """
         targets = {}
         for teacher in self.settings:
             known = (given or {}).get(teacher)
@@ -149,6 +158,8 @@ class TeacherTargets:
             sources = self.sources(teacher, batch, wanted) if known is None else known
             for name in [name for name in sources if name in self.terms]:
                 target = self.terms[name](sources[name])
+                if observed:
+                    self.terms[name].observe(sources[name], target)
                 targets[name] = (target if wanted is not None else self._at(name, target, batch)).float()
         targets |= label_targets(batch, self.terms)
         return {name: targets[name] for name in self.terms}

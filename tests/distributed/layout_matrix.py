@@ -18,7 +18,9 @@ from mvd_ds.data.batch import ClipBatch
 from mvd_ds.data.loader import ClipLoader
 from mvd_ds.data.masking_batch import device_masks
 from mvd_ds.models.teachers import plan_teacher
+from mvd_ds.objectives.moving_statistics import update_statistics
 from mvd_ds.runs.student import plan_predictor
+from mvd_ds.training.calibration import calibrate
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.engine.deepspeed_engine import joined_cluster
 from mvd_ds.training.engine.deepspeed_start import start_student, start_teacher
@@ -34,11 +36,11 @@ from shrinking import LIBRARIES, LIBRARY_STEPS, STEPS, shipped
 def main(layouts: dict[str, list[str]], overrides: list[str]) -> None:
     recipes = {name: shipped([*overrides, *more]) for name, more in layouts.items()}
     with joined_cluster(5, "cpu") as cluster:
-        # The same in every layout of the same data, as many decoders and the same masks, and read once.
+        # The same in every layout of the same data, as many random numbers and the same masks, and read once.
         read: dict[Any, tuple[list[ClipBatch], Callable[[int], float]]] = {}
         found = {}
         for name, recipe in recipes.items():
-            key = recipe.data, recipe.drop_path_blocks, recipe.masking
+            key = recipe.data, recipe.drop_path_blocks, recipe.masking, recipe.drop_teachers
             if key not in read:
                 loader = ClipLoader(recipe, recipe.drop_path_blocks, cluster.rank, cluster.world)
                 read[key] = list(loader.batches(0, STEPS)), build_schedule(recipe, loader.steps_per_epoch)
@@ -62,6 +64,8 @@ def _train(
     }
     targets = TeacherTargets(recipe, placed, next(engine.module.parameters()).dtype, device_masks(recipe))
     objective = MaskedPrediction(recipe, engine, targets, cluster.device)
+    read = batches[: -(-recipe.calibration_clips // recipe.batch.global_) * recipe.batch.accumulation_steps(cluster.world)]
+    calibrate(objective, lambda: read, cluster)
     losses, coming = [], iter(batches)
     accumulation = recipe.batch.accumulation_steps(cluster.world)
     for step in range(steps):
@@ -73,6 +77,7 @@ def _train(
             engine.backward(terms.total)
             engine.step()
             mean += float(cluster.mean(terms.total.detach())) / accumulation
+        update_statistics(list(objective.statistics.values()), cluster.sum, gate.shut, step / STEPS)
         losses.append(mean)
     assert gate.verdict().passed()
     state = state_bytes(engine, placed)

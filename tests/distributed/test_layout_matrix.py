@@ -17,7 +17,7 @@ from mvd_ds.models.teachers import plan_teacher
 from mvd_ds.runs.student import plan_predictor
 from nightly_record import record
 from plain_loop import plain_losses
-from shrinking import LIBRARIES, LIBRARY_STEPS, STEPS, shipped
+from shrinking import LIBRARIES, LIBRARY_STEPS, SCALES, STEPS, shipped
 
 pytestmark = pytest.mark.launch
 
@@ -72,6 +72,9 @@ def layouts(folder: Path, every: bool, few: bool) -> dict[str, list[str]]:
             found[f"{name}, {image}, {video}"] = [f"engine.config={path}", *placed]
     for stage in (3,) if few else (1, 2, 3):
         found[f"today, zero{stage}"] = [f"engine.config=zero{stage}.json", *TODAY]
+        scaled = [f"engine.config=zero{stage}.json", "teachers.image.placement=zero3", *SCALES]
+        found[f"loss_relative, zero{stage}"] = [*scaled, "balance=loss_relative"]
+    found["uncertainty"] = [*scaled, "balance=uncertainty"]
     found["looking"] = LOOKING
     found["streamed"] = ["engine.build=streamed", "teachers.image.placement=zero3_node", "teachers.video.placement=zero3"]
     return found
@@ -102,8 +105,9 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture(scope="module")
 def plain_others(shrunk: list[str], parts: list[str], libraries: list[str]) -> dict[str, list[float]]:
-    """Total losses of the plain loop with all ``parts``, with ``LOOKING``, with ``TODAY`` and with ``libraries``, by step."""
+    """Total losses of every step of the plain loop, by the first word of the layouts that are not the recipe itself."""
     others = {"every part": parts, "looking": LOOKING, "today": TODAY, LIBRARIES: libraries}
+    others |= {name: [*SCALES, f"balance={name}"] for name in ("loss_relative", "uncertainty")}
     return {
         name: plain_losses(shipped([*shrunk, *overrides]), steps=LIBRARY_STEPS if name == LIBRARIES else STEPS)["total"]
         for name, overrides in others.items()
@@ -148,7 +152,7 @@ def test_every_layout_gives_the_losses_of_a_plain_loop(
     found = json.loads(next(line for line in said.splitlines() if line.startswith("{")))
     assert found.keys() == asked.keys()
     more = len(stages) + (5 if processes < 4 else 0)
-    assert len(found) == more + (2 * 9 + 3 + 2 if every else 3 + 2 + 1 + 2 if few else 8 + 2 + 3 + 2)
+    assert len(found) == more + (2 * 9 + 6 + 3 if every else 3 + 2 + 2 + 3 if few else 8 + 2 + 6 + 3)
     worst = 0.0
     for name, result in found.items():
         total = plain_others.get(name.partition(",")[0], plain["total"])

@@ -1,7 +1,7 @@
 """One run handed on among 1, 2 and 4 processes and all ZeRO stages: the losses and the average of the untouched run.
 
-Every direction once, with an average, drop path and two parameter groups; and what a damaged checkpoint, a full disk and a
-process too many do to it.
+Every direction once, with an average, drop path, two parameter groups and all statistics that targets may have; and what a
+damaged checkpoint, a full disk and a process too many do to it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from launching import alone, launch, losses
 from mvd_ds.training.checkpoint.files import newest_first, read_checkpoint_manifest
-from shrinking import RECIPE
+from shrinking import RECIPE, SCALES
 
 pytestmark = pytest.mark.launch
 
@@ -34,38 +34,54 @@ LEGS = [
 
 
 @pytest.fixture(scope="module")
-def handed_on(shrunk: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+def stateful(shrunk: list[str]) -> list[str]:
+    """The shrunk recipe with every kind of statistics of targets, and with dropped teachers."""
+    return [*shrunk, *SCALES, "balance=loss_relative", "optimizer.ema_decay=0.9"]
+
+
+@pytest.fixture(scope="module")
+def untouched(stateful: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the same run in one go: two processes, the recipe's own ZeRO-3."""
+    folder = tmp_path_factory.mktemp("untouched") / "run"
+    launch(2, "distill", RECIPE, *stateful, f"run.output={folder}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def handed_on(stateful: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """The folder of a run after all legs, and what each said."""
     folder, said = tmp_path_factory.mktemp("resume") / "run", []
     for processes, engine, last in LEGS:
-        command = ["distill", RECIPE, *shrunk, "optimizer.ema_decay=0.9", f"run.output={folder}"]
+        command = ["distill", RECIPE, *stateful, f"run.output={folder}"]
         command += [f"engine.config={engine}", f"run.stop_after_steps={last}"]
         done = alone(*command) if processes == 1 else launch(processes, *command)
         said.append(done.stdout)
     return folder, said
 
 
-def test_the_losses_are_those_of_the_untouched_run(run: Path, handed_on: tuple[Path, list[str]]) -> None:
+def test_the_losses_are_those_of_the_untouched_run(untouched: Path, handed_on: tuple[Path, list[str]]) -> None:
     folder, said = handed_on
     for name in ("loss/total", "loss/image", "loss/video"):
-        assert losses(folder, name) == pytest.approx(losses(run, name), rel=1e-5), name
+        assert losses(folder, name) == pytest.approx(losses(untouched, name), rel=1e-5), name
     for (_, _, before), text in zip(LEGS, said[1:], strict=False):
         assert f"resuming from the checkpoint of step {before}" in text
     assert "world: 1 -> 2; zero stage: 3 -> 2" in said[1]
     assert "2 go on, with accumulation 2, and rank 2 idles" in said[5] and "world: 4 -> 2" in said[5]
 
 
-def test_weights_and_average_are_those_of_the_untouched_run(run: Path, handed_on: tuple[Path, list[str]]) -> None:
-    for file in ("model.safetensors", "ema.safetensors"):
-        got, expected = load_file(handed_on[0] / "model" / file), load_file(run / "model" / file)
+def test_weights_and_statistics_are_those_of_the_untouched_run(untouched: Path, handed_on: tuple[Path, list[str]]) -> None:
+    for file in ("model.safetensors", "ema.safetensors", "target_statistics.safetensors"):
+        got, expected = load_file(handed_on[0] / "model" / file), load_file(untouched / "model" / file)
         assert got.keys() == expected.keys()
         for name, value in expected.items():
             assert (got[name] - value).norm() <= 1e-5 * value.norm() + 1e-6, (file, name)
-    weights, average = (load_file(run / "model" / file) for file in ("model.safetensors", "ema.safetensors"))
+    weights, average = (load_file(untouched / "model" / file) for file in ("model.safetensors", "ema.safetensors"))
     assert any((weights[name] - average[name]).norm() > 1e-3 * weights[name].norm() for name in weights), "an average of its own"
 
 
-def test_a_damaged_checkpoint_and_then_a_full_disk(shrunk: list[str], handed_on: tuple[Path, list[str]], tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_and_then_a_full_disk(
+    stateful: list[str], handed_on: tuple[Path, list[str]], tmp_path: Path
+) -> None:
     """The newest is damaged: the one before goes on. Then no file may grow: all ranks end with one line, all is whole."""
     folder = shutil.copytree(handed_on[0], tmp_path / "run")
     newest, before = newest_first(folder / "checkpoints")
@@ -73,7 +89,7 @@ def test_a_damaged_checkpoint_and_then_a_full_disk(shrunk: list[str], handed_on:
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 1
     largest.write_bytes(content)
-    command = ["distill", RECIPE, *shrunk, "optimizer.ema_decay=0.9", f"run.output={folder}", "run.save_every_steps=1"]
+    command = ["distill", RECIPE, *stateful, f"run.output={folder}", "run.save_every_steps=1"]
     with largest_file(largest.stat().st_size // 4):
         done = launch(2, *command, check=False)
     assert f"{largest}: its content is not what was written (another sha256); taking the checkpoint before it" in done.stdout

@@ -46,7 +46,7 @@ def test_a_recipe_names_its_outputs_and_their_decoders() -> None:
 
 
 def test_each_block_is_normalised_and_compared_by_itself() -> None:
-    target = TARGETS["normalised"](load_recipe("mvd_base_from_base", MORE), "video_deep")
+    target = TARGETS["features"](load_recipe("mvd_base_from_base", MORE), "video_deep")
     source, prediction = torch.randn(2, 5, 2 * 768) * 3 + 1, torch.randn(2, 5, 2 * 768)
     made = target(source)
     for half in made.split(768, dim=-1):

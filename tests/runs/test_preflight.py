@@ -33,7 +33,7 @@ def test_statistics_of_targets_that_are_known() -> None:
         ("good", None),
         ("flat", "effective rank of 0.0; there is nothing to learn"),
         ("broken", "are not finite; every step would be skipped"),
-        ("loud", "% of the targets' variance; teachers.image.target.normalise=true evens them out"),
+        ("loud", "% of the targets' variance; teachers.image.target.standardise=phi_s evens them out"),
     ],
 )
 def test_targets_that_would_spoil_a_training_are_named(kind: str, words: str | None, shrunk: list[str]) -> None:

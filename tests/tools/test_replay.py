@@ -47,7 +47,7 @@ def dump(folder: Path, recipe: Any, network: nn.Module, objective: Any, loader: 
     clips = [[loader.path_of(index) for index in batch.sample.tolist()] for batch in batches]
     micros = [{"total": total, "terms": {}, "tensors": [], "clips": names} for total, names in zip(totals, clips, strict=True)]
     ranks = [{"rank": 0, "micro_batches": micros}]
-    write_dump(folder, 1, recipe, Cluster(0, 1, CPU), network.state_dict(), batches, ranks)
+    write_dump(folder, 1, recipe, Cluster(0, 1, CPU), network.state_dict(), batches, ranks, {})
     return totals
 
 

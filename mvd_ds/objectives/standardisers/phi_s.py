@@ -37,9 +37,9 @@ class PhiSStandardiser(Standardiser):
         centred = (features.float() - self.mean).to(features.dtype)
         return (centred @ self.rotation.T.to(features.dtype)).float() * self.scale
 
-    def inverse(self, standardised: Tensor) -> Tensor:
-        """Return the features (..., D) fp32."""
-        return self.mean + (standardised.float() / self.scale) @ self.rotation
+    def undo(self) -> tuple[Tensor, Tensor, Tensor | None] | None:
+        """Return the deviation that all channels share, the mean, and the rotation, whose transpose undoes it."""
+        return (1 / self.scale).expand(self.width), self.mean, self.rotation
 
     def begin(self, number: int) -> None:
         """Make room for the sums of all products of channels, which only the calibration needs."""

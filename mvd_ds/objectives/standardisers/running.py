@@ -35,9 +35,9 @@ class RunningStandardiser(Standardiser):
         """Return (..., D) fp32, standardised by the statistics of the steps before."""
         return (features.float() - self.mean) / (self.deviation + STABILISER)
 
-    def inverse(self, standardised: Tensor) -> Tensor:
-        """Return the features (..., D) fp32 by the statistics of now."""
-        return standardised.float() * (self.deviation + STABILISER) + self.mean
+    def undo(self) -> tuple[Tensor, Tensor, Tensor | None] | None:
+        """Return deviation and mean of now."""
+        return self.deviation + STABILISER, self.mean, None
 
     @torch.no_grad()
     def observe(self, features: Tensor, standardised: Tensor) -> None:

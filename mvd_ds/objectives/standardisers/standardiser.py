@@ -53,7 +53,17 @@ class Standardiser(Statistics):
                 f"target {self.name}: its standardisation uses statistics of each clip or token, which nobody keeps, so that it "
                 "cannot be undone; running and phi_s can"
             )
-        return standardised
+        undo = self.undo()
+        if undo is None:
+            return standardised
+        factor, shift, rotation = undo
+        scaled = standardised.float() * factor
+        return shift + (scaled if rotation is None else scaled @ rotation)
+
+    def undo(self) -> tuple[Tensor, Tensor, Tensor | None] | None:
+        """Return (factor (D,), shift (D,), rotation (D, D) or None), by which a standardised y comes back as shift +
+        (y * factor) @ rotation; None where nothing was standardised, or nothing can be undone."""
+        return None
 
     def observe(self, features: Tensor, standardised: Tensor) -> None:
         """Collect from the tokens of one micro batch: ``features`` (..., D) and what ``forward`` made of them."""

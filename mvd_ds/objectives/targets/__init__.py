@@ -2,8 +2,7 @@
 
 =================  ======================================================================
 ``target``         ``Target``: the base class, what every kind has to know
-``features``       features of a teacher, as they are
-``normalised``     features of a teacher, every token normalised
+``features``       features of a teacher, standardised or as they are
 ``summary``        one vector of a clip from a teacher
 ``pixels``         pixels of a patch, which need no teacher
 ``relations``      attention of a teacher's block, and cosines between its tokens
@@ -14,13 +13,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from mvd_ds.config import HeadShape, TrainingRecipe
+from mvd_ds.objectives.moving_statistics import Statistics
+from mvd_ds.objectives.standardisers import normalise_tokens
 from mvd_ds.objectives.targets.features import FeatureTarget
 from mvd_ds.objectives.targets.gathering import gather_masked
 from mvd_ds.objectives.targets.labels import LabelTarget
-from mvd_ds.objectives.targets.normalised import NormalisedTarget, normalise_tokens
 from mvd_ds.objectives.targets.pixels import PixelTarget, patchify, pixel_targets, predicted_pixels, unpatchify
 from mvd_ds.objectives.targets.relations import RelationTarget, TokenRelationTarget
 from mvd_ds.objectives.targets.summary import SummaryTarget
@@ -37,12 +37,12 @@ __all__ = [
     "patchify",
     "pixel_targets",
     "predicted_pixels",
+    "target_statistics",
     "unpatchify",
 ]
 
 TARGETS: dict[str, Callable[[TrainingRecipe, str], Target]] = {
     "features": FeatureTarget,
-    "normalised": NormalisedTarget,
     "summary": SummaryTarget,
     "pixels": PixelTarget,
     "relations": RelationTarget,
@@ -61,6 +61,11 @@ def build_targets(recipe: TrainingRecipe) -> dict[str, Target]:
     return {name: TARGETS[_kind(recipe, name)](recipe, name) for name in recipe.decoder_names}
 
 
+def target_statistics(targets: Mapping[str, Target]) -> dict[str, Statistics]:
+    """Return the statistics of all targets by dotted name."""
+    return {f"{name}.{key}": part for name, target in targets.items() for key, part in target.statistics().items()}
+
+
 def head_shapes(recipe: TrainingRecipe) -> dict[str, HeadShape]:
     """Return what each target of a recipe asks of the student, by the target's name."""
     return {name: target.head for name, target in build_targets(recipe).items()}
@@ -70,4 +75,4 @@ def _kind(recipe: TrainingRecipe, name: str) -> str:
     target = recipe.outputs[name].target
     if target is None:
         return name
-    return "normalised" if target.kind == "features" and target.normalise else target.kind
+    return target.kind

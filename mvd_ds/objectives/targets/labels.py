@@ -54,6 +54,11 @@ class LabelTarget(Target):
         """Return the ``label_loss``, a scalar in fp32, of logits (B*K, classes) and classes (B*K,)."""
         return label_loss(prediction, target, self.temperature)
 
+    def rows(self, prediction: Tensor, target: Tensor, places: Places | None = None) -> Tensor:
+        """Return the loss of every sample, fp32 (B*K,), 0 without a label."""
+        logits = prediction.float() / self.temperature
+        return functional.cross_entropy(logits, target, ignore_index=UNLABELLED, reduction="none")
+
     def trivial_loss(self, target: Tensor) -> Tensor:
         """Return the loss of equal logits for all classes."""
         return label_loss(torch.zeros(len(target), self.head.width, device=target.device), target, self.temperature)

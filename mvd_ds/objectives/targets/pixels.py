@@ -7,10 +7,8 @@ from einops import rearrange
 from torch import Tensor
 
 from mvd_ds.config import PixelSettings, TrainingRecipe
+from mvd_ds.objectives.standardisers import STABILISER
 from mvd_ds.objectives.targets.target import Target
-
-STABILISER = 1e-6
-"""Keeps a flat patch or a constant token from dividing by zero. Source: VideoMAE, MAE and MVD, all three 1e-6."""
 
 
 class PixelTarget(Target):

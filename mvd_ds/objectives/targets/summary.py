@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from mvd_ds.config import TrainingRecipe
+from mvd_ds.objectives.moving_statistics import Statistics
 from mvd_ds.objectives.targets.dispersion import AngularDispersion
 from mvd_ds.objectives.targets.target import Places, Target
 
@@ -34,3 +35,17 @@ class SummaryTarget(Target):
         """Return the loss, a scalar in fp32, between predictions (B*K, D) and their targets."""
         loss = super().compare(prediction, target, places)
         return loss if self.dispersion is None else loss / self.dispersion.dispersion
+
+    def rows(self, prediction: Tensor, target: Tensor, places: Places | None = None) -> Tensor:
+        """Return the loss of every sample, fp32 (B*K,)."""
+        rows = super().rows(prediction, target, places)
+        return rows if self.dispersion is None else rows / self.dispersion.dispersion
+
+    def observe(self, source: Tensor, target: Tensor) -> None:
+        """Collect the directions of a micro batch of summaries (B, D)."""
+        if self.dispersion is not None:
+            self.dispersion.observe(source)
+
+    def statistics(self) -> dict[str, Statistics]:
+        """Return the dispersion, where angles are measured by it."""
+        return {} if self.dispersion is None else {"dispersion": self.dispersion}

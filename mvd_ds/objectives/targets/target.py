@@ -11,6 +11,7 @@ from mvd_ds.config import HeadShape, LossMixture, Tokens, loss_parts
 from mvd_ds.files import ConfigError, did_you_mean
 from mvd_ds.objectives.diagnostics import feature_variance, mean_target_loss
 from mvd_ds.objectives.losses import LOSSES, mixed_loss, per_sample
+from mvd_ds.objectives.moving_statistics import Statistics
 
 
 class Places(NamedTuple):
@@ -31,8 +32,8 @@ class Places(NamedTuple):
 class Target(nn.Module):
     """A target that one head of a student learns to predict, and the way in which the prediction is judged.
 
-    A kind of target is a subclass in a file of this folder and a row of ``TARGETS``. State that checkpoints have to carry
-    (running statistics, a codebook) belongs in its buffers; the kinds of today have none.
+    A kind of target is a subclass in a file of this folder and a row of ``TARGETS``. What it estimates from its sources while a
+    run goes on is in its ``statistics``, which checkpoints and model folders carry.
 
     Args:
         name: name of the target, for messages.
@@ -47,7 +48,7 @@ class Target(nn.Module):
     losses: ClassVar[tuple[str, ...]] = tuple(LOSSES)
     """Names of the losses that fit this kind."""
 
-    is_tokenwise: ClassVar[bool] = True
+    is_tokenwise: bool = True
     """True if the target of a token depends on that token alone, so that a teacher may compute no others."""
 
     is_pointwise: ClassVar[bool] = True
@@ -112,6 +113,13 @@ class Target(nn.Module):
             f"target/variance_{self.name}": feature_variance(target),
             f"prediction/variance_{self.name}": feature_variance(prediction.detach()),
         }
+
+    def observe(self, source: Tensor, target: Tensor) -> None:
+        """Collect the statistics of a micro batch: its ``source``, and the targets that ``forward`` made of it."""
+
+    def statistics(self) -> dict[str, Statistics]:
+        """Return what ``observe`` collects into, by short name."""
+        return {}
 
     def flops(self, tokens: int) -> int:
         """Return the operations of matrix products that it takes to make the targets of a sample of ``tokens`` tokens and to

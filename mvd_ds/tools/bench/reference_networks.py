@@ -17,7 +17,7 @@ from mvd_ds.models.readouts import CrossDecoder, Decoder
 from mvd_ds.models.resampling import resize_grid
 from mvd_ds.models.teachers import Teacher
 from mvd_ds.models.vit import VisionTransformer
-from mvd_ds.objectives.targets.pixels import STABILISER
+from mvd_ds.objectives.standardisers import STABILISER
 
 
 class Style(NamedTuple):

@@ -176,6 +176,9 @@ def random_batch(recipe: TrainingRecipe, number: int) -> ClipBatch:
     drop_path = torch.zeros(clips, recipe.masks_per_clip, recipe.drop_path_blocks)
     places = torch.arange(clips)
     flip = torch.zeros(clips, dtype=torch.bool)
+    if recipe.drop_teachers:
+        uniforms = generator.random((clips, recipe.masks_per_clip, len(recipe.teachers)), "float32")
+        masks = {**masks, "teacher_uniforms": torch.from_numpy(uniforms)}
     return ClipBatch(views, flip, drop_path=drop_path, labels=labels, sample=places, place=places, faults=[], **masks)
 
 

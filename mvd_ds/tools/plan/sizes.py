@@ -115,7 +115,7 @@ def _classifier_sizes(recipe: FinetuneRecipe) -> RecipeSizes:
 def _predictor_sizes(recipe: TrainingRecipe) -> RecipeSizes:
     """Return the sizes of a student with its decoders and teachers."""
     with torch.device("meta"):
-        student = MaskedPredictor(recipe.model, recipe.grid, head_shapes(recipe))
+        student = MaskedPredictor(recipe.model, recipe.grid, head_shapes(recipe), recipe.balance == "uncertainty")
     slots, rows, columns = recipe.grid
     tokens = slots * rows * columns
     groups = [[parameter.numel() for parameter in group["params"]] for group in parameter_groups(student, recipe.optimizer)]

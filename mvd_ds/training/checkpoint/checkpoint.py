@@ -11,10 +11,12 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from mvd_ds import __version__
 from mvd_ds.config import ConfigError, LearningRecipe, dump
@@ -42,16 +44,19 @@ class Resumed(NamedTuple):
     Attributes:
         step: optimizer steps done; 0 where there is no checkpoint.
         extra: what was given to ``save`` beside it, the same on every rank.
+        statistics: state of the statistics of targets, to be loaded once there are targets.
     """
 
     step: int
     extra: dict[str, Any]
+    statistics: dict[str, Tensor] = {}  # noqa: RUF012 - a NamedTuple's default, never written to
 
 
 class Checkpoints:
     """The checkpoints of one run: its state is saved to them and loaded from them.
 
     Attributes:
+        statistics: gives the state of the statistics of targets, the same on all ranks; set once there are targets.
         last_save_seconds: what the last save of this process took, the longest over the ranks; None before the first.
     """
 
@@ -78,6 +83,7 @@ class Checkpoints:
         """
         self.contents, self.save_shards = dict(contents or {}), save_shards
         self.folder, self.recipe, self.cluster, self.engine, self.ema = folder, recipe, cluster, engine, ema
+        self.statistics: Callable[[], dict[str, Tensor]] = dict
         self.last_save_seconds: float | None = None
         self._last_save_bytes: int | None = None
         self._is_begun = False
@@ -170,6 +176,9 @@ class Checkpoints:
         rank, stage = self.cluster.rank, self.engine.zero_optimization_stage()
         self.save_shards(self.engine, aside, write, {OURS: {"parameter_names": parameter_names(self.engine)}})
         write(aside / _random_name(rank), random_state())
+        statistics = self.statistics()
+        if statistics and self.cluster.is_main:
+            write(aside / files.STATISTICS_NAME, statistics)
         if self.ema.active and (stage or self.cluster.is_main):
             write(aside / f"{files.AVERAGE_PREFIX}{rank:05d}.pt", {"averages": self.ema.averages})
         with self.cluster.together():
@@ -236,7 +245,10 @@ class Checkpoints:
         load_shards(self.engine, self.ema, shards)
         self.engine.global_steps, self.engine.skipped_steps = manifest["step"], manifest["skipped"]
         self.engine.global_samples = manifest["step"] * self.recipe.batch.global_
-        return Resumed(manifest["step"], manifest["extra"])
+        with self.cluster.together():
+            path = self.folder.checkpoints / manifest["name"] / files.STATISTICS_NAME
+            statistics = load_pickled(path) if files.STATISTICS_NAME in manifest["files"] else {}
+        return Resumed(manifest["step"], manifest["extra"], statistics)
 
     def _tell_changes(self, manifest: dict[str, Any]) -> None:
         """Say what changed since the checkpoint.

@@ -18,6 +18,8 @@ from mvd_ds.files import read_json, write_json
 MANIFEST_NAME, LATEST_NAME = "manifest.json", "latest"
 STEP_NAME = re.compile(r"step-(\d{8})")
 AVERAGE_PREFIX = "ema_rank_"
+#: The statistics of targets, which are the same on all ranks.
+STATISTICS_NAME = "statistics.pt"
 #: sha256 runs at 1.2 GiB/s on one core that has its instructions, faster than blake2b (0.8) and than most disks.
 DIGEST = "sha256"
 _CHUNK = 1 << 22

@@ -1,6 +1,7 @@
 """A step kept to be run again: clips, masks and keys of all ranks, the student as it was, and the settings. No pickle.
 
-``dumps/step-NNN/``: ``rank-R.safetensors`` micro batches · ``student.safetensors`` fp32 weights · ``dump.json``, written last.
+``dumps/step-NNN/``: ``rank-R.safetensors`` micro batches · ``student.safetensors`` fp32 weights · ``statistics.safetensors`` of
+targets that have any · ``dump.json``, written last.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from mvd_ds.config import LearningRecipe, dump
 from mvd_ds.files import write_json, written_aside
 from mvd_ds.training.cluster import Cluster
 
+STATISTICS_NAME = "statistics.safetensors"
+
 
 def write_dump(
     path: Path,
@@ -25,6 +28,7 @@ def write_dump(
     weights: dict[str, Tensor],
     batches: list[Any],
     ranks: list[dict[str, Any]],
+    statistics: dict[str, Tensor],
 ) -> None:
     """Write the dump of ``step`` into the folder ``path``. Collective.
 
@@ -32,6 +36,7 @@ def write_dump(
         weights: the whole student on rank 0.
         batches: this rank's micro batches, NamedTuples of tensors, dicts of tensors and lists of text.
         ranks: what every rank found.
+        statistics: state of the statistics of targets, the same on all ranks.
 
     Raises:
         ConfigError: on every rank, if any cannot write.
@@ -44,6 +49,9 @@ def write_dump(
         if cluster.is_main:
             with written_aside(path / "student.safetensors", sync=False) as aside:
                 save_file({name: value.contiguous() for name, value in weights.items()}, aside)
+            if statistics:
+                with written_aside(path / STATISTICS_NAME, sync=False) as aside:
+                    save_file(statistics, aside)
     with cluster.together():
         if cluster.is_main:
             kind = type(batches[0]).__name__

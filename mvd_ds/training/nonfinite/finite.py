@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mvd_ds.config import ConfigError, LearningRecipe
+from mvd_ds.objectives.moving_statistics import statistics_state, update_statistics
 from mvd_ds.objectives.terms import LossTerms
 from mvd_ds.training.checkpoint.random_state import random_state, set_random_state
 from mvd_ds.training.cluster import Cluster
@@ -149,6 +150,8 @@ class NonFiniteSteps:
                 self.engine.step()
             self.objective.inspect = None
             found.append(watch.names())
+        # What was collected is of a step that does not count: behind the shut gate nothing moves by it.
+        update_statistics(list(self.objective.statistics.values()), self.cluster.sum, self.gate.shut, 0.0)
         set_random_state(before)
         return found
 
@@ -159,7 +162,8 @@ class NonFiniteSteps:
         weights = self.whole_weights(self.engine, self.cluster)
         path: Path = self.folder.dump(done)
         try:
-            write_dump(path, done, self.recipe, self.cluster, weights, batches, ranks)
+            statistics = statistics_state(self.objective.statistics)
+            write_dump(path, done, self.recipe, self.cluster, weights, batches, ranks, statistics)
         except ConfigError as error:
             return f"no dump: {error}"
         return f"python -m mvd_ds replay {path}"

@@ -45,6 +45,14 @@ def test_a_resumed_run_goes_on_to_the_bit(tmp_path: Path, checkpoints: Checkpoin
     assert checkpoints.last_save_seconds is not None and checkpoints.last_save_seconds > 0
 
 
+def test_statistics_of_targets_come_back_to_the_bit(tmp_path: Path, checkpoints: Checkpoints) -> None:
+    state = {"image.standardise.mean": torch.rand(5), "image.balance.loss": torch.rand(())}
+    checkpoints.statistics = lambda: state
+    train_and_save(checkpoints, 1)
+    found = plain_checkpoints(tmp_path).load().statistics
+    assert found.keys() == state.keys() and all(torch.equal(found[name], value) for name, value in state.items())
+
+
 def test_settings_of_the_groups_are_those_of_now(tmp_path: Path, checkpoints: Checkpoints) -> None:
     """DeepSpeed would put the weight decay of the checkpoint, or even of another group, in their place."""
     train_and_save(checkpoints, 2)

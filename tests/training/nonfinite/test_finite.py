@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mvd_ds.config import ConfigError, TrainingRecipe, load_recipe
 from mvd_ds.files import read_json
+from mvd_ds.objectives.standardisers.running import RunningStandardiser
 from mvd_ds.objectives.terms import LossTerms
 from mvd_ds.training.checkpoint.random_state import random_state
 from mvd_ds.training.cluster import Cluster
@@ -78,6 +79,7 @@ def steps(engine: Engine, folder: Path, *overrides: str) -> tuple[NonFiniteSteps
         total = engine.module(batch.clips).mean()
         return LossTerms(total, {"video": total.detach()})
 
+    objective.statistics = {}
     handler = NonFiniteSteps(recipe, RunFolder(folder), CPU, engine, UpdateGate(engine), objective, Loader(), weights)
     loss = objective(Loader().again(0)[0], False)
     engine.backward(minimised(loss.total))
@@ -154,8 +156,12 @@ def test_a_target_that_is_not_finite_is_named_and_not_blamed_on_the_student(engi
         names = ("video",)
         inspect: Inspect | None = None
 
+        def __init__(self) -> None:
+            self.statistics = {"video.standardise": RunningStandardiser(1, "video")}
+
         def __call__(self, batch: Batch, measure: bool) -> LossTerms:
             target = torch.full((2, 1), torch.inf)
+            self.statistics["video.standardise"].observe(target, target)
             if self.inspect is not None:
                 self.inspect("targets of video", target)
             total = (engine.module(torch.ones(2, 4)) - target).square().mean()
@@ -169,6 +175,8 @@ def test_a_target_that_is_not_finite_is_named_and_not_blamed_on_the_student(engi
     with pytest.raises(ConfigError, match=line):
         handler.handle(1, [objective(Loader().again(0)[0], False)])
     assert objective.inspect is None
+    running = objective.statistics["video.standardise"]
+    assert running.mean.item() == 0.0 and running.deviation.item() == 1.0 and not running.sums.any()
 
 
 def test_no_more_dumps_than_the_disk_can_bear(engine: Engine, tmp_path: Path) -> None:

@@ -1,0 +1,31 @@
+"""The check of the settings that bring unlike teachers to one scale, against the rest of a recipe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mvd_ds.config.recipes import TrainingRecipe
+
+
+def require_balance(recipe: TrainingRecipe) -> None:
+    """Check that a recipe's teachers can be balanced, dropped and standardised as it asks.
+
+    Raises:
+        ValueError: in one line, if they cannot.
+    """
+    if recipe.pixels is not None and (recipe.balance != "fixed" or recipe.drop_teachers):
+        raise ValueError("balance and drop_teachers are for teachers, and stage one has none: remove them")
+    if recipe.drop_teachers and len(recipe.teachers) < 2:
+        raise ValueError(f"drop_teachers {recipe.drop_teachers} needs two teachers or more; with one, set it to 0")
+    clips = -(-recipe.calibration_clips // recipe.batch.global_) * recipe.batch.global_
+    for name, output in recipe.outputs.items():
+        width = recipe.teachers[output.teacher].embed_dim if output.teacher is not None else 0
+        if output.target is None or output.target.standardise != "phi_s":
+            continue
+        joined = len(set(output.target.blocks)) if output.target.mode == "concat" else 1
+        if clips * recipe.predicted_tokens <= joined * width:
+            raise ValueError(
+                f"standardise phi_s of {name} needs more tokens than its {joined * width} channels, and {clips} clips have "
+                f"{clips * recipe.predicted_tokens}: raise calibration_clips, or choose standardise running"
+            )
