@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from mvd_ds.config.recipes import TrainingRecipe
+from typing import Any
 
 
-def require_balance(recipe: TrainingRecipe) -> None:
-    """Check that a recipe's teachers can be balanced, dropped and standardised as it asks.
+def require_balance(recipe: Any) -> None:
+    """Check that the teachers of a ``TrainingRecipe`` can be balanced, dropped and standardised as it asks.
 
     Raises:
         ValueError: in one line, if they cannot.
