@@ -104,10 +104,11 @@ def chosen_videos(manifest: Manifest, count: int) -> list[int]:
 
 
 def describe_clip(manifest: Manifest, video: int) -> dict[str, Any]:
-    """Return the file of a video as its manifest has it, and the name of its class by label."""
+    """Return the file of a video as its manifest has it, and the name of its class by label, without those not known (-1)."""
     path, numbers, _ = manifest.refs[video]
-    named = zip(manifest.label_names, numbers, strict=True)
-    classes = {label: (manifest.class_names[label][n] if label in manifest.class_names else str(n)) for label, n in named}
+    known = {label: number for label, number in zip(manifest.label_names, numbers, strict=True) if number >= 0}
+    names = manifest.class_names
+    classes = {label: names[label][number] if label in names else str(number) for label, number in known.items()}
     return {"file": os.path.relpath(path, manifest.refs.root), "classes": classes}
 
 

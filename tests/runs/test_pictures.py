@@ -167,6 +167,7 @@ def test_the_clips_are_of_different_classes_and_named(tmp_path: Path) -> None:
     assert chosen_videos(sorted_by_class, 5) == [0, 3, 5, 1, 4] and sorted(chosen_videos(sorted_by_class, 9)) == list(range(6))
     clip = describe_clip(sorted_by_class, 3)
     assert clip == {"file": "part/3.mp4", "classes": {"what": "dog", "how": "5"}} and clip_name(clip) == "dog, 5 (part/3.mp4)"
+    assert describe_clip(manifest_of(tmp_path, head, [" 0 -1", " 1 6"]), 0)["classes"] == {"what": "cat"}
     plain = manifest_of(tmp_path, "", [""] * 4)
     assert chosen_videos(plain, 3) == [0, 1, 2] and clip_name(describe_clip(plain, 2)) == "part/2.mp4"
     long = clip_name({"file": "folder/" * 30 + "the_video.mp4", "classes": {"what": "a" * 200}})

@@ -58,7 +58,7 @@ def _bars(results: ProbeResults, label: str, colours: dict[str, str]) -> Figure:
 
 
 def _plane(results: ProbeResults, labels: list[str], colours: dict[str, str]) -> Figure | None:
-    """Return the first two labels against each other; None if there are fewer, or no intervals."""
+    """Return the first two labels against each other; None if there are fewer, no intervals, or a single model."""
     if len(labels) < 2 or not results.intervals:
         return None
     x, y = labels[:2]
@@ -69,7 +69,7 @@ def _plane(results: ProbeResults, labels: list[str], colours: dict[str, str]) ->
             (x_low, x_high), (y_low, y_high) = spans[x], spans[y]
             ends = (100 * x_low, 100 * x_high), (100 * y_low, 100 * y_high)
             points.append(Point(model, 100 * shares[x], 100 * shares[y], *ends, colours[model]))
-    if not points:
+    if len(points) < 2:
         return None
     chances = tuple(100 * results.chance[label] if label in results.chance else None for label in (x, y))
     note = f"Crosses: {interval_words(results)}. Dotted: chance."

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from mvd_ds.config import ConfigError
 from mvd_ds.evaluation.predictions import Predictions, confused_pairs, summarise
+from mvd_ds.tools.report.evaluation_figures import NUMBERED_CLASSES, confusion_picture
 from mvd_ds.tools.report.evaluation_page import write_evaluation_page
 from video_files import write_video
 
@@ -48,6 +50,16 @@ def test_it_is_one_file_and_a_picture(tmp_path: Path, classes: int) -> None:
     width, height = Image.open(tmp_path / "confusion.png").size
     assert 400 < width < 3000 and 400 < height < 3000
     assert sorted(path.name for path in tmp_path.iterdir()) == ["confusion.png", "evaluation.html", "evaluation.json"]
+
+
+@pytest.mark.parametrize("classes", [3, NUMBERED_CLASSES, NUMBERED_CLASSES + 1])
+def test_the_matrix_has_numbers_where_they_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classes: int) -> None:
+    drawn: list[tuple[int, int, int]] = []
+    monkeypatch.setattr(Axes, "text", lambda axes, x, y, text, **style: drawn.append((int(y), int(x), int(text))))
+    told = results(classes)
+    confusion_picture(told["confusion"], told["classes"], tmp_path / "confusion.png")
+    cells = np.argwhere(told["confusion"])
+    assert drawn == ([(t, p, told["confusion"][t][p]) for t, p in cells.tolist()] if classes <= NUMBERED_CLASSES else [])
 
 
 def test_a_single_bin_of_confidence_is_no_panel(tmp_path: Path) -> None:

@@ -58,6 +58,15 @@ def every_section(folder: Path, training_run: Build, probe_run: Build) -> list[P
     return [student, tuned, test, probe_run(folder / "probe")]
 
 
+def test_headings_are_plain_english(tmp_path: Path, training_run: Build, probe_run: Build) -> None:
+    write_report(every_section(tmp_path / "runs", training_run, probe_run), tmp_path / "out")
+    assert re.findall(r"<h2>(.*?)</h2>", (tmp_path / "out" / "report.html").read_text()) == [
+        "Names on this page", "Accuracy of probes on frozen features", "Accuracy on held-out videos", "Runs", "Pictures",
+        "Training losses", "Learning rate, gradients and features", "Speed and memory", "Memory by part", "All settings",
+        "Where these results come from",
+    ]  # fmt: skip
+
+
 @pytest.mark.skipif(BROWSER is None, reason="no browser is installed")
 @pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_is_cut_and_no_number_is_broken(tmp_path: Path, training_run: Build, probe_run: Build, width: int) -> None:
