@@ -130,8 +130,11 @@ def _predictor_sizes(recipe: TrainingRecipe) -> RecipeSizes:
 
 def _head(recipe: TrainingRecipe, shape: HeadShape) -> HeadSizes:
     """Return the sizes of what predicts one target."""
-    width = shape.decoder.embed_dim or recipe.model.embed_dim
-    return HeadSizes(math.prod(recipe.grid) + recipe.model.prefix_tokens, width, shape.decoder.depth)
+    width, counts = shape.decoder.embed_dim or recipe.model.embed_dim, recipe.token_counts
+    if shape.decoder.attention == "cross":
+        # Mask tokens alone: what they look at adds keys and values, which are fewer than the 2 of 16 values it has less of each.
+        return HeadSizes(counts[shape.tokens], width, shape.decoder.depth)
+    return HeadSizes(counts["all"] + recipe.model.prefix_tokens, width, shape.decoder.depth)
 
 
 def _teacher(recipe: TrainingRecipe, settings: TeacherSettings) -> NetworkSizes:

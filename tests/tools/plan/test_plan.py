@@ -10,6 +10,7 @@ import torch
 
 from mvd_ds.cli import main
 from mvd_ds.config import ConfigError
+from mvd_ds.models.cross_attention import CrossBlock
 from mvd_ds.models.layers import Block
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.runs.student import build_predictor
@@ -42,12 +43,18 @@ def test_published_sizes() -> None:
     assert sizes.teachers["video"].parameters / 1e6 == pytest.approx(303.9, abs=0.5)
     assert (sizes.student.tokens, sizes.decoders["video"].tokens) == (160, 1568)
     assert sizes.flops.training / 1e12 == pytest.approx(2.858, rel=0.01)
+    cross = _planner("decoder.attention=cross").sizes
+    assert cross.decoders["video"].tokens == 1408 and cross.flops.training < sizes.flops.training
 
 
-@pytest.mark.parametrize("tokens", [40, 392])
-def test_a_block_keeps_sixteen_values_a_token_and_channel(tokens: int) -> None:
-    """Counted where autograd keeps them, in fp32 on the CPU, whose attention keeps what fused kernels do."""
-    block = Block(64, 2, 4.0, "query_value", "sdpa", 1e-6)
+@pytest.mark.parametrize(("visible", "tokens"), [(None, 40), (None, 392), (44, 348)])
+def test_a_block_keeps_sixteen_values_a_token_and_channel(visible: int | None, tokens: int) -> None:
+    """Counted where autograd keeps them, in fp32 on the CPU, whose attention keeps what fused kernels do.
+
+    A block of cross-attention keeps as many for its queries, with what it keeps of a source of ``visible`` tokens.
+    """
+    block = Block(64, 2, 4.0, "query_value", "sdpa", 1e-6) if visible is None else CrossBlock(64, 64, 2, kernel="sdpa")
+    source = None if visible is None else torch.randn(2, visible, 64, requires_grad=True)
     weights = {parameter.untyped_storage().data_ptr() for parameter in block.parameters()}
     kept: dict[int, int] = {}
 
@@ -58,7 +65,7 @@ def test_a_block_keeps_sixteen_values_a_token_and_channel(tokens: int) -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = block(torch.randn(2, tokens, 64, requires_grad=True), None)
+        output = block(torch.randn(2, tokens, 64, requires_grad=True), source)
     assert sum(kept.values()) / (4 * 64 * 2 * tokens) == pytest.approx(16, rel=0.1)
     assert output.requires_grad
 
