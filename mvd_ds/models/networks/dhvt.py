@@ -8,7 +8,7 @@ unmasked and is no student. Source: Lu et al. 2022 (arXiv 2210.05958), inference
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection
 from functools import partial
 
 import torch
@@ -125,13 +125,15 @@ class Dhvt(nn.Module):
         self.blocks = nn.ModuleList(DhvtBlock(embed_dim, num_heads) for _ in range(depth))
         self.norm: nn.Module = LayerNorm(embed_dim)
 
-    def forward(self, frames: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield patch tokens (B, h * w, D) and the class token (B, D) after every block, for frames (B, 3, H, W)."""
-        picture = self.patch_embed(frames)
+    def forward(self, frames: Tensor, blocks: Collection[int]) -> list[tuple[Tensor, Tensor]]:
+        """Return patch tokens (B, h * w, D) and the class token (B, D) after the named ``blocks``, for frames (B, 3, H, W)."""
+        picture, found = self.patch_embed(frames), []
         tokens = torch.cat((self.cls_token.expand(len(frames), -1, -1), picture.flatten(2).transpose(1, 2)), dim=1)
-        for block in self.blocks:
+        for index, block in enumerate(self.blocks):
             tokens = block(tokens, tuple(picture.shape[2:]))
-            yield tokens[:, 1:], tokens[:, 0]
+            if index in blocks:
+                found.append((tokens[:, 1:], tokens[:, 0]))
+        return found
 
     def summarise(self, tokens: Tensor, cls: Tensor) -> Tensor:
         """Return the summary (B, D) of a block: the class token behind the last norm."""

@@ -22,7 +22,7 @@ from mvd_ds.models.networks.renormalised import Renormalised
 logger = logging.getLogger(__name__)
 
 FAMILIES: dict[str, type[Dhvt] | type[PatchConvNet]] = {"dhvt": Dhvt, "patchconv": PatchConvNet}
-"""Networks that yield tokens and a class token after every block, by the name of their family."""
+"""Networks that give tokens and a class token after any blocks, by the name of their family."""
 
 
 class FrameNetwork(nn.Module):
@@ -47,7 +47,8 @@ class FrameNetwork(nn.Module):
     def forward(self, frames: Tensor) -> Reading:
         """Return what is read of frames (B, C, H, W)."""
         found = Reading({}, {})
-        for block, (tokens, cls) in enumerate(self.network(self.pixels(frames))):
+        blocks = sorted({*self.reads.blocks, *self.reads.summaries})
+        for block, (tokens, cls) in zip(blocks, self.network(self.pixels(frames), blocks), strict=True):
             if block in self.reads.blocks:
                 found.tokens[block] = self.network.norm(tokens) if self.reads.through_norm else tokens
             if block in self.reads.summaries:
@@ -126,7 +127,7 @@ def forward_flops(recipe: TrainingRecipe, settings: TeacherSettings) -> int:
 
 def frame_flops(settings: TeacherSettings, size_px: int) -> int:
     """Return the operations of one frame, counted by torch on tensors without data."""
-    network = outline(settings, 1, size_px)[0].eval().to("meta")
+    network = outline(settings, 1, size_px)[0].eval().requires_grad_(False).to("meta")
     with torch.no_grad(), torch.device("meta"), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 3, size_px, size_px))
     return counter.get_total_flops()

@@ -7,7 +7,7 @@ the last block of the trunk alone, from the one aggregating block; it is no stud
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection
 from functools import partial
 
 import torch
@@ -142,13 +142,15 @@ class PatchConvNet(nn.Module):
         self.blocks_token_only = nn.ModuleList([GatheringBlock(embed_dim, scale)])
         self.norm: nn.Module = LayerNorm(embed_dim)
 
-    def forward(self, frames: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield tokens (B, h * w, D) after every block of the trunk, and the class token (B, D), which has seen none of them."""
-        picture = self.patch_embed(frames)
-        tokens = picture.flatten(2).transpose(1, 2)
-        for block in self.blocks:
+    def forward(self, frames: Tensor, blocks: Collection[int]) -> list[tuple[Tensor, Tensor]]:
+        """Return tokens (B, h * w, D) after the named ``blocks`` of the trunk, and the class token (B, D) at its start."""
+        picture, found = self.patch_embed(frames), []
+        tokens, cls = picture.flatten(2).transpose(1, 2), self.cls_token[:, 0].expand(len(frames), -1)
+        for index, block in enumerate(self.blocks):
             tokens = block(tokens, tuple(picture.shape[2:]))
-            yield tokens, self.cls_token[:, 0].expand(len(frames), -1)
+            if index in blocks:
+                found.append((tokens, cls))
+        return found
 
     def summarise(self, tokens: Tensor, cls: Tensor) -> Tensor:
         """Return the summary (B, D) of tokens (B, h * w, D): what the class token gathers of them, normed."""

@@ -98,7 +98,7 @@ def published_forward(w: dict[str, torch.Tensor], x: torch.Tensor, heads: int, s
 def test_the_forward_pass_is_the_published_one(patch, stages):
     network, frames = random_network(patch), torch.randn(2, 3, 3 * patch, 2 * patch)
     *expected, summary = published_forward(network.state_dict(), frames, 3, stages)
-    found = list(network(frames))
+    found = network(frames, range(2))
     for (tokens, cls), after in zip(found, expected, strict=True):
         assert (tokens - after[:, 1:]).abs().max() < 1e-5 * after.abs().max()
         assert (cls - after[:, 0]).abs().max() < 1e-5 * after.abs().max()
