@@ -6,6 +6,7 @@
 ``timm_family``    ``network: timm:NAME``, any image network of timm
 ``hf_family``      ``network: hf:FOLDER_OR_NAME``, networks of images and videos of transformers; ``hf_towers`` is their table
 ``frame_family``   ``network: dhvt:NAME`` and ``network: patchconv:NAME``, image networks of our own in ``dhvt`` and ``patchconv``
+``measured``       operations and memory of modules of other libraries
 ``deferred``       modules of other libraries, filled part by part
 =================  ==================================================================================
 """
@@ -21,8 +22,10 @@ __all__ = ["NETWORKS", "Family", "FrozenNetwork", "Reading", "Reads", "family_of
 OURS = "mvd_ds"
 NETWORKS: dict[str, Family] = {
     OURS: Family(ours.plan_network, ours.outline, ours.forward_flops, gives_attention=True),
-    "timm": Family(timm_family.plan_network, timm_family.outline, timm_family.forward_flops),
-    "hf": Family(hf_family.plan_network, hf_family.outline, hf_family.forward_flops, gives_attention=True),
+    "timm": Family(timm_family.plan_network, timm_family.outline, timm_family.forward_flops, timm_family.forward_peak),
+    "hf": Family(
+        hf_family.plan_network, hf_family.outline, hf_family.forward_flops, hf_family.forward_peak, gives_attention=True
+    ),
     **dict.fromkeys(frame_family.FAMILIES, Family(frame_family.plan_network, frame_family.outline, frame_family.forward_flops)),
 }
 """Every family by what stands before the colon in ``network: FAMILY:NAME``; ours where there is no ``network``."""

@@ -132,5 +132,7 @@ class Family(NamedTuple):
     """(settings, frames, side in px) -> the module on the meta device without what is not read, and its number of blocks."""
     flops: Callable[[TrainingRecipe, TeacherSettings], int]
     """(recipe, settings) -> operations of a forward for one clip."""
+    peak: Callable[[TrainingRecipe, TeacherSettings], int] | None = None
+    """(recipe, settings) -> numbers that a forward holds at once for one clip; None: 10 for each channel of a token."""
     gives_attention: bool = False
     """True if a network of this family gives ``Reading.attention``, which masks may be drawn from."""

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from mvd_ds.config import ConfigError, Grid, TeacherSettings, TrainingRecipe
 from mvd_ds.config.hf_folder import SIZE_NAMES, find_folder, read_config
@@ -22,6 +21,7 @@ from mvd_ds.models.networks.hf_attention import register_reading
 from mvd_ds.models.networks.hf_network import HfNetwork, HfTower
 from mvd_ds.models.networks.hf_towers import Tower, build_config, build_network
 from mvd_ds.models.networks.hf_weights import read_weights
+from mvd_ds.models.networks.measured import ForwardCost, forward_cost
 from mvd_ds.models.networks.renormalised import Colours
 
 logger = logging.getLogger(__name__)
@@ -97,17 +97,22 @@ def outline(settings: TeacherSettings, frames: int, size_px: int) -> tuple[nn.Mo
 
 def forward_flops(recipe: TrainingRecipe, settings: TeacherSettings) -> int:
     """Return the operations of one forward for one clip."""
+    inputs, cost = _cost(recipe, settings)
+    return inputs * cost.flops
+
+
+def forward_peak(recipe: TrainingRecipe, settings: TeacherSettings) -> int:
+    """Return the numbers that a forward for one clip holds at once."""
+    inputs, cost = _cost(recipe, settings)
+    return inputs * cost.peak_bytes // 4
+
+
+def _cost(recipe: TrainingRecipe, settings: TeacherSettings) -> tuple[int, ForwardCost]:
+    """Return the number of inputs of a clip, and the cost of one."""
     inputs = recipe.teacher_grid(settings)[0] if settings.kind == "image" else 1
     frames = 1 if settings.kind == "image" else settings.input_frames or recipe.data.clip.frames
-    return inputs * input_flops(settings, frames, settings.input_px or recipe.data.clip.size_px)
-
-
-def input_flops(settings: TeacherSettings, frames: int, size_px: int) -> int:
-    """Return the operations for one input, a frame or a clip, counted by torch on tensors without data."""
-    module, _ = outline(settings, frames, size_px)
-    with torch.no_grad(), torch.device("meta"), FlopCounterMode(display=False) as counter:
-        module.to("meta")(torch.zeros(1, 3, frames, size_px, size_px))
-    return counter.get_total_flops()
+    size_px = settings.input_px or recipe.data.clip.size_px
+    return inputs, forward_cost(outline(settings, frames, size_px)[0], (1, 3, frames, size_px, size_px))
 
 
 def _part(network: nn.Module, tower: Tower) -> Any:

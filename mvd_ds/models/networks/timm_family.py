@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from mvd_ds.config import IMAGENET_MEAN, IMAGENET_STD, ConfigError, TeacherSettings, TrainingRecipe
 from mvd_ds.models.formats.containers import open_stored
 from mvd_ds.models.formats.strict import require_fit
 from mvd_ds.models.networks.deferred import deferred
 from mvd_ds.models.networks.family import PlannedNetwork, Reading, reads_of
+from mvd_ds.models.networks.measured import ForwardCost, forward_cost
 from mvd_ds.models.networks.renormalised import Renormalised
 
 logger = logging.getLogger(__name__)
@@ -159,8 +159,17 @@ def outline(settings: TeacherSettings, frames: int, size_px: int) -> tuple[nn.Mo
 
 def forward_flops(recipe: TrainingRecipe, settings: TeacherSettings) -> int:
     """Return the operations of one forward for one clip."""
+    return recipe.teacher_grid(settings)[0] * _clip_cost(recipe, settings).flops
+
+
+def forward_peak(recipe: TrainingRecipe, settings: TeacherSettings) -> int:
+    """Return the numbers that a forward for one clip holds at once."""
+    return recipe.teacher_grid(settings)[0] * _clip_cost(recipe, settings).peak_bytes // 4
+
+
+def _clip_cost(recipe: TrainingRecipe, settings: TeacherSettings) -> ForwardCost:
     assert settings.timm_name is not None
-    return recipe.teacher_grid(settings)[0] * frame_flops(settings.timm_name, settings.input_px or recipe.data.clip.size_px)
+    return frame_cost(settings.timm_name, settings.input_px or recipe.data.clip.size_px)
 
 
 def _count_features(network: nn.Module) -> int:
@@ -176,14 +185,23 @@ def _check_blocks(network: nn.Module, settings: TeacherSettings, origin: str) ->
         raise ConfigError(f"{origin}.target.blocks: {outside} are outside the {count} features of timm's {settings.timm_name}")
 
 
+class _Features(nn.Module):
+    """The features of a network, as a forward pass."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return self.network.forward_features(frames)  # type: ignore[operator]
+
+
 @functools.cache
-def frame_flops(name: str, size_px: int) -> int:
-    """Return the operations of one frame for the network of that ``name``, counted by torch on tensors without data."""
+def frame_cost(name: str, size_px: int) -> ForwardCost:
+    """Return the cost of one frame, counted by torch on tensors without data."""
     with torch.device("meta"):
-        network = _create(name, size_px, 0, "flops").eval().requires_grad_(False)
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            network.forward_features(torch.zeros(1, 3, size_px, size_px))  # type: ignore[operator]
-    return counter.get_total_flops()
+        network = _create(name, size_px, 0, "cost").eval().requires_grad_(False)
+    return forward_cost(_Features(network), (1, 3, size_px, size_px))
 
 
 def _create(name: str, size_px: int, seed: int, origin: str) -> nn.Module:

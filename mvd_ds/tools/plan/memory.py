@@ -180,11 +180,11 @@ def _teacher_bytes(
     Whole: its weights. Sharded: its share, what stays whole, and the blocks in flight; the share is in host memory with
     ``zero3_offload``, on a disk with ``zero3_nvme``, and one of a host's with ``zero3_node``. A forward without gradients holds
     about 20 bytes a token and channel in bf16: residual stream, packed qkv, hidden layer of the MLP before and after its
-    activation, one block at a time.
+    activation, one block at a time; of networks of other libraries it is counted.
     """
     settings, size = teachers_of(recipe)[name], 2 if bf16 else 4
     clips = min(settings.chunk_clips or recipe.batch.micro, recipe.batch.micro)
-    running = 10 * size * teacher.width * teacher.tokens * clips
+    running = size * clips * (teacher.forward_values or 10 * teacher.width * teacher.tokens)
     # Features of the whole micro batch are kept until the masked ones are taken.
     running += size * teacher.width * teacher.tokens * recipe.batch.micro
     if engine is None:

@@ -30,6 +30,7 @@ class NetworkSizes(NamedTuple):
         blocks: number of blocks.
         tokens: number of tokens of a clip under one mask, class tokens included.
         width: number of channels of a token.
+        forward_values: numbers that a forward pass for one clip holds at once; None: by tokens and width.
     """
 
     groups: list[list[int]]
@@ -37,6 +38,7 @@ class NetworkSizes(NamedTuple):
     blocks: int
     tokens: int
     width: int
+    forward_values: int | None = None
 
     @property
     def block(self) -> int:
@@ -141,8 +143,10 @@ def _teacher(recipe: TrainingRecipe, settings: TeacherSettings) -> NetworkSizes:
     """Return the sizes of a teacher without the blocks behind the last one that is read."""
     slots, rows, columns = recipe.teacher_grid(settings)
     side = settings.input_px or recipe.data.clip.size_px
-    network, depth = family_of(settings).outline(settings, settings.input_frames or recipe.data.clip.frames, side)
+    family = family_of(settings)
+    values = family.peak(recipe, settings) if family.peak is not None else None
+    network, depth = family.outline(settings, settings.input_frames or recipe.data.clip.frames, side)
     sequences = slots if settings.kind == "image" else 1
     tokens = slots * rows * columns + sequences * settings.prefix_tokens
     counts = [parameter.numel() for parameter in network.parameters()]
-    return NetworkSizes([counts], sizes_of(network), depth, tokens, settings.embed_dim)
+    return NetworkSizes([counts], sizes_of(network), depth, tokens, settings.embed_dim, values)

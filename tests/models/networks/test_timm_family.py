@@ -9,7 +9,7 @@ import torch
 import mvd_ds
 from mvd_ds.config import ConfigError, validate
 from mvd_ds.models import build_teacher
-from mvd_ds.models.networks.timm_family import frame_flops
+from mvd_ds.models.networks.timm_family import frame_cost
 from mvd_ds.runs.student import recipe_flops
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -56,12 +56,12 @@ def test_features_are_those_of_timm_on_its_own_pixels(name, side, width, stride)
 
 @pytest.mark.parametrize(("name", "side", "width", "stride"), NETWORKS, ids=[row[0] for row in NETWORKS])
 def test_operations_are_counted(name, side, width, stride):
-    assert frame_flops(name, side) > 1e7
+    assert frame_cost(name, side).flops > 1e7
 
 
 def test_operations_of_a_known_network():
     """ViT-B/16 at 224 px: 12 blocks on 197 tokens, and the patch embedding."""
-    counted = frame_flops("vit_base_patch16_224", 224)
+    counted = frame_cost("vit_base_patch16_224", 224).flops
     assert counted == pytest.approx(2 * (12 * (12 * 197 * 768**2 + 2 * 197**2 * 768) + 196 * 768 * 768), rel=1e-3)
 
 
