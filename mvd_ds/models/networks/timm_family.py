@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
-import inspect
 import logging
-import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mvd_ds.config import IMAGENET_MEAN, IMAGENET_STD, ConfigError, TeacherSettings, TrainingRecipe
-from mvd_ds.models.formats.containers import open_stored
-from mvd_ds.models.formats.strict import require_fit
 from mvd_ds.models.networks.deferred import deferred
 from mvd_ds.models.networks.family import PlannedNetwork, Reading, reads_of
 from mvd_ds.models.networks.measured import ForwardCost, forward_cost
 from mvd_ds.models.networks.renormalised import Renormalised
+from mvd_ds.models.networks.timm_building import create_network, first_line, read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +113,7 @@ def plan_network(settings: TeacherSettings, frames: int, size_px: int, seed: int
     assert name is not None
 
     def construct() -> TimmNetwork:
-        return TimmNetwork(_create(name, size_px, seed, origin).eval(), settings, settings.frame_grid(size_px))
+        return TimmNetwork(create_network(name, size_px, seed, origin).eval(), settings, settings.frame_grid(size_px))
 
     with torch.device("meta"):
         structure = construct()
@@ -129,9 +124,9 @@ def plan_network(settings: TeacherSettings, frames: int, size_px: int, seed: int
     def tensors() -> dict[str, Tensor]:
         if settings.is_random:
             with torch.device("cpu"):
-                found = _create(name, size_px, seed, origin).state_dict()
+                found = create_network(name, size_px, seed, origin).state_dict()
         else:
-            found = _read(structure.network, settings.weights, f"{origin}.weights")
+            found = read_weights(structure.network, settings.weights, f"{origin}.weights")
         return {f"network.{key}": value for key, value in found.items()}
 
     if not settings.is_random:
@@ -200,70 +195,8 @@ class _Features(nn.Module):
 def frame_cost(name: str, size_px: int) -> ForwardCost:
     """Return the cost of one frame, counted by torch on tensors without data."""
     with torch.device("meta"):
-        network = _create(name, size_px, 0, "cost").eval().requires_grad_(False)
+        network = create_network(name, size_px, 0, "cost").eval().requires_grad_(False)
     return forward_cost(_Features(network), (1, 3, size_px, size_px))
-
-
-def _create(name: str, size_px: int, seed: int, origin: str) -> nn.Module:
-    import timm
-
-    if not timm.is_model(name):
-        near = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=3)) or "those of timm.list_models()"
-        raise ConfigError(f"{origin}.network: timm has no network '{name}'; near it are {near}")
-    # Which keywords a network takes is only known by trying; all of them leave the weights alone.
-    attempts: list[dict[str, Any]] = [{"img_size": size_px}, {}]
-    for keywords in attempts:
-        try:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                return timm.create_model(name, pretrained=False, num_classes=0, **keywords)
-        except TypeError as error:
-            reason = str(error)
-        except (ValueError, AssertionError, RuntimeError) as error:
-            raise ConfigError(f"{origin}.network: timm cannot build {name} for {size_px} px: {_line(error)}") from None
-    raise ConfigError(f"{origin}.network: timm cannot build {name}: {reason}")
-
-
-def _read(network: nn.Module, weights: str, origin: str) -> dict[str, Tensor]:
-    """Return the weights in a file of timm's or of the project that it comes from, which fit but for its class head.
-
-    Args:
-        network: the network, which may be without data.
-        weights: the file.
-        origin: names it in messages.
-
-    Raises:
-        ConfigError: if there is no such file, or it does not fit.
-    """
-    try:
-        tensors = dict(open_stored(Path(weights)).tensors)
-    except ConfigError as error:
-        raise ConfigError(f"{origin}: {error}") from None
-    module = sys.modules[type(network).__module__]
-    convert = getattr(module, "checkpoint_filter_fn", None)
-    if convert is not None:
-        # timm's own conversion of original files; it also resizes learned positions, bicubic.
-        options = (
-            {"interpolation": "bicubic", "antialias": True} if "interpolation" in inspect.signature(convert).parameters else {}
-        )
-        try:
-            tensors = convert(tensors, network, **options)
-        except (KeyError, RuntimeError, ValueError, AttributeError, IndexError) as error:
-            raise ConfigError(f"{origin} {weights}: timm's {type(network).__name__} cannot convert it: {_line(error)}") from None
-    own = network.state_dict()
-    heads = _head_names(network)
-    ignored = [name for name in tensors if name not in own and name.split(".")[0] in heads]
-    if ignored:
-        logger.info("%s: ignored the class head: %s", origin, ", ".join(ignored))
-    found = {name: value for name, value in tensors.items() if name not in ignored}
-    require_fit(network, found, f"{origin} {weights}")
-    return found
-
-
-def _head_names(network: nn.Module) -> set[str]:
-    stated = (getattr(network, "pretrained_cfg", {}) or {}).get("classifier") or "head"
-    names = stated if isinstance(stated, list | tuple) else [stated]
-    return {name.split(".")[0] for name in names} | {"head", "head_dist", "classifier"}
 
 
 def _require_summary(encoder: TimmNetwork, settings: TeacherSettings, origin: str) -> None:
@@ -287,7 +220,9 @@ def _check(encoder: TimmNetwork, settings: TeacherSettings, size_px: int, origin
                 frame, indices=list(encoder.reads.outputs), output_fmt="NCHW", intermediates_only=True
             )
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        raise ConfigError(f"{origin}.network: timm's {settings.timm_name} does not take {size_px} px: {_line(error)}") from None
+        raise ConfigError(
+            f"{origin}.network: timm's {settings.timm_name} does not take {size_px} px: {first_line(error)}"
+        ) from None
     shapes = {tuple(feature.shape[1:]) for feature in features}
     if len(shapes) > 1:
         raise ConfigError(f"{origin}.target.blocks: features of {list(encoder.reads.outputs)} differ in shape, {sorted(shapes)}")
@@ -299,7 +234,3 @@ def _check(encoder: TimmNetwork, settings: TeacherSettings, size_px: int, origin
         wrong.append(f"its grid at {size_px} px is {tuple(grid)} there and {encoder.grid[1:]} in the recipe (set feature_grid)")
     if wrong:
         raise ConfigError(f"{origin}.network: timm's {settings.timm_name}: {'; '.join(wrong)}")
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
