@@ -244,9 +244,9 @@ def _scale(axes: Axes, values: list[float], from_zero: bool) -> None:
 
 
 def _short(value: float, _: int | None = None) -> str:
-    """Return a tick label of few letters: 0.05, 1,200, 5e-4."""
+    """Return a tick label of few letters, so that it leaves room for the axis' name: 0.05, 1,200, 1.2e4, 5e-4."""
     if abs(value) >= 1000:
-        return f"{value:,.0f}" if abs(value) < 1e6 else f"{value:.3g}".replace("e+0", "e").replace("e+", "e")
+        return f"{value:,.0f}" if abs(value) < 1e4 else f"{value:.3g}".replace("e+0", "e").replace("e+", "e")
     text = f"{value:.4g}" if value == 0 or abs(value) >= 0.01 else f"{value:.2e}"
     mantissa, exponent, power = text.partition("e")
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(power)}" if exponent else text

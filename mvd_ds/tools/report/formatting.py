@@ -32,6 +32,11 @@ def signed(share: float) -> str:
     return proper_minus(f"{100 * share:+.1f}")
 
 
+def ratio(value: float) -> str:
+    """Return how many times one value is another: 0.42, 7.20, 1,250."""
+    return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
+
+
 def proper_minus(number: str) -> str:
     """Return ``number`` with a minus sign in place of the hyphen."""
     return number.replace("-", "\N{MINUS SIGN}")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from markupsafe import Markup
 
 from mvd_ds.tools.report.charts import SERIES, Line, line_chart
 from mvd_ds.tools.report.formatting import memory_unit
+from mvd_ds.tools.report.loss_words import in_words
 from mvd_ds.tools.report.run_records import Curve, RunRecord
 from mvd_ds.tools.report.templating import ColourKey, Figure, figure
-
-LOSS_WORDS = {"smooth_l1": "smooth L1", "l1": "L1", "l2": "squared error", "cosine": "cosine"}
-"""Names of losses as a reader knows them."""
 
 
 class Shared(NamedTuple):
@@ -115,7 +112,7 @@ def _losses_of(run: RunRecord, colour: str) -> Group:
     losses = [Line(run.curves[f"loss/{target}"], colours[target]) for target in targets]
     if len(targets) != 1 and "loss/total" in run.curves:
         losses.append(Line(run.curves["loss/total"], "ink" if many else colour))
-    figures = [figure("Loss", line_chart(losses, f"loss ({_loss_words(run.loss_names().values())})"))]
+    figures = [figure("Loss", line_chart(losses, f"loss ({in_words(run.loss_names().values())})"))]
     relative = [
         Line(run.curves[name], colours[target]) for target in targets if (name := f"loss_relative/{target}") in run.curves
     ]
@@ -130,11 +127,6 @@ def _losses_of(run: RunRecord, colour: str) -> Group:
     figures.append(figure("Variance (targets dashed)", chart))
     names = [*colours.items(), ("total", "ink")] if many else list(colours.items())
     return Group(run.name, [drawn for drawn in figures if drawn], ColourKey(names) if names else None)
-
-
-def _loss_words(kinds: Iterable[str]) -> str:
-    """Return the names of these kinds of loss, each once."""
-    return ", ".join(dict.fromkeys(LOSS_WORDS.get(kind, kind) for kind in kinds if kind)) or "no unit"
 
 
 def _compared(runs: list[RunRecord]) -> Group | None:
@@ -154,7 +146,7 @@ def _compared(runs: list[RunRecord]) -> Group | None:
             if is_relative:
                 drawn = figure(f"Relative loss on {target}", _relative_chart(lines))
             else:
-                drawn = figure(f"Loss on {target}", line_chart(lines, f"loss ({_loss_words(kinds)})"))
+                drawn = figure(f"Loss on {target}", line_chart(lines, f"loss ({in_words(kinds)})"))
             if drawn:
                 used |= {run.name: colour for run, colour in sharing}
                 figures.append(drawn)

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, TypeVar
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
-from mvd_ds.config import loss_title
 from mvd_ds.files import ConfigError, one_line, read_json
 from mvd_ds.tools.report.freshness import changed_inputs
+from mvd_ds.tools.report.loss_words import loss_kinds
 from mvd_ds.training.run_folder import RunFolder
 
 Checked = TypeVar("Checked", bound=BaseModel)
@@ -137,16 +137,8 @@ class RunRecord:
         return str(self.recipe.get("objective", "unknown"))
 
     def loss_names(self) -> dict[str, str]:
-        """Return the kind of loss by target, as the recipe sets it."""
-        pixels = self.recipe.get("pixels")
-        if isinstance(pixels, dict):
-            return {"pixels": loss_title(pixels.get("loss") or "")}
-        if self.objective == "classification":
-            return {"class": "cross-entropy"}
-        teachers = self.recipe.get("teachers")
-        if not isinstance(teachers, dict):
-            return {}
-        return {str(name): loss_title(values.get("loss") or "") for name, values in teachers.items() if isinstance(values, dict)}
+        """Return the loss of every target in words, as the recipe sets it."""
+        return loss_kinds(self.recipe)
 
     def neighbours(self) -> dict[str, Curve]:
         """Return the accuracy of nearest neighbours that a run measured while it trained, by label."""

@@ -6,7 +6,7 @@ from statistics import median
 
 from mvd_ds.files import counted
 from mvd_ds.tools.report.accuracy import few_videos
-from mvd_ds.tools.report.formatting import PERCENT, join_words, percent, points, signed, times
+from mvd_ds.tools.report.formatting import PERCENT, join_words, percent, points, ratio, signed, times
 from mvd_ds.tools.report.run_records import Difference, ProbeResults, RunRecord
 
 SLOW_DATA = 0.3
@@ -82,7 +82,7 @@ def attention(run: RunRecord) -> list[str]:
         relative = last(run, name)
         if name.startswith("loss_relative/") and relative is not None and relative >= 1:
             target = name.partition("/")[2]
-            found.append(f"{run.name}: its last loss on {target} is {relative:.2f} times that of predicting the mean target.")
+            found.append(f"{run.name}: its last loss on {target} is {ratio(relative)} times that of predicting the mean target.")
     rank = last(run, "student/effective_rank")
     if rank is not None and rank < COLLAPSED_RANK:
         found.append(f"{run.name}: the features' effective rank is {rank:.1f}; they have collapsed.")
@@ -101,7 +101,7 @@ def training_sentence(run: RunRecord) -> str | None:
         return None
     first, final = total.values[0], total.values[-1]
     relative = {name.partition("/")[2]: last(run, name) for name in run.curves if name.startswith("loss_relative/")}
-    shares = join_words([f"{value:.2f} on {target}" for target, value in relative.items()])
+    shares = join_words([f"{ratio(value)} on {target}" for target, value in relative.items() if value is not None])
     beside = f"; relative to predicting the mean target it is {shares}" if shares else ""
     verb = "fell" if final < first else "went"
     steps = f"between steps {total.steps[0]:,} and {total.steps[-1]:,}"
@@ -114,8 +114,9 @@ def neighbour_sentence(run: RunRecord) -> str | None:
     if not found:
         return None
     step = max(curve.steps[-1] for curve in found.values())
-    shares = join_words([f"{percent(curve.values[-1])} on “{label}”" for label, curve in found.items()])
-    return f"{run.name}: nearest neighbours of its features have the right class for {shares} of the clips, after step {step:,}."
+    first, *others = [f"the right “{label}” for {percent(curve.values[-1])}" for label, curve in found.items()]
+    text = join_words([f"{first} of the clips", *others])
+    return f"{run.name}: nearest neighbours of its features give {text} after step {step:,}."
 
 
 def label_names(results: ProbeResults) -> list[str]:

@@ -89,8 +89,8 @@ def test_nearest_neighbours_are_an_accuracy(tmp_path: Path, training_run: Build)
     write_report([run], tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text().replace("\u00a0", " ")
     said = (
-        "student: nearest neighbours of its features have the right class for 50.0 % on “what” and 25.0 % on “how” of the clips"
+        "student: nearest neighbours of its features give the right “what” for 50.0 % of the clips and the right “how” for 25.0 %"
     )
-    assert f'<p class="lead">{said}, after step 30.</p>' in page and "None of these runs measured accuracy" not in page
+    assert f'<p class="lead">{said} after step 30.</p>' in page and "None of these runs measured accuracy" not in page
     heading, _, rest = page.partition("Accuracy of nearest neighbours while training</h2>")
     assert heading and "Label “what”" in rest and "Learning rate, gradients and features</h2>" in rest

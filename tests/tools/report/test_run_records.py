@@ -76,6 +76,6 @@ def test_a_run_that_has_not_saved_yet_is_started(tmp_path: Path, training_run: B
     (folder / "metrics.jsonl").unlink()
     (run,) = read_runs([folder])
     assert (run.status.state, run.curves, run.objective) == ("started", {}, "distillation")
-    assert run.loss_names() == {"image": "smooth_l1", "video": "smooth_l1"}
+    assert run.loss_names() == {"image": "smooth L1", "video": "smooth L1"}
     write_report([folder], tmp_path / "out")
     assert "student is started, not finished." in (tmp_path / "out" / "report.html").read_text()
