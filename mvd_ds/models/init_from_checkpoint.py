@@ -70,7 +70,7 @@ def starting_tensors(init: InitSettings, structure: MaskedPredictor, grid: Grid)
     except ConfigError as error:
         raise ConfigError(f"init.weights: {error}") from None
     settings = structure.encoder.settings
-    wrong = [line for line in differences(checkpoint, settings) if not line.startswith("final_norm")]
+    wrong = differences(checkpoint, settings)
     if wrong:
         raise ConfigError(f"{origin}: another architecture: {'; '.join(wrong)}; set model to that of the file")
     state, has_norm = encoder_state(checkpoint, grid, origin)

@@ -67,6 +67,10 @@ def read_checkpoint(source: str | Path | Mapping[str, Any], format: str | None =
     checkpoint.notes[:0] = stored.notes
     _read_config(checkpoint, stored)
     _look_for_final_norm(checkpoint, stored.tensors)
+    if layout is vjepa2.VJEPA2 and "pos_embed" in stored.tensors:
+        checkpoint.notes.append(
+            "its position table is not used: V-JEPA 2 turns by place; V-JEPA 1 has these names and is not read"
+        )
     if not isinstance(source, Mapping) and stored.config and not own.is_own(stored.config):
         _read_processor(checkpoint, Path(source) if Path(source).is_dir() else Path(source).parent, stored.config)
     return checkpoint

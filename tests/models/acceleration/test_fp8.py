@@ -7,6 +7,8 @@ import torch
 
 from mvd_ds.config import ConfigError
 from mvd_ds.models.acceleration.fp8 import ALIGNMENT, LARGEST, Fp8Linear, fp8_obstacle, quantise, similarity, use_fp8
+from mvd_ds.models.block_flops import MLP_MATRICES
+from mvd_ds.models.blocks.style import BlockStyle
 from mvd_ds.models.layers import Block
 from mvd_ds.models.linear import Linear, QueryKeyValue
 
@@ -45,9 +47,9 @@ def test_a_linear_map_is_computed_within_its_rounding(bias: bool) -> None:
     )
 
 
-@pytest.mark.parametrize("qkv_bias", ["query_value", "full"])
-def test_a_block_in_fp8_is_near_to_one_without(qkv_bias) -> None:
-    block = Block(64, 2, qkv_bias=qkv_bias).eval().requires_grad_(False)
+@pytest.mark.parametrize(("qkv_bias", "mlp"), [("query_value", "gelu"), ("full", "gelu"), ("full", "swiglu")])
+def test_a_block_in_fp8_is_near_to_one_without(qkv_bias, mlp) -> None:
+    block = Block(64, 2, qkv_bias=qkv_bias, style=BlockStyle(mlp=mlp)).eval().requires_grad_(False)
     for module in block.modules():
         if isinstance(module, QueryKeyValue):
             for bias in (module.bias,) if module.full_bias else (module.q_bias, module.v_bias):
@@ -55,8 +57,8 @@ def test_a_block_in_fp8_is_near_to_one_without(qkv_bias) -> None:
     tokens = _randn(2, 30, 64)
     expected = block(tokens)
     use_fp8(block)
-    assert [type(module) for module in block.modules()].count(Fp8Linear) == 4
-    assert sum(parameter.dtype == torch.float8_e4m3fn for parameter in block.parameters()) == 4
+    assert [type(module) for module in block.modules()].count(Fp8Linear) == 2 + MLP_MATRICES[mlp]
+    assert sum(parameter.dtype == torch.float8_e4m3fn for parameter in block.parameters()) == 2 + MLP_MATRICES[mlp]
     assert 0.99 < similarity(block(tokens), expected) < 1
 
 

@@ -117,6 +117,7 @@ def test_files_of_the_published_code_are_read_and_written(folder, tmp_path):
     checkpoint = mvd_ds.read_checkpoint(tmp_path / "vitx.pt")
     assert checkpoint.layout.name == "vjepa2"
     assert [row.theirs for row in checkpoint.rows if row.ours is None] == ["pos_embed"]
+    assert "V-JEPA 1 has these names and is not read" in checkpoint.notes[-1]
     known = {"num_heads": HEADS}
     model, _ = mvd_ds.open_model(tmp_path / "vitx.pt", encoder=known, clip={"frames": FRAMES, "size_px": SIDE})
     clip = torch.randn(1, 3, FRAMES, SIDE, SIDE)

@@ -63,6 +63,24 @@ def test_what_is_not_read_is_not_there():
     }
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["dhvt:tiny_cifar_patch4", "patchconv:s60"])
+def test_every_module_gives_what_hooks_of_zero3_take(name):
+    """Tensors, lists and tuples; and every parameter is one of a module that is called, in whose call it is gathered."""
+    teacher = mvd_ds.build_teacher({"network": name, "weights": "random", "target": {"blocks": [1]}}, frames=2, size_px=32)
+    called = set()
+
+    def look(module: torch.nn.Module, _inputs: object, output: object) -> None:
+        called.add(module)
+        assert isinstance(output, torch.Tensor | list | tuple), type(module)
+
+    for module in teacher.encoder.modules():
+        module.register_forward_hook(look)
+    teacher(torch.randn(1, 3, 2, 32, 32))
+    owners = {module for module in teacher.encoder.modules() if next(module.parameters(recurse=False), None) is not None}
+    assert owners and owners <= called
+
+
 def test_operations_of_known_networks():
     """GFLOP of a frame of 224 px, twice the multiply-adds that PatchConvNet's README has: 4.0 for S60."""
     settings = TeacherSettings.model_validate({"network": "patchconv:s60", "weights": "random"})
