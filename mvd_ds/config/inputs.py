@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mvd_ds.config.hf_folder import find_folder
 from mvd_ds.config.load import dump, find_engine_config
 from mvd_ds.config.recipes import LearningRecipe, Recipe
 from mvd_ds.files import ConfigError
@@ -21,7 +23,7 @@ def inputs_of(recipe: Recipe) -> dict[str, Path]:
     values = dump(recipe)
     if values["data"]["sources"]:
         del values["data"]["manifest"]
-    found = {setting: Path(value).expanduser() for setting, value in inputs_in(values)}
+    found = {setting: _place(setting, value) for setting, value in inputs_in(values)}
     if isinstance(recipe, LearningRecipe):
         for key in ("config", "teacher_config"):
             try:
@@ -29,6 +31,15 @@ def inputs_of(recipe: Recipe) -> dict[str, Path]:
             except ConfigError:
                 continue  # said by whoever needs it
     return found
+
+
+def _place(setting: str, value: str) -> Path:
+    """Return the path that a setting means; weights may be the name of a network in Hugging Face's cache."""
+    path = Path(value).expanduser()
+    if setting.endswith("weights") and value != RANDOM and not path.exists():
+        with contextlib.suppress(ConfigError):
+            return find_folder(value)
+    return path
 
 
 def missing_inputs(recipe: Recipe) -> list[str]:
