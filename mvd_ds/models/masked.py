@@ -46,16 +46,17 @@ class MaskedPredictor(nn.Module):
         """
         if not self.is_published:
             raise ConfigError(
-                f"the decoders of this student ({', '.join(self.heads)}) do not all have one shape, which published layouts "
-                "demand; export its encoder alone"
+                f"the decoders of this student ({', '.join(self.heads)}) do not all have one shape and self-attention, which "
+                "published layouts demand; export its encoder alone"
             )
         return next(iter(self.heads.values())).decoder
 
     @property
     def is_published(self) -> bool:
-        """True if all decoders have one shape and predict masked tokens, as in the files of published code."""
+        """True if all decoders have one shape, self-attention, and predict masked tokens, as in the files of published code."""
         shapes = {shape._replace(width=1) for shape in self.heads.values()}
-        return len(shapes) == 1 and shapes.pop().tokens == "masked"
+        first = next(iter(shapes))
+        return len(shapes) == 1 and first.tokens == "masked" and first.decoder.attention == "self"
 
     @property
     def drop_path_blocks(self) -> int:

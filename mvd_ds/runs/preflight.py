@@ -76,7 +76,7 @@ def _target_statistics(objective: Any, batches: list[Any], cluster: Cluster) -> 
     """Return means over micro batches and ranks, by target. Collective."""
     found: dict[str, list[Tensor]] = {}
     for batch in batches:
-        targets = objective.targets(to_device(batch, cluster.device))
+        targets = objective.targets(*objective.targets.draw(to_device(batch, cluster.device)))
         for name, target in targets.items():
             if target.is_floating_point():  # not classes
                 found.setdefault(name, []).append(_statistics(target, objective.targets.terms[name].trivial_loss(target)))

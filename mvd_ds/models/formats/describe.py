@@ -138,7 +138,8 @@ def describe(
     if wrong:
         raise ConfigError(f"{checkpoint.origin}: {'; '.join(wrong)}")
     shapes = _heads(checkpoint)
-    if any(shape != HeadShape(shape.width, checkpoint.recipe.decoder) for shape in shapes.values()):
+    own = [HeadShape(shape.width, checkpoint.recipe.decoder) for shape in shapes.values()]
+    if [*shapes.values()] != own or any(shape.decoder.attention != "self" for shape in own):
         return Network(settings, None, {}, None, _clip(checkpoint, settings, clip or {}), shapes)
     return Network(
         encoder=settings,

@@ -9,9 +9,12 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from mvd_ds.config import ConfigError, DecoderSettings, EncoderSettings, HeadShape, validate
+from mvd_ds.models.building import open_model
 from mvd_ds.models.initialisation import initialise
 from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.readouts import CrossDecoder
+from mvd_ds.models.weights import save_model
+from mvd_ds.runs.student import build_predictor
 
 GRID = (2, 3, 3)
 WIDTH, HEADS = 16, 2
@@ -136,6 +139,27 @@ def test_operations_are_those_that_torch_counts(levels, tokens):
 def test_weights_depend_on_the_seed_and_the_name_alone():
     models = [initialise(student(shape_of(levels="blocks")), 3) for _ in range(2)]
     assert all(torch.equal(*pair) for pair in zip(*(model.parameters() for model in models), strict=True))
+
+
+def test_a_model_folder_gives_the_same_student_back(tmp_path):
+    recipe = validate(
+        {
+            "objective": "video_reconstruction",
+            "model": {"embed_dim": 32, "depth": 3, "num_heads": 2, "patch_px": 8},
+            "data": {"clip": {"frames": 4, "size_px": 24}},
+            "masking": {"ratio": 0.5},
+            "pixels": {},
+            "schedule": {"epochs": 1},
+            "decoder": {"embed_dim": 16, "num_heads": 2, "attention": "cross", "levels": "blocks"},
+        },
+        "a test",
+    )
+    model, (clip, visible, masked) = build_predictor(recipe).eval(), inputs()
+    save_model(tmp_path, model.state_dict(), recipe, {})
+    opened, _ = open_model(tmp_path)
+    assert torch.equal(opened(clip, visible, masked)["pixels"], model(clip, visible, masked)["pixels"])
+    with pytest.raises(ConfigError, match="one shape and self-attention, which published layouts demand"):
+        _ = model.decoder_settings
 
 
 @pytest.mark.parametrize(
