@@ -42,6 +42,7 @@ class LabelTarget(Target):
 
     losses: ClassVar[tuple[str, ...]] = ("cross_entropy",)
     is_tokenwise: ClassVar[bool] = False
+    is_pointwise: ClassVar[bool] = False
 
     def __init__(self, recipe: TrainingRecipe, name: str) -> None:
         if recipe.labels is None:
@@ -55,7 +56,7 @@ class LabelTarget(Target):
         return label_loss(prediction, target, self.temperature)
 
     def rows(self, prediction: Tensor, target: Tensor, places: Places | None = None) -> Tensor:
-        """Return the loss of every sample, fp32 (B*K,), 0 without a label."""
+        """Return the loss of every sample, fp32 (B*K,), 0 for those without a class; the mean is that of ``compare``."""
         logits = prediction.float() / self.temperature
         return functional.cross_entropy(logits, target, ignore_index=UNLABELLED, reduction="none")
 

@@ -68,8 +68,8 @@ def _add_step(benches: argparse._SubParsersAction) -> None:
     step.add_argument("--warmup", type=int, metavar="COUNT", help="steps before them (default: 10; 0 on a CPU)")
     rounds = "rounds of two turns for every variant, in the order A B B A (default %(default)s)"
     step.add_argument("--rounds", type=positive, default=1, metavar="COUNT", help=rounds)
-    yardsticks = "yardsticks to measure (default: all three)"
-    step.add_argument("--against", nargs="+", choices=("P0", "P1", "P2"), default=["P0", "P1", "P2"], help=yardsticks)
+    yardsticks = "yardsticks to measure (default: all three); none: ours alone, whatever the recipe learns"
+    step.add_argument("--against", nargs="+", choices=("P0", "P1", "P2", "none"), default=["P0", "P1", "P2"], help=yardsticks)
     step.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
     step.add_argument("--profile", type=Path, metavar="FOLDER", help="write a trace of one step of ours and of P1's there")
     step.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write")
@@ -101,7 +101,7 @@ def _bench_step(options: argparse.Namespace) -> int:
         options.rounds,
         options.device,
         options.profile,
-        tuple(dict.fromkeys(options.against)),
+        tuple(name for name in dict.fromkeys(options.against) if name != "none"),
     )
     return bench_step(options.recipe, options.overrides, measured, options.output)
 

@@ -31,6 +31,7 @@ from mvd_ds.tools.bench.step_variants import (
     build_variants,
     geometry_of,
     gflops_of,
+    require_yardsticks,
     step_recipe,
     with_mask_count,
     with_self_attention,
@@ -58,7 +59,7 @@ class StepBenchOptions(NamedTuple):
     device: str = "auto"
     profile: Path | None = None
     against: tuple[str, ...] = tuple(STYLES)
-    """Yardsticks that are measured; ratios and the gate are to the first."""
+    """Yardsticks that are measured; ratios and the gate are to the first. None: nothing is compared."""
 
 
 def measure_step(name: str, overrides: list[str], options: StepBenchOptions) -> dict[str, Any]:
@@ -74,6 +75,8 @@ def measure_step(name: str, overrides: list[str], options: StepBenchOptions) -> 
                 torch.set_num_threads(1)
             with cluster.together():
                 recipe = step_recipe(name, overrides, options.geometry, cluster.device, cluster.world)
+                if options.against:
+                    require_yardsticks(recipe)
             return _measure(recipe, name, options, cluster)
     finally:
         torch.set_num_threads(threads)
@@ -95,8 +98,8 @@ def _measure(recipe: TrainingRecipe, name: str, options: StepBenchOptions, clust
     gate = _gate(variants, doubled, recipe.engine.precision, cluster)
     samples, peaks = _timed(variants, options, cluster)
     if options.profile is not None:
-        yardstick = "P1" if "P1" in variants else options.against[0]
-        _profile({key: variants[key] for key in (yardstick, "ours")}, options.profile, cluster)
+        yardsticks = ["P1"] if "P1" in variants else list(options.against[:1])
+        _profile({key: variants[key] for key in (*yardsticks, "ours")}, options.profile, cluster)
     datasheet = datasheet_rate(device)
     rows = {
         key: _row(samples[key], recipe, variant, matrix, datasheet) | {"peak_gib": peaks[key]} | _of_step(variant)
@@ -124,11 +127,13 @@ def _gate(variants: dict[str, Variant], doubled: Variant, precision: str, cluste
     """Return first losses and gradient norms, and whether they agree; the product under K masks is compared with K clips."""
     found = {key: _first_step(variant, cluster) for key, variant in variants.items()}
     expected = {key: found[next(iter(found))] for key in found if key not in (FP8, SELF)}
-    if doubled.masks > 1:
+    if found.keys().isdisjoint(STYLES):
+        expected.clear()
+    elif doubled.masks > 1:
         key = f"ours, {doubled.masks} masks"
         expected[key] = found[f"P2, {doubled.masks} masks"] = _first_step(doubled, cluster)
     pairs = [pair for key, numbers in expected.items() for pair in zip(found[key], numbers, strict=True)]
-    worst = max((abs(a - b) / abs(b) for a, b in pairs), key=lambda share: math.inf if math.isnan(share) else share)
+    worst = max((abs(a - b) / abs(b) for a, b in pairs), key=lambda share: math.inf if math.isnan(share) else share, default=0.0)
     return {
         "equal": worst <= TOLERANCE[precision],
         "worst_relative_difference": worst,

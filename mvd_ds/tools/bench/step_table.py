@@ -90,7 +90,8 @@ def _sentences(result: dict[str, Any]) -> list[str]:
             f"{gate['tolerance']:g}: {seen}."
         )
         return lines
-    lines.append(f"First losses and gradient norms of all variants agree within {gate['worst_relative_difference']:.1e}.")
+    if result.get("times"):
+        lines.append(f"First losses and gradient norms of all variants agree within {gate['worst_relative_difference']:.1e}.")
     if "fp8" in result:
         seen = ", ".join(f"{name} {value:.5f}" for name, value in result["variants"][FP8]["fp8_similarity"].items())
         lines.append(

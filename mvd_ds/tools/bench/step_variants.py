@@ -57,7 +57,7 @@ def step_recipe(name: str, overrides: list[str], geometry: str, device: torch.de
     """Return the recipe of the measured step: one micro batch on each of ``world`` devices, random weights, nothing dropped.
 
     Raises:
-        ConfigError: for a faulty setting, or a recipe that has no yardstick.
+        ConfigError: for a faulty setting.
     """
     wanted = (["engine.precision=fp32"] if device.type == "cpu" else []) + overrides
     teachers = list(_distillation(name, wanted).teachers)
@@ -67,6 +67,15 @@ def step_recipe(name: str, overrides: list[str], geometry: str, device: torch.de
     forced = [f"teachers.{key}.{item}" for key in teachers for item in ("weights=random", "fp8=false")]
     forced += ["model.drop_path=0", "decoder.drop_path=0", f"batch.global={micro * world}"]
     recipe = _distillation(name, wanted + forced)
+    return recipe
+
+
+def require_yardsticks(recipe: TrainingRecipe) -> None:
+    """Refuse a recipe of which the yardsticks cannot compute a part.
+
+    Raises:
+        ConfigError: naming that part.
+    """
     for key, teacher in recipe.teachers.items():
         if teacher.network is not None:
             raise ConfigError(f"teachers.{key}.network {teacher.network}: there is no yardstick for networks of timm; remove it")
@@ -74,7 +83,10 @@ def step_recipe(name: str, overrides: list[str], geometry: str, device: torch.de
         target, tokens = output.target, output.head(1).tokens
         known = target is not None and tokens == "masked" and target.kind in ("features", "relations")
         if not known or (target is not None and len(target.blocks) > 1 and target.mode != "mean"):
-            raise ConfigError(f"{key}: there is no yardstick for it, only for features and relations of masked tokens; remove it")
+            raise ConfigError(
+                f"{key}: there is no yardstick for it, only for features and relations of masked tokens; remove it, or measure ours "
+                "by itself with --against none"
+            )
     if recipe.masking.decoder != "all":
         raise ConfigError(f"masking.decoder {recipe.masking.decoder}: the yardsticks predict all tokens; choose all")
     if recipe.model.cls_token:
@@ -84,7 +96,6 @@ def step_recipe(name: str, overrides: list[str], geometry: str, device: torch.de
             raise ConfigError(
                 f"{where}: the yardsticks have blocks as published for MVD alone: no registers, rotary positions, ..."
             )
-    return recipe
 
 
 def _distillation(name: str, overrides: list[str]) -> TrainingRecipe:

@@ -53,6 +53,18 @@ def test_all_variants_compute_the_same(settings: list[str]) -> None:
     assert result["times"].keys() == {"P0", "P1", "P2"}
 
 
+def test_whatever_is_learnt_is_measured_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    """Visible tokens, a summary and labels have no yardstick; their heads are among the operations that are counted."""
+    more = ["teachers.video.target.tokens=all", "teachers.image.more_targets={summary: {kind: summary}}"]
+    settings = [*TINY, *more, "labels={classes: 7, hidden: 16}", "masking.masks_per_clip=2"]
+    assert main(["bench", "step", RECIPE, *settings, "--device", "cpu"]) == 2
+    assert "image_summary: there is no yardstick for it, only for features and relations" in capsys.readouterr().err
+    result = measure_step(RECIPE, settings, StepBenchOptions(device="cpu", against=()))
+    assert result["variants"].keys() == {"ours", "ours, 2 masks"} and not result["times"]
+    operations = recipe_flops(step_recipe(RECIPE, settings, "recipe", CPU)).decoders
+    assert operations["labels"] == 2 * 2 * 16 * (32 + 7) and operations["image_summary"] == 2 * 2 * 32 * 32
+
+
 def test_masks_and_decoders_that_look_are_measured_beside_self_attention() -> None:
     looks = ["masking.kind=attention", "masking.teacher=image", "masking.pick=multinomial", "masking.masks_per_clip=2"]
     cross = ["decoder.attention=cross", "decoder.levels=blocks_and_embedding"]
