@@ -84,8 +84,8 @@ def require_yardsticks(recipe: TrainingRecipe) -> None:
         known = target is not None and tokens == "masked" and target.kind in ("features", "relations")
         if not known or (target is not None and len(target.blocks) > 1 and target.mode != "mean"):
             raise ConfigError(
-                f"{key}: there is no yardstick for it, only for features and relations of masked tokens; remove it, or measure ours "
-                "by itself with --against none"
+                f"{key}: there is no yardstick for it, only for features and relations of masked tokens; remove it, or measure "
+                "ours by itself with --against none"
             )
     if recipe.masking.decoder != "all":
         raise ConfigError(f"masking.decoder {recipe.masking.decoder}: the yardsticks predict all tokens; choose all")
