@@ -31,20 +31,6 @@ class SummaryTarget(Target):
         super().__init__(name, output.head(teacher.embed_dim), target.loss or "angle", weight)
         self.dispersion = AngularDispersion(teacher.embed_dim) if self.loss == "angle" else None
 
-    def observe(self, source: Tensor, target: Tensor) -> None:
-        """Collect the dispersion of a micro batch of summaries (B, D)."""
-        if self.dispersion is not None:
-            self.dispersion.observe(source)
-
-    def statistics(self) -> dict[str, Statistics]:
-        """Return what ``observe`` collects into, by short name."""
-        return {} if self.dispersion is None else {"dispersion": self.dispersion}
-
-    def rows(self, prediction: Tensor, target: Tensor, places: Places | None = None) -> Tensor:
-        """Return the loss of every sample, fp32 (B*K,); arguments and mean are those of ``compare``."""
-        rows = super().rows(prediction, target, places)
-        return rows if self.dispersion is None else rows / self.dispersion.dispersion
-
     def compare(self, prediction: Tensor, target: Tensor, places: Places | None = None) -> Tensor:
         """Return the loss, a scalar in fp32, between predictions (B*K, D) and their targets."""
         loss = super().compare(prediction, target, places)
