@@ -187,19 +187,6 @@ def test_a_recipe_of_ours_changes_one_section_of_a_published_one(name: str, chan
     assert "ours" in header_of(name)["Source"] and "Nobody has published it" in header_of(name)["Source"]
 
 
-def test_the_student_of_clip_is_umt_but_for_what_its_header_says() -> None:
-    """Source: UMT's published script b16_ptk710_f8_res224, on 32 GPUs of 64 clips."""
-    recipe = _training("umt_base")
-    clip, teacher = recipe.data.clip, recipe.teachers["clip"]
-    assert (clip.frames, clip.sampling, clip.size_px, clip.flip, recipe.model.tubelet_frames) == (8, "uniform", 224, 0.5, 1)
-    assert (recipe.masking.kind, recipe.masking.ratio, recipe.model.drop_path) == ("random", 0.8, 0.1)
-    assert (recipe.batch.global_, recipe.batch.accumulation_steps(32)) == (2048, 1)
-    assert recipe.learning_rate == pytest.approx((1.5e-4 * 8, 1e-5 * 8), rel=1e-12)
-    assert (teacher.target.blocks, teacher.target.mode, teacher.target.tokens) == ((6, 7, 8, 9, 10, 11), "each", "visible")
-    assert (teacher.loss, teacher.weight, recipe.decoder.depth) == ("cosine", 2.0, 0)
-    assert recipe.schedule.stop_after_epochs == 200 and "masks are random" in header_of("umt_base")["Source"]
-
-
 @pytest.mark.parametrize(("name", "row"), STAGE_ONE.items())
 def test_a_stage_one_run_is_the_published_run(name: str, row: tuple[int, int, tuple[int, int, int], float]) -> None:
     recipe, (batch, gpus, decoder, result) = _training(name), row

@@ -1,0 +1,22 @@
+"""Recipes of published methods for other networks or data than the published ones: what is the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from mvd_ds.config import TrainingRecipe, load_recipe
+from recipe_pages import header_of
+
+
+def test_the_student_of_clip_is_umt_but_for_what_its_header_says() -> None:
+    """Source: UMT's published script b16_ptk710_f8_res224, on 32 GPUs of 64 clips."""
+    recipe = load_recipe("umt_base")
+    assert isinstance(recipe, TrainingRecipe)
+    clip, teacher = recipe.data.clip, recipe.teachers["clip"]
+    assert (clip.frames, clip.sampling, clip.size_px, clip.flip, recipe.model.tubelet_frames) == (8, "uniform", 224, 0.5, 1)
+    assert (recipe.masking.kind, recipe.masking.ratio, recipe.model.drop_path) == ("random", 0.8, 0.1)
+    assert (recipe.batch.global_, recipe.batch.accumulation_steps(32)) == (2048, 1)
+    assert recipe.learning_rate == pytest.approx((1.5e-4 * 8, 1e-5 * 8), rel=1e-12)
+    assert (teacher.target.blocks, teacher.target.mode, teacher.target.tokens) == ((6, 7, 8, 9, 10, 11), "each", "visible")
+    assert (teacher.loss, teacher.weight, recipe.decoder.depth) == ("cosine", 2.0, 0)
+    assert recipe.schedule.stop_after_epochs == 200 and "masks are random" in header_of("umt_base")["Source"]
