@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mvd_ds.config import TrainingRecipe, load_recipe
+from mvd_ds.models.readouts import READOUTS, readout_of
+from mvd_ds.objectives.targets import build_targets
 from recipe_pages import header_of
 
 
@@ -20,3 +22,16 @@ def test_the_student_of_clip_is_umt_but_for_what_its_header_says() -> None:
     assert (teacher.target.blocks, teacher.target.mode, teacher.target.tokens) == ((6, 7, 8, 9, 10, 11), "each", "visible")
     assert (teacher.loss, teacher.weight, recipe.decoder.depth) == ("cosine", 2.0, 0)
     assert recipe.schedule.stop_after_epochs == 200 and "masks are random" in header_of("umt_base")["Source"]
+
+
+def test_the_relations_are_those_of_tinymim() -> None:
+    """Block 18 of 24, both relations with weight 1, as many heads as the teacher, a rate of 1.5e-4 for 256 clips."""
+    recipe = load_recipe("tinymim_small_from_large")
+    assert isinstance(recipe, TrainingRecipe)
+    (target,) = build_targets(recipe).values()
+    teacher = recipe.teachers["video"]
+    assert teacher.size == "large" and teacher.target.blocks == (17,) and teacher.weight == 1.0
+    assert teacher.target.relations == ("query_key", "value_value") and target.head.width == 3 * 1024
+    assert readout_of(target.head) is READOUTS["tokens"], "a linear map of each visible token"
+    assert recipe.learning_rate[0] == pytest.approx(1.5e-4 * 1024 / 256) and recipe.schedule.epochs == 300
+    assert (recipe.optimizer.betas, recipe.optimizer.weight_decay, recipe.model.drop_path) == ((0.9, 0.95), 0.05, 0.1)
