@@ -35,8 +35,9 @@ LEGS = [
 
 @pytest.fixture(scope="module")
 def stateful(shrunk: list[str]) -> list[str]:
-    """The shrunk recipe with every kind of statistics of targets, and with dropped teachers."""
-    return [*shrunk, *SCALES, "balance=loss_relative", "optimizer.ema_decay=0.9"]
+    """The shrunk recipe with every kind of statistics of targets, with relations, and with dropped teachers."""
+    relations = "teachers.video.more_targets.relations.kind=relations"
+    return [*shrunk, *SCALES, relations, "balance=loss_relative", "optimizer.ema_decay=0.9"]
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def handed_on(stateful: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
 
 def test_the_losses_are_those_of_the_untouched_run(untouched: Path, handed_on: tuple[Path, list[str]]) -> None:
     folder, said = handed_on
-    for name in ("loss/total", "loss/image", "loss/video"):
+    for name in ("loss/total", "loss/image", "loss/video", "loss/video_relations"):
         assert losses(folder, name) == pytest.approx(losses(untouched, name), rel=1e-5), name
     for (_, _, before), text in zip(LEGS, said[1:], strict=False):
         assert f"resuming from the checkpoint of step {before}" in text

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import mvd_ds
-from adapted_runs import TOKENS, WIDTH, adapted_recipe, write_run
+from adapted_runs import TOKENS, WIDTH, adapted_recipe, adapted_targets, write_run
 from mvd_ds.config import ConfigError
 from mvd_ds.runs.student import build_predictor
 from mvd_ds.tools.export import export
@@ -47,6 +47,26 @@ def test_the_folder_answers_as_the_trained_student_and_so_do_graphs(run: Path, c
     torch.testing.assert_close(torch.from_numpy(features), opened.network(CLIPS), rtol=1e-4, atol=1e-4)
     video = write_video(run / "v.mp4", frames=16, width=64, height=48)
     assert opened.adapt("video", video, segments=2).shape == (2, TOKENS, WIDTH)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("scales", [("phi_s", "running"), ("running", "phi_s"), ("none", "clip")])
+def test_what_a_target_standardises_comes_back(scales: tuple[str, str], tmp_path: Path) -> None:
+    """An answer, standardised, is the prediction: of one block, and of two that are predicted each by itself."""
+    parts = ["teachers.image.target.blocks=[0,1]", "teachers.image.target.mode=each"]
+    asked = [f"teachers.{name}.target.standardise={scale}" for name, scale in zip(("image", "video"), scales, strict=True)]
+    settings = adapted_recipe(*parts, *asked)
+    export(write_run(tmp_path / "run", *parts, *asked), tmp_path / "out", [], adaptors=[])
+    opened, student, targets = mvd_ds.load(tmp_path / "out"), build_predictor(settings).eval(), adapted_targets(settings)
+    for decoder in student.decoders.values():
+        decoder.shape = decoder.shape._replace(tokens="visible")
+    visible = torch.arange(TOKENS).expand(3, 1, -1)
+    predicted = student(mvd_ds.normalise(CLIPS), visible, visible[:, :, :0])
+    for name, scale in zip(("image", "video"), scales, strict=True):
+        answer = opened.adapt(name, CLIPS)
+        again = answer if scale == "clip" else targets[name](answer)
+        torch.testing.assert_close(again, predicted[name], rtol=1e-5, atol=1e-5)
+        assert scale in ("none", "clip") or (answer - predicted[name]).abs().max() > 0.1
 
 
 @torch.no_grad()
