@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvd_ds.config import ConfigError, TrainingRecipe
+from mvd_ds.config import TrainingRecipe
 from mvd_ds.objectives.moving_statistics import Statistics, exact_sums
 from mvd_ds.objectives.targets import Target
 from mvd_ds.objectives.terms import Judge
@@ -151,14 +151,7 @@ BALANCES: dict[str, type[Balance]] = {"fixed": Balance, "loss_relative": Relativ
 
 
 def build_balance(recipe: TrainingRecipe, terms: Mapping[str, Target]) -> Balance:
-    """Return the balance that a recipe asks for between its targets.
-
-    Raises:
-        ConfigError: if a target has no mean that a student could predict.
-    """
-    for name, term in terms.items():
-        if recipe.balance == "loss_relative" and recipe.outputs[name].teacher is not None and not term.is_pointwise:
-            raise ConfigError(f"balance loss_relative: {name} has no mean target to compare with; choose fixed or uncertainty")
+    """Return the balance that a recipe asks for between its targets."""
     teachers = {name: output.teacher for name, output in recipe.outputs.items() if output.teacher is not None}
     widths = {name: term.head.width for name, term in terms.items()}
     return BALANCES[recipe.balance](terms, teachers, recipe.drop_teachers, widths)

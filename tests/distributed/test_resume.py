@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from launching import alone, launch, losses
 from mvd_ds.training.checkpoint.files import newest_first, read_checkpoint_manifest
@@ -75,9 +77,19 @@ def test_weights_and_statistics_are_those_of_the_untouched_run(untouched: Path, 
         got, expected = load_file(handed_on[0] / "model" / file), load_file(untouched / "model" / file)
         assert got.keys() == expected.keys()
         for name, value in expected.items():
-            assert (got[name] - value).norm() <= 1e-5 * value.norm() + 1e-6, (file, name)
+            found, value = seen_by_softmax(name, got[name]), seen_by_softmax(name, value)
+            assert (found - value).norm() <= 1e-5 * value.norm() + 1e-6, (file, name)
     weights, average = (load_file(untouched / "model" / file) for file in ("model.safetensors", "ema.safetensors"))
     assert any((weights[name] - average[name]).norm() > 1e-3 * weights[name].norm() for name in weights), "an average of its own"
+
+
+def seen_by_softmax(name: str, value: Tensor) -> Tensor:
+    """Leave out the bias of predicted keys: it adds one number to all scores of a row, so that its gradient is rounding noise,
+    of which Adam makes steps."""
+    if name != "decoders.video_relations.head.bias":
+        return value
+    queries, _, values = value.chunk(3)
+    return torch.cat((queries, values))
 
 
 def test_a_damaged_checkpoint_and_then_a_full_disk(

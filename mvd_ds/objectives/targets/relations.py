@@ -48,7 +48,8 @@ class RelationTarget(RelationalTarget):
 
     The student predicts queries, keys and values of as many heads as the teacher has; its own heads and depth are its own.
     Source: TinyMIM (arXiv 2301.01296). Differs: the student's come from a linear map behind its decoder or encoder, not from its
-    last block; the class token is left out; the relations of an image teacher are those among the tokens of a whole clip.
+    last block; the class token is left out; the relations of an image teacher are those among the tokens of a whole clip. No
+    softmax sees the head's bias of keys, which adds one number to a whole row: what it is says nothing.
 
     Args:
         recipe: the run.
