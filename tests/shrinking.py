@@ -19,7 +19,6 @@ SCALES = [
     "teachers.video.loss={cosine: 0.9, smooth_l1: 0.1}",
     "teachers.video.weight=0.5",
     "drop_teachers=0.5",
-    "calibration_clips=20",
 ]
 
 
@@ -55,6 +54,7 @@ def shrink(videos: Path, teachers: Path) -> list[str]:
         "schedule.warmup_epochs=null",
         f"schedule.steps={STEPS}",
         "schedule.warmup_steps=3",
+        "calibration_clips=20",
         "engine.precision=fp32",
         "run.log_every_steps=1",
         "run.features_every_steps=5",

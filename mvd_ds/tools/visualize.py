@@ -25,6 +25,7 @@ from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.runs.pictures import similarity_numbers
+from mvd_ds.runs.student import load_target_statistics
 from mvd_ds.runs.visualization import observe, observe_encoder, picture_batch
 from mvd_ds.training.console import say
 from mvd_ds.training.step import PixelTargets, TargetSource, TeacherTargets, normalise, to_unit
@@ -132,7 +133,7 @@ def _viewer(source: Path, teachers: dict[str, Path], heads: list[int] | None, de
     _require_heads(heads, encoder)
     recipe = checkpoint.recipe
     if isinstance(model, MaskedPredictor) and recipe is not None:
-        return _predictor_viewer(model, recipe, teachers, heads, device)
+        return _predictor_viewer(model, recipe, folder, teachers, heads, device)
     if teachers:
         raise ConfigError(f"--teacher: {folder} predicts nothing of teachers; give the model folder of a `distill` run")
     clip = trained_clip(folder)
@@ -152,7 +153,12 @@ def _viewer(source: Path, teachers: dict[str, Path], heads: list[int] | None, de
 
 
 def _predictor_viewer(
-    model: MaskedPredictor, recipe: TrainingRecipe, teachers: dict[str, Path], heads: list[int] | None, device: torch.device
+    model: MaskedPredictor,
+    recipe: TrainingRecipe,
+    folder: Path,
+    teachers: dict[str, Path],
+    heads: list[int] | None,
+    device: torch.device,
 ) -> Viewer:
     """Return the viewer of a stage-one model or a student, under a mask of its recipe."""
     for name in teachers:
@@ -169,6 +175,7 @@ def _predictor_viewer(
             name: build_teacher(name, settings, full).to(device) for name, settings in given.items()
         }
         targets = TeacherTargets(recipe.model_copy(update={"teachers": given}), built, torch.float32)
+        load_target_statistics(folder, targets.terms)
     is_image = recipe.model.kind == "image"
     seen = tuple(dict.fromkeys([recipe.data.clip.size_px, *(full.view_of(settings) for settings in given.values())]))
 

@@ -11,7 +11,7 @@ from launching import alone
 from mvd_ds.config import ConfigError, load_recipe
 from mvd_ds.objectives.diagnostics import mean_target_loss
 from mvd_ds.runs.preflight import STATISTICS, _of_targets, _statistics, preflight
-from shrinking import RECIPE, shipped
+from shrinking import RECIPE, SCALES, shipped
 
 
 def statistics(target: torch.Tensor) -> dict[str, float]:
@@ -55,7 +55,8 @@ def test_other_recipes_are_refused() -> None:
 
 @pytest.mark.nightly
 def test_a_recipe_is_tried_and_nothing_is_left(shrunk: list[str], tmp_path: Path) -> None:
-    said = alone("preflight", RECIPE, *shrunk, f"run.output={tmp_path / 'run'}").stdout
-    for words in ("target image: mean", "target video: mean", "ms of a core a clip", "step peak", "no fault was found"):
+    said = alone("preflight", RECIPE, *shrunk, *SCALES, f"run.output={tmp_path / 'run'}").stdout
+    scaled = ("target image: standardise phi_s takes features of deviation", "target video: standardise running takes")
+    for words in (*scaled, "target image: mean", "target video: mean", "ms of a core a clip", "step peak", "no fault was found"):
         assert words in said, said
     assert not (tmp_path / "run").exists()

@@ -17,7 +17,7 @@ from mvd_ds.models.formats.foreign import (
     part,
     whole,
 )
-from mvd_ds.models.formats.rules import Layout, Rule
+from mvd_ds.models.formats.rules import Ignored, Layout, Rule
 
 FORMAT, VERSION = "mvd_ds", 1
 
@@ -33,6 +33,7 @@ OWN = Layout(
         Rule("head.{w}", "head.{w}"),
     ),
     settings={},
+    ignored=(Ignored("balance.log_variances", "weighs the losses of training: a model predicts without it"),),
 )
 
 

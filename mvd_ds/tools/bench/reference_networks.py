@@ -113,7 +113,8 @@ class ReferenceNetworks:
             made = outputs[0] if len(outputs) == 1 else torch.stack(outputs).float().mean(dim=0)
             made = rearrange(made, "(b s) n d -> b (s n) d", s=slots)
             made = resize_grid(made, (made.shape[1] // (rows * columns), rows, columns), teacher.student_grid)
-            if target.normalise:
+            # running and phi_s begin as no change: the yardstick leaves them out, and what the product takes more is their cost.
+            if target.standardised_by == "token":
                 made = F.layer_norm(made.float(), made.shape[-1:], eps=STABILISER)
             found[teacher.name + suffix] = pick(made, masked)
         return found

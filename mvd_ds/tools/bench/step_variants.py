@@ -87,6 +87,12 @@ def require_yardsticks(recipe: TrainingRecipe) -> None:
                 f"{key}: there is no yardstick for it, only for features and relations of masked tokens; remove it, or measure "
                 "ours by itself with --against none"
             )
+        if target is not None and target.standardise == "clip":
+            raise ConfigError(f"{key}: the yardsticks do not standardise per clip; choose another, or --against none")
+    if recipe.balance != "fixed" or recipe.drop_teachers:
+        raise ConfigError(
+            "the yardsticks add losses by fixed weights: choose balance=fixed drop_teachers=0, or measure ours alone by --against none"
+        )
     if recipe.masking.decoder != "all":
         raise ConfigError(f"masking.decoder {recipe.masking.decoder}: the yardsticks predict all tokens; choose all")
     if recipe.model.cls_token:

@@ -1,0 +1,33 @@
+"""The shipped recipes that nobody has published: what they change in a published one, and nothing else."""
+
+import pytest
+
+from mvd_ds.config import TrainingRecipe, dump, load_recipe
+from recipe_pages import header_of
+from test_recipes import AGGLOMERATIVE, OURS, WIDTHS
+
+
+def training(name: str) -> TrainingRecipe:
+    recipe = load_recipe(name)
+    assert isinstance(recipe, TrainingRecipe)
+    return recipe
+
+
+@pytest.mark.parametrize(("name", "changed"), OURS.items())
+def test_a_recipe_of_ours_changes_one_section_of_a_published_one(name: str, changed: str) -> None:
+    ours, published = dump(training(name)), dump(training("mvd_base_from_base"))
+    assert {key for key in published if ours[key] != published[key]} == {changed}
+    assert "ours" in header_of(name)["Source"] and "Nobody has published it" in header_of(name)["Source"]
+
+
+def test_the_agglomerative_student_changes_teachers_and_their_balance_only() -> None:
+    ours, published = training(AGGLOMERATIVE), training("mvd_base_from_base")
+    a, b = dump(ours), dump(published)
+    changed = {"teachers", "balance", "drop_teachers", "calibration_clips"}
+    assert {key for key in b if a[key] != b[key]} == changed
+    assert (ours.balance, ours.drop_teachers, ours.calibration_clips) == ("loss_relative", 0.5, ours.batch.global_)
+    for teacher in ours.teachers.values():
+        assert teacher.target.standardise == "phi_s" and teacher.loss == {"cosine": 0.9, "smooth_l1": 0.1}
+    video = ours.teachers["video"]
+    assert (video.embed_dim, video.depth, video.num_heads) == WIDTHS["base"]
+    assert "Nobody has published it" in header_of(AGGLOMERATIVE)["Source"]
