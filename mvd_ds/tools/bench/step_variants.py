@@ -90,9 +90,7 @@ def require_yardsticks(recipe: TrainingRecipe) -> None:
         if target is not None and target.standardise == "clip":
             raise ConfigError(f"{key}: the yardsticks do not standardise per clip; choose another, or --against none")
     if recipe.balance != "fixed" or recipe.drop_teachers:
-        raise ConfigError(
-            "the yardsticks add losses by fixed weights: choose balance=fixed drop_teachers=0, or measure ours alone by --against none"
-        )
+        raise ConfigError("the yardsticks add losses by fixed weights: choose balance=fixed drop_teachers=0, or --against none")
     if recipe.masking.decoder != "all":
         raise ConfigError(f"masking.decoder {recipe.masking.decoder}: the yardsticks predict all tokens; choose all")
     if recipe.model.cls_token:
