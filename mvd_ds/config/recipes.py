@@ -11,7 +11,7 @@ from mvd_ds.config.balance import require_balance
 from mvd_ds.config.base import Grid, Positive, Settings
 from mvd_ds.config.data import ClipView, DataSettings, MaskingSettings
 from mvd_ds.config.decoder import DecoderSettings
-from mvd_ds.config.encoder import ROTARY_DIVISORS, EncoderSettings, InitSettings, position_fault
+from mvd_ds.config.encoder import EncoderSettings, InitSettings, position_fault
 from mvd_ds.config.optimization import BatchSettings, EngineSettings, OptimizerSettings, RunSettings, ScheduleSettings
 from mvd_ds.config.targets import LabelSettings, Output, PixelSettings, TargetSettings, Tokens
 from mvd_ds.config.teachers import ATTENTION, TeacherSettings
@@ -205,8 +205,6 @@ class TrainingRecipe(LearningRecipe):
         fault = position_fault(self.model.position, width, heads)
         if fault:
             raise ValueError(f"position {self.model.position} needs {setting}.embed_dim {fault}")
-        if decoder.attention == "cross" and self.model.position in ROTARY_DIVISORS:
-            raise ValueError(f"{setting}.attention cross needs positions that are added, not {self.model.position}; choose self")
 
     def _check_objective(self) -> None:
         if self.objective == "distillation":

@@ -12,6 +12,7 @@ from mvd_ds.models.blocks.rotary import ROTATIONS, Rotary, rotate
 from mvd_ds.models.blocks.style import BlockStyle
 from mvd_ds.models.cross_attention import CrossAttention
 from mvd_ds.models.readouts import CrossDecoder, Decoder
+from mvd_ds.runs.student import build_predictor
 
 GRID = (3, 4, 4)
 STUDENT = {"embed_dim": 40, "depth": 2, "num_heads": 2, "patch_px": 8, "position": "rope3d"}
@@ -153,6 +154,14 @@ def test_rotary_blocks_do_not_run_without_their_turns():
 def test_what_cannot_be_turned_is_refused(more, words):
     with pytest.raises(ConfigError, match=words):
         mvd_ds.build_encoder(STUDENT | more, 4, 32)
+
+
+def test_a_recipe_may_have_both(recipe, masks):
+    model = {"position": "rope3d", "embed_dim": 48, "num_heads": 3, "registers": 2}
+    student = build_predictor(recipe(model=model, decoder={"attention": "cross", "levels": "blocks"}))
+    visible, masked = masks(1, 1, 32, 8)
+    found = student(torch.randn(1, 3, 4, 32, 32), visible, masked)
+    assert {name: tuple(value.shape) for name, value in found.items()} == {"image": (1, 24, 24), "video": (1, 24, 40)}
 
 
 def test_decoder_heads_that_are_too_narrow_are_refused(recipe):

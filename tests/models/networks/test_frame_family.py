@@ -43,6 +43,16 @@ def test_a_file_teaches_as_its_network_computes(name, side, tmp_path):
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(("name", "side"), [("dhvt:tiny_cifar_patch4", 32), ("patchconv:s60", 32)])
+def test_a_summary_is_the_normed_class_token(name, side):
+    settings = {"network": name, "weights": "random", "target": {"kind": "summary"}}
+    teacher = mvd_ds.build_teacher(settings, frames=2, size_px=side, tubelet_frames=2)
+    clip, network = torch.randn(2, 3, 2, side, side), teacher.encoder.network
+    ((tokens, cls),) = network(clip[:, :, 0], (teacher.network.block_count - 1,))
+    torch.testing.assert_close(teacher(clip), network.summarise(tokens, cls), atol=1e-5, rtol=1e-4)
+
+
 def test_statistics_of_batch_norms_come_from_the_file(tmp_path):
     path = weights("dhvt:tiny_cifar_patch4", tmp_path)
     content = torch.load(path, weights_only=True)
