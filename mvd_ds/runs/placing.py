@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mvd_ds.config import ClipView, ConfigError, EngineSettings, TeacherSettings, TrainingRecipe
 from mvd_ds.models.acceleration.compiled import compile_blocks, wants_compiling
+from mvd_ds.models.acceleration.compiled_libraries import compile_stacks
 from mvd_ds.models.acceleration.fp8 import LEAST_SIMILARITY, fp8_obstacle, similarity, use_fp8
 from mvd_ds.models.acceleration.graphed import GraphedForward
 from mvd_ds.models.blueprint import Blueprint
@@ -60,6 +61,7 @@ def accelerate(
         network = getattr(teacher, "module", teacher)
         assert isinstance(network, nn.Module)
         compile_blocks(network, f"teacher {name}")
+        compile_stacks(network, f"teacher {name}")
     if settings.cuda_graph == "auto" and settings.placement == "replicated" and device.type == "cuda":
         assert isinstance(teacher, nn.Module)
         return GraphedForward(teacher, f"teacher {name}")
