@@ -42,7 +42,8 @@ class TargetSettings(Settings):
     channel by statistics that follow the run; phi_s: a rotation after which all channels have one variance. running and phi_s
     begin with the first ``calibration_clips`` and can be undone. Source: MVD; SMILE; UNIC; PHI-S (arXiv 2410.01680)."""
     relations: Annotated[tuple[Literal["query_key", "value_value"], ...], Field(min_length=1)] = ("query_key", "value_value")
-    """relations: products whose softmax over the predicted tokens is compared by KL; losses are added. Source: TinyMIM, both."""
+    """relations: products whose softmax over the predicted tokens is compared by KL; losses are added. Matrices of scores take
+    128 MiB at most, however many tokens there are. Source: TinyMIM, both."""
     tokens: Literal["masked", "visible", "all"] = "masked"
     """Tokens whose features are predicted. visible: with decoder.depth 0, by a linear layer or an MLP on the encoder's output,
     without mask tokens, as UMT; all: masked and visible ones, as V-JEPA 2.1."""
@@ -53,7 +54,8 @@ class TargetSettings(Settings):
     visible_ramp: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = (0, 0)
     """tokens all: steps between which the factor grows from 0 to visible_weight. Source: V-JEPA 2.1's code, 15,000 to 30,000."""
     loss: Loss | None = None
-    """Between prediction and target (None: the teacher's; of a summary, angle over the teacher's own dispersion)."""
+    """Between prediction and target (None: the teacher's; of a summary, angle over the teacher's own dispersion). Relations have
+    their own."""
     weight: Annotated[float, Field(ge=0.0)] | None = None
     """Factor of this target's loss in the total (None: the teacher's)."""
 
