@@ -41,6 +41,11 @@ class SummaryTarget(Target):
         rows = super().rows(prediction, target, places)
         return rows if self.dispersion is None else rows / self.dispersion.dispersion
 
+    def trivial_loss(self, target: Tensor) -> Tensor:
+        """Return the loss of the mean target everywhere, in the units of ``compare``."""
+        loss = super().trivial_loss(target)
+        return loss if self.dispersion is None else loss / self.dispersion.dispersion
+
     def observe(self, source: Tensor, target: Tensor) -> None:
         """Collect the directions of a micro batch of summaries (B, D)."""
         if self.dispersion is not None:

@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from mvd_ds.config import load_recipe
 from mvd_ds.objectives.moving_statistics import settle_statistics
 from mvd_ds.objectives.targets.dispersion import AngularDispersion
+from mvd_ds.objectives.targets.summary import SummaryTarget
 
 
 def on_circle(degrees: list[float]) -> Tensor:
@@ -38,6 +40,18 @@ def test_vectors_at_40_degrees_from_their_mean() -> None:
     assert state.dispersion.item() == pytest.approx(math.radians(40) ** 2, rel=1e-5)
     state.observe(on_circle([0.0]))
     assert not state.sums.any() and not state.moves
+
+
+def test_losses_of_a_summary_are_in_units_of_the_dispersion() -> None:
+    """So is that of the mean target, which they are shown beside."""
+    target = SummaryTarget(load_recipe("mvd_base_from_base", ["teachers.image.more_targets.s.kind=summary"]), "image_s")
+    given, predicted = torch.randn(2, 4, 768, generator=torch.Generator().manual_seed(0))
+    before = [target.compare(predicted, given), target.trivial_loss(given), target.rows(predicted, given)]
+    assert target.dispersion is not None
+    target.dispersion.dispersion.fill_(0.25)
+    after = [target.compare(predicted, given), target.trivial_loss(given), target.rows(predicted, given)]
+    for one, other in zip(before, after, strict=True):
+        torch.testing.assert_close(other, 4 * one)
 
 
 def test_no_layout_shows() -> None:
