@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mvd_ds.config import ConfigError
 from mvd_ds.objectives.balance import MeanTarget
-from mvd_ds.objectives.moving_statistics import Statistics
+from mvd_ds.objectives.moving_statistics import Statistics, summaries
 from mvd_ds.objectives.standardisers import STANDARDISERS
 from mvd_ds.objectives.terms import Term
 from mvd_ds.training.calibration import calibrate
@@ -50,6 +50,15 @@ def test_targets_are_standardised_before_their_mean_is_estimated(kind: str) -> N
     assert objective.balance.loss.item() == pytest.approx(1.0, rel=1e-4)
     assert objective.reads == 3 * 3
     assert not any(part.sums.any() for part in objective.statistics.values()), "the first step begins with nothing"
+
+
+def test_metric_writers_are_told_the_scale_of_each_target() -> None:
+    objective = Features("phi_s")
+    calibrate(objective, _batches, ALONE)
+    told = summaries(objective.statistics)
+    assert told["statistics/video_standardise_deviation"] == pytest.approx(9, rel=0.1)
+    assert told["statistics/video_standardise_mean"] == pytest.approx(4, rel=0.2)
+    assert told["statistics/video_balance_mean_target_loss"] == pytest.approx(1, rel=1e-3)
 
 
 def test_without_statistics_nothing_is_read() -> None:
