@@ -62,7 +62,8 @@ fourth learns from it, and the last writes the trained encoder for transformers 
 
 ## All recipes
 
-Published results are those of the papers; none of the large recipes was run here, and their costs are arithmetic. The
+Published results are those of the papers; none of the large recipes was run here, and their costs are arithmetic: these GPU-hours
+leave loading and decoding out, `python -m mvd_ds plan RECIPE` counts them. The
 results of the small ones are in [tests](../../tests/README.md). These tables are generated from the recipes' headers
 (`tests/recipe_pages.py`).
 """

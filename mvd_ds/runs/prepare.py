@@ -33,7 +33,7 @@ def options_of(asked: argparse.Namespace) -> PrepareOptions:
     """Return the options that the command line asks for.
 
     Raises:
-        ConfigError: for settings of an encoding that was not asked for, or a quality out of range.
+        ConfigError: for a quality out of range.
     """
     encoding = None
     if asked.encode:
@@ -42,8 +42,6 @@ def options_of(asked: argparse.Namespace) -> PrepareOptions:
         if not least <= quality <= most:
             raise ConfigError(f"--quality {quality}: {asked.encode} takes {least} to {most}; smaller is better")
         encoding = Encoding(asked.encode, quality, asked.group, asked.short_side)
-    elif asked.short_side or asked.quality:
-        raise ConfigError("--short-side and --quality say how to encode: add --encode h264 or --encode mjpeg")
     shard_bytes = asked.shard_mib << 20 if asked.shards else 0
     return PrepareOptions(asked.verify, encoding, shard_bytes, asked.workers, asked.seconds_per_file)
 

@@ -49,18 +49,28 @@ def convert(
         checkpoint, {} if heads is None else {"num_heads": heads}, {} if decoder_heads is None else {"num_heads": decoder_heads}
     )
     _require_whole(checkpoint, network)
-    _print_source(checkpoint, network)
     if target is None:
+        _print_source(checkpoint, network)
         return
-    if to == FORMAT and checkpoint.recipe is not None:
-        save_model(target, checkpoint.state, checkpoint.recipe, {"converted_from": str(source)})
-        notes = []
-    else:
-        classes = class_names(source, network.classifier["classes"]) if network.classifier is not None else ()
-        notes = save_as(checkpoint.state, network, target, to, str(source), classes)
+    # Written first: what the format cannot hold is refused in one line, not below a table of hundreds.
+    notes = _write(checkpoint, network, source, target, to)
+    _print_source(checkpoint, network)
     for note in notes:
         print(f"note: {note}")
     print(f"wrote {target} ('{to}': {WRITTEN[to]})")
+
+
+def _write(checkpoint: Checkpoint, network: Network, source: Path, target: Path, to: str) -> list[str]:
+    """Write the model and return notes on what others will compute otherwise.
+
+    Raises:
+        ConfigError: if the format cannot hold it.
+    """
+    if to == FORMAT and checkpoint.recipe is not None:
+        save_model(target, checkpoint.state, checkpoint.recipe, {"converted_from": str(source)})
+        return []
+    classes = class_names(source, network.classifier["classes"]) if network.classifier is not None else ()
+    return save_as(checkpoint.state, network, target, to, str(source), classes)
 
 
 def _require_whole(checkpoint: Checkpoint, network: Network) -> None:

@@ -107,7 +107,7 @@ def import_transformers(origin: str) -> Any:
     try:
         import transformers
     except ImportError:
-        raise ConfigError(f"{origin}.network: hf: needs transformers; install it by pip install 'mvd_ds[hf]'") from None
+        raise ConfigError(f"{origin}.network: hf: needs transformers; in the clone of mvd_ds: pip install '.[hf]'") from None
     return transformers
 
 

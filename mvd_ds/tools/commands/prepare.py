@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mvd_ds.files import ConfigError
 from mvd_ds.tools.parser import above_zero, positive
 
 SUMMARY = "examine videos, report broken ones, and make files that are quick to read; goes on where it was stopped"
@@ -33,7 +34,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Prepare the videos."""
+    """Prepare the videos.
+
+    Raises:
+        ConfigError: for settings of an encoding that was not asked for, before anything large is imported.
+    """
+    if options.encode is None and (options.short_side or options.quality):
+        raise ConfigError("--short-side and --quality say how to encode: add --encode h264 or --encode mjpeg")
     from mvd_ds.runs.prepare import options_of, prepare_videos
 
     prepare_videos(options.source, options.output, options.videos, options.classes, options_of(options), options.split)
