@@ -29,6 +29,11 @@ DISTILL, PIXELS, PROBE = "quickstart_distill", "quickstart_video", "quickstart_p
 
 # (recipe, overrides, what the one line must say)
 FAULTS = [
+    (
+        DISTILL,
+        ["teachers.image.target.normalise=true", "teachers.image.target.standardise=clip"],
+        "remove one of them (on the command line TARGET.normalise=false or TARGET.standardise=none)",
+    ),
     (DISTILL, ["masking.ratoi=0.5"], "masking.ratoi: unknown setting; did you mean 'ratio'?"),
     (DISTILL, ["maskign.ratio=0.5"], "maskign: unknown setting; did you mean 'masking'?"),
     (DISTILL, ["data.clip.stride=4"], "data.clip.stride: unknown setting; did you mean 'stride_frames'?"),

@@ -87,7 +87,10 @@ class TargetSettings(Settings):
     @model_validator(mode="after")
     def _check_scale(self) -> TargetSettings:
         if self.normalise and self.standardise not in ("none", "token"):
-            raise ValueError(f"normalise true is standardise token, and standardise is {self.standardise}; remove one of them")
+            raise ValueError(
+                f"normalise true is standardise token, and standardise is {self.standardise}; remove one of them "
+                "(on the command line TARGET.normalise=false or TARGET.standardise=none)"
+            )
         return self
 
     @property

@@ -196,7 +196,7 @@ def _describe(
     """Print batches, classes, teacher and parameters before training starts."""
     say(describe_batches(recipe, cluster, loader))
     held_out = f"{len(videos.held_out.labels)} held-out videos" if videos.held_out else "nothing held out: no accuracy"
-    say(f"{len(videos.classes.names)} classes of label {videos.classes.label}, {len(videos.labels)} videos, {held_out}")
+    say(f"{videos.classes.counted}, {len(videos.labels)} videos, {held_out}")
     for manifest in (*videos.training.manifests, *([videos.held_out.manifest] if videos.held_out else [])):
         if note := numbering_note(manifest, videos.classes, manifest.name):
             say(note)

@@ -48,7 +48,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_folder_per_class_becomes_a_classifier_that_names_them(tree: Path, tmp_path: Path) -> None:
     paths = [f"data.manifest={tree / 'train'}", f"validation.manifest={tree / 'val'}", f"run.output={tmp_path}"]
     said = alone("finetune", "finetune_folder", *SMALL, *paths).stdout
-    assert "3 classes of label label, 6 videos, 4 held-out videos" in said
+    assert "3 classes, 6 videos, 4 held-out videos" in said
     assert f"counted as wrong: {tree}/val/eel/1.mp4: " in said
     found = json.loads((tmp_path / "validation.json").read_text())
     assert found["label"] == [0, 0, 2, 2] and found["predicted"][3] == -1 and found["samples"] == 4
@@ -69,7 +69,7 @@ def _fault(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     ("train", "validation", "words"),
     [
         ("a.mp4 0\na.mp4 1\na.mp4 -3\n", None, ["train.txt:3", "label -3 is outside 0 to 1"]),
-        ("a.mp4 0\na.mp4 2\n", None, ["1 of 3 classes of label label have no video: 1", "allow_empty_classes=true"]),
+        ("a.mp4 0\na.mp4 2\n", None, ["1 of 3 classes have no video: 1", "allow_empty_classes=true"]),
         ("a.mp4\na.mp4\n", None, ["train.txt", "has no labels"]),
         ("a.mp4 0 1\na.mp4 1 0\n", None, ["has the labels label_1, label_2; choose one: label=label_1"]),
         ("a.mp4 0\na.mp4 1\n", "a.mp4 0\na.mp4 5\n", ["validation.manifest", "val.txt:2", "label 5 is outside 0 to 1"]),

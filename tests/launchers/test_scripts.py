@@ -164,6 +164,8 @@ def test_slurm_outside_of_a_job_is_one_line() -> None:
 def test_slurm_shows_a_dry_run_outside_of_a_job() -> None:
     code, output, errors = script("slurm.sbatch", "--dry-run", "--processes", "4", *RUN)
     assert code == 0 and started(output)[0] == "srun" and "#   NODE slots=4\n" in output and "no SLURM job here" in errors
+    _, output, errors = script("slurm.sbatch", "--dry-run", *RUN)
+    assert "slots=8\n" in output and "NODE with 8 GPUs, which is assumed" in errors
     code, _, errors = script("train.sh", "--slurm", *RUN)
     assert code == 2 and "start it inside a job" in errors
 

@@ -47,6 +47,12 @@ class Classes(NamedTuple):
     shift: int | None = 0
     """Difference of a class and the number of its videos' folder; None if folders bear no such numbers."""
 
+    @property
+    def counted(self) -> str:
+        """``3 classes of label NAME``, or ``3 classes`` of the only label that nobody has named."""
+        name = "" if self.label == "label" else f" of label {self.label}"
+        return f"{len(self.names)} classes{name}"
+
 
 def classes_of(
     manifests: Sequence[Manifest],
@@ -101,7 +107,7 @@ def _require_videos(classes: Classes, labels: np.ndarray, origin: str, allow_emp
             f"{number} ({one_line(classes.names[number], 60)})" if classes.named else str(number) for number in empty[:5]
         )
         raise ConfigError(
-            f"{origin}: {len(empty)} of {count} classes of label {classes.label} have no video: {shown}"
+            f"{origin}: {len(empty)} of {classes.counted} have no video: {shown}"
             f"{', ...' * (len(empty) > 5)}; number classes from 0 without gaps, add videos, or set allow_empty_classes=true"
         )
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import re
+import difflib
 import shutil
 import textwrap
 from typing import TYPE_CHECKING
 
-from mvd_ds.files import ConfigError, did_you_mean
+from mvd_ds.files import ConfigError
 
 if TYPE_CHECKING:
     from mvd_ds.config.reference import Setting
@@ -33,8 +33,7 @@ def run(options: argparse.Namespace) -> None:
     from pathlib import Path
 
     from mvd_ds.config import load_recipe, recipe_names
-    from mvd_ds.config.faults import SYNONYMS
-    from mvd_ds.config.reference import NAME, all_settings, as_yaml, settings_in
+    from mvd_ds.config.reference import all_settings, as_yaml, settings_in
 
     name = options.name
     if name is not None and (name in recipe_names() or Path(name).is_file()):
@@ -43,19 +42,41 @@ def run(options: argparse.Namespace) -> None:
         return
     settings = all_settings()
     if name is not None:
-        pattern = {setting.key: re.compile(re.escape(setting.key).replace(NAME, r"[^.]+")) for setting in settings}
-        wanted = [s for s in settings if f"{s.key}.".startswith(f"{name}.") or pattern[s.key].fullmatch(name)]
-        wanted = wanted or [s for s in settings if name in s.commands]
+        wanted = [setting for setting in settings if _leads_to(name, setting.key)]
+        wanted = wanted or [setting for setting in settings if name in setting.commands]
         if not wanted:
-            keys = {setting.key for setting in settings} | {setting.key.rpartition(".")[2] for setting in settings}
-            wanted_name = name.lower().replace("-", "_")
-            meant = next((key for key, names in SYNONYMS.items() if key in keys and wanted_name in names.split()), None)
-            listed = "`python -m mvd_ds settings` lists them all"
-            hint = f"did you mean '{meant}'?" if meant else did_you_mean(name, {*recipe_names(), *keys}, listed)
+            hint = _hint(name, [setting.key for setting in settings], recipe_names())
             raise ConfigError(f"settings {name}: is neither a recipe nor a command nor a setting; {hint}")
         settings = wanted
     for setting in settings:
         _print(setting)
+
+
+def _leads_to(name: str, key: str) -> bool:
+    """Return whether ``name`` is ``key`` or the beginning of it; any name may stand for NAME."""
+    from mvd_ds.config.reference import NAME
+
+    words, parts = name.split("."), key.split(".")
+    return len(words) <= len(parts) and all(part in (word, NAME) for word, part in zip(words, parts, strict=False))
+
+
+def _hint(name: str, keys: list[str], recipes: list[str]) -> str:
+    """Return the settings and groups that were probably meant: by their last word, by a synonym, or by a name that is near."""
+    from mvd_ds.config.faults import SYNONYMS
+    from mvd_ds.config.reference import NAME
+
+    wanted = name.lower().replace("-", "_")
+    whole = [".".join(parts[: count + 1]) for parts in (key.split(".") for key in keys) for count in range(len(parts))]
+    by_last: dict[str, list[str]] = {}
+    for key in dict.fromkeys(whole):
+        by_last.setdefault(key.rpartition(".")[2], []).append(key)
+    by_last.pop(NAME, None)
+    meant = by_last.get(wanted) or [key for key, names in SYNONYMS.items() if key in keys and wanted in names.split()]
+    if not meant:
+        near = difflib.get_close_matches(name, {*recipes, *whole, *by_last}, n=1)
+        meant = by_last.get(near[0], near) if near else []
+    shown = " or ".join(f"'{key}'" for key in meant[:3])
+    return f"did you mean {shown}?" if meant else "`python -m mvd_ds settings` lists them all"
 
 
 def _print(setting: Setting, value: str | None = None) -> None:

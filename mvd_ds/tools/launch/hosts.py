@@ -46,7 +46,8 @@ def slurm_hosts(processes: int | None, dry_run: bool = False) -> list[Host]:
     """
     nodes = os.environ.get("SLURM_JOB_NODELIST")
     if not nodes and dry_run:
-        print("launch: no SLURM job here: shown for one node, NODE; sbatch decides how many", file=sys.stderr)
+        assumed = "" if processes else f" with {USUAL_GPUS} GPUs, which is assumed (--processes says another number)"
+        print(f"launch: no SLURM job here: shown for one node, NODE{assumed}; sbatch decides how many", file=sys.stderr)
         return [Host("NODE", processes or USUAL_GPUS)]
     if not nodes:
         raise ConfigError("launch --slurm: there is no SLURM_JOB_NODELIST; start it inside a job: sbatch launchers/slurm.sbatch")

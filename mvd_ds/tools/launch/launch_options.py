@@ -74,6 +74,11 @@ class LaunchOptions:
         except ValueError as error:
             raise ConfigError(f"launch: --deepspeed {options.deepspeed}: {error}") from None
         made = cls(**given | lists | {"command": options.train_command, "deepspeed": passed_on})
+        if "run.seed={seed}" in made.overrides:
+            raise ConfigError(
+                "launch: run.seed={seed}: only a job array fills in {seed}, each task its own number (sbatch --array 0-4 "
+                "launchers/slurm.sbatch ...); elsewhere give a number: run.seed=0"
+            )
         if made.slurm and (made.hostfile or made.node_rank is not None):
             raise ConfigError("launch: --slurm finds hosts and node ranks itself; leave out --hostfile and --node-rank")
         if made.node_rank is not None and made.hostfile is None:

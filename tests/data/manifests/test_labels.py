@@ -47,8 +47,8 @@ def test_classes_come_from_the_manifest(write) -> None:
         (["0 1", "1 0"], ["# labels: what how"], "whta", "has no label 'whta'; did you mean 'what'"),
         (["0", "-1"], [], None, r"a.txt:2: label -1 is outside 0 to 0"),
         (["0", "1", "7"], ['# classes: ["a", "b"]'], None, "names 2 classes of .* labelled 7"),
-        (["0", "2"], [], None, "1 of 3 classes of label label have no video: 1; number classes from 0"),
-        (["0", "0"], ['# classes: ["a", "b"]'], None, r"1 of 2 classes of label label have no video: 1 \(b\)"),
+        (["0", "2"], [], None, "1 of 3 classes have no video: 1; number classes from 0"),
+        (["0", "0"], ['# classes: ["a", "b"]'], None, r"1 of 2 classes have no video: 1 \(b\)"),
         (["0", "0"], [], None, "has a single class"),
         (["0", "1", "1763294400"], [], None, r"a.txt:3: label 1763294400 is outside 0 to 99999 \(100000 classes\)"),
     ],
@@ -125,9 +125,10 @@ def test_several_manifests_are_one_set_of_classes(write) -> None:
     with pytest.raises(ConfigError, match=r"bare: one side has plain numbers.*set data\.classes_by_position=true"):
         classes_of_all(manifests, ["one", "other", "bare"], None)
     classes, labels = classes_of_all(manifests, ["one", "other", "bare"], None, by_position=True)
+    assert classes.counted == "2 classes" and classes._replace(label="what").counted == "2 classes of label what"
     assert classes.names == ("cat", "dog") and labels.tolist() == [0, 1, 1, 0, 1]
     stranger = write("stranger.txt", ["0", "1"], '# classes: ["cat", "cow"]')
     with pytest.raises(ConfigError, match="stranger: 1 of its 2 classes are not among the 2 of the training manifest: cow"):
         classes_of_all([one, stranger], ["one", "stranger"], None)
-    with pytest.raises(ConfigError, match="bare, more: 1 of 4 classes of label label have no video: 2"):
+    with pytest.raises(ConfigError, match="bare, more: 1 of 4 classes have no video: 2"):
         classes_of_all([write("bare.txt", ["0", "1"]), write("more.txt", ["3"])], ["bare", "more"], None)

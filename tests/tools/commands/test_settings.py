@@ -40,6 +40,7 @@ def test_a_recipe_is_shown_with_its_values(capsys: pytest.CaptureFixture[str]) -
     [
         ("data.clip", "data.clip.frames=", "data.reader="),
         ("teachers.mine.weights", "teachers.NAME.weights", "teachers.NAME.depth"),
+        ("teachers.mine.more_targets", "teachers.NAME.more_targets.NAME.standardise=", "teachers.NAME.target.standardise="),
         ("finetune", "validation.manifest", "masking.ratio"),
         (None, "masking.ratio", "nothing is hidden"),
     ],
@@ -56,10 +57,22 @@ def test_a_misspelt_name_is_one_line(capsys: pytest.CaptureFixture[str]) -> None
     assert main(["recipes", "--all"]) == 2
 
 
-@pytest.mark.parametrize(("name", "meant"), [("lr", "optimizer.base_lr"), ("output-dir", "run.output")])
-def test_a_name_of_other_trainers_is_answered_with_ours(name: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+OTHERS = [
+    ("lr", "'optimizer.base_lr'"),
+    ("output-dir", "'run.output'"),
+    ("more_targets", "'teachers.NAME.more_targets'"),
+    ("more_tragets", "'teachers.NAME.more_targets'"),
+    ("target", "'teachers.NAME.target'"),
+    ("standardise", "'teachers.NAME.more_targets.NAME.standardise' or 'teachers.NAME.target.standardise'"),
+]
+
+
+@pytest.mark.parametrize(("name", "meant"), OTHERS)
+def test_a_name_of_other_trainers_or_a_last_word_is_answered_with_ours(
+    name: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["settings", name]) == 2
-    assert f"did you mean '{meant}'?" in capsys.readouterr().err
+    assert f"did you mean {meant}?" in capsys.readouterr().err
 
 
 def test_recipes_all_is_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ FAULTS = [
     ("--processes 0", "launch: --processes 0: it must be from 1 to 1024"),
     ("--min-hosts 0", "launch: --min-hosts 0: it must be 1 or more"),
     ("--deepspeed '", "launch: --deepspeed ': No closing quotation"),
+    ("--slurm run.seed={seed}", "only a job array fills in {seed}"),
     ("--slurm --hostfile x", "--slurm finds hosts and node ranks itself"),
     ("--node-rank 0", "--node-rank needs --hostfile"),
     ("--one-rank --processes 2", "--one-rank is for ranks that a scheduler starts"),
@@ -27,7 +28,9 @@ FAULTS = [
 
 @pytest.mark.parametrize(("options", "line"), FAULTS, ids=[options for options, _ in FAULTS])
 def test_a_fault_is_one_line(options: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["launch", "--dry-run", *options.split(), "distill", "mvd_base_from_base"]
+    settings = [word for word in options.split() if word.startswith("run.")]
+    flags = [word for word in options.split() if word not in settings]
+    arguments = ["launch", "--dry-run", *flags, "distill", "mvd_base_from_base", *settings]
     try:
         code: object = main(arguments)
     except SystemExit as ended:
