@@ -53,6 +53,7 @@ API = (
     "save",
     "train",
 )
+__all__ = ("ConfigError", *API)
 
 
 def __getattr__(name: str) -> Any:

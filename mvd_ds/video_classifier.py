@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -174,6 +174,19 @@ class VideoEncoder:
         """
         views = read_clip(video, self.preprocessing.clip, segments, crops)
         return torch.cat([self.network(part.to(self.device)).float().cpu() for part in views.split(8)])
+
+    def classify(self, *_video_and_views: Any, **_options: Any) -> NoReturn:
+        """Refuse to name classes, which an encoder does not have.
+
+        Raises:
+            ConfigError: saying how to get them.
+        """
+        remedy = (
+            "train one: python -m mvd_ds finetune finetune_folder weights=FOLDER data.manifest=VIDEOS; or take features(VIDEO)"
+        )
+        if self.adaptors:
+            remedy += ", or mvd_ds.VideoClassifier(FOLDER, text_vectors=FILE)"
+        raise ConfigError(f"classify: this model is an encoder without a class head; {remedy}")
 
     def __repr__(self) -> str:
         clip, width = self.preprocessing.clip, self.network.encoder.settings.embed_dim

@@ -21,6 +21,7 @@ def test_the_import_is_light_and_the_names_are_there():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
     for name in mvd_ds.API:
         assert callable(getattr(mvd_ds, name))
+    assert {*mvd_ds.API, "ConfigError"} == set(mvd_ds.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'build_teachers'"):
         mvd_ds.build_teachers  # noqa: B018
 
@@ -61,6 +62,12 @@ def test_gradients_of_an_encoder_have_their_names():
     assert gradients["encoder.blocks.0.attn.q_bias"].shape == (32,) and len(gradients) == len(list(encoder.parameters()))
 
 
+def test_an_encoder_says_how_to_get_classes(tmp_path):
+    mvd_ds.save(mvd_ds.build_student(SMALL, frames=4, size_px=16), tmp_path / "student")
+    with pytest.raises(ConfigError, match="without a class head; train one: python -m mvd_ds finetune finetune_folder weights="):
+        mvd_ds.load(tmp_path / "student").classify("video.mp4", top=1)
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -73,6 +80,8 @@ def test_gradients_of_an_encoder_have_their_names():
         (lambda: mvd_ds.export(mvd_ds.build_encoder(SMALL, 4, 16), "onnx"), "format 'onnx' is not known"),
         (lambda: mvd_ds.distillation_loss({"a": CLIP}, {"b": CLIP}, CLIP), "have different names"),
         (lambda: mvd_ds.load(mvd_ds.build_encoder(SMALL, 4, 16), {}), "state dict: holds no state dict"),
+        (lambda: mvd_ds.relation_loss(torch.ones(1, 4, 32), torch.ones(1, 4, 32), 4), "is no multiple of 3 * 4 heads"),
+        (lambda: mvd_ds.train("quickstart_image", {"run.output": "x"}), 'not a dict: mvd_ds.train(RECIPE, "run.output='),
     ],
 )
 def test_faults_are_one_line(call, words):

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mvd_ds.files import ConfigError
+
 #: Memory of the score matrices that are held at once, bytes; a single row may take more.
 CHUNK_BYTES = 2**27
 #: fp32 matrices of a chunk's size that are alive at the worst moment: two kinds of scores, a distribution, and a product in the
@@ -52,7 +54,16 @@ def relation_kl(student: Relation, teacher: Relation) -> Tensor:
 
 
 def packed_relations(packed: Tensor, heads: int) -> dict[str, Relation]:
-    """Return the relations of packed queries, keys and values (B, S, 3 * heads * d) by name."""
+    """Return the relations of packed queries, keys and values (B, S, 3 * heads * d) by name.
+
+    Raises:
+        ConfigError: if the last dimension does not divide so.
+    """
+    if heads < 1 or packed.shape[-1] % (3 * heads):
+        width = packed.shape[-1]
+        raise ConfigError(
+            f"relations: packed width {width} is no multiple of 3 * {heads} heads (queries, keys, values): give the teacher's"
+        )
     query, key, value = packed.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
     return {"query_key": Relation(query, key), "value_value": Relation(value, value)}
 
@@ -67,6 +78,9 @@ def relation_loss(
         target: (B, S, 3 * heads * d'), as a teacher with ``target: {kind: relations}`` gives it, of the same tokens.
         heads: number of heads of the teacher.
         relations: which of query_key and value_value.
+
+    Raises:
+        ConfigError: if a width is no multiple of 3 * heads.
     """
     mine, theirs = packed_relations(prediction, heads), packed_relations(target, heads)
     losses = [relation_kl(mine[name], theirs[name]) for name in relations]

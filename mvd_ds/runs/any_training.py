@@ -21,6 +21,10 @@ def train_by_name(recipe: str, overrides: Sequence[str]) -> Path:
     Raises:
         ConfigError: for whatever the user can mend, and if the run was stopped before its end.
     """
+    for override in overrides:
+        if not isinstance(override, str):
+            form = 'mvd_ds.train(RECIPE, "run.output=runs/mine", "batch.micro=4")'
+            raise ConfigError(f"train: settings are texts, not a {type(override).__name__}: {form}")
     name, settings = find_recipe(recipe).stem, load_recipe(recipe, tuple(overrides))
     if isinstance(settings, FinetuneRecipe):
         code = finetune(settings, name)

@@ -97,6 +97,7 @@ class Plan(NamedTuple):
         larger_micro: a larger micro batch, if most of a device's memory is idle; None if there is none.
         scaling: cases from 1 to 1,024 GPUs.
         admissible: numbers of GPUs up to 1,024 on which the recipe's own micro batch divides the global batch.
+        nearest: where there is no case, the next lower and higher numbers of GPUs that have one, those that exist.
         notes: sentences on what was assumed.
     """
 
@@ -108,6 +109,7 @@ class Plan(NamedTuple):
     larger_micro: Change | None
     scaling: list[Case]
     admissible: list[int]
+    nearest: list[int]
     notes: list[str]
 
     @property
@@ -131,6 +133,7 @@ def plan_json(plan: Plan, machine: Machine) -> dict[str, Any]:
         "larger_micro": _change_json(plan.larger_micro),
         "scaling": [case.as_json() for case in plan.scaling],
         "admissible_gpus": plan.admissible,
+        "nearest_gpus": plan.nearest,
     }
 
 

@@ -28,7 +28,10 @@ def print_plan(plan: Plan, machine: Machine) -> None:
     for note in plan.notes:
         console.print(note)
     if plan.case is None:
-        console.print(Text(f"no micro batch divides the global batch on {plan.gpus} GPUs", style="bold red"))
+        nearest = " and ".join(map(str, plan.nearest))
+        console.print(
+            Text(f"no micro batch divides the global batch on {plan.gpus} GPUs; one does on {nearest}", style="bold red")
+        )
     else:
         if plan.smaller_micro:
             console.print(

@@ -192,7 +192,8 @@ class Planner:
         change = None if case is None else self.advice(case) if case.fits else self.remedy(gpus)
         larger = self.larger_micro(case) if case is not None else None
         configs, admissible = self.configs(gpus), admissible_counts(self.recipe)
-        return Plan(self.name, gpus, case, configs, change, larger, scaling, admissible, self.notes)
+        nearest = nearest_counts(self.recipe, gpus) if case is None else []
+        return Plan(self.name, gpus, case, configs, change, larger, scaling, admissible, nearest, self.notes)
 
 
 def student_configs() -> list[str]:
@@ -204,6 +205,14 @@ def admissible_counts(recipe: LearningRecipe, highest: int = 1024) -> list[int]:
     """Return the numbers of GPUs on which the recipe's micro batch divides its global batch."""
     batch = recipe.batch
     return [count for count in range(1, highest + 1) if batch.global_ % (batch.micro * count) == 0]
+
+
+def nearest_counts(recipe: LearningRecipe, gpus: int) -> list[int]:
+    """Return the next lower and the next higher number of GPUs on which some micro batch divides the global batch."""
+    most = recipe.batch.global_
+    lower, higher = range(min(gpus - 1, most), 0, -1), range(gpus + 1, most + 1)
+    found = [next((count for count in counts if _with_micro(recipe, count)), None) for counts in (lower, higher)]
+    return [count for count in found if count is not None]
 
 
 def _combinations(choices: list[list[list[str]]]) -> list[list[str]]:

@@ -6,7 +6,7 @@ from collections import Counter
 
 from mvd_ds.files import counted
 from mvd_ds.tools.report.formatting import FEW_CLIPS, MISSING, PERCENT, few_clips, percent, span, wilson_interval
-from mvd_ds.tools.report.run_records import RunRecord, Validation
+from mvd_ds.tools.report.run_records import Evaluation, RunRecord, Validation
 from mvd_ds.tools.report.templating import Cell, Row, Table, cells
 
 TOP_FIVE_CLASSES = 6
@@ -20,11 +20,10 @@ def accuracy_table(runs: list[RunRecord]) -> Table | None:
         found, measured = run.validation, run.evaluation
         if measured is not None:
             what = f"evaluation of {measured.weights} on {measured.manifest}"
-            rows.append(_row(run.name, what, measured.top1, percent(measured.top5), measured.samples, MISSING))
+            rows.append(_row(run.name, what, measured))
         elif found is not None:
             what = f"validation after step {found.step:,}"
-            top5 = percent(found.top5) if _classes(found) >= TOP_FIVE_CLASSES else MISSING
-            rows.append(_row(run.name, what, found.top1, top5, found.samples, percent(_most_frequent(found))))
+            rows.append(_row(run.name, what, found))
     head = ["run", "measured by", "top-1", "top-5", "videos", "always the most frequent class"]
     return Table(head, rows, "measured") if rows else None
 
@@ -69,18 +68,20 @@ def few_videos(run: RunRecord) -> str | None:
     return f"{run.name}: {few_clips(found.samples, 'held-out video')}"
 
 
-def _row(name: str, what: str, top1: float, top5: str, samples: int, frequent: str) -> Row:
-    return Row(
-        name, [Cell(what), Cell(percent(top1), span(*wilson_interval(top1, samples))), *cells(top5, f"{samples:,}", frequent)]
-    )
+def _row(name: str, what: str, found: Validation | Evaluation) -> Row:
+    top1 = Cell(percent(found.top1), span(*wilson_interval(found.top1, found.samples)))
+    top5 = percent(found.top5) if (len(_class_videos(found)) or TOP_FIVE_CLASSES) >= TOP_FIVE_CLASSES else MISSING
+    return Row(name, [Cell(what), top1, *cells(top5, f"{found.samples:,}", percent(_most_frequent(found)))])
 
 
-def _classes(found: Validation) -> int:
-    return len(set(found.label)) if found.label else TOP_FIVE_CLASSES
+def _class_videos(found: Validation | Evaluation) -> list[int]:
+    """Return the number of held-out videos of each class; none where files of earlier versions do not say it."""
+    if isinstance(found, Evaluation):
+        return [entry.samples for entry in found.per_class]
+    return list(Counter(found.label).values())
 
 
-def _most_frequent(found: Validation | None) -> float | None:
+def _most_frequent(found: Validation | Evaluation | None) -> float | None:
     """Return the share of the most frequent class among the held-out videos."""
-    if found is None or not found.label:
-        return None
-    return max(Counter(found.label).values()) / len(found.label)
+    videos = _class_videos(found) if found is not None else []
+    return max(videos) / sum(videos) if sum(videos) else None

@@ -99,6 +99,12 @@ class Validation(BaseModel, allow_inf_nan=False):
     """Class of each video."""
 
 
+class ClassVideos(BaseModel):
+    """A class in ``evaluation.json``, as far as a report shows it."""
+
+    samples: int
+
+
 class Evaluation(BaseModel, allow_inf_nan=False):
     """The content of ``evaluation.json`` that a report shows: accuracy of a classifier, shares in [0, 1]."""
 
@@ -108,6 +114,8 @@ class Evaluation(BaseModel, allow_inf_nan=False):
     top5: float
     samples: int
     unreadable: int = 0
+    per_class: list[ClassVideos] = Field(default_factory=list)
+    """Every class of the classifier, with its videos."""
 
 
 @dataclass(frozen=True)

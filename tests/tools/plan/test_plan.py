@@ -16,7 +16,8 @@ from mvd_ds.models.teachers import build_teacher
 from mvd_ds.runs.student import build_predictor
 from mvd_ds.tools.machine.devices import HOP_SECONDS, START_SECONDS, devices, find_machine, read_network
 from mvd_ds.tools.plan.memory import activation_bytes
-from mvd_ds.tools.plan.plan import Planner, admissible_counts, make_plan, student_configs
+from mvd_ds.tools.plan.page import print_plan
+from mvd_ds.tools.plan.plan import Planner, admissible_counts, make_plan, nearest_counts, student_configs
 from mvd_ds.tools.plan.sizes import recipe_sizes
 from shrinking import shipped
 
@@ -164,12 +165,16 @@ def test_work_is_shared_out() -> None:
     assert eight.steps == sixteen.steps == 240_436 // 512 * 800
 
 
-def test_admissible_counts() -> None:
+def test_admissible_counts(capsys: pytest.CaptureFixture[str]) -> None:
     recipe = _planner().recipe
     assert admissible_counts(recipe) == [1, 2, 4, 8, 16, 32, 64]
     assert _planner().case(128).recipe.batch.micro == 4, "a smaller micro batch where the recipe's does not divide"
     assert _planner().plan(128).smaller_micro == 4 and _planner().plan(64).smaller_micro is None
     assert _planner().case(3) is None and _planner().case(1024) is None
+    assert nearest_counts(recipe, 33) == [32, 64] and nearest_counts(recipe, 1000) == [512]
+    plan = _planner().plan(33)
+    print_plan(plan._replace(configs=[], scaling=[]), _planner().machine)
+    assert "divides the global batch on 33 GPUs; one does on 32 and 64" in capsys.readouterr().out
 
 
 def test_what_does_not_fit_is_mended_by_settings_that_fit() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from mvd_ds.config import load_recipe
+from mvd_ds.tools.report.formatting import MISSING
 from mvd_ds.tools.report.report import write_report
 from mvd_ds.training.contents import contents_of
 from mvd_ds.training.run_folder import RunFolder
@@ -50,6 +52,13 @@ def evaluation_run(folder: Path, weights: Path, has_digests: bool) -> Path:
     return folder
 
 
+def accuracy_cells(page: str, name: str) -> list[str]:
+    """Top-5, videos and chance of a run's row in the accuracy table."""
+    row = re.search(rf"<tr[^>]*>\s*<th[^>]*>{name}</th>(.*?)</tr>", page, re.DOTALL)
+    assert row is not None
+    return [re.sub(r"<[^>]*>", "", cell).strip() for cell in re.findall(r"<td[^>]*>(.*?)</td>", row[1], re.DOTALL)][2:]
+
+
 def write_weights(folder: Path, content: bytes) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "model.safetensors").write_bytes(content)
@@ -64,6 +73,19 @@ def test_a_fine_tuned_run_says_what_it_learned(tmp_path: Path, training_run: Bui
     assert "75.0\N{EN DASH}85.8" in page, "the interval of 81 % on 200 videos"
     assert "Top-1 while training" in page and "validation after step 30" in page
     assert found["validation"]["tuned"] == {"step": 30, "top1": 0.81, "top5": 1.0, "samples": 200}
+
+
+def test_rows_of_validation_and_evaluation_are_alike(tmp_path: Path, training_run: Build) -> None:
+    tuned = finetuned_run(training_run, tmp_path / "tuned", [0.5])
+    three, seven = (evaluation_run(tmp_path / name, write_weights(tmp_path / "model", b"w"), True) for name in ("three", "seven"))
+    for run, videos in ((three, [150, 90, 60]), (seven, [60, 40, 40, 40, 40, 40, 40])):
+        results = json.loads((run / "evaluation.json").read_text())
+        results["per_class"] = [{"top1": 0.5, "samples": count} for count in videos]
+        (run / "evaluation.json").write_text(json.dumps(results))
+    _, page = report([tuned, three, seven], tmp_path / "out")
+    assert accuracy_cells(page, "tuned") == [MISSING, "200", "75.0 %"]
+    assert accuracy_cells(page, "three") == [MISSING, "300", "50.0 %"]
+    assert accuracy_cells(page, "seven") == ["50.0 %", "300", "20.0 %"]
 
 
 def test_few_held_out_videos_are_said_to_be_too_few(tmp_path: Path, training_run: Build, probe_run: Build) -> None:
