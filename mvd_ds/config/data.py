@@ -120,7 +120,8 @@ class DataSettings(Settings):
     prefetch_batches: Positive = 4
     """Micro batches kept ready, by all workers together; three more lie in memory, 2.4 MB a clip of 16 x 224 x 224."""
     max_bad_share: Share = 0.05
-    """More undecodable videos than this share of those asked for stops the run on all ranks."""
+    """More undecodable videos than this share of those asked for stops the run on all ranks; each counts once (with ``sources``
+    each time it is drawn)."""
     classes_by_position: bool = False
     """Take plain numbers of a list for named classes in their order where nothing shows that they belong together."""
     stall_seconds: Annotated[float, Field(gt=0)] = 120.0

@@ -193,6 +193,7 @@ def _training(trainer: Trainer, attempt: Attempt, checkpoints: Checkpoints, obje
     """Return the loop over the trainer's parts; from here on a gate stands before its optimizer."""
     recipe, cluster, loader = trainer.recipe, trainer.cluster, trainer.loader
     gate = UpdateGate(trainer.engine)
+    videos = None if recipe.data.sources else loader.clips_in_manifest // recipe.data.clips_per_video
     return Training(
         recipe=recipe,
         cluster=cluster,
@@ -204,7 +205,7 @@ def _training(trainer: Trainer, attempt: Attempt, checkpoints: Checkpoints, obje
         schedule=build_schedule(recipe, loader.steps_per_epoch),
         checkpoints=checkpoints,
         reporter=reporter,
-        faults=VideoFaults(cluster, recipe.data.max_bad_share),
+        faults=VideoFaults(cluster, recipe.data.max_bad_share, videos),
         nonfinite=NonFiniteSteps(recipe, trainer.folder, cluster, trainer.engine, gate, objective, loader, full_weights),
         attempt=attempt,
         validation=trainer.validation,
