@@ -65,7 +65,9 @@ def settings_in(recipe: Recipe) -> list[tuple[Setting, Any]]:
     known = [(re.compile(re.escape(setting.key).replace(NAME, r"[^.]+")), setting) for setting in settings_of(type(recipe))]
     rows = []
     for key, value in leaves(dump(recipe)).items():
-        setting = next((setting for pattern, setting in known if pattern.fullmatch(key)), None)
+        # A value that is a mapping itself, such as a mixture of losses, is explained by the setting that holds it.
+        places = (key, key.rpartition(".")[0])
+        setting = next((setting for place in places for pattern, setting in known if pattern.fullmatch(place)), None)
         if setting is not None:
             rows.append((setting._replace(key=key), value))
     return rows

@@ -15,7 +15,7 @@ from mvd_ds.data.manifests.labels import Classes, classes_of, labels_of, numberi
 from mvd_ds.data.manifests.manifest import read_manifest
 from mvd_ds.data.manifests.mixture import Mixture, read_mixture
 from mvd_ds.data.manifests.numbering import require_same_classes
-from mvd_ds.data.prepare.writing import manifest_text
+from mvd_ds.data.prepare.writing import is_listable, manifest_text
 from mvd_ds.data.randomness import keyed_generator
 from mvd_ds.models.acceleration.compiled import compile_blocks, wants_compiling
 from mvd_ds.models.classifier import Classifier
@@ -131,21 +131,26 @@ def read_labelled(recipe: FinetuneRecipe) -> LabelledVideos:
 
 
 def _hold_out(videos: LabelledVideos, recipe: FinetuneRecipe) -> LabelledVideos:
-    """Return ``videos`` without ``validation.share`` of each class, which are held out; one at least stays in each part."""
+    """Return ``videos`` without ``validation.share`` of each class, which are held out; one at least stays in each part.
+
+    Videos of which ``held_out.txt`` cannot hold the name stay in the training.
+    """
     share, labels = recipe.validation.share, videos.labels
     if not share:
         return videos
     if len(videos.training.manifests) > 1:
         raise ConfigError("validation.share: divides one manifest, and data.sources has several; set validation.manifest")
+    (manifest,) = videos.training.manifests
+    listable = np.array([is_listable(manifest.refs.path(row)) for row in range(len(labels))], bool)
     held_out = np.zeros(len(labels), bool)
     for number in range(len(videos.classes.names)):
         rows = np.flatnonzero(labels == number)
-        count = min(max(round(share * len(rows)), 1), len(rows) - 1)
+        named = rows[listable[rows]]
+        count = min(max(round(share * len(rows)), 1), len(rows) - 1, len(named))
         if count > 0:
-            held_out[keyed_generator(0, "held out", number).choice(rows, count, replace=False)] = True
+            held_out[keyed_generator(0, "held out", number).choice(named, count, replace=False)] = True
     if not held_out.any():
         return videos
-    (manifest,) = videos.training.manifests
     training, held = manifest.part(np.flatnonzero(~held_out)), manifest.part(np.flatnonzero(held_out))
     classes = videos.classes.names if videos.classes.named else ()
     listing = manifest_text(held, labels[held_out].tolist(), videos.classes.label, classes, Path(HELD_OUT))

@@ -22,6 +22,11 @@ UNLISTABLE = "its name holds a tab or a line break"
 """Reason why a video is in no manifest."""
 
 
+def is_listable(name: str) -> bool:
+    """Return whether a manifest can hold a video of this name."""
+    return not any(mark in name for mark in "\t\n")
+
+
 class _Head(NamedTuple):
     """The headers of a manifest."""
 
@@ -144,7 +149,7 @@ def _require_same(content: bytes, path: Path, head: _Head, lines: Sequence[_Line
         ConfigError: naming the first difference.
     """
     for line in lines:
-        if any(mark in text for text in (line.name, *map(str, line.fields)) for mark in "\t\n"):
+        if not all(map(is_listable, (line.name, *map(str, line.fields)))):
             raise ConfigError(f"{one_line(path)}: no manifest can hold '{one_line(line.name, 200)}': {UNLISTABLE}; rename it")
     manifest = manifest_of(content, path, None, path.name, path.name)
     if len(manifest.refs) != len(lines):
