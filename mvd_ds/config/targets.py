@@ -147,6 +147,10 @@ class HeadShape(NamedTuple):
     norm: Literal["batch", "layer"] | None = None
     """Norm of the hidden layer of a class head; None for everything else."""
 
+    def predicted(self, visible: int, masked: int) -> int:
+        """Return the number of tokens that are predicted of a sample with ``visible`` and ``masked`` tokens."""
+        return {"masked": masked, "visible": visible, "all": visible + masked, "summary": 1}[self.tokens]
+
 
 class Output(NamedTuple):
     """Something that the student of a recipe predicts."""

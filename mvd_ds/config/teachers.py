@@ -161,7 +161,7 @@ class TeacherSettings(EncoderSettings):
 
     @property
     def targets(self) -> dict[str, TargetSettings]:
-        """All that is learnt from it, by what follows the teacher's name in the name of the output: "" for ``target``."""
+        """Its targets, by what follows the teacher's name in the name of the output: "" for ``target``."""
         return {"": self.target, **{f"_{key}": target for key, target in self.more_targets.items()}}
 
     def give_attention(self, blocks: tuple[int, ...] | Literal["all"]) -> None:

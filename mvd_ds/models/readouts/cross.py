@@ -92,7 +92,7 @@ class CrossDecoder(Readout):
     def flops(shape: HeadShape, encoder: EncoderSettings, visible: int, masked: int) -> int:
         """Return the operations for one sample; see ``Readout``."""
         settings, source = shape.decoder, visible + encoder.cls_token
-        asked = {"masked": masked, "visible": visible, "all": masked + visible}[shape.tokens]
+        asked = shape.predicted(visible, masked)
         width = settings.embed_dim or encoder.embed_dim
         levels = {"last": 0, "blocks": encoder.depth, "blocks_and_embedding": encoder.depth + 1}[settings.levels]
         mixing = 2 * settings.depth * levels * source * encoder.embed_dim

@@ -75,5 +75,4 @@ class Decoder(Readout):
         width = settings.embed_dim or encoder.embed_dim
         projection = 2 * (visible + cls) * encoder.embed_dim * width
         blocks = settings.depth * block_flops(visible + masked + cls, width, settings.mlp_ratio, encoder.mlp)
-        predicted = {"masked": masked, "visible": visible, "all": visible + masked}[shape.tokens]
-        return projection + blocks + 2 * predicted * width * shape.width
+        return projection + blocks + 2 * shape.predicted(visible, masked) * width * shape.width
