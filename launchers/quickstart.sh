@@ -88,7 +88,7 @@ if [ -n "$videos" ]; then
   count=$(python - "${probe[@]}" <<'PYTHON'
 import sys
 from mvd_ds.config import ConfigError, load_recipe
-from mvd_ds.runs.probe_splits import require_labels
+from mvd_ds.runs.probing.probe_splits import require_labels
 try:
     print(require_labels(load_recipe("quickstart_probe", sys.argv[1:], "probe")))
 except ConfigError as error:

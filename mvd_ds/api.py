@@ -29,7 +29,7 @@ from mvd_ds.config import (
 from mvd_ds.evaluation.feature_files import read_features
 from mvd_ds.files import did_you_mean
 from mvd_ds.models.building import Model, load_into, network_of, open_model
-from mvd_ds.models.classifier import Classifier
+from mvd_ds.models.classifiers.classifier import Classifier
 from mvd_ds.models.embed import split_mask
 from mvd_ds.models.formats import LAYOUTS, Checkpoint, read_checkpoint, table_lines
 from mvd_ds.models.formats.describe import require_decoder

@@ -17,8 +17,8 @@ from mvd_ds.evaluation.predictions import view_probabilities
 from mvd_ds.models.adaptors.adapted import AdaptedEncoder
 from mvd_ds.models.adaptors.folder import has_adaptors, open_adapted, open_zero_shot
 from mvd_ds.models.building import open_encoder
-from mvd_ds.models.classifier import PixelClassifier
-from mvd_ds.models.classifier_folder import open_classifier, trained_clip
+from mvd_ds.models.classifiers.classifier import PixelClassifier
+from mvd_ds.models.classifiers.classifier_folder import open_classifier, trained_clip
 from mvd_ds.models.formats import read_checkpoint
 from mvd_ds.models.formats.describe import describe
 from mvd_ds.models.pixel_encoder import PixelEncoder

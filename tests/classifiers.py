@@ -10,8 +10,8 @@ import torch
 import mvd_ds
 from mvd_ds.config import ClipSettings, PreprocessingSettings
 from mvd_ds.data.synthetic.motion import HOW
-from mvd_ds.models.classifier import Classifier
-from mvd_ds.models.classifier_folder import ClassifierCard, save_classifier
+from mvd_ds.models.classifiers.classifier import Classifier
+from mvd_ds.models.classifiers.classifier_folder import ClassifierCard, save_classifier
 
 CLIP = ClipSettings(frames=4, stride_frames=3, size_px=48)
 SHAPE = {"embed_dim": 32, "depth": 2, "num_heads": 2, "patch_px": 12}

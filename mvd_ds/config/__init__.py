@@ -4,7 +4,6 @@ Defaults <- recipe YAML <- ``key.path=value`` on the command line. Nothing mutat
 properties. Neither torch nor any room is imported here, so that ``--help`` and validation cost nothing.
 """
 
-from mvd_ds.config.adaptors import AdaptorSettings
 from mvd_ds.config.base import ENGINE_FOLDER, PACKAGE_FOLDER, RECIPE_FOLDER, Grid, Settings
 from mvd_ds.config.data import (
     IMAGENET_MEAN,
@@ -16,8 +15,6 @@ from mvd_ds.config.data import (
     OwnClip,
     PreprocessingSettings,
 )
-from mvd_ds.config.decoder import DecoderSettings
-from mvd_ds.config.encoder import ENCODER_SIZES, EncoderSettings, InitSettings, PoolingSettings
 from mvd_ds.config.evaluation import (
     EvaluateRecipe,
     FeaturesRecipe,
@@ -48,6 +45,9 @@ from mvd_ds.config.load import (
     validate,
 )
 from mvd_ds.config.losses import LOG_VARIANCES, LOSS_NAMES, LossMixture, loss_parts, loss_title
+from mvd_ds.config.networks.adaptors import AdaptorSettings
+from mvd_ds.config.networks.decoder import DecoderSettings
+from mvd_ds.config.networks.encoder import ENCODER_SIZES, EncoderSettings, InitSettings, PoolingSettings
 from mvd_ds.config.optimization import (
     BatchSettings,
     EngineSettings,

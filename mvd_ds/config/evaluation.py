@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from mvd_ds.config.base import PathText, Positive, Settings
-from mvd_ds.config.encoder import PoolingSettings
+from mvd_ds.config.networks.encoder import PoolingSettings
 from mvd_ds.config.recipes import Recipe
 
 #: Heads of a probe that take one vector a clip; the others take tokens.

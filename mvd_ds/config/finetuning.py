@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from mvd_ds.config.base import PathText, Positive, Settings, Share
-from mvd_ds.config.encoder import PoolingSettings
+from mvd_ds.config.networks.encoder import PoolingSettings
 from mvd_ds.config.recipes import LearningRecipe
 
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]

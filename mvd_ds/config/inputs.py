@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mvd_ds.config.hf_folder import find_folder
 from mvd_ds.config.load import dump, find_engine_config
+from mvd_ds.config.networks.hf_folder import find_folder
 from mvd_ds.config.recipes import LearningRecipe, Recipe
 from mvd_ds.files import ConfigError
 

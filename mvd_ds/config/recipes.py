@@ -10,8 +10,8 @@ from pydantic import Field, field_validator, model_validator
 from mvd_ds.config.balance import require_balance
 from mvd_ds.config.base import Grid, Positive, Settings
 from mvd_ds.config.data import ClipView, DataSettings, MaskingSettings
-from mvd_ds.config.decoder import DecoderSettings
-from mvd_ds.config.encoder import EncoderSettings, InitSettings, position_fault
+from mvd_ds.config.networks.decoder import DecoderSettings
+from mvd_ds.config.networks.encoder import EncoderSettings, InitSettings, position_fault
 from mvd_ds.config.optimization import BatchSettings, EngineSettings, OptimizerSettings, RunSettings, ScheduleSettings
 from mvd_ds.config.targets import LabelSettings, Output, PixelSettings, TargetSettings, Tokens
 from mvd_ds.config.teachers import ATTENTION, TeacherSettings

@@ -7,8 +7,8 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from mvd_ds.config.base import Positive, Settings
-from mvd_ds.config.decoder import DecoderSettings
 from mvd_ds.config.losses import Loss
+from mvd_ds.config.networks.decoder import DecoderSettings
 
 Scale = Literal["none", "token", "clip", "running", "phi_s"]
 Tokens = Literal["masked", "visible", "all", "summary"]

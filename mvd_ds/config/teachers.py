@@ -8,11 +8,11 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from mvd_ds.config.base import PathText, Positive
 from mvd_ds.config.data import ClipSettings, ClipView, OwnClip
-from mvd_ds.config.decoder import DecoderSettings
-from mvd_ds.config.encoder import EncoderSettings
-from mvd_ds.config.frame_networks import FRAME_NETWORKS, with_frame_sizes
-from mvd_ds.config.hf_folder import SIZE_NAMES, find_folder, stated_sizes
 from mvd_ds.config.losses import Loss
+from mvd_ds.config.networks.decoder import DecoderSettings
+from mvd_ds.config.networks.encoder import EncoderSettings
+from mvd_ds.config.networks.frame_networks import FRAME_NETWORKS, with_frame_sizes
+from mvd_ds.config.networks.hf_folder import SIZE_NAMES, find_folder, stated_sizes
 from mvd_ds.config.targets import TargetSettings
 from mvd_ds.files import ConfigError
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from mvd_ds.config import ConfigError, DecoderSettings, EncoderSettings, HeadShape, PoolingSettings, dump
-from mvd_ds.models.classifier import Classifier
+from mvd_ds.models.classifiers.classifier import Classifier
 from mvd_ds.models.formats import Checkpoint, Network, describe, read_checkpoint
 from mvd_ds.models.formats.containers import CONFIG_NAME, read_safetensors
 from mvd_ds.models.formats.describe import differences

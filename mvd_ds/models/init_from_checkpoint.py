@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mvd_ds.config import ConfigError, FinetuneRecipe, Grid, InitSettings
-from mvd_ds.models.classifier import Classifier
+from mvd_ds.models.classifiers.classifier import Classifier
 from mvd_ds.models.formats import Checkpoint, read_checkpoint, table_lines
 from mvd_ds.models.formats.describe import differences
 from mvd_ds.models.formats.learned_positions import fit_learned_positions

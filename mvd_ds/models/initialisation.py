@@ -32,10 +32,10 @@ import torch
 from torch import nn
 
 from mvd_ds.models.blocks.style import LayerScale
+from mvd_ds.models.classifiers.pooling import Pooling
 from mvd_ds.models.cross_attention import LevelMixture
 from mvd_ds.models.embed import LearnedToken, PatchEmbed, Position
 from mvd_ds.models.linear import Linear, QueryKeyValue
-from mvd_ds.models.pooling import Pooling
 from mvd_ds.models.readouts.label_head import LabelledBatchNorm
 from mvd_ds.models.readouts.log_variances import LogVariances
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from mvd_ds.config import PreprocessingSettings, dump
 from mvd_ds.models.building import network_of
-from mvd_ds.models.classifier import PixelInput
+from mvd_ds.models.classifiers.classifier import PixelInput
+from mvd_ds.models.classifiers.pooling import clip_features
 from mvd_ds.models.formats.own import description
-from mvd_ds.models.pooling import clip_features
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.models.weights import write_folder
 

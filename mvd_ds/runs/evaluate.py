@@ -18,8 +18,8 @@ from mvd_ds.evaluation.metrics import TOP
 from mvd_ds.evaluation.predictions import Predictions, confused_pairs, merge, predict, set_aside, summarise
 from mvd_ds.files import counted, write_json, write_text
 from mvd_ds.models.adaptors.folder import open_zero_shot
-from mvd_ds.models.classifier import PixelClassifier
-from mvd_ds.models.classifier_folder import ClassifierCard, open_classifier
+from mvd_ds.models.classifiers.classifier import PixelClassifier
+from mvd_ds.models.classifiers.classifier_folder import ClassifierCard, open_classifier
 from mvd_ds.runs.inputs import contents_with_videos
 from mvd_ds.runs.results_folder import require_own_folder
 from mvd_ds.training.cluster import Cluster, launched_rank

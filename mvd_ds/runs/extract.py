@@ -17,8 +17,8 @@ from mvd_ds.evaluation.feature_files import FeatureFile, read_description, write
 from mvd_ds.files import counted, read_json, write_json
 from mvd_ds.models.adaptors.folder import open_adapted
 from mvd_ds.models.building import open_encoder
-from mvd_ds.models.classifier_folder import trained_clip
-from mvd_ds.models.pooling import clip_features, clip_tokens, encoder_pooling
+from mvd_ds.models.classifiers.classifier_folder import trained_clip
+from mvd_ds.models.classifiers.pooling import clip_features, clip_tokens, encoder_pooling
 from mvd_ds.runs.inputs import contents_with_videos
 from mvd_ds.runs.results_folder import require_own_folder
 from mvd_ds.training.cluster import Cluster, launched_rank

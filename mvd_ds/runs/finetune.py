@@ -18,8 +18,8 @@ from mvd_ds.data.manifests.numbering import require_same_classes
 from mvd_ds.data.prepare.writing import is_listable, manifest_text
 from mvd_ds.data.randomness import keyed_generator
 from mvd_ds.models.acceleration.compiled import compile_blocks, wants_compiling
-from mvd_ds.models.classifier import Classifier
-from mvd_ds.models.classifier_folder import ClassifierCard, open_classifier, save_classifier
+from mvd_ds.models.classifiers.classifier import Classifier
+from mvd_ds.models.classifiers.classifier_folder import ClassifierCard, open_classifier, save_classifier
 from mvd_ds.models.flops import classifier_flops
 from mvd_ds.models.init_from_checkpoint import init_classifier_from_checkpoint
 from mvd_ds.runs.fitting import describe_fit, fit_to_videos, fit_to_weights, require_same_fit, warn_if_unmoved

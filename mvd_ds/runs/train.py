@@ -15,9 +15,9 @@ from mvd_ds.models.blueprint import Blueprint
 from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.teachers import Teacher, plan_teacher
 from mvd_ds.models.weights import save_model
-from mvd_ds.runs.online_probe import OnlineProbe, plan_online_probe
 from mvd_ds.runs.pictures import TrainingPictures, plan_pictures, read_clips
 from mvd_ds.runs.placing import place_teachers
+from mvd_ds.runs.probing.online_probe import OnlineProbe, plan_online_probe
 from mvd_ds.runs.student import plan_predictor, recipe_flops
 from mvd_ds.runs.trainer import Trainer, describe_batches, describe_parameters, run_in_cluster
 from mvd_ds.training.cluster import Cluster

@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from mvd_ds.config import ConfigError, FinetuneRecipe, PreprocessingSettings, dump, validate
-from mvd_ds.models.classifier import Classifier
-from mvd_ds.models.classifier_folder import ClassifierCard, save_classifier
+from mvd_ds.models.classifiers.classifier import Classifier
+from mvd_ds.models.classifiers.classifier_folder import ClassifierCard, save_classifier
 from mvd_ds.models.formats.containers import load_pickled
 from mvd_ds.models.formats.deepspeed_folder import read_checkpoint_folder
 from mvd_ds.models.initialisation import build_without_weights

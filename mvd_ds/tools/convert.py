@@ -7,7 +7,7 @@ from pathlib import Path
 from mvd_ds.config import ConfigError, dump
 from mvd_ds.files import did_you_mean
 from mvd_ds.models.building import build_network, fill
-from mvd_ds.models.classifier_folder import class_names
+from mvd_ds.models.classifiers.classifier_folder import class_names
 from mvd_ds.models.formats import Checkpoint, Network, describe, read_checkpoint, table_lines
 from mvd_ds.models.formats.own import FORMAT
 from mvd_ds.models.saving import WRITTEN, save_as

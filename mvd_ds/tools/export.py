@@ -8,8 +8,8 @@ from pathlib import Path
 from mvd_ds.config import ConfigError, dump
 from mvd_ds.files import json_line
 from mvd_ds.models.adaptors.folder import ADAPTORS_NAME, described, tensors_of
-from mvd_ds.models.classifier import Classifier
-from mvd_ds.models.classifier_folder import ClassifierCard, save_classifier
+from mvd_ds.models.classifiers.classifier import Classifier
+from mvd_ds.models.classifiers.classifier_folder import ClassifierCard, save_classifier
 from mvd_ds.models.pixel_encoder import save_encoder
 from mvd_ds.tools.export_adaptors import PixelAdaptors, adaptors_of, tell_adaptors
 from mvd_ds.tools.graphs import BATCHES, GRAPHS, Traced, write_graph

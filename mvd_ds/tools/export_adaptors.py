@@ -9,8 +9,8 @@ from torch import Tensor
 from mvd_ds.config import AdaptorSettings, ConfigError, PreprocessingSettings, TrainingRecipe
 from mvd_ds.files import did_you_mean
 from mvd_ds.models.adaptors.adapted import AdaptedEncoder
-from mvd_ds.models.classifier import PixelInput
-from mvd_ds.models.pooling import mean_tokens
+from mvd_ds.models.classifiers.classifier import PixelInput
+from mvd_ds.models.classifiers.pooling import mean_tokens
 from mvd_ds.objectives.targets import Target, build_targets
 from mvd_ds.runs.student import load_predictor, load_target_statistics
 from mvd_ds.training.console import say

@@ -18,8 +18,8 @@ from mvd_ds.data.batch import ClipBatch, LabelledBatch
 from mvd_ds.data.masking_batch import device_masks
 from mvd_ds.files import read_json
 from mvd_ds.models.acceleration.fp8 import use_fp8
-from mvd_ds.models.classifier import Classifier
-from mvd_ds.models.classifier_folder import open_classifier
+from mvd_ds.models.classifiers.classifier import Classifier
+from mvd_ds.models.classifiers.classifier_folder import open_classifier
 from mvd_ds.models.initialisation import build_without_weights
 from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.teachers import build_teacher

@@ -19,8 +19,8 @@ from mvd_ds.data.views import cut_views
 from mvd_ds.evaluation.sheets import Observed, Sheet, clip_sheets, joined, moving, similarity_sheet, still
 from mvd_ds.files import write_json, written_aside
 from mvd_ds.models.building import open_model
-from mvd_ds.models.classifier import Classifier
-from mvd_ds.models.classifier_folder import open_classifier, trained_clip
+from mvd_ds.models.classifiers.classifier import Classifier
+from mvd_ds.models.classifiers.classifier_folder import open_classifier, trained_clip
 from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.models.vit import VisionTransformer

@@ -10,7 +10,7 @@ import torch
 import mvd_ds
 from launching import launch
 from mvd_ds.config import ClipSettings, PreprocessingSettings, TrainingRecipe
-from mvd_ds.models.classifier_folder import ClassifierCard, save_classifier
+from mvd_ds.models.classifiers.classifier_folder import ClassifierCard, save_classifier
 from plain_loop import plain_losses
 
 SHAPE = {"embed_dim": 64, "depth": 3, "num_heads": 2, "patch_px": 8}

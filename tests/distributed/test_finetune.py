@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from launching import alone, launch, losses, metrics
-from mvd_ds.models.classifier_folder import open_classifier
+from mvd_ds.models.classifiers.classifier_folder import open_classifier
 
 pytestmark = pytest.mark.launch
 

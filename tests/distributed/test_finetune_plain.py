@@ -17,8 +17,8 @@ from mvd_ds.data.augmentation.labelled import LabelledClips
 from mvd_ds.data.batch import LabelledBatch
 from mvd_ds.data.loader import ClipLoader
 from mvd_ds.data.manifests.manifest import read_manifest
-from mvd_ds.models.classifier import Classifier
-from mvd_ds.models.classifier_folder import open_classifier
+from mvd_ds.models.classifiers.classifier import Classifier
+from mvd_ds.models.classifiers.classifier_folder import open_classifier
 from mvd_ds.models.init_from_checkpoint import init_classifier_from_checkpoint
 
 pytestmark = pytest.mark.launch

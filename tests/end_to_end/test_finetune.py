@@ -11,7 +11,7 @@ import mvd_ds
 from launching import alone, metrics
 from mvd_ds.cli import main
 from mvd_ds.config import ClipSettings, PreprocessingSettings
-from mvd_ds.models.classifier_folder import ClassifierCard, save_classifier
+from mvd_ds.models.classifiers.classifier_folder import ClassifierCard, save_classifier
 from video_files import write_video
 
 SHAPE = {"embed_dim": 64, "depth": 2, "num_heads": 2, "patch_px": 8}

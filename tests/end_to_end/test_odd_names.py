@@ -40,7 +40,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(odd: Path) -> Path:
     """A classifier of the folder's classes, whose weights are random."""
     from mvd_ds.config import ClipSettings, PreprocessingSettings
-    from mvd_ds.models.classifier_folder import ClassifierCard, save_classifier
+    from mvd_ds.models.classifiers.classifier_folder import ClassifierCard, save_classifier
 
     classifier = mvd_ds.build_classifier(SHAPE, len(CLASSES), 4, 32)
     clip = ClipSettings(frames=4, stride_frames=1, size_px=32)

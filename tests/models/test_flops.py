@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mvd_ds.config import validate
 from mvd_ds.models import build_teacher
-from mvd_ds.models.classifier import Classifier
+from mvd_ds.models.classifiers.classifier import Classifier
 from mvd_ds.models.flops import classifier_flops
 from mvd_ds.runs.student import build_predictor, recipe_flops
 

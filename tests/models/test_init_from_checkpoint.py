@@ -10,7 +10,7 @@ import torch
 
 import mvd_ds
 from mvd_ds.config import ClipSettings, ConfigError, FinetuneRecipe, PreprocessingSettings, load_recipe
-from mvd_ds.models.classifier_folder import ClassifierCard, save_classifier
+from mvd_ds.models.classifiers.classifier_folder import ClassifierCard, save_classifier
 from mvd_ds.models.init_from_checkpoint import init_classifier_from_checkpoint
 from mvd_ds.models.masked import MaskedPredictor
 

@@ -16,7 +16,7 @@ from launching import alone, launch
 from mvd_ds.config import ClipSettings, ConfigError, EvaluateRecipe, PreprocessingSettings, load_recipe
 from mvd_ds.data.manifests.manifest import read_manifest
 from mvd_ds.data.synthetic.motion import HOW
-from mvd_ds.models.classifier_folder import ClassifierCard
+from mvd_ds.models.classifiers.classifier_folder import ClassifierCard
 from mvd_ds.runs.evaluate import _with_clip_of, class_numbers
 from mvd_ds.tools.report.evaluation_page import write_evaluation_page
 

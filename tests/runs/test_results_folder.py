@@ -12,7 +12,7 @@ from mvd_ds.config import ConfigError, FinetuneRecipe, ProbeRecipe, load_recipe
 from mvd_ds.runs.evaluate import evaluate
 from mvd_ds.runs.extract import extract
 from mvd_ds.runs.finetune import read_labelled
-from mvd_ds.runs.probe import probe
+from mvd_ds.runs.probing.probe import probe
 from mvd_ds.runs.results_folder import require_no_results, require_own_folder
 from mvd_ds.training.contents import contents_of
 from mvd_ds.training.run_folder import RunFolder

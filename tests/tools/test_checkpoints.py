@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from mvd_ds.cli import main
 from mvd_ds.config import FinetuneRecipe, load_recipe
-from mvd_ds.models.classifier_folder import open_classifier
+from mvd_ds.models.classifiers.classifier_folder import open_classifier
 from mvd_ds.models.init_from_checkpoint import init_classifier_from_checkpoint
 from mvd_ds.training.checkpoint.checkpoint import Checkpoints
 from mvd_ds.training.cluster import Cluster

@@ -9,7 +9,7 @@ import published
 from mvd_ds.cli import main
 from mvd_ds.config import TrainingRecipe, validate
 from mvd_ds.models import save_model
-from mvd_ds.models.classifier_folder import open_classifier
+from mvd_ds.models.classifiers.classifier_folder import open_classifier
 from mvd_ds.runs.student import build_predictor, load_predictor
 
 

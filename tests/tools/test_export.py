@@ -12,8 +12,8 @@ import mvd_ds
 from classifiers import write_classifier
 from mvd_ds.cli import main
 from mvd_ds.config import ConfigError, PreprocessingSettings
-from mvd_ds.models.classifier_folder import ClassifierCard, save_classifier
-from mvd_ds.models.pooling import clip_features
+from mvd_ds.models.classifiers.classifier_folder import ClassifierCard, save_classifier
+from mvd_ds.models.classifiers.pooling import clip_features
 from mvd_ds.tools import graphs as writing
 from mvd_ds.tools.commands.export import add_options, run
 from mvd_ds.tools.export import export

@@ -15,7 +15,7 @@ from mvd_ds.cli import main
 from mvd_ds.config import ClipSettings, FinetuneRecipe, PreprocessingSettings, TrainingRecipe, load_recipe
 from mvd_ds.data.augmentation.labelled import LabelledClips
 from mvd_ds.data.loader import ClipLoader
-from mvd_ds.models.classifier_folder import ClassifierCard, open_classifier, save_classifier
+from mvd_ds.models.classifiers.classifier_folder import ClassifierCard, open_classifier, save_classifier
 from mvd_ds.models.init_from_checkpoint import init_classifier_from_checkpoint
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.runs.finetune import read_labelled

@@ -13,7 +13,7 @@ import mvd_ds
 from mvd_ds.cli import main
 from mvd_ds.config import ClipSettings, PreprocessingSettings
 from mvd_ds.files import read_json
-from mvd_ds.models.classifier_folder import ClassifierCard, save_classifier
+from mvd_ds.models.classifiers.classifier_folder import ClassifierCard, save_classifier
 from mvd_ds.models.weights import save_model
 from mvd_ds.runs.student import build_predictor
 from shrinking import shipped

@@ -18,7 +18,7 @@ from mvd_ds.models.adaptors.adapted import AdaptedEncoder, Undo
 from mvd_ds.models.adaptors.text_vectors import read_text_vectors
 from mvd_ds.models.adaptors.zero_shot import AdaptedVectors, ZeroShotClassifier
 from mvd_ds.models.building import open_encoder
-from mvd_ds.models.classifier_folder import ClassifierCard, trained_clip
+from mvd_ds.models.classifiers.classifier_folder import ClassifierCard, trained_clip
 from mvd_ds.models.formats.containers import CONFIG_NAME, read_safetensors
 from mvd_ds.models.formats.foreign import part, read_object
 from mvd_ds.models.formats.strict import load_strictly

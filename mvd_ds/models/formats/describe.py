@@ -6,7 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 from mvd_ds.config import ENCODER_SIZES, ConfigError, DecoderSettings, EncoderSettings, Grid, HeadShape
-from mvd_ds.config.encoder import position_fault
+from mvd_ds.config.networks.encoder import position_fault
 from mvd_ds.models.formats.facts import depth_of, encoder_facts, mlp_ratio_of
 from mvd_ds.models.formats.foreign import first_line
 from mvd_ds.models.formats.reading import Checkpoint

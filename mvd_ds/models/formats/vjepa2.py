@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mvd_ds.config import ConfigError
-from mvd_ds.config.encoder import NETWORK_STYLES, STYLE_SIZES
+from mvd_ds.config.networks.encoder import NETWORK_STYLES, STYLE_SIZES
 from mvd_ds.files import one_line
 from mvd_ds.models.formats.foreign import LARGEST_DEPTH, LARGEST_SIDE, LARGEST_WIDTH, SHOWN, flag, number, side, whole
 from mvd_ds.models.formats.rules import PARTS, Ignored, Layout, Rule, block_rules, hidden_ratio

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mvd_ds.config import ConfigError, Grid, TeacherSettings, TrainingRecipe
-from mvd_ds.config.hf_folder import SIZE_NAMES, find_folder, read_config
+from mvd_ds.config.networks.hf_folder import SIZE_NAMES, find_folder, read_config
 from mvd_ds.files import one_line
 from mvd_ds.models.formats.processor import read_processor
 from mvd_ds.models.networks.deferred import deferred

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from mvd_ds.config import ConfigError
-from mvd_ds.config.hf_folder import tower_config
+from mvd_ds.config.networks.hf_folder import tower_config
 from mvd_ds.files import did_you_mean, one_line
 
 Inputs = Callable[[Any, Tensor], dict[str, Any]]

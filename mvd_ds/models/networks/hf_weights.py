@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mvd_ds.config import ConfigError
-from mvd_ds.config.hf_folder import find_folder
+from mvd_ds.config.networks.hf_folder import find_folder
 from mvd_ds.files import one_line
 from mvd_ds.models.formats.containers import open_stored
 from mvd_ds.models.formats.reading import shorten

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mvd_ds.config import EncoderSettings, Grid, HeadShape
+from mvd_ds.models.classifiers.pooling import mean_tokens
 from mvd_ds.models.linear import Linear
-from mvd_ds.models.pooling import mean_tokens
 from mvd_ds.models.readouts.readout import Readout
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from mvd_ds.config import FinetuneRecipe, HeadShape, LearningRecipe, TeacherSettings, TrainingRecipe
-from mvd_ds.models.classifier import Classifier
+from mvd_ds.models.classifiers.classifier import Classifier
 from mvd_ds.models.flops import ClipFlops, classifier_flops
 from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.networks import family_of

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 import mvd_ds
 from mvd_ds.config import ConfigError
 from mvd_ds.models.building import is_run_model, open_encoder
-from mvd_ds.models.classifier_folder import open_classifier
+from mvd_ds.models.classifiers.classifier_folder import open_classifier
 from mvd_ds.models.weights import read_recipe
 
 SHAPE = {"embed_dim": 32, "depth": 1, "num_heads": 2, "patch_px": 8, "position": "sinusoid1d"}

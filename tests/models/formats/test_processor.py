@@ -11,7 +11,7 @@ import pytest
 
 import mvd_ds
 from mvd_ds.config import IMAGENET_MEAN, ConfigError
-from mvd_ds.models.classifier_folder import open_classifier
+from mvd_ds.models.classifiers.classifier_folder import open_classifier
 
 SHAPE = {"embed_dim": 32, "depth": 1, "num_heads": 2, "patch_px": 8, "position": "sinusoid1d"}
 HALVES = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}

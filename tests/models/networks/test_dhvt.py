@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mvd_ds.config.frame_networks import FRAME_NETWORKS
+from mvd_ds.config.networks.frame_networks import FRAME_NETWORKS
 from mvd_ds.models.networks.dhvt import Dhvt
 
 #: Millions with the class head. Source: DHVT's README, CIFAR-100 and ImageNet-1K.

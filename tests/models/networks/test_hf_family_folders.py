@@ -13,7 +13,7 @@ import torch
 import mvd_ds
 from hf_networks import CASES, write
 from mvd_ds.config import ConfigError, TeacherSettings
-from mvd_ds.config.hf_folder import find_folder
+from mvd_ds.config.networks.hf_folder import find_folder
 
 
 @pytest.fixture(scope="module")

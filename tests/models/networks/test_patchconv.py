@@ -7,7 +7,7 @@ import torch
 from timm.models._efficientnet_blocks import SqueezeExcite as Peer
 from torch.nn import functional as F
 
-from mvd_ds.config.frame_networks import FRAME_NETWORKS
+from mvd_ds.config.networks.frame_networks import FRAME_NETWORKS
 from mvd_ds.models.networks.patchconv import PatchConvNet, SqueezeExcite
 
 #: Millions with 1000 classes. Source: PatchConvNet's README.

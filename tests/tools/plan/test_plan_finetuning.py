@@ -9,7 +9,7 @@ import pytest
 
 from mvd_ds.cli import main
 from mvd_ds.config import FinetuneRecipe, load_recipe
-from mvd_ds.models.classifier import Classifier
+from mvd_ds.models.classifiers.classifier import Classifier
 from mvd_ds.models.flops import classifier_flops
 from mvd_ds.tools.machine.devices import find_machine
 from mvd_ds.tools.plan.plan import EASE_SHARE, Planner

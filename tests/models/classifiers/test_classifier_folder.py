@@ -10,7 +10,7 @@ import torch
 import mvd_ds
 from mvd_ds.config import ClipSettings, ConfigError, PreprocessingSettings
 from mvd_ds.models import save_model
-from mvd_ds.models.classifier_folder import ClassifierCard, open_classifier, save_classifier, trained_clip
+from mvd_ds.models.classifiers.classifier_folder import ClassifierCard, open_classifier, save_classifier, trained_clip
 from mvd_ds.runs.student import build_predictor
 
 SHAPE = {"embed_dim": 32, "depth": 1, "num_heads": 2, "patch_px": 8}

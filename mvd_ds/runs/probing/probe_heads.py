@@ -14,7 +14,7 @@ from mvd_ds.data.manifests.manifest import Manifest
 from mvd_ds.evaluation.features import FRAMES
 from mvd_ds.evaluation.head_training import FrozenStore, Maker, train_heads
 from mvd_ds.evaluation.probes import Probe
-from mvd_ds.models.heads import HEADS, FrozenTokens, build_head, frozen_tokens
+from mvd_ds.models.classifiers.heads import HEADS, FrozenTokens, build_head, frozen_tokens
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.training.console import StepProgress
 from mvd_ds.training.step import normalise, to_unit

@@ -12,7 +12,7 @@ import pytest
 import mvd_ds
 from classifiers import CLIP, SHAPE
 from mvd_ds.config import ConfigError, ProbeRecipe, load_recipe
-from mvd_ds.runs.probe import probe
+from mvd_ds.runs.probing.probe import probe
 from mvd_ds.tools.report.report import write_report
 
 

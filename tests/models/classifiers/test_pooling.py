@@ -9,7 +9,7 @@ import torch
 
 import mvd_ds
 from mvd_ds.config import ConfigError, EncoderSettings, PoolingSettings
-from mvd_ds.models.pooling import Pooling, clip_features, encoder_pooling, mean_tokens
+from mvd_ds.models.classifiers.pooling import Pooling, clip_features, encoder_pooling, mean_tokens
 from mvd_ds.models.vit import VisionTransformer
 
 TOKENS = torch.randn(2, 9, 12, generator=torch.Generator().manual_seed(0))

@@ -8,8 +8,8 @@ from torch.nn import functional
 
 from mvd_ds.config import EncoderSettings, Grid, PoolingSettings, PreprocessingSettings
 from mvd_ds.models.blocks.norms import NORMS
+from mvd_ds.models.classifiers.pooling import Pooling
 from mvd_ds.models.linear import Linear
-from mvd_ds.models.pooling import Pooling
 from mvd_ds.models.vit import VisionTransformer
 
 #: The head starts this small. Source: MVD and VideoMAE, ``init_scale``.

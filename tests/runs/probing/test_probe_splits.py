@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mvd_ds.config import ConfigError, ProbeRecipe, load_recipe
-from mvd_ds.runs.probe_splits import require_labels, splits_of
+from mvd_ds.runs.probing.probe_splits import require_labels, splits_of
 
 
 def _recipe(*overrides: str) -> ProbeRecipe:

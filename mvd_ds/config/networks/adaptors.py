@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from mvd_ds.config.base import Positive, Settings
-from mvd_ds.config.decoder import DecoderSettings
+from mvd_ds.config.networks.decoder import DecoderSettings
 from mvd_ds.config.targets import HeadShape, Tokens
 from mvd_ds.files import ConfigError, one_line
 

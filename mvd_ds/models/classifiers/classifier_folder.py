@@ -13,7 +13,7 @@ from torch import Tensor
 from mvd_ds.config import ClipSettings, ConfigError, PreprocessingSettings, dump
 from mvd_ds.files import one_line
 from mvd_ds.models.building import network_of, open_model
-from mvd_ds.models.classifier import Classifier
+from mvd_ds.models.classifiers.classifier import Classifier
 from mvd_ds.models.formats.containers import CONFIG_NAME
 from mvd_ds.models.formats.describe import describe
 from mvd_ds.models.formats.detect import read_checkpoint

@@ -18,12 +18,12 @@ from mvd_ds.evaluation.features import Extractor, Features, extract_features, pi
 from mvd_ds.evaluation.probes import Probe, accuracy_interval, chance, compare, fit_probes, nearest_neighbours
 from mvd_ds.files import write_json, written_aside
 from mvd_ds.models.building import is_run_model, open_encoder
-from mvd_ds.models.pooling import clip_features, encoder_pooling
+from mvd_ds.models.classifiers.pooling import clip_features, encoder_pooling
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.models.weights import read_recipe
 from mvd_ds.runs.inputs import contents_with_videos
-from mvd_ds.runs.probe_heads import Split, probe_tokens
-from mvd_ds.runs.probe_splits import splits_of
+from mvd_ds.runs.probing.probe_heads import Split, probe_tokens
+from mvd_ds.runs.probing.probe_splits import splits_of
 from mvd_ds.runs.results_folder import require_own_folder
 from mvd_ds.runs.student import build_predictor, load_predictor
 from mvd_ds.training.console import StepProgress, say

@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 from mvd_ds.config import HeadSettings
 from mvd_ds.models.blocks.mlps import Mlp
+from mvd_ds.models.classifiers.pooling import layer_tokens
 from mvd_ds.models.embed import LearnedToken
 from mvd_ds.models.initialisation import initialise
 from mvd_ds.models.layers import Block
 from mvd_ds.models.linear import Linear
-from mvd_ds.models.pooling import layer_tokens
 from mvd_ds.models.vit import VisionTransformer
 
 

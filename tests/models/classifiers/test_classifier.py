@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import mvd_ds
-from mvd_ds.models.classifier import HEAD_SCALE
+from mvd_ds.models.classifiers.classifier import HEAD_SCALE
 
 SETTINGS = {"embed_dim": 32, "depth": 2, "num_heads": 2, "patch_px": 8}
 CLIP = torch.randn(2, 3, 4, 16, 16, generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,1 @@
+"""The settings of networks: encoders, decoders, published image networks, model folders of `transformers`."""

@@ -1,0 +1,1 @@
+"""The runs that measure a frozen encoder: probes and their heads."""
