@@ -16,4 +16,4 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int | None:
     """Run the recipe that the command line names."""
-    return run_recipe(options, "probe.probe", "probe")
+    return run_recipe(options, "probing.probe.probe", "probe")

@@ -25,7 +25,7 @@ def run_recipe(options: argparse.Namespace, function: str, command: str | None =
 
     Args:
         options: the parsed command line.
-        function: ``FILE.NAME`` of the function in ``mvd_ds.runs``.
+        function: ``FILE.NAME`` or ``FOLDER.FILE.NAME`` of the function in ``mvd_ds.runs``.
         command: the command whose recipes are accepted; None accepts those of every command.
 
     Raises:
@@ -34,5 +34,5 @@ def run_recipe(options: argparse.Namespace, function: str, command: str | None =
     from mvd_ds.config import find_recipe, load_recipe
 
     recipe = load_recipe(options.recipe, options.overrides, command)
-    file, _, name = function.partition(".")
+    file, _, name = function.rpartition(".")
     return getattr(importlib.import_module(f"mvd_ds.runs.{file}"), name)(recipe, find_recipe(options.recipe).stem)
