@@ -57,7 +57,8 @@ RULES = {
     "models": _rule("config models !models.acceleration", MODEL_PACKAGES, NO_CLUSTER),
     "models/acceleration": _rule("config models", MODEL_PACKAGES, NO_CLUSTER),
     "data": _rule("config data", DATA_PACKAGES, NO_CLUSTER),
-    "data/readers": _rule("config data.readers", DATA_PACKAGES, NO_CLUSTER),
+    "data/readers": _rule("config data.readers data.remote.addresses", DATA_PACKAGES, NO_CLUSTER),
+    "data/remote": _rule("config data.remote data.readers", "numpy fsspec", NO_CLUSTER),
     "objectives": _rule("config objectives", "torch einops", NO_CLUSTER),
     "training": _rule("config objectives training", None),
     # The reader of shard files is in the models room, where teachers come from checkpoints too.

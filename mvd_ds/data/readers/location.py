@@ -7,6 +7,7 @@ import stat
 from typing import NamedTuple
 
 from mvd_ds.data.readers.video import DecodeError, reason_of
+from mvd_ds.data.remote.addresses import why_no_protocol
 
 
 class ByteRange(NamedTuple):
@@ -65,7 +66,7 @@ def check_exists(location: Location) -> None:
     try:
         state = os.stat(path)
     except FileNotFoundError:
-        raise DecodeError("no such file") from None
+        raise DecodeError(", ".join(filter(None, ("no such file", why_no_protocol(path))))) from None
     except (OSError, ValueError) as error:
         raise DecodeError(reason_of(error)) from None
     if not stat.S_ISREG(state.st_mode):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from functools import cache
 from typing import Any
@@ -55,9 +56,9 @@ class TorchcodecVideo(Video):
         decoder = decoder_class()
         with decode_errors("torchcodec cannot open it: ", _reason):
             # A path is read as it is needed; "file:" and "subfile," addresses are not: torchcodec asks whether the path exists.
-            # It takes no path that is not UTF-8.
+            # It takes no path that is not UTF-8. An absolute one names no protocol: ``concat:b.mp4`` is a file of that name.
             by_path = isinstance(location, str) and location.isprintable()
-            file = location if by_path else read_bytes(location)
+            file = os.path.abspath(location) if isinstance(location, str) and by_path else read_bytes(location)
             self._decoder = decoder(file, num_ffmpeg_threads=1, dimension_order="NHWC", seek_mode="exact")
             self._length = len(self._decoder)
         if not self._length:

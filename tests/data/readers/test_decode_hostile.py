@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mvd_ds.config import ConfigError
 from mvd_ds.data.dataset import ClipDataset
 from mvd_ds.data.manifests.mixture import read_mixture
 from mvd_ds.data.prepare.encode import Encoding, encode
@@ -21,7 +22,7 @@ from mvd_ds.data.readers.scan import scan_file
 from mvd_ds.data.readers.video import DecodeError
 from mvd_ds.data.workers.quarantine import Quarantine
 from mvd_ds.data.workers.stream import filled_batches
-from video_files import all_frames, recipe
+from video_files import all_frames, recipe, write_video
 
 PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{}\n#EXT-X-ENDLIST\n"
 FOREIGN = {
@@ -59,9 +60,40 @@ def test_lists_and_descriptions_are_refused_by_name(tmp_path: Path, plain: Path,
     assert kind in str(caught.value)
 
 
-def test_addresses_and_protocols_are_taken_for_file_names() -> None:
-    for name in ("http://127.0.0.1:9/a.mp4", "concat:/etc/passwd|/etc/passwd", "pipe:0.mp4", "data:video/mp4;base64,AAAA", "-"):
-        refuses(name, "no such file")
+PROTOCOLS = {
+    "concat": "concat:/etc/passwd|/etc/passwd",
+    "subfile": "subfile,,start,0,end,100,,:/etc/passwd",
+    "data": "data:video/mp4;base64,AAAA",
+    "pipe": "pipe:0.mp4",
+    "crypto": "crypto:/etc/passwd",
+    "rtsp": "rtsp://127.0.0.1:9/a.mp4",
+    "ftp": "ftp://127.0.0.1:9/a.mp4",
+    "http": "http://127.0.0.1:9/a.mp4",
+}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_protocols_are_refused_by_name_and_never_opened(protocol: str, tmp_path: Path) -> None:
+    for path in (PROTOCOLS[protocol], f"{tmp_path}/{PROTOCOLS[protocol]}"):
+        refuses(path, f"no such file, and {protocol}: {'addresses are read' if protocol == 'http' else 'is no protocol'}")
+    refuses("-", "no such file")
+
+
+def test_a_file_that_is_called_like_a_protocol_is_that_file(tmp_path: Path, plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of torchcodec, too, which gives a path to FFmpeg as it is."""
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "other.mp4", frames=4, seed=9)
+    for name in ("concat:other.mp4", "file:other.mp4", "subfile,,start,0,end,0,,:other.mp4"):
+        shutil.copy(plain, name)
+        for reader in (*READERS, *(["torchcodec"] if _torchcodec_reads(plain) else [])):
+            assert np.array_equal(read_frames(name, np.arange(4), reader), all_frames(plain)[:4])
+
+
+def _torchcodec_reads(path: Path) -> bool:
+    try:
+        return len(read_frames(str(path), np.arange(1), "torchcodec")) == 1
+    except (ConfigError, DecodeError):
+        return False
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "png"])

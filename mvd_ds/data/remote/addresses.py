@@ -1,0 +1,88 @@
+"""Addresses of files that are not on this machine: which are read, and how they are shown without what is secret in them."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import NamedTuple
+
+from mvd_ds.files import one_line
+
+
+class Backend(NamedTuple):
+    """The package that reads a protocol for fsspec, and the extra of this package that brings it."""
+
+    module: str
+    extra: str
+
+
+BACKENDS = {
+    "s3": Backend("s3fs", "s3"),
+    "gs": Backend("gcsfs", "gs"),
+    "az": Backend("adlfs", "az"),
+    "http": Backend("aiohttp", "http"),
+    "https": Backend("aiohttp", "http"),
+    "hf": Backend("huggingface_hub", "hub"),
+}
+"""Protocols that are read, all through fsspec; FFmpeg opens none of them, nor any other."""
+
+_REMOTE = re.compile(f"(?P<scheme>{'|'.join(BACKENDS)})://")
+_PROTOCOL = re.compile(r"(?:^|/)([A-Za-z][A-Za-z0-9+.-]+)(?:,[^/:]*)?:")
+"""The beginning of an address in a path: ``concat:``, or ``subfile,,start,0,end,9,,:`` with FFmpeg's options."""
+_USER = re.compile(r"(?<=://)[^/@?#\s]*@")
+_QUERY = re.compile(r"(?P<address>[a-z0-9]+://[^?#\s'\"]*)[?#][^\s'\"]*")
+
+
+def is_remote(path: object) -> bool:
+    """Return whether ``path`` is an address of a protocol that is read."""
+    return isinstance(path, str) and _REMOTE.match(path) is not None
+
+
+def scheme_of(address: str) -> str:
+    """Return the protocol of a remote address: ``s3``."""
+    return address.partition("://")[0]
+
+
+def joined(root: str, name: str) -> str:
+    """Return the path or address of ``name`` below ``root``, or ``name`` itself where it says all."""
+    if is_remote(name):
+        return name
+    if not is_remote(root):
+        return os.path.join(root, name)
+    place = root.partition("?")[0]
+    return f"{place.partition('://')[0]}://{_host(place)}{name}" if name.startswith("/") else f"{place.rstrip('/')}/{name}"
+
+
+def folder_of(address: str) -> str:
+    """Return the address that names beside ``address`` are relative to; what a query signs is for one object alone."""
+    return address.partition("?")[0].rpartition("/")[0]
+
+
+def shown(text: object) -> str:
+    """Return ``text`` without users, passwords and queries of the addresses in it: a signed query is as good as a password."""
+    return _QUERY.sub(r"\g<address>?...", _USER.sub("...@", str(text))) if "://" in str(text) else str(text)
+
+
+def holds_secret(address: str) -> bool:
+    """Return whether an address has a user, a password or a query, none of which belongs into recipes and records."""
+    return is_remote(address) and shown(address) != address
+
+
+def name_in(address: str) -> str:
+    """Return a remote address without its query, whose end is the object's extension."""
+    return address.partition("?")[0]
+
+
+def why_no_protocol(path: str) -> str:
+    """Return a few words on the protocol that ``path`` seems to name, none of which is ever opened; empty if it names none."""
+    found = _PROTOCOL.search(path)
+    if found is None:
+        return ""
+    name = one_line(found[1], 20)
+    if name in BACKENDS:
+        return f"and {name}: addresses are read as a manifest, or in one, alone"
+    return f"and {name}: is no protocol that is read ({' '.join(BACKENDS)})"
+
+
+def _host(address: str) -> str:
+    return address.partition("://")[2].partition("/")[0]

@@ -1,0 +1,64 @@
+"""Addresses: which are remote, how names are joined to them, and that nothing secret in them is shown."""
+
+from __future__ import annotations
+
+import pytest
+
+from mvd_ds.data.remote.addresses import folder_of, holds_secret, is_remote, joined, name_in, shown, why_no_protocol
+
+SIGNED = "https://b.example/v/a.mp4?X-Amz-Signature=c0ffee&X-Amz-Credential=me"
+
+
+@pytest.mark.parametrize(
+    "path", ["s3://b/a.mp4", "gs://b/a.mp4", "az://c/a", "http://h/a", "https://h:8/a", "hf://datasets/o/n/a"]
+)
+def test_remote_are_the_protocols_of_the_table(path: str) -> None:
+    assert is_remote(path)
+
+
+@pytest.mark.parametrize("path", ["a.mp4", "/s3://b/a.mp4", "s3:/b", "ftp://h/a.mp4", "file:///a.mp4", "S3://b/a", "concat:a|b"])
+def test_others_are_files(path: str) -> None:
+    assert not is_remote(path)
+
+
+@pytest.mark.parametrize(
+    ("root", "name", "whole"),
+    [
+        ("/data", "a.mp4", "/data/a.mp4"),
+        ("/data", "/b/a.mp4", "/b/a.mp4"),
+        ("/data", "s3://b/a.mp4", "s3://b/a.mp4"),
+        ("s3://b/v", "c/a.mp4", "s3://b/v/c/a.mp4"),
+        ("s3://b/v/", "c/a.mp4", "s3://b/v/c/a.mp4"),
+        ("https://h/v?sig=1", "a.mp4", "https://h/v/a.mp4"),
+        ("https://h/v", "/a.mp4", "https://h/a.mp4"),
+        ("s3://b/v", "https://h/a.mp4", "https://h/a.mp4"),
+        ("/data", "ftp://h/a.mp4", "/data/ftp://h/a.mp4"),
+    ],
+)
+def test_names_are_joined_to_folders_and_addresses(root: str, name: str, whole: str) -> None:
+    assert joined(root, name) == whole
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        (SIGNED, "https://b.example/v/a.mp4?..."),
+        ("https://me:pw@h/a.mp4", "https://...@h/a.mp4"),
+        ("https://token@h/a.mp4?x=1#y", "https://...@h/a.mp4?..."),
+        (f"GET {SIGNED} failed, as http://u:p@h/b did", "GET https://b.example/v/a.mp4?... failed, as http://...@h/b did"),
+        ("s3://b/a.mp4", "s3://b/a.mp4"),
+        ("/data/what?.mp4", "/data/what?.mp4"),
+    ],
+)
+def test_users_passwords_and_queries_are_never_shown(text: str, seen: str) -> None:
+    assert shown(text) == seen
+    assert holds_secret(text) is (text.startswith("http") and seen != text)
+
+
+def test_an_object_has_a_name_and_a_folder_without_its_query() -> None:
+    assert name_in(SIGNED) == "https://b.example/v/a.mp4" and folder_of(SIGNED) == "https://b.example/v"
+
+
+def test_a_time_in_a_name_is_no_protocol() -> None:
+    assert why_no_protocol("/data/12:30.mp4") == ""
+    assert "concat: is no protocol" in why_no_protocol("/data/concat:a|b")
