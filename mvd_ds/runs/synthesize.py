@@ -29,4 +29,4 @@ def synthesize(folder: Path, train: int, val: int, seed: int, size_px: int, fram
         )
     finally:
         progress.close()
-    say(f"{train} training and {val} held-out clips in {folder}: train.txt, val.txt")
+    say(f"{train} training and {val} held-out clips in {folder}: train.txt, val.txt; with captions train.jsonl, val.jsonl")

@@ -8,7 +8,8 @@ from typing import NamedTuple, overload
 
 import numpy as np
 
-from mvd_ds.data.manifests.parsing import ShardPlaces
+from mvd_ds.data.manifests.captions import read_captions
+from mvd_ds.data.manifests.columns import ShardPlaces
 from mvd_ds.data.readers.location import ByteRange
 
 
@@ -35,6 +36,7 @@ class ClipRefs(Sequence[ClipRef]):
         root: str,
         name: str,
         shards: ShardPlaces | None = None,
+        captions: np.ndarray | None = None,
     ) -> None:
         """Keep ``text`` and where each path begins and ends in it.
 
@@ -46,9 +48,10 @@ class ClipRefs(Sequence[ClipRef]):
             root: folder the paths are relative to.
             name: name of the manifest, for messages.
             shards: where each video stands in tar files; None: each is a file.
+            captions: int64 (n, 2), start and end of each video's captions in ``text``; None: there are none.
         """
         self._text, self._spans, self._lines, self.root, self._name = text, spans, lines, root, name
-        self._shards = shards
+        self._shards, self._captions = shards, captions
         self.labels = labels
 
     def __len__(self) -> int:
@@ -74,7 +77,20 @@ class ClipRefs(Sequence[ClipRef]):
         """Return the lines ``rows``, int64 (k,), in that order; the text is shared."""
         lines = None if self._lines is None else self._lines[rows]
         shards = None if self._shards is None else self._shards.part(rows)
-        return ClipRefs(self._text, self._spans[rows], lines, self.labels[rows], self.root, self._name, shards)
+        captions = None if self._captions is None else self._captions[rows]
+        return ClipRefs(self._text, self._spans[rows], lines, self.labels[rows], self.root, self._name, shards, captions)
+
+    @property
+    def has_captions(self) -> bool:
+        """Return whether there is a column of captions."""
+        return self._captions is not None
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """Return the captions of line ``index``; none where it has none."""
+        if self._captions is None:
+            return ()
+        start, end = self._captions[index]
+        return read_captions(self._text[start:end])
 
     def location(self, index: int) -> str | ByteRange:
         """Return where the bytes of line ``index`` are: a file, or a range of a shard."""

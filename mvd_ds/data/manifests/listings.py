@@ -26,6 +26,8 @@ class ListedVideo(NamedTuple):
     """The file."""
     labels: tuple[int, ...]
     """One number a label."""
+    captions: tuple[str, ...] = ()
+    """Texts that say what it shows."""
 
 
 class Listing(NamedTuple):
@@ -68,7 +70,9 @@ def read_listing(source: Path, videos: Path | None = None, classes: Path | None 
     folder = videos or source.parent
     found = FilesBelow(folder).resolve(rows)
     entries = [
-        ListedVideo(found.names[index], found.location(index), (number[row.label],) if row.label is not None else ())
+        ListedVideo(
+            found.names[index], found.location(index), (number[row.label],) if row.label is not None else (), row.captions
+        )
         for index, row in enumerate(rows)
         if index in found.names
     ]
@@ -120,7 +124,7 @@ def _of_manifest(source: Path, videos: Path | None, classes: Path | None) -> Lis
         below = os.path.relpath(ref.path, root)
         outside = below.split(os.sep)[0] == os.pardir
         name = os.path.abspath(ref.path) if outside else below
-        entries.append(ListedVideo(name, manifest.refs.location(index), labels[index]))
+        entries.append(ListedVideo(name, manifest.refs.location(index), labels[index], manifest.refs.captions(index)))
     return Listing(entries, root, manifest.label_names, names, {}, [])
 
 

@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mvd_ds.data.manifests.captions import TEXT_COLUMN
 from mvd_ds.data.manifests.clip_refs import ClipRefs
+from mvd_ds.data.manifests.json_lines import is_json_lines, tab_lines
 from mvd_ds.data.manifests.numbering import require_one_spelling
 from mvd_ds.data.manifests.parsing import class_numbers, is_utf8, not_utf8, parse_manifest
 from mvd_ds.data.readers.video import IMAGE_EXTENSIONS, UNREAD_EXTENSIONS, VIDEO_EXTENSIONS
@@ -55,7 +57,9 @@ def read_manifest(path: str | Path, root: str | Path | None = None, setting: str
     classes of the only label, ``# classes: {"what": [...], "how": [...]}`` those of several, both in JSON on one line, label
     0 first; ``# root: FOLDER`` says what paths are relative to, if not the manifest; ``# columns: frames fps ...`` names what
     stands, separated by tabs, behind the labels (``prepare`` writes it). Of these, ``shard``, ``offset`` and ``bytes`` say
-    where in which tar file the video is; the others are for people and scripts. Other lines that begin with ``#`` are comments.
+    where in which tar file the video is, and ``text`` is a caption, or several as a JSON list; the others are for people and
+    scripts. A file of JSON lines (``json_lines``) says the same as ``{"path": ..., "label": ..., "text": ...}``. Other lines
+    that begin with ``#`` are comments.
 
     **A folder.** The folder of a `prepare` is read by its manifest. In any other, where every video lies below one of several
     subfolders, these are the classes, in order of their names (of their numbers where all names are digits), and there is one
@@ -129,11 +133,14 @@ def manifest_of(text: bytes, source: Path, root: str | Path | None, name: str, s
     Raises:
         ConfigError: if there is no video in it, or a line cannot be read (with file:line).
     """
-    parsed = parse_manifest(text, shown)
+    columns: tuple[str, ...] = ()
+    if is_json_lines(text):
+        text, columns = tab_lines(text, shown), (TEXT_COLUMN,)
+    parsed = parse_manifest(text, shown, columns)
     for names in parsed.class_names.values():
         require_one_spelling(names, shown)
     folder = str(Path(root).expanduser() if root is not None else source.parent / (parsed.root or ""))
-    refs = ClipRefs(text, parsed.spans, parsed.lines, parsed.labels, folder, name, parsed.shards)
+    refs = ClipRefs(text, parsed.spans, parsed.lines, parsed.labels, folder, name, parsed.shards, parsed.captions)
     return Manifest(refs, parsed.label_names, parsed.class_names, name, str(source))
 
 

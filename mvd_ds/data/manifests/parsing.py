@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mvd_ds.data.manifests.columns import CaptionSpans, ShardPlaces, Shards
 from mvd_ds.files import ConfigError, did_you_mean, one_line
 
 #: Path up to its extension (which holds a letter), then integers. Paths may hold spaces, and dots.
 _LINE = re.compile(rb"(?P<path>.*[^\s./]\.[0-9]*[A-Za-z][0-9A-Za-z]*)(?P<labels>(?:[ ]+-?[0-9]{1,18})*)")
 _INTEGER = re.compile(rb"-?[0-9]{1,18}")
 _HEADER = re.compile(rb"#\s*(?P<key>labels|classes|columns|root):\s*(?P<value>.*)")
-_SHARD_COLUMNS = ("shard", "offset", "bytes")
 _HEADER_KEYS = ("labels", "classes", "columns", "root")
 _HEADER_LIKE = re.compile(rb"#\s*(?P<key>[a-z_ ]{3,12}):.*", re.IGNORECASE)
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -39,23 +39,8 @@ class ParsedLines(NamedTuple):
     root: str | None
     """Folder that paths are relative to, where the file says."""
     shards: ShardPlaces | None
-
-
-class ShardPlaces(NamedTuple):
-    """The places of videos in the tar files that hold all of them."""
-
-    names: tuple[str, ...]
-    """Names of the shards."""
-    shard: np.ndarray
-    """int32 (n,), index in ``names``."""
-    offset: np.ndarray
-    """int64 (n,), bytes before the video."""
-    size: np.ndarray
-    """int64 (n,), bytes of the video."""
-
-    def part(self, rows: np.ndarray) -> ShardPlaces:
-        """Return the places of the videos ``rows``, int64 (k,)."""
-        return ShardPlaces(self.names, self.shard[rows], self.offset[rows], self.size[rows])
+    captions: np.ndarray | None
+    """int64 (n, 2), start and end of the captions of each video in the text; None without a column of them."""
 
 
 def is_utf8(text: bytes) -> bool:
@@ -80,12 +65,13 @@ def class_numbers(names: Sequence[str]) -> list[int] | None:
     return numbers if len(set(numbers)) == len(numbers) else None
 
 
-def parse_manifest(text: bytes, shown: str) -> ParsedLines:
+def parse_manifest(text: bytes, shown: str, columns: Sequence[str] = ()) -> ParsedLines:
     """Return the videos that ``text`` lists.
 
     Args:
         text: content of the file.
         shown: name of the file in messages.
+        columns: names of the columns behind the labels, before a header of the text names others.
 
     Raises:
         ConfigError: for a line or header that cannot be read, with file:line.
@@ -93,25 +79,28 @@ def parse_manifest(text: bytes, shown: str) -> ParsedLines:
     # Arrays of numbers, not lists of lists: 200,000 lines load in half the time and a tenth of the memory.
     spans, lines, labels = array("q"), array("l"), array("q")
     headers: dict[str, tuple[int, bytes]] = {}
-    count, columns = -1, 0
-    shards: _Shards | None = None
+    names, count = list(columns), -1
+    shards, captions = Shards.of(names), CaptionSpans.of(names)
     for number, start, line in _lines_of(text):
         if line.startswith(b"#"):
             if _read_header(line, f"{shown}:{number}", number, headers, began=bool(lines)) == "columns":
                 names = headers["columns"][1].decode(errors="replace").split()
-                columns, shards = len(names), _Shards.of(names)
+                shards, captions = Shards.of(names), CaptionSpans.of(names)
             continue
         if not line.strip():
             continue
         fields: list[bytes] = []
-        if columns:
-            line, *fields = line.rsplit(b"\t", columns)
+        ends = start + len(line)
+        if names:
+            line, *fields = line.rsplit(b"\t", len(names))
             line += b"\t"  # what is left is separated by tabs, too, even if it is but the path
-        if len(fields) != columns:
+        if len(fields) != len(names):
             raise ConfigError(f"{shown}:{number}: fewer fields than '# columns:' in line {headers['columns'][0]} names")
-        parsed = _read_line(line, exact=columns > 0)
+        parsed = _read_line(line, exact=bool(names))
         if shards is not None and not isinstance(parsed, str):
             parsed = shards.add(fields) or parsed
+        if captions is not None and not isinstance(parsed, str):
+            parsed = captions.add(fields, ends) or parsed
         if isinstance(parsed, str):
             raise ConfigError(f"{shown}:{number}: {parsed}")
         begin, end, values = parsed
@@ -130,7 +119,8 @@ def parse_manifest(text: bytes, shown: str) -> ParsedLines:
     root = os.fsdecode(headers["root"][1].strip()) if "root" in headers else None
     places = np.array(spans, np.int64).reshape(-1, 2)
     held = shards.places() if shards is not None else None
-    return ParsedLines(places, np.array(lines, np.int32), found, names_of_labels, classes, root, held)
+    texts = captions.spans() if captions is not None else None
+    return ParsedLines(places, np.array(lines, np.int32), found, names_of_labels, classes, root, held, texts)
 
 
 def _read_header(line: bytes, where: str, number: int, headers: dict[str, tuple[int, bytes]], began: bool) -> str | None:
@@ -158,37 +148,6 @@ def _read_header(line: bytes, where: str, number: int, headers: dict[str, tuple[
         raise ConfigError(f"{where}: '# columns:' must stand before the first video")
     headers[key] = (number, value)
     return key
-
-
-class _Shards:
-    """Collects the columns ``shard``, ``offset`` and ``bytes``."""
-
-    def __init__(self, shard: int, offset: int, size: int) -> None:
-        """Keep the numbers of these columns."""
-        self._columns = (shard, offset, size)
-        self._numbers: dict[bytes, int] = {}
-        self._shard, self._offset, self._size = array("l"), array("q"), array("q")
-
-    @classmethod
-    def of(cls, names: list[str]) -> _Shards | None:
-        """Return a collector, or None if the columns do not name shards."""
-        return cls(*map(names.index, _SHARD_COLUMNS)) if set(_SHARD_COLUMNS) <= set(names) else None
-
-    def add(self, fields: list[bytes]) -> str:
-        """Take the fields of a line and return a fault, or nothing."""
-        name, offset, size = (fields[column].strip() for column in self._columns)
-        if not name or not offset.isdigit() or not size.isdigit() or max(len(offset), len(size)) > 18:
-            return f"'{_shown(b' '.join((name, offset, size)))}' is not the name of a shard and two numbers of bytes"
-        self._shard.append(self._numbers.setdefault(name, len(self._numbers)))
-        self._offset.append(int(offset))
-        self._size.append(int(size))
-        return ""
-
-    def places(self) -> ShardPlaces:
-        """Return the places of all videos."""
-        names = tuple(map(os.fsdecode, self._numbers))
-        shard, offset, size = np.array(self._shard, np.int32), np.array(self._offset, np.int64), np.array(self._size, np.int64)
-        return ShardPlaces(names, shard, offset, size)
 
 
 def _lines_of(text: bytes) -> Iterator[tuple[int, int, bytes]]:

@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mvd_ds.data.manifests.captions import TEXT_COLUMN, checked_captions, read_captions
+from mvd_ds.data.manifests.json_lines import is_json_lines
 from mvd_ds.data.manifests.manifest import read_list
 from mvd_ds.data.manifests.parsing import read_line
 from mvd_ds.data.readers.video import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
-from mvd_ds.files import ConfigError, describe_foreign, one_line
+from mvd_ds.files import ConfigError, describe_foreign, encoded, one_line
 
 PATH_COLUMNS = ("path", "video", "file", "filename", "filepath", "videopath", "videofile", "videoname", "name", "clip", "image")
 ID_COLUMNS = ("youtubeid", "ytid", "videoid", "id")
@@ -23,7 +25,11 @@ LABEL_COLUMNS = (
     "label", "class", "classname", "category", "action", "target", "labelname", "labels", "template", "activity",
     "labelid", "labelidx", "labelindex", "classid", "classidx", "classindex",
 )  # fmt: skip
-OTHER_COLUMNS = ("timestart", "timeend", "start", "end", "split", "subset", "iscc", "fps", "frames", "duration", "url")
+TEXT_COLUMNS = ("text", "caption", "captions")
+OTHER_COLUMNS = (
+    *("timestart", "timeend", "start", "end", "split", "subset", "iscc", "fps", "frames", "duration", "url"),
+    *TEXT_COLUMNS,
+)
 _MANIFEST_HEADER = re.compile(rb"^# ?(labels|classes|columns|root):", re.MULTILINE)
 _LOOKED_AT = 20
 
@@ -39,6 +45,8 @@ class ListRow(NamedTuple):
     """Class, None in lists without."""
     is_json: bool = False
     """Whether the list is JSON."""
+    captions: tuple[str, ...] = ()
+    """Texts that say what the video shows."""
 
 
 def read_rows(source: Path) -> list[ListRow] | None:
@@ -51,7 +59,7 @@ def read_rows(source: Path) -> list[ListRow] | None:
     lines = [line for line in content[: 1 << 16].splitlines() if line.strip() and not line.startswith(b"#")][:_LOOKED_AT]
     if not lines:
         raise ConfigError(f"{one_line(source)}: the list is empty")
-    if _is_of_manifest(lines[0]) or _MANIFEST_HEADER.search(content[: 1 << 16]):
+    if is_json_lines(content) or _is_of_manifest(lines[0]) or _MANIFEST_HEADER.search(content[: 1 << 16]):
         return None
     if content.lstrip()[:1] in (b"[", b"{") and not has_media_extension(os.fsdecode(lines[0].partition(b",")[0])):
         return _read_json_rows(source)
@@ -126,11 +134,24 @@ def _read_csv_rows(source: Path, text: str, delimiter: str) -> list[ListRow]:
             )
     if path is not None:
         _require_one_split(head, rows)
+    text = None if path is None else next((head.index(name) for name in TEXT_COLUMNS if name in head), None)
     if kinetics:
-        return _alike([_kinetics_row(dict(zip(head, row, strict=False)), head, where) for where, row in rows], shown)
-    columns = path or 0, 1 if path is None else label
-    found = [_path_row(row, raw, where, *columns) for (where, row), raw in zip(rows, written, strict=True)]
-    return _alike(found, shown)
+        found = [_kinetics_row(dict(zip(head, row, strict=False)), head, where) for where, row in rows]
+    else:
+        columns = path or 0, 1 if path is None else label
+        found = [_path_row(row, raw, where, *columns) for (where, row), raw in zip(rows, written, strict=True)]
+    texts = [_captions(row, text, where) for where, row in rows]
+    return _alike([one._replace(captions=captions) for one, captions in zip(found, texts, strict=True)], shown)
+
+
+def _captions(row: Sequence[str], column: int | None, where: str) -> tuple[str, ...]:
+    """Return the captions of a row, as ``read_captions`` reads them; none without a column of them."""
+    if column is None or len(row) <= column:
+        return ()
+    try:
+        return read_captions(encoded(row[column]))
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def _require_one_split(head: Sequence[str], rows: Sequence[tuple[str, list[str]]]) -> None:
@@ -219,7 +240,11 @@ def _json_row(row: dict[str, Any], where: str) -> ListRow:
         raise ConfigError(f"{where}: its class is empty")
     # Something-Something names its classes without the brackets of its templates.
     plain = None if label is None else str(label).replace("[", "").replace("]", "")
-    return ListRow(where, (str(name),), plain, is_json=True)
+    try:
+        captions = checked_captions(row[TEXT_COLUMN]) if row.get(TEXT_COLUMN) else ()
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return ListRow(where, (str(name),), plain, is_json=True, captions=captions)
 
 
 def _alike(rows: list[ListRow], shown: str) -> list[ListRow]:

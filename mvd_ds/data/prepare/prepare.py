@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from mvd_ds.data.manifests.captions import TEXT_COLUMN
 from mvd_ds.data.manifests.listings import ListedVideo, Listing
 from mvd_ds.data.prepare.encode import Encoding, encode
 from mvd_ds.data.prepare.folder import WORK, claimed, folder_of, is_prepared
@@ -176,6 +177,8 @@ def _packed_already(found: list[Found]) -> dict[str, Place]:
 
 def _member(number: int, one: Found) -> Member:
     facts = {"name": one.entry.name, "labels": list(one.entry.labels), **one.facts}
+    if one.entry.captions:  # a set without captions keeps the digests of its shards
+        facts[TEXT_COLUMN] = list(one.entry.captions)
     label = one.entry.labels[0] if len(one.entry.labels) == 1 else None
     return Member(f"{number:08d}", extension_of(one.location) or ".mp4", one.location, facts, label)
 

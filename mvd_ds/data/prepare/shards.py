@@ -10,6 +10,7 @@ import tarfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mvd_ds.data.manifests.captions import TEXT_COLUMN
 from mvd_ds.data.readers.location import ByteRange, Location, read_bytes, size_of
 from mvd_ds.files import ConfigError, read_json, write_bytes, written_aside
 
@@ -26,7 +27,7 @@ class Member(NamedTuple):
     location: str | ByteRange
     """File to read it from."""
     facts: dict[str, Any]
-    """Facts that are written beside the video as JSON."""
+    """Facts that are written beside the video as JSON; captions among them as ``.txt``, too, one a line."""
     label: int | None
     """Class that is written beside it as ``.cls``, if it has exactly one label."""
 
@@ -68,6 +69,8 @@ def write_shard(shard: Shard) -> dict[str, list[int]]:
             places[member.key] = [tar.offset + HEADER_BYTES, size]
             _add(tar, f"{member.key}{member.extension}", member.location)
             _add(tar, f"{member.key}.json", json.dumps(member.facts).encode())
+            if captions := member.facts.get(TEXT_COLUMN):
+                _add(tar, f"{member.key}.txt", "\n".join(" ".join(caption.split()) for caption in captions).encode())
             if member.label is not None:
                 _add(tar, f"{member.key}.cls", str(member.label).encode())
     write_bytes(sidecar, json.dumps({"videos": places, "digest": digest}).encode())

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mvd_ds.data.manifests.captions import TEXT_COLUMN, caption_field
 from mvd_ds.data.manifests.listings import Listing
 from mvd_ds.data.manifests.manifest import Manifest, manifest_of
 from mvd_ds.data.prepare.inspection import COLUMNS
 from mvd_ds.data.prepare.options import Found
 from mvd_ds.data.readers.location import ByteRange
-from mvd_ds.files import ConfigError, one_line, write_bytes
+from mvd_ds.files import ConfigError, encoded, one_line, write_bytes
 
 Place = tuple[str, int, int]
 """Shard, offset and bytes of a video."""
@@ -45,6 +46,7 @@ class _Line(NamedTuple):
     location: str | ByteRange
     labels: tuple[int, ...]
     fields: tuple[Any, ...]
+    captions: tuple[str, ...] = ()
 
 
 def write_manifest(
@@ -66,6 +68,9 @@ def write_manifest(
     root = None if made or places else os.path.abspath(listing.root)
     lines = [_line_of(one, path.parent, places, made, root) for one in found]
     columns = (*COLUMNS, *SHARD_COLUMNS) if places else COLUMNS
+    if any(line.captions for line in lines):
+        columns = (*columns, TEXT_COLUMN)
+        lines = [line._replace(fields=(*line.fields, caption_field(line.captions))) for line in lines]
     write_bytes(path, _text_of(_Head("prepare", root, listing.label_names, listing.class_names, columns), lines, path))
 
 
@@ -105,7 +110,7 @@ def _line_of(one: Found, folder: Path, places: Mapping[str, Place], made: bool, 
         shard, offset, size = places[one.entry.name]
         location = ByteRange(os.path.join(base, shard), offset, size, os.path.join(base, name))
         fields += (shard, offset, size)
-    return _Line(name, location, one.entry.labels, fields)
+    return _Line(name, location, one.entry.labels, fields, one.entry.captions)
 
 
 def _text_of(head: _Head, lines: Sequence[_Line], path: Path) -> bytes:
@@ -123,7 +128,10 @@ def _text_of(head: _Head, lines: Sequence[_Line], path: Path) -> bytes:
         text.append(b"# classes: " + _json(head.class_names))
     if head.columns:
         text.append(f"# columns: {' '.join(head.columns)}".encode())
-    text += [os.fsencode("\t".join((_escaped(line.name), *map(str, (*line.labels, *line.fields))))) for line in lines]
+    text += [
+        b"\t".join((os.fsencode(_escaped(line.name)), *(encoded(str(field)) for field in (*line.labels, *line.fields))))
+        for line in lines
+    ]
     content = b"\n".join(text) + b"\n"
     _require_same(content, path, head, lines)
     return content
@@ -160,5 +168,7 @@ def _require_same(content: bytes, path: Path, head: _Head, lines: Sequence[_Line
                 f"{one_line(path)}: '{one_line(line.name, 200)}' is read back as '{one_line(manifest.refs.path(index), 200)}'"
                 f" with labels {manifest.refs[index].labels}; rename the file"
             )
+        if manifest.refs.captions(index) != line.captions:
+            raise ConfigError(f"{one_line(path)}: '{one_line(line.name, 200)}' is read back with other captions; mend its texts")
     if manifest.label_names != head.label_names or manifest.class_names != head.class_names:
         raise ConfigError(f"{one_line(path)}: names of labels or classes are not read back as they were written; rename them")

@@ -19,8 +19,9 @@ import numpy as np
 
 from mvd_ds.config import ConfigError
 from mvd_ds.data.synthetic.motion import HOW
+from mvd_ds.data.synthetic.phrasing import captions_of, words_of
 from mvd_ds.data.synthetic.rendering import WHAT, Glyphs, draw_clip, draw_labels, read_glyphs
-from mvd_ds.files import DISK_FULL, write_bytes, write_text
+from mvd_ds.files import DISK_FULL, json_line, json_text, write_bytes, write_text
 
 SETTINGS_FILE = "sample_set.json"
 VERSION = 1
@@ -60,6 +61,9 @@ def write_sample_set(
 ) -> None:
     """Write ``train/*.mp4``, ``val/*.mp4`` and their manifests ``train.txt``, ``val.txt`` into ``folder``.
 
+    Beside them, ``train.jsonl`` and ``val.jsonl`` name the same clips with captions, those of the held-out clips in phrasings
+    of their own, and ``words_what.json`` and ``words_how.json`` name the classes for zero-shot.
+
     The clips depend on the seed, the size and the length alone; a larger set begins with the clips of a smaller one. An
     interrupted call is taken up where it stopped: every file appears complete or not at all, the manifests last. A set that
     is complete is left as it is.
@@ -95,9 +99,12 @@ def write_sample_set(
             for done in _run(jobs, workers):
                 if on_progress is not None:
                     on_progress(done, total)
+            _write_captions(target, clips, seed)
             _write_lists(target, clips, seed)
         elif on_progress is not None:
             on_progress(total, total)
+        if not (target / "words_how.json").exists():  # a set of an earlier version
+            _write_captions(target, clips, seed)
     except OSError as error:
         reason = "the disk is full" if error.errno in DISK_FULL else error.strerror or error
         raise ConfigError(f"{target}: the sample set cannot be written: {reason}") from None
@@ -188,6 +195,19 @@ def encode(pixels: np.ndarray) -> bytes:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
     return file.getvalue()
+
+
+def _write_captions(folder: Path, clips: dict[str, int], seed: int) -> None:
+    """Write the manifests with captions, and the words of the classes; ``words_how.json`` last."""
+    for split, count in clips.items():
+        lines = [json_line({"labels": ["what", "how"]}), json_line({"classes": {"what": WHAT, "how": HOW}})]
+        for index in range(count):
+            labels = draw_labels(seed, split, index)
+            row = {"path": clip_name(split, index), "label": labels, "text": captions_of(seed, split, index, *labels)}
+            lines.append(json_line(row))
+        write_text(folder / f"{split}.jsonl", "\n".join(lines) + "\n", sync=False)
+    for label in ("what", "how"):
+        write_text(folder / f"words_{label}.json", json_text(words_of(label)), sync=False)
 
 
 def _write_lists(folder: Path, clips: dict[str, int], seed: int) -> None:
