@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from mvd_ds.files import ConfigError, one_line
-
-if TYPE_CHECKING:
-    from mvd_ds.data.manifests.manifest import Manifest
+from mvd_ds.files import one_line
 
 TEXT_COLUMN = "text"
 """Name of the column of captions, and of their key in JSON."""
@@ -63,25 +59,3 @@ def checked_captions(value: object) -> tuple[str, ...]:
 def caption_field(captions: Sequence[str]) -> str:
     """Return the field that holds ``captions``: JSON in one line, whose tabs and line breaks are escaped."""
     return json.dumps(list(captions), ensure_ascii=False) if captions else ""
-
-
-def require_captions(manifest: Manifest, setting: str) -> None:
-    """Refuse a manifest of which a video has no caption.
-
-    Args:
-        manifest: the videos.
-        setting: the setting that asks for captions, for the message.
-
-    Raises:
-        ConfigError: naming the first such video.
-    """
-    refs = manifest.refs
-    bare = next((index for index in range(len(refs)) if not refs.captions(index)), None)
-    if bare is None:
-        return
-    if not refs.has_captions:
-        raise ConfigError(
-            f"{one_line(manifest.source)}: has no captions, which {setting} needs; add '# columns: text' and a field behind a "
-            'tab to every line, or write JSON lines {"path": ..., "text": ...}'
-        )
-    raise ConfigError(f"{refs[bare].where}: {one_line(refs.path(bare), 200)} has no caption, which {setting} needs")

@@ -180,6 +180,28 @@ def read_list(source: Path, kind: str, setting: str | None = None) -> bytes:
         raise ConfigError(f"{shown}: {kind} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
+def require_captions(manifest: Manifest, setting: str) -> None:
+    """Refuse a manifest of which a video has no caption.
+
+    Args:
+        manifest: the videos.
+        setting: the setting that asks for captions, for the message.
+
+    Raises:
+        ConfigError: naming the first such video.
+    """
+    refs = manifest.refs
+    bare = next((index for index in range(len(refs)) if not refs.captions(index)), None)
+    if bare is None:
+        return
+    if not refs.has_captions:
+        raise ConfigError(
+            f"{one_line(manifest.source)}: has no captions, which {setting} needs; add '# columns: text' and a field behind a "
+            'tab to every line, or write JSON lines {"path": ..., "text": ...}'
+        )
+    raise ConfigError(f"{refs[bare].where}: {one_line(refs.path(bare), 200)} has no caption, which {setting} needs")
+
+
 def _check_some_exist(manifest: Manifest, shown: str) -> None:
     """Refuse a manifest of which nothing exists: the root is wrong then. Single missing files are replaced in training."""
     root = manifest.refs.root

@@ -134,13 +134,13 @@ def _read_csv_rows(source: Path, text: str, delimiter: str) -> list[ListRow]:
             )
     if path is not None:
         _require_one_split(head, rows)
-    text = None if path is None else next((head.index(name) for name in TEXT_COLUMNS if name in head), None)
+    told = None if path is None else next((head.index(name) for name in TEXT_COLUMNS if name in head), None)
     if kinetics:
         found = [_kinetics_row(dict(zip(head, row, strict=False)), head, where) for where, row in rows]
     else:
         columns = path or 0, 1 if path is None else label
         found = [_path_row(row, raw, where, *columns) for (where, row), raw in zip(rows, written, strict=True)]
-    texts = [_captions(row, text, where) for where, row in rows]
+    texts = [_captions(row, told, where) for where, row in rows]
     return _alike([one._replace(captions=captions) for one, captions in zip(found, texts, strict=True)], shown)
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from mvd_ds.cli import main
 from mvd_ds.config import ConfigError
-from mvd_ds.data.manifests.captions import caption_field, read_captions, require_captions
+from mvd_ds.data.manifests.captions import caption_field, read_captions
 from mvd_ds.data.manifests.listings import read_listing
-from mvd_ds.data.manifests.manifest import open_manifest, read_manifest
+from mvd_ds.data.manifests.manifest import open_manifest, read_manifest, require_captions
 
 ODD = ["a tab\there", "two\nlines", 'a "quoted" one', "[laughs]", "日本語 ü é", "back\\slash", "  blanks  ", "a\u2028b", "😀"]
 
