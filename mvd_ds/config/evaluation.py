@@ -141,7 +141,7 @@ class ProbedModel(Settings):
 
 
 class HeadSettings(Settings):
-    """Training of the probe heads that are fitted by gradient descent: ``attentive`` and ``vqt``."""
+    """Training of the probe heads that are fitted by gradient descent: all but ``linear`` and ``knn``."""
 
     epochs: Positive = 20
     """Passes over the training clips. Source: V-JEPA, 20 for its attentive probes."""
@@ -181,11 +181,12 @@ class ProbeRecipe(OneManifestRecipe):
     """At most so many clips to fit on, and as many held out, drawn from ``run.seed`` (None: all), for a first look."""
     labels: Literal["required", "optional"] = "required"
     """required: every label of the manifest is probed; optional: those that show at least two classes, if any."""
-    heads: tuple[Literal["linear", "knn", "attentive", "vqt"], ...] = ("linear",)
+    heads: tuple[Literal["linear", "knn", "attentive", "vqt", "class_query", "class_queries"], ...] = ("linear",)
     """linear: logistic regression on one vector a clip; knn: its nearest neighbours; attentive: cross-attention pooling of all
-    tokens and a linear layer; vqt: visual query tuning, queries in every layer and a linear layer on what all of them give."""
+    tokens and a linear layer; vqt: visual query tuning, queries in every layer and a linear layer on what all of them give;
+    class_query: pooling attention of fine-tuning, one head; class_queries: the same with a query for each class."""
     head: HeadSettings = HeadSettings()
-    """Training of attentive and vqt heads."""
+    """Training of all heads but linear and knn."""
     neighbours: NeighbourSettings = NeighbourSettings()
     """The knn head."""
     compare: tuple[tuple[str, str], ...] = ()

@@ -37,7 +37,7 @@ class RunSettings(Settings):
     """Steps between measurements of target variance and effective rank (0: never)."""
     pictures_every_steps: Annotated[int, Field(ge=0)] = 1000
     """Steps between pictures of the network's predictions on a few clips, in TensorBoard, ``pictures/`` and the report; there
-    are some at the end, too (0: never). Not for ``finetune``."""
+    are some at the end, too (0: never). Of ``finetune``: what the queries of pooling attention look at."""
     picture_clips: Positive = 4
     """Number of clips shown, the same under the same masks every time: the first video of each class of ``picture_manifest``,
     then each second one; without labels its first videos."""

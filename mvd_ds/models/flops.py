@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-from mvd_ds.config import EncoderSettings, Grid, HeadShape, TrainingRecipe
+from mvd_ds.config import EncoderSettings, Grid, HeadShape, PoolingSettings, TrainingRecipe
 from mvd_ds.models.block_flops import encoder_flops
 from mvd_ds.models.networks import family_of
 from mvd_ds.models.readouts import readout_of
@@ -79,6 +79,14 @@ def clip_flops(recipe: TrainingRecipe, targets: Mapping[str, CountedTarget]) -> 
     )
 
 
-def classifier_flops(settings: EncoderSettings, grid: Grid, classes: int) -> int:
-    """Return the operations of one forward pass of a classifier on one clip: all tokens, then the head."""
-    return encoder_flops(settings, math.prod(grid), settings.depth) + 2 * settings.embed_dim * classes
+def classifier_flops(settings: EncoderSettings, grid: Grid, classes: int, pooling: PoolingSettings) -> int:
+    """Return the operations of one forward pass of a classifier on one clip: all tokens, their pooling if by attention, the head.
+
+    Attention of q queries on N tokens takes 4 * N * D^2 (keys, values) + 4 * q * N * D + 16 * q * D^2 (query, projection, MLP).
+    """
+    tokens, width = math.prod(grid), settings.embed_dim
+    found = encoder_flops(settings, tokens, settings.depth) + 2 * width * classes
+    if pooling.kind == "attention":
+        queries = classes if pooling.queries == "class" else 1
+        found += 4 * tokens * width**2 + 4 * queries * tokens * width + 16 * queries * width**2
+    return found

@@ -22,6 +22,7 @@ from mvd_ds.models.classifiers.classifier import Classifier
 from mvd_ds.models.classifiers.classifier_folder import ClassifierCard, open_classifier, save_classifier
 from mvd_ds.models.flops import classifier_flops
 from mvd_ds.models.init_from_checkpoint import init_classifier_from_checkpoint
+from mvd_ds.runs.adapting.pooling_pictures import PoolingPictures, plan_pooling_pictures
 from mvd_ds.runs.fitting import describe_fit, fit_to_videos, fit_to_weights, require_same_fit, warn_if_unmoved
 from mvd_ds.runs.trainer import Trainer, describe_batches, describe_parameters, fail_in_cluster, run_in_cluster
 from mvd_ds.runs.validation import HELD_OUT, ClipValidation, HeldOut
@@ -77,6 +78,8 @@ def _finetune(recipe: FinetuneRecipe, folder: RunFolder, cluster: Cluster) -> Tr
             _, kept = open_classifier(recipe.weights)
             require_same_classes(kept.classes, videos.classes.names, f"keep_head: weights {recipe.weights}")
         teacher = _open_teacher(recipe, videos.classes)
+        held_out = videos.held_out.manifest if videos.held_out else None
+        drawn = plan_pooling_pictures(recipe, videos.training.manifests[0], held_out)
     require_same_fit(recipe, cluster)
     groups = parameter_groups(model, recipe.optimizer)
     if cluster.is_main:
@@ -105,12 +108,15 @@ def _finetune(recipe: FinetuneRecipe, folder: RunFolder, cluster: Cluster) -> Tr
     def export_last(weights: dict[str, Tensor], average: dict[str, Tensor] | None, step: int, _: dict[str, Tensor]) -> None:
         export(folder.model.name, average or weights, {"step": step})
 
-    validation = None
+    validation, last = None, recipe.schedule.last_step(loader.steps_per_epoch)
     if videos.held_out is not None:
-        every, last = recipe.validation.every_epochs * loader.steps_per_epoch, recipe.schedule.last_step(loader.steps_per_epoch)
+        every = recipe.validation.every_epochs * loader.steps_per_epoch
         validation = ClipValidation(recipe, videos.held_out, engine, ema, cluster, folder, export, every, last)
+    pictures = drawn and PoolingPictures(recipe, folder, cluster, engine, drawn, card.classes, last)
     flops = _training_flops(recipe, videos.classes, teacher)
-    return Trainer(recipe, folder, cluster, loader, engine, ema, objective, flops, export_last, memory, validation, groups=rows)
+    return Trainer(
+        recipe, folder, cluster, loader, engine, ema, objective, flops, export_last, memory, validation, pictures, rows
+    )
 
 
 def read_labelled(recipe: FinetuneRecipe) -> LabelledVideos:
@@ -186,8 +192,11 @@ def _open_teacher(recipe: FinetuneRecipe, classes: Classes) -> Classifier | None
 
 def _training_flops(recipe: FinetuneRecipe, classes: Classes, teacher: Classifier | None) -> float:
     """Return the FLOPs of a training step per clip; the teacher counts for its forward pass alone."""
-    own = 3 * classifier_flops(recipe.model, recipe.grid, len(classes.names))
-    return own + (classifier_flops(teacher.encoder.settings, teacher.encoder.grid, len(classes.names)) if teacher else 0)
+    count = len(classes.names)
+    own = 3 * classifier_flops(recipe.model, recipe.grid, count, recipe.pooling)
+    if teacher is None:
+        return own
+    return own + classifier_flops(teacher.encoder.settings, teacher.encoder.grid, count, teacher.pooling.settings)
 
 
 def _describe(

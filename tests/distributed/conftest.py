@@ -63,6 +63,7 @@ def small_finetune(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> li
         f"weights={folder / 'student.pth'}",
         f"teacher.weights={folder / 'teacher'}",
         "teacher.temperature=2",
+        "pooling={kind: attention, queries: class, layer_scale: 0.1}",
         "model.size=null",
         *(f"model.{key}={value}" for key, value in SHAPE.items()),
         *(f"data.clip.{key}={value}" for key, value in CLIP.items()),

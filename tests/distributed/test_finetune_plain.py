@@ -54,7 +54,7 @@ def _optimizer(model: Classifier, recipe: FinetuneRecipe) -> torch.optim.AdamW:
             layer = 0
         elif name.startswith("encoder.blocks"):
             layer = int(name.split(".")[2]) + 1
-        decay = 0.05 if parameter.ndim > 1 else 0.0
+        decay = 0.05 if parameter.ndim > 1 and "cls_token" not in name else 0.0
         groups.append({"params": [parameter], "weight_decay": decay, "factor": 0.75 ** (recipe.model.depth + 1 - layer)})
     return torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8)
 

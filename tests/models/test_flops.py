@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mvd_ds.config import validate
+from mvd_ds.config import PoolingSettings, validate
 from mvd_ds.models import build_teacher
 from mvd_ds.models.classifiers.classifier import Classifier
 from mvd_ds.models.flops import classifier_flops
@@ -108,10 +108,15 @@ def test_training_counts_three_passes_of_what_is_trained(recipe, masks):
 
 
 @pytest.mark.parametrize("cls_token", [False, True])
-def test_a_classifier_equals_the_counter_of_torch(recipe, cls_token):
+@pytest.mark.parametrize("queries", [None, "one", "class"])
+def test_a_classifier_equals_the_counter_of_torch(recipe, cls_token, queries):
+    """Elementwise products of a query a class with the head, and its own key beside those of the patches, are left out."""
     chosen = recipe(model={"attention": "eager", "cls_token": cls_token, "mlp_ratio": 3.0})
-    classifier = Classifier(chosen.model, chosen.grid, 7).eval()
-    assert count(classifier, torch.randn(1, 3, 4, 32, 32)) == classifier_flops(chosen.model, chosen.grid, 7)
+    pooling = PoolingSettings() if queries is None else PoolingSettings(kind="attention", queries=queries)
+    classifier = Classifier(chosen.model, chosen.grid, 7, pooling=pooling).eval()
+    counted, width = classifier_flops(chosen.model, chosen.grid, 7, pooling), chosen.model.embed_dim
+    left_out = {None: 0, "one": 4 * width**2 + 4 * width, "class": -2 * width * 7}[queries]
+    assert count(classifier, torch.randn(1, 3, 4, 32, 32)) == counted + left_out
 
 
 def test_stage_one_counts_pixels(image_recipe, masks):

@@ -22,11 +22,12 @@ from video_files import write_video
 CLIPS = torch.randint(0, 256, (5, 3, 4, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(9))
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """A run's folder whose classifier pools by GGeM, exported with both graphs."""
+@pytest.fixture(scope="module", params=["ggem", "attention", "class queries"])
+def exported(tmp_path_factory, request):
+    """A run's folder whose classifier pools by GGeM or by learned attention, exported with both graphs."""
     run = tmp_path_factory.mktemp("run")
-    write_classifier(run / "model", pooling="ggem")
+    per_class = {"kind": "attention", "queries": "class", "layer_scale": 0.5}
+    write_classifier(run / "model", pooling=per_class if request.param == "class queries" else request.param)
     export(run, run / "out", ["torch", "onnx"])
     return run
 

@@ -184,10 +184,11 @@ class InitSettings(Settings):
 class PoolingSettings(Settings):
     """Pooling of the tokens of a clip into one vector. ``pooling: NAME`` is short for ``pooling: {kind: NAME}``."""
 
-    kind: Literal["mean", "cls", "max", "gem", "ggem"] = "mean"
+    kind: Literal["mean", "cls", "max", "gem", "ggem", "attention"] = "mean"
     """mean, max: over the patch tokens; cls: the class token; gem: generalised mean, (mean of max(x, eps)^p)^(1/p) in fp32,
     one exponent p; ggem: the same with an exponent for each group of channels. Source: GeM, Radenovic et al. 2018
-    (arXiv 1711.02512); GGeM, Ko et al. 2022 (arXiv 2212.04114). The class token is in none but cls."""
+    (arXiv 1711.02512); GGeM, Ko et al. 2022 (arXiv 2212.04114); attention: a learned query gathers them in one head, then an MLP,
+    of which the report shows the map. Source: PatchConvNet (arXiv 2112.13692). The class token is in none but cls."""
     exponent: Annotated[float, Field(ge=1.0)] = 3.0
     """p to start from; learned where the network is trained, fixed in probes of frozen features. Source: GeM, 3."""
     eps: Annotated[float, Field(gt=0.0)] = 1e-6
@@ -196,6 +197,10 @@ class PoolingSettings(Settings):
     """False leaves the floor out, for networks without negative channels: p = 1 is then the mean."""
     groups: Positive | None = None
     """Groups of neighbouring channels of ggem (None: as many as attention heads). Source: GGeM, the heads."""
+    queries: Literal["one", "class"] = "one"
+    """attention: one query for all classes, or one for each of them, with a map of its own. Source: PatchConvNet, both."""
+    layer_scale: Annotated[float, Field(gt=0.0)] = 1e-4
+    """attention: first value of the learned factors of its two branches. Source: PatchConvNet, 1e-4, 1e-6 for large networks."""
     place: Literal["before_norm", "after_norm"] = "before_norm"
     """In a classifier: before its norm, where MVD and VideoMAE take the mean, or after it, applied to every token. Probes
     pool the tokens after the encoder's final norm."""

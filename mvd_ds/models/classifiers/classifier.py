@@ -17,7 +17,10 @@ HEAD_SCALE = 1e-3
 
 
 class ClassHead(Linear):
-    """A Linear that starts from a truncated normal of std 0.02, times ``HEAD_SCALE``, and zero bias."""
+    """A Linear that starts from a truncated normal of std 0.02, times ``HEAD_SCALE``, and zero bias.
+
+    Of one vector for each class, (B, classes, D), each goes through the row of its own class alone.
+    """
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw the initial weights."""
@@ -25,6 +28,10 @@ class ClassHead(Linear):
         with torch.no_grad():
             self.weight.mul_(HEAD_SCALE)
         nn.init.zeros_(self.bias)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Map (B, D) or (B, classes, D) to (B, classes)."""
+        return super().forward(pooled) if pooled.ndim == 2 else (pooled * self.weight).sum(dim=-1) + self.bias
 
 
 class Classifier(nn.Module):
@@ -51,7 +58,7 @@ class Classifier(nn.Module):
         super().__init__()
         width = settings.embed_dim
         self.encoder = VisionTransformer(settings.model_copy(update={"final_norm": False}), grid)
-        self.pooling = Pooling(pooling or PoolingSettings(), width, settings.num_heads, settings.cls_token)
+        self.pooling = Pooling(pooling or PoolingSettings(), width, settings.num_heads, settings.cls_token, classes)
         self.norm = NORMS[settings.norm](width, eps=norm_eps or settings.norm_eps)
         self.dropout = dropout
         self.head = ClassHead(width, classes)
@@ -72,12 +79,13 @@ class Classifier(nn.Module):
         return self.head(self._drop(pooled.to(self.head.weight.dtype), dropout))
 
     def _drop(self, pooled: Tensor, uniforms: Tensor | None) -> Tensor:
-        """Apply dropout to (B, D) by ``uniforms``, so that it depends on the clip and not on the process."""
+        """Apply dropout to (B, [classes,] D) by ``uniforms`` (B, D), so that it depends on the clip and not on the process."""
         if self.dropout == 0.0 or not self.training:
             return pooled
         if uniforms is None:
             return functional.dropout(pooled, self.dropout)
-        return pooled * ((uniforms >= self.dropout) / (1 - self.dropout)).to(pooled.dtype)
+        kept = ((uniforms >= self.dropout) / (1 - self.dropout)).to(pooled.dtype)
+        return pooled * (kept if pooled.ndim == 2 else kept[:, None])
 
 
 class PixelInput(nn.Module):

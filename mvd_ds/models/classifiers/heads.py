@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from mvd_ds.config import HeadSettings
 from mvd_ds.models.blocks.mlps import Mlp
+from mvd_ds.models.classifiers.class_attention_heads import ClassQueriesHead, OneQueryHead
 from mvd_ds.models.classifiers.pooling import layer_tokens
 from mvd_ds.models.embed import LearnedToken
 from mvd_ds.models.initialisation import initialise
@@ -165,7 +166,12 @@ class TokenHead(Protocol):
         """Return a head for a frozen encoder."""
 
 
-HEADS: dict[str, type[TokenHead]] = {"attentive": AttentiveHead, "vqt": QueryTuningHead}
+HEADS: dict[str, type[TokenHead]] = {
+    "attentive": AttentiveHead,
+    "vqt": QueryTuningHead,
+    "class_query": OneQueryHead,
+    "class_queries": ClassQueriesHead,
+}
 """Every head of ``probe`` that sees tokens, by its name in the setting ``heads``."""
 
 

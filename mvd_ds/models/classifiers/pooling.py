@@ -1,4 +1,4 @@
-"""One vector per clip from an encoder: mean, cls, max, GeM and GGeM, under the same names everywhere."""
+"""One vector per clip from an encoder: mean, cls, max, GeM, GGeM and attention, under the same names everywhere."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ import torch
 from torch import Tensor, nn
 
 from mvd_ds.config import ConfigError, PoolingSettings
+from mvd_ds.models.classifiers.class_attention import ClassAttention
 from mvd_ds.models.layers import run_blocks
 from mvd_ds.models.vit import VisionTransformer
 
 
 class Pooling(nn.Module):
-    """(B, [1 +] N, D) -> (B, D), computed in fp32.
+    """(B, [1 +] N, D) -> (B, D), computed in fp32; attention in the type of its weights, (B, classes, D) with a query a class.
 
     Args:
         settings: kind, exponent, floor and groups.
         width: D.
         heads: attention heads of the encoder; GGeM has as many groups by default.
         cls_token: whether the first token is a class token; it is left out of all kinds but cls.
+        classes: number of classes, for a query each; None where there are none.
 
     Raises:
-        ConfigError: if there is no class token to take, or groups do not divide the width.
+        ConfigError: if there is no class token to take, no class to have a query, or groups do not divide the width.
     """
 
-    def __init__(self, settings: PoolingSettings, width: int, heads: int, cls_token: bool) -> None:
+    def __init__(self, settings: PoolingSettings, width: int, heads: int, cls_token: bool, classes: int | None = None) -> None:
         super().__init__()
         self.settings = settings
         self.cls_token = cls_token
@@ -34,6 +36,14 @@ class Pooling(nn.Module):
         except ValueError as error:
             raise ConfigError(str(error)) from None
         self.exponents = nn.Parameter(torch.empty(groups)) if groups else None
+        if settings.kind == "attention":
+            if classes is None:
+                raise ConfigError(
+                    "pooling attention is learned: finetune trains it, heads=[class_query] of probe does on frozen tokens; "
+                    "frozen features take mean, cls, max, gem or ggem"
+                )
+            queries = classes if settings.queries == "class" else 1
+            self.attention = ClassAttention(width, queries, settings.layer_scale)
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -42,9 +52,12 @@ class Pooling(nn.Module):
             nn.init.constant_(self.exponents, self.settings.exponent)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map (B, [1 +] N, D) to fp32 (B, D)."""
+        """Map (B, [1 +] N, D) to fp32 (B, D), or (B, classes, D) with a query for each class."""
         if self.settings.kind == "cls":
             return tokens[:, 0].float()
+        if self.settings.kind == "attention":
+            gathered = self.attention(tokens[:, int(self.cls_token) :]).float()
+            return gathered if self.settings.queries == "class" else gathered[:, 0]
         patches = tokens[:, int(self.cls_token) :].float()
         if self.settings.kind == "max":
             return patches.amax(dim=1)

@@ -29,6 +29,7 @@ OWN = Layout(
         Rule("encoder.{rest}", "encoder.{rest}"),
         Rule("decoders.{rest}", "decoders.{rest}"),
         Rule("pooling.exponents", "pooling.exponents"),
+        Rule("pooling.attention.{rest}", "pooling.attention.{rest}"),
         Rule("norm.{w}", "norm.{w}"),
         Rule("head.{w}", "head.{w}"),
     ),

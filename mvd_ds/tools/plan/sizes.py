@@ -110,7 +110,7 @@ def _classifier_sizes(recipe: FinetuneRecipe) -> RecipeSizes:
     groups = [[parameter.numel() for parameter in group["params"]] for group in parameter_groups(model, recipe.optimizer)]
     tokens = math.prod(recipe.grid) + recipe.model.prefix_tokens
     student = NetworkSizes(groups, sizes_of(model), recipe.model.depth, tokens, recipe.model.embed_dim)
-    flops = ClipFlops(classifier_flops(recipe.model, recipe.grid, CLASSES), {}, {}, {})
+    flops = ClipFlops(classifier_flops(recipe.model, recipe.grid, CLASSES, recipe.pooling), {}, {}, {})
     return RecipeSizes(student, {}, {}, flops)
 
 

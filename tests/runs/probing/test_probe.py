@@ -75,7 +75,7 @@ def test_every_head_on_real_files(videos: Path, weights: Path, tmp_path: Path) -
         (["heads=[]"], "heads: give at least one, and each once"),
         (["heads=[linear, linear]"], "heads: give at least one, and each once"),
         (["compare=[['a:vqt', a]]"], "compare names 'a:vqt', which is not among a, b, pixels"),
-        (["pooling=median"], "pooling.kind 'median': Input should be 'mean', 'cls', 'max', 'gem' or 'ggem'"),
+        (["pooling=median"], "pooling.kind 'median': Input should be 'mean', 'cls', 'max', 'gem', 'ggem' or 'attention'"),
     ],
 )
 def test_settings_that_do_not_fit_are_one_line(videos: Path, weights: Path, overrides: list[str], words: str) -> None:

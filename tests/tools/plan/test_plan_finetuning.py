@@ -29,7 +29,7 @@ def test_a_classifier_is_counted_as_it_is_built() -> None:
     model = Classifier(recipe.model, recipe.grid, CLASSES, pooling=recipe.pooling)
     assert sizes.student.parameters == sum(parameter.numel() for parameter in model.parameters())
     assert sizes.student.tokens == 8 * 14 * 14 and not sizes.decoders and not sizes.teachers
-    assert sizes.flops.training == 3 * classifier_flops(recipe.model, recipe.grid, CLASSES)
+    assert sizes.flops.training == 3 * classifier_flops(recipe.model, recipe.grid, CLASSES, recipe.pooling)
 
 
 def test_finetuning_has_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,1 @@
+"""The parts of fine-tuning that show what was adapted."""
