@@ -7,7 +7,7 @@ import pytest
 from house import PACKAGE, ROOT
 
 #: Folders of tests that look at the whole: the launcher, several hosts, several processes, the shell scripts.
-WHOLE = {"benchmarks", "cluster", "distributed", "end_to_end", "gpu", "launchers", "soak"}
+WHOLE = {"benchmarks", "cluster", "distributed", "end_to_end", "gpu", "experiments", "launchers", "soak"}
 MIRRORED = [
     path
     for path in sorted((ROOT / "tests").rglob("test_*.py"))
