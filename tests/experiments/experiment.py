@@ -1,8 +1,8 @@
 """Run an experiment that was written down before: ``python -m experiments.experiment NAME [--output DIR]``, in tests/.
 
 A protocol is ``NAME.yaml`` beside this file. Its ``shared`` runs are made once, with the first seed, and are those of every
-experiment in the same folder; its ``rows`` are made once for every seed; then linear probes on what moves and how are trained on all
-rows and on a network that was never trained. Values of settings may name the model folder of a shared run in braces. The same
+experiment in the same folder; its ``rows`` are made once for every seed; then linear probes on what moves and how are trained on
+all rows and on a network that was never trained. Values of settings may name the model folder of a shared run in braces. The same
 command goes on where it was; the result is ``NAME.json``.
 """
 
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from launching import ROOT, alone
 from pydantic import BaseModel, ConfigDict
 
+from launching import ROOT, alone
 from mvd_ds.config import dump, load_recipe
 from mvd_ds.files import write_json
 from mvd_ds.training.reporting.provenance import machine, versions
@@ -159,7 +159,7 @@ def main() -> None:
         "--output",
         type=Path,
         default=None,
-        help="folder of its runs; those that are shared lie beside it (default: runs/experiments/NAME)",
+        help="folder of its runs, beside the shared ones (default: runs/experiments/NAME)",
     )
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of every row, for a trial; not kept")
     options = parser.parse_args()
