@@ -27,6 +27,7 @@ COMMANDS = {
     # data
     "prepare": "commands.prepare",
     "synthesize": "commands.synthesize",
+    "cache-targets": "commands.cache_targets",
     # look
     "evaluate": "commands.evaluate",
     "probe": "commands.probe",

@@ -56,6 +56,6 @@ from mvd_ds.config.optimization import (
     ScheduleSettings,
 )
 from mvd_ds.config.recipes import LearningRecipe, Recipe, TrainingRecipe
-from mvd_ds.config.targets import HeadShape, LabelSettings, Output, PixelSettings, TargetSettings, Tokens
+from mvd_ds.config.targets import HeadShape, LabelSettings, Output, PixelSettings, TargetCacheSettings, TargetSettings, Tokens
 from mvd_ds.config.teachers import ATTENTION, TeacherSettings
 from mvd_ds.files import ConfigError

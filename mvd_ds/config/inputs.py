@@ -9,7 +9,7 @@ from typing import Any
 
 from mvd_ds.config.load import dump, find_engine_config
 from mvd_ds.config.networks.hf_folder import find_folder
-from mvd_ds.config.recipes import LearningRecipe, Recipe
+from mvd_ds.config.recipes import LearningRecipe, Recipe, TrainingRecipe
 from mvd_ds.files import ConfigError
 
 #: Last names of the settings that name an input.
@@ -45,7 +45,12 @@ def _place(setting: str, value: str) -> Path:
 def missing_inputs(recipe: Recipe) -> list[str]:
     """Return a line for every input of ``recipe`` that is not on this host, with the settings that name it."""
     settings: dict[Path, list[str]] = {}
+    cache = recipe.targets.cache if isinstance(recipe, TrainingRecipe) else None
+    if cache is not None:
+        settings[Path(cache)] = ["targets.cache"]
     for setting, path in inputs_of(recipe).items():
+        if cache is not None and setting.startswith("teachers."):
+            continue  # no teacher is loaded
         if not (setting.endswith("weights") and str(path) == RANDOM):
             settings.setdefault(path, []).append(setting)
     faults = {path: _fault(path) for path in settings}

@@ -13,7 +13,7 @@ from mvd_ds.config.data import ClipView, DataSettings, MaskingSettings
 from mvd_ds.config.networks.decoder import DecoderSettings
 from mvd_ds.config.networks.encoder import EncoderSettings, InitSettings, position_fault
 from mvd_ds.config.optimization import BatchSettings, EngineSettings, OptimizerSettings, RunSettings, ScheduleSettings
-from mvd_ds.config.targets import LabelSettings, Output, PixelSettings, TargetSettings, Tokens
+from mvd_ds.config.targets import LabelSettings, Output, PixelSettings, TargetCacheSettings, Tokens, decoder_of
 from mvd_ds.config.teachers import ATTENTION, TeacherSettings
 
 
@@ -87,11 +87,6 @@ class LearningRecipe(Recipe):
         return self
 
 
-def _without_blocks(decoder: DecoderSettings, target: TargetSettings) -> DecoderSettings:
-    """Return the decoder of a target: a summary has none of its blocks."""
-    return decoder.model_copy(update={"depth": 0}) if target.kind == "summary" else decoder
-
-
 class TrainingRecipe(LearningRecipe):
     """One training run: stage one (``*_reconstruction``) or stage two (``distillation``)."""
 
@@ -105,6 +100,8 @@ class TrainingRecipe(LearningRecipe):
     """Shape of the decoders; each has weights of its own."""
     teachers: dict[str, TeacherSettings] = Field(default_factory=dict)
     """Stage two: any number of teachers by name; each has a decoder, a loss and metrics of that name."""
+    targets: TargetCacheSettings = TargetCacheSettings()
+    """Stage two: fixed views of clips, and the folder that keeps what teachers gave of them."""
     pixels: PixelSettings | None = None
     """Stage one: the pixel targets."""
     labels: LabelSettings | None = None
@@ -126,7 +123,7 @@ class TrainingRecipe(LearningRecipe):
         found = {}
         for name, teacher in self.teachers.items():
             for suffix, target in teacher.targets.items():
-                found[name + suffix] = Output(name, target, _without_blocks(teacher.decoder or self.decoder, target))
+                found[name + suffix] = Output(name, target, decoder_of(teacher.decoder or self.decoder, target))
         if not self.teachers:
             found["pixels"] = Output(None, None, self.decoder)
         if self.labels is not None:
@@ -167,9 +164,15 @@ class TrainingRecipe(LearningRecipe):
         return self.masking.masks_per_clip
 
     @property
+    def asked_teachers(self) -> dict[str, TeacherSettings]:
+        """The teachers that are loaded and asked: none where what they gave is read from a cache."""
+        return {} if self.targets.cache is not None else self.teachers
+
+    @property
     def clip_views(self) -> tuple[ClipView, ...]:
-        """The student's view, then those of teachers that differ."""
-        return tuple(dict.fromkeys([self.data.clip.size_px, *(self.view_of(teacher) for teacher in self.teachers.values())]))
+        """The student's view, then those of asked teachers that differ."""
+        seen = (self.view_of(teacher) for teacher in self.asked_teachers.values())
+        return tuple(dict.fromkeys([self.data.clip.size_px, *seen]))
 
     def view_of(self, teacher: TeacherSettings) -> ClipView:
         """Return the view that a teacher sees."""
@@ -213,8 +216,8 @@ class TrainingRecipe(LearningRecipe):
             if self.model.kind != "video":
                 raise ValueError("objective distillation trains a video student: model.kind must be video")
             return
-        if self.teachers or self.pixels is None:
-            raise ValueError(f"objective {self.objective} needs pixels, and no teachers")
+        if self.teachers or self.pixels is None or self.targets != TargetCacheSettings():
+            raise ValueError(f"objective {self.objective} needs pixels, and no teachers and targets")
         wanted = self.objective.removesuffix("_reconstruction")
         if self.model.kind != wanted:
             raise ValueError(f"objective {self.objective} needs model.kind {wanted}, got {self.model.kind}")

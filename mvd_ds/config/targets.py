@@ -6,7 +6,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from mvd_ds.config.base import Positive, Settings
+from mvd_ds.config.base import PathText, Positive, Settings
 from mvd_ds.config.losses import Loss
 from mvd_ds.config.networks.decoder import DecoderSettings
 
@@ -103,6 +103,26 @@ class TargetSettings(Settings):
         return [key for key in keys if getattr(self, key) != type(self).model_fields[key].default]
 
 
+class TargetCacheSettings(Settings):
+    """The views that teachers see, and a folder that keeps what they gave. Source: Theia (arXiv 2407.20179)."""
+
+    cache: PathText | None = None
+    """Folder that ``mvd_ds cache-targets`` fills; ``distill`` reads the targets there and loads no teacher (None: teachers are
+    asked in every step)."""
+    crops: Positive | None = None
+    """Fixed crops of a clip, moment and box, which epochs take in turn (several manifests: by chance); whether one is mirrored
+    is drawn in every epoch, so that a cache holds both (None: 1 with a cache, else a new one in every epoch)."""
+    store: Literal["fp32", "bf16", "fp16", "int8"] = "bf16"
+    """Numbers of a new cache: fp32 is exact, int8 has a scale for each token and block; the index states the error."""
+    clips_per_file: Positive = 64
+    """Clips in a file of a new cache; a killed ``cache-targets`` begins its last file again."""
+
+    @property
+    def fixed_crops(self) -> int | None:
+        """Number of fixed crops of a clip; None: every epoch has new ones."""
+        return self.crops or (1 if self.cache is not None else None)
+
+
 class LabelSettings(Settings):
     """A class head on the visible tokens, beside what is predicted. Source: SupMAE (arXiv 2205.14540)."""
 
@@ -174,3 +194,8 @@ class Output(NamedTuple):
         if self.norm is not None or (self.target is not None and self.target.kind == "summary"):
             return HeadShape(width, self.decoder, "summary", self.norm)
         return HeadShape(width, self.decoder, "masked" if self.target is None else self.target.tokens)
+
+
+def decoder_of(decoder: DecoderSettings, target: TargetSettings) -> DecoderSettings:
+    """Return the decoder of a target: a summary has none of its blocks."""
+    return decoder.model_copy(update={"depth": 0}) if target.kind == "summary" else decoder

@@ -38,6 +38,8 @@ class ClipBatch(NamedTuple):
     """float32 (B, K, N), for such masks: the tokens of least number are predicted; None: all masked ones are."""
     teacher_uniforms: Tensor | None = None
     """float32 (B, K, teachers), uniforms in [0, 1) that decide which teachers count for a sample; None: all do."""
+    cached: dict[str, Tensor] | None = None
+    """Targets that were kept of these views, as they are stored: output -> (B, ...), with scales; None: teachers are asked."""
 
 
 class LabelledBatch(NamedTuple):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mvd_ds.config import ClipView, ConfigError, DataSettings, LearningRecipe, OwnClip, TrainingRecipe
 from mvd_ds.data.batch import ClipBatch
+from mvd_ds.data.cached.shown import FixedViews
 from mvd_ds.data.manifests.manifest import Manifest
 from mvd_ds.data.manifests.mixture import Mixture, VideoOrder
 from mvd_ds.data.manifests.partly_labelled import class_numbers_of
@@ -81,9 +82,8 @@ class KeyedClips(ABC):
         faults: list[str] = []
         for first in range(0, len(items), self._data.clips_per_video):
             part = slice(first, min(first + self._data.clips_per_video, len(items)))
-            views = [
-                {view: torch.from_numpy(rows[_view(view)][row]) for view in self.clip_views} for row in range(len(items))[part]
-            ]
+            chosen = range(len(items))[part]
+            views = [{view: torch.from_numpy(rows[view_name(view)][row]) for view in self.clip_views} for row in chosen]
             rows["sample"][part], rows["flip"][part] = self._fill(items[part], views, barred, reading, faults)
         rows["place"][:] = items
         rows["labels"][:] = self._labels[rows["sample"]]
@@ -111,10 +111,8 @@ class KeyedClips(ABC):
         return {}
 
     def _layout(self) -> dict[str, TensorLayout]:
-        seen = {view: self._data.clip.seen_as(view) for view in self.clip_views}
-        shapes = {view: (3, clip.frames, clip.size_px, clip.size_px) for view, clip in seen.items()}
         return {
-            **{_view(view): TensorLayout(shape, "uint8") for view, shape in shapes.items()},
+            **{view_name(view): TensorLayout(shape, "uint8") for view, shape in self.view_shapes.items()},
             "flip": TensorLayout((), "bool"),
             "drop_path": TensorLayout((self._masks_per_clip, self._blocks), "float32"),
             "labels": TensorLayout(self._labels.shape[1:], "int64"),
@@ -123,9 +121,15 @@ class KeyedClips(ABC):
             **self._more_layout(),
         }
 
+    @property
+    def view_shapes(self) -> dict[ClipView, tuple[int, ...]]:
+        """Shape (C, T, H, W) of every view."""
+        seen = {view: self._data.clip.seen_as(view) for view in self.clip_views}
+        return {view: (3, clip.frames, clip.size_px, clip.size_px) for view, clip in seen.items()}
+
     def views(self, filled: Filled) -> dict[ClipView, Tensor]:
         """Return the views of a batch, uint8 (B, C, T, H, W)."""
-        return {view: filled.arrays[_view(view)] for view in self.clip_views}
+        return {view: filled.arrays[view_name(view)] for view in self.clip_views}
 
     def key(self, place: int) -> ClipKey:
         """Return epoch and position of a place in the stream."""
@@ -181,10 +185,14 @@ class KeyedClips(ABC):
                 replacements = self._generator("replacement", keys[0])
             video = self._order.replacement(video, replacements)
 
+    def _of_view(self, video: int, key: ClipKey) -> np.random.Generator:
+        """Return what draws the view of a clip: its moment, its box, and whether it is mirrored."""
+        return self._generator("view", key)
+
     def _cut_clips(self, index: int, keys: Sequence[ClipKey], outputs: Sequence[dict[ClipView, Tensor]]) -> list[bool]:
         """Decode video ``index`` once and write the views of each key into ``outputs``; return whether each is to be mirrored."""
         clip = self._data.clip
-        generators = [self._generator("view", key) for key in keys]
+        generators = [self._of_view(index, key) for key in keys]
         with self.source.open(index) as video:
             indices = [frame_indices(len(video), clip, generator, video.fps) for generator in generators]
             own = [view for view in self.clip_views if isinstance(view, OwnClip)]
@@ -221,6 +229,7 @@ class ClipDataset(KeyedClips):
         self._masking, self._grid, self._predicted = recipe.masking, recipe.grid, recipe.predicted_tokens
         self._mask_layout = mask_layout(recipe, recipe.masking)
         self._label_settings = recipe.labels
+        self._fixed = FixedViews(recipe) if recipe.targets.fixed_crops is not None else None
         self._dropped_teachers = len(recipe.teachers) if recipe.drop_teachers else 0
         super().__init__(recipe, videos, drop_path_blocks)
 
@@ -230,7 +239,8 @@ class ClipDataset(KeyedClips):
         if self._masking.is_scored:
             none = torch.empty(len(filled.arrays["place"]), self._masks_per_clip, 0, dtype=torch.int64)
             arrays |= {"visible": none, "masked": none}
-        return ClipBatch(views=self.views(filled), faults=filled.faults, **arrays)
+        cached = None if self._fixed is None else self._fixed.targets(filled.arrays)
+        return ClipBatch(views=self.views(filled), faults=filled.faults, cached=cached, **arrays)
 
     def _labels_of(self, mixture: Mixture) -> np.ndarray:
         """Return the class of every video for a class head, int64 (n, 1), where the recipe has one.
@@ -244,8 +254,19 @@ class ClipDataset(KeyedClips):
         by_position, settings = self._data.classes_by_position, self._label_settings
         return class_numbers_of(mixture.manifests, origins, settings, by_position)[:, None]
 
+    def fill(self, items: Sequence[int], rows: dict[str, np.ndarray], barred: Barred, reading: Reading) -> list[str]:
+        """Write the clips at the places ``items``, and what is cached of them; see ``KeyedClips``."""
+        faults = super().fill(items, rows, barred, reading)
+        if self._fixed is not None:
+            self._fixed.fill(rows, [self.key(item) for item in items])
+        return faults
+
+    def _of_view(self, video: int, key: ClipKey) -> np.random.Generator:
+        return super()._of_view(video, key) if self._fixed is None else self._fixed.generator(video, key)
+
     def _more_layout(self) -> dict[str, TensorLayout]:
         layout = {name: TensorLayout(*layout) for name, layout in self._mask_layout.items()}
+        layout |= {} if self._fixed is None else self._fixed.layout
         if self._dropped_teachers:
             layout["teacher_uniforms"] = TensorLayout((self._masks_per_clip, self._dropped_teachers), "float32")
         return layout
@@ -260,5 +281,6 @@ class ClipDataset(KeyedClips):
         return arrays
 
 
-def _view(view: ClipView) -> str:
+def view_name(view: ClipView) -> str:
+    """Return the name of the array of a view."""
     return "view_" + "_".join(map(str, view if isinstance(view, OwnClip) else [view]))

@@ -74,7 +74,7 @@ def clip_flops(recipe: TrainingRecipe, targets: Mapping[str, CountedTarget]) -> 
             name: masks * readout_of(target.head).flops(target.head, recipe.model, visible, predicted)
             for name, target in targets.items()
         },
-        teachers={name: family_of(teacher).flops(recipe, teacher) for name, teacher in recipe.teachers.items()},
+        teachers={name: family_of(teacher).flops(recipe, teacher) for name, teacher in recipe.asked_teachers.items()},
         targets={name: masks * target.flops(recipe.token_counts[target.head.tokens]) for name, target in targets.items()},
     )
 

@@ -15,12 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from mvd_ds.config import ConfigError, Recipe, dump
+from mvd_ds.config import ConfigError, Recipe, TrainingRecipe, dump
 from mvd_ds.config.inputs import inputs_of
+from mvd_ds.data.cached.index import INDEX
 from mvd_ds.data.manifests.manifest import open_manifest
 from mvd_ds.data.readers.location import ByteRange
 from mvd_ds.training.contents import Contents, contents_of
 
+CACHE = "targets.cache"
+"""Name under which a cache of targets has its digest."""
 VIDEOS = "videos"
 """Last part of the name under which a list's videos have their digest: ``data.manifest.videos``."""
 MOST_FILES = 100_000
@@ -30,7 +33,7 @@ _THREADS = 32
 
 
 def contents_with_videos(recipe: Recipe, cache: Path | None = None) -> Contents:
-    """Return the digests of ``contents_of``, and one of the sizes of the videos of every list.
+    """Return the digests of ``contents_of``, one of the sizes of the videos of every list, and one of cached targets.
 
     Args:
         recipe: any recipe.
@@ -39,7 +42,14 @@ def contents_with_videos(recipe: Recipe, cache: Path | None = None) -> Contents:
     Raises:
         OSError: if an input is there and cannot be read.
     """
-    return contents_of(recipe, cache) | dict(_of_lists(recipe))
+    return contents_of(recipe, cache) | dict(_of_lists(recipe)) | _of_cache(recipe)
+
+
+def _of_cache(recipe: Recipe) -> Contents:
+    """Return the digest of the index of the cache that a recipe takes its targets from, which states what it was made of."""
+    folder = recipe.targets.cache if isinstance(recipe, TrainingRecipe) else None
+    index = None if folder is None else Path(folder) / INDEX
+    return {CACHE: hashlib.sha256(index.read_bytes()).hexdigest()} if index is not None and index.is_file() else {}
 
 
 def _of_lists(recipe: Recipe) -> Iterator[tuple[str, str]]:

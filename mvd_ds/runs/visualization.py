@@ -38,7 +38,7 @@ def picture_batch(recipe: TrainingRecipe, views: dict[ClipView, Tensor]) -> Clip
         generator = keyed_generator(recipe.run.seed, "pictures", clip)
         drawn.append(mask_arrays(masking, recipe.grid, recipe.predicted_tokens, generator, generator))
     none = torch.zeros(clips, dtype=torch.int64)
-    undrawn = dict.fromkeys(("visible", "masked"), none[:, None, None][..., :0])
+    undrawn: dict[str, Any] = dict.fromkeys(("visible", "masked"), none[:, None, None][..., :0])
     return ClipBatch(
         views=views,
         flip=none.bool(),

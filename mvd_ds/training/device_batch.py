@@ -70,6 +70,11 @@ class MaskedBatch(MicroBatch, Protocol):
         """float32 (B, K, teachers), uniforms in [0, 1) that decide which teachers count; None: all do."""
         ...
 
+    @property
+    def cached(self) -> dict[str, Tensor] | None:
+        """Targets of these views as they were stored, output -> (B, ...), with their scales; None: teachers are asked."""
+        ...
+
 
 class LabelledBatch(MicroBatch, Protocol):
     """A micro batch with the class of each clip, and how clips are mixed."""

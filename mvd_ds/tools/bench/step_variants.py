@@ -183,9 +183,9 @@ def random_batch(recipe: TrainingRecipe, number: int) -> ClipBatch:
         shape = (seen.frames, seen.size_px, seen.size_px)
         views[view] = F.interpolate(views[clip.size_px].float(), shape).to(torch.uint8)
     arrays = [mask_arrays(recipe.masking, recipe.grid, recipe.predicted_tokens, generator, generator) for _ in range(clips)]
-    masks = {name: torch.from_numpy(np.stack([own[name] for own in arrays])) for name in arrays[0]}
+    drawn = {name: torch.from_numpy(np.stack([own[name] for own in arrays])) for name in arrays[0]}
     undrawn = torch.zeros(clips, recipe.masks_per_clip, 0, dtype=torch.int64)
-    masks = {"visible": undrawn, "masked": undrawn} | masks
+    masks: dict[str, Any] = {"visible": undrawn, "masked": undrawn} | drawn
     classes = recipe.labels.classes if recipe.labels else 1
     labels = torch.from_numpy(generator.integers(0, classes, (clips, 1 if recipe.labels else 0)))
     drop_path = torch.zeros(clips, recipe.masks_per_clip, recipe.drop_path_blocks)

@@ -86,8 +86,8 @@ class RecipeSizes(NamedTuple):
 
 
 def teachers_of(recipe: LearningRecipe) -> dict[str, TeacherSettings]:
-    """Return the teachers of a recipe by name; only those of stage two have any."""
-    return recipe.teachers if isinstance(recipe, TrainingRecipe) else {}
+    """Return the teachers by name that a recipe loads; only stage two has any, and none with cached targets."""
+    return recipe.asked_teachers if isinstance(recipe, TrainingRecipe) else {}
 
 
 def recipe_sizes(recipe: LearningRecipe) -> RecipeSizes:
@@ -125,7 +125,7 @@ def _predictor_sizes(recipe: TrainingRecipe) -> RecipeSizes:
     return RecipeSizes(
         NetworkSizes(groups, sizes_of(student), recipe.model.depth, visible, recipe.model.embed_dim),
         {name: _head(recipe, shape) for name, shape in student.heads.items()},
-        {name: _teacher(recipe, teacher) for name, teacher in recipe.teachers.items()},
+        {name: _teacher(recipe, teacher) for name, teacher in recipe.asked_teachers.items()},
         recipe_flops(recipe),
     )
 

@@ -1,0 +1,1 @@
+"""Caches of teachers' targets: how they are made, and which runs they are for."""
