@@ -12,7 +12,6 @@ SUMMARY = "keep on disk what the teachers of a distillation give of fixed views;
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``cache-targets`` to its parser."""
     add_recipe_of(parser, "cache-targets", "mvd_base_from_base data.manifest=data/train.txt targets.cache=data/targets")
-    parser.set_defaults(command="distill")  # it takes the recipe that is to be trained
 
 
 def run(options: argparse.Namespace) -> int | None:
