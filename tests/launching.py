@@ -16,12 +16,12 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def launch(processes: int, *arguments: str, timeout: float = 300, check: bool = True) -> subprocess.CompletedProcess[str]:
+def launch(processes: int, *arguments: str, timeout: float = 600, check: bool = True) -> subprocess.CompletedProcess[str]:
     """``deepspeed --num_accelerators PROCESSES --module mvd_ds ARGUMENTS`` on the CPU."""
     return _run([*_launcher(processes), "--module", "mvd_ds", *arguments], timeout, check)
 
 
-def launch_script(processes: int, script: Path, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+def launch_script(processes: int, script: Path, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     """A script of the tests under the launcher."""
     return _run([*_launcher(processes), str(script), *arguments], timeout, check=True)
 
@@ -35,7 +35,7 @@ def _free_port() -> str:
     return str(random.SystemRandom().randrange(20000, 60000))
 
 
-def ranks(processes: int, *arguments: str, timeout: float = 300) -> str:
+def ranks(processes: int, *arguments: str, timeout: float = 600) -> str:
     """``python -m mvd_ds ARGUMENTS`` in as many ranks, started as torchrun starts them; returns all that they said.
 
     For what is asked of the numbers and not of the launcher, whose two processes load torch one after the other, before
@@ -44,7 +44,7 @@ def ranks(processes: int, *arguments: str, timeout: float = 300) -> str:
     return _ranks(processes, ["-m", "mvd_ds", *arguments], timeout)
 
 
-def script_ranks(processes: int, script: Path, *arguments: str, timeout: float = 300) -> str:
+def script_ranks(processes: int, script: Path, *arguments: str, timeout: float = 600) -> str:
     """A script of the tests, as ``ranks``."""
     return _ranks(processes, [str(script), *arguments], timeout)
 
@@ -75,7 +75,7 @@ def _ranks(processes: int, arguments: list[str], timeout: float) -> str:
     return said
 
 
-def alone(*arguments: str, timeout: float = 300, check: bool = True) -> subprocess.CompletedProcess[str]:
+def alone(*arguments: str, timeout: float = 600, check: bool = True) -> subprocess.CompletedProcess[str]:
     """``python -m mvd_ds ARGUMENTS``."""
     return _run([sys.executable, "-m", "mvd_ds", *arguments], timeout, check)
 
@@ -96,7 +96,7 @@ def cpu_environment() -> dict[str, str]:
     return environment
 
 
-def alone_script(script: Path, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+def alone_script(script: Path, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     """A script of the tests as one process, without the launcher."""
     return _run([sys.executable, str(script), *arguments], timeout, check=True)
 

@@ -20,6 +20,11 @@ SCALES = [
     "teachers.video.weight=0.5",
     "drop_teachers=0.5",
 ]
+#: Masks that follow a teacher's attention, and decoders of cross-attention that read every level of the encoder.
+LOOKING = [
+    *("masking.kind=attention", "masking.teacher=image", "masking.blocks=[1, -1]", "masking.pick=hint"),
+    *("masking.hint_from=0.5", "masking.hint_share=0.25", "decoder.attention=cross", "decoder.levels=blocks_and_embedding"),
+]
 
 
 def shipped(overrides: list[str]) -> TrainingRecipe:

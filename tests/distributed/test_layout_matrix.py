@@ -17,7 +17,7 @@ from mvd_ds.models.teachers import plan_teacher
 from mvd_ds.runs.student import plan_predictor
 from nightly_record import record
 from plain_loop import plain_losses
-from shrinking import LIBRARIES, LIBRARY_STEPS, SCALES, STEPS, shipped
+from shrinking import LIBRARIES, LIBRARY_STEPS, LOOKING, SCALES, STEPS, shipped
 
 pytestmark = pytest.mark.launch
 
@@ -26,10 +26,9 @@ SCRIPT = Path(__file__).with_name("layout_matrix.py")
 FEW = ("zero0", "zero1", "zero2", "zero3")
 #: Placements of the image and of the video teacher, so that two layouts show all.
 PLACEMENTS = [("replicated", "zero3_offload"), ("zero3", "zero3_node")]
-#: Masks that follow the attention of a sharded teacher, and decoders of cross-attention that read every level of the encoder.
-LOOKING = [
-    *("masking.kind=attention", "masking.teacher=image", "masking.blocks=[1, -1]", "masking.pick=hint"),
-    *("masking.hint_from=0.5", "masking.hint_share=0.25", "decoder.attention=cross", "decoder.levels=blocks_and_embedding"),
+#: Masks that follow the attention of a sharded teacher.
+SHARDED_LOOKING = [
+    *LOOKING,
     *("teachers.image.placement=zero3", "teachers.video.placement=zero3_node", "engine.config=zero3.json"),
 ]
 #: A student of today's blocks, under every stage.
@@ -75,7 +74,7 @@ def layouts(folder: Path, every: bool, few: bool) -> dict[str, list[str]]:
         scaled = [f"engine.config=zero{stage}.json", "teachers.image.placement=zero3", *SCALES]
         found[f"loss_relative, zero{stage}"] = [*scaled, "balance=loss_relative"]
     found["uncertainty"] = [*scaled, "balance=uncertainty"]
-    found["looking"] = LOOKING
+    found["looking"] = SHARDED_LOOKING
     found["streamed"] = ["engine.build=streamed", "teachers.image.placement=zero3_node", "teachers.video.placement=zero3"]
     return found
 
@@ -106,7 +105,7 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.fixture(scope="module")
 def plain_others(shrunk: list[str], parts: list[str], libraries: list[str]) -> dict[str, list[float]]:
     """Total losses of every step of the plain loop, by the first word of the layouts that are not the recipe itself."""
-    others = {"every part": parts, "looking": LOOKING, "today": TODAY, LIBRARIES: libraries}
+    others = {"every part": parts, "looking": SHARDED_LOOKING, "today": TODAY, LIBRARIES: libraries}
     others |= {name: [*SCALES, f"balance={name}"] for name in ("loss_relative", "uncertainty")}
     return {
         name: plain_losses(shipped([*shrunk, *overrides]), steps=LIBRARY_STEPS if name == LIBRARIES else STEPS)["total"]

@@ -16,7 +16,7 @@ NAMES = sorted(path.stem for path in HERE.glob("*.yaml"))
 def test_rows_are_recipes_that_load_and_comparisons_name_them(name: str) -> None:
     protocol = read_protocol(name)
     places = {shared: f"/{shared}" for shared in [*protocol.shared, "videos"]}
-    for run in [*protocol.shared.values(), *protocol.rows.values()]:
+    for run in protocol.shared.values():
         load_recipe(run.recipe, [setting.format(**places) for setting in run.settings])
     for row in protocol.rows.values():
         load_recipe(row.recipe, [setting.format(**places) for setting in [*protocol.settings, *row.settings]])

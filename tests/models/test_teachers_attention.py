@@ -76,10 +76,10 @@ def test_it_is_resized_to_the_students_grid(recipe):
 
 
 def test_a_network_that_gives_none_is_refused_in_one_line(recipe):
-    teacher = {"network": "timm:vit_tiny_patch16_224", "weights": "random", "embed_dim": 192, "patch_px": 16, "input_px": 64}
+    teacher = {"network": "dhvt:tiny_cifar_patch4", "weights": "random", "input_px": 32}
     chosen = recipe(masking={"kind": "attention", "pick": "multinomial", "teacher": "look"}, teachers={"look": teacher})
     with pytest.raises(
-        ConfigError, match=r"masking\.teacher look: timm:vit_tiny_patch16_224 does not give its attention"
+        ConfigError, match=r"masking\.teacher look: dhvt:tiny_cifar_patch4 does not give its attention"
     ) as refused:
         build_teacher("look", chosen.teachers["look"], chosen)
     assert "\n" not in str(refused.value)

@@ -22,7 +22,9 @@ __all__ = ["NETWORKS", "Family", "FrozenNetwork", "Reading", "Reads", "family_of
 OURS = "mvd_ds"
 NETWORKS: dict[str, Family] = {
     OURS: Family(ours.plan_network, ours.outline, ours.forward_flops, gives_attention=True),
-    "timm": Family(timm_family.plan_network, timm_family.outline, timm_family.forward_flops, timm_family.forward_peak),
+    "timm": Family(
+        timm_family.plan_network, timm_family.outline, timm_family.forward_flops, timm_family.forward_peak, gives_attention=True
+    ),
     "hf": Family(
         hf_family.plan_network, hf_family.outline, hf_family.forward_flops, hf_family.forward_peak, gives_attention=True
     ),

@@ -14,6 +14,7 @@ from mvd_ds.models.networks.deferred import deferred
 from mvd_ds.models.networks.family import PlannedNetwork, Reading, reads_of
 from mvd_ds.models.networks.measured import ForwardCost, forward_cost
 from mvd_ds.models.networks.renormalised import Renormalised
+from mvd_ds.models.networks.timm_attention import AttentionTaps, is_tappable
 from mvd_ds.models.networks.timm_building import create_network, first_line, read_weights
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class TimmNetwork(nn.Module):
         mean = tuple(settings.input_mean or stated.get("mean") or IMAGENET_MEAN)
         std = tuple(settings.input_std or stated.get("std") or IMAGENET_STD)
         self.pixels = Renormalised(mean, std)
+        self.taps = AttentionTaps(network, self.reads.attention) if self.reads.attention and is_tappable(network) else None
 
     def forward(self, frames: Tensor) -> Reading:
         """Map (B, C, H, W) normalised to what is read."""
@@ -57,7 +59,7 @@ class TimmNetwork(nn.Module):
                 tokens[block] = patches
             if block in self.reads.summaries:
                 summaries[block] = self._summary(patches, prefix, block)
-        return Reading(tokens, summaries)
+        return Reading(tokens, summaries, attention={} if self.taps is None else self.taps.rows())
 
     def _summary(self, patches: Tensor, prefix: Tensor | None, block: int) -> Tensor:
         """Return (B, D): attention pooling where the network ends with it, else the class token."""
@@ -132,6 +134,11 @@ def plan_network(settings: TeacherSettings, frames: int, size_px: int, seed: int
     if not settings.is_random:
         tensors()
     _check_blocks(structure.network, settings, origin)
+    if settings.gives_attention and structure.taps is None:
+        raise ConfigError(
+            f"{origin}: masking.kind attention reads the attention of plain vision transformers of timm, which {name} is not; "
+            "take another masking.teacher, or the same network as hf:FOLDER"
+        )
     _check(structure, settings, size_px, origin)
     if structure.pixels.is_needed:
         logger.info("%s: clips are renormalised to the mean and deviation that timm's %s expects", origin, name)
