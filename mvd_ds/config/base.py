@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -20,10 +21,28 @@ Positive = Annotated[int, Field(ge=1, le=10**9)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
+_USER = re.compile(r"(?<=://)[^/@?#\s]*@")
+_QUERY = re.compile(r"(?P<address>[a-z0-9]+://[^?#\s'\"]*)[?#][^\s'\"]*")
+
+
+def is_address(path: str) -> bool:
+    """Return whether a path is the address of something that is not on this machine: ``s3://bucket/train.txt``."""
+    return re.match(r"[a-z][a-z0-9]*://", path) is not None
+
+
+def without_secrets(text: object) -> str:
+    """Return ``text`` without users, passwords and queries of the addresses in it: a signed query is as good as a password."""
+    return _QUERY.sub(r"\g<address>?...", _USER.sub("...@", str(text))) if "://" in str(text) else str(text)
+
+
 def _expanded(path: str) -> str:
     """Return a path with ``~`` expanded; braces and dollar signs are characters like any other."""
     if "\0" in path:
         raise ValueError("a path cannot hold a zero byte")
+    if is_address(path):
+        if without_secrets(path) != path:
+            raise ValueError("an address in a recipe holds no user, password or query; credentials belong into the environment")
+        return path
     return os.path.expanduser(path)
 
 

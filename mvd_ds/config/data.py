@@ -7,6 +7,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from mvd_ds.config.base import Grid, PathText, Positive, Settings, Share
+from mvd_ds.config.remote import RemoteSettings
 
 
 class OwnClip(NamedTuple):
@@ -99,9 +100,10 @@ class DataSettings(Settings):
     """The source of the videos and how they are read."""
 
     manifest: PathText = "data/train.txt"
-    """Manifest file (``path label ...`` a line) or a folder of videos or images."""
+    """Manifest file (``path label ...`` a line), a folder of videos or images, or tar files of webdataset
+    (``shards/{000000..000999}.tar``); files and tars may be addresses, such as ``s3://bucket/train.txt``."""
     root: PathText | None = None
-    """Folder that manifest paths are relative to (None: the manifest's own folder)."""
+    """Folder or address that manifest paths are relative to (None: the manifest's own folder)."""
     sources: tuple[SourceSettings, ...] = ()
     """Several manifests, mixed by weight, in place of ``manifest`` and ``root``. An epoch has as many clips as all of them
     together; each goes through its own videos round after round."""
@@ -126,6 +128,8 @@ class DataSettings(Settings):
     """Take plain numbers of a list for named classes in their order where nothing shows that they belong together."""
     stall_seconds: Annotated[float, Field(gt=0)] = 120.0
     """A worker that is at one video for this long is ended, and the video put in quarantine (with workers only)."""
+    remote: RemoteSettings = RemoteSettings()
+    """How videos that are not on this machine are fetched."""
 
 
 BlockScale = Annotated[float, Field(gt=0.0, le=1.0)]

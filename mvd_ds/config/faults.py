@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, get_args
 
-from mvd_ds.config.base import Settings
+from mvd_ds.config.base import Settings, without_secrets
 from mvd_ds.config.reading import annotation_at
 from mvd_ds.files import did_you_mean, one_line
 
@@ -74,7 +74,7 @@ def explain(fault: Any, kind: type[Settings]) -> str:
 
 def _shown(value: Any) -> str:
     try:
-        return one_line(repr(value), 100)
+        return one_line(without_secrets(repr(value)), 100)
     except (ValueError, RecursionError):  # numbers of more digits than Python writes
         return f"a very long {type(value).__name__}"
 

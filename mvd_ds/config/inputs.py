@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mvd_ds.config.base import is_address
 from mvd_ds.config.load import dump, find_engine_config
 from mvd_ds.config.networks.hf_folder import find_folder
 from mvd_ds.config.recipes import LearningRecipe, Recipe, TrainingRecipe
@@ -23,7 +24,7 @@ def inputs_of(recipe: Recipe) -> dict[str, Path]:
     values = dump(recipe)
     if values["data"]["sources"]:
         del values["data"]["manifest"]
-    found = {setting: _place(setting, value) for setting, value in inputs_in(values)}
+    found = {setting: _place(setting, value) for setting, value in inputs_in(values) if not is_of_elsewhere(setting, value)}
     if isinstance(recipe, LearningRecipe):
         for key in ("config", "teacher_config"):
             try:
@@ -31,6 +32,11 @@ def inputs_of(recipe: Recipe) -> dict[str, Path]:
             except ConfigError:
                 continue  # said by whoever needs it
     return found
+
+
+def is_of_elsewhere(setting: str, value: str) -> bool:
+    """Return whether an input is no file or folder of this host: a manifest by address, or the tar files of a pattern."""
+    return setting.endswith("manifest") and (is_address(value) or ("{" in value and value.endswith(".tar")))
 
 
 def _place(setting: str, value: str) -> Path:

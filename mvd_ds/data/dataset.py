@@ -80,6 +80,7 @@ class KeyedClips(ABC):
             ConfigError: after 20 bad videos in a row.
         """
         faults: list[str] = []
+        self.source.expect([self._video(place) for place in items[:: self._data.clips_per_video]])
         for first in range(0, len(items), self._data.clips_per_video):
             part = slice(first, min(first + self._data.clips_per_video, len(items)))
             chosen = range(len(items))[part]
@@ -135,6 +136,11 @@ class KeyedClips(ABC):
         """Return epoch and position of a place in the stream."""
         return ClipKey(*divmod(place, self.clips_per_epoch))
 
+    def _video(self, place: int) -> int:
+        """Return the video that the clip at ``place`` is to be cut from."""
+        key = self.key(place)
+        return self._order.video(key.epoch, key.position // self._data.clips_per_video)
+
     def _generator(self, stream: str, key: ClipKey) -> np.random.Generator:
         return keyed_generator(self._seed, stream, key.epoch, key.position)
 
@@ -161,7 +167,7 @@ class KeyedClips(ABC):
             ConfigError: after 20 bad videos in a row.
         """
         keys = [self.key(place) for place in places]
-        video = self._order.video(keys[0].epoch, keys[0].position // self._data.clips_per_video)
+        video = self._video(places[0])
         replacements = None
         bad: list[str] = []
         while True:

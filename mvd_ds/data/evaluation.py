@@ -117,6 +117,7 @@ class _VideosInOrder:
         videos = self._wanted[np.asarray(items, np.int64)]
         rows["videos"][:], rows["labels"][:], rows["ok"][:] = videos, self._labels[videos], True
         faults = []
+        self._source.expect(videos.tolist())
         for row, (item, video) in enumerate(zip(items, videos.tolist(), strict=True)):
             try:
                 if reason := barred.reason(item, video):

@@ -16,10 +16,14 @@ from typing import Any
 import numpy as np
 
 from mvd_ds.config import ConfigError, Recipe, TrainingRecipe, dump
-from mvd_ds.config.inputs import inputs_of
+from mvd_ds.config.inputs import inputs_in, inputs_of, is_of_elsewhere
 from mvd_ds.data.cached.index import INDEX
+from mvd_ds.data.manifests.clip_refs import ClipRefs
 from mvd_ds.data.manifests.manifest import open_manifest
 from mvd_ds.data.readers.location import ByteRange
+from mvd_ds.data.remote.addresses import is_remote
+from mvd_ds.data.remote.store import FetchError, Store
+from mvd_ds.files import encoded
 from mvd_ds.training.contents import Contents, contents_of
 
 CACHE = "targets.cache"
@@ -28,6 +32,8 @@ VIDEOS = "videos"
 """Last part of the name under which a list's videos have their digest: ``data.manifest.videos``."""
 MOST_FILES = 100_000
 """Files of a list that are looked at; in a longer list they are evenly spaced."""
+MOST_OBJECTS = 256
+"""Remote objects of a list that are looked at, evenly spaced: each takes a request."""
 _THREADS = 32
 """Files that are asked for at the same time: a network file system takes up to a millisecond for each."""
 
@@ -54,12 +60,20 @@ def _of_cache(recipe: Recipe) -> Contents:
 
 def _of_lists(recipe: Recipe) -> Iterator[tuple[str, str]]:
     values = dump(recipe)
-    for setting, path in inputs_of(recipe).items():
-        if setting.endswith("manifest") and path.is_file():
+    if values["data"]["sources"]:
+        del values["data"]["manifest"]
+    paths = {setting: str(path) for setting, path in inputs_of(recipe).items() if path.is_file()}
+    elsewhere = {setting: value for setting, value in inputs_in(values) if is_of_elsewhere(setting, value)}
+    for setting, path in {**paths, **elsewhere}.items():
+        if setting.endswith("manifest"):
             try:
-                yield f"{setting}.{VIDEOS}", _digest_of_sizes(path, _root_of(values, setting))
+                refs = open_manifest(path, _root_of(values, setting)).refs
             except ConfigError:  # said by whoever reads the list for its videos
                 continue
+            if setting in elsewhere:
+                names = "\n".join(f"{refs.path(index)} {refs.labels[index].tolist()}" for index in range(len(refs)))
+                yield setting, hashlib.sha256(encoded(names)).hexdigest()
+            yield f"{setting}.{VIDEOS}", _digest_of_sizes(refs)
 
 
 def _root_of(values: dict[str, Any], setting: str) -> str | None:
@@ -71,16 +85,15 @@ def _root_of(values: dict[str, Any], setting: str) -> str | None:
     return root
 
 
-def _digest_of_sizes(path: Path, root: str | None) -> str:
-    """Return the digest of the sizes of the files that a list names, in its order.
-
-    Raises:
-        ConfigError: if the list cannot be read.
-    """
-    refs = open_manifest(path, root).refs
+def _digest_of_sizes(refs: ClipRefs) -> str:
+    """Return the digest of the sizes of the files that a list names, in its order."""
     chosen = np.unique(np.linspace(0, len(refs) - 1, min(len(refs), MOST_FILES)).astype(np.int64)).tolist()
     places = (refs.location(index) for index in chosen)
     files = list(dict.fromkeys(place.path if isinstance(place, ByteRange) else place for place in places))
+    remote = [file for file in files if is_remote(file)]
+    if remote:
+        asked = {remote[number] for number in np.linspace(0, len(remote) - 1, min(len(remote), MOST_OBJECTS)).astype(int)}
+        files = [file for file in files if file in asked or not is_remote(file)]
     with ThreadPoolExecutor(_THREADS) as pool:
         sizes = list(pool.map(_size, files, chunksize=256))
     return hashlib.sha256(np.array(sizes, "<i8").tobytes()).hexdigest()
@@ -88,6 +101,8 @@ def _digest_of_sizes(path: Path, root: str | None) -> str:
 
 def _size(file: str) -> int:
     try:
-        return os.stat(file).st_size
+        return Store().state(file).size if is_remote(file) else os.stat(file).st_size
+    except FetchError:
+        return -1
     except (OSError, ValueError):
         return -1

@@ -8,16 +8,18 @@ from typing import NamedTuple, overload
 
 import numpy as np
 
+from mvd_ds.config.base import without_secrets
 from mvd_ds.data.manifests.captions import read_captions
 from mvd_ds.data.manifests.columns import ShardPlaces
 from mvd_ds.data.readers.location import ByteRange
+from mvd_ds.data.remote.addresses import STARTS, joined
 
 
 class ClipRef(NamedTuple):
     """One line of a manifest."""
 
     path: str
-    """Path of the video, joined to the root."""
+    """Path of the video, joined to the root; of an address without what is secret in it."""
     labels: tuple[int, ...]
     """One number a label."""
     where: str
@@ -69,9 +71,8 @@ class ClipRefs(Sequence[ClipRef]):
         return ClipRef(path, tuple(self.labels[index].tolist()), where)
 
     def path(self, index: int) -> str:
-        """Return the path of line ``index``, joined to the root."""
-        start, end = self._spans[index]
-        return os.path.join(self.root, os.fsdecode(self._text[start:end]))
+        """Return the path of line ``index``, joined to the root; of an address without users, passwords and queries."""
+        return without_secrets(self._place(index))
 
     def part(self, rows: np.ndarray) -> ClipRefs:
         """Return the lines ``rows``, int64 (k,), in that order; the text is shared."""
@@ -93,9 +94,22 @@ class ClipRefs(Sequence[ClipRef]):
         return read_captions(self._text[start:end])
 
     def location(self, index: int) -> str | ByteRange:
-        """Return where the bytes of line ``index`` are: a file, or a range of a shard."""
-        path = self.path(index)
+        """Return where the bytes of line ``index`` are: a file, an object, or a range of a shard."""
         if self._shards is None:
-            return path
-        shard = os.path.join(self.root, self._shards.names[self._shards.shard[index]])
-        return ByteRange(shard, int(self._shards.offset[index]), int(self._shards.size[index]), path)
+            return self._place(index)
+        shard = joined(self.root, self._shards.names[self._shards.shard[index]])
+        return ByteRange(shard, int(self._shards.offset[index]), int(self._shards.size[index]), self.path(index))
+
+    def addresses(self) -> set[str]:
+        """Return the beginnings ``s3://`` of all addresses among the paths and shards, and of the root."""
+        if self._shards is not None:
+            names = [*self._shards.names]
+        elif b"://" in self._text:
+            names = [os.fsdecode(self._text[start:end]) for start, end in self._spans.tolist()]
+        else:
+            names = []
+        return {start for start in STARTS if self.root.startswith(start) or any(name.startswith(start) for name in names)}
+
+    def _place(self, index: int) -> str:
+        start, end = self._spans[index]
+        return joined(self.root, os.fsdecode(self._text[start:end]))

@@ -5,23 +5,26 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from mvd_ds.config.base import without_secrets
 from mvd_ds.data.manifests.captions import TEXT_COLUMN
 from mvd_ds.data.manifests.clip_refs import ClipRefs
+from mvd_ds.data.manifests.existence import check_some_exist
 from mvd_ds.data.manifests.json_lines import is_json_lines, tab_lines
 from mvd_ds.data.manifests.numbering import require_one_spelling
-from mvd_ds.data.manifests.parsing import class_numbers, is_utf8, not_utf8, parse_manifest
+from mvd_ds.data.manifests.parsing import class_numbers, parse_manifest
 from mvd_ds.data.readers.video import IMAGE_EXTENSIONS, UNREAD_EXTENSIONS, VIDEO_EXTENSIONS
+from mvd_ds.data.remote.addresses import folder_of, is_remote, joined
+from mvd_ds.data.remote.store import FetchError, Store, require_backend
+from mvd_ds.data.remote.tars import are_shards, manifest_of_shards
 from mvd_ds.files import ConfigError, describe_foreign, one_line
 
 RECORD, EARLIER_MANIFEST = "prepare.json", "manifest.txt"
 """The settings of a `prepare`, in the folder beside its manifest; earlier versions wrote both into one folder."""
-_LOOKED_AT = 32
 _SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
 """Folders of these names are parts of a data set, not classes."""
 
@@ -76,7 +79,7 @@ def read_manifest(path: str | Path, root: str | Path | None = None, setting: str
     """
     manifest = open_manifest(path, root, setting=setting)
     if not os.path.isdir(manifest.source):
-        _check_some_exist(manifest, str(path))
+        check_some_exist(manifest.refs, str(path))
     return manifest
 
 
@@ -94,6 +97,8 @@ def open_manifest(
     Raises:
         ConfigError: manifest missing or empty, or a line that cannot be read (with file:line).
     """
+    if is_remote(str(path)) or are_shards(str(path)):
+        return _read_elsewhere(str(path), root, name)
     source = Path(path).expanduser()
     if source.is_dir():
         prepared = _prepared_in(source)
@@ -120,12 +125,33 @@ def _prepared_in(folder: Path) -> Path | None:
     return splits[0] if splits else None
 
 
-def manifest_of(text: bytes, source: Path, root: str | Path | None, name: str, shown: str) -> Manifest:
+def _read_elsewhere(path: str, root: str | Path | None, name: str | None) -> Manifest:
+    """Read a remote manifest, or tar files without one.
+
+    Raises:
+        ConfigError: if they cannot be fetched, or a line cannot be read.
+    """
+    called = without_secrets(path) if name is None else name
+    if are_shards(path):
+        manifest = manifest_of(manifest_of_shards(path), path, folder_of(path), called, one_line(called))
+    else:
+        try:
+            text = Store().content(path)
+        except FetchError as error:
+            raise ConfigError(f"{one_line(without_secrets(path))}: {error}") from None
+        seems = describe_foreign(text[:4096])
+        if seems:
+            raise ConfigError(f"{one_line(without_secrets(path))}: is not a manifest, it seems to be {seems}")
+        manifest = manifest_of(text, path, root, called, one_line(called))
+    return manifest._replace(source=without_secrets(path))
+
+
+def manifest_of(text: bytes, source: str | Path, root: str | Path | None, name: str, shown: str) -> Manifest:
     """Return the videos that ``text`` lists, the content of the file ``source``.
 
     Args:
         text: lines of a manifest.
-        source: the file, which need not be there.
+        source: the file or its address; it need not be there.
         root: folder that paths are relative to; None: what the text says, or the file's own.
         name: name of the manifest in places of videos.
         shown: name of the manifest in messages.
@@ -139,9 +165,20 @@ def manifest_of(text: bytes, source: Path, root: str | Path | None, name: str, s
     parsed = parse_manifest(text, shown, columns)
     for names in parsed.class_names.values():
         require_one_spelling(names, shown)
-    folder = str(Path(root).expanduser() if root is not None else source.parent / (parsed.root or ""))
+    folder = _root_of(source, parsed.root or "") if root is None else str(root)
+    folder = folder if is_remote(folder) else str(Path(folder).expanduser())
     refs = ClipRefs(text, parsed.spans, parsed.lines, parsed.labels, folder, name, parsed.shards, parsed.captions)
+    for start in refs.addresses():
+        require_backend(start)
     return Manifest(refs, parsed.label_names, parsed.class_names, name, str(source))
+
+
+def _root_of(source: str | Path, said: str) -> str:
+    """Return what the paths of a manifest are relative to: its own folder, or what it says, which is relative to that."""
+    if is_remote(said):
+        return said
+    around = folder_of(str(source)) if is_remote(str(source)) else os.path.dirname(source)
+    return joined(around, said) if said else around or os.curdir
 
 
 def read_list(source: Path, kind: str, setting: str | None = None) -> bytes:
@@ -200,29 +237,6 @@ def require_captions(manifest: Manifest, setting: str) -> None:
             'tab to every line, or write JSON lines {"path": ..., "text": ...}'
         )
     raise ConfigError(f"{refs[bare].where}: {one_line(refs.path(bare), 200)} has no caption, which {setting} needs")
-
-
-def _check_some_exist(manifest: Manifest, shown: str) -> None:
-    """Refuse a manifest of which nothing exists: the root is wrong then. Single missing files are replaced in training."""
-    root = manifest.refs.root
-    looked_at = map(manifest.refs.location, range(min(_LOOKED_AT, len(manifest.refs))))
-    files = [location if isinstance(location, str) else location.path for location in looked_at]
-    _check_encoding(files, shown)
-    if not any(map(os.path.exists, files)):
-        raise ConfigError(
-            f"{one_line(shown)}: none of the first {len(files)} videos exists, for example {one_line(files[0], 300)}; "
-            f"paths are relative to {one_line(root)}: set data.root to the folder that holds them"
-        )
-
-
-def _check_encoding(files: Sequence[str], shown: str) -> None:
-    """Refuse a list whose names are not UTF-8 where the files' names are: an editor wrote it in another encoding."""
-    for file in files:
-        name = os.fsencode(file)
-        if is_utf8(name) or os.path.exists(file):
-            continue
-        if os.path.exists(name.decode("cp1252", errors="replace")):
-            raise ConfigError(f"{one_line(shown)}: {not_utf8(one_line(shown))}")
 
 
 def _read_folder(folder: Path) -> Manifest:

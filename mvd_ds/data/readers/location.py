@@ -7,7 +7,7 @@ import stat
 from typing import NamedTuple
 
 from mvd_ds.data.readers.video import DecodeError, reason_of
-from mvd_ds.data.remote.addresses import why_no_protocol
+from mvd_ds.data.remote.addresses import is_remote, name_in, why_no_protocol
 
 
 class ByteRange(NamedTuple):
@@ -38,7 +38,7 @@ Location = str | bytes | ByteRange
 def extension_of(location: Location) -> str:
     """Return the extension, such as ``.mp4``, in lower case; empty for bytes."""
     name = location if isinstance(location, str) else "" if isinstance(location, bytes) else location.name
-    return os.path.splitext(name)[1].lower()
+    return os.path.splitext(name_in(name) if is_remote(name) else name)[1].lower()
 
 
 def size_of(location: Location) -> int:

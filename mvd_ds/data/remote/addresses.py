@@ -25,12 +25,12 @@ BACKENDS = {
     "hf": Backend("huggingface_hub", "hub"),
 }
 """Protocols that are read, all through fsspec; FFmpeg opens none of them, nor any other."""
+STARTS = tuple(f"{scheme}://" for scheme in BACKENDS)
+"""Beginnings of the addresses that are read."""
 
 _REMOTE = re.compile(f"(?P<scheme>{'|'.join(BACKENDS)})://")
 _PROTOCOL = re.compile(r"(?:^|/)([A-Za-z][A-Za-z0-9+.-]+)(?:,[^/:]*)?:")
 """The beginning of an address in a path: ``concat:``, or ``subfile,,start,0,end,9,,:`` with FFmpeg's options."""
-_USER = re.compile(r"(?<=://)[^/@?#\s]*@")
-_QUERY = re.compile(r"(?P<address>[a-z0-9]+://[^?#\s'\"]*)[?#][^\s'\"]*")
 
 
 def is_remote(path: object) -> bool:
@@ -49,23 +49,12 @@ def joined(root: str, name: str) -> str:
         return name
     if not is_remote(root):
         return os.path.join(root, name)
-    place = root.partition("?")[0]
-    return f"{place.partition('://')[0]}://{_host(place)}{name}" if name.startswith("/") else f"{place.rstrip('/')}/{name}"
+    return name if os.path.isabs(name) else f"{root.partition('?')[0].rstrip('/')}/{name}"
 
 
 def folder_of(address: str) -> str:
     """Return the address that names beside ``address`` are relative to; what a query signs is for one object alone."""
     return address.partition("?")[0].rpartition("/")[0]
-
-
-def shown(text: object) -> str:
-    """Return ``text`` without users, passwords and queries of the addresses in it: a signed query is as good as a password."""
-    return _QUERY.sub(r"\g<address>?...", _USER.sub("...@", str(text))) if "://" in str(text) else str(text)
-
-
-def holds_secret(address: str) -> bool:
-    """Return whether an address has a user, a password or a query, none of which belongs into recipes and records."""
-    return is_remote(address) and shown(address) != address
 
 
 def name_in(address: str) -> str:
@@ -82,7 +71,3 @@ def why_no_protocol(path: str) -> str:
     if name in BACKENDS:
         return f"and {name}: addresses are read as a manifest, or in one, alone"
     return f"and {name}: is no protocol that is read ({' '.join(BACKENDS)})"
-
-
-def _host(address: str) -> str:
-    return address.partition("://")[2].partition("/")[0]

@@ -12,7 +12,7 @@ from mvd_ds.training.contents import compare_contents
 
 #: Settings that may differ between the attempts of one run; every other difference is refused on resume.
 MAY_CHANGE = re.compile(
-    r"run\.(?!seed)|data\.(root|reader|max_pixels|workers|prefetch_batches|max_bad_share|stall_seconds)|schedule\.|"
+    r"run\.(?!seed)|data\.(root|reader|max_pixels|workers|prefetch_batches|remote|max_bad_share|stall_seconds)|schedule\.|"
     r"optimizer\.(?!layer_decay)|batch\.micro|targets\.(cache|store|clips_per_file)|"
     r"engine\.|model\.(attention|activation_checkpointing)|validation\.|weights: |teacher\.(weights|placement): |"
     r"teachers\.\w+\.(weights|placement|attention|chunk_clips|cuda_graph)"

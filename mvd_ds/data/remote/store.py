@@ -1,0 +1,199 @@
+"""Reads of remote objects through fsspec: by ranges, tried again with growing pauses until a deadline."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from random import Random
+from typing import Any, NamedTuple, TypeVar
+
+from mvd_ds.config.base import without_secrets
+from mvd_ds.data.remote.addresses import BACKENDS, scheme_of
+from mvd_ds.files import ConfigError, one_line
+
+PIECE_BYTES = 4 << 20
+"""Most bytes of one request: so much of each object in flight is in memory, and so much is lost by a connection that breaks."""
+DEADLINE_SECONDS = 60.0
+"""Time for one object where no recipe says another, as for manifests."""
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 5.0
+_LEAST_ATTEMPT_SECONDS = 5.0
+_RETRIED = frozenset((408, 425, 429))
+"""Answers of the 400s that say "later"; others of them stay as they are."""
+Result = TypeVar("Result")
+
+
+class ObjectState(NamedTuple):
+    """The size of an object, and a mark that is another one when its content is."""
+
+    size: int
+    tag: str
+
+
+class FetchError(Exception):
+    """An object that cannot be read; the message says why in one line and does not name the object.
+
+    Attributes:
+        lasting: the server refuses this object, and will again; False: it did not answer as it should until the deadline.
+    """
+
+    def __init__(self, reason: str, lasting: bool) -> None:
+        super().__init__(reason)
+        self.lasting = lasting
+
+
+def require_backend(address: str) -> None:
+    """Refuse a protocol whose package is not installed.
+
+    Raises:
+        ConfigError: naming it and the extra that brings it.
+    """
+    scheme = scheme_of(address)
+    module, extra = BACKENDS[scheme]
+    if importlib.util.find_spec(module) is None:
+        raise ConfigError(
+            f"{one_line(without_secrets(address), 200)}: {scheme}:// needs the package {module}: pip install 'mvd_ds[{extra}]'"
+        )
+
+
+class Store:
+    """Objects by address. A store has no state beside its deadline; the connections belong to the process."""
+
+    def __init__(self, deadline_seconds: float = DEADLINE_SECONDS) -> None:
+        """Keep the time that one object may take, all tries together."""
+        self.deadline_seconds = deadline_seconds
+
+    def state(self, address: str, seconds: float | None = None) -> ObjectState:
+        """Return size and mark of an object; ``seconds`` is the deadline if it is another one than the store's.
+
+        Raises:
+            FetchError: if the server does not tell.
+            ConfigError: if the backend is not installed.
+        """
+        return self._tried(partial(_state_of, address), seconds)
+
+    def pieces(self, address: str, start: int, end: int) -> Iterator[bytes]:
+        """Yield the bytes ``start`` to ``end - 1`` of an object, at most 4 MiB at a time.
+
+        Raises:
+            FetchError: if one of them cannot be had in time.
+            ConfigError: if the backend is not installed, or the server knows no ranges.
+        """
+        ends = time.monotonic() + self.deadline_seconds
+        for first in range(start, end, PIECE_BYTES):
+            read = partial(_range_of, address, first, min(first + PIECE_BYTES, end))
+            yield self._tried(read, ends - time.monotonic())
+
+    def content(self, address: str) -> bytes:
+        """Return all bytes of a small object, such as a manifest.
+
+        Raises:
+            FetchError: if it cannot be had in time.
+            ConfigError: if the backend is not installed.
+        """
+        return self._tried(partial(_content_of, address))
+
+    def _tried(self, call: Callable[[float], Result], seconds: float | None = None) -> Result:
+        """Return what ``call`` returns, which is given the seconds that it may take; try again until ``seconds`` are over."""
+        seconds = self.deadline_seconds if seconds is None else seconds
+        ends, pause, chance = time.monotonic() + seconds, _FIRST_PAUSE_SECONDS, Random()
+        while True:
+            try:
+                # A third: a connection that is dead without having said so leaves time for two others.
+                return call(max(min(max(seconds / 3, _LEAST_ATTEMPT_SECONDS), ends - time.monotonic()), 0.1))
+            except (ConfigError, AttributeError, TypeError):  # a mistake is not the server's
+                raise
+            except Exception as error:
+                reason, lasting = judge(error)
+            # Not all clients of a server that comes back at the same time.
+            wait = pause * chance.uniform(0.5, 1.0)
+            if lasting or time.monotonic() + wait >= ends:
+                told = reason if lasting else f"{reason}, for {self.deadline_seconds:g} s (data.remote.deadline_seconds)"
+                raise FetchError(told, lasting)
+            time.sleep(wait)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+
+def judge(error: BaseException) -> tuple[str, bool]:
+    """Return why a read failed, in words without secrets, and whether it will fail again."""
+    while isinstance(error, FileNotFoundError) and error.__cause__ is not None:  # fsspec says so of every answer to a HEAD
+        error = error.__cause__
+    status = _status_of(error)
+    if isinstance(error, FileNotFoundError) or status in (404, 410):
+        return "no such object", True
+    if isinstance(error, PermissionError) or status in (401, 403):
+        return "the server refuses access; credentials are those that its client finds in the environment", True
+    if "Credentials" in type(error).__name__:
+        return "no credentials in the environment", True
+    if status is not None:
+        return f"the server answers {status}", 400 <= status < 500 and status not in _RETRIED
+    if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
+        return "no answer in time", False
+    return one_line(without_secrets(f"{type(error).__name__}: {error}".removesuffix(": ")), 160), False
+
+
+def _status_of(error: BaseException) -> int | None:
+    """Return the status of an HTTP answer, wherever the library keeps it."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):  # botocore's
+        response = response.get("ResponseMetadata", {})
+        status = response.get("HTTPStatusCode")
+    else:
+        status = getattr(error, "status", None) or getattr(response, "status_code", None) or getattr(error, "code", None)
+    return status if isinstance(status, int) and 100 <= status < 600 else None
+
+
+@cache
+def _filesystem(scheme: str) -> Any:
+    """Return fsspec's file system for a protocol, which tries nothing again by itself."""
+    import fsspec
+
+    require_backend(f"{scheme}://")
+    options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
+    if scheme == "s3":
+        options["config_kwargs"] = {"retries": {"max_attempts": 1}, "read_timeout": 30, "connect_timeout": 10}
+    system = fsspec.filesystem(scheme, **options)
+    if scheme == "s3":
+        system.retries = 1
+    return system
+
+
+def _ask(address: str, method: str, seconds: float, **named: Any) -> Any:
+    """Call a method of the file system of ``address``, for at most ``seconds`` where it can be told."""
+    system = _filesystem(scheme_of(address))
+    if getattr(system, "async_impl", False):
+        named["timeout"] = seconds
+    return getattr(system, method)(address, **named)
+
+
+def _state_of(address: str, seconds: float) -> ObjectState:
+    info = _ask(address, "info", seconds)
+    if info.get("size") is None:
+        raise ConfigError(f"{one_line(without_secrets(address), 200)}: its server does not tell how large it is")
+    marks = (
+        "ETag",
+        "etag",
+        "md5Hash",
+        "content_md5",
+        "Last-Modified",
+        "LastModified",
+        "last_modified",
+        "mtime",
+        "blob_id",
+        "oid",
+    )
+    return ObjectState(int(info["size"]), " ".join(str(info[mark]) for mark in marks if info.get(mark)))
+
+
+def _content_of(address: str, seconds: float) -> bytes:
+    return bytes(_ask(address, "cat_file", seconds))
+
+
+def _range_of(address: str, start: int, end: int, seconds: float) -> bytes:
+    content = bytes(_ask(address, "cat_file", seconds, start=start, end=end))
+    if len(content) > end - start:
+        raise ConfigError(f"{one_line(without_secrets(address), 200)}: its server sends whole objects, not ranges of them")
+    if len(content) < end - start:
+        raise OSError(f"{len(content)} of {end - start} bytes came")
+    return content

@@ -1,0 +1,65 @@
+"""Reads of single objects: packages that are missing, and errors of clients in words without secrets."""
+
+from __future__ import annotations
+
+import importlib.util
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mvd_ds.data.remote.store import FetchError, Store, judge, require_backend
+from mvd_ds.files import ConfigError
+from object_servers import ObjectServer
+
+
+@pytest.mark.parametrize(
+    ("address", "module", "extra"),
+    [("s3://b/a", "s3fs", "s3"), ("gs://b/a", "gcsfs", "gs"), ("az://b/a", "adlfs", "az"), ("https://h/a", "aiohttp", "http")],
+)
+def test_a_package_that_is_missing_is_named_with_its_extra(
+    address: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=rf"needs the package {module}: pip install 'mvd_ds\[{extra}\]'$"):
+        require_backend(address)
+
+
+class _Answer(Exception):
+    def __init__(self, **fields: Any) -> None:
+        super().__init__("GET https://h/a?sig=c0ffee failed")
+        self.__dict__.update(fields)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "lasting"),
+    [
+        (FileNotFoundError("https://h/a?sig=c0ffee"), "no such object", True),
+        (PermissionError("Access Denied"), "the server refuses access", True),
+        (_Answer(status=403), "the server refuses access", True),
+        (_Answer(code=404), "no such object", True),
+        (_Answer(response=SimpleNamespace(status_code=416)), "the server answers 416", True),
+        (_Answer(response={"ResponseMetadata": {"HTTPStatusCode": 503}}), "the server answers 503", False),
+        (_Answer(status=429), "the server answers 429", False),
+        (TimeoutError(), "no answer in time", False),
+        (_Answer(), "_Answer: GET https://h/a?... failed", False),
+        (ConnectionRefusedError("refused"), "ConnectionRefusedError: refused", False),
+    ],
+)
+def test_errors_are_told_in_words_and_known_to_last_or_not(error: Exception, reason: str, lasting: bool) -> None:
+    told, lasts = judge(error)
+    assert told.startswith(reason) and lasts is lasting and "c0ffee" not in told
+
+
+def test_an_object_has_a_size_and_a_mark_that_its_content_changes(server: ObjectServer) -> None:
+    state = Store().state(f"{server.address}/00.mp4")
+    assert state.size > 500 and state.tag and state != Store().state(f"{server.address}/01.mp4")
+    with pytest.raises(FetchError, match="no such object"):
+        Store().state(f"{server.address}/none.mp4")
+
+
+def test_long_objects_come_in_pieces_of_their_bytes(server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mvd_ds.data.remote.store.PIECE_BYTES", 100)
+    whole = Store().content(f"{server.address}/00.mp4")
+    pieces = list(Store().pieces(f"{server.address}/00.mp4", 50, 320))
+    assert [len(piece) for piece in pieces] == [100, 100, 70] and b"".join(pieces) == whole[50:320]
