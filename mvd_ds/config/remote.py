@@ -10,7 +10,7 @@ from mvd_ds.config.base import Positive, Settings
 
 
 class RemoteSettings(Settings):
-    """How objects of ``s3://``, ``gs://``, ``az://``, ``http(s)://`` and ``hf://`` are fetched."""
+    """The fetching of objects of ``s3://``, ``gs://``, ``az://``, ``http(s)://`` and ``hf://``."""
 
     cache_gib: Annotated[float, Field(ge=0.0)] = 50.0
     """Most GiB of fetched objects on the node's disk, shared by all processes of the node; 0: none is kept. The folder is
@@ -20,5 +20,3 @@ class RemoteSettings(Settings):
     deadline_seconds: Annotated[float, Field(gt=0.0)] = 60.0
     """Seconds for one object, all tries together; later it counts as a broken video. Never more than three quarters of
     ``data.stall_seconds``."""
-    groups_alone: bool = False
-    """Fetch of an mp4 its header and the groups of pictures that a clip needs, not the whole; these are not kept."""
