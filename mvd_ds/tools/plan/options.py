@@ -26,6 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     efficiency = "share of the device's matrix rate that a step reaches (default: the device's; 0.45 for GPUs is an assumption)"
     add("--efficiency", type=above_zero, metavar="SHARE", help=efficiency)
     add("--measured", type=Path, metavar="FILE", help="results of `prove` on that device: its matrix rate and efficiency")
+    add("--cache", action="store_true", help="also plan a cache of its targets: bytes, time to fill, epochs until it has paid")
     add("--json", type=Path, metavar="FILE", help="write every number")
     add("--plot", type=Path, metavar="FILE", help="draw speed and cost over 1 to 1,024 GPUs")
 
@@ -35,11 +36,16 @@ def run(options: argparse.Namespace) -> int:
     # A plan starts no engine; DeepSpeed would look for a device and warn of none.
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     from mvd_ds.tools.machine.devices import find_machine
+    from mvd_ds.tools.plan.cache import plan_cache, print_cache
     from mvd_ds.tools.plan.measured import as_measured
-    from mvd_ds.tools.plan.plan import make_plan, write_plan
+    from mvd_ds.tools.plan.plan import Planner, write_plan
 
     machine = find_machine(options.gpu, options.network, options.gpus_per_node, options.cores_per_node, options.efficiency)
     if options.measured is not None:
         machine = as_measured(machine, options.measured)
-    plan = make_plan(options.recipe, options.overrides, options.gpus, machine, options.clips, options.decode)
-    return write_plan(plan, machine, options.json, options.plot)
+    planner = Planner(options.recipe, options.overrides, machine, options.clips, options.decode)
+    plan, cache = planner.plan(options.gpus), plan_cache(planner, options.gpus) if options.cache else None
+    code = write_plan(plan, machine, options.json, options.plot, None if cache is None else {"cache": cache.as_json()})
+    if cache is not None:
+        print_cache(cache)
+    return code

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from pathlib import Path
+from typing import Any
 
 from mvd_ds.config import ConfigError, FinetuneRecipe, LearningRecipe, load_recipe
 from mvd_ds.config.base import ENGINE_FOLDER
@@ -248,15 +249,17 @@ def make_plan(
     return Planner(name, overrides, machine, clips, decode_milliseconds).plan(gpus)
 
 
-def write_plan(plan: Plan, machine: Machine, json_file: Path | None, plot_file: Path | None) -> int:
-    """Print the page and write the files that were asked for; return 0 if the recipe fits and runs, else 1."""
+def write_plan(
+    plan: Plan, machine: Machine, json_file: Path | None, plot_file: Path | None, more: dict[str, Any] | None = None
+) -> int:
+    """Print the page and write the files that were asked for, JSON with ``more``; return 0 if the recipe fits, else 1."""
     from mvd_ds.files import write_json
     from mvd_ds.tools.plan.page import plot_scaling, print_plan
 
     print_plan(plan, machine)
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(json_file, plan_json(plan, machine))
+        write_json(json_file, plan_json(plan, machine) | (more or {}))
     if plot_file is not None:
         plot_scaling(plan, machine, plot_file)
     return 0 if plan.case is not None and plan.case.fits else 1
