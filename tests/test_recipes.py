@@ -71,7 +71,7 @@ DEMO = {"demo_image_teacher", "demo_video_teacher", *STUDENTS, "demo_videomae", 
 SMALL = QUICKSTART | DEMO
 
 #: Recipes that nobody has published, by what they change in ``mvd_base_from_base``.
-OURS = {"mvd_base_attmask": "masking", "mvd_base_cross": "decoder"}
+OURS = {"mvd_base_attmask": "masking", "mvd_base_cross": "decoder", "mvd_base_cached": "targets"}
 
 #: Recipes of published methods for other networks or data than the published ones.
 ADAPTED = {"tinymim_small_from_large", "umt_base"}
