@@ -20,6 +20,7 @@ COMMANDS = {
     "quickstart": "commands.quickstart",
     # train
     "pretrain": "commands.pretrain",
+    "tokenizer": "commands.tokenizer",
     "distill": "commands.distill",
     "finetune": "commands.finetune",
     "preflight": "commands.preflight",

@@ -14,6 +14,7 @@ from mvd_ds.config import RECIPE_FOLDER, find_recipe  # noqa: E402
 PAGE = RECIPE_FOLDER / "README.md"
 TITLES = {
     "pretrain": "Stage one: teachers",
+    "tokenizer": "Tokenizers: codes in place of features",
     "distill": "Stage two: students",
     "finetune": "Fine-tuning",
     "evaluate": "Tests and features",
@@ -59,6 +60,20 @@ python -m mvd_ds convert runs/mine/model weights/mine --to huggingface
 
 The first says what a folder holds. The second goes on with VideoMAE's own task, the third distils into V-JEPA 2's network, the
 fourth learns from it, and the last writes the trained encoder for transformers (`--to vjepa2`: for the published code).
+
+## Codes in place of features
+
+`tokenizer` learns codes of a teacher's tokens on the very frames, blocks and grid that a student will see, and writes a folder
+`RUN/model`; a student with `target: {kind: codes, codebook: FOLDER}` learns the code of every masked token by cross entropy.
+`tokenizer.method` is `vq` (VQ-KD: an encoder of `model.depth` blocks, short vectors that follow it by a moving average) or
+`kmeans` (centres of the standardised tokens themselves, one pass). `reconstruct: pixels`, with `perceptual: NAME` for what
+another teacher makes of the reconstructed clip, is PeCo's. TensorBoard has the share of codes in use, their perplexity, and the
+patches that are nearest to some of them. A student of other weights, blocks or norm than the tokenizer's teacher is refused.
+
+```bash
+python -m mvd_ds tokenizer vqkd_base data.manifest=mine/train.txt batch.micro=8 run.output=runs/codes
+python -m mvd_ds distill beitv2_base data.manifest=mine/train.txt teachers.clip.target.codebook=runs/codes/model
+```
 
 ## All recipes
 

@@ -22,7 +22,7 @@ from recipe_pages import header_of
 from test_finetune_recipes import PUBLISHED as FINETUNED
 
 COMMANDS = {"distillation": "distill", "image_reconstruction": "pretrain", "video_reconstruction": "pretrain"}
-COMMANDS |= {"classification": "finetune"} | {name: name for name in ("probe", "evaluate", "features")}
+COMMANDS |= {"classification": "finetune"} | {name: name for name in ("probe", "evaluate", "features", "tokenizer")}
 HEADER = ("What", "Source", "Command", "Cost", "Result")
 
 
@@ -74,7 +74,7 @@ SMALL = QUICKSTART | DEMO
 OURS = {"mvd_base_attmask": "masking", "mvd_base_cross": "decoder", "mvd_base_cached": "targets"}
 
 #: Recipes of published methods for other networks or data than the published ones.
-ADAPTED = {"tinymim_small_from_large", "umt_base"}
+ADAPTED = {"tinymim_small_from_large", "umt_base", "vqkd_base", "beitv2_base"}
 #: A recipe that nobody has published, of teachers that somebody else has trained.
 AGGLOMERATIVE = "agglomerative_base"
 
@@ -104,7 +104,7 @@ def _shape(decoder_or_model: Any) -> tuple[int, int, int]:
 
 
 def test_the_shelf_is_complete() -> None:
-    others = {*OURS, *ADAPTED, AGGLOMERATIVE, "mvd_large_from_base"}
+    others = {*OURS, *ADAPTED, AGGLOMERATIVE, "mvd_large_from_base", "kmeans_base"}
     assert set(recipe_names()) == {*PUBLISHED, *STAGE_ONE, *SMALL, *USES, *FINETUNED, *others}
 
 

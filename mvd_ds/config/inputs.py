@@ -14,7 +14,7 @@ from mvd_ds.config.recipes import LearningRecipe, Recipe, TrainingRecipe
 from mvd_ds.files import ConfigError
 
 #: Last names of the settings that name an input.
-INPUTS = ("manifest", "validation_manifest", "weights", "text_vectors")
+INPUTS = ("manifest", "validation_manifest", "weights", "text_vectors", "codebook")
 #: In place of a path of weights: an untrained network.
 RANDOM = "random"
 

@@ -15,9 +15,17 @@ from mvd_ds.config.faults import explain
 from mvd_ds.config.finetuning import FinetuneRecipe
 from mvd_ds.config.reading import apply_override, read_yaml
 from mvd_ds.config.recipes import Recipe, TrainingRecipe
+from mvd_ds.config.tokenizers.recipe import TokenizerRecipe
 from mvd_ds.files import ConfigError, did_you_mean, one_line
 
-RECIPE_KINDS: tuple[type[Recipe], ...] = (TrainingRecipe, FinetuneRecipe, ProbeRecipe, EvaluateRecipe, FeaturesRecipe)
+RECIPE_KINDS: tuple[type[Recipe], ...] = (
+    TrainingRecipe,
+    TokenizerRecipe,
+    FinetuneRecipe,
+    ProbeRecipe,
+    EvaluateRecipe,
+    FeaturesRecipe,
+)
 
 
 def _kind_of(objective: object) -> type[Recipe] | None:

@@ -22,11 +22,11 @@ _OF_TOKENS = ("tokens", "mode", "normalise")
 class TargetSettings(Settings):
     """One thing that a student learns from a teacher."""
 
-    kind: Literal["features", "summary", "relations", "token_relations"] = "features"
+    kind: Literal["features", "summary", "relations", "token_relations", "codes"] = "features"
     """features: the tokens of some of the teacher's blocks; summary: one vector of a clip (of an image teacher, the mean over
     the frames), predicted from the student's class token, or from the mean of its visible tokens where it has none; relations:
     the attention of one block, head by head (TinyMIM); token_relations: the cosines between the teacher's tokens, whatever the
-    tokens themselves are (DINOv3's Gram anchoring)."""
+    tokens themselves are (DINOv3's Gram anchoring); codes: the class that a frozen tokenizer gives each token (BEiT)."""
     blocks: tuple[int, ...] = (-1,)
     """Block outputs to use; -1 is the last. Source: MVD, last block."""
     mode: Literal["mean", "each", "concat"] = "mean"
@@ -44,6 +44,10 @@ class TargetSettings(Settings):
     relations: Annotated[tuple[Literal["query_key", "value_value"], ...], Field(min_length=1)] = ("query_key", "value_value")
     """relations: products whose softmax over the predicted tokens is compared by KL; losses are added. Matrices of scores take
     128 MiB at most, however many tokens there are. Source: TinyMIM, both."""
+    codebook: PathText | None = None
+    """codes: folder of the tokenizer that `tokenizer` learned for these very tokens: this teacher, blocks, mode and norm."""
+    codes: Positive | None = None
+    """codes: number of codes of the tokenizer, the width of the head (None: as its folder says, which has to be there)."""
     tokens: Literal["masked", "visible", "all"] = "masked"
     """Tokens whose features are predicted. visible: with decoder.depth 0, by a linear layer or an MLP on the encoder's output,
     without mask tokens, as UMT; all: masked and visible ones, as V-JEPA 2.1."""
@@ -70,6 +74,17 @@ class TargetSettings(Settings):
             odd = self._stated(taken)
             if odd and not (self.kind == "token_relations" and odd == ["mode"] and self.mode == "concat"):
                 raise ValueError(f"kind {self.kind} compares products of tokens: it takes no {', '.join(odd)}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_codes(self) -> TargetSettings:
+        odd = self._stated(("codebook", "codes") if self.kind != "codes" else ("tokens", "normalise", "standardise", "loss"))
+        if odd and self.kind == "codes":
+            raise ValueError(f"codes are classes of masked tokens, standardised by their tokenizer: remove {', '.join(odd)}")
+        if odd:
+            raise ValueError(f"{', '.join(odd)} is for kind codes, not {self.kind}: remove it")
+        if self.kind == "codes" and self.mode == "each":
+            raise ValueError("mode each predicts several targets, and a token has one code: choose mean or concat")
         return self
 
     @model_validator(mode="after")

@@ -111,6 +111,8 @@ class TeacherSettings(EncoderSettings):
             )
         for suffix, target in self.targets.items():
             key = f"more_targets.{suffix[1:]}" if suffix else "target"
+            if target.kind == "codes" and (target.codebook is None or self.fp8):
+                raise ValueError(f"{key}.kind codes needs {key}.codebook, the folder of a tokenizer, and fp8: false")
             if target.kind == "summary" and target.summary == "own" and self.network is None and not self.cls_token:
                 raise ValueError(f"{key}.kind summary: this network has no class token; set {key}.summary=mean")
         if len(norms) > 1:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from mvd_ds.config import ATTENTION, ConfigError, Grid, TargetSettings, TeacherSettings, TrainingRecipe
+from mvd_ds.config.tokenizers.card import require_same_teacher
 from mvd_ds.models.blueprint import Blueprint, Built
 from mvd_ds.models.layers import pick
 from mvd_ds.models.networks import FrozenNetwork, Reading, family_of
 from mvd_ds.models.resampling import read_slots, resample_frames, resize_grid, slot_weights
+from mvd_ds.models.tokenizers.frozen import plan_tokenizers
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +32,7 @@ class Teacher(nn.Module):
         student_grid: (t, h, w) grid of the targets.
         student_tubelet_frames: an image teacher sees one frame of each of the student's tubelets.
         time_step: time from one of its frames to the next, in that of the student's clip; None: both clips last as long.
+        tokenizers: what turns tokens into codes, by name of the output, for targets that are codes.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class Teacher(nn.Module):
         student_grid: Grid,
         student_tubelet_frames: int,
         time_step: float | None = None,
+        tokenizers: Mapping[str, nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.name, self.settings = name, settings
@@ -48,6 +52,7 @@ class Teacher(nn.Module):
         self.network = network
         self.encoder = network.module
         self.time_step = time_step
+        self.tokenizers = nn.ModuleDict(tokenizers or {})
 
     def forward(self, clip: Tensor, wanted: Tensor | None = None) -> Given:
         """Return what its targets are made of.
@@ -58,8 +63,8 @@ class Teacher(nn.Module):
 
         Returns:
             Features (B, M, D), or (B, N, D) with N of the student's grid, of its one target; D is that of all its blocks where
-            they are not averaged. A dict by name of the output where it has more targets, with the attention (B, N) that each
-            token gets as ``attention`` where masks are drawn from it.
+            they are not averaged, 1 for codes, which are int64. A dict by name of the output where it has more targets, with the
+            attention (B, N) that each token gets as ``attention`` where masks are drawn from it.
         """
         chunk = self.settings.chunk_clips or len(clip)
         parts = clip.split(chunk)
@@ -78,7 +83,8 @@ class Teacher(nn.Module):
                 found[self.name + suffix] = self._summary(reading, target, len(clip))
                 continue
             features = self._relations(reading, target) if target.kind == "relations" else self._features(reading, target)
-            found[self.name + suffix] = features if is_selective else pick(self._on_grid(features, len(clip)), wanted)
+            tokens = features if is_selective else pick(self._on_grid(features, len(clip)), wanted)
+            found[self.name + suffix] = self.tokenizers[self.name + suffix](tokens) if target.kind == "codes" else tokens
         if reading.attention:
             rows = torch.stack([*reading.attention.values()]).mean(dim=0)
             found[ATTENTION] = self._on_grid(rows[..., None], len(clip))[..., 0]
@@ -149,6 +155,10 @@ def plan_teacher(name: str, settings: TeacherSettings, recipe: TrainingRecipe) -
     Raises:
         ConfigError: if its weights are missing, do not fit, or describe another architecture than ``settings``.
     """
+    for suffix, target in settings.targets.items():
+        if target.kind == "codes" and target.codebook is not None:
+            where = f"teachers.{name}.{f'more_targets.{suffix[1:]}' if suffix else 'target'}.codebook"
+            require_same_teacher(recipe, name, target, where)
     clip = recipe.data.clip
     step = settings.time_step(clip) if settings.input_stride is not None else None
     tubelet, seed = recipe.model.tubelet_frames, recipe.run.seed
@@ -196,20 +206,30 @@ def plan_lone_teacher(
 
     if settings.gives_attention and not family_of(settings).gives_attention:
         raise ConfigError(f"masking.teacher {name}: {settings.network} does not give its attention; name a teacher that does")
+    tokenizers = plan_tokenizers(name, settings)
     for line in _resampling(settings, frames, side, student_grid, time_step):
         logger.info("%s: %s", origin, line)
 
     def wrap(module: nn.Module) -> Teacher:
         network = planned.adapt(module)
-        teacher = Teacher(name, network, settings, student_grid, student_tubelet_frames, time_step)
+        parts = {output: tokenizer.construct() for output, tokenizer in tokenizers.items()}
+        teacher = Teacher(name, network, settings, student_grid, student_tubelet_frames, time_step, parts)
         return teacher.eval().requires_grad_(False)
 
+    def fill(part: str, module: nn.Module) -> None:
+        _, is_tokenizer, inside = part.partition("tokenizers.")
+        if is_tokenizer:
+            output, _, own = inside.partition(".")
+            tokenizers[output].fill(own, module)
+        else:
+            planned.blueprint.fill(part.removeprefix("encoder."), module)
+
     if isinstance(planned.blueprint, Built):
-        return Built(wrap(planned.blueprint.build()))
-    return Blueprint(
-        lambda: wrap(planned.blueprint.construct()),
-        lambda part, module: planned.blueprint.fill(part.removeprefix("encoder."), module),
-    )
+        built = wrap(planned.blueprint.build())
+        for output, tokenizer in tokenizers.items():
+            built.tokenizers[output] = tokenizer.build()
+        return Built(built)
+    return Blueprint(lambda: wrap(planned.blueprint.construct()), fill)
 
 
 def _resampling(settings: TeacherSettings, frames: int, side: int, student_grid: Grid, time_step: float | None) -> Iterator[str]:

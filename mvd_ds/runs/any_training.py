@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mvd_ds.config import ConfigError, FinetuneRecipe, TrainingRecipe, find_recipe, load_recipe
+from mvd_ds.config.tokenizers.recipe import TokenizerRecipe
 from mvd_ds.runs.finetune import finetune
+from mvd_ds.runs.tokenizers.learn import learn_tokenizer
 from mvd_ds.runs.train import train
 from mvd_ds.training.run_folder import FINISHED, RunFolder
 
 
 def train_by_name(recipe: str, overrides: Sequence[str]) -> Path:
-    """Train a recipe of pretrain, distill or finetune in this process, and return the run's folder.
+    """Train a recipe of pretrain, distill, tokenizer or finetune in this process, and return the run's folder.
 
     Args:
         recipe: name of a shipped recipe, or a YAML file.
@@ -28,10 +30,14 @@ def train_by_name(recipe: str, overrides: Sequence[str]) -> Path:
     name, settings = find_recipe(recipe).stem, load_recipe(recipe, tuple(overrides))
     if isinstance(settings, FinetuneRecipe):
         code = finetune(settings, name)
+    elif isinstance(settings, TokenizerRecipe):
+        code = learn_tokenizer(settings, name)
     elif isinstance(settings, TrainingRecipe):
         code = train(settings, name)
     else:
-        raise ConfigError(f"train: {recipe} is a recipe of `{settings.command}`; it takes pretrain, distill and finetune")
+        raise ConfigError(
+            f"train: {recipe} is a recipe of `{settings.command}`; it takes pretrain, distill, tokenizer and finetune"
+        )
     folder = RunFolder.of(settings, name).path
     if code != FINISHED:
         raise ConfigError(f"train: the run in {folder} was stopped; call it again to go on")

@@ -40,7 +40,7 @@ def preflight(recipe: Recipe, name: str) -> int:
     Raises:
         ConfigError: for whatever the training itself would refuse.
     """
-    if not isinstance(recipe, TrainingRecipe):
+    if not isinstance(recipe, TrainingRecipe) or recipe.command not in ("pretrain", "distill"):
         raise ConfigError(f"preflight is for recipes of pretrain and distill; {name} is one of {recipe.command}")
     leave_out_surplus(recipe.batch)
     with joined_cluster(recipe.engine.timeout_minutes, recipe.run.device) as cluster:

@@ -24,6 +24,7 @@ from mvd_ds.runs.pictures import TrainingPictures, plan_pictures, read_clips
 from mvd_ds.runs.placing import place_teachers
 from mvd_ds.runs.probing.online_probe import OnlineProbe, plan_online_probe
 from mvd_ds.runs.student import plan_predictor, recipe_flops
+from mvd_ds.runs.tokenizers.matching import require_own_tokenizers
 from mvd_ds.runs.trainer import Trainer, describe_batches, describe_parameters, run_in_cluster
 from mvd_ds.training.cached_targets import CachedTargets
 from mvd_ds.training.cluster import Cluster
@@ -63,6 +64,8 @@ def build_trainer(recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster) -
         # Every file is looked at before anything takes memory; teachers do so last, when the optimizer's states are loaded.
         teachers = {key: plan_teacher(key, settings, recipe) for key, settings in recipe.asked_teachers.items()}
         student = plan_predictor(recipe)
+        if cluster.is_main:
+            require_own_tokenizers(recipe, folder.digests)
         looked_at = plan_pictures(recipe)
         probed = plan_online_probe(recipe)
     groups = parameter_groups(student.structure, recipe.optimizer)

@@ -223,7 +223,7 @@ def describe_batches(recipe: LearningRecipe, cluster: Cluster, loader: ClipLoade
     """Return batches, learning rate and length in a sentence."""
     batch, masks = recipe.batch, recipe.masks_per_clip
     peak, final = recipe.learning_rate
-    each = f", {masks} mask{'s' * (masks > 1)} each" if recipe.command != "finetune" else ""
+    each = f", {masks} mask{'s' * (masks > 1)} each" if recipe.command in ("pretrain", "distill") else ""
     return (
         f"{batch.micro} clips x {batch.accumulation_steps(cluster.world)} accumulation x {cluster.world} processes = "
         f"{batch.global_} clips a step{each}; learning rate {peak:.3g} falling to {final:.3g} (counts "

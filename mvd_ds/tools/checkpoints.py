@@ -11,11 +11,13 @@ from typing import Any
 from torch import Tensor
 
 from mvd_ds.config import ConfigError, FinetuneRecipe, PreprocessingSettings, dump, validate
+from mvd_ds.config.tokenizers.recipe import TokenizerRecipe
 from mvd_ds.models.classifiers.classifier import Classifier
 from mvd_ds.models.classifiers.classifier_folder import ClassifierCard, save_classifier
 from mvd_ds.models.formats.containers import load_pickled
 from mvd_ds.models.formats.deepspeed_folder import read_checkpoint_folder
 from mvd_ds.models.initialisation import build_without_weights
+from mvd_ds.models.tokenizers.folder import save_tokenizer
 from mvd_ds.models.weights import AVERAGE_NAME, TARGET_STATISTICS_NAME, load_strictly, write_folder
 from mvd_ds.runs.finetune import read_labelled
 from mvd_ds.training.checkpoint.files import (
@@ -114,6 +116,11 @@ def convert_checkpoint(folder: Path, target: Path | None, step: int | None, aver
     if isinstance(recipe, FinetuneRecipe):
         write_classifier(target, recipe, weights.tensors, {"step": manifest["step"]})
         say(f"{path}: {weights.notes[0]}; wrote the classifier {target}")
+        return
+    if isinstance(recipe, TokenizerRecipe):
+        digest = manifest["contents"].get(f"teachers.{recipe.tokenised}.weights")
+        save_tokenizer(target, weights.tensors, load_pickled(path / STATISTICS_NAME), recipe, digest, manifest["step"])
+        say(f"{path}: {weights.notes[0]}; wrote the tokenizer {target}")
         return
     more = {}
     if holds_average(manifest) and not average_only:

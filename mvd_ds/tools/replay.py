@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mvd_ds.config import ConfigError, FinetuneRecipe, TrainingRecipe, validate
+from mvd_ds.config.tokenizers.recipe import TokenizerRecipe
 from mvd_ds.data.batch import ClipBatch, LabelledBatch
 from mvd_ds.data.masking_batch import device_masks
 from mvd_ds.files import read_json
@@ -21,11 +22,11 @@ from mvd_ds.models.acceleration.fp8 import use_fp8
 from mvd_ds.models.classifiers.classifier import Classifier
 from mvd_ds.models.classifiers.classifier_folder import open_classifier
 from mvd_ds.models.initialisation import build_without_weights
-from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.objectives.moving_statistics import load_statistics
 from mvd_ds.objectives.terms import LossTerms
 from mvd_ds.runs.student import build_predictor
+from mvd_ds.runs.tokenizers.learn import make_objective, plan_tokenizer
 from mvd_ds.training.classification import Classification
 from mvd_ds.training.console import say
 from mvd_ds.training.engine.deepspeed_engine import DTYPES
@@ -34,6 +35,7 @@ from mvd_ds.training.nonfinite.dump import STATISTICS_NAME, nested
 from mvd_ds.training.nonfinite.finite import FiniteWatch, minimised
 from mvd_ds.training.run_folder import FAILED, FINISHED
 from mvd_ds.training.step import PixelTargets, TeacherTargets
+from mvd_ds.training.tokenizing import Tokenizing
 
 #: Tensors that are named per micro batch.
 NAMED = 6
@@ -117,8 +119,7 @@ def _step(recipe: TrainingRecipe | FinetuneRecipe, dump: Path, device: torch.dev
     path, dtype = dump / "student.safetensors", DTYPES[recipe.engine.precision]
     try:
         weights = load_file(path)
-        network: Classifier | MaskedPredictor
-        network = _classifier(recipe, weights) if isinstance(recipe, FinetuneRecipe) else build_predictor(recipe)
+        network = _network(recipe, weights)
         network.load_state_dict(weights)
     except (OSError, SafetensorError, RuntimeError, KeyError) as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
@@ -134,13 +135,24 @@ def _step(recipe: TrainingRecipe | FinetuneRecipe, dump: Path, device: torch.dev
         teachers[name] = built = build_teacher(name, settings, recipe).to(device, dtype)
         if settings.fp8:
             use_fp8(built)
-    masks = device_masks(recipe)
-    targets = TeacherTargets(recipe, teachers, dtype, masks) if teachers else PixelTargets(recipe, masks)
-    objective = MaskedPrediction(recipe, network, targets, device)
+    objective: MaskedPrediction | Tokenizing
+    if isinstance(recipe, TokenizerRecipe):
+        objective = make_objective(recipe, network, teachers, device)
+    else:
+        masks = device_masks(recipe)
+        targets = TeacherTargets(recipe, teachers, dtype, masks) if teachers else PixelTargets(recipe, masks)
+        objective = MaskedPrediction(recipe, network, targets, device)
     if objective.statistics:
         path = dump / STATISTICS_NAME
         load_statistics(objective.statistics, load_file(path) if path.is_file() else {}, str(path))
     return Step(network, objective, ClipBatch)
+
+
+def _network(recipe: TrainingRecipe | FinetuneRecipe, weights: dict[str, Tensor]) -> nn.Module:
+    """Return the network that a recipe trains, before it is given ``weights``."""
+    if isinstance(recipe, FinetuneRecipe):
+        return _classifier(recipe, weights)
+    return plan_tokenizer(recipe).build() if isinstance(recipe, TokenizerRecipe) else build_predictor(recipe)
 
 
 def _classifier(recipe: FinetuneRecipe, weights: dict[str, Tensor]) -> Classifier:

@@ -58,7 +58,10 @@ def contents_of(recipe: Recipe, cache: Path | None = None) -> Contents:
         OSError: if an input is there and cannot be read.
     """
     digests = _Digests(cache)
-    found = {setting: digests.of(path, of_model=setting.endswith("weights")) for setting, path in inputs_of(recipe).items()}
+    found = {
+        setting: digests.of(path, of_model=setting.endswith(("weights", "codebook")))
+        for setting, path in inputs_of(recipe).items()
+    }
     digests.keep()
     return {setting: digest for setting, digest in found.items() if digest is not None}
 

@@ -160,7 +160,8 @@ class TeacherTargets:
                 target = self.terms[name](sources[name])
                 if observed:
                     self.terms[name].observe(sources[name], target)
-                targets[name] = (target if wanted is not None else self._at(name, target, batch)).float()
+                chosen = target if wanted is not None else self._at(name, target, batch)
+                targets[name] = chosen.float() if chosen.is_floating_point() else chosen
         targets |= label_targets(batch, self.terms)
         return {name: targets[name] for name in self.terms}
 

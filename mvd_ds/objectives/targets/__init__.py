@@ -7,6 +7,7 @@
 ``pixels``         pixels of a patch, which need no teacher
 ``relations``      attention of a teacher's block, and cosines between its tokens
 ``labels``         the class of a clip, where it has one
+``codes``          the codes of a frozen tokenizer
 ``gathering``      the choice of the masked tokens
 =================  ======================================================================
 """
@@ -18,6 +19,7 @@ from collections.abc import Callable, Mapping
 from mvd_ds.config import HeadShape, TrainingRecipe
 from mvd_ds.objectives.moving_statistics import Statistics
 from mvd_ds.objectives.standardisers import normalise_tokens
+from mvd_ds.objectives.targets.codes import CodeTarget
 from mvd_ds.objectives.targets.features import FeatureTarget
 from mvd_ds.objectives.targets.gathering import gather_masked
 from mvd_ds.objectives.targets.labels import LabelTarget
@@ -48,6 +50,7 @@ TARGETS: dict[str, Callable[[TrainingRecipe, str], Target]] = {
     "relations": RelationTarget,
     "token_relations": TokenRelationTarget,
     "labels": LabelTarget,
+    "codes": CodeTarget,
 }
 """Every kind of target: kind -> (recipe, name of the target) -> the target."""
 

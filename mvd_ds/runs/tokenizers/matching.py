@@ -1,0 +1,40 @@
+"""This module compares the teacher of a tokenizer with the teacher whose tokens a student is to learn the codes of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mvd_ds.config import ConfigError, TrainingRecipe
+from mvd_ds.config.tokenizers.card import read_card
+from mvd_ds.training.contents import contents_of
+
+
+def teacher_digest(recipe: TrainingRecipe, name: str, cache: Path | None = None) -> str | None:
+    """Return the digest of the weights of teacher ``name``; None for random ones.
+
+    Args:
+        cache: as of ``contents_of``.
+    """
+    return None if recipe.teachers[name].is_random else contents_of(recipe, cache).get(f"teachers.{name}.weights")
+
+
+def require_own_tokenizers(recipe: TrainingRecipe, cache: Path | None = None) -> None:
+    """Refuse tokenizers that were made for a teacher of other weights.
+
+    Args:
+        recipe: the run that learns codes.
+        cache: as of ``contents_of``.
+
+    Raises:
+        ConfigError: naming the tokenizer and the teacher.
+    """
+    for name, teacher in recipe.teachers.items():
+        for target in teacher.targets.values():
+            if target.kind != "codes" or target.codebook is None:
+                continue
+            card = read_card(target.codebook)
+            if card.teacher_digest != teacher_digest(recipe, name, cache):
+                raise ConfigError(
+                    f"teachers.{name}: codebook {target.codebook} was made for other weights than {teacher.weights}; learn one "
+                    f"for this teacher: `tokenizer RECIPE teachers.NAME.weights={teacher.weights}`"
+                )

@@ -1,0 +1,126 @@
+"""Pictures of what codes stand for: the patches of some clips that are nearest to each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mvd_ds.config import Grid
+from mvd_ds.config.tokenizers.recipe import TokenizerRecipe
+from mvd_ds.data.batch import ClipBatch
+from mvd_ds.data.manifests.manifest import Manifest
+from mvd_ds.evaluation.sheets import Sheet, still
+from mvd_ds.objectives.codebook import Codebook
+from mvd_ds.runs.pictures import CELL_PX, as_png, chosen_videos, describe_clip, read_clips, write_pictures
+from mvd_ds.runs.visualization import picture_batch
+from mvd_ds.training.cluster import Cluster
+from mvd_ds.training.console import say
+from mvd_ds.training.protocols import Objective
+from mvd_ds.training.reporting.metrics import MetricsWriter
+from mvd_ds.training.run_folder import RunFolder
+from mvd_ds.training.tokenizing import Tokenizing
+
+#: Codes that are shown, evenly spaced from the most used one to the least used one, and patches of each.
+SHOWN_CODES, SHOWN_PATCHES = 12, 8
+
+
+class CodePictures:
+    """A hook that draws the patches nearest to some codes, for TensorBoard and ``pictures/``.
+
+    Every rank reads the same clips and runs the same forwards, so that sharded weights can be gathered; rank 0 draws.
+
+    Args:
+        manifest: manifest whose videos are searched: ``chosen_videos`` of it, ``run.picture_clips`` of them.
+        last_step: last step of the whole run; pictures are taken there, too.
+    """
+
+    def __init__(self, recipe: TokenizerRecipe, folder: RunFolder, cluster: Cluster, manifest: Manifest, last_step: int) -> None:
+        self.recipe, self.folder, self.cluster = recipe, folder, cluster
+        self.manifest, self.last_step = manifest, last_step
+        self.videos = chosen_videos(manifest, recipe.run.picture_clips)
+        self.batch: ClipBatch | None = None
+
+    def due(self, done: int) -> bool:
+        """Return whether pictures are due after step ``done``: every so many steps, and at the end."""
+        every = self.recipe.run.pictures_every_steps
+        return every > 0 and (done % every == 0 or done == self.last_step)
+
+    def __call__(self, done: int, objective: Objective, writer: MetricsWriter, gradients: dict[str, float]) -> None:
+        """Find, draw and write the patches of step ``done``; ``gradients`` are norms by block."""
+        assert isinstance(objective, Tokenizing)
+        self.batch = self.batch or self._read()
+        encoded, _ = objective.encode(self.batch)
+        with self.cluster.together():
+            if self.cluster.is_main:
+                self._show(done, objective.codebook, encoded, writer, gradients)
+
+    def _read(self) -> ClipBatch:
+        views, faults = read_clips(self.recipe, self.manifest, self.videos)
+        if self.cluster.is_main:
+            for fault in faults:
+                say(f"black in the pictures: {fault}")
+        return picture_batch(self.recipe, views)
+
+    def _show(self, done: int, codebook: Codebook, encoded: Tensor, writer: MetricsWriter, gradients: dict[str, float]) -> None:
+        assert self.batch is not None
+        clip = self.batch.views[self.recipe.data.clip.size_px]
+        codes = shown_codes(codebook.share)
+        places = nearest_places(encoded, codebook.vectors[codes])
+        tubelet = self.recipe.model.tubelet_frames
+        sheet: Sheet = {
+            f"code {code}: {float(share) * codebook.settings.codes:.2g} x even share": np.stack(
+                [surroundings(clip[row], place, self.recipe.grid, tubelet) for row, place in found]
+            )
+            for code, share, found in zip(codes.tolist(), codebook.share[codes], places, strict=True)
+        }
+        image = {"codes": as_png(still(sheet, CELL_PX))}
+        writer.show(done, {f"pictures/{name}": png for name, png in image.items()}, {"codes/share": codebook.share.cpu()})
+        writer.profile(done, "gradients/norm_by_block", list(gradients.values()))
+        numbers: dict[str, Any] = {"step": done, "clips": [describe_clip(self.manifest, video) for video in self.videos]}
+        numbers |= {"similarity": {}, "gradient_norm": gradients, "codes": codes.tolist()}
+        write_pictures(self.folder.pictures / f"step-{done:08}", image, numbers)
+
+
+def shown_codes(share: Tensor) -> Tensor:
+    """Return the codes to show, int64 (at most SHOWN_CODES,): by falling ``share`` (K,), evenly spaced."""
+    order = share.argsort(descending=True, stable=True)
+    chosen = np.unique(np.linspace(0, len(order) - 1, min(SHOWN_CODES, len(order))).round().astype(np.int64))
+    return order[torch.from_numpy(chosen).to(order.device)]
+
+
+def nearest_places(encoded: Tensor, vectors: Tensor) -> list[list[tuple[int, int]]]:
+    """Return for every code the nearest token of each of the clips that have the nearest ones, as (clip, token), nearest first.
+
+    Args:
+        encoded: fp32 (B, N, d).
+        vectors: fp32 (C, d).
+    """
+    found = []
+    for vector in vectors:
+        distance, place = (encoded - vector).square().sum(dim=-1).min(dim=1)
+        clips = distance.argsort(stable=True)[:SHOWN_PATCHES].tolist()
+        found.append([(clip, int(place[clip])) for clip in clips])
+    return found
+
+
+def surroundings(clip: Tensor, place: int, grid: Grid, tubelet_frames: int) -> np.ndarray:
+    """Return the patch of a token in its first frame, with the patches around it, black outside of the picture.
+
+    Args:
+        clip: uint8 (C, T, H, W).
+        place: index of the token.
+        grid: (t, h, w).
+
+    Returns:
+        uint8 (3 patches, 3 patches, 3).
+    """
+    _, rows, columns = grid
+    patch = clip.shape[-1] // columns
+    slot, row, column = place // (rows * columns), place // columns % rows, place % columns
+    frame = functional.pad(clip[:, slot * tubelet_frames], (patch,) * 4)
+    cut = frame[:, row * patch : (row + 3) * patch, column * patch : (column + 3) * patch]
+    return np.ascontiguousarray(cut.permute(1, 2, 0).cpu().numpy())
