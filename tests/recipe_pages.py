@@ -75,6 +75,30 @@ python -m mvd_ds tokenizer vqkd_base data.manifest=mine/train.txt batch.micro=8 
 python -m mvd_ds distill beitv2_base data.manifest=mine/train.txt teachers.clip.target.codebook=runs/codes/model
 ```
 
+## Several students from one pass of the teachers
+
+Teachers take 58 to 94 % of a step, and a second student can listen to the same pass. `students` names any number of them; each
+says what it has of its own (`model`, `decoder`, `init`, `optimizer`, `schedule`, `engine`, `output`), and all else is the
+recipe's.
+
+```bash
+python -m mvd_ds plan mvd_students_from_large --gpus 32
+deepspeed --module mvd_ds distill mvd_students_from_large students.tiny={} students.tiny.model.size=tiny
+python -m mvd_ds report runs/mvd_students_from_large --output runs/page
+tensorboard --logdir runs/mvd_students_from_large
+```
+
+Every student is a whole run in a folder of its own, `OUTPUT/NAME`: its `recipe.yaml` is that of a run of its own, and
+checkpoints, metrics, `model/` and `report`, `export`, `finetune`, `replay` are as ever. On a CPU in fp32 it is that run to the
+bit: losses, weights, average and statistics, under any number of masks. `report OUTPUT` and TensorBoard show all students side
+by side, `status OUTPUT` has a line for each. The same command goes on from each one's newest checkpoint; one that is behind,
+for its save was cut off, catches up alone, and so does one that is added later, from its first step. One that is left out stays
+as it is. One whose loss is not finite skips steps, or ends, by itself; the others go on, and the run fails at the end, naming
+it.
+
+Common to all are clips, masks, teachers, targets, batch, seed and precision, so students cut clips into the same tokens. All
+share every device: the states of all have to fit, activations are there for one at a time.
+
 ## All recipes
 
 Published results are those of the papers; none of the large recipes was run here, and their costs are arithmetic: these GPU-hours

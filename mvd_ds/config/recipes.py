@@ -13,6 +13,7 @@ from mvd_ds.config.data import ClipView, DataSettings, MaskingSettings
 from mvd_ds.config.networks.decoder import DecoderSettings
 from mvd_ds.config.networks.encoder import EncoderSettings, InitSettings, position_fault
 from mvd_ds.config.optimization import BatchSettings, EngineSettings, OptimizerSettings, RunSettings, ScheduleSettings
+from mvd_ds.config.students import HasStudents, StudentSettings
 from mvd_ds.config.targets import LabelSettings, Output, PixelSettings, TargetCacheSettings, Tokens, decoder_of
 from mvd_ds.config.teachers import ATTENTION, TeacherSettings
 
@@ -87,7 +88,7 @@ class LearningRecipe(Recipe):
         return self
 
 
-class TrainingRecipe(LearningRecipe):
+class TrainingRecipe(LearningRecipe, HasStudents):
     """One training run: stage one (``*_reconstruction``) or stage two (``distillation``)."""
 
     objective: Literal["image_reconstruction", "video_reconstruction", "distillation"]
@@ -104,6 +105,8 @@ class TrainingRecipe(LearningRecipe):
     """Stage two: fixed views of clips, and the folder that keeps what teachers gave of them."""
     pixels: PixelSettings | None = None
     """Stage one: the pixel targets."""
+    students: dict[str, StudentSettings] = Field(default_factory=dict)
+    """Students by name that learn together from one pass of the teachers, each as in a run of its own. Source: DINOv3."""
     labels: LabelSettings | None = None
     """A class head beside it, which learns from clips with a label (None: none)."""
     balance: Literal["fixed", "loss_relative", "uncertainty"] = "fixed"

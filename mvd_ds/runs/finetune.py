@@ -24,7 +24,8 @@ from mvd_ds.models.flops import classifier_flops
 from mvd_ds.models.init_from_checkpoint import init_classifier_from_checkpoint
 from mvd_ds.runs.adapting.pooling_pictures import PoolingPictures, plan_pooling_pictures
 from mvd_ds.runs.fitting import describe_fit, fit_to_videos, fit_to_weights, require_same_fit, warn_if_unmoved
-from mvd_ds.runs.trainer import Trainer, describe_batches, describe_parameters, fail_in_cluster, run_in_cluster
+from mvd_ds.runs.in_cluster import fail_in_cluster, run_in_cluster
+from mvd_ds.runs.trainer import Trainer, describe_batches, describe_parameters
 from mvd_ds.runs.validation import HELD_OUT, ClipValidation, HeldOut
 from mvd_ds.training.classification import Classification
 from mvd_ds.training.cluster import Cluster, launched_rank

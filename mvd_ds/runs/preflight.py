@@ -12,10 +12,11 @@ from torch import Tensor
 from mvd_ds.config import ConfigError, Recipe, TrainingRecipe
 from mvd_ds.data.loader import ClipLoader
 from mvd_ds.objectives.diagnostics import effective_rank
-from mvd_ds.runs.train import build_trainer
-from mvd_ds.runs.trainer import Trainer, begin_statistics
+from mvd_ds.runs.building import build_trainer
+from mvd_ds.runs.one_run import begin_statistics
+from mvd_ds.runs.trainer import Trainer
 from mvd_ds.training.checkpoint.checkpoint import Resumed
-from mvd_ds.training.cluster import Cluster
+from mvd_ds.training.cluster import Cluster, launched_rank
 from mvd_ds.training.console import say
 from mvd_ds.training.device_batch import to_device
 from mvd_ds.training.engine.deepspeed_engine import joined_cluster
@@ -42,6 +43,8 @@ def preflight(recipe: Recipe, name: str) -> int:
     """
     if not isinstance(recipe, TrainingRecipe) or recipe.command not in ("pretrain", "distill"):
         raise ConfigError(f"preflight is for recipes of pretrain and distill; {name} is one of {recipe.command}")
+    if recipe.students:
+        return max(_preflight_student(recipe.student(key), name, key) for key in recipe.students)
     leave_out_surplus(recipe.batch)
     with joined_cluster(recipe.engine.timeout_minutes, recipe.run.device) as cluster:
         trainer = build_trainer(recipe, RunFolder.of(recipe, name), cluster)
@@ -59,6 +62,13 @@ def preflight(recipe: Recipe, name: str) -> int:
         if cluster.is_main:
             _say(recipe, cluster, statistics, before, worst, memory, troubles)
         return FAILED if cluster.broadcast(any(values["finite"] < 1 for values in statistics.values())) else FINISHED
+
+
+def _preflight_student(recipe: TrainingRecipe, name: str, student: str) -> int:
+    """Run ``preflight`` on one of several students, as if it were alone."""
+    if launched_rank() == 0:
+        say(f"student {student}:")
+    return preflight(recipe, name)
 
 
 def _read(recipe: TrainingRecipe, cluster: Cluster) -> tuple[list[Any], float]:

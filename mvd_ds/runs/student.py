@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import nn
@@ -89,3 +89,9 @@ def load_target_statistics(folder: str | Path, targets: Mapping[str, Target]) ->
 def recipe_flops(recipe: TrainingRecipe) -> ClipFlops:
     """Return the operations of a recipe's networks for one clip, by part."""
     return clip_flops(recipe, build_targets(recipe))
+
+
+def students_flops(recipes: Sequence[TrainingRecipe]) -> int:
+    """Return the operations per clip of a training step of several students: each as alone, but the teachers' pass once."""
+    counts = [recipe_flops(recipe) for recipe in recipes]
+    return sum(count.training for count in counts) - (len(counts) - 1) * sum(counts[0].teachers.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -20,6 +21,9 @@ def show_status(run: Path) -> int:
     """
     code, text = status_of(run)
     say(f"{run}: {text}")
+    with contextlib.suppress(ConfigError):  # a damaged file is said already
+        for name, folder in RunFolder(run).students.items():
+            say(f"  {name}: {status_of(folder)[1]}")
     return code
 
 

@@ -7,8 +7,13 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from mvd_ds.files import encoded, printable
+from mvd_ds.files import ConfigError, encoded, printable
 from mvd_ds.training.run_folder import FAILED
+
+
+class Diverged(ConfigError):
+    """The end of a training by its own numbers: others that run in the same processes may go on."""
+
 
 #: Called with the reason and whether this process speaks for the run, before the process ends.
 _records: list[Callable[[str, bool], None]] = []

@@ -7,9 +7,9 @@ In between it is at most one step ahead, and learns of every step whether it was
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from mvd_ds.config import ConfigError, LearningRecipe
 from mvd_ds.objectives.moving_statistics import summaries, update_statistics
@@ -24,10 +24,14 @@ from mvd_ds.training.liveness.attempt import Attempt
 from mvd_ds.training.liveness.process import age_seconds
 from mvd_ds.training.nonfinite.finite import NonFiniteSteps, minimised
 from mvd_ds.training.prefetch import DeviceBatches
-from mvd_ds.training.protocols import Loader, Objective, Pictures, Validation
+from mvd_ds.training.protocols import Batches, Loader, Objective, Pictures, Validation
 from mvd_ds.training.reporting.block_gradients import BlockGradients
 from mvd_ds.training.reporting.reporter import Reporter
 from mvd_ds.training.schedule import Schedule
+
+Result = TypeVar("Result")
+Steps = Generator[None, None, Result]
+"""A part of the loop that pauses after every micro batch: another student may take its turn there."""
 
 
 class Stopped(NamedTuple):
@@ -49,7 +53,7 @@ class Queued(NamedTuple):
 
 @dataclass
 class Training:
-    """The training loop over the parts of one run, which ``runs.trainer`` builds."""
+    """The training loop over the parts of one run, which ``runs.one_run`` builds."""
 
     recipe: LearningRecipe
     cluster: Cluster
@@ -69,6 +73,17 @@ class Training:
     queued: Queued | None = None
 
     def run(self, first_step: int, last_step: int) -> Stopped:
+        """Run ``steps`` without pauses on the batches of the loader."""
+        batches = DeviceBatches(self.loader.batches(first_step, last_step), self.cluster.device)
+        steps = self.steps(first_step, last_step, batches)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                stopped: Stopped = end.value
+                return stopped
+
+    def steps(self, first_step: int, last_step: int, batches: Batches) -> Steps[Stopped]:
         """Run optimizer steps ``first_step`` .. ``last_step - 1``, or fewer if a stop is asked for.
 
         The order of the lines is their meaning: a step that is not finite is skipped before anything counts it; a step is
@@ -81,7 +96,6 @@ class Training:
         reason = self.attempt.stop.agreed(cluster)
         if reason is not None:
             return Stopped(first_step, reason)
-        batches = DeviceBatches(self.loader.batches(first_step, last_step), cluster.device)
         for step in range(first_step, last_step):
             done = step + 1
             learning_rate = self._set_learning_rate(step)
@@ -89,7 +103,7 @@ class Training:
             if is_shown:
                 self._settle()
             with BlockGradients(self.engine.module, self.pictures is not None and self.pictures.due(done)) as gradients:
-                self._step(batches, done)
+                yield from self._step(batches, done)
             if is_shown or step == first_step:
                 self._settle()
             if step == first_step:
@@ -112,19 +126,19 @@ class Training:
                 return Stopped(done, reason)
         return Stopped(last_step, None)
 
-    def _step(self, batches: DeviceBatches, done: int) -> None:
+    def _step(self, batches: Batches, done: int) -> Steps[None]:
         """Queue step ``done`` and look how the one before it went.
 
         If that one was not finite, its gate has kept this one from the weights, too: it is computed again.
         """
         before = random_state()
-        queued = self._queue(done, self._next_batches(batches, done), batches)
+        queued = yield from self._queue(done, self._next_batches(batches, done), batches)
         if not self._settle():
             set_random_state(before)
-            queued = self._queue(done, self.loader.again(done - 1), batches)
+            queued = yield from self._queue(done, self.loader.again(done - 1), batches)
         self.queued = queued
 
-    def _queue(self, done: int, micro_batches: Iterable[Any], batches: DeviceBatches) -> Queued:
+    def _queue(self, done: int, micro_batches: Iterable[Any], batches: Batches) -> Steps[Queued]:
         """Queue all micro batches of one step; the engine divides the loss by their number and updates at the last."""
         losses: list[LossTerms] = []
         for batch in micro_batches:
@@ -134,6 +148,7 @@ class Training:
             self.reporter.memory.holds(batches.held_bytes)
             self.engine.step()
             losses.append(loss._replace(total=loss.total.detach()))
+            yield
         self.ema.update(self.gate.shut)
         progress = (done - 1) / self.recipe.schedule.last_step(self.loader.steps_per_epoch)
         update_statistics(list(self.objective.statistics.values()), self.cluster.sum, self.gate.shut, progress)
@@ -200,17 +215,17 @@ class Training:
         self.reporter.watch.leave_out(seconds)
         self.reporter.once["perf/pictures_seconds"] = seconds
 
-    def _fetch_ahead(self, batches: DeviceBatches) -> None:
+    def _fetch_ahead(self, batches: Batches) -> None:
         """Bring a GPU the next batch while it is busy with the backward pass; waiting for the loader counts as such."""
         started = time.monotonic()
         batches.fetch_ahead()
         self.reporter.watch.waiting(time.monotonic() - started)
 
-    def _next_batches(self, batches: DeviceBatches, done: int) -> Iterator[Any]:
+    def _next_batches(self, batches: Batches, done: int) -> Iterator[Any]:
         for _ in range(self.recipe.batch.accumulation_steps(self.cluster.world)):
             yield self._next_batch(batches, done)
 
-    def _next_batch(self, batches: DeviceBatches, done: int) -> Any:
+    def _next_batch(self, batches: Batches, done: int) -> Any:
         self.attempt.heartbeat.at("waiting for a batch", done)
         started = time.monotonic()
         try:

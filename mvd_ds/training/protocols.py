@@ -54,6 +54,23 @@ class Loader(Protocol):
         ...
 
 
+class Batches(Protocol):
+    """The micro batches of one rank on their device, in order."""
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the batch that was taken last and of the next one."""
+        ...
+
+    def __next__(self) -> Any:
+        """Return the next micro batch."""
+        ...
+
+    def fetch_ahead(self) -> None:
+        """Begin to bring the next micro batch, while the device is busy."""
+        ...
+
+
 class Objective(Protocol):
     """The function of a micro batch that training minimises."""
 

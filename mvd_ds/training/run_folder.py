@@ -94,6 +94,17 @@ class RunFolder:
         """Digests of large files, kept so that a restart need not read them again."""
         return self.control / "digests.json"
 
+    @property
+    def students(self) -> dict[str, Path]:
+        """Folders of the students of a run of several, by name, which are runs, too; empty for any other run.
+
+        Raises:
+            ConfigError: if ``status.json`` is damaged.
+        """
+        values = read_json(self.status) if self.status.exists() else {}
+        found = values.get("students", {}) if isinstance(values, dict) else {}
+        return {str(name): self.path / str(place) for name, place in found.items()}
+
     def remove_leftovers(self) -> None:
         """Remove what a killed process was writing aside; called by the one process that holds the folder."""
         for folder in (self.path, self.checkpoints, self.control, self.control / "heartbeats", self.path / "attempts"):

@@ -140,7 +140,7 @@ def test_a_host_that_sees_no_videos_does_not_fail_alone(tmp_path: Path, monkeypa
     def joined(*_: object) -> Iterator[Cluster]:
         yield Together(1, 2, torch.device("cpu"))
 
-    monkeypatch.setattr("mvd_ds.runs.trainer.joined_cluster", joined)
+    monkeypatch.setattr("mvd_ds.runs.in_cluster.joined_cluster", joined)
     for world, joins in (("1", 0), ("2", 1)):
         monkeypatch.setenv("WORLD_SIZE", world)
         entered = []

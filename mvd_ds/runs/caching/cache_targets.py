@@ -16,10 +16,10 @@ from mvd_ds.data.cached.views import FixedClips
 from mvd_ds.data.manifests.mixture import Mixture, read_mixture
 from mvd_ds.files import counted
 from mvd_ds.models.teachers import plan_teacher
+from mvd_ds.runs.building import ask_teachers
 from mvd_ds.runs.caching.filling import CacheFiller, ask, black, described
 from mvd_ds.runs.caching.match import cache_facts, shown_flips
 from mvd_ds.runs.inputs import contents_with_videos
-from mvd_ds.runs.train import ask_teachers
 from mvd_ds.training.console import say
 from mvd_ds.training.engine.deepspeed_engine import joined_cluster
 

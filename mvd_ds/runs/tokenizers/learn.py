@@ -20,11 +20,12 @@ from mvd_ds.models.tokenizers.flops import tokenizer_flops
 from mvd_ds.models.tokenizers.folder import save_tokenizer
 from mvd_ds.models.tokenizers.kmeans import kmeans
 from mvd_ds.models.tokenizers.network import Tokenizer
+from mvd_ds.runs.in_cluster import run_in_cluster
 from mvd_ds.runs.pictures import plan_pictures, read_clips
 from mvd_ds.runs.placing import place_teachers
 from mvd_ds.runs.tokenizers.matching import teacher_digest
 from mvd_ds.runs.tokenizers.pictures import CodePictures
-from mvd_ds.runs.trainer import Trainer, describe_batches, describe_parameters, run_in_cluster
+from mvd_ds.runs.trainer import Trainer, describe_batches, describe_parameters
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
 from mvd_ds.training.ema import Ema

@@ -67,6 +67,8 @@ def step_recipe(name: str, overrides: list[str], geometry: str, device: torch.de
     forced = [f"teachers.{key}.{item}" for key in teachers for item in ("weights=random", "fp8=false")]
     forced += ["model.drop_path=0", "decoder.drop_path=0", f"batch.global={micro * world}"]
     recipe = _distillation(name, wanted + forced)
+    if recipe.students:
+        raise ConfigError("bench step: measures one student; remove students")
     return recipe
 
 

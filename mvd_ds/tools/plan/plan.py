@@ -10,16 +10,18 @@ import math
 from pathlib import Path
 from typing import Any
 
-from mvd_ds.config import ConfigError, FinetuneRecipe, LearningRecipe, load_recipe
+from mvd_ds.config import ConfigError, FinetuneRecipe, LearningRecipe, TrainingRecipe, load_recipe
 from mvd_ds.config.base import ENGINE_FOLDER
 from mvd_ds.config.inputs import missing_inputs
 from mvd_ds.data.manifests.mixture import read_mixture
 from mvd_ds.runs.fitting import fit_to_videos, fit_to_weights
+from mvd_ds.runs.student import students_flops
 from mvd_ds.tools.machine.devices import Machine
 from mvd_ds.tools.plan.case import Case, Change, Plan, plan_json
-from mvd_ds.tools.plan.memory import plan_memory
+from mvd_ds.tools.plan.memory import MemoryEstimate, plan_memory
 from mvd_ds.tools.plan.sizes import CLASSES, RecipeSizes, recipe_sizes, teachers_of
-from mvd_ds.tools.plan.timing import plan_time
+from mvd_ds.tools.plan.students import memory_together, time_together, worth_of_sharing
+from mvd_ds.tools.plan.timing import StepTime, plan_time
 from mvd_ds.training.engine.deepspeed_start import zero_faults
 from mvd_ds.training.engine.engine_config import Place, student_config, teacher_config
 
@@ -44,7 +46,9 @@ class Planner:
         self.name, self.overrides, self.machine, self.decode_milliseconds = name, overrides, machine, decode_milliseconds
         self.notes: list[str] = []
         self.recipe = self.load([])
-        self.sizes: RecipeSizes = recipe_sizes(self.recipe)
+        alone = _alone(self.recipe)
+        self.students = {key: recipe_sizes(own) for key, own in alone.items()}
+        self.sizes = next(iter(self.students.values())) if alone else recipe_sizes(self.recipe)
         if isinstance(self.recipe, FinetuneRecipe):
             self._note(f"a head of {CLASSES} classes is assumed; its size hardly matters")
             if self.recipe.teacher is not None:
@@ -100,18 +104,37 @@ class Planner:
         recipe = _with_micro(recipe or self.recipe, gpus)
         if recipe is None:
             return None
+        if alone := _alone(recipe):
+            return self._together(gpus, recipe, alone)
+        memory, time = self._estimates(gpus, recipe, self.sizes)
+        flops = self.sizes.flops.training
+        return Case(recipe, self.machine, gpus, memory, time, self._steps(recipe), flops, self.decode_milliseconds)
+
+    def _together(self, gpus: int, recipe: LearningRecipe, alone: dict[str, TrainingRecipe]) -> Case:
+        """Return the case of all students of a recipe, who share the pass of the teachers."""
+        estimates = [self._estimates(gpus, own, self.students[key]) for key, own in alone.items()]
+        node = min(gpus, self.machine.gpus_per_node)
+        built = 4.0 * node * sum(teacher.parameters for teacher in self.sizes.teachers.values())
+        memory = memory_together([each for each, _ in estimates], built)
+        time = time_together([each for _, each in estimates])
+        steps, flops = max(self._steps(own) for own in alone.values()), students_flops(list(alone.values()))
+        return Case(recipe, self.machine, gpus, memory, time, steps, flops, self.decode_milliseconds)
+
+    def _steps(self, recipe: LearningRecipe) -> int:
+        return recipe.schedule.last_step(max(self.clips // recipe.batch.global_, 1))
+
+    def _estimates(self, gpus: int, recipe: LearningRecipe, sizes: RecipeSizes) -> tuple[MemoryEstimate, StepTime]:
+        """Return memory and time of a recipe with one student."""
         place = Place(gpus, min(gpus, self.machine.gpus_per_node), Path(recipe.engine.nvme_folder or "node-local disk"))
-        engine = student_config(recipe, place, self.sizes.student.thresholds, zero_faults)
+        engine = student_config(recipe, place, sizes.student.thresholds, zero_faults)
         teachers = {
             name: teacher_config(recipe, teachers_of(recipe)[name].placement, place, teacher.thresholds, zero_faults)
-            for name, teacher in self.sizes.teachers.items()
+            for name, teacher in sizes.teachers.items()
             if teachers_of(recipe)[name].placement != "replicated"
         }
-        memory = plan_memory(recipe, self.sizes, engine, teachers, gpus, self.machine.gpus_per_node)
-        time = plan_time(recipe, self.sizes, engine, teachers, self.machine, gpus, self.decode_milliseconds)
-        steps = recipe.schedule.last_step(max(self.clips // recipe.batch.global_, 1))
-        flops = self.sizes.flops.training
-        return Case(recipe, self.machine, gpus, memory, time, steps, flops, self.decode_milliseconds)
+        memory = plan_memory(recipe, sizes, engine, teachers, gpus, self.machine.gpus_per_node)
+        time = plan_time(recipe, sizes, engine, teachers, self.machine, gpus, self.decode_milliseconds)
+        return memory, time
 
     def configs(self, gpus: int) -> list[Case]:
         """Return a case for every engine config: those that fit first, then the fastest, then the smallest."""
@@ -192,9 +215,17 @@ class Planner:
         scaling = [found for count in sorted({*COUNTS, gpus}) if (found := self.case(count)) is not None]
         change = None if case is None else self.advice(case) if case.fits else self.remedy(gpus)
         larger = self.larger_micro(case) if case is not None else None
+        if case is not None and self.students:
+            alone = {key: (own, self._estimates(gpus, own, self.students[key])[1]) for key, own in _alone(case.recipe).items()}
+            self._note(worth_of_sharing(case.time, alone))
         configs, admissible = self.configs(gpus), admissible_counts(self.recipe)
         nearest = nearest_counts(self.recipe, gpus) if case is None else []
         return Plan(self.name, gpus, case, configs, change, larger, scaling, admissible, nearest, self.notes)
+
+
+def _alone(recipe: LearningRecipe) -> dict[str, TrainingRecipe]:
+    """Return the recipes of several students by name; empty for any other recipe."""
+    return {key: recipe.student(key) for key in recipe.students} if isinstance(recipe, TrainingRecipe) else {}
 
 
 def student_configs() -> list[str]:

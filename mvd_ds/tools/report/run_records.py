@@ -163,6 +163,8 @@ class RunRecord:
 def read_runs(paths: list[Path]) -> list[RunRecord]:
     """Return the runs in ``paths``, in this order, each once; folders of one name are told apart by their parents.
 
+    A run of several students stands for the runs of all of them.
+
     Raises:
         ConfigError: if a folder is missing, is no run, or holds a file that cannot be understood.
     """
@@ -170,7 +172,8 @@ def read_runs(paths: list[Path]) -> list[RunRecord]:
         raise ConfigError("report: give at least one run folder")
     distinct: dict[Path, Path] = {}
     for path in paths:
-        distinct.setdefault(path.resolve(), path)
+        for folder in [*RunFolder(path).students.values()] or [path]:
+            distinct.setdefault(folder.resolve(), folder)
     names = _shortest_names(list(distinct))
     return [_read_run(path, name) for path, name in zip(distinct.values(), names, strict=True)]
 

@@ -39,11 +39,13 @@ class Attempt:
         status: ``status.json``.
         heartbeat: where this rank is; the loop tells it.
         stop: requests to stop.
+        parts: status of each of several students.
     """
 
     def __init__(self, recipe: LearningRecipe, folder: RunFolder, cluster: Cluster, stop: StopRequests, last_step: int) -> None:
         self.recipe, self.folder, self.cluster, self.stop, self.last_step = recipe, folder, cluster, stop, last_step
         self.lock = RunLock(folder)
+        self.parts: list[Status] = []
 
     def begin(self) -> None:
         """Take the folder, and start everything that watches. Collective.
@@ -52,15 +54,7 @@ class Attempt:
             ConfigError: on every rank, if another job works in the folder, or not all ranks see it.
         """
         cluster, folder = self.cluster, self.folder
-        with cluster.together():
-            if cluster.is_main:
-                self.lock.acquire()
-                folder.stop.unlink(missing_ok=True)
-        token = cluster.broadcast(self.lock.owner.token)
-        with cluster.together():
-            require_shared(folder, token)
-            self.status = Status(folder, self.last_step)
-        self.number = cluster.broadcast(self.status.values["attempts"])
+        self.take_folder()
         self.log = RankLog(folder.logs(self.number), cluster.rank, self.recipe.run.log_mib)
         with cluster.together():
             self.heartbeat = Heartbeat(folder, cluster.rank, self.number)
@@ -73,6 +67,23 @@ class Attempt:
         self.watchdog = Watchdog(folder, peers, self.heartbeat, self.log, timeout, beats, [self._look, self.log.rotate])
         self.watchdog.start()
         self.forget = record_with(self._record)
+
+    def take_folder(self) -> None:
+        """Become the owner of the folder, and number this attempt at its run. Collective.
+
+        Raises:
+            ConfigError: as ``begin``.
+        """
+        cluster, folder = self.cluster, self.folder
+        with cluster.together():
+            if cluster.is_main:
+                self.lock.acquire()
+                folder.stop.unlink(missing_ok=True)
+        token = cluster.broadcast(self.lock.owner.token)
+        with cluster.together():
+            require_shared(folder, token)
+            self.status = Status(folder, self.last_step)
+        self.number: int = cluster.broadcast(self.status.values["attempts"])
 
     def preempted(self, step: int, reason: str) -> None:
         """Record that the run was asked to stop, saved ``step``, and goes on by the same command."""

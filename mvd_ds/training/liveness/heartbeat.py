@@ -54,6 +54,8 @@ class Heartbeat:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.beat = Beat(rank=rank, process=ProcessName.of(os.getpid()), attempt=attempt)
         self.lock = threading.Lock()
+        self.also: list[Heartbeat] = []
+        """Signs of the same process in other folders, which are written with these."""
         self.moved = time.monotonic()
 
     def at(self, doing: str, step: int | None = None, tell: bool = False) -> None:
@@ -81,6 +83,8 @@ class Heartbeat:
                 write_text(self.path, self.beat.model_dump_json() + "\n", sync=False)
             except OSError:
                 pass
+        for other in self.also:
+            other.write()
 
     def end(self, how: str) -> None:
         """Write the last sign."""

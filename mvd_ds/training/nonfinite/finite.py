@@ -19,7 +19,7 @@ from mvd_ds.objectives.moving_statistics import statistics_state, update_statist
 from mvd_ds.objectives.terms import LossTerms
 from mvd_ds.training.checkpoint.random_state import random_state, set_random_state
 from mvd_ds.training.cluster import Cluster
-from mvd_ds.training.ending import log_error
+from mvd_ds.training.ending import Diverged, log_error
 from mvd_ds.training.engine.protocol import Engine, Gate, WholeWeights
 from mvd_ds.training.nonfinite.dump import write_dump
 from mvd_ds.training.protocols import Loader, Objective
@@ -107,7 +107,7 @@ class NonFiniteSteps:
             losses: of its micro batches.
 
         Raises:
-            ConfigError: on every rank, if the setting is to stop, or the limit is passed.
+            Diverged: on every rank, if the setting is to stop, or the limit is passed.
         """
         self.count += 1
         # A checkpoint's manifest tells it; DeepSpeed thinks that it was applied.
@@ -131,9 +131,9 @@ class NonFiniteSteps:
         self.gate.open()
         text = f"step {done}: {_told(ranks)}; {where}"
         if self.recipe.run.on_nonfinite == "stop":
-            raise ConfigError(f"{text}; run.on_nonfinite is stop. {_remedy(ranks)}")
+            raise Diverged(f"{text}; run.on_nonfinite is stop. {_remedy(ranks)}")
         if self.count > self.recipe.run.nonfinite_limit:
-            raise ConfigError(
+            raise Diverged(
                 f"{text}; these were more than run.nonfinite_limit {self.recipe.run.nonfinite_limit} skipped steps. "
                 f"{_remedy(ranks)}"
             )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
-from mvd_ds.config import ConfigError, LearningRecipe
+from mvd_ds.config import LearningRecipe
 from mvd_ds.objectives.terms import LossTerms
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import StepProgress
+from mvd_ds.training.ending import Diverged
 from mvd_ds.training.engine.protocol import Engine
 from mvd_ds.training.reporting.health import RankHealth
 from mvd_ds.training.reporting.memory import MemoryMonitor
@@ -57,7 +58,7 @@ class Reporter:
             skipped_steps: of this attempt, which were not finite; their losses are in no mean.
 
         Raises:
-            ConfigError: on every rank, if the loss is not finite.
+            Diverged: on every rank, if the loss is not finite.
         """
         values = self.meter.means()
         told = "no step was applied"
@@ -113,7 +114,7 @@ class Reporter:
 
 def _require_finite(step: int, loss: float) -> None:
     if not math.isfinite(loss):
-        raise ConfigError(
+        raise Diverged(
             f"step {step}: the loss is {loss}; nothing was saved since the last checkpoint. Lower optimizer.base_lr or set "
             "optimizer.gradient_clipping, and start again: the run goes on from there"
         )

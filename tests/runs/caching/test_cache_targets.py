@@ -21,8 +21,8 @@ from mvd_ds.data.cached.index import read_index
 from mvd_ds.data.loader import ClipLoader
 from mvd_ds.data.masking_batch import device_masks
 from mvd_ds.models.teachers import build_teacher
+from mvd_ds.runs.building import cached_types
 from mvd_ds.runs.caching.cache_targets import cache_targets
-from mvd_ds.runs.train import cached_types
 from mvd_ds.training.cached_targets import CachedTargets
 from mvd_ds.training.device_batch import to_device
 from mvd_ds.training.run_folder import RunFolder

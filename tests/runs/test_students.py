@@ -1,0 +1,82 @@
+"""Students that are trained together are those that are trained alone, whatever happens to the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from launching import losses
+from mvd_ds.config import ConfigError
+from mvd_ds.files import read_json
+from mvd_ds.runs.any_training import train_by_name
+from mvd_ds.tools.report.run_records import read_runs
+from mvd_ds.tools.status import status_of
+from mvd_ds.training.run_folder import RunFolder
+from shrinking import RECIPE, SCALES
+
+#: K masks, drop path, and every kind of state; two students unlike each other in size, decoders, rate, length and ZeRO.
+SETTINGS = [
+    *SCALES,
+    *("masking.masks_per_clip=2", "optimizer.ema_decay=0.9", "balance=loss_relative", "schedule.steps=4", "calibration_clips=8"),
+    *("schedule.warmup_steps=1", "teachers.image.placement=replicated", "teachers.video.placement=replicated"),
+]
+SMALL = {
+    "model.depth": "2",
+    "decoder.depth": "1",
+    "optimizer.base_lr": "0.03",
+    "schedule.steps": "3",
+    "engine.config": "zero1.json",
+}
+TOGETHER = ["students.b={}", *(f"students.s.{key}={value}" for key, value in SMALL.items())]
+
+pytestmark = pytest.mark.launch
+
+
+@pytest.fixture(scope="module")
+def alone(shrunk: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The folders of each student's run of its own."""
+    folder = tmp_path_factory.mktemp("alone")
+    own = {"b": [], "s": [f"{key}={value}" for key, value in SMALL.items()]}
+    return {name: train_by_name(RECIPE, [*shrunk, *SETTINGS, *more, f"run.output={folder / name}"]) for name, more in own.items()}
+
+
+def require_equal(found: Path, expected: Path) -> None:
+    for loss in ("total", "image", "video"):
+        assert losses(found, f"loss/{loss}") == losses(expected, f"loss/{loss}")
+    for file in ("model.safetensors", "ema.safetensors", "target_statistics.safetensors"):
+        got, wanted = load_file(found / "model" / file), load_file(expected / "model" / file)
+        assert got.keys() == wanted.keys() and all(torch.equal(got[name], wanted[name]) for name in wanted), file
+
+
+def test_students_come_and_go_and_each_is_what_it_is_alone(
+    shrunk: list[str], alone: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One begins, another comes later and catches up, then the first is left out; both end as they do alone, to the bit."""
+    folder = tmp_path / "run"
+    command = [*shrunk, *SETTINGS, f"run.output={folder}"]
+    train_by_name(RECIPE, [*command, TOGETHER[0], "run.stop_after_steps=2"])
+    assert status_of(folder)[1].startswith("stopped (step 2 of 4")
+    train_by_name(RECIPE, [*command, *TOGETHER, "run.stop_after_steps=3"])
+    said = capfd.readouterr().out
+    assert "student s: is new, and learns alone from its first step until it has caught up with the others" in said
+    assert "student b: resuming from the checkpoint of step 2" in said
+    assert RunFolder(folder).students == {"b": folder / "b", "s": folder / "s"}
+    train_by_name(RECIPE, [*command, TOGETHER[0]])
+    assert "student s: left out from here on" in capfd.readouterr().out
+    for name in ("b", "s"):
+        require_equal(folder / name, alone[name])
+    assert [read_json(folder / name / "status.json")["state"] for name in ("b", "s")] == ["finished", "finished"]
+    assert [record.path for record in read_runs([folder])] == [folder / "b"]
+
+
+def test_one_that_diverges_does_not_touch_the_other(shrunk: list[str], alone: dict[str, Path], tmp_path: Path) -> None:
+    wild = ["students.s.optimizer.base_lr=1e30", "run.on_nonfinite=stop"]
+    with pytest.raises(ConfigError, match=r"^student s: step \d: .* is not finite"):
+        train_by_name(RECIPE, [*shrunk, *SETTINGS, *TOGETHER, *wild, f"run.output={tmp_path}"])
+    require_equal(tmp_path / "b", alone["b"])
+    states = {name: read_json(tmp_path / name / "status.json")["state"] for name in (".", "s", "b")}
+    assert states == {".": "failed", "s": "failed", "b": "finished"}
+    assert not (tmp_path / "s" / "model").exists()
