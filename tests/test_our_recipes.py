@@ -2,7 +2,7 @@
 
 import pytest
 
-from mvd_ds.config import TrainingRecipe, dump, load_recipe
+from mvd_ds.config import TrainingRecipe, differences, dump, load_recipe
 from recipe_pages import header_of
 from test_recipes import AGGLOMERATIVE, OURS, WIDTHS
 
@@ -31,3 +31,19 @@ def test_the_agglomerative_student_changes_teachers_and_their_balance_only() -> 
     video = ours.teachers["video"]
     assert (video.embed_dim, video.depth, video.num_heads) == WIDTHS["base"]
     assert "Nobody has published it" in header_of(AGGLOMERATIVE)["Source"]
+
+
+def test_students_that_learn_together_are_those_of_their_own_recipes() -> None:
+    recipe = training("mvd_students_from_large")
+    assert list(recipe.students) == ["small", "base"]
+    for student in recipe.students:
+        theirs, ours = training(f"mvd_{student}_from_large"), recipe.student(student)
+        assert head_shapes_of(ours) == head_shapes_of(theirs)
+        changed = {line.partition(":")[0] for line in differences(dump(theirs), dump(ours))}
+        assert changed <= {"batch.micro", "decoder.embed_dim", "decoder.num_heads", "run.output"}
+
+
+def head_shapes_of(recipe: TrainingRecipe) -> list[tuple[int, int, int]]:
+    """Width, depth and heads of every decoder, the encoder's where they are not given."""
+    model, decoders = recipe.model, [output.decoder for output in recipe.outputs.values()]
+    return [(each.embed_dim or model.embed_dim, each.depth, each.num_heads or model.num_heads) for each in decoders]

@@ -11,7 +11,6 @@ from mvd_ds.config import (
     Recipe,
     TargetSettings,
     TrainingRecipe,
-    differences,
     dump,
     find_engine_config,
     find_recipe,
@@ -78,8 +77,6 @@ OURS = {"mvd_base_attmask": "masking", "mvd_base_cross": "decoder", "mvd_base_ca
 ADAPTED = {"tinymim_small_from_large", "umt_base", "vqkd_base", "beitv2_base"}
 #: A recipe that nobody has published, of teachers that somebody else has trained.
 AGGLOMERATIVE = "agglomerative_base"
-#: Students that learn together what each learns in a recipe of its own.
-TOGETHER = {"mvd_students_from_large": {"small": "mvd_small_from_large", "base": "mvd_base_from_large"}}
 
 #: Recipes of whatever the user brings: so are their results.
 USES = {"evaluate_5x3", "evaluate_2x3", "features", "finetune_folder"}
@@ -107,7 +104,7 @@ def _shape(decoder_or_model: Any) -> tuple[int, int, int]:
 
 
 def test_the_shelf_is_complete() -> None:
-    others = {*OURS, *ADAPTED, AGGLOMERATIVE, *TOGETHER, "mvd_large_from_base", "kmeans_base"}
+    others = {*OURS, *ADAPTED, AGGLOMERATIVE, "mvd_students_from_large", "mvd_large_from_base", "kmeans_base"}
     assert set(recipe_names()) == {*PUBLISHED, *STAGE_ONE, *SMALL, *USES, *FINETUNED, *others}
 
 
@@ -182,23 +179,6 @@ def test_the_large_student_of_base_teachers_changes_the_teachers_only() -> None:
     a.pop("teachers")
     b.pop("teachers")
     assert a == b
-
-
-@pytest.mark.parametrize(("name", "alone"), TOGETHER.items())
-def test_students_that_learn_together_are_those_of_their_own_recipes(name: str, alone: dict[str, str]) -> None:
-    recipe = _training(name)
-    assert recipe.students.keys() == alone.keys()
-    for student, own in alone.items():
-        theirs, ours = _training(own), recipe.student(student)
-        assert head_shapes_of(ours) == head_shapes_of(theirs)
-        changed = {line.partition(":")[0] for line in differences(dump(theirs), dump(ours))}
-        assert changed <= {"batch.micro", "decoder.embed_dim", "decoder.num_heads", "run.output"}
-
-
-def head_shapes_of(recipe: TrainingRecipe) -> list[tuple[int, int, int]]:
-    """Width, depth and heads of every decoder, the encoder's where they are not given."""
-    model, decoders = recipe.model, [output.decoder for output in recipe.outputs.values()]
-    return [(each.embed_dim or model.embed_dim, each.depth, each.num_heads or model.num_heads) for each in decoders]
 
 
 @pytest.mark.parametrize(("name", "row"), STAGE_ONE.items())
