@@ -17,7 +17,7 @@ from mvd_ds.config import (
     load_recipe,
     recipe_names,
 )
-from mvd_ds.config.evaluation import ProbeRecipe
+from mvd_ds.config.probing import ProbeRecipe
 from recipe_pages import header_of
 from test_finetune_recipes import PUBLISHED as FINETUNED
 

@@ -18,10 +18,6 @@ from mvd_ds.config.data import (
 from mvd_ds.config.evaluation import (
     EvaluateRecipe,
     FeaturesRecipe,
-    HeadSettings,
-    NeighbourSettings,
-    ProbedModel,
-    ProbeRecipe,
     ViewSettings,
 )
 from mvd_ds.config.finetuning import (
@@ -55,6 +51,7 @@ from mvd_ds.config.optimization import (
     RunSettings,
     ScheduleSettings,
 )
+from mvd_ds.config.probing import HeadSettings, NeighbourSettings, ProbedModel, ProbeRecipe
 from mvd_ds.config.recipes import LearningRecipe, Recipe, TrainingRecipe
 from mvd_ds.config.targets import HeadShape, LabelSettings, Output, PixelSettings, TargetCacheSettings, TargetSettings, Tokens
 from mvd_ds.config.teachers import ATTENTION, TeacherSettings

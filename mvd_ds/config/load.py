@@ -10,9 +10,10 @@ import yaml
 from pydantic import ValidationError
 
 from mvd_ds.config.base import ENGINE_FOLDER, RECIPE_FOLDER, Settings
-from mvd_ds.config.evaluation import EvaluateRecipe, FeaturesRecipe, ProbeRecipe
+from mvd_ds.config.evaluation import EvaluateRecipe, FeaturesRecipe
 from mvd_ds.config.faults import explain
 from mvd_ds.config.finetuning import FinetuneRecipe
+from mvd_ds.config.probing import ProbeRecipe
 from mvd_ds.config.reading import apply_override, read_yaml
 from mvd_ds.config.recipes import Recipe, TrainingRecipe
 from mvd_ds.config.tokenizers.recipe import TokenizerRecipe

@@ -52,11 +52,18 @@ def evaluation_batches(
     """
     wanted = list(range(len(manifest.refs))) if videos is None else list(videos)
     groups = [wanted[first : first + batch] for first in range(0, len(wanted), batch)]
-    middle = partial(_middle_clip, clip=data.clip, frames=frames, size_px=size_px)
-    for filled in batches_in_order(data, manifest, groups, (3, frames, size_px, size_px), middle):
+    for filled in middle_clips(data, manifest, groups, frames, size_px):
         if faults is not None:
             faults.extend(filled.faults)
         yield filled.arrays["clips"], filled.arrays["labels"], filled.arrays["ok"]
+
+
+def middle_clips(
+    data: DataSettings, manifest: Manifest, groups: Sequence[Sequence[int]], frames: int, size_px: int
+) -> Iterator[Filled]:
+    """Yield the clips of ``evaluation_batches``, a group of videos at a time, as ``batches_in_order`` does."""
+    middle = partial(_middle_clip, clip=data.clip, frames=frames, size_px=size_px)
+    yield from batches_in_order(data, manifest, groups, (3, frames, size_px, size_px), middle)
 
 
 def batches_in_order(

@@ -1,8 +1,8 @@
-"""This module computes one vector a clip from every network that is probed, and from raw pixels."""
+"""Features of clips, what a network is shown of a clip, and the features of raw pixels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -14,15 +14,6 @@ PIXEL_SLOTS = 8
 PIXEL_SIDE = 12
 
 
-class Extractor(NamedTuple):
-    """A network, and the frames that it is shown."""
-
-    forward: Callable[[Tensor], Tensor]
-    """Clip uint8 (B, C, T, H, W) -> features (B, D)."""
-    frames: str = "all"
-    """One of ``FRAMES``."""
-
-
 class Features(NamedTuple):
     """Features of S clips, in the order of the batches."""
 
@@ -32,37 +23,6 @@ class Features(NamedTuple):
     """int64 (S, L)."""
     ok: np.ndarray
     """bool (S,), False where the video could not be read and the clip is black: leave these out."""
-
-
-def extract_features(
-    extractors: Mapping[str, Extractor],
-    batches: Iterable[tuple[Tensor, Tensor, Tensor]],
-    seed: int = 0,
-    on_progress: Callable[[int], None] | None = None,
-) -> Features:
-    """Return the features of every network on every clip, reading each video once.
-
-    Args:
-        extractors: the networks by name, in evaluation mode; they move the clip to their device themselves.
-        batches: (clip uint8 (B, C, T, H, W), labels int64 (B, L), ok bool (B,)).
-        seed: seed of the order of shuffled frames.
-        on_progress: called after each batch with the number of clips seen so far.
-    """
-    rows: dict[str, list[np.ndarray]] = {name: [] for name in extractors}
-    labels, oks = [], []
-    seen = 0
-    with torch.inference_mode():
-        for clip, label, ok in batches:
-            for name, extractor in extractors.items():
-                shown = FRAMES[extractor.frames](clip, seen, seed)
-                rows[name].append(extractor.forward(shown).float().cpu().numpy())
-            labels.append(label.numpy())
-            oks.append(ok.numpy())
-            seen += len(clip)
-            if on_progress is not None:
-                on_progress(seen)
-    features = {name: np.concatenate(parts) for name, parts in rows.items()}
-    return Features(features, np.concatenate(labels), np.concatenate(oks))
 
 
 def pixel_features(clip: Tensor) -> Tensor:

@@ -1,193 +1,224 @@
-"""This module trains heads on frozen features: every learning rate, seed and label in one pass."""
+"""This module trains heads on frozen features: all blocks, learning rates, weight decays, seeds and labels in one pass."""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mvd_ds.config import ConfigError, ProbeRecipe
+from mvd_ds.evaluation.head_bank import Candidate, HeadBank
 from mvd_ds.evaluation.probes import Probe, selection_split
-
-Frozen = Any
-"""A NamedTuple of tensors (B, ...) or None: what a head takes."""
-Maker = Callable[[Sequence[Sequence[int]]], Iterable[tuple[Sequence[int], Frozen]]]
-"""Groups of clips -> the clips of each that can be read, and their features."""
+from mvd_ds.evaluation.token_store import FrozenStore, Share, in_groups
 
 
-class FrozenStore:
-    """A cache of features by clip: it keeps them if all of them fit into memory, and computes them again otherwise.
+class Keeper(Protocol):
+    """The place where heads in training are kept, so that an interrupted training goes on."""
 
-    Args:
-        make: function that computes features, group by group.
-        clips: number of clips.
-        keep_bytes: largest size of the cache in host memory.
-    """
+    def begin(self) -> int:
+        """Return the step after which training goes on; 0: from the start. Collective."""
 
-    def __init__(self, make: Maker, clips: int, keep_bytes: float) -> None:
-        self._make, self._clips, self._keep_bytes = make, clips, keep_bytes
-        self._kept: dict[int, Frozen] = {}
-        self._keeps: bool | None = None
+    def load(self, number: int) -> dict[str, Any]:
+        """Return the state of a bank of heads at that step."""
 
-    def batches(self, groups: Sequence[Sequence[int]]) -> Iterator[tuple[Sequence[int], Frozen]]:
-        """Yield (clips, features) of each group."""
-        missing = [group for group in groups if any(clip not in self._kept for clip in group)]
-        if not missing:
-            for group in groups:
-                yield group, _stack([self._kept[clip] for clip in group])
-            return
-        for group, features in self._make(groups):
-            if self._keeps is None and len(group):
-                size = sum(part.numel() * part.element_size() for part in features if part is not None) / len(group)
-                self._keeps = size * self._clips <= self._keep_bytes
-            if self._keeps:
-                for row, clip in enumerate(group):
-                    self._kept[clip] = type(features)(*(part if part is None else part[row].cpu() for part in features))
-            yield group, features
+    def save(self, step: int, states: dict[int, dict[str, Any]]) -> None:
+        """Keep this process's states after a step. Collective."""
 
 
-class Candidate(NamedTuple):
-    """One head in training."""
+class Answers(NamedTuple):
+    """The answers of one head to S clips."""
 
-    head: nn.Module
-    rate: float
-    seed: int
-    """Position among the seeds."""
-    label: int
-    """Column of the labels."""
+    classes: np.ndarray
+    """int64 (S,), the likeliest class, -1 where scores are not finite or the clip was not asked for."""
+    shares: np.ndarray
+    """float32 (S,), its probability."""
+
+
+class Labelled(NamedTuple):
+    """Clips with their labels."""
+
+    features: FrozenStore
+    labels: np.ndarray
+    """int64 (S, L)."""
+
+
+class Training(NamedTuple):
+    """How heads are trained, beside the settings of the recipe."""
+
+    blocks: int = 1
+    """Number of blocks whose features there are."""
+    views: int = 1
+    """Views of a held-out clip, whose softmaxes are averaged."""
+    share: Share = Share()
+    """This process among the others."""
+    keeper: Keeper | None = None
+    """Place of interrupted trainings; None: they begin anew."""
+    on_progress: Callable[[int, int], None] = lambda done, total: None
+    """Called with (steps done, steps in all)."""
 
 
 def train_heads(
     build: Callable[[int, int], nn.Module],
-    known: FrozenStore,
-    known_labels: np.ndarray,
-    unseen: FrozenStore,
-    unseen_labels: np.ndarray,
+    known: Labelled,
+    unseen: Labelled,
     recipe: ProbeRecipe,
     device: torch.device,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[Probe, ...]:
-    """Train a probe for every label; each seed takes the learning rate that is best on its selection share.
+    training: Training = Training(),  # noqa: B008 - a NamedTuple, never written to
+) -> list[tuple[Probe, ...]]:
+    """Train a probe for every block and label; each seed takes the rate and weight decay that are best on its selection share.
 
-    Unlike a linear probe, the head that is chosen is the one that was measured: it is not trained again on all clips.
+    Unlike a linear probe, the head that is chosen is the one that was measured: it is not trained again on all clips. Heads are
+    dealt out to the processes in banks, which no number of processes changes, and every process sees all features.
 
     Args:
         build: (classes, seed) -> a head with its initial weights.
-        known: features of the training clips.
-        known_labels: int64 (S, L).
-        unseen: features of the held-out clips.
-        unseen_labels: int64 (S', L).
+        known: the training clips.
+        unseen: the held-out clips.
         recipe: seeds, selection share and training.
         device: device of the heads.
-        on_progress: called with (steps done, steps in all).
+        training: blocks, views, processes and where the training is kept.
+
+    Returns:
+        For each block, a probe for each label.
 
     Raises:
         ConfigError: if all heads of a label diverged.
     """
-    classes = [_classes(known_labels[:, label], unseen_labels[:, label]) for label in range(known_labels.shape[1])]
-    candidates = [
-        Candidate(build(classes[label], seed).to(device), rate, place, label)
-        for label in range(len(classes))
-        for place, seed in enumerate(recipe.seeds)
-        for rate in recipe.head.learning_rates
+    share, labels = training.share, range(known.labels.shape[1])
+    classes = [int(max(known.labels[:, label].max(), unseen.labels[:, label].max())) + 1 for label in labels]
+    listed = _banks(recipe, training.blocks, len(classes))
+
+    def bank(candidates: list[Candidate]) -> HeadBank:
+        return HeadBank(candidates, lambda seed: build(classes[candidates[0].label], recipe.seeds[seed]), device)
+
+    own = {number: bank(listed[number]) for number in range(share.rank, len(listed), share.world)}
+    splits = np.stack([selection_split(len(known.labels), recipe.selection_share, seed)[0] for seed in recipe.seeds])
+    _train(own, known, splits, recipe, device, training)
+    to_known = _asked(own, known.features, np.flatnonzero(splits.any(axis=0)).tolist(), len(known.labels), recipe, 1)
+    to_unseen = _asked(own, unseen.features, list(range(len(unseen.labels))), len(unseen.labels), recipe, training.views)
+    found = {number: list(zip(to_known[number], to_unseen[number], own[number].finite(), strict=True)) for number in own}
+    everyone = {number: told for part in share.gather(found) for number, told in part.items()}
+    candidates = [one for bank in listed for one in bank]
+    answers = [told for number in range(len(listed)) for told in everyone[number]]
+    return [
+        tuple(
+            _choose(candidates, (block, label), splits, answers, known.labels[:, label], unseen.labels[:, label], recipe)
+            for label in labels
+        )
+        for block in range(training.blocks)
     ]
-    splits = np.stack([selection_split(len(known_labels), recipe.selection_share, seed)[0] for seed in recipe.seeds])
-    _train(candidates, known, known_labels, splits, recipe, device, on_progress)
-    on_known = _hits(candidates, known, known_labels, device, recipe.head.batch)
-    on_unseen = _hits(candidates, unseen, unseen_labels, device, recipe.head.batch)
-    return tuple(_choose(candidates, label, splits, on_known, on_unseen, recipe) for label in range(len(classes)))
 
 
-def _classes(known: np.ndarray, unseen: np.ndarray) -> int:
-    return int(max(known.max(), unseen.max())) + 1
+def _banks(recipe: ProbeRecipe, blocks: int, labels: int) -> list[list[Candidate]]:
+    """Return all candidates in banks of at most ``head.together``."""
+    banks: list[list[Candidate]] = []
+    for block, label in itertools.product(range(blocks), range(labels)):
+        grid = itertools.product(range(len(recipe.seeds)), recipe.head.learning_rates, recipe.head.weight_decays)
+        mine = [Candidate(block, label, *one) for one in grid]
+        banks += [list(part) for part in in_groups(mine, recipe.head.together)]  # type: ignore[arg-type]
+    return banks
 
 
 def _train(
-    candidates: list[Candidate],
-    known: FrozenStore,
-    labels: np.ndarray,
-    splits: np.ndarray,
-    recipe: ProbeRecipe,
-    device: torch.device,
-    on_progress: Callable[[int, int], None],
+    banks: dict[int, HeadBank], known: Labelled, splits: np.ndarray, recipe: ProbeRecipe, device: torch.device, training: Training
 ) -> None:
-    """Step every head on every batch; a head's loss leaves out the clips that choose its learning rate."""
-    settings = recipe.head
-    optimizers = [
-        torch.optim.AdamW([p for p in one.head.parameters() if p.requires_grad], lr=one.rate, weight_decay=settings.weight_decay)
-        for one in candidates
-    ]
-    targets, held_back = torch.from_numpy(labels).to(device), torch.from_numpy(splits)
-    steps = math.ceil(len(labels) / settings.batch) * settings.epochs
-    done = 0
-    for epoch in range(settings.epochs):
-        order = np.random.default_rng([recipe.run.seed, epoch]).permutation(len(labels)).tolist()
-        for clips, frozen in known.batches(_groups(order, settings.batch)):
-            frozen = _on(frozen, device)
-            factor = 0.5 * (1 + math.cos(math.pi * done / steps))
-            for one, optimizer in zip(candidates, optimizers, strict=True):
-                _step(one, optimizer, factor, frozen, targets[clips, one.label], ~held_back[one.seed, clips])
-            done += 1
-            on_progress(done, steps)
+    """Step every head on every batch; a head's loss leaves out the clips that choose among its kind."""
+    settings, every, keeper = recipe.head, recipe.run.save_every_steps, training.keeper
+    count, targets, learns = len(known.labels), torch.from_numpy(known.labels).to(device), torch.from_numpy(~splits)
+    per_epoch = math.ceil(count / settings.batch)
+    steps = per_epoch * settings.epochs
+    first = keeper.begin() if keeper is not None else 0
+    if keeper is not None and first:
+        for number, bank in banks.items():
+            bank.load_state_dict(keeper.load(number))
+    for epoch in range(first // per_epoch, settings.epochs):
+        plan = list(_plan(count, epoch, recipe, known.features.size))[max(first - epoch * per_epoch, 0) :]
+        batches = known.features.batches([group for batch in plan for group in batch])
+        for done, batch in enumerate(plan, max(first, epoch * per_epoch)):
+            counts = learns[:, [clip for group in batch for clip in group]].sum(1)
+            for clips, frozen in itertools.islice(batches, len(batch)):
+                for bank in banks.values():
+                    rows = [one.seed for one in bank.candidates]
+                    weights = (learns[:, clips] / counts.clamp_min(1)[:, None])[rows].to(device)
+                    with _precision(recipe, device):
+                        bank.accumulate(frozen.seen(bank.block, 0), targets[clips, bank.label], weights)
+            for bank in banks.values():
+                factor = 0.5 * (1 + math.cos(math.pi * done / steps))
+                bank.step(factor, [bool(counts[one.seed]) for one in bank.candidates])
+            training.on_progress(done + 1, steps)
+            if keeper is not None and ((done + 1) % every == 0 or done + 1 == steps):
+                keeper.save(done + 1, {number: bank.state_dict() for number, bank in banks.items()})
 
 
-def _step(
-    one: Candidate, optimizer: torch.optim.Optimizer, factor: float, frozen: Frozen, targets: Tensor, counted: Tensor
-) -> None:
-    """One step of one head, on the clips of the batch that it learns from."""
-    if not bool(counted.any()):  # counted is on the CPU: nobody waits for the device
-        return
-    for group in optimizer.param_groups:
-        group["lr"] = one.rate * factor
-    losses = F.cross_entropy(one.head(frozen).float(), targets, reduction="none")
-    optimizer.zero_grad(set_to_none=True)
-    (losses * counted.to(losses.device)).sum().div(int(counted.sum())).backward()
-    optimizer.step()
+def _plan(clips: int, epoch: int, recipe: ProbeRecipe, size: int) -> Iterator[list[Sequence[int]]]:
+    """Yield the batches of an epoch, each in the groups that are computed at once."""
+    order = np.random.default_rng([recipe.run.seed, epoch]).permutation(clips).tolist()
+    for batch in in_groups(order, recipe.head.batch):
+        yield in_groups(batch, size)
+
+
+def _precision(recipe: ProbeRecipe, device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
 
 
 @torch.inference_mode()
-def _hits(candidates: list[Candidate], store: FrozenStore, labels: np.ndarray, device: torch.device, batch: int) -> np.ndarray:
-    """Return which clips each head classifies rightly, bool (candidates, S)."""
-    targets = torch.from_numpy(labels)
-    hits = np.zeros((len(candidates), len(labels)), bool)
-    for clips, frozen in store.batches(_groups(list(range(len(labels))), batch)):
-        frozen = _on(frozen, device)
-        for row, one in enumerate(candidates):
-            logits = one.head(frozen).float()
-            right = (logits.argmax(1).cpu() == targets[clips, one.label]) & logits.isfinite().all(1).cpu()
-            hits[row, clips] = right.numpy()
-    return hits
+def _asked(
+    banks: dict[int, HeadBank], store: FrozenStore, clips: list[int], count: int, recipe: ProbeRecipe, views: int
+) -> dict[int, list[Answers]]:
+    """Return the answers of every head to ``clips``, by the place of each among ``count``."""
+    found = {
+        number: [Answers(np.full(count, -1), np.zeros(count, np.float32)) for _ in bank.candidates]
+        for number, bank in banks.items()
+    }
+    for group, frozen in store.batches(in_groups(clips, store.size)):
+        for number, bank in banks.items():
+            with _precision(recipe, next(bank.heads[0].parameters()).device):
+                scores = [bank.logits(frozen.seen(bank.block, view)).softmax(-1) for view in range(views)]
+            shares, classes = _best(torch.stack(scores).mean(0))
+            for row, one in enumerate(found[number]):
+                one.classes[list(group)], one.shares[list(group)] = classes[row], shares[row]
+    return found
+
+
+def _best(scores: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return the probability (heads, B) and the number of the likeliest class, -1 where a score is not finite."""
+    shares, classes = scores.max(-1)
+    finite = scores.isfinite().all(-1)
+    return torch.where(finite, shares, 0.0).cpu().numpy(), torch.where(finite, classes, -1).cpu().numpy()
 
 
 def _choose(
-    candidates: list[Candidate], label: int, splits: np.ndarray, on_known: np.ndarray, on_unseen: np.ndarray, recipe: ProbeRecipe
+    candidates: list[Candidate],
+    place: tuple[int, int],
+    splits: np.ndarray,
+    answers: list[tuple[Answers, Answers, bool]],
+    known: np.ndarray,
+    unseen: np.ndarray,
+    recipe: ProbeRecipe,
 ) -> Probe:
-    """Return the probe of ``label`` with the best learning rate of each seed; of equals, the smallest."""
-    rows, rates = [], []
-    for place in range(len(recipe.seeds)):
-        mine = [row for row, one in enumerate(candidates) if (one.seed, one.label) == (place, label)]
-        mine.sort(key=lambda row: candidates[row].rate)
-        best = max(mine, key=lambda row: on_known[row, splits[place]].mean())
-        if not all(bool(parameter.isfinite().all()) for parameter in candidates[best].head.parameters()):
+    """Return the probe of a (block, label) with the best candidate of each seed; of equals, smallest rate, then least decay."""
+    best = []
+    for seed, split in enumerate(splits):
+        mine = [row for row, one in enumerate(candidates) if (one.block, one.label, one.seed) == (*place, seed)]
+        mine.sort(key=lambda row: (candidates[row].rate, candidates[row].decay))
+        chosen = np.flatnonzero(split)
+        row = max(mine, key=lambda row: (answers[row][0].classes[chosen] == known[chosen]).mean())
+        if not answers[row][2]:
             raise ConfigError(f"head.learning_rates {recipe.head.learning_rates}: every head diverged; choose smaller ones")
-        rows.append(on_unseen[best])
-        rates.append(candidates[best].rate)
-    correct = np.stack(rows)
-    return Probe(float(correct.mean()), tuple(correct.mean(1).tolist()), tuple(rates), correct)
-
-
-def _groups(order: Sequence[int], size: int) -> list[Sequence[int]]:
-    return [order[first : first + size] for first in range(0, len(order), size)]
-
-
-def _stack(rows: list[Frozen]) -> Frozen:
-    return type(rows[0])(*(None if parts[0] is None else torch.stack(parts) for parts in zip(*rows, strict=True)))
-
-
-def _on(frozen: Frozen, device: torch.device) -> Frozen:
-    return type(frozen)(*(part if part is None else part.to(device) for part in frozen))
+        best.append(row)
+    told = [answers[row][1] for row in best]
+    correct = np.stack([one.classes == unseen for one in told])
+    return Probe(
+        float(correct.mean()),
+        tuple(correct.mean(1).tolist()),
+        tuple(candidates[row].rate for row in best),
+        correct,
+        tuple(candidates[row].decay for row in best),
+        np.stack([one.classes for one in told]),
+        np.stack([one.shares for one in told]),
+    )

@@ -31,6 +31,12 @@ class Probe(NamedTuple):
     """Choice of each seed: C of a linear probe, learning rate of a trained head, nothing for neighbours."""
     correct: np.ndarray
     """bool (seeds, S), for ``compare``."""
+    weight_decays: tuple[float, ...] = ()
+    """Choice of each seed for a trained head."""
+    classes: np.ndarray | None = None
+    """int64 (seeds, S), what a trained head answered; -1: nothing finite."""
+    shares: np.ndarray | None = None
+    """float32 (seeds, S), the probability that it gave that class."""
 
 
 class ConfidenceInterval(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from mvd_ds.config import ConfigError, ProbeRecipe
-from mvd_ds.evaluation.head_training import FrozenStore, train_heads
+from mvd_ds.evaluation.head_training import Labelled, Training, train_heads
 from mvd_ds.evaluation.probes import Probe, nearest_neighbours, selection_split
+from mvd_ds.evaluation.token_store import FrozenStore
 
 TRAIN, HELD_OUT, WIDTH = 300, 100, 8
 RNG = np.random.default_rng(0)
@@ -24,6 +26,9 @@ TOKENS = torch.from_numpy(MEANS[LABELS[:, 0]] + RNG.normal(size=(TRAIN + HELD_OU
 class Frozen(NamedTuple):
     tokens: Tensor
     others: Tensor | None = None
+
+    def seen(self, block: int, view: int) -> Frozen:
+        return self
 
 
 class Head(nn.Module):
@@ -37,15 +42,18 @@ class Head(nn.Module):
         return self.layer(frozen.tokens)
 
 
-def store(part: slice, calls: list[int], keep_bytes: float = 1e9) -> FrozenStore:
+CPU = torch.device("cpu")
+
+
+def store(part: slice, calls: list[int], keep: bool = True) -> FrozenStore:
     rows = TOKENS[part]
 
-    def make(groups: Sequence[Sequence[int]]) -> Iterator[tuple[Sequence[int], Frozen]]:
+    def make(groups: Sequence[Sequence[int]]) -> Iterator[Frozen]:
         calls.append(len(groups))
         for group in groups:
-            yield group, Frozen(rows[list(group)])
+            yield Frozen(rows[list(group)])
 
-    return FrozenStore(make, len(rows), keep_bytes)
+    return FrozenStore(make, len(rows), keep, 16, CPU)
 
 
 def recipe(**head: object) -> ProbeRecipe:
@@ -53,11 +61,11 @@ def recipe(**head: object) -> ProbeRecipe:
     return ProbeRecipe(objective="probe", models={"a": {"weights": "a"}}, heads=("attentive",), head=settings)
 
 
-def fit(labels: np.ndarray = LABELS, keep_bytes: float = 1e9, **head: object) -> tuple[tuple[Probe, ...], list[int]]:
+def fit(labels: np.ndarray = LABELS, keep: bool = True, **head: object) -> tuple[tuple[Probe, ...], list[int]]:
     calls: list[int] = []
-    known, unseen = store(slice(TRAIN), calls, keep_bytes), store(slice(TRAIN, None), [], keep_bytes)
-    found = train_heads(Head, known, labels[:TRAIN], unseen, labels[TRAIN:], recipe(**head), torch.device("cpu"))
-    return found, calls
+    known = Labelled(store(slice(TRAIN), calls, keep), labels[:TRAIN])
+    unseen = Labelled(store(slice(TRAIN, None), [], keep), labels[TRAIN:])
+    return train_heads(Head, known, unseen, recipe(**head), CPU)[0], calls
 
 
 def test_a_planted_label_is_found_by_the_better_rate() -> None:
@@ -69,7 +77,7 @@ def test_a_planted_label_is_found_by_the_better_rate() -> None:
 
 def test_features_are_computed_once_where_they_fit_and_again_where_not() -> None:
     kept, calls = fit()
-    again, more = fit(keep_bytes=TRAIN * WIDTH * 4 - 1)
+    again, more = fit(keep=False)
     assert len(calls) == 1 and len(more) == 5, "four epochs, and the pass that chooses"
     for one, other in zip(kept, again, strict=True):
         np.testing.assert_array_equal(one.correct, other.correct)
@@ -87,13 +95,11 @@ def test_held_out_clips_choose_nothing_and_chosen_clips_teach_nothing() -> None:
     found = [
         train_heads(
             Head,
-            store(slice(TRAIN), []),
-            labels[:TRAIN],
-            store(slice(TRAIN, None), []),
-            LABELS[TRAIN:],
+            Labelled(store(slice(TRAIN), []), labels[:TRAIN]),
+            Labelled(store(slice(TRAIN, None), []), LABELS[TRAIN:]),
             one,
-            torch.device("cpu"),
-        )
+            CPU,
+        )[0]
         for labels in (LABELS, changed)
     ]
     np.testing.assert_array_equal(found[0][0].correct, found[1][0].correct)
@@ -102,6 +108,73 @@ def test_held_out_clips_choose_nothing_and_chosen_clips_teach_nothing() -> None:
 def test_all_that_diverges_is_one_line() -> None:
     with pytest.raises(ConfigError, match=r"head\.learning_rates .*every head diverged; choose smaller ones"):
         fit(learning_rates=(1e37,))
+
+
+def test_a_grid_in_one_pass_is_each_of_its_heads_alone() -> None:
+    rates, decays = (3e-3, 1e-2, 3e-2, 6e-2, 1e-1), (0.01, 0.1, 0.4, 0.8)
+    one_seed = {"seeds": (1,), "run": {"seed": 3}}
+    calls: list[int] = []
+
+    def trained(rates: tuple[float, ...], decays: tuple[float, ...], **more: object) -> dict[tuple[float, float], Tensor]:
+        settings = recipe(learning_rates=rates, weight_decay=decays, **more).model_dump() | one_seed
+        heads: list[Head] = []
+
+        def build(classes: int, seed: int) -> Head:
+            heads.append(Head(classes, seed))
+            return heads[-1]
+
+        labelled = Labelled(store(slice(TRAIN), calls), LABELS[:TRAIN, :1])
+        unseen = Labelled(store(slice(TRAIN, None), []), LABELS[TRAIN:, :1])
+        train_heads(build, labelled, unseen, ProbeRecipe.model_validate(settings), CPU)
+        grid = [(rate, decay) for rate in rates for decay in decays]
+        return dict(zip(grid, (head.layer.weight.detach() for head in heads), strict=True))
+
+    together = trained(rates, decays)
+    assert len(together) == 20 and len(calls) == 1, "twenty heads, and features are computed once"
+    parts = trained(rates, decays, together=6)
+    for (rate, decay), weight in together.items():
+        alone = trained((rate,), (decay,))[rate, decay]
+        torch.testing.assert_close(weight, alone, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(weight, parts[rate, decay], rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(together[3e-2, 0.01], together[3e-2, 0.8], atol=1e-3), "the grid does vary"
+
+
+class Memory:
+    """A keeper in memory that stops a training after some steps."""
+
+    def __init__(self, stop: int) -> None:
+        self.stop, self.step, self.states = stop, 0, {}
+
+    def begin(self) -> int:
+        return self.step
+
+    def load(self, number: int) -> dict:
+        return self.states[number]
+
+    def save(self, step: int, states: dict) -> None:
+        self.step, self.states = step, copy.deepcopy(states)
+        if step == self.stop:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("stop", [4, 10])
+@pytest.mark.parametrize("keep", [True, False])
+def test_an_interrupted_training_ends_as_an_untouched_one(stop: int, keep: bool) -> None:
+    settings = ProbeRecipe.model_validate(recipe().model_dump() | {"run": {"save_every_steps": 2}})
+
+    def run(keeper: Memory) -> list[tuple[Probe, ...]]:
+        known = Labelled(store(slice(TRAIN), [], keep), LABELS[:TRAIN])
+        unseen = Labelled(store(slice(TRAIN, None), [], keep), LABELS[TRAIN:])
+        return train_heads(Head, known, unseen, settings, CPU, Training(keeper=keeper))
+
+    untouched, keeper = run(Memory(0)), Memory(stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(keeper)
+    assert keeper.step == stop
+    keeper.stop = 0
+    for one, other in zip(untouched[0], run(keeper)[0], strict=True):
+        np.testing.assert_array_equal(one.classes, other.classes)
+        np.testing.assert_array_equal(one.shares, other.shares)
 
 
 def test_neighbours_vote_by_cosine_and_weight() -> None:

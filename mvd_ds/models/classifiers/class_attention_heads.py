@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from mvd_ds.config import HeadSettings, PoolingSettings
 from mvd_ds.models.classifiers.class_attention import NORM_EPS, ClassAttention
 from mvd_ds.models.classifiers.classifier import ClassHead
-from mvd_ds.models.vit import VisionTransformer
 
 
 class GivesTokens(Protocol):
@@ -33,9 +32,9 @@ class OneQueryHead(nn.Module):
     needs_layers: ClassVar[bool] = False
 
     @classmethod
-    def on(cls, encoder: VisionTransformer, classes: int, settings: HeadSettings) -> OneQueryHead:
-        """Return a head for the tokens of ``encoder``."""
-        return cls(encoder.settings.embed_dim, classes)
+    def on(cls, shape: TokenShape, classes: int, settings: HeadSettings) -> OneQueryHead:
+        """Return a head for tokens of a shape."""
+        return cls(shape.width, classes)
 
     def __init__(self, width: int, classes: int, queries: int = 1) -> None:
         super().__init__()
@@ -56,9 +55,9 @@ class ClassQueriesHead(OneQueryHead):
     """One query for each class, each with a linear layer of its own. Source: PatchConvNet, multi-class variant."""
 
     @classmethod
-    def on(cls, encoder: VisionTransformer, classes: int, settings: HeadSettings) -> ClassQueriesHead:
-        """Return a head for the tokens of ``encoder``."""
-        return cls(encoder.settings.embed_dim, classes, classes)
+    def on(cls, shape: TokenShape, classes: int, settings: HeadSettings) -> ClassQueriesHead:
+        """Return a head for tokens of a shape."""
+        return cls(shape.width, classes, classes)
 
     def _gathered(self, frozen: GivesTokens) -> Tensor:
         """Return what the queries gathered, (B, classes, D)."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mvd_ds.config import HeadSettings
+from mvd_ds.config import ConfigError, HeadSettings
 from mvd_ds.models.blocks.mlps import Mlp
 from mvd_ds.models.classifiers.class_attention_heads import ClassQueriesHead, OneQueryHead
+from mvd_ds.models.classifiers.deep_attentive import DeepAttentiveHead
 from mvd_ds.models.classifiers.pooling import layer_tokens
 from mvd_ds.models.embed import LearnedToken
 from mvd_ds.models.initialisation import initialise
@@ -23,41 +25,88 @@ class FrozenTokens(NamedTuple):
     """The tokens of a frozen encoder that heads take; image encoders have the tokens of all frames in N."""
 
     tokens: Tensor
-    """(B, N, D) after the final norm, class token included."""
+    """(B, N, D) after the final norm; class tokens come first, one for each frame of an image encoder."""
     keys_values: Tensor | None = None
     """(B, layers, N, 2, heads, d): keys and values of every layer's attention."""
+
+
+class ClipTokens(NamedTuple):
+    """The tokens of all blocks that are probed, and of all views of a clip."""
+
+    tokens: Tensor
+    """(B, blocks, views, N, D), as in ``FrozenTokens``; clips of a video that a view joins are side by side in N."""
+    keys_values: Tensor | None = None
+    """(B, views, layers, N, 2, heads, d)."""
+
+    def seen(self, block: int, view: int) -> FrozenTokens:
+        """Return what a head on a block sees of a view, by their positions."""
+        return FrozenTokens(self.tokens[:, block, view], None if self.keys_values is None else self.keys_values[:, view])
+
+
+class TokenShape(NamedTuple):
+    """The shape of an encoder's tokens, on which heads are built."""
+
+    width: int
+    """D."""
+    heads: int
+    """Attention heads of the encoder."""
+    class_tokens: int = 0
+    """Class tokens, which come first."""
+    encoder: VisionTransformer | None = None
+    """The encoder itself where it is one of ours, for heads that look at its layers."""
+
+    @classmethod
+    def of(cls, encoder: VisionTransformer, frames: int) -> TokenShape:
+        """Return the shape of ``frozen_tokens`` of clips of ``frames`` frames."""
+        settings = encoder.settings
+        inputs = frames if settings.kind == "image" else 1
+        return cls(settings.embed_dim, settings.num_heads, inputs * settings.cls_token, encoder)
+
+
+class KeysValues:
+    """A context in which a frozen encoder of ours keeps keys and values of all layers of its forward.
+
+    Queries of a head are no part of that forward, so its tokens are those of the encoder without a head, to the bit.
+    """
+
+    def __init__(self, encoder: VisionTransformer) -> None:
+        self._encoder = encoder
+        self._attentions = [block.attention for block in encoder.blocks if isinstance(block, Block)]
+        self._kept: list[Tensor] = []
+
+    def __enter__(self) -> KeysValues:
+        self._hooks = [attention.qkv.register_forward_hook(self._keep) for attention in self._attentions]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _keep(self, _module: nn.Module, _arguments: tuple[Tensor, ...], packed: Tensor) -> None:
+        self._kept.append(packed)
+
+    def of_clips(self, count: int) -> Tensor:
+        """Return (count, layers, N, 2, heads, d) of what was kept; frames of image encoders are joined to clips."""
+        turns = self._encoder.turns()
+        seen = [attention.unpack(packed, turns) for attention, packed in zip(self._attentions, self._kept, strict=True)]
+        packed = torch.stack(seen, dim=1)[:, :, :, 1:]
+        return packed.unflatten(0, (count, -1)).transpose(1, 2).flatten(2, 3)
 
 
 @torch.no_grad()
 def frozen_tokens(encoder: VisionTransformer, clip: Tensor, layers: bool) -> FrozenTokens:
     """Run the encoder's own forward, and keep keys and values of all layers on the way.
 
-    Queries of a head are no part of it, so its tokens are those of the encoder without a head, to the bit.
-
     Args:
         encoder: frozen.
         clip: (B, C, T, H, W) normalised.
         layers: whether keys and values are wanted.
     """
-    kept: list[Tensor] = []
-
-    def keep(_module: nn.Module, _arguments: tuple[Tensor, ...], packed: Tensor) -> None:
-        kept.append(packed)
-
-    attentions = [block.attention for block in encoder.blocks if isinstance(block, Block)] if layers else []
-    hooks = [attention.qkv.register_forward_hook(keep) for attention in attentions]
-    try:
+    with KeysValues(encoder) if layers else contextlib.nullcontext() as kept:
         tokens = layer_tokens(encoder, clip)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    tokens = tokens.unflatten(0, (len(clip), -1)).flatten(1, 2)
-    if not layers:
-        return FrozenTokens(tokens)
-    turns = encoder.turns()
-    seen = [attention.unpack(packed, turns) for attention, packed in zip(attentions, kept, strict=True)]
-    packed = torch.stack(seen, dim=1)[:, :, :, 1:]
-    return FrozenTokens(tokens, packed.unflatten(0, (len(clip), -1)).transpose(1, 2).flatten(2, 3))
+    cls, patches = tokens.unflatten(0, (len(clip), -1)).tensor_split((int(encoder.settings.cls_token),), dim=2)
+    joined = torch.cat((cls.flatten(1, 2), patches.flatten(1, 2)), dim=1)
+    return FrozenTokens(joined, kept.of_clips(len(clip)) if kept is not None else None)
 
 
 class AttentiveHead(nn.Module):
@@ -72,9 +121,9 @@ class AttentiveHead(nn.Module):
     needs_layers: ClassVar[bool] = False
 
     @classmethod
-    def on(cls, encoder: VisionTransformer, classes: int, settings: HeadSettings) -> AttentiveHead:
-        """Return a head for the tokens of ``encoder``."""
-        return cls(encoder.settings.embed_dim, encoder.settings.num_heads, classes)
+    def on(cls, shape: TokenShape, classes: int, settings: HeadSettings) -> AttentiveHead:
+        """Return a head for tokens of a shape."""
+        return cls(shape.width, shape.heads, classes)
 
     def __init__(self, width: int, heads: int, classes: int) -> None:
         super().__init__()
@@ -114,9 +163,15 @@ class QueryTuningHead(nn.Module):
     needs_layers: ClassVar[bool] = True
 
     @classmethod
-    def on(cls, encoder: VisionTransformer, classes: int, settings: HeadSettings) -> QueryTuningHead:
-        """Return a head for the layers of ``encoder``."""
-        return cls(encoder, classes, settings.queries)
+    def on(cls, shape: TokenShape, classes: int, settings: HeadSettings) -> QueryTuningHead:
+        """Return a head for the layers of an encoder.
+
+        Raises:
+            ConfigError: if it is not one of ours.
+        """
+        if shape.encoder is None:
+            raise ConfigError("heads: vqt looks into the layers of our own networks; take other heads for models with network")
+        return cls(shape.encoder, classes, settings.queries)
 
     def __init__(self, encoder: VisionTransformer, classes: int, queries: int = 1) -> None:
         super().__init__()
@@ -162,8 +217,8 @@ class TokenHead(Protocol):
     """True if it takes keys and values of every layer, see ``frozen_tokens``."""
 
     @classmethod
-    def on(cls, encoder: VisionTransformer, classes: int, settings: HeadSettings) -> nn.Module:
-        """Return a head for a frozen encoder."""
+    def on(cls, shape: TokenShape, classes: int, settings: HeadSettings) -> nn.Module:
+        """Return a head for the tokens of a frozen encoder."""
 
 
 HEADS: dict[str, type[TokenHead]] = {
@@ -171,10 +226,11 @@ HEADS: dict[str, type[TokenHead]] = {
     "vqt": QueryTuningHead,
     "class_query": OneQueryHead,
     "class_queries": ClassQueriesHead,
+    "deep_attentive": DeepAttentiveHead,
 }
 """Every head of ``probe`` that sees tokens, by its name in the setting ``heads``."""
 
 
-def build_head(name: str, encoder: VisionTransformer, classes: int, settings: HeadSettings, seed: int) -> nn.Module:
-    """Return a head of ``HEADS`` on a frozen encoder, with the initial weights of ``seed``."""
-    return initialise(HEADS[name].on(encoder, classes, settings), seed)
+def build_head(name: str, shape: TokenShape, classes: int, settings: HeadSettings, seed: int) -> nn.Module:
+    """Return a head of ``HEADS`` on the tokens of a frozen encoder, with the initial weights of ``seed``."""
+    return initialise(HEADS[name].on(shape, classes, settings), seed)

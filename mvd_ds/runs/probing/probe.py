@@ -1,81 +1,109 @@
-"""This module measures frozen features by probes on every label of a manifest (``probe``)."""
+"""This module measures frozen features by probes on every label of a manifest (``probe``), on any number of processes."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from mvd_ds.config import ConfigError, ProbedModel, ProbeRecipe, TrainingRecipe
-from mvd_ds.config.evaluation import VECTOR_HEADS, result_name
-from mvd_ds.data.evaluation import evaluation_batches
-from mvd_ds.evaluation.features import Extractor, Features, extract_features, pixel_features
-from mvd_ds.evaluation.probes import Probe, accuracy_interval, chance, compare, fit_probes, nearest_neighbours
-from mvd_ds.files import write_json, written_aside
-from mvd_ds.models.building import is_run_model, open_encoder
-from mvd_ds.models.classifiers.pooling import clip_features, encoder_pooling
-from mvd_ds.models.vit import VisionTransformer
-from mvd_ds.models.weights import read_recipe
+from mvd_ds.config import ProbeRecipe
+from mvd_ds.config.probing import VECTOR_HEADS, result_name
+from mvd_ds.evaluation.features import Features
+from mvd_ds.evaluation.probes import Probe, fit_probes, nearest_neighbours
+from mvd_ds.files import write_json, write_text
 from mvd_ds.runs.inputs import contents_with_videos
-from mvd_ds.runs.probing.probe_heads import Split, probe_tokens
+from mvd_ds.runs.probing.encoders import open_encoders
+from mvd_ds.runs.probing.head_states import HeadStates
+from mvd_ds.runs.probing.probe_heads import probe_tokens
+from mvd_ds.runs.probing.probe_results import CORRECT, PREDICTIONS, predictions_text, results, say_results, write_correct
 from mvd_ds.runs.probing.probe_splits import splits_of
+from mvd_ds.runs.probing.vectors import read_vectors
 from mvd_ds.runs.results_folder import require_own_folder
-from mvd_ds.runs.student import build_predictor, load_predictor
+from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import StepProgress, say
-from mvd_ds.training.contents import is_finished
+from mvd_ds.training.contents import Contents, is_finished
+from mvd_ds.training.engine.deepspeed_engine import joined_cluster
 from mvd_ds.training.run_folder import RunFolder, Status
-from mvd_ds.training.step import normalise, to_unit
 
-#: Held-out clips that every probe got right, bool (seeds, clips) as ``MODEL/LABEL``; and ``labels``, int64 (clips, labels).
-CORRECT = "correct.npz"
+PRODUCT = "probes.json"
 
 
 def probe(recipe: ProbeRecipe, name: str) -> None:
-    """Run the probes of ``recipe`` in this process and write ``probes.json`` and ``correct.npz``.
+    """Run the probes of ``recipe`` and write ``probes.json``, ``correct.npz`` and the predictions of trained heads.
 
     Raises:
-        ConfigError: if models or manifests do not fit each other, or there is no label.
+        ConfigError: if models or manifests do not fit each other, or there is no label; on every rank.
     """
     folder = RunFolder.of(recipe, name)
-    if is_finished(folder, recipe, "probes.json", contents_with_videos):
-        say(f"{folder.path} is finished; nothing to do")
+    with joined_cluster(recipe.timeout_minutes, recipe.run.device) as cluster:
+        contents: Contents | None = None
+        with cluster.together():
+            if cluster.is_main and not is_finished(folder, recipe, PRODUCT, contents_with_videos):
+                contents = contents_with_videos(recipe, folder.digests)
+                require_own_folder(folder, recipe, contents)
+                folder.open(recipe, contents)
+        contents = cluster.broadcast(contents)
+        if contents is None:
+            if cluster.is_main:
+                say(f"{folder.path} is finished; nothing to do")
+            return
+        _probe(recipe, folder, contents, cluster)
+
+
+def _probe(recipe: ProbeRecipe, folder: RunFolder, contents: Contents, cluster: Cluster) -> None:
+    """Measure all models and write what was found."""
+    status = Status(folder, last_step=1) if cluster.is_main else None
+    with cluster.together():
+        train, held_out = splits_of(recipe)
+    if not train[0].label_names:
+        if status is not None:
+            say(f"{recipe.data.manifest}: nothing to probe")
+            write_json(folder.path / PRODUCT, {"probes": {}, "chance": {}, "comparisons": {}, "labels": {}})
+            status.write("finished", 1)
         return
-    contents = contents_with_videos(recipe, folder.digests)
-    require_own_folder(folder, recipe, contents)
-    folder.open(recipe, contents)
-    status = Status(folder, last_step=1)
-    train, held_out = splits_of(recipe)
-    label_names = train[0].label_names
-    if not label_names:
-        say(f"{recipe.data.manifest}: nothing to probe")
-        write_json(folder.path / "probes.json", {"probes": {}, "chance": {}, "comparisons": {}, "labels": {}})
-        status.write("finished", 1)
-        return
-    encoders = _encoders(recipe)
-    extractors = _extractors(recipe, encoders)
+    with cluster.together():
+        encoders = open_encoders(recipe, cluster.device)
     faults: list[str] = []
-    known, fitted_on = _features(recipe, extractors, train, "training clips", faults)
-    unseen, measured_on = _features(recipe, extractors, held_out, "held-out clips", faults)
-    say(f"fitting {len(extractors)} models x {len(label_names)} labels x {len(recipe.seeds)} seeds")
+    views = [recipe.views_of(is_held_out) for is_held_out in (False, True)]
+    known, fitted_on = read_vectors(recipe, encoders, train, views[0], "training clips", faults, cluster)
+    unseen, measured_on = read_vectors(recipe, encoders, held_out, views[1], "held-out clips", faults, cluster)
     probes: dict[str, tuple[Probe, ...]] = {}
+    states = HeadStates(folder.path / "heads", recipe, contents, cluster)
+    trained: dict[str, tuple[Probe, ...]] = {}
+    if set(recipe.heads) - set(VECTOR_HEADS):
+        for name, encoder in encoders.items():
+            trained |= probe_tokens(name, encoder, recipe, fitted_on, measured_on, cluster, states)
+    with cluster.together():
+        if status is not None:
+            probes = _in_order(recipe, _fit_vectors(recipe, known, unseen) | trained)
+            write_correct(folder.path / CORRECT, train[0].label_names, probes, unseen.labels)
+            if text := predictions_text(recipe, measured_on, probes):
+                write_text(folder.path / PREDICTIONS, text)
+            found = results(recipe, train[0].label_names, probes, known.labels, unseen.labels, encoders)
+            write_json(folder.path / PRODUCT, found)
+            states.drop()
+            status.write("finished", 1, replaced_videos=dict.fromkeys(faults, 1))
+            say_results(train[0].label_names, probes, unseen.labels)
+
+
+def _in_order(recipe: ProbeRecipe, found: dict[str, tuple[Probe, ...]]) -> dict[str, tuple[Probe, ...]]:
+    """Return the probes head by head."""
+
+    heads: tuple[str, ...] = recipe.heads
+
+    def place(name: str) -> int:
+        return heads.index(name.rpartition(":")[2] if ":" in name else "linear")
+
+    return dict(sorted(found.items(), key=lambda entry: place(entry[0])))
+
+
+def _fit_vectors(recipe: ProbeRecipe, known: Features, unseen: Features) -> dict[str, tuple[Probe, ...]]:
+    """Fit those probes that take one vector a clip, in this process."""
+    found: dict[str, tuple[Probe, ...]] = {}
     for head in recipe.heads:
         if head in VECTOR_HEADS:
-            found = VECTOR_FITS[head](known, unseen, recipe)
-        else:
-            found = {
-                name: probe_tokens(head, name, encoder, recipe.models[name], recipe, fitted_on, measured_on)
-                for name, encoder in encoders.items()
-            }
-        probes |= {result_name(name, head): result for name, result in found.items()}
-    _write_correct(folder.path / CORRECT, label_names, probes, unseen)
-    write_json(folder.path / "probes.json", _results(recipe, label_names, probes, known, unseen))
-    status.write("finished", 1, replaced_videos=dict.fromkeys(faults, 1))
-    _say_results(label_names, probes, unseen)
+            say(f"fitting {head}: {len(known.features)} features x {known.labels.shape[1]} labels x {len(recipe.seeds)} seeds")
+            found |= {result_name(name, head): result for name, result in VECTOR_FITS[head](known, unseen, recipe).items()}
+    return found
 
 
 def _fit_linear(known: Features, unseen: Features, recipe: ProbeRecipe) -> dict[str, tuple[Probe, ...]]:
@@ -101,70 +129,6 @@ VECTOR_FITS: dict[str, Callable[[Features, Features, ProbeRecipe], dict[str, tup
 }
 
 
-def _encoders(recipe: ProbeRecipe) -> dict[str, VisionTransformer]:
-    """Return the frozen encoders by name, on the device."""
-    device = torch.device("cuda" if recipe.run.device == "auto" and torch.cuda.is_available() else "cpu")
-    return {name: _encoder(name, model, recipe).to(device).eval().requires_grad_(False) for name, model in recipe.models.items()}
-
-
-def _extractors(recipe: ProbeRecipe, encoders: dict[str, VisionTransformer]) -> dict[str, Extractor]:
-    extractors = {
-        name: Extractor(_forward(encoder, recipe.models[name], recipe), recipe.models[name].frames)
-        for name, encoder in encoders.items()
-    }
-    if recipe.pixels:
-        extractors["pixels"] = Extractor(pixel_features)
-    return extractors
-
-
-def _forward(encoder: VisionTransformer, model: ProbedModel, recipe: ProbeRecipe) -> Callable[[Tensor], Tensor]:
-    """Return the function from uint8 (B, C, T, H, W) to features (B, D) of one frozen encoder."""
-    device = next(encoder.parameters()).device
-    stride = model.every_frames if encoder.settings.kind == "image" else 1
-    pooling = encoder_pooling(encoder, recipe.pooling).requires_grad_(False)
-
-    def forward(clip: Tensor) -> Tensor:
-        return clip_features(encoder, normalise(to_unit(clip[:, :, ::stride].to(device)), torch.float32), pooling)
-
-    return forward
-
-
-def _encoder(name: str, model: ProbedModel, recipe: ProbeRecipe) -> VisionTransformer:
-    """Return the encoder of a run's model, or of a file in any other format, for the clips of the probe."""
-    if not is_run_model(model.weights):
-        if model.untrained:
-            raise ConfigError(f"models.{name}.untrained: {model.weights} has no recipe, so its first weights are not known")
-        clip = recipe.data.clip
-        return open_encoder(model.weights, clip.frames, clip.size_px)
-    trained = read_recipe(model.weights)
-    _require_fit(name, model, trained, recipe)
-    return (build_predictor(trained) if model.untrained else load_predictor(model.weights)[0]).encoder
-
-
-def _require_fit(name: str, model: ProbedModel, trained: TrainingRecipe, recipe: ProbeRecipe) -> None:
-    ours, theirs = recipe.data.clip, trained.data.clip
-    wrong = [] if ours.size_px == theirs.size_px else [f"size_px {ours.size_px}, trained with {theirs.size_px}"]
-    if trained.model.kind == "video" and ours.frames != theirs.frames:
-        wrong.append(f"frames {ours.frames}, trained with {theirs.frames}")
-    if wrong:
-        raise ConfigError(f"models.{name} {model.weights}: does not fit data.clip.{' and data.clip.'.join(wrong)}")
-
-
-def _features(
-    recipe: ProbeRecipe, extractors: dict[str, Extractor], split: Split, what: str, faults: list[str]
-) -> tuple[Features, Split]:
-    """Return the features of those clips of ``split`` that could be read, and the split of these."""
-    manifest, videos = split
-    clip = recipe.data.clip
-    batches: Iterator[Any] = evaluation_batches(recipe.data, manifest, recipe.batch, clip.frames, clip.size_px, videos, faults)
-    progress = StepProgress(f"features of {what}", 0, len(videos), enabled=True)
-    found = extract_features(extractors, batches, recipe.run.seed, lambda seen: progress.update(seen, "clips"))
-    progress.close()
-    features = {key: rows[found.ok] for key, rows in found.features.items()}
-    read = [video for video, ok in zip(videos, found.ok, strict=True) if ok]
-    return Features(features, found.labels[found.ok], found.ok[found.ok]), (manifest, read)
-
-
 def _told(total: int) -> Callable[[int, int], None]:
     progress = StepProgress("probes", 0, total, enabled=True)
 
@@ -174,63 +138,3 @@ def _told(total: int) -> Callable[[int, int], None]:
             progress.close()
 
     return tell
-
-
-def _write_correct(path: Path, labels: tuple[str, ...], probes: dict[str, tuple[Probe, ...]], unseen: Features) -> None:
-    """Write the file that ``report`` pools probes of several training seeds from.
-
-    Raises:
-        ConfigError: if it cannot be written.
-    """
-    tables = {f"{name}/{label}": found[i].correct for name, found in probes.items() for i, label in enumerate(labels)}
-    try:
-        with written_aside(path) as aside, aside.open("wb") as file:
-            np.savez_compressed(file, labels=unseen.labels, **tables)  # type: ignore[arg-type]
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from None
-
-
-def _results(
-    recipe: ProbeRecipe, labels: tuple[str, ...], probes: dict[str, tuple[Probe, ...]], known: Features, unseen: Features
-) -> dict[str, Any]:
-    comparisons = {}
-    for a, b in recipe.compare:
-        comparisons[f"{a} minus {b}"] = {
-            label: {
-                **compare(probes[a][i], probes[b][i], recipe.bootstrap_draws)._asdict(),
-                "clips": len(unseen.labels),
-                "seeds": len(recipe.seeds),
-            }
-            for i, label in enumerate(labels)
-        }
-    return {
-        "probes": {name: {label: found[i].top1 for i, label in enumerate(labels)} for name, found in probes.items()},
-        "intervals": {
-            name: {label: list(accuracy_interval(found[i].correct, recipe.bootstrap_draws)[1:]) for i, label in enumerate(labels)}
-            for name, found in probes.items()
-        },
-        "chance": {label: chance(unseen.labels[:, i]) for i, label in enumerate(labels)},
-        "details": {
-            name: {
-                label: {"per_seed": list(found[i].per_seed), _chosen(name): list(found[i].regularisations)}
-                for i, label in enumerate(labels)
-            }
-            for name, found in probes.items()
-        },
-        "comparisons": comparisons,
-        "clips": {"train": len(known.labels), "held_out": len(unseen.labels)},
-        "pooling": recipe.pooling.kind,
-        "labels": {label: len(np.unique(unseen.labels[:, i])) for i, label in enumerate(labels)},
-    }
-
-
-def _chosen(name: str) -> str:
-    """Return the name of the number that each seed of a result chose."""
-    return "learning_rate" if name.endswith((":attentive", ":vqt")) else "regularisation"
-
-
-def _say_results(labels: tuple[str, ...], probes: dict[str, tuple[Probe, ...]], unseen: Features) -> None:
-    say(f"held-out top-1 on {len(unseen.labels)} clips" + "".join(f"{label:>10}" for label in labels))
-    for name, found in probes.items():
-        say(f"  {name:<28}" + "".join(f"{probe.top1:>10.3f}" for probe in found))
-    say(f"  {'chance':<28}" + "".join(f"{chance(unseen.labels[:, i]):>10.3f}" for i in range(len(labels))))

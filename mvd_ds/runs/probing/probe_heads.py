@@ -1,4 +1,4 @@
-"""This module builds those heads of ``probe`` that see tokens, and trains them on the features of a frozen encoder."""
+"""This module trains those heads of ``probe`` that see tokens, on the features of a frozen network."""
 
 from __future__ import annotations
 
@@ -8,76 +8,104 @@ import numpy as np
 import torch
 from torch import nn
 
-from mvd_ds.config import ProbedModel, ProbeRecipe
-from mvd_ds.data.evaluation import evaluation_batches
-from mvd_ds.data.manifests.manifest import Manifest
-from mvd_ds.evaluation.features import FRAMES
-from mvd_ds.evaluation.head_training import FrozenStore, Maker, train_heads
+from mvd_ds.config import ProbeRecipe, ViewSettings
+from mvd_ds.config.probing import VECTOR_HEADS, result_name
+from mvd_ds.evaluation.head_training import Labelled, Training, train_heads
 from mvd_ds.evaluation.probes import Probe
-from mvd_ds.models.classifiers.heads import HEADS, FrozenTokens, build_head, frozen_tokens
-from mvd_ds.models.vit import VisionTransformer
+from mvd_ds.evaluation.token_store import FrozenStore, Maker, Share
+from mvd_ds.models.classifiers.heads import HEADS, ClipTokens, build_head
+from mvd_ds.runs.probing.clips import Split, group_size, read_groups, shown
+from mvd_ds.runs.probing.encoders import ProbedEncoder
+from mvd_ds.runs.probing.head_states import HeadStates
+from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import StepProgress
-from mvd_ds.training.step import normalise, to_unit
-
-Split = tuple[Manifest, Sequence[int]]
-"""A manifest and videos of it, all of which can be read."""
 
 
 def probe_tokens(
-    head: str, name: str, encoder: VisionTransformer, model: ProbedModel, recipe: ProbeRecipe, known: Split, unseen: Split
-) -> tuple[Probe, ...]:
-    """Train one kind of token head on one encoder and return a probe for each label.
+    name: str, encoder: ProbedEncoder, recipe: ProbeRecipe, known: Split, unseen: Split, cluster: Cluster, states: HeadStates
+) -> dict[str, tuple[Probe, ...]]:
+    """Train all token heads of a recipe on one network; return a probe for each label by name of the result. Collective.
 
     Args:
-        head: a name of ``HEADS``.
         name: name of the model.
-        encoder: frozen, on its device.
-        model: settings of the frames that it is shown.
+        encoder: the frozen network.
         recipe: the probe run.
-        known: training clips.
+        known: training clips, all of which can be read.
         unseen: held-out clips.
+        cluster: the processes.
+        states: place of interrupted trainings.
+
+    Raises:
+        ConfigError: if a head does not fit the network, or all of them diverged.
     """
-    device = next(encoder.parameters()).device
-
-    def build(classes: int, seed: int) -> nn.Module:
-        return build_head(head, encoder, classes, recipe.head, seed)
-
-    # Both stores together stay within the setting.
-    total = len(known[1]) + len(unseen[1])
-    stores = [
-        FrozenStore(
-            _maker(head, encoder, model, recipe, split), len(split[1]), recipe.head.keep_gib * 2**30 * len(split[1]) / total
-        )
-        for split in (known, unseen)
-    ]
+    heads = [head for head in recipe.heads if head not in VECTOR_HEADS]
+    shape = encoder.shape(recipe.data.clip.frames, recipe.views_of(held_out=False).segments)
+    share = Share(cluster.rank, cluster.world, cluster.sum, cluster.gather)
+    with cluster.together():
+        for head in heads:  # what does not fit is told before anything is computed
+            build_head(head, shape, 2, recipe.head, 0)
+        stores = _stores(heads, name, encoder, recipe, (known, unseen), share)
     labels = [split[0].labels[np.asarray(split[1])] for split in (known, unseen)]
-    progress: list[StepProgress] = []
+    found: dict[str, tuple[Probe, ...]] = {}
+    for head in heads:
 
-    def tell(done: int, steps: int) -> None:
-        if not progress:
-            progress.append(StepProgress(f"{head} heads of {name}", 0, steps, enabled=True))
-        progress[0].update(done, "steps")
+        def build(classes: int, seed: int, head: str = head) -> nn.Module:
+            return build_head(head, shape, classes, recipe.head, seed)
 
-    try:
-        return train_heads(build, stores[0], labels[0], stores[1], labels[1], recipe, device, tell)
-    finally:
-        for bar in progress:
-            bar.close()
+        progress: list[StepProgress] = []
+
+        def tell(done: int, steps: int, head: str = head, bars: list[StepProgress] = progress) -> None:
+            if not bars:
+                bars.append(StepProgress(f"{head} heads of {name}", done - 1, steps, enabled=cluster.is_main))
+            bars[0].update(done, "steps")
+
+        try:
+            probes = train_heads(
+                build,
+                Labelled(stores[0], labels[0]),
+                Labelled(stores[1], labels[1]),
+                recipe,
+                encoder.device,
+                Training(len(encoder.blocks), recipe.views_of(held_out=True).crops, share, states.of(f"{name}.{head}"), tell),
+            )
+        finally:
+            for bar in progress:
+                bar.close()
+        found |= {
+            result_name(block, head): of_labels for block, of_labels in zip(encoder.names(name, recipe), probes, strict=True)
+        }
+    return found
 
 
-def _maker(head: str, encoder: VisionTransformer, model: ProbedModel, recipe: ProbeRecipe, split: Split) -> Maker:
-    """Return the function from groups of positions in a split to the same groups with the encoder's features of their clips."""
-    manifest, videos = split
-    device, clip = next(encoder.parameters()).device, recipe.data.clip
-    stride = model.every_frames if encoder.settings.kind == "image" else 1
+def _stores(
+    heads: Sequence[str], name: str, encoder: ProbedEncoder, recipe: ProbeRecipe, splits: tuple[Split, Split], share: Share
+) -> list[FrozenStore]:
+    """Return the features of training and held-out clips, kept if both fit into the memory that is set."""
+    layers = any(HEADS[head].needs_layers for head in heads)
+    views = [recipe.views_of(held_out) for held_out in (False, True)]
+    clip = recipe.data.clip
+    outline = torch.zeros((1, views[0].segments, 1, 3, clip.frames, clip.size_px, clip.size_px), dtype=torch.uint8)
+    row = encoder.clip_tokens(outline, layers)
+    one = sum(part.numel() * part.element_size() for part in row if part is not None)
+    keep = one * (len(splits[0][1]) + views[1].crops * len(splits[1][1])) <= recipe.head.keep_gib * 2**30
+    return [
+        FrozenStore(
+            _maker(name, encoder, recipe, split, seen, layers),
+            len(split[1]),
+            keep,
+            group_size(recipe, seen),
+            encoder.device,
+            share,
+        )
+        for split, seen in zip(splits, views, strict=True)
+    ]
 
-    def make(groups: Sequence[Sequence[int]]) -> Iterator[tuple[Sequence[int], FrozenTokens]]:
-        wanted = [videos[place] for group in groups for place in group]
-        shown = FRAMES[model.frames]
-        batches = evaluation_batches(recipe.data, manifest, len(groups[0]), clip.frames, clip.size_px, wanted)
-        for places, (batch, _, _) in zip(groups, batches, strict=True):
-            clips = torch.cat([shown(batch[row : row + 1], place, recipe.run.seed) for row, place in enumerate(places)])
-            pixels = normalise(to_unit(clips[:, :, ::stride].to(device)), torch.float32)
-            yield places, frozen_tokens(encoder, pixels, layers=HEADS[head].needs_layers)
+
+def _maker(name: str, encoder: ProbedEncoder, recipe: ProbeRecipe, split: Split, views: ViewSettings, layers: bool) -> Maker:
+    """Return the function from groups of positions in a split to the features of their clips."""
+
+    def make(groups: Sequence[Sequence[int]]) -> Iterator[ClipTokens]:
+        for places, group in zip(groups, read_groups(recipe, split, groups, views), strict=True):
+            yield encoder.clip_tokens(shown(group.clips, recipe.models[name], places, recipe.run.seed), layers)
 
     return make

@@ -8,7 +8,7 @@ from mvd_ds.config import ConfigError, ProbeRecipe
 from mvd_ds.data.manifests.labels import numbered_alike, relabelled, why_not_a_class
 from mvd_ds.data.manifests.manifest import Manifest, read_manifest
 from mvd_ds.evaluation.probes import selection_split
-from mvd_ds.runs.probing.probe_heads import Split
+from mvd_ds.runs.probing.clips import Split
 from mvd_ds.training.console import say
 
 

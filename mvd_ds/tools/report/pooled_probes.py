@@ -9,7 +9,7 @@ import numpy as np
 
 from mvd_ds.evaluation.probes import accuracy_interval, paired_interval
 from mvd_ds.files import ConfigError, one_line
-from mvd_ds.runs.probing.probe import CORRECT
+from mvd_ds.runs.probing.probe_results import CORRECT
 from mvd_ds.tools.report.run_records import Difference, ProbeDetails, ProbeResults, RunRecord
 
 DRAWS = 2000

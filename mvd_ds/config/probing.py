@@ -1,0 +1,182 @@
+"""The recipe tree of probes: which frozen networks, which heads, and how these are fitted."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from mvd_ds.config.base import PathText, Positive, Settings
+from mvd_ds.config.evaluation import OneManifestRecipe, ViewSettings
+from mvd_ds.config.networks.encoder import PoolingSettings
+
+#: Heads of a probe that take one vector a clip; the others take tokens.
+VECTOR_HEADS = ("linear", "knn")
+
+
+def block_name(model: str, block: int | None) -> str:
+    """Return the name of a block of a model where several are probed; None: the model's own, for its last block."""
+    return model if block is None else f"{model}@{block}"
+
+
+def result_name(model: str, head: str) -> str:
+    """Return the name of the result of a head on a model: the model's own name for linear heads."""
+    return model if head == "linear" else f"{model}:{head}"
+
+
+class ProbedModel(Settings):
+    """One frozen feature extractor of a probe run."""
+
+    weights: PathText = ""
+    """Model folder (``model.safetensors`` and ``config.json``), or a file or folder of any layout that ``convert`` reads. With
+    ``network``: its weights, ``random`` for none; those of the folder itself for hf."""
+    network: Annotated[str, Field(pattern=r"^(timm:[\w./-]+|hf:.+|(dhvt|patchconv):\w+)$")] | None = None
+    """A network of another family, as ``teachers.NAME.network``; sizes are read from the network itself."""
+    input_px: Positive | None = None
+    """Side of the frames that it takes, resized from the clip's (None: the clip's)."""
+    time: Literal["tokens", "positions", "mean"] = "tokens"
+    """What trained heads see of an image network's frames. tokens: those of all frames; positions: the same with the sines and
+    cosines of each frame's number added; mean: the mean over the frames at each place."""
+    untrained: bool = False
+    """Take only the architecture and seed of ``weights`` and leave the initial weights as they were drawn."""
+    frames: Literal["all", "first", "shuffled"] = "all"
+    """all: the clip; first: its first frame repeated; shuffled: its frames in random order."""
+    every_frames: Positive = 1
+    """Image networks see every n-th frame of the clip."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_weights(cls, values: Any) -> Any:
+        network = values.get("network") if isinstance(values, dict) else None
+        if isinstance(network, str) and network.startswith("hf:"):
+            return {"weights": network.removeprefix("hf:"), **values}
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> ProbedModel:
+        if not self.weights:
+            raise ValueError("state weights: a model folder or file" + (", or random" if self.network else ""))
+        if self.untrained and self.network is not None:
+            raise ValueError(f"untrained is for models of runs; for {self.network} set weights=random")
+        return self
+
+
+class HeadSettings(Settings):
+    """Training of the probe heads that are fitted by gradient descent: all but ``linear`` and ``knn``."""
+
+    epochs: Positive = 20
+    """Passes over the training clips. Source: V-JEPA, 20 for its attentive probes."""
+    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = (5e-3, 1e-3, 3e-4, 1e-4)
+    """Rates to choose from. All are trained in the same pass; each seed takes the best on its selection share."""
+    weight_decay: Annotated[float, Field(ge=0)] | Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = 0.01
+    """Weight decay of AdamW, or several to choose from, each with every rate. Source: V-JEPA, 0.01; V-JEPA 2, four."""
+    together: Positive = 20
+    """Heads that are computed side by side, for which a GPU must hold the activations. Results do not depend on the number of
+    processes, which share these groups among them."""
+    blocks: Positive = 4
+    """Blocks of a deep_attentive head, the last of which has the query. Source: V-JEPA 2, 4."""
+    heads: Positive | None = None
+    """Attention heads of a deep_attentive head (None: one for every 64 channels). Source: V-JEPA 2, 16 for ViT-L."""
+    batch: Positive = 64
+    """Clips per step."""
+    queries: Positive = 1
+    """Query tokens of a vqt head in each layer. Source: VQT (arXiv 2212.03220), 1 and more."""
+    keep_gib: Annotated[float, Field(ge=0)] = 4.0
+    """Host memory for the frozen features of a model, GiB over all processes; features that need more are computed again in
+    every epoch."""
+
+    @property
+    def weight_decays(self) -> tuple[float, ...]:
+        """The weight decays to choose from."""
+        return self.weight_decay if isinstance(self.weight_decay, tuple) else (self.weight_decay,)
+
+
+class NeighbourSettings(Settings):
+    """The ``knn`` head: a vote of the nearest training clips by cosine. Source: DINO, after Wu et al. 2018."""
+
+    count: Positive = 20
+    """Neighbours that vote. Source: DINO, 20."""
+    temperature: Annotated[float, Field(gt=0)] = 0.07
+    """A vote weighs exp(cosine / temperature). Source: DINO, 0.07."""
+
+
+class ProbeRecipe(OneManifestRecipe):
+    """Probes of frozen features, one per label of the manifest: linear ones, and other heads."""
+
+    objective: Literal["probe"]
+    """Probe frozen features."""
+    models: dict[str, ProbedModel]
+    """Models that are probed, by name; all see the same clips and the same splits."""
+    validation_manifest: PathText | None = None
+    """Held-out clips, never used to choose anything (None: ``held_out_share`` of the manifest)."""
+    held_out_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """Share of the manifest's clips held out where there is no validation manifest, drawn from ``run.seed``."""
+    most_clips: Positive | None = None
+    """At most so many clips to fit on, and as many held out, drawn from ``run.seed`` (None: all), for a first look."""
+    labels: Literal["required", "optional"] = "required"
+    """required: every label of the manifest is probed; optional: those that show at least two classes, if any."""
+    heads: tuple[Literal["linear", "knn", "attentive", "vqt", "class_query", "class_queries", "deep_attentive"], ...] = (
+        "linear",
+    )
+    """linear: logistic regression on one vector a clip; knn: its nearest neighbours; attentive: cross-attention pooling of all
+    tokens and a linear layer; vqt: visual query tuning, queries in every layer and a linear layer on what all of them give;
+    class_query: pooling attention of fine-tuning, one head; class_queries: the same with a query for each class;
+    deep_attentive: self-attention blocks over the patch tokens before the one with the query, V-JEPA 2's probe."""
+    blocks: Literal["last", "all"] | tuple[int, ...] = "last"
+    """Blocks that are probed, from 0 or from the end; ``all`` is a curve over depth, which tells what ``target.blocks`` to learn
+    from. Their tokens pass the final norm, as those of the last one; results are named ``MODEL@BLOCK``."""
+    views: ViewSettings | None = None
+    """Clips and crops of a video (None: one clip from its start or over its length, the middle square). A head sees the tokens
+    of all segments together; it is fitted on the middle crop of the segments, and the softmaxes of the crops of held-out videos
+    are averaged. Source: V-JEPA 2, 2 x 3 on Something-Something, 8 x 3 on Kinetics."""
+    head: HeadSettings = HeadSettings()
+    """Training of all heads but linear and knn."""
+    neighbours: NeighbourSettings = NeighbourSettings()
+    """The knn head."""
+    compare: tuple[tuple[str, str], ...] = ()
+    """Pairs whose accuracies are compared, with a paired bootstrap interval: models, or ``MODEL:HEAD`` for other heads than
+    linear."""
+    pooling: PoolingSettings = PoolingSettings()
+    """Pooling of the tokens after the encoder's final norm into one vector."""
+    pixels: bool = True
+    """Also probe raw pixels: the clip as 8 slots of 12 x 12 grey means."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of the split that chooses the regularisation, and of the fit."""
+    selection_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of the training clips on which each model picks its regularisation."""
+    regularisations: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+    """Inverse strengths C of the L2 penalty to choose from."""
+    bootstrap_draws: Positive = 2000
+    """Resamples of the held-out clips for 95 % intervals."""
+    batch: Positive = 64
+    """Clips per forward, of networks and of heads; it is no part of a head's step."""
+    precision: Literal["bf16", "fp32"] = "fp32"
+    """bf16: products of networks and trained heads in bf16 (autocast); weights of heads and losses are fp32 in both."""
+    timeout_minutes: Positive = 60
+    """Processes wait for the slowest of them this long."""
+
+    def views_of(self, held_out: bool) -> ViewSettings:
+        """Return the views of the training clips, one crop, or of those held out."""
+        views = self.views or ViewSettings()
+        return views if held_out else ViewSettings(segments=views.segments)
+
+    @model_validator(mode="after")
+    def _check_blocks(self) -> ProbeRecipe:
+        if self.blocks != "last" and "vqt" in self.heads:
+            raise ValueError("blocks: vqt looks into all layers at once; remove it from heads, or take blocks: last")
+        if isinstance(self.blocks, tuple) and len(set(self.blocks)) != max(len(self.blocks), 1):
+            raise ValueError("blocks: give at least one, and each once")
+        return self
+
+    @model_validator(mode="after")
+    def _check(self) -> ProbeRecipe:
+        if not self.heads or len(set(self.heads)) < len(self.heads):
+            raise ValueError("heads: give at least one, and each once")
+        known = {result_name(model, head) for head in self.heads for model in self.models}
+        known |= {result_name("pixels", head) for head in self.heads if self.pixels and head in VECTOR_HEADS}
+        for name in (name for pair in self.compare for name in pair):
+            plain = name if self.blocks == "last" else re.sub(r"@\d+(?=:|$)", "", name)
+            if plain not in known or (self.blocks != "last" and plain == name and not name.startswith("pixels")):
+                raise ValueError(f"compare names '{name}', which is not among {', '.join(sorted(known))}")
+        return self

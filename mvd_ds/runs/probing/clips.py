@@ -1,0 +1,70 @@
+"""The clips of a probe's videos, as every network of a run is shown them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mvd_ds.config import ProbedModel, ProbeRecipe, ViewSettings
+from mvd_ds.data.evaluation import middle_clips
+from mvd_ds.data.manifests.manifest import Manifest
+from mvd_ds.data.views import view_batches
+from mvd_ds.evaluation.features import FRAMES
+
+Split = tuple[Manifest, Sequence[int]]
+"""A manifest and videos of it."""
+
+
+class ClipGroup(NamedTuple):
+    """The clips of a few videos."""
+
+    clips: Tensor
+    """uint8 (B, segments, crops, C, T, H, W), black where ``ok`` is False."""
+    labels: Tensor
+    """int64 (B, L)."""
+    ok: Tensor
+    """bool (B,), False where the video could not be read."""
+    faults: list[str]
+    """``path: reason`` of each video that could not be read."""
+
+
+def read_groups(recipe: ProbeRecipe, split: Split, groups: Sequence[Sequence[int]], views: ViewSettings) -> Iterator[ClipGroup]:
+    """Yield the clips of groups of positions in ``split``, in this order.
+
+    Raises:
+        ConfigError: if workers die again and again.
+    """
+    manifest, videos = split
+    clip, wanted = recipe.data.clip, [[videos[place] for place in group] for group in groups]
+    if recipe.views is not None:
+        for batch in view_batches(recipe.data, manifest, wanted, views.segments, views.crops):
+            yield ClipGroup(batch.clips.unflatten(1, (views.segments, views.crops)), batch.labels, batch.ok, batch.faults)
+        return
+    for arrays, faults in middle_clips(recipe.data, manifest, wanted, clip.frames, clip.size_px):
+        yield ClipGroup(arrays["clips"][:, None, None], arrays["labels"], arrays["ok"], faults)
+
+
+def shown(clips: Tensor, model: ProbedModel, places: Sequence[int], seed: int) -> Tensor:
+    """Return clips (B, segments, crops, C, T, H, W) with the frames that a model is shown.
+
+    Args:
+        clips: of the videos at ``places``.
+        model: which frames it sees.
+        places: positions of the videos in their split; they and the seed decide the order of shuffled frames.
+        seed: ``run.seed``.
+    """
+    change = FRAMES[model.frames]
+    if model.frames == "all":
+        return clips
+    rows = []
+    for row, place in zip(clips, places, strict=True):
+        rows.append(torch.cat([change(view[None], place, seed) for view in row.flatten(0, 1)]).view_as(row))
+    return torch.stack(rows)
+
+
+def group_size(recipe: ProbeRecipe, views: ViewSettings) -> int:
+    """Return the number of videos whose views are one forward of ``batch`` clips."""
+    return max(recipe.batch // views.count, 1)

@@ -1,0 +1,138 @@
+"""The files of a finished probe: ``probes.json``, ``correct.npz`` and ``predictions.csv``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mvd_ds.config import ConfigError, ProbeRecipe
+from mvd_ds.evaluation.csv_files import csv_text
+from mvd_ds.evaluation.probes import Probe, accuracy_interval, chance, compare
+from mvd_ds.files import written_aside
+from mvd_ds.runs.probing.clips import Split
+from mvd_ds.runs.probing.encoders import ProbedEncoder
+from mvd_ds.training.console import say
+
+#: Held-out clips that every probe got right, bool (seeds, clips) as ``MODEL/LABEL``; and ``labels``, int64 (clips, labels).
+CORRECT = "correct.npz"
+#: The answers of trained heads to every held-out video.
+PREDICTIONS = "predictions.csv"
+
+Probes = Mapping[str, tuple[Probe, ...]]
+"""Probes by name of the result, in the order of the labels."""
+
+
+def write_correct(path: Path, labels: tuple[str, ...], probes: Probes, unseen: np.ndarray) -> None:
+    """Write the file that ``report`` pools probes of several training seeds from.
+
+    Raises:
+        ConfigError: if it cannot be written.
+    """
+    tables = {f"{name}/{label}": found[i].correct for name, found in probes.items() for i, label in enumerate(labels)}
+    try:
+        with written_aside(path) as aside, aside.open("wb") as file:
+            np.savez_compressed(file, labels=unseen, **tables)  # type: ignore[arg-type]
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def predictions_text(recipe: ProbeRecipe, measured_on: Split, probes: Probes) -> str:
+    """Return ``predictions.csv``: a row for every held-out video, label, trained head and seed; '' without trained heads."""
+    manifest, videos = measured_on
+    rows: list[list[object]] = [["path", "label", "true", "probe", "seed", "answer", "probability"]]
+    for name, found in probes.items():
+        for number, (label, probe) in enumerate(zip(manifest.label_names, found, strict=True)):
+            if probe.classes is None or probe.shares is None:
+                continue
+            for seed, classes, shares in zip(recipe.seeds, probe.classes, probe.shares, strict=True):
+                for video, answer, share in zip(videos, classes.tolist(), shares.tolist(), strict=True):
+                    true = int(manifest.labels[video, number])
+                    rows.append([manifest.refs.path(video), label, true, name, seed, answer, f"{share:.6f}"])
+    return csv_text(rows) if len(rows) > 1 else ""
+
+
+def results(
+    recipe: ProbeRecipe,
+    labels: tuple[str, ...],
+    probes: Probes,
+    known: np.ndarray,
+    unseen: np.ndarray,
+    encoders: Mapping[str, ProbedEncoder],
+) -> dict[str, Any]:
+    """Return the content of ``probes.json``.
+
+    Args:
+        recipe: the probe run.
+        labels: their names.
+        probes: what was found.
+        known: labels of the training clips, int64 (S, L).
+        unseen: labels of the held-out clips.
+        encoders: the networks by name.
+
+    Raises:
+        ConfigError: if a comparison names a block that was not probed.
+    """
+    comparisons = {}
+    for a, b in recipe.compare:
+        for name in (a, b):
+            if name not in probes:
+                raise ConfigError(f"compare names '{name}', which is not among {', '.join(sorted(probes))}")
+        comparisons[f"{a} minus {b}"] = {
+            label: {
+                **compare(probes[a][i], probes[b][i], recipe.bootstrap_draws)._asdict(),
+                "clips": len(unseen),
+                "seeds": len(recipe.seeds),
+            }
+            for i, label in enumerate(labels)
+        }
+    return {
+        "probes": {name: {label: found[i].top1 for i, label in enumerate(labels)} for name, found in probes.items()},
+        "intervals": {
+            name: {label: list(accuracy_interval(found[i].correct, recipe.bootstrap_draws)[1:]) for i, label in enumerate(labels)}
+            for name, found in probes.items()
+        },
+        "chance": {label: chance(unseen[:, i]) for i, label in enumerate(labels)},
+        "details": {name: {label: _details(found[i]) for i, label in enumerate(labels)} for name, found in probes.items()},
+        "comparisons": comparisons,
+        "clips": {"train": len(known), "held_out": len(unseen)},
+        "pooling": recipe.pooling.kind,
+        "labels": {label: len(np.unique(unseen[:, i])) for i, label in enumerate(labels)},
+        "encoders": {name: _described(name, encoder, recipe) for name, encoder in encoders.items()},
+    }
+
+
+def _details(probe: Probe) -> dict[str, Any]:
+    """Return the top-1 of each seed, and what it chose."""
+    if probe.classes is None:
+        return {"per_seed": list(probe.per_seed), "regularisation": list(probe.regularisations)}
+    chosen = {"learning_rate": list(probe.regularisations), "weight_decay": list(probe.weight_decays)}
+    return {"per_seed": list(probe.per_seed), **chosen}
+
+
+def _described(name: str, encoder: ProbedEncoder, recipe: ProbeRecipe) -> dict[str, Any]:
+    """Return what a table of encoders says of one."""
+    model, clip = recipe.models[name], recipe.data.clip
+    side = model.input_px or clip.size_px
+    frames = len(range(0, clip.frames, encoder.stride))
+    return {
+        "network": model.network or "",
+        "weights": "untrained" if model.untrained or model.weights == "random" else model.weights,
+        "kind": encoder.settings.kind,
+        "parameters": encoder.parameters,
+        "width": encoder.network.embed_dim,
+        "input": f"{frames} x {side} px",
+        "frames": model.frames,
+        "blocks": dict(zip(encoder.names(name, recipe), encoder.blocks, strict=True)),
+        "depth": encoder.network.block_count,
+    }
+
+
+def say_results(labels: tuple[str, ...], probes: Probes, unseen: np.ndarray) -> None:
+    """Print the table of held-out top-1."""
+    say(f"held-out top-1 on {len(unseen)} clips" + "".join(f"{label:>10}" for label in labels))
+    for name, found in probes.items():
+        say(f"  {name:<28}" + "".join(f"{probe.top1:>10.3f}" for probe in found))
+    say(f"  {'chance':<28}" + "".join(f"{chance(unseen[:, i]):>10.3f}" for i in range(len(labels))))

@@ -1,0 +1,82 @@
+"""One pass over the clips of a split: one vector of every network and block for each, and which clips can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mvd_ds.config import ProbeRecipe, ViewSettings
+from mvd_ds.config.probing import VECTOR_HEADS
+from mvd_ds.data.views import rank_groups
+from mvd_ds.evaluation.features import Features, pixel_features
+from mvd_ds.runs.probing.clips import ClipGroup, Split, group_size, read_groups, shown
+from mvd_ds.runs.probing.encoders import ProbedEncoder
+from mvd_ds.training.cluster import Cluster
+from mvd_ds.training.console import StepProgress
+
+
+def read_vectors(
+    recipe: ProbeRecipe,
+    encoders: Mapping[str, ProbedEncoder],
+    split: Split,
+    views: ViewSettings,
+    what: str,
+    faults: list[str],
+    cluster: Cluster,
+) -> tuple[Features, Split]:
+    """Return the vectors of those clips of ``split`` that could be read, and the split of these, on every process. Collective.
+
+    Groups of clips do not depend on the number of processes, so neither do the numbers. Without a head that takes vectors the
+    clips are only tried.
+
+    Args:
+        recipe: the probe run.
+        encoders: the networks by name.
+        split: the clips.
+        views: views of each, over which vectors are averaged.
+        what: names the clips on the terminal.
+        faults: ``path: reason`` of every video that could not be read is appended here.
+        cluster: the processes.
+    """
+    manifest, videos = split
+    mine = rank_groups(len(videos), group_size(recipe, views), cluster.rank, cluster.world)
+    progress = StepProgress(f"features of {what}", 0, sum(map(len, mine)), enabled=cluster.is_main)
+    parts: list[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]] = []
+    told: list[str] = []
+    seen = 0
+    with cluster.together(), torch.inference_mode():
+        for places, group in zip(mine, read_groups(recipe, split, mine, views), strict=True):
+            found = _vectors(recipe, encoders, group, places) if set(recipe.heads) & set(VECTOR_HEADS) else {}
+            parts.append((found, group.labels.numpy().copy(), group.ok.numpy().copy()))
+            told += group.faults
+            seen += len(places)
+            progress.update(seen, "clips")
+        progress.close()
+    gathered = cluster.gather((parts, told))
+    faults.extend(fault for _, listed in gathered for fault in listed)
+    turns = max(len(own) for own, _ in gathered)
+    ordered = [own[turn] for turn in range(turns) for own, _ in gathered if turn < len(own)]
+    ok = np.concatenate([part[2] for part in ordered])
+    labels = np.concatenate([part[1] for part in ordered])[ok]
+    vectors = {name: np.concatenate([part[0][name] for part in ordered])[ok] for name in ordered[0][0]}
+    return Features(vectors, labels, ok[ok]), (manifest, [video for video, is_read in zip(videos, ok, strict=True) if is_read])
+
+
+def _vectors(
+    recipe: ProbeRecipe, encoders: Mapping[str, ProbedEncoder], group: ClipGroup, places: range
+) -> dict[str, np.ndarray]:
+    """Return float32 (B, D) by name of the result."""
+    found: dict[str, np.ndarray] = {}
+    for name, encoder in encoders.items():
+        vectors = encoder.vectors(shown(group.clips, recipe.models[name], places, recipe.run.seed)).float().cpu().numpy()
+        found |= dict(zip(encoder.names(name, recipe), vectors, strict=True))
+    if recipe.pixels:
+        found["pixels"] = _pixel_vectors(group.clips).numpy()
+    return found
+
+
+def _pixel_vectors(clips: Tensor) -> Tensor:
+    return pixel_features(clips.flatten(0, 2)).unflatten(0, (len(clips), -1)).mean(dim=1)
