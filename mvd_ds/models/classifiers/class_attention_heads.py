@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from mvd_ds.config import HeadSettings, PoolingSettings
 from mvd_ds.models.classifiers.class_attention import NORM_EPS, ClassAttention
 from mvd_ds.models.classifiers.classifier import ClassHead
-
-
-class GivesTokens(Protocol):
-    """The features of a frozen encoder that these heads take: ``FrozenTokens`` of ``heads``."""
-
-    @property
-    def tokens(self) -> Tensor:
-        """Tokens (B, N, D)."""
-        ...
+from mvd_ds.models.classifiers.tokens import FrozenTokens, TokenShape
 
 
 class OneQueryHead(nn.Module):
@@ -42,11 +34,11 @@ class OneQueryHead(nn.Module):
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.head = ClassHead(width, classes)
 
-    def forward(self, frozen: GivesTokens) -> Tensor:
+    def forward(self, frozen: FrozenTokens) -> Tensor:
         """Return (B, classes) logits."""
         return self.head(self._gathered(frozen))
 
-    def _gathered(self, frozen: GivesTokens) -> Tensor:
+    def _gathered(self, frozen: FrozenTokens) -> Tensor:
         """Return what the query gathered, (B, D)."""
         return self.norm(self.attention(frozen.tokens))[:, 0]
 
@@ -59,6 +51,6 @@ class ClassQueriesHead(OneQueryHead):
         """Return a head for tokens of a shape."""
         return cls(shape.width, classes, classes)
 
-    def _gathered(self, frozen: GivesTokens) -> Tensor:
+    def _gathered(self, frozen: FrozenTokens) -> Tensor:
         """Return what the queries gathered, (B, classes, D)."""
         return self.norm(self.attention(frozen.tokens))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +10,9 @@ from torch.nn import functional as F
 
 from mvd_ds.config import ConfigError, HeadSettings
 from mvd_ds.models.blocks.mlps import Mlp
+from mvd_ds.models.classifiers.tokens import FrozenTokens, TokenShape
 from mvd_ds.models.embed import LearnedToken
 from mvd_ds.models.linear import Linear
-
-if TYPE_CHECKING:
-    from mvd_ds.models.classifiers.heads import FrozenTokens, TokenShape
 
 #: Deviation of initial weights. Source: V-JEPA 2.
 STD = 0.02

@@ -12,8 +12,9 @@ from mvd_ds.config import ConfigError, EncoderSettings, ProbedModel, ProbeRecipe
 from mvd_ds.config.probing import block_name
 from mvd_ds.models.building import is_run_model, open_encoder
 from mvd_ds.models.classifiers.deep_attentive import HEAD_CHANNELS
-from mvd_ds.models.classifiers.heads import ClipTokens, KeysValues, TokenShape
+from mvd_ds.models.classifiers.heads import KeysValues
 from mvd_ds.models.classifiers.pooling import Pooling
+from mvd_ds.models.classifiers.tokens import ClipTokens, TokenShape
 from mvd_ds.models.embed import sincos_1d
 from mvd_ds.models.networks import FrozenNetwork, family_of
 from mvd_ds.models.networks.ours import OwnNetwork

@@ -13,7 +13,8 @@ from mvd_ds.config.probing import VECTOR_HEADS, result_name
 from mvd_ds.evaluation.head_training import Labelled, Training, train_heads
 from mvd_ds.evaluation.probes import Probe
 from mvd_ds.evaluation.token_store import FrozenStore, Maker, Share
-from mvd_ds.models.classifiers.heads import HEADS, ClipTokens, build_head
+from mvd_ds.models.classifiers.heads import HEADS, build_head
+from mvd_ds.models.classifiers.tokens import ClipTokens
 from mvd_ds.runs.probing.clips import Split, group_size, read_groups, shown
 from mvd_ds.runs.probing.encoders import ProbedEncoder
 from mvd_ds.runs.probing.head_states import HeadStates

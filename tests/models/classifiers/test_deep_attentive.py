@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mvd_ds.config import ConfigError, HeadSettings
 from mvd_ds.models.classifiers.deep_attentive import DeepAttentiveHead
-from mvd_ds.models.classifiers.heads import FrozenTokens, TokenShape, build_head
+from mvd_ds.models.classifiers.heads import build_head
+from mvd_ds.models.classifiers.tokens import FrozenTokens, TokenShape
 from mvd_ds.models.initialisation import initialise
 
 WIDTH, HEADS, CLASSES = 32, 4, 5

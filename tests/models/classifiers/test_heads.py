@@ -10,7 +10,8 @@ import torch
 import mvd_ds
 from mvd_ds.config import HeadSettings, ProbeRecipe
 from mvd_ds.config.probing import VECTOR_HEADS
-from mvd_ds.models.classifiers.heads import HEADS, AttentiveHead, QueryTuningHead, TokenShape, build_head, frozen_tokens
+from mvd_ds.models.classifiers.heads import HEADS, AttentiveHead, QueryTuningHead, build_head, frozen_tokens
+from mvd_ds.models.classifiers.tokens import TokenShape
 from mvd_ds.models.initialisation import initialise
 
 SHAPE = {"embed_dim": 32, "depth": 3, "num_heads": 4, "patch_px": 8}
