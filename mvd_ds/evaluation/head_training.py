@@ -48,7 +48,7 @@ class Labelled(NamedTuple):
 
 
 class Training(NamedTuple):
-    """How heads are trained, beside the settings of the recipe."""
+    """The surroundings of a training, beside the settings of the recipe."""
 
     blocks: int = 1
     """Number of blocks whose features there are."""
