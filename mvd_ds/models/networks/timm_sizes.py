@@ -11,8 +11,8 @@ from mvd_ds.models.networks.timm_building import create_network, first_line
 
 
 @torch.no_grad()
-def timm_sizes(name: str, size_px: int, origin: str) -> dict[str, Any]:
-    """Return the settings that a teacher of timm has to state: width, patch and grid of its last features.
+def timm_sizes(name: str, size_px: int, origin: str) -> tuple[dict[str, Any], int]:
+    """Return the settings that a teacher of timm has to state, width, patch and grid of its last features, and its blocks.
 
     Args:
         name: its name in timm.
@@ -34,4 +34,5 @@ def timm_sizes(name: str, size_px: int, origin: str) -> dict[str, Any]:
         except (RuntimeError, AssertionError, ValueError, TypeError) as error:
             raise ConfigError(f"{origin}.network: timm's {name} does not take {size_px} px: {first_line(error)}") from None
     _, width, rows, columns = last.shape
-    return {"embed_dim": width, "patch_px": max(size_px // rows, 1), "feature_grid": (rows, columns)}
+    sizes = {"embed_dim": width, "patch_px": max(size_px // rows, 1), "feature_grid": (rows, columns)}
+    return sizes, len(network.feature_info)  # type: ignore[arg-type]

@@ -183,11 +183,13 @@ def _open_other(name: str, model: ProbedModel, recipe: ProbeRecipe) -> Opened:
     assert model.network is not None
     frames, side, origin = recipe.data.clip.frames, model.input_px or recipe.data.clip.size_px, f"models.{name}"
     values: dict[str, Any] = {"network": model.network, "weights": model.weights}
+    count = 0
     if model.network.startswith("timm:"):
-        values |= timm_sizes(model.network.removeprefix("timm:"), side, origin)
+        sizes, count = timm_sizes(model.network.removeprefix("timm:"), side, origin)
+        values |= sizes
     try:
         whole = TeacherSettings.model_validate(values)
-        blocks = _blocks(name, recipe, family_of(whole).outline(whole, frames, side)[1])
+        blocks = _blocks(name, recipe, count or family_of(whole).outline(whole, frames, side)[1])
         settings = TeacherSettings.model_validate(values | _targets(blocks, True, recipe.pooling.kind == "cls"))
     except ValueError as error:  # pydantic's, whose lines name its fields
         raise ConfigError(f"{origin}: {_reason(error)}") from None
