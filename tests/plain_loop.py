@@ -36,6 +36,8 @@ def plain_losses(recipe: TrainingRecipe, without: int | None = None, steps: int 
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1, 1)
     deviation = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1, 1)
     state = _calibrated(recipe, teachers, (mean, deviation))
+    averages = {name: value.detach().clone() for name, value in student.named_parameters()}
+    follow(recipe, averages, teachers)
     student.train()
     for step in range(steps):
         sums = dict.fromkeys(curves, 0.0)
@@ -65,11 +67,32 @@ def plain_losses(recipe: TrainingRecipe, without: int | None = None, steps: int 
             group["lr"] = plain_rate(step, recipe)
         if not math.isnan(sums["total"]):
             optimizer.step()
+            average(recipe, student, averages, step)
+            follow(recipe, averages, teachers)
         optimizer.zero_grad()
         for name, value in sums.items():
             curves[name].append(value)
     loader.close()
     return curves
+
+
+def average(recipe: TrainingRecipe, student: torch.nn.Module, averages: dict[str, Tensor], step: int) -> None:
+    """Move the average of whole weights after a step."""
+    first, last = recipe.optimizer.ema_decay, recipe.optimizer.ema_decay_end
+    if first is None:
+        return
+    decay = first if last is None else last + (first - last) * 0.5 * (1 + math.cos(math.pi * step / STEPS))
+    with torch.no_grad():
+        for name, value in student.named_parameters():
+            averages[name].lerp_(value, torch.tensor(1 - decay))
+
+
+def follow(recipe: TrainingRecipe, averages: dict[str, Tensor], teachers: dict[str, Teacher]) -> None:
+    """Give the average to the teachers that are it."""
+    with torch.no_grad():
+        for name, teacher in teachers.items():
+            for key, value in teacher.named_parameters() if recipe.teachers[name].is_ema else ():
+                value.copy_(averages[key])
 
 
 def _optimizer(recipe: TrainingRecipe, student: torch.nn.Module) -> torch.optim.Optimizer:

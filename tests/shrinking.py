@@ -12,6 +12,9 @@ RECIPE = "mvd_large_from_large_400ep"
 STEPS = 20
 #: Layouts with this in their name have teachers of other libraries, and fewer steps.
 LIBRARIES, LIBRARY_STEPS = "libraries", 5
+#: Layouts with a teacher that is the student's average have fewer steps, too.
+LIVING = "living"
+SHORT = (LIBRARIES, LIVING)
 #: Every kind of state that targets have: of standardisers, of a balance, and learned; with dropping, whose draws are keyed.
 SCALES = [
     "teachers.image.target.standardise=phi_s",

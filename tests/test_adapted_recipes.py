@@ -35,3 +35,17 @@ def test_the_relations_are_those_of_tinymim() -> None:
     assert readout_of(target.head) is READOUTS["tokens"], "a linear map of each visible token"
     assert recipe.learning_rate[0] == pytest.approx(1.5e-4 * 1024 / 256) and recipe.schedule.epochs == 300
     assert (recipe.optimizer.betas, recipe.optimizer.weight_decay, recipe.model.drop_path) == ((0.9, 0.95), 0.05, 0.1)
+
+
+def test_the_student_of_its_own_average_is_v_jepa_2_but_for_what_its_header_says() -> None:
+    """Source: V-JEPA 2's published script pretrain-256px-16f: 3,072 clips at 5.25e-4, blocks of .15 and .7, all the clip long."""
+    recipe = load_recipe("vjepa_base")
+    assert isinstance(recipe, TrainingRecipe)
+    (teacher,) = recipe.teachers.values()
+    assert teacher.is_ema and (teacher.target.norm, teacher.target.normalise, teacher.loss) == ("final", True, "l1")
+    assert (recipe.optimizer.ema_decay, recipe.optimizer.ema_decay_end) == (0.99925, None)
+    assert (recipe.masking.block_scales, recipe.masking.block_aspect, recipe.masking.block_duration) == ((0.15, 0.7), (0.75, 1.5), 1)
+    assert (recipe.decoder.embed_dim, recipe.decoder.depth, recipe.decoder.num_heads) == (384, 12, 12)
+    assert recipe.learning_rate == pytest.approx((5.25e-4 / 3, 5.25e-4 / 3)) and recipe.optimizer.weight_decay == 0.04
+    assert (recipe.data.clip.frames, recipe.data.clip.stride_seconds, recipe.model.position) == (16, 0.25, "rope3d_vjepa2")
+    assert "without the cool-down" in header_of("vjepa_base")["Source"]

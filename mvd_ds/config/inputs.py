@@ -11,6 +11,7 @@ from mvd_ds.config.base import is_address
 from mvd_ds.config.load import dump, find_engine_config
 from mvd_ds.config.networks.hf_folder import find_folder
 from mvd_ds.config.recipes import LearningRecipe, Recipe, TrainingRecipe
+from mvd_ds.config.teachers import EMA
 from mvd_ds.files import ConfigError
 
 #: Last names of the settings that name an input.
@@ -42,10 +43,15 @@ def is_of_elsewhere(setting: str, value: str) -> bool:
 def _place(setting: str, value: str) -> Path:
     """Return the path that a setting means; weights may be the name of a network in Hugging Face's cache."""
     path = Path(value).expanduser()
-    if setting.endswith("weights") and value != RANDOM and not path.exists():
+    if setting.endswith("weights") and not _is_no_file(setting, value) and not path.exists():
         with contextlib.suppress(ConfigError):
             return find_folder(value)
     return path
+
+
+def _is_no_file(setting: str, value: str) -> bool:
+    """Return whether a setting names weights that are in no file: random ones, or the moving average of the student's own."""
+    return setting.endswith("weights") and (value == RANDOM or (value == EMA and setting.startswith("teachers.")))
 
 
 def missing_inputs(recipe: Recipe) -> list[str]:
@@ -57,7 +63,7 @@ def missing_inputs(recipe: Recipe) -> list[str]:
     for setting, path in inputs_of(recipe).items():
         if cache is not None and setting.startswith("teachers."):
             continue  # no teacher is loaded
-        if not (setting.endswith("weights") and str(path) == RANDOM):
+        if not _is_no_file(setting, str(path)):
             settings.setdefault(path, []).append(setting)
     faults = {path: _fault(path) for path in settings}
     lines = [f"{', '.join(settings[path])}: {path} {fault}" for path, fault in faults.items() if fault]

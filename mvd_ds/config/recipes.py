@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from mvd_ds.config.balance import require_balance
 from mvd_ds.config.base import Grid, Positive, Settings
 from mvd_ds.config.data import ClipView, DataSettings, MaskingSettings
+from mvd_ds.config.living import require_living_teachers, with_students_sizes
 from mvd_ds.config.networks.decoder import DecoderSettings
 from mvd_ds.config.networks.encoder import EncoderSettings, InitSettings, position_fault
 from mvd_ds.config.optimization import BatchSettings, EngineSettings, OptimizerSettings, RunSettings, ScheduleSettings
+from mvd_ds.config.scored_masks import require_scored_masks
 from mvd_ds.config.students import HasStudents, StudentSettings
 from mvd_ds.config.targets import LabelSettings, Output, PixelSettings, TargetCacheSettings, Tokens, decoder_of
-from mvd_ds.config.teachers import ATTENTION, TeacherSettings
+from mvd_ds.config.teachers import TeacherSettings
 
 
 class Recipe(Settings):
@@ -119,6 +121,11 @@ class TrainingRecipe(LearningRecipe, HasStudents):
     """Clips, the first of the training order and filled up to whole steps, on which statistics of targets are estimated before
     training. 256 clips of 16 frames have 360,000 masked tokens, 280 for each of the 1,280 channels of ViT-H."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_living_teachers(cls, values: Any) -> Any:
+        return with_students_sizes(values)
+
     @property
     def outputs(self) -> dict[str, Output]:
         """Everything that the student predicts, by name: what is learnt from the teachers, or ``pixels`` in stage one, then
@@ -197,7 +204,8 @@ class TrainingRecipe(LearningRecipe, HasStudents):
         self._check_decoder("decoder", self.decoder)
         self._check_objective()
         require_balance(self)
-        self._check_scored_masks()
+        require_scored_masks(self)
+        require_living_teachers(self)
         self._check_labels()
         for name, teacher in self.teachers.items():
             self._check_teacher(name, teacher)
@@ -228,33 +236,6 @@ class TrainingRecipe(LearningRecipe, HasStudents):
             raise ValueError("pixels.normalise per_channel needs patches of more than one pixel; choose joint or none")
         if wanted == "image" and self.data.clip.frames != 1:
             raise ValueError("objective image_reconstruction needs data.clip.frames 1: an image is a one-frame clip")
-
-    def _check_scored_masks(self) -> None:
-        masking = self.masking
-        for name, teacher in self.teachers.items():
-            teacher.give_attention(masking.blocks if name == masking.teacher else ())
-        if masking.kind == "attention":
-            if masking.teacher not in self.teachers:
-                known = ", ".join(self.teachers) or "none: stage one has pixels"
-                raise ValueError(f"masking.teacher '{masking.teacher}' is not under teachers ({known})")
-            if ATTENTION in self.outputs:
-                raise ValueError(f"masking.kind attention: no teacher or target may be named {ATTENTION}")
-            teacher = self.teachers[masking.teacher]
-            for block in () if masking.blocks == "all" or teacher.network else masking.blocks:
-                if not -teacher.depth <= block < teacher.depth:
-                    raise ValueError(f"masking.blocks: {block} is outside teachers.{masking.teacher} of {teacher.depth} blocks")
-        if masking.kind == "motion" and self.grid[0] < 2:
-            raise ValueError(f"masking.kind motion needs clips of two slots or more, the grid is {self.grid}")
-        if not masking.is_scored:
-            return
-        _, cells, _ = masking.cells(self.grid)
-        first, hinted = masking.hinted(cells)
-        visible = cells - int(masking.ratio * cells)
-        if masking.pick == "hint" and not 0 < hinted <= visible:
-            raise ValueError(
-                f"masking.pick hint leaves {hinted} of the {first} highest of {cells} cells visible, and masking.ratio "
-                f"{masking.ratio} leaves {visible}: choose hint_from and hint_share so that it is 1 to {visible}"
-            )
 
     def _check_labels(self) -> None:
         if self.labels is None:

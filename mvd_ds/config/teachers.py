@@ -18,13 +18,16 @@ from mvd_ds.files import ConfigError
 
 #: Name of the attention that each token gets among what a teacher gives, beside the names of outputs.
 ATTENTION = "attention"
+#: In place of a path of weights: the moving average of the student's own, which follows it step by step.
+EMA = "ema"
 
 
 class TeacherSettings(EncoderSettings):
     """A frozen teacher: its network, its weights, its placement, and the features that are learnt from it."""
 
     weights: PathText
-    """Folder or file: ours, MAE, VideoMAE, MVD, Hugging Face, a ZeRO checkpoint; ``random`` teaches noise."""
+    """Folder or file: ours, MAE, VideoMAE, MVD, Hugging Face, a ZeRO checkpoint; ``random`` teaches noise; ``ema`` is the moving
+    average of the student's encoder (``optimizer.ema_decay``), of the student's own architecture, which is not stated."""
     network: Annotated[str, Field(pattern=r"^(timm:[\w./-]+|hf:.+|(dhvt|patchconv):\w+)$")] | None = None
     """``timm:NAME``: an image network of timm; state embed_dim and patch_px (the stride of its features) beside it.
     ``hf:FOLDER``, or a name in the Hugging Face cache of the user: a network of images or videos of transformers; its sizes are
@@ -212,6 +215,10 @@ class TeacherSettings(EncoderSettings):
     @property
     def is_random(self) -> bool:
         return self.weights == "random"
+
+    @property
+    def is_ema(self) -> bool:
+        return self.weights == EMA
 
 
 def _with_sizes(values: dict[str, Any], name: str) -> dict[str, Any]:

@@ -120,14 +120,17 @@ def start_trainer(planned: Planned, folder: RunFolder, cluster: Cluster, frozen:
     if wants_compiling(recipe.engine.compile, cluster.device):
         compile_blocks(engine.module, "student")
 
+    ema = Ema(engine, recipe.optimizer.ema_decay, recipe.optimizer.ema_decay_end)
+
     def objective() -> tuple[MaskedPrediction, dict[str, Any]]:
         targets = frozen.targets(recipe)
+        for name in [name for name, teacher in recipe.asked_teachers.items() if teacher.is_ema]:
+            ema.follow(getattr(targets, "teachers", {})[name], name)
         return MaskedPrediction(recipe, engine, targets, cluster.device), getattr(targets, "teachers", {})
 
     def export(weights: dict[str, Tensor], average: dict[str, Tensor] | None, step: int, statistics: dict[str, Tensor]) -> None:
         save_model(folder.model, weights, recipe, {"step": step}, average, statistics)
 
-    ema = Ema(engine, recipe.optimizer.ema_decay)
     pictures = None
     if planned.pictures is not None:
         last_step = recipe.schedule.last_step(loader.steps_per_epoch)

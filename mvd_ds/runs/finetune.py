@@ -91,7 +91,7 @@ def _finetune(recipe: FinetuneRecipe, folder: RunFolder, cluster: Cluster) -> Tr
     engine = start_student(model, groups, recipe, cluster)
     if wants_compiling(recipe.engine.compile, cluster.device):
         compile_blocks(engine.module, "classifier")
-    ema = Ema(engine, recipe.optimizer.ema_decay)
+    ema = Ema(engine, recipe.optimizer.ema_decay, recipe.optimizer.ema_decay_end)
 
     def objective() -> tuple[Classification, dict[str, Any]]:
         placed = {}

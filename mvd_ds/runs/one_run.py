@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from mvd_ds.config import LearningRecipe, TrainingRecipe, dump, leaves, to_yaml
@@ -155,21 +156,22 @@ def _reporter(trainer: Trainer, losses: tuple[str, ...], first_step: int, end: i
 def _training(trainer: Trainer, attempt: Attempt, checkpoints: Checkpoints, objective: Objective, reporter: Reporter) -> Training:
     """Return the loop over the trainer's parts; from here on a gate stands before its optimizer."""
     recipe, cluster, loader = trainer.recipe, trainer.cluster, trainer.loader
-    gate = UpdateGate(trainer.engine)
+    gate, ema = UpdateGate(trainer.engine), trainer.ema
+    average = partial(ema.full_weights, cluster, full_weights) if ema.teachers else None
     videos = None if recipe.data.sources else loader.clips_in_manifest // recipe.data.clips_per_video
     return Training(
         recipe=recipe,
         cluster=cluster,
         engine=trainer.engine,
         gate=gate,
-        ema=trainer.ema,
+        ema=ema,
         loader=loader,
         objective=objective,
         schedule=build_schedule(recipe, loader.steps_per_epoch),
         checkpoints=checkpoints,
         reporter=reporter,
         faults=VideoFaults(cluster, recipe.data.max_bad_share, videos),
-        nonfinite=NonFiniteSteps(recipe, trainer.folder, cluster, trainer.engine, gate, objective, loader, full_weights),
+        nonfinite=NonFiniteSteps(recipe, trainer.folder, cluster, trainer.engine, gate, objective, loader, full_weights, average),
         attempt=attempt,
         validation=trainer.validation,
         pictures=trainer.pictures,

@@ -21,6 +21,7 @@ from mvd_ds.files import read_json
 from mvd_ds.models.acceleration.fp8 import use_fp8
 from mvd_ds.models.classifiers.classifier import Classifier
 from mvd_ds.models.classifiers.classifier_folder import open_classifier
+from mvd_ds.models.formats.strict import load_strictly
 from mvd_ds.models.initialisation import build_without_weights
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.objectives.moving_statistics import load_statistics
@@ -31,7 +32,7 @@ from mvd_ds.training.classification import Classification
 from mvd_ds.training.console import say
 from mvd_ds.training.engine.deepspeed_engine import DTYPES
 from mvd_ds.training.masked_prediction import MaskedPrediction
-from mvd_ds.training.nonfinite.dump import STATISTICS_NAME, nested
+from mvd_ds.training.nonfinite.dump import AVERAGE_NAME, STATISTICS_NAME, nested
 from mvd_ds.training.nonfinite.finite import FiniteWatch, minimised
 from mvd_ds.training.run_folder import FAILED, FINISHED
 from mvd_ds.training.step import PixelTargets, TeacherTargets
@@ -121,6 +122,7 @@ def _step(recipe: TrainingRecipe | FinetuneRecipe, dump: Path, device: torch.dev
         weights = load_file(path)
         network = _network(recipe, weights)
         network.load_state_dict(weights)
+        average = load_file(dump / AVERAGE_NAME) if (dump / AVERAGE_NAME).is_file() else {}
     except (OSError, SafetensorError, RuntimeError, KeyError) as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
     network.to(device, dtype).train()
@@ -132,7 +134,10 @@ def _step(recipe: TrainingRecipe | FinetuneRecipe, dump: Path, device: torch.dev
         return Step(network, Classification(recipe, network, teacher, classes, device), LabelledBatch)
     teachers: dict[str, Callable[..., Tensor]] = {}
     for name, settings in recipe.teachers.items():
-        teachers[name] = built = build_teacher(name, settings, recipe).to(device, dtype)
+        built = build_teacher(name, settings, recipe)
+        if settings.is_ema:
+            load_strictly(built, {key: value for key, value in average.items() if key in built.state_dict()}, str(dump))
+        teachers[name] = built.to(device, dtype)
         if settings.fp8:
             use_fp8(built)
     objective: MaskedPrediction | Tokenizing

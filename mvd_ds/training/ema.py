@@ -1,15 +1,21 @@
-"""Exponential moving average of the student's weights: fp32, on the shards of the optimizer, in every ZeRO stage."""
+"""Exponential moving average of the student's weights: fp32, on the shards of the optimizer, in every ZeRO stage.
+
+Teachers whose weights are ``ema`` follow it: they get it after every step.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from mvd_ds.objectives.moving_statistics import cosine_fall
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.engine.engine_shards import masters, spread_masters
+from mvd_ds.training.engine.living_teacher import LivingTeacher
 from mvd_ds.training.engine.protocol import Engine, WholeWeights
 
 
@@ -20,17 +26,20 @@ class Ema:
 
     Attributes:
         averages: one flat fp32 tensor for each of this rank's masters; empty without a decay.
+        teachers: the teachers that follow it.
     """
 
-    def __init__(self, engine: Engine, decay: float | None) -> None:
+    def __init__(self, engine: Engine, decay: float | None, end: float | None = None) -> None:
         """Start at the weights that ``engine`` has now.
 
         Args:
             engine: of ``start_student``.
-            decay: in (0, 1), ``optimizer.ema_decay``; None: there is no average.
+            decay: in (0, 1], ``optimizer.ema_decay``; None: there is no average.
+            end: the decay at the end of the run, ``optimizer.ema_decay_end``; None: it is constant.
         """
-        self.engine, self.decay = engine, decay
+        self.engine, self.decay, self.end = engine, decay, end
         self.averages: list[Tensor] = []
+        self.teachers: list[LivingTeacher] = []
         self.restart()
 
     @property
@@ -42,18 +51,35 @@ class Ema:
         """Begin again at the weights of now."""
         self.averages = [master.detach().clone() for master in masters(self.engine)] if self.active else []
 
+    def follow(self, teacher: Any, name: str) -> None:
+        """Have a placed teacher be the average from now on. Collective.
+
+        Args:
+            teacher: of ``start_teacher``, with names and shapes of the student's parameters.
+            name: its name, for messages.
+
+        Raises:
+            ConfigError: if a parameter of the teacher is not the student's.
+        """
+        self.teachers.append(LivingTeacher(self.engine, teacher, name))
+        self.teachers[-1].take(self.averages)
+
     @torch.no_grad()
-    def update(self, shut: Tensor) -> None:
-        """Take in the weights of now; called after every optimizer step.
+    def update(self, shut: Tensor, progress: float = 0.0) -> None:
+        """Take in the weights of now, and hand the average on to its teachers; called after every optimizer step. Collective.
 
         Args:
             shut: of ``UpdateGate``, an fp32 scalar: at 1 the step changed nothing, and neither does this.
+            progress: share of the run that was done before this step.
         """
         if self.decay is None:
             return
-        weight = (1 - self.decay) * (1 - shut)
+        decay = self.decay if self.end is None else cosine_fall(progress, self.decay, self.end)
+        weight = (1 - decay) * (1 - shut)
         for average, master in zip(self.averages, masters(self.engine), strict=True):
             average.lerp_(master, weight.to(average.device))
+        for teacher in self.teachers:
+            teacher.take(self.averages)
 
     def full_weights(self, cluster: Cluster, whole_weights: WholeWeights) -> dict[str, Tensor]:
         """Return the average by parameter name, fp32, whole, on the CPU of rank 0 (empty elsewhere). Collective.

@@ -149,8 +149,8 @@ class Training:
             self.engine.step()
             losses.append(loss._replace(total=loss.total.detach()))
             yield
-        self.ema.update(self.gate.shut)
         progress = (done - 1) / self.recipe.schedule.last_step(self.loader.steps_per_epoch)
+        self.ema.update(self.gate.shut, progress)
         update_statistics(list(self.objective.statistics.values()), self.cluster.sum, self.gate.shut, progress)
         return Queued(done, losses, self.gate.verdict())
 

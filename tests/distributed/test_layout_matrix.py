@@ -17,7 +17,7 @@ from mvd_ds.models.teachers import plan_teacher
 from mvd_ds.runs.student import plan_predictor
 from nightly_record import record
 from plain_loop import plain_losses
-from shrinking import LIBRARIES, LIBRARY_STEPS, LOOKING, SCALES, STEPS, shipped
+from shrinking import LIBRARIES, LIBRARY_STEPS, LIVING, LOOKING, SCALES, SHORT, STEPS, shipped
 
 pytestmark = pytest.mark.launch
 
@@ -38,6 +38,20 @@ TODAY = [
 ]
 #: Placements of a teacher of transformers and of one of timm.
 LIBRARY_PLACEMENTS = [("zero3", "zero3_node"), ("zero3_node", "zero3_offload"), ("zero3_offload", "replicated")]
+#: A teacher that is the student's average, beside the frozen ones, whose attention draws the masks.
+AVERAGED = [
+    "teachers.own={weights: ema, target: {norm: final, normalise: true}, loss: l1}",
+    *("optimizer.ema_decay=0.7", "optimizer.ema_decay_end=1"),
+    *("masking.kind=attention", "masking.teacher=own", "masking.blocks=[-1]", "masking.pick=hint", "masking.hint_from=0.5"),
+    "masking.hint_share=0.25",
+]
+#: Stage of the student and placement of such a teacher: put together of shards, or copied shard by shard (3 and zero3).
+AVERAGES = [
+    ("zero0", "replicated"),
+    ("zero1", "zero3"),
+    ("zero2", "zero3_node"),
+    *(("zero3", p) for p in ("replicated", "zero3")),
+]
 PERSISTENCE = "stage3_param_persistence_threshold"
 
 
@@ -74,6 +88,9 @@ def layouts(folder: Path, every: bool, few: bool) -> dict[str, list[str]]:
         scaled = [f"engine.config=zero{stage}.json", "teachers.image.placement=zero3", *SCALES]
         found[f"loss_relative, zero{stage}"] = [*scaled, "balance=loss_relative"]
     found["uncertainty"] = [*scaled, "balance=uncertainty"]
+    for name, placement in AVERAGES[-1:] if few else AVERAGES:
+        config = f"engine.config={engine_jsons(folder)[name]}"
+        found[f"{LIVING}, {name}, {placement}"] = [config, *AVERAGED, f"teachers.own.placement={placement}"]
     found["looking"] = SHARDED_LOOKING
     found["streamed"] = ["engine.build=streamed", "teachers.image.placement=zero3_node", "teachers.video.placement=zero3"]
     return found
@@ -105,10 +122,10 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.fixture(scope="module")
 def plain_others(shrunk: list[str], parts: list[str], libraries: list[str]) -> dict[str, list[float]]:
     """Total losses of every step of the plain loop, by the first word of the layouts that are not the recipe itself."""
-    others = {"every part": parts, "looking": SHARDED_LOOKING, "today": TODAY, LIBRARIES: libraries}
+    others = {"every part": parts, "looking": SHARDED_LOOKING, "today": TODAY, LIBRARIES: libraries, LIVING: AVERAGED}
     others |= {name: [*SCALES, f"balance={name}"] for name in ("loss_relative", "uncertainty")}
     return {
-        name: plain_losses(shipped([*shrunk, *overrides]), steps=LIBRARY_STEPS if name == LIBRARIES else STEPS)["total"]
+        name: plain_losses(shipped([*shrunk, *overrides]), steps=LIBRARY_STEPS if name in SHORT else STEPS)["total"]
         for name, overrides in others.items()
     }
 
@@ -151,7 +168,7 @@ def test_every_layout_gives_the_losses_of_a_plain_loop(
     found = json.loads(next(line for line in said.splitlines() if line.startswith("{")))
     assert found.keys() == asked.keys()
     more = len(stages) + (5 if processes < 4 else 0)
-    assert len(found) == more + (2 * 9 + 6 + 3 if every else 3 + 2 + 2 + 3 if few else 8 + 2 + 6 + 3)
+    assert len(found) == more + (2 * 9 + 6 + 3 + 5 if every else 3 + 2 + 2 + 3 + 1 if few else 8 + 2 + 6 + 3 + 5)
     worst = 0.0
     for name, result in found.items():
         total = plain_others.get(name.partition(",")[0], plain["total"])

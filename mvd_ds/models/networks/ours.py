@@ -89,7 +89,7 @@ def plan_network(settings: TeacherSettings, frames: int, size_px: int, seed: int
         ConfigError: if its weights are missing, do not fit, or are of another architecture than ``settings``.
     """
     grid = settings.grid(1 if settings.kind == "image" else frames, size_px)
-    if settings.is_random:
+    if settings.is_random or settings.is_ema:  # whose weights come from the student before anything is asked of it
         encoder = Blueprint(
             lambda: VisionTransformer(settings, grid),
             lambda part, module: initialise_module(f"{origin}.{part}", module, seed),

@@ -1,7 +1,7 @@
 """A step kept to be run again: clips, masks and keys of all ranks, the student as it was, and the settings. No pickle.
 
 ``dumps/step-NNN/``: ``rank-R.safetensors`` micro batches · ``student.safetensors`` fp32 weights · ``statistics.safetensors`` of
-targets that have any · ``dump.json``, written last.
+targets that have any · ``ema.safetensors`` their moving average, where a teacher is it · ``dump.json``, written last.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mvd_ds.config import LearningRecipe, dump
 from mvd_ds.files import write_json, written_aside
 from mvd_ds.training.cluster import Cluster
 
-STATISTICS_NAME = "statistics.safetensors"
+STATISTICS_NAME, AVERAGE_NAME = "statistics.safetensors", "ema.safetensors"
 
 
 def write_dump(
@@ -29,6 +29,7 @@ def write_dump(
     batches: list[Any],
     ranks: list[dict[str, Any]],
     statistics: dict[str, Tensor],
+    average: dict[str, Tensor] | None = None,
 ) -> None:
     """Write the dump of ``step`` into the folder ``path``. Collective.
 
@@ -37,6 +38,7 @@ def write_dump(
         batches: this rank's micro batches, NamedTuples of tensors, dicts of tensors and lists of text.
         ranks: what every rank found.
         statistics: state of the statistics of targets, the same on all ranks.
+        average: the moving average of ``weights``, where a teacher is it.
 
     Raises:
         ConfigError: on every rank, if any cannot write.
@@ -47,11 +49,11 @@ def write_dump(
         with written_aside(path / f"rank-{cluster.rank}.safetensors", sync=False) as aside:
             save_file(tensors, aside, metadata={"format": "pt"})
         if cluster.is_main:
-            with written_aside(path / "student.safetensors", sync=False) as aside:
-                save_file({name: value.contiguous() for name, value in weights.items()}, aside)
-            if statistics:
-                with written_aside(path / STATISTICS_NAME, sync=False) as aside:
-                    save_file(statistics, aside)
+            files = {"student.safetensors": weights, STATISTICS_NAME: statistics, AVERAGE_NAME: average}
+            for name, held in files.items():
+                if held:
+                    with written_aside(path / name, sync=False) as aside:
+                        save_file({key: value.contiguous() for key, value in held.items()}, aside)
     with cluster.together():
         if cluster.is_main:
             kind = type(batches[0]).__name__

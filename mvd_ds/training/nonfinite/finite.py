@@ -82,6 +82,7 @@ class NonFiniteSteps:
         objective: forward and losses of a micro batch.
         loader: gives the micro batches of a step again, and the paths of their videos.
         whole_weights: gathers the engine's weights for a dump.
+        whole_average: gathers their moving average, where a teacher is it.
     """
 
     def __init__(
@@ -94,10 +95,11 @@ class NonFiniteSteps:
         objective: Objective,
         loader: Loader,
         whole_weights: WholeWeights,
+        whole_average: Callable[[], dict[str, Tensor]] | None = None,
     ) -> None:
         self.recipe, self.folder, self.cluster = recipe, folder, cluster
         self.engine, self.gate, self.objective, self.loader = engine, gate, objective, loader
-        self.whole_weights = whole_weights
+        self.whole_weights, self.whole_average = whole_weights, whole_average
         self.count = 0
 
     def handle(self, done: int, losses: list[LossTerms]) -> None:
@@ -160,10 +162,11 @@ class NonFiniteSteps:
         if self.count > DUMPS:
             return f"no dump, {DUMPS} were written"
         weights = self.whole_weights(self.engine, self.cluster)
+        average = self.whole_average() if self.whole_average is not None else None
         path: Path = self.folder.dump(done)
         try:
             statistics = statistics_state(self.objective.statistics)
-            write_dump(path, done, self.recipe, self.cluster, weights, batches, ranks, statistics)
+            write_dump(path, done, self.recipe, self.cluster, weights, batches, ranks, statistics, average)
         except ConfigError as error:
             return f"no dump: {error}"
         return f"python -m mvd_ds replay {path}"
