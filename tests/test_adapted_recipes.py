@@ -44,7 +44,8 @@ def test_the_student_of_its_own_average_is_v_jepa_2_but_for_what_its_header_says
     (teacher,) = recipe.teachers.values()
     assert teacher.is_ema and (teacher.target.norm, teacher.target.normalise, teacher.loss) == ("final", True, "l1")
     assert (recipe.optimizer.ema_decay, recipe.optimizer.ema_decay_end) == (0.99925, None)
-    assert (recipe.masking.block_scales, recipe.masking.block_aspect, recipe.masking.block_duration) == ((0.15, 0.7), (0.75, 1.5), 1)
+    masking = recipe.masking
+    assert (masking.block_scales, masking.block_aspect, masking.block_duration) == ((0.15, 0.7), (0.75, 1.5), 1)
     assert (recipe.decoder.embed_dim, recipe.decoder.depth, recipe.decoder.num_heads) == (384, 12, 12)
     assert recipe.learning_rate == pytest.approx((5.25e-4 / 3, 5.25e-4 / 3)) and recipe.optimizer.weight_decay == 0.04
     assert (recipe.data.clip.frames, recipe.data.clip.stride_seconds, recipe.model.position) == (16, 0.25, "rope3d_vjepa2")

@@ -23,6 +23,7 @@ from mvd_ds.runs.student import plan_predictor
 from mvd_ds.tools.bench.clock import Clock, held_by, tensor_bytes
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.device_batch import to_device
+from mvd_ds.training.ema import Ema
 from mvd_ds.training.engine.deepspeed_engine import DTYPES
 from mvd_ds.training.engine.deepspeed_start import start_student
 from mvd_ds.training.engine.update_gate import UpdateGate
@@ -112,6 +113,7 @@ class ProductStep(DistillStep):
         self.teachers = {name: teacher.to(device, dtype) for name, teacher in teachers.items()}
         self.weights: list[Tensor] = list(self.student.parameters())
         trained = self.masters if self.is_mixed else self.weights
+        self.average = Average(recipe, self.student, trained, self.teachers)
         of_group = [{**group, "params": [trained[i] for i in own]} for group, own in zip(groups, places, strict=True)]
         # Learning rate 0: the arithmetic is the same, and every step starts from equal weights.
         self.optimizer = build_optimizer(of_group, recipe.optimizer)
@@ -143,6 +145,7 @@ class ProductStep(DistillStep):
             for master, weight in zip(self.masters, self.weights, strict=True):
                 master.grad = None if weight.grad is None else weight.grad.float()
         self.optimizer.step()
+        self.average.update()
         if self.is_mixed:
             with torch.no_grad():
                 torch._foreach_copy_(self.weights, self.masters)
@@ -151,7 +154,38 @@ class ProductStep(DistillStep):
 
     def held_bytes(self) -> int:
         """Return the bytes that are held before a step: weights, optimizer states and teachers."""
-        return held_by(self.student, self.optimizer, self.teachers) + tensor_bytes(self.masters)
+        return held_by(self.student, self.optimizer, self.teachers) + tensor_bytes([*self.masters, *self.average.values])
+
+
+class Average:
+    """The moving average of a plain student, which its teachers of weights ``ema`` get after every step.
+
+    Args:
+        recipe: recipe of the step; without ``optimizer.ema_decay`` there is no average.
+        student: gives the names of its parameters.
+        trained: what the optimizer moves, in the order of the student's parameters.
+        teachers: networks by name.
+    """
+
+    def __init__(
+        self, recipe: TrainingRecipe, student: nn.Module, trained: list[Tensor], teachers: Mapping[str, nn.Module]
+    ) -> None:
+        decay = recipe.optimizer.ema_decay
+        self.decay, self.trained = decay or 0.0, trained if decay is not None else []
+        self.values = [value.detach().clone() for value in self.trained]
+        places = {name: place for place, (name, _) in enumerate(student.named_parameters())}
+        followers = [teacher for name, teacher in teachers.items() if recipe.teachers[name].is_ema]
+        found = [(parameter, places[name]) for teacher in followers for name, parameter in teacher.named_parameters()]
+        self.followers = [(parameter, self.values[place]) for parameter, place in found]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the average, and hand it on."""
+        if self.trained:
+            torch._foreach_lerp_(self.values, [value.detach() for value in self.trained], 1 - self.decay)
+        if self.followers:
+            parameters, values = zip(*self.followers, strict=True)
+            torch._foreach_copy_(list(parameters), list(values))
 
 
 class EngineStep(DistillStep):
@@ -168,9 +202,12 @@ class EngineStep(DistillStep):
         # Learning rate 0, which the optimizer starts with: every step starts from equal weights.
         self.engine = start_student(plan, parameter_groups(plan.structure, recipe.optimizer), recipe, cluster)
         self.compile(self.engine.module, recipe, cluster.device)
-        UpdateGate(self.engine)
+        self.gate = UpdateGate(self.engine)
         plans = {name: plan_teacher(name, settings, recipe) for name, settings in recipe.teachers.items()}
         self.teachers = place_teachers(recipe, plans, cluster, dict)
+        self.average = Ema(self.engine, recipe.optimizer.ema_decay, recipe.optimizer.ema_decay_end)
+        for name in [name for name, settings in recipe.teachers.items() if settings.is_ema]:
+            self.average.follow(self.teachers[name], name)
         self.set_teachers(recipe, self.engine, self.teachers, cluster.device)
 
     def backward(self, loss: Tensor) -> None:
@@ -180,6 +217,7 @@ class EngineStep(DistillStep):
     def update(self) -> None:
         """Run the optimizer's step and drop the gradients."""
         self.engine.step()
+        self.average.update(self.gate.shut)
 
     def first_update(self) -> float:
         """Run ``update``, and return the L2 norm of all gradients before it."""
@@ -188,4 +226,4 @@ class EngineStep(DistillStep):
 
     def held_bytes(self) -> int:
         """Return the bytes of this process's state between steps."""
-        return sum(state_bytes(self.engine, self.teachers).values())
+        return sum(state_bytes(self.engine, self.teachers).values()) + tensor_bytes(self.average.averages)

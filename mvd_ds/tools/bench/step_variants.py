@@ -60,7 +60,7 @@ def step_recipe(name: str, overrides: list[str], geometry: str, device: torch.de
         ConfigError: for a faulty setting.
     """
     wanted = (["engine.precision=fp32"] if device.type == "cpu" else []) + overrides
-    teachers = list(_distillation(name, wanted).teachers)
+    teachers = [key for key, teacher in _distillation(name, wanted).teachers.items() if not teacher.is_ema]
     fixed = _CPU_GEOMETRY + [f"teachers.{key}.{item}" for key in teachers for item in _CPU_ENCODER]
     wanted = (fixed if geometry == "cpu" else []) + wanted
     micro = _distillation(name, wanted).batch.micro
@@ -78,6 +78,10 @@ def require_yardsticks(recipe: TrainingRecipe) -> None:
     Raises:
         ConfigError: naming that part.
     """
+    if recipe.optimizer.ema_decay is not None:
+        raise ConfigError(
+            "optimizer.ema_decay: the yardsticks keep no average of their weights; measure ours with --against none"
+        )
     for key, teacher in recipe.teachers.items():
         if teacher.network is not None:
             raise ConfigError(f"teachers.{key}.network {teacher.network}: there is no yardstick for networks of timm; remove it")

@@ -14,6 +14,8 @@ from mvd_ds.tools.plan.sizes import NetworkSizes, RecipeSizes, teachers_of
 DECODE_MILLISECONDS = 65.0
 #: Time of a teacher's forward in FP8 over that in bf16: products at twice the rate, quantisation and attention besides. Assumed.
 FP8_TIME = 0.8
+#: Parameters of a teacher that follows the student's average are summed in buckets: ``engine.living_teacher.BUCKET``.
+FOLLOWING_BUCKET = 1 << 25
 #: Memory bandwidth that one process gets for AdamW on the CPU; a rough figure.
 CPU_BYTES_PER_SECOND = 20e9
 #: Bandwidth of a node's disk, reading and writing, all processes together: one PCIe 4 drive by its data sheet; not measured.
@@ -119,10 +121,11 @@ def plan_time(
             CPU_ADAM_BYTES * sharded / CPU_BYTES_PER_SECOND
             if on_host
             else machine.device.adam_bytes * sharded / (machine.device.memory_gb_per_second * 1e9)
-        ),
+        )
+        + _average_seconds(recipe, sharded, machine, on_host),
         teacher_communication=accumulation * _teacher_communication(recipe, sizes, teacher_engines, machine, gpus),
         student_communication=communication[0],
-        step_communication=communication[1],
+        step_communication=communication[1] + _following_seconds(recipe, sizes, zero, machine, gpus),
         # Gradients go to the host in fp32, weights come back; a disk also reads and writes masters and moments.
         offload=(6 * sharded / link if on_host else 0.0)
         + (24 * sharded * min(gpus, machine.gpus_per_node) / NVME_BYTES_PER_SECOND if on_disk else 0.0),
@@ -130,6 +133,27 @@ def plan_time(
         data=clips / loader_rate(recipe, machine, gpus, decode_milliseconds),
         overlaps=bool(zero.get("overlap_comm")),
     )
+
+
+def _average_seconds(recipe: LearningRecipe, sharded: float, machine: Machine, on_host: bool) -> float:
+    """Return the seconds of moving the average of the own shard: average and masters are read, the average is written, fp32."""
+    if recipe.optimizer.ema_decay is None:
+        return 0.0
+    return 12 * sharded / (CPU_BYTES_PER_SECOND if on_host else machine.device.memory_gb_per_second * 1e9)
+
+
+def _following_seconds(recipe: LearningRecipe, sizes: RecipeSizes, zero: dict[str, Any], machine: Machine, gpus: int) -> float:
+    """Return the seconds of handing the average on to the teachers that are it: a sum over all, twice what a gathering takes.
+
+    Teachers that are sharded over all as a student of stage 3 is copy their own shards, and nothing travels.
+    """
+    total = 0.0
+    for name, teacher in sizes.teachers.items():
+        settings = teachers_of(recipe)[name]
+        if settings.is_ema and not (zero["stage"] == 3 and settings.placement in ("zero3", "zero3_offload")):
+            size = (2 if recipe.engine.precision == "bf16" else 4) * teacher.parameters
+            total += 2 * machine.collective_seconds(size, max(teacher.parameters / FOLLOWING_BUCKET, 1), gpus)
+    return total
 
 
 def _teacher_flops(recipe: LearningRecipe, name: str, count: int) -> float:

@@ -159,6 +159,22 @@ def test_steps_leave_the_weights_as_they_were() -> None:
     assert all(weight.grad is None for weight in step.weights)
 
 
+def test_a_teacher_that_is_the_average_is_measured_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    """It gets the average in every step, and the yardsticks have none."""
+    sizes = [item for item in TINY if not item.startswith("teachers.")]
+    settings = [*sizes, "teachers={own: {weights: ema}}", "optimizer.ema_decay=0.5"]
+    assert main(["bench", "step", RECIPE, *settings, "--device", "cpu"]) == 2
+    assert "the yardsticks keep no average" in capsys.readouterr().err
+    recipe = step_recipe(RECIPE, settings, "recipe", CPU)
+    step = build_variants(recipe, Cluster(0, 1, CPU), ())[0]["ours"].step
+    for value in step.average.values:
+        value.add_(1.0)
+    step.update()
+    weights = dict(step.student.named_parameters())
+    for name, parameter in step.teachers["own"].named_parameters():
+        assert torch.allclose(parameter, weights[name] + 0.5), name
+
+
 def test_the_geometry_for_cpus() -> None:
     recipe = step_recipe("mvd_large_from_base", ["masking.masks_per_clip=4"], "cpu", CPU)
     assert math.prod(recipe.grid) == 1568 and recipe.batch.micro == 1 and recipe.engine.precision == "fp32"

@@ -99,6 +99,19 @@ def test_fp8_halves_a_teacher_and_is_assumed_to_be_faster() -> None:
     assert rounded.time.teachers < usual.time.teachers and rounded.time.student == usual.time.student
 
 
+def test_the_average_takes_four_bytes_a_weight_and_follows_where_shards_are_not_alike() -> None:
+    living, frozen = "vjepa_base", "teachers={average: {size: base, network_style: vjepa2, weights: random}}"
+    planner = _planner(name=living)
+    case, without = planner.case(8), _planner(frozen, "optimizer.ema_decay=null", name=living).case(8)
+    assert without is not None and case is not None
+    assert case.memory.device["moving average"] == pytest.approx(4 * planner.sizes.student.parameters / 8, rel=0.01)
+    assert "moving average" not in without.memory.device
+    assert case.time.optimizer == pytest.approx(without.time.optimizer * (1 + 12 / case.machine.device.adam_bytes), rel=0.01)
+    assert case.time.step_communication > 1.5 * without.time.step_communication, "a whole teacher is summed over all"
+    alike = _planner("engine.config=zero3.json", "teachers.average.placement=zero3", name=living).case(8)
+    assert alike is not None and alike.time.step_communication == 0, "shards that are alike are copied where they are"
+
+
 def test_sharding_more_takes_less_and_offload_moves_it() -> None:
     cases = {case.recipe.engine.config: case for case in _planner("batch.micro=1").configs(64)}
     parts = {name: case.memory.device["weights, gradients, optimizer"] for name, case in cases.items()}
