@@ -99,6 +99,15 @@ it.
 Common to all are clips, masks, teachers, targets, batch, seed and precision, so students cut clips into the same tokens. All
 share every device: the states of all have to fit, activations are there for one at a time.
 
+## Without a teacher from outside
+
+A teacher with `weights: ema` is the moving average of the student's own weights (`optimizer.ema_decay`, which goes to
+`ema_decay_end`), whatever the ZeRO stage and its `placement`; its architecture is `model`'s and is not stated. `target.kind:
+features` then learns like V-JEPA ([vjepa_base](distill/vjepa_base.yaml)), `prototypes` like iBOT
+([ibot_small](distill/ibot_small.yaml)); with `masking.kind: attention` it says what is hidden, too. Such a student can
+collapse: TensorBoard has `student/effective_rank`, `target/variance_*`, `prototypes/*_usage`, `prototypes/*_entropy` and the
+norms of the centres, and a line is said when one falls below `run.collapse_share` of its largest value.
+
 ## All recipes
 
 Published results are those of the papers; none of the large recipes was run here, and their costs are arithmetic: these GPU-hours

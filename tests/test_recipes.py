@@ -74,7 +74,7 @@ SMALL = QUICKSTART | DEMO
 OURS = {"mvd_base_attmask": "masking", "mvd_base_cross": "decoder", "mvd_base_cached": "targets"}
 
 #: Recipes of published methods for other networks or data than the published ones.
-ADAPTED = {"tinymim_small_from_large", "umt_base", "vqkd_base", "beitv2_base", "vjepa_base"}
+ADAPTED = {"tinymim_small_from_large", "umt_base", "vqkd_base", "beitv2_base", "vjepa_base", "ibot_small"}
 #: A recipe that nobody has published, of teachers that somebody else has trained.
 AGGLOMERATIVE = "agglomerative_base"
 

@@ -44,6 +44,7 @@ from mvd_ds.config.losses import LOG_VARIANCES, LOSS_NAMES, LossMixture, loss_pa
 from mvd_ds.config.networks.adaptors import AdaptorSettings
 from mvd_ds.config.networks.decoder import DecoderSettings
 from mvd_ds.config.networks.encoder import ENCODER_SIZES, EncoderSettings, InitSettings, PoolingSettings
+from mvd_ds.config.networks.prototypes import PrototypeSettings
 from mvd_ds.config.optimization import (
     BatchSettings,
     EngineSettings,

@@ -26,6 +26,7 @@ def require_living_teachers(recipe: Any) -> None:
         ValueError: in one line, if they cannot.
     """
     for name, teacher in recipe.teachers.items():
+        _require_prototypes(recipe, name, teacher)
         if not teacher.is_ema:
             continue
         if recipe.optimizer.ema_decay is None:
@@ -43,4 +44,32 @@ def require_living_teachers(recipe: Any) -> None:
         if teacher.placement == "zero3_nvme":
             raise ValueError(
                 f"teachers.{name}.placement zero3_nvme writes to a disk what changes at every step: choose zero3_offload"
+            )
+
+
+def _require_prototypes(recipe: Any, name: str, teacher: Any) -> None:
+    """Check the targets of prototypes of one teacher.
+
+    Raises:
+        ValueError: in one line.
+    """
+    for target in teacher.targets.values():
+        if target.kind != "prototypes":
+            continue
+        head, patch_px = target.prototypes, recipe.model.patch_px
+        if not teacher.is_ema:
+            raise ValueError(f"teachers.{name}: kind prototypes needs weights ema: no other teacher has a head of prototypes")
+        if not recipe.model.cls_token:
+            raise ValueError(f"teachers.{name}: kind prototypes needs model.cls_token=true")
+        if sum(output.target is not None and output.target.kind == "prototypes" for output in recipe.outputs.values()) > 1:
+            raise ValueError(f"teachers.{name}: one target may be of kind prototypes, there are several")
+        if head.local_crops and (head.local_px % patch_px or not 0 < head.local_px <= recipe.data.clip.size_px):
+            raise ValueError(
+                f"teachers.{name}: prototypes.local_px {head.local_px} must be a multiple of model.patch_px {patch_px}, at most "
+                f"data.clip.size_px {recipe.data.clip.size_px}"
+            )
+        if head.local_crops and recipe.masks_per_clip > 1:
+            raise ValueError(
+                f"teachers.{name}: local_crops are of a clip, and each of masking.masks_per_clip {recipe.masks_per_clip} "
+                "masks would have them: choose 1, or local_crops 0"
             )

@@ -166,7 +166,16 @@ class TrainingRecipe(LearningRecipe, HasStudents):
     def token_counts(self) -> dict[Tokens, int]:
         """P, number of tokens of a sample that are predicted, by the value of ``HeadShape.tokens``."""
         visible = math.prod(self.grid) - self.masked_tokens
-        return {"masked": self.predicted_tokens, "visible": visible, "all": self.predicted_tokens + visible, "summary": 1}
+        counts: dict[Tokens, int] = {"masked": self.predicted_tokens, "visible": visible, "summary": 1}
+        return counts | {"all": self.predicted_tokens + visible, "classed": self.predicted_tokens + 1}
+
+    @property
+    def local_tokens(self) -> int:
+        """Number of tokens of the local crops of a clip, all of them, which the encoder sees beside it; 0 without any."""
+        found = [
+            output.target.prototypes for output in self.outputs.values() if output.target and output.target.kind == "prototypes"
+        ]
+        return sum(head.local_crops * self.grid[0] * (head.local_px // self.model.patch_px) ** 2 for head in found)
 
     @property
     def masks_per_clip(self) -> int:

@@ -9,9 +9,10 @@ from pydantic import Field, model_validator
 from mvd_ds.config.base import PathText, Positive, Settings
 from mvd_ds.config.losses import Loss
 from mvd_ds.config.networks.decoder import DecoderSettings
+from mvd_ds.config.networks.prototypes import PrototypeSettings
 
 Scale = Literal["none", "token", "clip", "running", "phi_s"]
-Tokens = Literal["masked", "visible", "all", "summary"]
+Tokens = Literal["masked", "visible", "all", "summary", "classed"]
 #: Kinds of targets that compare tokens with one another, and so have a loss of their own.
 RELATIONAL = ("relations", "token_relations")
 #: Settings that only features of visible and masked tokens take, and those that a summary does not take.
@@ -22,11 +23,12 @@ _OF_TOKENS = ("tokens", "mode", "normalise")
 class TargetSettings(Settings):
     """One thing that a student learns from a teacher."""
 
-    kind: Literal["features", "summary", "relations", "token_relations", "codes"] = "features"
+    kind: Literal["features", "summary", "relations", "token_relations", "codes", "prototypes"] = "features"
     """features: the tokens of some of the teacher's blocks; summary: one vector of a clip (of an image teacher, the mean over
     the frames), predicted from the student's class token, or from the mean of its visible tokens where it has none; relations:
     the attention of one block, head by head (TinyMIM); token_relations: the cosines between the teacher's tokens, whatever the
-    tokens themselves are (DINOv3's Gram anchoring); codes: the class that a frozen tokenizer gives each token (BEiT)."""
+    tokens themselves are (DINOv3's Gram anchoring); codes: the class that a frozen tokenizer gives each token (BEiT);
+    prototypes: what a teacher of weights ema assigns class token and patches to (iBOT)."""
     blocks: tuple[int, ...] = (-1,)
     """Block outputs to use; -1 is the last. Source: MVD, last block."""
     mode: Literal["mean", "each", "concat"] = "mean"
@@ -57,6 +59,8 @@ class TargetSettings(Settings):
     """tokens all: weigh a visible token by 1 / sqrt(its distance to the nearest masked one, in tokens). Source: V-JEPA 2.1."""
     visible_ramp: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = (0, 0)
     """tokens all: steps between which the factor grows from 0 to visible_weight. Source: V-JEPA 2.1's code, 15,000 to 30,000."""
+    prototypes: PrototypeSettings = PrototypeSettings()
+    """prototypes: the head and its targets."""
     loss: Loss | None = None
     """Between prediction and target (None: the teacher's; of a summary, angle over the teacher's own dispersion). Relations have
     their own."""
@@ -85,6 +89,18 @@ class TargetSettings(Settings):
             raise ValueError(f"{', '.join(odd)} is for kind codes, not {self.kind}: remove it")
         if self.kind == "codes" and self.mode == "each":
             raise ValueError("mode each predicts several targets, and a token has one code: choose mean or concat")
+        return self
+
+    @model_validator(mode="after")
+    def _check_prototypes(self) -> TargetSettings:
+        if self.kind != "prototypes":
+            if self.prototypes != PrototypeSettings():
+                raise ValueError(f"prototypes are for kind prototypes, not {self.kind}: remove them")
+            return self
+        if odd := self._stated((*_OF_TOKENS, "standardise", "summary", "loss")):
+            raise ValueError(f"kind prototypes compares assignments: it takes no {', '.join(odd)}")
+        if self.norm != "final" or len(self.blocks) != 1:
+            raise ValueError("kind prototypes needs norm final and one block: the student's head reads its encoder's output")
         return self
 
     @model_validator(mode="after")
@@ -178,13 +194,17 @@ class HeadShape(NamedTuple):
     decoder: DecoderSettings = DecoderSettings()
     """Shape of the decoder."""
     tokens: Tokens = "masked"
-    """Tokens that are predicted: the masked ones, the visible ones, all (masked, then visible), or one summary of a sample."""
+    """Tokens that are predicted: the masked ones, the visible ones, all (masked, then visible), one summary of a sample, or the
+    masked ones and then the class token (classed)."""
     norm: Literal["batch", "layer"] | None = None
     """Norm of the hidden layer of a class head; None for everything else."""
+    prototypes: PrototypeSettings | None = None
+    """Head of prototypes; None for everything else."""
 
     def predicted(self, visible: int, masked: int) -> int:
         """Return the number of tokens that are predicted of a sample with ``visible`` and ``masked`` tokens."""
-        return {"masked": masked, "visible": visible, "all": visible + masked, "summary": 1}[self.tokens]
+        counts = {"masked": masked, "visible": visible, "all": visible + masked, "summary": 1, "classed": masked + 1}
+        return counts[self.tokens]
 
 
 class Output(NamedTuple):
@@ -208,6 +228,8 @@ class Output(NamedTuple):
         """Return the request to the student, for predictions of ``width`` numbers a token."""
         if self.norm is not None or (self.target is not None and self.target.kind == "summary"):
             return HeadShape(width, self.decoder, "summary", self.norm)
+        if self.target is not None and self.target.kind == "prototypes":
+            return HeadShape(width, self.decoder, "classed", prototypes=self.target.prototypes)
         return HeadShape(width, self.decoder, "masked" if self.target is None else self.target.tokens)
 
 

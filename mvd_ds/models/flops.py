@@ -68,8 +68,13 @@ def clip_flops(recipe: TrainingRecipe, targets: Mapping[str, CountedTarget]) -> 
     predicted = recipe.predicted_tokens
     visible = slots * rows * columns - recipe.masked_tokens
     masks = recipe.masking.masks_per_clip
+    heads = [target.head.prototypes for target in targets.values() if target.head.prototypes is not None]
+    local = sum(
+        head.local_crops * encoder_flops(recipe.model, slots * (head.local_px // recipe.model.patch_px) ** 2, recipe.model.depth)
+        for head in heads
+    )
     return ClipFlops(
-        encoder=masks * encoder_flops(recipe.model, visible, recipe.model.depth),
+        encoder=masks * encoder_flops(recipe.model, visible, recipe.model.depth) + local,
         decoders={
             name: masks * readout_of(target.head).flops(target.head, recipe.model, visible, predicted)
             for name, target in targets.items()

@@ -11,6 +11,7 @@ from mvd_ds.config import LOG_VARIANCES, ConfigError, DecoderSettings, EncoderSe
 from mvd_ds.models.embed import split_mask
 from mvd_ds.models.readouts import LabelHead, readout_of
 from mvd_ds.models.readouts.log_variances import LogVariances
+from mvd_ds.models.readouts.prototypes import PrototypeReadout
 from mvd_ds.models.vit import VisionTransformer
 
 
@@ -70,6 +71,9 @@ class MaskedPredictor(nn.Module):
         masked: Tensor | None = None,
         drop_path: Tensor | None = None,
         labelled: Tensor | None = None,
+        local: Tensor | None = None,
+        local_visible: Tensor | None = None,
+        learning: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return the predictions of every target for the masked tokens.
 
@@ -79,6 +83,9 @@ class MaskedPredictor(nn.Module):
             masked: int64 (B, K, M) indices of the tokens to predict; None: all that the bool ``mask`` hides.
             drop_path: (B, K, drop_path_blocks) uniforms in [0, 1), or None.
             labelled: bool (B,), clips with a class, for the statistics of a class head with batch norm; None: all.
+            local: (B*L, C, T, H, W) normalised, local crops in empty clips, for a head of prototypes; None: there are none.
+            local_visible: int64 (B*L, 1, V), the tokens of them that are not empty.
+            learning: scalar, 0 while prototypes do not learn; None: they do.
 
         Returns:
             (B * K, M, width) by name, or what else the name's ``HeadShape.tokens`` asks for; and where it ``weighs``, one log
@@ -93,6 +100,8 @@ class MaskedPredictor(nn.Module):
         parts: list[Tensor | None] = [None] * len(self.block_counts)
         if drop_path is not None:
             parts = list(drop_path.split(self.block_counts, dim=-1))
+        # Before the clip, so that whoever looks at the encoder sees the clip last.
+        crops = None if local is None else self.encoder(local, local_visible)[:, 0].unflatten(0, (len(clip), -1))
         levels: list[Tensor] | None = [] if any(decoder.needs_levels for decoder in self.decoders.values()) else None
         encoded = self.encoder(clip, visible, parts[0], levels=levels)
         if labelled is not None:
@@ -102,6 +111,8 @@ class MaskedPredictor(nn.Module):
         for (name, decoder), uniforms in zip(self.decoders.items(), parts[1:], strict=True):
             own = None if uniforms is None else uniforms.flatten(0, 1)
             more = {"labelled": labelled} if isinstance(decoder, LabelHead) else {}
+            if isinstance(decoder, PrototypeReadout):
+                more = {"local": crops, "learning": learning}
             predictions[name] = decoder(encoded, visible, masked, own, tuple(levels or ()), **more)
         if self.balance is not None:
             predictions[LOG_VARIANCES] = self.balance()

@@ -13,6 +13,7 @@ from mvd_ds.config.tokenizers.card import require_same_teacher
 from mvd_ds.models.blueprint import Blueprint, Built
 from mvd_ds.models.layers import pick
 from mvd_ds.models.networks import FrozenNetwork, Reading, family_of
+from mvd_ds.models.readouts.prototypes import PrototypeHead
 from mvd_ds.models.resampling import read_slots, resample_frames, resize_grid, slot_weights
 from mvd_ds.models.tokenizers.frozen import plan_tokenizers
 
@@ -53,6 +54,10 @@ class Teacher(nn.Module):
         self.encoder = network.module
         self.time_step = time_step
         self.tokenizers = nn.ModuleDict(tokenizers or {})
+        heads = {key: target.prototypes for key, target in settings.targets.items() if target.kind == "prototypes"}
+        if heads:  # under the names that they have in the student
+            made = {name + key: nn.ModuleDict({"head": PrototypeHead(network.embed_dim, own)}) for key, own in heads.items()}
+            self.decoders = nn.ModuleDict(made)
 
     def forward(self, clip: Tensor, wanted: Tensor | None = None) -> Given:
         """Return what its targets are made of.
@@ -84,6 +89,8 @@ class Teacher(nn.Module):
                 continue
             features = self._relations(reading, target) if target.kind == "relations" else self._features(reading, target)
             tokens = features if is_selective else pick(self._on_grid(features, len(clip)), wanted)
+            if target.kind == "prototypes":
+                tokens = self._assigned(self.name + suffix, tokens, self._summary(reading, target, len(clip)))
             found[self.name + suffix] = self.tokenizers[self.name + suffix](tokens) if target.kind == "codes" else tokens
         if reading.attention:
             rows = torch.stack([*reading.attention.values()]).mean(dim=0)
@@ -123,6 +130,11 @@ class Teacher(nn.Module):
         if target.mode == "mean":
             return torch.stack(tokens).mean(dim=0, dtype=torch.float32).to(tokens[0].dtype)
         return torch.cat(tokens, dim=-1)
+
+    def _assigned(self, name: str, tokens: Tensor, summary: Tensor) -> Tensor:
+        """Return logits over prototypes (B, P + 1, outputs) of patches (B, P, D), then of the class token (B, D)."""
+        logits: Tensor = self.decoders.get_submodule(f"{name}.head")(torch.cat((tokens, summary[:, None]), dim=1))
+        return logits
 
     def _relations(self, reading: Reading, target: TargetSettings) -> Tensor:
         """Return queries, keys and values (B, N, 3 * heads * d) of a target's block, packed in this order."""

@@ -15,6 +15,7 @@ from mvd_ds.objectives.targets import Places, Target, target_statistics
 from mvd_ds.objectives.terms import LossTerms, combine
 from mvd_ds.training.device_batch import MaskedBatch, to_device
 from mvd_ds.training.protocols import Inspect
+from mvd_ds.training.prototype_inputs import PrototypeInputs
 from mvd_ds.training.step import TargetSource, normalise, to_unit
 
 #: Tokens whose singular values give the effective rank.
@@ -33,6 +34,7 @@ class MaskedPrediction:
         self.student, self.targets, self.device = student, targets, device
         self.size_px, self.clips_per_step = recipe.data.clip.size_px, recipe.batch.global_
         self.names = tuple(targets.terms)
+        self.prototype_inputs = PrototypeInputs(recipe)
         self.inspect: Inspect | None = None
         self.balance = build_balance(recipe, targets.terms).to(device)
         for target in targets.terms.values():
@@ -59,6 +61,7 @@ class MaskedPrediction:
         model = getattr(self.student, "module", self.student)
         with EncoderTokens(model.encoder, measure) as tokens:
             more = {"labelled": inputs.labels[:, 0] >= 0} if "labels" in targets else {}
+            more |= self._prototype_inputs(inputs, model)
             predictions = self.student(self._clip(inputs, model), inputs.visible, inputs.masked, inputs.drop_path, **more)
         uniforms = None if inputs.teacher_uniforms is None else inputs.teacher_uniforms.flatten(0, 1)
         loss = combine(predictions, targets, self.targets.terms, places, self.balance, uniforms)
@@ -69,6 +72,13 @@ class MaskedPrediction:
 
     def _places(self, inputs: MaskedBatch) -> Places:
         return Places(inputs.visible, inputs.masked, inputs.place[0] // self.clips_per_step)
+
+    def _prototype_inputs(self, inputs: MaskedBatch, model: torch.nn.Module) -> dict[str, Tensor]:
+        """Return what a head of prototypes takes beside the clip, its local crops as the student takes clips."""
+        given = self.prototype_inputs(inputs)
+        if "local" in given:
+            given["local"] = normalise(given["local"], next(model.parameters()).dtype)
+        return given
 
     def _clip(self, inputs: MaskedBatch, model: torch.nn.Module) -> Tensor:
         """Return the student's view (B, C, T, H, W), normalised, in the precision of its weights."""

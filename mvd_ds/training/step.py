@@ -178,7 +178,8 @@ class TeacherTargets:
         Several masks hide next to everything between them.
         """
         targets = [self.terms[teacher + suffix] for suffix in self.settings[teacher].targets]
-        if batch.masked.shape[1] > 1 or not all(target.is_tokenwise and target.head.tokens == "masked" for target in targets):
+        kinds = ("masked", "classed")
+        if batch.masked.shape[1] > 1 or not all(target.is_tokenwise and target.head.tokens in kinds for target in targets):
             return None
         return batch.masked[:, 0]
 
@@ -189,4 +190,7 @@ class TeacherTargets:
         """
         if self.terms[name].head.tokens == "summary":
             return target.repeat_interleave(batch.masked.shape[1], dim=0)
+        if self.terms[name].head.tokens == "classed":
+            summaries = target[:, -1:].repeat_interleave(batch.masked.shape[1], dim=0)
+            return torch.cat((gather_masked(target, batch.masked), summaries), dim=1)
         return gather_masked(target, Places(batch.visible, batch.masked).of(self.terms[name].head.tokens))

@@ -59,7 +59,9 @@ def reads_of(settings: TeacherSettings, count: int) -> Reads:
     read: dict[str, set[int]] = {"tokens": set(), "summary": set(), "relations": set()}
     for target in settings.targets.values():
         pooled = target.kind == "summary" and target.summary == "mean"
-        read["tokens" if pooled or target.kind not in read else target.kind] |= {block % count for block in target.blocks}
+        kinds = ("tokens", "summary") if target.kind == "prototypes" else (target.kind,)
+        for kind in ("tokens",) if pooled else kinds:
+            read[kind if kind in read else "tokens"] |= {block % count for block in target.blocks}
     through_norm = any(target.norm == "final" for target in settings.targets.values())
     blocks, summaries, qkv = (tuple(sorted(found)) for found in read.values())
     return Reads(blocks, through_norm, summaries, qkv, settings.attention_blocks(count))

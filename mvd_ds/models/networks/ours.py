@@ -14,6 +14,7 @@ from mvd_ds.models.initialisation import initialise_module
 from mvd_ds.models.layers import run_blocks
 from mvd_ds.models.networks.attention_rows import attention_row, attention_row_flops
 from mvd_ds.models.networks.family import PlannedNetwork, Reading, reads_of
+from mvd_ds.models.readouts.prototypes import PrototypeHead
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.models.weights import plan_encoder
 
@@ -113,6 +114,10 @@ def outline(settings: TeacherSettings, frames: int, size_px: int) -> tuple[nn.Mo
         network = VisionTransformer(settings.model_copy(update={"depth": depth}), grid)
     if not reads.through_norm:
         network.norm = nn.Identity()
+    heads = [target.prototypes for target in settings.targets.values() if target.kind == "prototypes"]
+    with torch.device("meta"):
+        for number, head in enumerate(heads):
+            network.add_module(f"prototypes_{number}", PrototypeHead(settings.embed_dim, head))
     return network, depth
 
 
@@ -127,6 +132,10 @@ def forward_flops(recipe: TrainingRecipe, settings: TeacherSettings) -> int:
         whole -= inputs * block_flops(tokens, width, settings.mlp_ratio, settings.mlp)
     whole += inputs * len({*reads.qkv, *reads.attention}) * qkv_flops(tokens, width)
     whole += inputs * len(reads.attention) * attention_row_flops(tokens, width, settings.cls_token)
+    for target in settings.targets.values():
+        if target.kind == "prototypes":
+            counted = recipe.predicted_tokens if recipe.masks_per_clip == 1 else slots * rows * columns
+            whole += (counted + 1) * PrototypeHead.flops(width, target.prototypes)
     other_grid = recipe.teacher_grid(settings) != recipe.grid
     other_tokens = any(target.tokens != "masked" for target in settings.targets.values())
     if other_tokens or recipe.masks_per_clip > 1 or not reads.is_one_block or other_grid:

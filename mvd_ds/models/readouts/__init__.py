@@ -5,6 +5,7 @@
 ``decoder``        transformer blocks over visible tokens and mask tokens, as published
 ``cross``          mask tokens that look at visible tokens alone, as CrossMAE
 ``plain``          a linear layer or an MLP, on every visible token or on a summary of them
+``prototypes``     a decoder, and a head of prototypes for its tokens and the class token
 ``label_head``     a class head on the mean of the visible tokens
 =================  =====================================================================
 """
@@ -16,6 +17,7 @@ from mvd_ds.models.readouts.cross import CrossDecoder
 from mvd_ds.models.readouts.decoder import Decoder
 from mvd_ds.models.readouts.label_head import LabelHead
 from mvd_ds.models.readouts.plain import SummaryReadout, TokenReadout
+from mvd_ds.models.readouts.prototypes import PrototypeReadout
 from mvd_ds.models.readouts.readout import Readout
 
 __all__ = ["READOUTS", "CrossDecoder", "Decoder", "LabelHead", "Readout", "readout_of"]
@@ -26,12 +28,15 @@ READOUTS: dict[str, type[Readout]] = {
     "tokens": TokenReadout,
     "summary": SummaryReadout,
     "labels": LabelHead,
+    "prototypes": PrototypeReadout,
 }
 """Every kind of readout by name."""
 
 
 def readout_of(shape: HeadShape) -> type[Readout]:
     """Return the kind of readout that predicts what a target asks for."""
+    if shape.prototypes is not None:
+        return READOUTS["prototypes"]
     if shape.tokens == "summary":
         return READOUTS["summary" if shape.norm is None else "labels"]
     if shape.decoder.attention == "cross":

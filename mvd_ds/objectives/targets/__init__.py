@@ -6,6 +6,7 @@
 ``summary``        one vector of a clip from a teacher
 ``pixels``         pixels of a patch, which need no teacher
 ``relations``      attention of a teacher's block, and cosines between its tokens
+``prototypes``     what patches and the class token are assigned to
 ``labels``         the class of a clip, where it has one
 ``codes``          the codes of a frozen tokenizer
 ``gathering``      the choice of the masked tokens
@@ -24,6 +25,7 @@ from mvd_ds.objectives.targets.features import FeatureTarget
 from mvd_ds.objectives.targets.gathering import gather_masked
 from mvd_ds.objectives.targets.labels import LabelTarget
 from mvd_ds.objectives.targets.pixels import PixelTarget, patchify, pixel_targets, predicted_pixels, unpatchify
+from mvd_ds.objectives.targets.prototypes import PrototypeTarget
 from mvd_ds.objectives.targets.relations import RelationTarget, TokenRelationTarget
 from mvd_ds.objectives.targets.summary import SummaryTarget
 from mvd_ds.objectives.targets.target import Places, Target
@@ -49,6 +51,7 @@ TARGETS: dict[str, Callable[[TrainingRecipe, str], Target]] = {
     "pixels": PixelTarget,
     "relations": RelationTarget,
     "token_relations": TokenRelationTarget,
+    "prototypes": PrototypeTarget,
     "labels": LabelTarget,
     "codes": CodeTarget,
 }

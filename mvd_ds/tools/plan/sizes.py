@@ -121,7 +121,7 @@ def _predictor_sizes(recipe: TrainingRecipe) -> RecipeSizes:
     slots, rows, columns = recipe.grid
     tokens = slots * rows * columns
     groups = [[parameter.numel() for parameter in group["params"]] for group in parameter_groups(student, recipe.optimizer)]
-    visible = tokens - recipe.masked_tokens + recipe.model.prefix_tokens
+    visible = tokens - recipe.masked_tokens + recipe.model.prefix_tokens + recipe.local_tokens
     return RecipeSizes(
         NetworkSizes(groups, sizes_of(student), recipe.model.depth, visible, recipe.model.embed_dim),
         {name: _head(recipe, shape) for name, shape in student.heads.items()},

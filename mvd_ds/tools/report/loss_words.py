@@ -10,7 +10,12 @@ from mvd_ds.config.losses import loss_title
 
 LOSS_WORDS = {"smooth_l1": "smooth L1", "l1": "L1", "l2": "squared error"}
 """Names of losses as a reader knows them, where they are not those of the settings."""
-KINDS = {"relations": "KL divergence", "token_relations": "difference of cosines", "summary": "angle"}
+KINDS = {
+    "relations": "KL divergence",
+    "token_relations": "difference of cosines",
+    "summary": "angle",
+    "prototypes": "cross-entropy",
+}
 """Losses of kinds of targets that no setting names."""
 
 

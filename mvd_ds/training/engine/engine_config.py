@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from mvd_ds.config import LearningRecipe, find_engine_config
+from mvd_ds.config import LearningRecipe, TrainingRecipe, find_engine_config
 from mvd_ds.training.engine.engine_json import ZeroFaults, faults_of, read_engine_json, refuse, settings_in
 
 #: What a placement asks of a teacher's JSON: where its shards are kept.
@@ -82,6 +82,9 @@ def student_config(recipe: LearningRecipe, place: Place, sizes: Sizes, zero_faul
     if settings_in(zero, "offload_param").get("device", "none") != "none":
         faults.append("zero_optimization.offload_param: a student's parameters stay on their device; offload the optimizer")
     refuse(path, faults)
+    if isinstance(recipe, TrainingRecipe) and recipe.local_tokens:
+        # Local crops are a second pass of the encoder, and leaf modules reduce their gradients after the first.
+        zero.pop("leaf_module", None)
     merged = _merged(values, owned)
     if recipe.engine.precision == "bf16" and accumulation > 1 and stage >= 2:
         merged.setdefault("data_types", {}).setdefault("grad_accum_dtype", "fp32")

@@ -7,9 +7,10 @@ import math
 from mvd_ds.config import LearningRecipe
 from mvd_ds.objectives.terms import LossTerms
 from mvd_ds.training.cluster import Cluster
-from mvd_ds.training.console import StepProgress
+from mvd_ds.training.console import StepProgress, say
 from mvd_ds.training.ending import Diverged
 from mvd_ds.training.engine.protocol import Engine
+from mvd_ds.training.reporting.collapse import CollapseWatch
 from mvd_ds.training.reporting.health import RankHealth
 from mvd_ds.training.reporting.memory import MemoryMonitor
 from mvd_ds.training.reporting.metrics import Meter, MetricsWriter, Stopwatch, peak_flops
@@ -39,6 +40,7 @@ class Reporter:
         self.writer, self.progress, self.flops_per_clip = writer, progress, flops_per_clip
         self.meter, self.watch, self.told = Meter(cluster), Stopwatch(), first_step
         self.steps_per_epoch = steps_per_epoch
+        self.collapse = CollapseWatch(recipe.run.collapse_share)
         self.health = RankHealth(cluster, recipe.run.slow_rank_ratio)
         self.once: dict[str, float] = {}
         """Metrics that are written with the next line, and then forgotten."""
@@ -74,6 +76,8 @@ class Reporter:
             | self.once
         )
         self.once = {}
+        for line in self.collapse.look(done, values) if self.cluster.is_main else ():
+            say(line)
         self.writer.write(done, values | validated)
         pace = f"{values['perf/clips_per_second']:.0f} clips/s  epoch {done / self.steps_per_epoch:.2f}  lr {learning_rate:.2e}"
         self.progress.update(done, f"{told}  {pace}")

@@ -95,3 +95,20 @@ def test_a_teacher_of_other_shapes_is_refused_in_a_line() -> None:
     with pytest.raises(ConfigError, match=r"teachers\.own\.weights ema: its encoder\.patch_embed.* is of shape") as error:
         ema.follow(larger, "own")
     assert "\n" not in str(error.value)
+
+
+def test_a_head_of_prototypes_follows_with_the_encoder() -> None:
+    head = "{outputs: 7, hidden: 8, bottleneck: 4}"
+    more = ["model.cls_token=true", "masking.masks_per_clip=1"]
+    living = recipe(f"{{weights: ema, target: {{kind: prototypes, norm: final, prototypes: {head}}}}}", *more)
+    engine, ema, teacher = started(living)
+    ema.follow(teacher, "own")
+    move(engine, 0)
+    ema.decay = 1e-9
+    ema.update(torch.tensor(0.0))
+    clip = torch.randn(2, 3, 12, 48, 48, generator=torch.Generator().manual_seed(1))
+    wanted = torch.tensor([[3, 90, 5], [7, 8, 0]])
+    tokens = engine.module.encoder(clip)
+    asked = torch.stack([row[1:][places] for row, places in zip(tokens, wanted, strict=True)])
+    logits = engine.module.decoders["own"].head(torch.cat((asked, tokens[:, :1]), dim=1))
+    assert torch.allclose(teacher(clip, wanted), logits, atol=1e-5) and teacher(clip).shape == (2, 97, 7)

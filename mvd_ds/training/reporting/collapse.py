@@ -1,0 +1,53 @@
+"""A watch of the numbers that fall when features, or assignments to prototypes, collapse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+#: Endings of watched metrics, and whether 1 minus the metric is what falls.
+WATCHED = {"student/effective_rank": False, "target/variance_": False, "_usage": False, "_entropy": True}
+
+
+class CollapseWatch:
+    """A watch that says once, in a line, that a number has fallen below a share of the largest that it has had.
+
+    Watched are the effective rank of the student's features, the variance of targets over tokens, how many prototypes are in use
+    (the entropy of the mean assignment), and how much single assignments say (what their entropy lacks of its largest value).
+
+    Args:
+        share: ``run.collapse_share``; at 0 nothing is said.
+    """
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+        self.largest: dict[str, float] = {}
+        self.fallen: set[str] = set()
+
+    def look(self, step: int, metrics: Mapping[str, float]) -> list[str]:
+        """Return a line for every number of ``metrics`` that has fallen since the last look."""
+        lines = []
+        for name, metric in metrics.items():
+            kinds = [reversed_ for part, reversed_ in WATCHED.items() if _is_of(name, part)]
+            if not kinds:
+                continue
+            value = 1 - metric if kinds[0] else metric
+            largest = self.largest[name] = max(value, self.largest.get(name, value))
+            if value >= self.share * largest:
+                self.fallen.discard(name)
+                continue
+            if name not in self.fallen:
+                what = f"1 - {name}" if kinds[0] else name
+                lines.append(
+                    f"step {step}: {what} is {value:.3g}, below run.collapse_share {self.share:g} of the largest value so far, "
+                    f"{largest:.3g}: features collapse; go back to a checkpoint before that with a lower optimizer.base_lr, "
+                    "or a teacher that moves less (optimizer.ema_decay)"
+                )
+            self.fallen.add(name)
+        return lines
+
+
+def _is_of(name: str, part: str) -> bool:
+    """Return whether a metric is the watched one, or of the watched kind."""
+    if part.startswith("_"):
+        return name.startswith("prototypes/") and name.endswith(part)
+    return name.startswith(part)
