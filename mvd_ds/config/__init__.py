@@ -41,6 +41,7 @@ from mvd_ds.config.load import (
     validate,
 )
 from mvd_ds.config.losses import LOG_VARIANCES, LOSS_NAMES, LossMixture, loss_parts, loss_title
+from mvd_ds.config.networks.adaptation import AdaptationSettings
 from mvd_ds.config.networks.adaptors import AdaptorSettings
 from mvd_ds.config.networks.decoder import DecoderSettings
 from mvd_ds.config.networks.encoder import ENCODER_SIZES, EncoderSettings, InitSettings, PoolingSettings

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from mvd_ds.config.base import PathText, Positive, Settings, Share
+from mvd_ds.config.networks.adaptation import AdaptationSettings
 from mvd_ds.config.networks.encoder import PoolingSettings
 from mvd_ds.config.recipes import LearningRecipe
 
@@ -109,6 +110,8 @@ class FinetuneRecipe(LearningRecipe):
     """Weights that the encoder starts from: a model folder, or a file in any known format (None: from scratch)."""
     keep_head: bool = False
     """Also start from the class head of ``weights``, which then has as many classes."""
+    adaptation: AdaptationSettings = AdaptationSettings()
+    """The part of the encoder that is trained: all, products of low rank beside its maps, or nothing."""
     pooling: PoolingSettings = PoolingSettings()
     """Pooling of the tokens into one vector. Source: MVD and VideoMAE, mean, no norm before it."""
     dropout: Rate = 0.0
@@ -168,6 +171,8 @@ class FinetuneRecipe(LearningRecipe):
             raise ValueError("objective classification trains a video encoder: model.kind must be video")
         if self.keep_head and self.weights is None:
             raise ValueError("keep_head needs weights to take the head from")
+        if self.adaptation.kind == "frozen" and self.model.drop_path:
+            raise ValueError(f"model.drop_path {self.model.drop_path}: a frozen encoder drops nothing; set model.drop_path=0")
         pair = 2 * self.data.clips_per_video
         if self.augmentation.mix is not None and self.batch.micro % pair:
             raise ValueError(

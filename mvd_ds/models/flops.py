@@ -87,11 +87,12 @@ def clip_flops(recipe: TrainingRecipe, targets: Mapping[str, CountedTarget]) -> 
 def classifier_flops(settings: EncoderSettings, grid: Grid, classes: int, pooling: PoolingSettings) -> int:
     """Return the operations of one forward pass of a classifier on one clip: all tokens, their pooling if by attention, the head.
 
-    Attention of q queries on N tokens takes 4 * N * D^2 (keys, values) + 4 * q * N * D + 16 * q * D^2 (query, projection, MLP).
+    Attention of q queries on N tokens takes 4 * N * D^2 (keys, values) + 4 * q * N * D + 16 * q * D^2 (query, projection, MLP),
+    once for each block that is pooled.
     """
     tokens, width = math.prod(grid), settings.embed_dim
     found = encoder_flops(settings, tokens, settings.depth) + 2 * width * classes
     if pooling.kind == "attention":
         queries = classes if pooling.queries == "class" else 1
-        found += 4 * tokens * width**2 + 4 * queries * tokens * width + 16 * queries * width**2
+        found += len(pooling.layers) * (4 * tokens * width**2 + 4 * queries * tokens * width + 16 * queries * width**2)
     return found

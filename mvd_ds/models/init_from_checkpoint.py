@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from mvd_ds.config import ConfigError, FinetuneRecipe, Grid, InitSettings
+from mvd_ds.models.classifiers.adaptation import freeze
 from mvd_ds.models.classifiers.classifier import Classifier
 from mvd_ds.models.formats import Checkpoint, read_checkpoint, table_lines
 from mvd_ds.models.formats.describe import differences
 from mvd_ds.models.formats.learned_positions import fit_learned_positions
 from mvd_ds.models.formats.reading import TensorRow, shorten
 from mvd_ds.models.formats.strict import require_fit
-from mvd_ds.models.initialisation import build_without_weights, initialise
+from mvd_ds.models.initialisation import build_without_weights, initialise, initialise_module
 from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.weights import encoder_state, fill_encoder, load_strictly
 
@@ -26,9 +27,19 @@ HEAD_PARTS = ("pooling.", "norm.", "head.")
 def init_classifier_from_checkpoint(recipe: FinetuneRecipe, classes: int) -> Classifier:
     """Return the classifier of a recipe: initial weights of its seed, then the encoder of ``weights``; fp32, CPU.
 
+    What ``adaptation`` freezes requires no gradient, and products of low rank start from the seed.
+
     Raises:
         ConfigError: if ``weights`` is missing, not whole or another architecture, or its head is kept and has another size.
     """
+    model = _filled_classifier(recipe, classes)
+    for name in freeze(model, recipe.adaptation):
+        initialise_module(name, model.get_submodule(name), recipe.run.seed)
+    return model
+
+
+def _filled_classifier(recipe: FinetuneRecipe, classes: int) -> Classifier:
+    """Return the classifier of a recipe with the weights of its file, nothing of it frozen."""
     model = build_without_weights(
         lambda: Classifier(recipe.model, recipe.grid, classes, dropout=recipe.dropout, pooling=recipe.pooling)
     )

@@ -15,6 +15,7 @@ position tables                 fixed, no parameter                             
 learned positions               truncated normal, std 0.02                             the same
 exponents of GeM and GGeM       ``pooling.exponent``, 3                                the same
 log variances of targets        0                                                      the same
+LoRA, down and up               kaiming-uniform, a = sqrt 5; 0                         the same
 mixture of k encoder levels     normal, std 1 / sqrt k                                 the same
 ==============================  =====================================================  ============================
 
@@ -36,6 +37,7 @@ from mvd_ds.models.classifiers.pooling import Pooling
 from mvd_ds.models.cross_attention import LevelMixture
 from mvd_ds.models.embed import LearnedToken, PatchEmbed, Position
 from mvd_ds.models.linear import Linear, QueryKeyValue
+from mvd_ds.models.lora import LowRank
 from mvd_ds.models.readouts.label_head import LabelledBatchNorm
 from mvd_ds.models.readouts.log_variances import LogVariances
 
@@ -64,7 +66,7 @@ def initialise_module(name: str, module: nn.Module, seed: int) -> None:
     Raises:
         TypeError: if it has parameters and no rule here.
     """
-    if isinstance(module, Linear | QueryKeyValue | PatchEmbed | LearnedToken | Position | Pooling | LevelMixture):
+    if isinstance(module, Linear | QueryKeyValue | PatchEmbed | LearnedToken | Position | Pooling | LevelMixture | LowRank):
         module.reset_parameters(_generator(seed, name))
     elif isinstance(module, nn.LayerNorm | nn.RMSNorm | LayerScale | LabelledBatchNorm | LogVariances):
         module.reset_parameters()

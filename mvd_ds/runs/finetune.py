@@ -18,8 +18,9 @@ from mvd_ds.data.manifests.numbering import require_same_classes
 from mvd_ds.data.prepare.writing import is_listable, manifest_text
 from mvd_ds.data.randomness import keyed_generator
 from mvd_ds.models.acceleration.compiled import compile_blocks, wants_compiling
+from mvd_ds.models.classifiers.adaptation import save_adapted
 from mvd_ds.models.classifiers.classifier import Classifier
-from mvd_ds.models.classifiers.classifier_folder import ClassifierCard, open_classifier, save_classifier
+from mvd_ds.models.classifiers.classifier_folder import ClassifierCard, open_classifier
 from mvd_ds.models.flops import classifier_flops
 from mvd_ds.models.init_from_checkpoint import init_classifier_from_checkpoint
 from mvd_ds.runs.adapting.pooling_pictures import PoolingPictures, plan_pooling_pictures
@@ -35,6 +36,9 @@ from mvd_ds.training.engine.deepspeed_start import start_student, start_teacher
 from mvd_ds.training.optim import group_rows, parameter_groups
 from mvd_ds.training.reporting.memory import MemoryMonitor
 from mvd_ds.training.run_folder import FINISHED, RunFolder
+
+#: Times that a forward pass is taken by a step: a frozen map has the gradients of its inputs, not of its weights.
+PASSES = {"full": 3, "lora": 2, "frozen": 1}
 
 
 class LabelledVideos(NamedTuple):
@@ -104,7 +108,8 @@ def _finetune(recipe: FinetuneRecipe, folder: RunFolder, cluster: Cluster) -> Tr
         return Classification(recipe, engine, placed.get("teacher"), len(videos.classes.names), cluster.device), placed
 
     def export(part: str, weights: dict[str, Tensor], beside: dict[str, Any]) -> None:
-        save_classifier(folder.path / part, engine.module, weights, card, {**beside, "finetuned_by": dump(recipe)})
+        beside = {**beside, "finetuned_by": dump(recipe)}
+        save_adapted(folder.path / part, engine.module, weights, card, beside, recipe.adaptation)
 
     def export_last(weights: dict[str, Tensor], average: dict[str, Tensor] | None, step: int, _: dict[str, Tensor]) -> None:
         export(folder.model.name, average or weights, {"step": step})
@@ -192,9 +197,12 @@ def _open_teacher(recipe: FinetuneRecipe, classes: Classes) -> Classifier | None
 
 
 def _training_flops(recipe: FinetuneRecipe, classes: Classes, teacher: Classifier | None) -> float:
-    """Return the FLOPs of a training step per clip; the teacher counts for its forward pass alone."""
+    """Return the FLOPs of a training step per clip; the teacher counts for its forward pass alone.
+
+    Those of products of low rank, and of the backward pass of a head on a frozen encoder, are left out.
+    """
     count = len(classes.names)
-    own = 3 * classifier_flops(recipe.model, recipe.grid, count, recipe.pooling)
+    own = PASSES[recipe.adaptation.kind] * classifier_flops(recipe.model, recipe.grid, count, recipe.pooling)
     if teacher is None:
         return own
     return own + classifier_flops(teacher.encoder.settings, teacher.encoder.grid, count, teacher.pooling.settings)

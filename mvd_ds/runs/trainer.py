@@ -60,6 +60,6 @@ def describe_batches(recipe: LearningRecipe, cluster: Cluster, loader: Loader) -
 
 def describe_parameters(recipe: LearningRecipe, cluster: Cluster, model: torch.nn.Module, groups: list[dict[str, Any]]) -> str:
     """Return a line on what is trained, where and how."""
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     where = f"on {cluster.device.type}, {recipe.engine.precision}, {recipe.engine.config}"
     return f"{parameters:,} trained parameters {where}; {describe_groups(groups)}"

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from mvd_ds.config import ConfigError, FinetuneRecipe, PreprocessingSettings, dump, validate
 from mvd_ds.config.tokenizers.recipe import TokenizerRecipe
+from mvd_ds.models.classifiers.adaptation import classifier_of, save_adapted
 from mvd_ds.models.classifiers.classifier import Classifier
-from mvd_ds.models.classifiers.classifier_folder import ClassifierCard, save_classifier
+from mvd_ds.models.classifiers.classifier_folder import ClassifierCard
 from mvd_ds.models.formats.containers import load_pickled
 from mvd_ds.models.formats.deepspeed_folder import read_checkpoint_folder
+from mvd_ds.models.init_from_checkpoint import init_classifier_from_checkpoint
 from mvd_ds.models.initialisation import build_without_weights
 from mvd_ds.models.tokenizers.folder import save_tokenizer
 from mvd_ds.models.weights import AVERAGE_NAME, TARGET_STATISTICS_NAME, load_strictly, write_folder
@@ -139,10 +141,7 @@ def write_classifier(target: Path, recipe: FinetuneRecipe, weights: Mapping[str,
         ConfigError: if the weights are not those of its classifier, or the folder cannot be written.
     """
     count = len(weights["head.weight"]) if "head.weight" in weights else 0
-    model = build_without_weights(
-        lambda: Classifier(recipe.model, recipe.grid, count, dropout=recipe.dropout, pooling=recipe.pooling)
-    )
-    load_strictly(model, weights, str(target))
+    model = whole_classifier(recipe, count, weights, str(target))
     try:
         classes = read_labelled(recipe).classes
         names, label = classes.names, classes.label
@@ -150,7 +149,22 @@ def write_classifier(target: Path, recipe: FinetuneRecipe, weights: Mapping[str,
         say(f"classes are numbered, their names cannot be read: {error}")
         names, label = tuple(str(number) for number in range(count)), recipe.label or "label"
     card = ClassifierCard(names, PreprocessingSettings(clip=recipe.data.clip), label)
-    save_classifier(target, model, weights, card, {**beside, "finetuned_by": dump(recipe)})
+    save_adapted(target, model, model.state_dict(), card, {**beside, "finetuned_by": dump(recipe)}, recipe.adaptation)
+
+
+def whole_classifier(recipe: FinetuneRecipe, classes: int, weights: Mapping[str, Tensor], origin: str) -> Classifier:
+    """Return the classifier of a run with ``weights``; of those that were not trained, with the ones that it began with.
+
+    Raises:
+        ConfigError: if they are not the weights of this classifier, or what it began with is gone.
+    """
+    if recipe.adaptation.kind == "full":
+        model = build_without_weights(lambda: classifier_of(recipe, classes))
+        load_strictly(model, weights, origin)
+        return model
+    model = init_classifier_from_checkpoint(recipe, classes)
+    load_strictly(model, {**model.state_dict(), **weights}, origin)
+    return model
 
 
 def find_checkpoints(folder: Path) -> tuple[Path, list[Path]]:

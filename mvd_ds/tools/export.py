@@ -8,9 +8,11 @@ from pathlib import Path
 from mvd_ds.config import ConfigError, dump
 from mvd_ds.files import json_line
 from mvd_ds.models.adaptors.folder import ADAPTORS_NAME, described, tensors_of
+from mvd_ds.models.classifiers.adaptation import ADAPTATION_NAME, read_adaptation, save_adapted
 from mvd_ds.models.classifiers.classifier import Classifier
 from mvd_ds.models.classifiers.classifier_folder import ClassifierCard, save_classifier
 from mvd_ds.models.pixel_encoder import save_encoder
+from mvd_ds.tools.checkpoints import whole_classifier
 from mvd_ds.tools.export_adaptors import PixelAdaptors, adaptors_of, tell_adaptors
 from mvd_ds.tools.graphs import BATCHES, GRAPHS, Traced, write_graph
 from mvd_ds.training.console import say
@@ -25,7 +27,7 @@ def export(source: Path, folder: Path, graphs: list[str], format: str | None = N
     written.
 
     Args:
-        source: folder of a run or of a model, or a model in any format that ``convert`` reads.
+        source: folder of a run or of a model, ``adaptation.safetensors`` of one, or a model in any format that ``convert`` reads.
         folder: to write; one that holds something else is not touched.
         graphs: names of ``GRAPHS``.
         format: format of the source where its content does not tell.
@@ -39,7 +41,7 @@ def export(source: Path, folder: Path, graphs: list[str], format: str | None = N
         raise ConfigError(f"{folder}: is the source itself; give another folder")
     if folder.exists() and not (folder / "config.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder}: exists and is no model folder; give another")
-    opened = open_for_videos(source, format)
+    opened = _open(source, format)
     if adaptors is not None:
         _adapt(opened, source, adaptors)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -66,6 +68,21 @@ def export(source: Path, folder: Path, graphs: list[str], format: str | None = N
         say(f"{folder}: an encoder of clips; mvd_ds.load('{folder}').features('video.mp4')")
         if opened.adapted is not None:
             tell_adaptors(opened.adapted, folder)
+
+
+def _open(source: Path, format: str | None) -> VideoClassifier | VideoEncoder:
+    """Open a model; a file of trained tensors alone is joined with the weights that they were trained beside.
+
+    Raises:
+        ConfigError: if it is no model, or those weights are gone.
+    """
+    if source.name != ADAPTATION_NAME:
+        return open_for_videos(source, format)
+    found = read_adaptation(source)
+    model = whole_classifier(found.recipe, len(found.card.classes), found.tensors, str(source))
+    with tempfile.TemporaryDirectory() as place:
+        save_adapted(Path(place) / "model", model, model.state_dict(), found.card, {}, found.recipe.adaptation)
+        return open_for_videos(Path(place) / "model")
 
 
 def _adapt(opened: VideoClassifier | VideoEncoder, source: Path, names: list[str]) -> None:

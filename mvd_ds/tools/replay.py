@@ -19,6 +19,7 @@ from mvd_ds.data.batch import ClipBatch, LabelledBatch
 from mvd_ds.data.masking_batch import device_masks
 from mvd_ds.files import read_json
 from mvd_ds.models.acceleration.fp8 import use_fp8
+from mvd_ds.models.classifiers.adaptation import classifier_of
 from mvd_ds.models.classifiers.classifier import Classifier
 from mvd_ds.models.classifiers.classifier_folder import open_classifier
 from mvd_ds.models.formats.strict import load_strictly
@@ -163,9 +164,7 @@ def _network(recipe: TrainingRecipe | FinetuneRecipe, weights: dict[str, Tensor]
 def _classifier(recipe: FinetuneRecipe, weights: dict[str, Tensor]) -> Classifier:
     """Return a classifier without weights for as many classes as ``weights`` have."""
     classes = len(weights["head.weight"])
-    return build_without_weights(
-        lambda: Classifier(recipe.model, recipe.grid, classes, dropout=recipe.dropout, pooling=recipe.pooling)
-    )
+    return build_without_weights(lambda: classifier_of(recipe, classes))
 
 
 def _replay(step: Step, dump: Path, ranks: list[dict[str, Any]]) -> Iterator[Replayed]:

@@ -199,6 +199,9 @@ class PoolingSettings(Settings):
     """Groups of neighbouring channels of ggem (None: as many as attention heads). Source: GGeM, the heads."""
     queries: Literal["one", "class"] = "one"
     """attention: one query for all classes, or one for each of them, with a map of its own. Source: PatchConvNet, both."""
+    layers: Annotated[tuple[int, ...], Field(min_length=1)] = (-1,)
+    """attention: blocks whose tokens are gathered, by one block of attention each and from first to last: 0 the first block, -1
+    the last. Source: VideoGLUE's pooler of several layers, which has several heads."""
     layer_scale: Annotated[float, Field(gt=0.0)] = 1e-4
     """attention: first value of the learned factors of its two branches. Source: PatchConvNet, 1e-4, 1e-6 for large networks."""
     place: Literal["before_norm", "after_norm"] = "before_norm"
@@ -209,6 +212,12 @@ class PoolingSettings(Settings):
     @classmethod
     def _name_alone(cls, values: Any) -> Any:
         return {"kind": values} if isinstance(values, str) else values
+
+    @model_validator(mode="after")
+    def _check_layers(self) -> PoolingSettings:
+        if self.kind != "attention" and self.layers != (-1,):
+            raise ValueError(f"pooling.layers are gathered by pooling attention; {self.kind} is of the last block alone")
+        return self
 
     def groups_of(self, width: int, heads: int) -> int:
         """Return the number of exponents for tokens of ``width`` channels in ``heads`` heads; 0 for kinds without any.

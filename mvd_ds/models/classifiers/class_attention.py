@@ -26,13 +26,14 @@ class ClassAttention(nn.Module):
         width: D.
         queries: number of queries.
         layer_scale: first value of the factors of both branches.
+        learns_queries: False if they come from the block before it.
     """
 
-    def __init__(self, width: int, queries: int, layer_scale: float) -> None:
+    def __init__(self, width: int, queries: int, layer_scale: float, learns_queries: bool = True) -> None:
         super().__init__()
         self.queries = queries
         # The optimizer leaves class tokens without weight decay by this name.
-        self.cls_token = LearnedToken(width, std=0.02, tokens=queries)
+        self.cls_token = LearnedToken(width, std=0.02, tokens=queries) if learns_queries else None
         self.norm_attention = nn.LayerNorm(width, eps=NORM_EPS)
         self.to_queries, self.to_keys, self.to_values = (Linear(width, width, bias=False) for _ in range(3))
         self.map = nn.Identity()
@@ -42,9 +43,16 @@ class ClassAttention(nn.Module):
         self.mlp = Mlp(width, MLP_RATIO * width)
         self.scale_mlp = LayerScale(width, layer_scale)
 
-    def forward(self, patches: Tensor) -> Tensor:
-        """Map patch tokens (B, N, D) to (B, queries, D); the output of ``map`` is the attention fp32 (B, queries, [1 +] N)."""
-        tokens = self.cls_token(patches.shape[0], self.queries)  # len() would fix the batch of a graph
+    def forward(self, patches: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """Return (B, queries, D); the output of ``map`` is the attention fp32 (B, queries, [1 +] N).
+
+        Args:
+            patches: tokens (B, N, D).
+            tokens: queries (B, queries, D) of the block before, where none are learned here.
+        """
+        if self.cls_token is not None:
+            tokens = self.cls_token(patches.shape[0], self.queries)  # len() would fix the batch of a graph
+        assert tokens is not None
         seen = self.norm_attention(torch.cat((tokens, patches), dim=1))
         queries, keys = seen[:, : self.queries], seen if self.queries == 1 else seen[:, self.queries :]
         scores = self.to_queries(queries) * keys.shape[-1] ** -0.5 @ self.to_keys(keys).transpose(1, 2)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvd_ds.config import EncoderSettings, Grid, PoolingSettings, PreprocessingSettings
+from mvd_ds.config import ConfigError, EncoderSettings, Grid, PoolingSettings, PreprocessingSettings
 from mvd_ds.models.blocks.norms import NORMS
 from mvd_ds.models.classifiers.pooling import Pooling
 from mvd_ds.models.linear import Linear
@@ -57,11 +57,18 @@ class Classifier(nn.Module):
     ) -> None:
         super().__init__()
         width = settings.embed_dim
+        self._require_blocks(settings, pooling)
         self.encoder = VisionTransformer(settings.model_copy(update={"final_norm": False}), grid)
         self.pooling = Pooling(pooling or PoolingSettings(), width, settings.num_heads, settings.cls_token, classes)
         self.norm = NORMS[settings.norm](width, eps=norm_eps or settings.norm_eps)
         self.dropout = dropout
         self.head = ClassHead(width, classes)
+
+    @staticmethod
+    def _require_blocks(settings: EncoderSettings, pooling: PoolingSettings | None) -> None:
+        layers, depth = () if pooling is None else pooling.layers, settings.depth
+        if any(not -depth <= layer < depth for layer in layers):
+            raise ConfigError(f"pooling.layers {list(layers)}: the encoder has blocks 0 to {depth - 1}, or -{depth} to -1")
 
     def forward(self, clip: Tensor, drop_path: Tensor | None = None, dropout: Tensor | None = None) -> Tensor:
         """Return the logits (B, classes).
@@ -71,12 +78,21 @@ class Classifier(nn.Module):
             drop_path: (B, 1, depth) uniforms in [0, 1), or None.
             dropout: (B, D) uniforms in [0, 1); None: they come from torch's generator.
         """
-        tokens = self.encoder(clip, None, drop_path)
+        layers = self._layers(clip, drop_path)
         if self.pooling.settings.place == "after_norm":
-            pooled = self.pooling(self.norm(tokens))
+            pooled = self.pooling(*map(self.norm, layers))
         else:
-            pooled = self.norm(self.pooling(tokens).to(tokens.dtype))
+            pooled = self.norm(self.pooling(*layers).to(layers[0].dtype))
         return self.head(self._drop(pooled.to(self.head.weight.dtype), dropout))
+
+    def _layers(self, clip: Tensor, drop_path: Tensor | None) -> list[Tensor]:
+        """Return the tokens (B, [1 +] N, D) after every block that is pooled."""
+        wanted = self.pooling.settings.layers
+        if wanted == (-1,):
+            return [self.encoder(clip, None, drop_path)]
+        levels: list[Tensor] = []
+        self.encoder(clip, None, drop_path, levels=levels)
+        return [levels[1:][layer] for layer in wanted]
 
     def _drop(self, pooled: Tensor, uniforms: Tensor | None) -> Tensor:
         """Apply dropout to (B, [classes,] D) by ``uniforms`` (B, D), so that it depends on the clip and not on the process."""

@@ -37,7 +37,12 @@ class ClassifierCard(NamedTuple):
 
 
 def save_classifier(
-    folder: str | Path, model: Classifier, weights: Mapping[str, Tensor], card: ClassifierCard, extra: Mapping[str, Any]
+    folder: str | Path,
+    model: Classifier,
+    weights: Mapping[str, Tensor],
+    card: ClassifierCard,
+    extra: Mapping[str, Any],
+    more: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> None:
     """Write a folder that ``open_classifier`` and ``mvd_ds.load`` open: ``model.safetensors`` and ``config.json``.
 
@@ -47,6 +52,7 @@ def save_classifier(
         weights: its state dict, whole.
         card: names and clips.
         extra: JSON values kept beside it: the step, the settings it was trained by.
+        more: further files of tensors, by name.
 
     Raises:
         ConfigError: if there are not as many names as classes, or the folder cannot be written.
@@ -62,7 +68,7 @@ def save_classifier(
         "preprocessing": dump(card.preprocessing),
         **extra,
     }
-    write_folder(Path(folder), weights, config, {"config": json.dumps(config)})
+    write_folder(Path(folder), weights, config, {"config": json.dumps(config)}, more)
 
 
 def open_classifier(source: str | Path, format: str | None = None) -> tuple[Classifier, ClassifierCard]:

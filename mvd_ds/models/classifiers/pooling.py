@@ -44,6 +44,9 @@ class Pooling(nn.Module):
                 )
             queries = classes if settings.queries == "class" else 1
             self.attention = ClassAttention(width, queries, settings.layer_scale)
+            self.deeper = nn.ModuleList(
+                ClassAttention(width, queries, settings.layer_scale, learns_queries=False) for _ in settings.layers[1:]
+            )
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -51,13 +54,20 @@ class Pooling(nn.Module):
         if self.exponents is not None:
             nn.init.constant_(self.exponents, self.settings.exponent)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map (B, [1 +] N, D) to fp32 (B, D), or (B, classes, D) with a query for each class."""
+    def forward(self, *layers: Tensor) -> Tensor:
+        """Map tokens (B, [1 +] N, D) to fp32 (B, D), or (B, classes, D) with a query for each class.
+
+        Args:
+            layers: the tokens; of every block of ``settings.layers``, in their order.
+        """
+        (tokens, *later) = layers
         if self.settings.kind == "cls":
             return tokens[:, 0].float()
         if self.settings.kind == "attention":
-            gathered = self.attention(tokens[:, int(self.cls_token) :]).float()
-            return gathered if self.settings.queries == "class" else gathered[:, 0]
+            gathered = self.attention(tokens[:, int(self.cls_token) :])
+            for block, deeper in zip(self.deeper, later, strict=True):
+                gathered = block(deeper[:, int(self.cls_token) :], gathered)
+            return gathered.float() if self.settings.queries == "class" else gathered[:, 0].float()
         patches = tokens[:, int(self.cls_token) :].float()
         if self.settings.kind == "max":
             return patches.amax(dim=1)

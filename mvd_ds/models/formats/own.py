@@ -30,6 +30,7 @@ OWN = Layout(
         Rule("decoders.{rest}", "decoders.{rest}"),
         Rule("pooling.exponents", "pooling.exponents"),
         Rule("pooling.attention.{rest}", "pooling.attention.{rest}"),
+        Rule("pooling.deeper.{rest}", "pooling.deeper.{rest}"),
         Rule("norm.{w}", "norm.{w}"),
         Rule("head.{w}", "head.{w}"),
     ),

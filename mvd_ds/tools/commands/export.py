@@ -13,7 +13,12 @@ SUMMARY = "write a classifier or an encoder as one folder that needs nothing els
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``export`` to its parser."""
     add = parser.add_argument
-    add("source", metavar="SOURCE", type=Path, help="folder of a run or of a model, or what convert reads")
+    add(
+        "source",
+        metavar="SOURCE",
+        type=Path,
+        help="folder of a run or of a model, its adaptation.safetensors, or what convert reads",
+    )
     add("folder", metavar="FOLDER", type=Path, help="folder to write; mvd_ds.load(FOLDER) opens it")
     add(
         "--to", metavar="FORMAT", help="write weights for other code instead, huggingface or another that convert --to list names"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from mvd_ds.config import FinetuneRecipe, HeadShape, LearningRecipe, TeacherSettings, TrainingRecipe
-from mvd_ds.models.classifiers.classifier import Classifier
+from mvd_ds.models.classifiers.adaptation import classifier_of
 from mvd_ds.models.flops import ClipFlops, classifier_flops
 from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.networks import family_of
@@ -106,7 +106,7 @@ def recipe_sizes(recipe: LearningRecipe) -> RecipeSizes:
 def _classifier_sizes(recipe: FinetuneRecipe) -> RecipeSizes:
     """Return the sizes of a classifier, which sees all tokens and has no decoder."""
     with torch.device("meta"):
-        model = Classifier(recipe.model, recipe.grid, CLASSES, pooling=recipe.pooling)
+        model = classifier_of(recipe, CLASSES)
     groups = [[parameter.numel() for parameter in group["params"]] for group in parameter_groups(model, recipe.optimizer)]
     tokens = math.prod(recipe.grid) + recipe.model.prefix_tokens
     student = NetworkSizes(groups, sizes_of(model), recipe.model.depth, tokens, recipe.model.embed_dim)

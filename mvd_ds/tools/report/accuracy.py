@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from mvd_ds.files import counted
 from mvd_ds.tools.report.formatting import FEW_CLIPS, MISSING, PERCENT, few_clips, percent, span, wilson_interval
+from mvd_ds.tools.report.provenance import attempt_of
 from mvd_ds.tools.report.run_records import Evaluation, RunRecord, Validation
 from mvd_ds.tools.report.templating import Cell, Row, Table, cells
+from mvd_ds.training.console import clock
 
 TOP_FIVE_CLASSES = 6
 """With fewer classes than this, one of five guesses is always right, and top-5 says nothing."""
@@ -36,6 +39,32 @@ def accuracy_note(runs: list[RunRecord]) -> str:
     )
     best = any(len(run.curves["val/top1"].values) > 1 for run in runs if "val/top1" in run.curves)
     return note + (" A best value was chosen on these very videos and flatters a little." if best else "")
+
+
+def adaptation_table(runs: list[RunRecord]) -> Table | None:
+    """Return accuracy beside what it cost, a row for every fine-tuned run; None unless one of them trained a part alone."""
+    rows, kinds = [], set()
+    for run in runs:
+        if run.validation is None or run.objective != "classification":
+            continue
+        adaptation, pooling = (run.recipe.get(key, {}) for key in ("adaptation", "pooling"))
+        groups = attempt_of(run.path).get("parameter_groups", [])
+        peaks = run.curves["memory/peak_gib"].values if "memory/peak_gib" in run.curves else []
+        kind = adaptation.get("kind", "full")
+        kinds.add(kind)
+        shown = [f"{kind}, rank {adaptation['rank']}" if kind == "lora" else kind, _pooling_words(pooling)]
+        shown += [f"{sum(group['parameters'] for group in groups):,}" if groups else MISSING]
+        shown += [f"{max(peaks):.2f}" if peaks else MISSING, clock(run.status.seconds)]
+        top1 = Cell(percent(run.validation.top1), span(*wilson_interval(run.validation.top1, run.validation.samples)))
+        rows.append(Row(run.name, [*cells(*shown), top1]))
+    head = ["run", "trained part", "pooling", "trained parameters", "peak memory (GiB)", "time", "top-1"]
+    return Table(head, rows, "words") if kinds - {"full"} else None
+
+
+def _pooling_words(pooling: dict[str, Any]) -> str:
+    """Return kind of the pooling, and of how many blocks if of several."""
+    kind, layers = pooling.get("kind", "mean"), len(pooling.get("layers", [-1]))
+    return f"{kind} of {layers} blocks" if layers > 1 else str(kind)
 
 
 def accuracy_sentence(run: RunRecord) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mvd_ds.tools.report.accuracy import accuracy_note, accuracy_sentence, accuracy_table
+from mvd_ds.tools.report.accuracy import accuracy_note, accuracy_sentence, accuracy_table, adaptation_table
 from mvd_ds.tools.report.formatting import (
     FEW_CLIPS,
     MISSING,
@@ -62,6 +62,7 @@ def render_page(runs: list[RunRecord], results: ProbeResults, provenance: dict[s
         probe_key=probe_key(runs, results),
         accuracy_table=accuracy_table(runs),
         accuracy_note=accuracy_note(runs),
+        adaptation_table=adaptation_table(runs),
         accuracy_figures=accuracy_figures(runs),
         stages=_stages(runs),
         pictures=pictures_of(runs),

@@ -88,6 +88,23 @@ def test_rows_of_validation_and_evaluation_are_alike(tmp_path: Path, training_ru
     assert accuracy_cells(page, "seven") == ["50.0 %", "300", "20.0 %"]
 
 
+def test_a_ladder_of_adaptations_says_what_it_cost(tmp_path: Path, training_run: Build) -> None:
+    """Full fine-tuning alone has no such table; a rung beside it brings one, with both."""
+    full, small = (finetuned_run(training_run, tmp_path / name, [0.5]) for name in ("full", "small"))
+    assert "What was trained for it" not in report([full], tmp_path / "alone")[1]
+    recipe = {"objective": "classification", "adaptation": {"kind": "lora", "rank": 4}}
+    recipe["pooling"] = {"kind": "attention", "layers": [0, -1]}
+    (small / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (small / "attempts").mkdir(exist_ok=True)
+    groups = {"parameter_groups": [{"name": "decay", "parameters": 1200}, {"name": "no_decay", "parameters": 34}]}
+    (small / "attempts" / "attempt-001.json").write_text(json.dumps(groups))
+    _, page = report([full, small], tmp_path / "both")
+    table = page[page.index("What was trained for it") :]
+    words = re.sub(r"<[^>]*>", " ", table[: table.index("</table>")])
+    assert re.search(r"small\s+lora, rank 4\s+attention of 2 blocks\s+1,234", words), words
+    assert re.search(r"full\s+full\s+mean", words), words
+
+
 def test_few_held_out_videos_are_said_to_be_too_few(tmp_path: Path, training_run: Build, probe_run: Build) -> None:
     runs = [finetuned_run(training_run, tmp_path / "tuned", [0.5, 0.75], 12)]
     runs.append(probe_run(tmp_path / "probe", clips={"train": 40, "held_out": 20}))
