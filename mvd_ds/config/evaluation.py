@@ -72,6 +72,14 @@ class EvaluateRecipe(OneManifestRecipe):
         return self
 
 
+class WindowSettings(Settings):
+    """Features of windows along a video, for temporal localisation: a window is ``data.clip`` in its dense sampling."""
+
+    every_frames: Positive = 4
+    """Frames of the video from the start of a window to that of the next. Source: OpenTAD's feature_stride, 4 or 8 beside windows
+    of 16 frames."""
+
+
 class FeaturesRecipe(OneManifestRecipe):
     """Features of every video of a manifest, in files with an index.
 
@@ -94,6 +102,9 @@ class FeaturesRecipe(OneManifestRecipe):
     """Pooling of the tokens into one vector."""
     views: ViewSettings = ViewSettings()
     """Clips of a video; features have an axis for them where there are several."""
+    windows: WindowSettings | None = None
+    """Write ``VIDEO.npy``, float (windows, D), for every video, as OpenTAD reads them (None: clips of ``views`` alone). A video
+    without a whole window has one, which repeats its last frame; its frames are its middle square."""
     every_frames: Positive = 1
     """Image networks see every n-th frame of a clip; their features are means over frames, or tokens of all frames."""
     file_format: Literal["safetensors", "npy"] = "safetensors"
@@ -114,6 +125,8 @@ class FeaturesRecipe(OneManifestRecipe):
     def _check_adaptor(self) -> FeaturesRecipe:
         if self.adaptor is not None and self.layer != -1:
             raise ValueError(f"layer {self.layer}: adaptor {self.adaptor} reads the encoder's last block; remove layer")
+        if self.windows is not None and (self.tokens or self.views.count > 1):
+            raise ValueError("windows give one vector each, of one view: remove tokens and views")
         if self.adaptor is not None and self.pooling != PoolingSettings():
             raise ValueError(f"pooling: the tokens of adaptor {self.adaptor} are averaged; remove pooling")
         return self

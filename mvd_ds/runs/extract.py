@@ -19,6 +19,7 @@ from mvd_ds.models.adaptors.folder import open_adapted
 from mvd_ds.models.building import open_encoder
 from mvd_ds.models.classifiers.classifier_folder import trained_clip
 from mvd_ds.models.classifiers.pooling import clip_features, clip_tokens, encoder_pooling
+from mvd_ds.runs.extracting.windows import fill_windows, list_windows
 from mvd_ds.runs.inputs import contents_with_videos
 from mvd_ds.runs.results_folder import require_own_folder
 from mvd_ds.training.cluster import Cluster, launched_rank
@@ -52,6 +53,15 @@ def extract(recipe: FeaturesRecipe, name: str) -> None:
         size = recipe.videos_per_file or (32 if recipe.tokens else 256)
         parts = [range(first, min(first + size, len(manifest.refs))) for first in range(0, len(manifest.refs), size)]
         status = Status(folder, last_step=len(manifest.refs)) if cluster.is_main else None
+        if recipe.windows is not None:
+            with cluster.together():
+                own = fill_windows(recipe, folder.path, manifest, forward, cluster)
+            found = {video: facts for part in cluster.gather(own) for video, facts in part.items()}
+            with cluster.together():
+                if status is not None:
+                    list_windows(folder.path, manifest, found)
+                    status.write("finished", len(manifest.refs), replaced_videos={})
+            return
         with cluster.together():
             _fill(recipe, folder, manifest, forward, parts, cluster)
         with cluster.together():

@@ -20,15 +20,8 @@ def test_zero_3_in_two_processes_and_resumed_by_one_equals_untouched(small_finet
     """Interrupted under ZeRO-3 in two processes and gone on with by one under ZeRO-1, against one process from start to end."""
     ladder = "adaptation={kind: lora, rank: 4, layers: [1, 2], parts: [qkv, mlp]}"
     pooled = "pooling={kind: attention, layers: [0, -1], layer_scale: 0.1}"
-    command = [
-        "finetune",
-        "finetune_k400_large",
-        *small_finetune,
-        ladder,
-        pooled,
-        "schedule.epochs=1",
-        "schedule.warmup_epochs=0",
-    ]
+    command = ["finetune", "finetune_k400_large", *small_finetune, ladder, pooled]
+    command += ["schedule.epochs=1", "schedule.warmup_epochs=0"]
     one, untouched, two = ["batch.micro=8", "engine.config=zero1.json"], tmp_path / "untouched", tmp_path / "two"
     alone(*command, *one, f"run.output={untouched}")
     launch(2, *command, f"run.output={two}", "run.stop_after_steps=5")

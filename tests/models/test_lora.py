@@ -74,5 +74,5 @@ def test_faults_are_one_line() -> None:
         AdaptationSettings(kind="frozen", rank=4)
     values = {"objective": "classification", "model": SETTINGS | {"drop_path": 0.1}, "adaptation": "frozen"}
     more = {"data": {"manifest": "train.txt"}, "schedule": {"epochs": 1}, "batch": {"global": 4, "micro": 4}}
-    with pytest.raises(ConfigError, match="a frozen encoder drops nothing; set model.drop_path=0"):
+    with pytest.raises(ConfigError, match=r"a frozen encoder drops nothing; set model\.drop_path=0"):
         validate(values | more | {"optimizer": {"base_lr": 1e-3}, "run": {"output": "x"}}, "r")

@@ -1,0 +1,1 @@
+"""The parts of ``features`` that write other layouts than its own."""
