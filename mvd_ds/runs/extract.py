@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mvd_ds.config import ConfigError, FeaturesRecipe, differences, dump
+from mvd_ds.config import ConfigError, FeaturesRecipe, Grid, differences, dump
 from mvd_ds.data.manifests.manifest import Manifest, read_manifest
 from mvd_ds.data.views import view_batches
 from mvd_ds.evaluation.feature_files import FeatureFile, read_description, write_features, write_index
@@ -49,13 +49,13 @@ def extract(recipe: FeaturesRecipe, name: str) -> None:
             forward = _forward(recipe, cluster.device)
         with cluster.together():
             if cluster.is_main:
-                _open(recipe, folder, manifest)
+                _open(recipe, folder, manifest, forward.grid, forward.every_frames)
         size = recipe.videos_per_file or (32 if recipe.tokens else 256)
         parts = [range(first, min(first + size, len(manifest.refs))) for first in range(0, len(manifest.refs), size)]
         status = Status(folder, last_step=len(manifest.refs)) if cluster.is_main else None
         if recipe.windows is not None:
             with cluster.together():
-                own = fill_windows(recipe, folder.path, manifest, forward, cluster)
+                own = fill_windows(recipe, folder.path, manifest, forward.run, cluster)
             found = {video: facts for part in cluster.gather(own) for video, facts in part.items()}
             with cluster.together():
                 if status is not None:
@@ -63,7 +63,7 @@ def extract(recipe: FeaturesRecipe, name: str) -> None:
                     status.write("finished", len(manifest.refs), replaced_videos={})
             return
         with cluster.together():
-            _fill(recipe, folder, manifest, forward, parts, cluster)
+            _fill(recipe, folder, manifest, forward.run, parts, cluster)
         with cluster.together():
             if status is not None:
                 faults = _close(folder, manifest, len(parts))
@@ -71,7 +71,20 @@ def extract(recipe: FeaturesRecipe, name: str) -> None:
                 _say(folder, len(manifest.refs), len(parts), faults)
 
 
-def _forward(recipe: FeaturesRecipe, device: torch.device) -> Callable[[Tensor], Tensor]:
+class Forward(NamedTuple):
+    """A function from uint8 clips (n, C, T, H, W) to features (n, ...) on the CPU."""
+
+    run: Callable[[Tensor], Tensor]
+    grid: Grid | None
+    """Grid (t, h, w) of the tokens of a clip, where features are tokens."""
+    every_frames: int = 1
+    """The network sees every n-th frame of the clip."""
+
+    def __call__(self, clips: Tensor) -> Tensor:
+        return self.run(clips)
+
+
+def _forward(recipe: FeaturesRecipe, device: torch.device) -> Forward:
     """Return the function from uint8 clips (n, C, T, H, W) to features (n, ...) on the CPU."""
     if recipe.adaptor is not None:
         return _adapted_forward(recipe, recipe.adaptor, device)
@@ -92,10 +105,12 @@ def _forward(recipe: FeaturesRecipe, device: torch.device) -> Callable[[Tensor],
             return clip_tokens(encoder, shown, recipe.layer).float().cpu()
         return clip_features(encoder, shown, pooling, recipe.layer).float().cpu()
 
-    return forward
+    slots, rows, columns = encoder.grid
+    frames = -(-clip.frames // stride) if encoder.settings.kind == "image" else slots
+    return Forward(forward, (frames, rows, columns) if recipe.tokens else None, stride)
 
 
-def _adapted_forward(recipe: FeaturesRecipe, name: str, device: torch.device) -> Callable[[Tensor], Tensor]:
+def _adapted_forward(recipe: FeaturesRecipe, name: str, device: torch.device) -> Forward:
     """Return the function from uint8 clips (n, C, T, H, W) to the answers of an adaptor (n, ...) on the CPU.
 
     Raises:
@@ -117,10 +132,10 @@ def _adapted_forward(recipe: FeaturesRecipe, name: str, device: torch.device) ->
         answer = adapted.adapt(name, normalise(to_unit(clips.to(device)), dtype))
         return (answer if is_summary or recipe.tokens else answer.mean(dim=1)).cpu()
 
-    return forward
+    return Forward(forward, adapted.encoder.grid if recipe.tokens else None)
 
 
-def _open(recipe: FeaturesRecipe, folder: RunFolder, manifest: Manifest) -> None:
+def _open(recipe: FeaturesRecipe, folder: RunFolder, manifest: Manifest, grid: Grid | None = None, every_frames: int = 1) -> None:
     """Make the folder, or continue in one that was made for the same features of the same videos.
 
     Raises:
@@ -133,6 +148,8 @@ def _open(recipe: FeaturesRecipe, folder: RunFolder, manifest: Manifest) -> None
         "videos": len(manifest.refs),
         "digest": _digest(manifest),
         "contents": contents,
+        "grid": grid,
+        "token_frames": every_frames,
     }
     if stated.exists():
         found = read_json(stated)
