@@ -42,6 +42,24 @@ Fine-tuning keeps the published protocol (layer decay, RandAugment, mixup, CutMi
 published` as it was) under the same engine, checkpoints and resume. `teacher.weights=runs/finetune_k400_large/model`
 adds the logits of a larger classifier as soft targets. [Your own videos](finetune/README.md) has a page of its own.
 
+## Comparing frozen encoders
+
+`probe` shows every network the same clips, splits and heads: our model folders and any layout that `convert` reads, `network:
+timm:NAME` (frame by frame; `time` puts the tokens of all frames side by side, adds each frame's time, or averages them),
+`network: hf:FOLDER`. `heads=[deep_attentive]` is V-JEPA 2's probe; every `head.learning_rates` with every `head.weight_decay` is
+trained on one pass of the frozen network, and the best is chosen on a share of the training clips, never on those held out.
+`blocks=all` probes every block in the same pass: the report draws accuracy over depth and names the block for `target.blocks`.
+
+```bash
+deepspeed --module mvd_ds probe probe_attentive models.encoder.weights=runs/mine/model \\
+  'models.dino={network: timm:vit_base_patch16_dinov3, weights: weights/dinov3.safetensors, every_frames: 2, time: positions}'
+python -m mvd_ds probe probe_attentive blocks=all 'heads=[linear]' run.output=runs/depth
+python -m mvd_ds report runs/probe_attentive --output runs/report
+```
+
+Processes share networks' passes and heads, every one of which sees the whole batch: no number of processes changes a bit of
+`predictions.csv`, and neither does an interruption. Features that fit `head.keep_gib` are computed once, others in every epoch.
+
 ## Going on from published weights, on videos of your own
 
 `init.weights` names what a stage one or a student starts from, in any layout that `convert` reads: folders of Hugging Face

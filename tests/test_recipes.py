@@ -79,7 +79,7 @@ ADAPTED = {"tinymim_small_from_large", "umt_base", "vqkd_base", "beitv2_base", "
 AGGLOMERATIVE = "agglomerative_base"
 
 #: Recipes of whatever the user brings: so are their results.
-USES = {"evaluate_5x3", "evaluate_2x3", "features", "finetune_folder"}
+USES = {"evaluate_5x3", "evaluate_2x3", "features", "probe_attentive", "finetune_folder"}
 
 
 def _text(name: str) -> str:

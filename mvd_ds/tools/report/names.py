@@ -27,8 +27,10 @@ def names_of(runs: list[RunRecord], results: ProbeResults) -> list[Definition]:
         pixels = "No network: a classifier on the pixels themselves."
         models |= dict.fromkeys(("pixels", f"{run.name}/pixels"), pixels)
     for name in results.probes:
-        network, _, head = name.partition(":")
+        shown, _, head = name.partition(":")
+        network, _, block = shown.rpartition("@") if shown not in models else (shown, "", "")
         text = models.get(name) or models.get(network)
+        text = f"{text} Tokens after its block {block}, from 0." if text and block else text
         if text:
             found.append(Definition(name, text + (f" Its tokens are read by a trained “{head}” head." if head else "")))
     if any(name in results.chance for name in results.labels):
@@ -44,7 +46,9 @@ def _label(name: str, classes: int) -> str:
 def _model(settings: dict[str, Any]) -> str:
     weights = settings.get("weights", "")
     frames = _FRAMES.get(str(settings.get("frames", "all")), "")
-    if settings.get("untrained"):
+    if settings.get("network"):
+        text = f"The frozen network {settings['network']} ({weights})."
+    elif settings.get("untrained"):
         text = f"The network of {weights} with its random initial weights, never trained: the baseline that training has to beat."
     else:
         text = f"The frozen network {weights}."

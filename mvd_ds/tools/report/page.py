@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from mvd_ds.tools.report.accuracy import accuracy_note, accuracy_sentence, accuracy_table, adaptation_table
+from mvd_ds.tools.report.accuracy import accuracy_note, accuracy_sentence, accuracy_table
+from mvd_ds.tools.report.encoder_table import depth_figures, encoder_table
 from mvd_ds.tools.report.formatting import (
     FEW_CLIPS,
     MISSING,
@@ -60,6 +62,8 @@ def render_page(runs: list[RunRecord], results: ProbeResults, provenance: dict[s
         names=names_of(runs, results),
         probe_figures=probe_figures(runs, results),
         probe_key=probe_key(runs, results),
+        encoder_table=encoder_table(results),
+        depth_figures=depth_figures(results),
         accuracy_table=accuracy_table(runs),
         accuracy_note=accuracy_note(runs),
         adaptation_table=adaptation_table(runs),

@@ -66,6 +66,7 @@ def _pooled(runs: list[RunRecord], tables: list[dict[str, np.ndarray]]) -> Probe
         return np.stack([table[f"{model}/{label}"].mean(0) for table in tables])
 
     pooled = ProbeResults(chance=first.chance, clips=first.clips, pooling=first.pooling, labels=first.labels, trainings=len(runs))
+    pooled.encoders = first.encoders
     for model, label in itertools.product(first.probes, first.labels):
         interval = accuracy_interval(right(model, label), DRAWS)
         pooled.probes.setdefault(model, {})[label] = interval.difference
@@ -85,7 +86,7 @@ def _side_by_side(runs: list[RunRecord]) -> ProbeResults:
     for run in runs:
         assert run.results is not None
         part = run.results.renamed(f"{run.name}/")
-        for field in ("probes", "intervals", "details", "comparisons", "chance", "labels"):
+        for field in ("probes", "intervals", "details", "comparisons", "chance", "labels", "encoders"):
             setattr(merged, field, {**getattr(merged, field), **getattr(part, field)})
         merged.clips = {**merged.clips, **{f"{run.name} {split}": count for split, count in part.clips.items()}}
         merged.pooling = part.pooling if merged.pooling in ("", part.pooling) else "differently"

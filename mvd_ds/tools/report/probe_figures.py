@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mvd_ds.tools.report.charts import Bar, Interval, bar_chart, interval_chart
+from mvd_ds.tools.report.encoder_table import swept
 from mvd_ds.tools.report.formatting import PERCENT
 from mvd_ds.tools.report.plane_chart import Point, plane_chart
 from mvd_ds.tools.report.run_records import Difference, ProbeResults, RunRecord
@@ -15,7 +16,14 @@ _KINDS = {"accent": "compared above", "calm": "other trained models", "faint": "
 
 def probe_figures(runs: list[RunRecord], results: ProbeResults) -> list[Figure]:
     """Return a bar chart for each label, and the plane of the first two."""
-    labels = label_names(results)
+    labels, curves = label_names(results), swept(results)
+    shown = {
+        key: {name: value for name, value in getattr(results, key).items() if name not in curves}
+        for key in ("probes", "intervals")
+    }
+    results = results.model_copy(update=shown)
+    if not results.probes:
+        return []
     colours = _colours(runs, results)
     plane = _plane(results, labels, colours)
     return [*(_bars(results, label, colours) for label in labels), *([plane] if plane else [])]

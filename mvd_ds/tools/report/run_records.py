@@ -60,6 +60,20 @@ class ProbeDetails(BaseModel, allow_inf_nan=False):
     regularisation: list[float] = Field(default_factory=list)
 
 
+class EncoderFacts(BaseModel, allow_inf_nan=False):
+    """A network of a probe run: what it is, and the names of its blocks in the results."""
+
+    network: str = ""
+    weights: str = ""
+    kind: str = ""
+    parameters: int = 0
+    width: int = 0
+    input: str = ""
+    depth: int = 0
+    blocks: dict[str, int] = Field(default_factory=dict)
+    """Number of each block that was probed, from 0, by its name in the results."""
+
+
 class ProbeResults(BaseModel, allow_inf_nan=False):
     """The content of ``probes.json``: held-out top-1 by model and label, shares in [0, 1]; no models if there are no labels."""
 
@@ -73,6 +87,8 @@ class ProbeResults(BaseModel, allow_inf_nan=False):
     pooling: str = ""
     labels: dict[str, int] = Field(default_factory=dict)
     """Number of classes by label."""
+    encoders: dict[str, EncoderFacts] = Field(default_factory=dict)
+    """The networks by name, as far as runs of this version tell."""
     trainings: int = 1
     """Number of training seeds that the shares are means over."""
 
@@ -85,7 +101,11 @@ class ProbeResults(BaseModel, allow_inf_nan=False):
         comparisons = {
             " minus ".join(prefix + side for side in name.split(" minus ")): value for name, value in self.comparisons.items()
         }
-        return self.model_copy(update={**names, "comparisons": comparisons})
+        encoders = {
+            prefix + name: facts.model_copy(update={"blocks": {prefix + block: number for block, number in facts.blocks.items()}})
+            for name, facts in self.encoders.items()
+        }
+        return self.model_copy(update={**names, "comparisons": comparisons, "encoders": encoders})
 
 
 class Validation(BaseModel, allow_inf_nan=False):
