@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mvd_ds.tools.report.charts import Bar, Interval, bar_chart, interval_chart
-from mvd_ds.tools.report.encoder_table import swept
+from mvd_ds.tools.report.encoders.encoder_table import swept
 from mvd_ds.tools.report.formatting import PERCENT
 from mvd_ds.tools.report.plane_chart import Point, plane_chart
 from mvd_ds.tools.report.run_records import Difference, ProbeResults, RunRecord

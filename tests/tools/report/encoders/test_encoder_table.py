@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mvd_ds.tools.report.encoder_table import depth_figures, encoder_table, swept
+from mvd_ds.tools.report.encoders.encoder_table import depth_figures, encoder_table, swept
 from mvd_ds.tools.report.probe_figures import probe_figures
 from mvd_ds.tools.report.run_records import ProbeResults
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from mvd_ds.tools.report.depth_chart import DepthLine, depth_chart
+from mvd_ds.tools.report.encoders.depth_chart import DepthLine, depth_chart
 from mvd_ds.tools.report.formatting import MISSING, PERCENT, percent, span
 from mvd_ds.tools.report.run_records import EncoderFacts, ProbeResults
 from mvd_ds.tools.report.sentences import label_names

@@ -1,0 +1,1 @@
+"""Encoders side by side in a report, and curves over their depth."""
