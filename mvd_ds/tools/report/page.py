@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from mvd_ds.tools.report.accuracy import accuracy_note, accuracy_sentence, accuracy_table, adaptation_table
-from mvd_ds.tools.report.accuracy import accuracy_note, accuracy_sentence, accuracy_table
 from mvd_ds.tools.report.encoders.encoder_table import depth_figures, encoder_table
 from mvd_ds.tools.report.formatting import (
     FEW_CLIPS,

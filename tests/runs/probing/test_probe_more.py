@@ -140,4 +140,4 @@ def test_blocks_that_do_not_exist_and_heads_that_need_all_are_one_line(videos: P
         probe(loaded(*settings(videos, weights, tmp_path / "run", "heads=[vqt]", "blocks=last", "compare=[]")), "x")
     with pytest.raises(ConfigError, match=r"time mean: it sees whole clips"):
         one = f"models={{a: {{weights: {weights}, time: mean}}}}"
-        probe(loaded(*settings(videos, weights, tmp_path / "run", one, "compare=[]")), "x")
+        probe(loaded(*settings(videos, weights, tmp_path / "other", one, "compare=[]")), "x")
