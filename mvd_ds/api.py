@@ -7,7 +7,7 @@ until the caller moves it. Clips are (B, C, T, H, W), normalised by ImageNet's m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, overload
 
@@ -41,7 +41,7 @@ from mvd_ds.models.teachers import Teacher, plan_lone_teacher
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.objectives.losses import LOSSES, mixed_loss
 from mvd_ds.objectives.relations import relation_loss
-from mvd_ds.objectives.targets import gather_masked, normalise_tokens
+from mvd_ds.objectives.targets import gather_masked, standardised
 from mvd_ds.video_classifier import VideoClassifier, VideoEncoder, open_for_videos
 
 __all__ = [
@@ -199,6 +199,7 @@ def distillation_loss(
     mask: Tensor,
     loss: LossMixture = "smooth_l1",
     normalise: bool = False,
+    standardise: str | Callable[[Tensor], Tensor] = "none",
 ) -> dict[str, Tensor]:
     """Return the loss of every target: the mean over all masked tokens and channels, in fp32, with a graph behind it.
 
@@ -207,7 +208,7 @@ def distillation_loss(
         features: outputs of the teachers, (B, N, D) by the same names.
         mask: bool (B, N) or (B, K, N), True = masked: the one that the student had.
         loss: smooth_l1, l1, l2 or cosine, or a mixture by weight, as ``{"cosine": 0.9, "smooth_l1": 0.1}``.
-        normalise: LayerNorm without parameters on every target token (``--norm_feature`` of the reference).
+        normalise, standardise: token (both, ``--norm_feature`` of the reference), clip, none, or a function of features.
     """
     if predictions.keys() != features.keys():
         raise ConfigError(f"predictions {sorted(predictions)} and features {sorted(features)} have different names")
@@ -219,16 +220,15 @@ def distillation_loss(
         _, masked = split_mask(mask, *features[name].shape[:2])
         if not masked.numel():
             raise ConfigError("the mask hides no token, so there is nothing to predict and no loss")
-        target = normalise_tokens(features[name]) if normalise else features[name]
-        losses[name] = mixed_loss(loss, prediction, gather_masked(target, masked))
+        target = gather_masked(standardised(features[name], "token" if normalise else standardise), masked)
+        losses[name] = mixed_loss(loss, prediction, target)
     return losses
 
 
 def train(recipe: str | Path, *overrides: str) -> Path:
     """Train a recipe of pretrain, distill or finetune in this process, and return the run's folder.
 
-    It goes on from the newest checkpoint in the folder, and does nothing if the run is finished. Under a launcher every process
-    calls it alike.
+    It goes on from the newest checkpoint in the folder, if there is one. Under a launcher every process calls it alike.
 
     Args:
         recipe: name of a shipped recipe, or a YAML file.

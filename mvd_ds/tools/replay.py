@@ -134,7 +134,7 @@ def _step(recipe: TrainingRecipe | FinetuneRecipe, dump: Path, device: torch.dev
         classes = len(weights["head.weight"])
         return Step(network, Classification(recipe, network, teacher, classes, device), LabelledBatch)
     teachers: dict[str, Callable[..., Tensor]] = {}
-    for name, settings in recipe.teachers.items():
+    for name, settings in recipe.asked_teachers.items():
         built = build_teacher(name, settings, recipe)
         if settings.is_ema:
             load_strictly(built, {key: value for key, value in average.items() if key in built.state_dict()}, str(dump))

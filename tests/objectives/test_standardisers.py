@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mvd_ds.config import ConfigError
-from mvd_ds.objectives.standardisers import STANDARDISERS, normalise_tokens
+from mvd_ds.objectives.standardisers import STANDARDISERS, normalise_tokens, standardised
 
 FEATURES = torch.randn(3, 20, 6, generator=torch.Generator().manual_seed(0)) * 7 + 2
 
@@ -39,3 +39,19 @@ def test_statistics_that_nobody_keeps_cannot_be_undone(kind: str) -> None:
 def test_only_running_and_phi_s_have_a_state(kind: str) -> None:
     names = set(STANDARDISERS[kind](6, "image").state_dict())
     assert names == {"running": {"mean", "deviation"}, "phi_s": {"mean", "rotation", "scale"}}.get(kind, set())
+
+
+def test_without_a_run_features_are_standardised_by_themselves_or_by_a_function() -> None:
+    for kind in ("none", "token", "clip"):
+        assert torch.equal(standardised(FEATURES, kind), STANDARDISERS[kind](6, "image")(FEATURES))
+    fitted = STANDARDISERS["running"](6, "image")
+    fitted.mean.fill_(2.0)
+    assert torch.equal(standardised(FEATURES, fitted), fitted(FEATURES)) and not torch.equal(fitted(FEATURES), FEATURES)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"), [("running", "has statistics of a run"), ("phi_s", "has statistics"), ("tok", "not known")]
+)
+def test_what_a_run_estimates_is_refused_without_one(how: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        standardised(FEATURES, how)

@@ -14,13 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from torch import Tensor
+
+from mvd_ds.config import ConfigError
 from mvd_ds.objectives.standardisers.per_clip import ClipStandardiser
 from mvd_ds.objectives.standardisers.per_token import TokenStandardiser, normalise_tokens
 from mvd_ds.objectives.standardisers.phi_s import PhiSStandardiser
 from mvd_ds.objectives.standardisers.running import RunningStandardiser
 from mvd_ds.objectives.standardisers.standardiser import STABILISER, Standardiser
 
-__all__ = ["STABILISER", "STANDARDISERS", "Standardiser", "normalise_tokens"]
+__all__ = ["STABILISER", "STANDARDISERS", "Standardiser", "normalise_tokens", "standardised"]
 
 STANDARDISERS: dict[str, Callable[[int, str], Standardiser]] = {
     "none": Standardiser,
@@ -30,3 +33,22 @@ STANDARDISERS: dict[str, Callable[[int, str], Standardiser]] = {
     "phi_s": PhiSStandardiser,
 }
 """Every kind of standardisation: value of ``target.standardise`` -> (width, name of the target) -> the standardiser."""
+
+
+def standardised(features: Tensor, how: str | Callable[[Tensor], Tensor]) -> Tensor:
+    """Return features (B, N, D) standardised without a run: by statistics of their own, or by a function that is ready.
+
+    Args:
+        features: those of all tokens of each clip.
+        how: none, token or clip; or a function of features, such as a standardiser with the statistics of a run.
+
+    Raises:
+        ConfigError: for another name: running and phi_s have statistics that a run estimates.
+    """
+    if callable(how):
+        return how(features)
+    if how not in STANDARDISERS or STANDARDISERS[how](features.shape[-1], "features").rounds:
+        why = "has statistics of a run: give a function that has them" if how in STANDARDISERS else "is not known"
+        raise ConfigError(f"standardise '{how}' {why}; none, token and clip need none")
+    result: Tensor = STANDARDISERS[how](features.shape[-1], "features")(features)
+    return result

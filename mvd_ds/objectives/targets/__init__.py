@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 
 from mvd_ds.config import HeadShape, TrainingRecipe
 from mvd_ds.objectives.moving_statistics import Statistics
-from mvd_ds.objectives.standardisers import normalise_tokens
+from mvd_ds.objectives.standardisers import normalise_tokens, standardised
 from mvd_ds.objectives.targets.codes import CodeTarget
 from mvd_ds.objectives.targets.features import FeatureTarget
 from mvd_ds.objectives.targets.gathering import gather_masked
@@ -41,6 +41,7 @@ __all__ = [
     "patchify",
     "pixel_targets",
     "predicted_pixels",
+    "standardised",
     "target_statistics",
     "unpatchify",
 ]

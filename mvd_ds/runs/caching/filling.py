@@ -184,7 +184,7 @@ class CacheFiller:
     def _idle(self, batches: int) -> None:
         """Take part in sharded teachers while other ranks have batches left."""
         shown = black(self.recipe, self.job, self.cluster.device)
-        for _ in range(batches if self.is_sharded else 0):
+        for _ in range(batches * len(self.index.flips) if self.is_sharded else 0):
             self._ask(shown)
 
 

@@ -11,6 +11,7 @@ from mvd_ds.training.console import StepProgress, say
 from mvd_ds.training.ending import Diverged
 from mvd_ds.training.engine.protocol import Engine
 from mvd_ds.training.reporting.collapse import CollapseWatch
+from mvd_ds.training.reporting.dwarfed import dwarfed_targets
 from mvd_ds.training.reporting.health import RankHealth
 from mvd_ds.training.reporting.memory import MemoryMonitor
 from mvd_ds.training.reporting.metrics import Meter, MetricsWriter, Stopwatch, peak_flops
@@ -42,6 +43,7 @@ class Reporter:
         self.steps_per_epoch = steps_per_epoch
         self.collapse = CollapseWatch(recipe.run.collapse_share)
         self.health = RankHealth(cluster, recipe.run.slow_rank_ratio)
+        self.hinted = False
         self.once: dict[str, float] = {}
         """Metrics that are written with the next line, and then forgotten."""
 
@@ -68,6 +70,7 @@ class Reporter:
             _require_finite(done, values["loss/total"])
             parts = " ".join(f"{name} {values[f'loss/{name}']:.3f}" for name in self.names)
             told = f"loss {values['loss/total']:.4f} ({parts})"
+            self._hint({name: values[f"loss/{name}"] for name in self.names})
         values |= (
             self._optimizer(learning_rate, engine)
             | {"optim/skipped_steps": float(skipped_steps)}
@@ -91,6 +94,13 @@ class Reporter:
     def close(self) -> None:
         self.progress.close()
         self.writer.close()
+
+    def _hint(self, losses: dict[str, float]) -> None:
+        """Say at the first report of an attempt if one target's loss dwarfs another's."""
+        hint = None if self.hinted else dwarfed_targets(self.recipe, losses)
+        self.hinted = True
+        if hint is not None and self.cluster.is_main:
+            say(hint)
 
     def _optimizer(self, learning_rate: float, engine: Engine) -> dict[str, float]:
         return {
