@@ -27,16 +27,18 @@ from mvd_ds.models.initialisation import build_without_weights
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.objectives.moving_statistics import load_statistics
 from mvd_ds.objectives.terms import LossTerms
+from mvd_ds.runs.building import cached_types
 from mvd_ds.runs.student import build_predictor
 from mvd_ds.runs.tokenizers.learn import make_objective, plan_tokenizer
+from mvd_ds.training.cached_targets import CachedTargets
 from mvd_ds.training.classification import Classification
 from mvd_ds.training.console import say
 from mvd_ds.training.engine.deepspeed_engine import DTYPES
 from mvd_ds.training.masked_prediction import MaskedPrediction
 from mvd_ds.training.nonfinite.dump import AVERAGE_NAME, STATISTICS_NAME, nested
 from mvd_ds.training.nonfinite.finite import FiniteWatch, minimised
-from mvd_ds.training.run_folder import FAILED, FINISHED
-from mvd_ds.training.step import PixelTargets, TeacherTargets
+from mvd_ds.training.run_folder import FAILED, FINISHED, RunFolder
+from mvd_ds.training.step import PixelTargets, TargetSource, TeacherTargets
 from mvd_ds.training.tokenizing import Tokenizing
 
 #: Tensors that are named per micro batch.
@@ -145,13 +147,19 @@ def _step(recipe: TrainingRecipe | FinetuneRecipe, dump: Path, device: torch.dev
     if isinstance(recipe, TokenizerRecipe):
         objective = make_objective(recipe, network, teachers, device)
     else:
-        masks = device_masks(recipe)
-        targets = TeacherTargets(recipe, teachers, dtype, masks) if teachers else PixelTargets(recipe, masks)
-        objective = MaskedPrediction(recipe, network, targets, device)
+        objective = MaskedPrediction(recipe, network, _targets(recipe, teachers, dtype, dump), device)
     if objective.statistics:
         path = dump / STATISTICS_NAME
         load_statistics(objective.statistics, load_file(path) if path.is_file() else {}, str(path))
     return Step(network, objective, ClipBatch)
+
+
+def _targets(recipe: TrainingRecipe, teachers: dict[str, Callable[..., Tensor]], dtype: torch.dtype, dump: Path) -> TargetSource:
+    """Return the source of the targets of a step; what was read from a cache is in the dump."""
+    masks = device_masks(recipe)
+    if recipe.targets.cache is not None:
+        return CachedTargets(recipe, cached_types(recipe, RunFolder(dump), compares=False), masks)
+    return TeacherTargets(recipe, teachers, dtype, masks) if teachers else PixelTargets(recipe, masks)
 
 
 def _network(recipe: TrainingRecipe | FinetuneRecipe, weights: dict[str, Tensor]) -> nn.Module:
