@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from mvd_ds.data.synthetic.worlds import WORLDS
 from mvd_ds.data.synthetic.writer import write_sample_set
 from mvd_ds.training.console import StepProgress, say
 
 
-def synthesize(folder: Path, train: int, val: int, seed: int, size_px: int, frames: int, workers: int) -> None:
-    """Write ``train`` and ``val`` clips of side ``size_px`` into ``folder``; clips that are there already stay.
+def synthesize(folder: Path, train: int, val: int, seed: int, size_px: int, frames: int, workers: int, world: str) -> None:
+    """Write ``train`` and ``val`` clips of a world, of side ``size_px``, into ``folder``; clips that are there already stay.
 
     Raises:
         ConfigError: for settings out of range or a folder that holds something else.
@@ -26,7 +27,9 @@ def synthesize(folder: Path, train: int, val: int, seed: int, size_px: int, fram
             frames,
             workers or os.cpu_count() or 1,
             on_progress=lambda done, _: progress.update(done, "clips"),
+            world=world,
         )
     finally:
         progress.close()
-    say(f"{train} training and {val} held-out clips in {folder}: train.txt, val.txt; with captions train.jsonl, val.jsonl")
+    beside = "with captions train.jsonl, val.jsonl" if WORLDS[world].has_captions else "beside each its depth and mask, .npz"
+    say(f"{train} training and {val} held-out clips in {folder}: train.txt, val.txt; {beside}")

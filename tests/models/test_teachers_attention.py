@@ -76,7 +76,7 @@ def test_it_is_resized_to_the_students_grid(recipe):
 
 
 def test_a_network_that_gives_none_is_refused_in_one_line(recipe):
-    teacher = {"network": "dhvt:tiny_cifar_patch4", "weights": "random", "input_px": 32}
+    teacher = {"network": "dhvt:tiny_cifar_patch4", "weights": "random", "input_px": 32, "resize": "bilinear"}
     chosen = recipe(masking={"kind": "attention", "pick": "multinomial", "teacher": "look"}, teachers={"look": teacher})
     with pytest.raises(
         ConfigError, match=r"masking\.teacher look: dhvt:tiny_cifar_patch4 does not give its attention"

@@ -1,1 +1,1 @@
-"""The sample set: moving digits with two independent labels, written as H.264 files."""
+"""The sample sets: worlds whose clips have two independent labels, written as H.264 files."""

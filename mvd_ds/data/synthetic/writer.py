@@ -1,6 +1,6 @@
 """The writer of the sample set: H.264 videos with two independent labels, *what* moves and *how*, and their manifests.
 
-``motion`` draws the path, ``rendering`` the frames; this file encodes them and keeps the folder in order.
+``motion`` draws the path, a world of ``worlds`` the frames; this file encodes them and keeps the folder in order.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import numpy as np
 from mvd_ds.config import ConfigError
 from mvd_ds.data.synthetic.motion import HOW
 from mvd_ds.data.synthetic.phrasing import captions_of, words_of
-from mvd_ds.data.synthetic.rendering import WHAT, Glyphs, draw_clip, draw_labels, read_glyphs
+from mvd_ds.data.synthetic.rendering import draw_labels
+from mvd_ds.data.synthetic.worlds import WORLDS, open_world
 from mvd_ds.files import DISK_FULL, json_line, json_text, write_bytes, write_text
 
 SETTINGS_FILE = "sample_set.json"
@@ -40,8 +41,8 @@ class _Job(NamedTuple):
     """Clips ``first`` to ``last - 1`` of a split."""
 
     folder: Path
+    world: str
     split: str
-    glyphs: Glyphs
     seed: int
     first: int
     last: int
@@ -58,11 +59,13 @@ def write_sample_set(
     frames: int = 16,
     workers: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
+    world: str = "digits",
 ) -> None:
     """Write ``train/*.mp4``, ``val/*.mp4`` and their manifests ``train.txt``, ``val.txt`` into ``folder``.
 
-    Beside them, ``train.jsonl`` and ``val.jsonl`` name the same clips with captions, those of the held-out clips in phrasings
-    of their own, and ``words_what.json`` and ``words_how.json`` name the classes for zero-shot.
+    Beside them, of a world that has captions, ``train.jsonl`` and ``val.jsonl`` name the same clips with captions, those of the
+    held-out clips in phrasings of their own, and ``words_what.json`` and ``words_how.json`` name the classes for zero-shot. Of a
+    world that has targets of dense probes, ``train/*.npz`` and ``val/*.npz`` hold them by name.
 
     The clips depend on the seed, the size and the length alone; a larger set begins with the clips of a smaller one. An
     interrupted call is taken up where it stopped: every file appears complete or not at all, the manifests last. A set that
@@ -77,12 +80,14 @@ def write_sample_set(
         frames: length of a clip; a motion always takes the whole clip.
         workers: processes that write; 0 or 1 writes in this one.
         on_progress: called with (clips written, clips of the set), in this process.
+        world: name under ``WORLDS``.
 
     Raises:
         ConfigError: a setting out of range, a folder that holds something else, or one that cannot be written (full disk).
     """
     target = Path(folder).expanduser()
-    settings = {
+    settings: dict[str, int | str] = {
+        "world": world,
         "version": VERSION,
         "train_clips": train_clips,
         "validation_clips": validation_clips,
@@ -92,33 +97,31 @@ def write_sample_set(
     }
     _check(settings)
     clips = {"train": train_clips, "val": validation_clips}
-    total = train_clips + validation_clips
     try:
         if not _claim(target, settings):
-            jobs = _jobs(target, clips, seed, size_px, frames)
+            jobs = _jobs(target, world, clips, seed, size_px, frames)
             for done in _run(jobs, workers):
                 if on_progress is not None:
-                    on_progress(done, total)
-            _write_captions(target, clips, seed)
-            _write_lists(target, clips, seed)
+                    on_progress(done, train_clips + validation_clips)
+            _write_lists(target, world, clips, seed)
         elif on_progress is not None:
-            on_progress(total, total)
-        if not (target / "words_how.json").exists():  # a set of an earlier version
-            _write_captions(target, clips, seed)
+            on_progress(train_clips + validation_clips, train_clips + validation_clips)
     except OSError as error:
         reason = "the disk is full" if error.errno in DISK_FULL else error.strerror or error
         raise ConfigError(f"{target}: the sample set cannot be written: {reason}") from None
 
 
-def _check(settings: dict[str, int]) -> None:
+def _check(settings: dict[str, int | str]) -> None:
+    if settings["world"] not in WORLDS:
+        raise ConfigError(f"synthesize: there is no world {settings['world']}; there are {', '.join(WORLDS)}")
     for name, least in (("train_clips", 1), ("validation_clips", 1), ("size_px", SMALLEST_PX), ("frames", SHORTEST_FRAMES)):
-        if settings[name] < least:
+        if int(settings[name]) < least:
             raise ConfigError(f"synthesize: {name} {settings[name]} is too small; choose at least {least}")
-    if settings["size_px"] % 2:
+    if int(settings["size_px"]) % 2:
         raise ConfigError(f"synthesize: size_px {settings['size_px']} is odd; H.264 needs an even number of pixels")
 
 
-def _claim(folder: Path, settings: dict[str, int]) -> bool:
+def _claim(folder: Path, settings: dict[str, int | str]) -> bool:
     """Make ``folder`` the place of this set; return whether the set stands there already."""
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / SETTINGS_FILE
@@ -132,22 +135,24 @@ def _claim(folder: Path, settings: dict[str, int]) -> bool:
         found = None
     if not isinstance(found, dict):
         raise ConfigError(f"{record}: not readable; delete the folder, or choose another one for the sample set")
+    found.setdefault("world", "digits")  # a set of an earlier version
     for name, value in settings.items():
         if found.get(name) != value:
             raise ConfigError(
                 f"{folder}: holds a sample set with {name} {found.get(name)}, not {value}; delete it or choose another folder"
             )
-    return (folder / "train.txt").exists()
+    # A set of an earlier version has no captions: its clips stay, its lists are written again.
+    lists = ("train.txt", "words_how.json") if WORLDS[str(settings["world"])].has_captions else ("train.txt",)
+    return all((folder / name).exists() for name in lists)
 
 
-def _jobs(folder: Path, clips: dict[str, int], seed: int, size_px: int, frames: int) -> list[_Job]:
-    glyphs = read_glyphs(seed)
+def _jobs(folder: Path, world: str, clips: dict[str, int], seed: int, size_px: int, frames: int) -> list[_Job]:
     jobs = []
     for split, count in clips.items():
         (folder / split).mkdir(exist_ok=True)
         for first in range(0, count, CLIPS_PER_JOB):
             last = min(first + CLIPS_PER_JOB, count)
-            jobs.append(_Job(folder, split, glyphs[split], seed, first, last, size_px, frames))
+            jobs.append(_Job(folder, world, split, seed, first, last, size_px, frames))
     return jobs
 
 
@@ -174,9 +179,20 @@ def _do(job: _Job) -> int:
     """Write the clips of a job that are not there yet, and return the number of its clips."""
     for index in range(job.first, job.last):
         path = job.folder / clip_name(job.split, index)
-        if not path.exists():
-            write_bytes(path, encode(draw_clip(job.glyphs, job.seed, job.split, index, job.size_px, job.frames)), sync=False)
+        if path.exists():
+            continue
+        clip = open_world(job.world, job.seed, job.size_px, job.frames)(job.split, index)
+        if clip.arrays:
+            write_bytes(path.with_suffix(".npz"), _packed(clip.arrays), sync=False)
+        write_bytes(path, encode(clip.pixels), sync=False)
     return job.last - job.first
+
+
+def _packed(arrays: dict[str, np.ndarray]) -> bytes:
+    """Return an npz file of arrays."""
+    file = io.BytesIO()
+    np.savez_compressed(file, allow_pickle=False, **arrays)
+    return file.getvalue()
 
 
 def clip_name(split: str, index: int) -> str:
@@ -200,7 +216,7 @@ def encode(pixels: np.ndarray) -> bytes:
 def _write_captions(folder: Path, clips: dict[str, int], seed: int) -> None:
     """Write the manifests with captions, and the words of the classes; ``words_how.json`` last."""
     for split, count in clips.items():
-        lines = [json_line({"labels": ["what", "how"]}), json_line({"classes": {"what": WHAT, "how": HOW}})]
+        lines = [json_line({"labels": ["what", "how"]}), json_line({"classes": {"what": WORLDS["digits"].what, "how": HOW}})]
         for index in range(count):
             labels = draw_labels(seed, split, index)
             row = {"path": clip_name(split, index), "label": labels, "text": captions_of(seed, split, index, *labels)}
@@ -210,10 +226,12 @@ def _write_captions(folder: Path, clips: dict[str, int], seed: int) -> None:
         write_text(folder / f"words_{label}.json", json_text(words_of(label)), sync=False)
 
 
-def _write_lists(folder: Path, clips: dict[str, int], seed: int) -> None:
+def _write_lists(folder: Path, world: str, clips: dict[str, int], seed: int) -> None:
     """Write the manifests; ``train.txt`` last, because it says that the set is complete."""
+    if WORLDS[world].has_captions:
+        _write_captions(folder, clips, seed)
     for split in ("val", "train"):
-        lines = ["# labels: what how", "# classes: " + json.dumps({"what": WHAT, "how": HOW})]
+        lines = ["# labels: what how", "# classes: " + json.dumps({"what": WORLDS[world].what, "how": HOW})]
         for index in range(clips[split]):
             what, how = draw_labels(seed, split, index)
             lines.append(f"{clip_name(split, index)} {what} {how}")
