@@ -71,14 +71,11 @@ class Film(NamedTuple):
 
 
 class Box(NamedTuple):
-    """The place of a thing in a picture, in pixels, as seen along a level look."""
+    """The place of a thing along a level look, in pixels: its middle, from that of the picture, and the rows that it takes."""
 
     right: float
-    """Columns from the middle of the picture to its own."""
     down: float
-    """Rows from the middle of the picture to its own."""
     height: float
-    """Rows that it takes."""
 
 
 class Stand(NamedTuple):
