@@ -85,8 +85,8 @@ def test_weights_and_statistics_are_those_of_the_untouched_run(untouched: Path, 
 
 
 def seen_by_softmax(name: str, value: Tensor) -> Tensor:
-    """Leave out the bias of keys: it adds one number to all scores of a row, so that its gradient is rounding noise, of which Adam
-    makes steps."""
+    """Leave out the bias of keys: it adds one number to all scores of a row, so that its gradient is rounding noise, of which
+    Adam makes steps."""
     if name.endswith("attention.key_value.bias"):
         return value.chunk(2)[1]
     if name != "decoders.video_relations.head.bias":
