@@ -16,12 +16,14 @@ def test_the_student_of_clip_is_umt_but_for_what_its_header_says() -> None:
     assert isinstance(recipe, TrainingRecipe)
     clip, teacher = recipe.data.clip, recipe.teachers["clip"]
     assert (clip.frames, clip.sampling, clip.size_px, clip.flip, recipe.model.tubelet_frames) == (8, "uniform", 224, 0.5, 1)
-    assert (recipe.masking.kind, recipe.masking.ratio, recipe.model.drop_path) == ("random", 0.8, 0.1)
+    masking = recipe.masking
+    assert (masking.kind, masking.teacher, masking.pick, masking.keep) == ("attention", "clip", "multinomial", "attended")
+    assert (masking.ratio, recipe.model.drop_path) == (0.8, 0.1)
     assert (recipe.batch.global_, recipe.batch.accumulation_steps(32)) == (2048, 1)
     assert recipe.learning_rate == pytest.approx((1.5e-4 * 8, 1e-5 * 8), rel=1e-12)
     assert (teacher.target.blocks, teacher.target.mode, teacher.target.tokens) == ((6, 7, 8, 9, 10, 11), "each", "visible")
     assert (teacher.loss, teacher.weight, recipe.decoder.depth) == ("cosine", 2.0, 0)
-    assert recipe.schedule.stop_after_epochs == 200 and "masks are random" in header_of("umt_base")["Source"]
+    assert recipe.schedule.stop_after_epochs == 200 and "no CLIP projection" in header_of("umt_base")["Source"]
 
 
 def test_the_relations_are_those_of_tinymim() -> None:

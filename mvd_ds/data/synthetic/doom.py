@@ -8,6 +8,8 @@ that moves is the camera. Training clips are filmed in other maps than held-out 
 from __future__ import annotations
 
 import contextlib
+import inspect
+import itertools
 import math
 import tempfile
 from collections.abc import Iterator
@@ -116,7 +118,7 @@ class Studio:
 
     def _start(self) -> Any:
         engine, game = self.engine, self.engine.DoomGame()
-        folder = Path(engine.__file__).parent
+        folder = Path(inspect.getfile(engine)).parent
         game.set_doom_game_path(str(folder / "freedoom2.wad"))
         game.set_doom_scenario_path("")
         game.set_screen_resolution(getattr(engine.ScreenResolution, f"RES_{self.height * 4 // 3}X{self.height}"))
@@ -175,11 +177,9 @@ class Studio:
         places = [(thing.position_x, thing.position_y) for thing in self.game.get_state().objects]
         for place in rng.permutation(len(places))[:PLACES].tolist():
             thing = self._summon(kind, *places[place])
-            for heading in rng.permutation(HEADINGS).tolist() if thing is not None else ():
-                stand = self._stand(kind, *thing, heading)
-                if stand is not None:
-                    yield stand
-                    break
+            headings = rng.permutation(HEADINGS).tolist()
+            stands = (self._stand(kind, *thing, heading) for heading in headings) if thing is not None else iter(())
+            yield from itertools.islice((stand for stand in stands if stand is not None), 1)
             self.game.send_game_command(f"remove {kind}")
             self._wait(1)
 
