@@ -40,7 +40,7 @@ TODAY = [
 LIBRARY_PLACEMENTS = [("zero3", "zero3_node"), ("zero3_node", "zero3_offload"), ("zero3_offload", "replicated")]
 #: A teacher that is the student's average, beside the frozen ones, whose attention draws the masks.
 AVERAGED = [
-    "teachers.own={weights: ema, target: {norm: final, normalise: true}, loss: l1}",
+    "teachers.own={weights: ema, target: {norm: final, normalise: true}}",
     *("optimizer.ema_decay=0.7", "optimizer.ema_decay_end=1"),
     *("masking.kind=attention", "masking.teacher=own", "masking.blocks=[-1]", "masking.pick=hint", "masking.hint_from=0.5"),
     "masking.hint_share=0.25",
