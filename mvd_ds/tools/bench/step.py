@@ -70,7 +70,7 @@ def measure_step(name: str, overrides: list[str], options: StepBenchOptions) -> 
     """
     threads = torch.get_num_threads()
     try:
-        with _group(options.device) as cluster:
+        with bench_group(options.device) as cluster:
             if cluster.device.type == "cpu":
                 torch.set_num_threads(1)
             with cluster.together():
@@ -82,7 +82,7 @@ def measure_step(name: str, overrides: list[str], options: StepBenchOptions) -> 
         torch.set_num_threads(threads)
 
 
-def _group(device: str) -> contextlib.AbstractContextManager[Cluster]:
+def bench_group(device: str) -> contextlib.AbstractContextManager[Cluster]:
     """Return the launched group that this process belongs to, or this process alone, without DeepSpeed."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return joined_cluster(TIMEOUT_MINUTES, device)
@@ -96,7 +96,7 @@ def _measure(recipe: TrainingRecipe, name: str, options: StepBenchOptions, clust
     matrix = min(cluster.gather(matrix_rate(device, clock_of(device))))
     variants, doubled = build_variants(recipe, cluster, options.against)
     gate = _gate(variants, doubled, recipe.engine.precision, cluster)
-    samples, peaks = _timed(variants, options, cluster)
+    samples, peaks = timed(variants, options, cluster)
     if options.profile is not None:
         yardsticks = ["P1"] if "P1" in variants else list(options.against[:1])
         _profile({key: variants[key] for key in (*yardsticks, "ours")}, options.profile, cluster)
@@ -125,13 +125,13 @@ def _measure(recipe: TrainingRecipe, name: str, options: StepBenchOptions, clust
 
 def _gate(variants: dict[str, Variant], doubled: Variant, precision: str, cluster: Cluster) -> dict[str, Any]:
     """Return first losses and gradient norms, and whether they agree; the product under K masks is compared with K clips."""
-    found = {key: _first_step(variant, cluster) for key, variant in variants.items()}
+    found = {key: first_step(variant, cluster) for key, variant in variants.items()}
     expected = {key: found[next(iter(found))] for key in found if key not in (FP8, SELF)}
     if found.keys().isdisjoint(STYLES):
         expected.clear()
     elif doubled.masks > 1:
         key = f"ours, {doubled.masks} masks"
-        expected[key] = found[f"P2, {doubled.masks} masks"] = _first_step(doubled, cluster)
+        expected[key] = found[f"P2, {doubled.masks} masks"] = first_step(doubled, cluster)
     pairs = [pair for key, numbers in expected.items() for pair in zip(found[key], numbers, strict=True)]
     worst = max((abs(a - b) / abs(b) for a, b in pairs), key=lambda share: math.inf if math.isnan(share) else share, default=0.0)
     return {
@@ -143,7 +143,7 @@ def _gate(variants: dict[str, Variant], doubled: Variant, precision: str, cluste
     }
 
 
-def _first_step(variant: Variant, cluster: Cluster) -> tuple[float, float]:
+def first_step(variant: Variant, cluster: Cluster) -> tuple[float, float]:
     """Run a whole step, which also makes the optimizer's states, and return its loss and gradient norm over all processes."""
     loss = variant.step.loss(variant.batches[0], Clock(cluster.device))
     variant.step.backward(loss)
@@ -151,7 +151,7 @@ def _first_step(variant: Variant, cluster: Cluster) -> tuple[float, float]:
     return cluster.mean(loss.detach()).item(), norm
 
 
-def _timed(variants: dict[str, Variant], options: StepBenchOptions, cluster: Cluster) -> tuple[dict[str, Any], dict[str, Any]]:
+def timed(variants: dict[str, Variant], options: StepBenchOptions, cluster: Cluster) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return milliseconds by part of every timed step of the slowest process, and peak GiB, both by variant."""
     device = cluster.device
     usual = (10, 10) if device.type == "cuda" else (1, 0)

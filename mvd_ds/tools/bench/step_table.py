@@ -9,9 +9,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from mvd_ds.config import ConfigError, TrainingRecipe, load_recipe
 from mvd_ds.tools.bench.data_table import TABLE_WIDTH, write_result
 from mvd_ds.tools.bench.step import StepBenchOptions, measure_step
 from mvd_ds.tools.bench.step_variants import FP8
+from mvd_ds.tools.bench.students_step import measure_students
 from mvd_ds.training.cluster import launched_rank
 
 _ALONE = "ours: the modules of `distill` in plain torch; DeepSpeed's engine is left out, so that one process holds all variants."
@@ -32,6 +34,9 @@ def bench_step(recipe: str, overrides: list[str], options: StepBenchOptions, out
     Raises:
         ConfigError: for a faulty setting, or a recipe that has no yardstick.
     """
+    settings = load_recipe(recipe, overrides, "distill")
+    if isinstance(settings, TrainingRecipe) and settings.students:
+        return _bench_students(recipe, overrides, options, output)
     result = measure_step(recipe, overrides, options)
     code = 0 if result["gate"]["equal"] else 1
     if launched_rank() > 0:
@@ -42,6 +47,40 @@ def bench_step(recipe: str, overrides: list[str], options: StepBenchOptions, out
     ours = _ALONE if result["engine"] is None else _GROUP.format(engine=result["engine"])
     for line in [*_MEANINGS, ours, *_sentences(result)]:
         console.print(line, soft_wrap=True, highlight=False)
+    write_result(result, output)
+    return code
+
+
+def _bench_students(recipe: str, overrides: list[str], options: StepBenchOptions, output: Path | None) -> int:
+    """Measure several students, print, and write JSON; return as ``bench_step`` does.
+
+    Raises:
+        ConfigError: as ``bench_step``, or for options of one student.
+    """
+    if options.profile is not None:
+        raise ConfigError("bench step --profile is for a recipe of one student")
+    result = measure_students(recipe, overrides, options)
+    code = 0 if result["gate"]["equal"] else 1
+    if launched_rank() > 0:
+        return code
+    console = Console() if sys.stdout.isatty() else Console(width=TABLE_WIDTH)
+    table = Table(title=f"A step of the students of {result['recipe']} on {result['label']}", title_justify="left")
+    table.add_column("student")
+    for name in ("ms", "least-most", "clips/s", "GFLOPs a clip"):
+        table.add_column(name, justify="right")
+    for name, row in result["students"].items():
+        least, most = row["step_ms_least_and_most"]
+        count = f"{result['gflops_per_clip'][name]:.4g}"
+        table.add_row(name, f"{row['step_ms']:.4g}", f"{least:.4g}-{most:.4g}", f"{row['clips_per_second']:.4g}", count)
+    console.print(table)
+    worst = f"{result['gate']['worst_relative_difference']:.1e}"
+    sentence = f"No ratio: first losses or gradient norms differ from those of the students alone by {worst}."
+    if not code:
+        sentence = (
+            f"Together: {result['time_over_alone']:.3f} of the time of the students alone, "
+            f"{result['operations_over_alone']:.3f} of their operations; first losses and gradient norms agree within {worst}."
+        )
+    console.print(sentence, soft_wrap=True, highlight=False)
     write_result(result, output)
     return code
 

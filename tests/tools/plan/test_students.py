@@ -1,0 +1,35 @@
+"""The plan of several students: states of all, teachers and clips once."""
+
+from __future__ import annotations
+
+import pytest
+
+from mvd_ds.tools.machine.devices import find_machine
+from mvd_ds.tools.plan.plan import Planner, make_plan
+
+SMALL, BASE = "mvd_small_from_large", "mvd_base_from_large"
+
+
+def test_a_step_of_two_students_has_their_parts_and_the_teachers_once() -> None:
+    machine = find_machine("h200", None, None, None, None)
+    together = Planner("mvd_students_from_large", [], machine, 240_436, 65.0).case(32)
+    alone = [Planner(name, ["batch.micro=8"], machine, 240_436, 65.0).case(32) for name in (SMALL, BASE)]
+    assert together is not None and alone[0] is not None and alone[1] is not None
+    times = [case.time for case in (alone[0], alone[1])]
+    assert together.time.teachers == times[0].teachers == times[1].teachers
+    assert together.time.student == pytest.approx(times[0].student + times[1].student)
+    assert together.time.optimizer == pytest.approx(times[0].optimizer + times[1].optimizer)
+    memory = [case.memory.device for case in (alone[0], alone[1])]
+    own = "weights, gradients, optimizer"
+    assert together.memory.device[own] == pytest.approx(memory[0][own] + memory[1][own])
+    assert together.memory.device["teacher video"] == memory[0]["teacher video"]
+    assert together.memory.device["activations"] == memory[1]["activations"]
+    assert together.clip_flops < alone[0].clip_flops + alone[1].clip_flops
+    assert together.memory.host["building the networks"] < sum(case.memory.host["building the networks"] for case in (*alone,))
+
+
+def test_the_plan_says_what_sharing_is_worth() -> None:
+    machine = find_machine("h200", None, None, None, None)
+    plan = make_plan("mvd_students_from_large", [], 32, machine, 240_436, 1.0)
+    (note,) = [note for note in plan.notes if "one pass of the teachers" in note]
+    assert "small 0." in note and "base 0." in note and "0.56 of the operations" in note
