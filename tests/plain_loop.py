@@ -164,6 +164,10 @@ def plain_term(
     weight = weight if target.weight is None else target.weight
     if target.kind == "summary":
         return weight, torch.arccos(F.cosine_similarity(prediction, source)).square().mean() / dispersions[name]
+    if target.kind == "codes":
+        told = [prediction[clip, place].log_softmax(-1) for clip, place in np.ndindex(*prediction.shape[:2])]
+        wanted = [source[clip, token, 0] for clip, tokens in enumerate(batch.masked[:, 0]) for token in tokens]
+        return weight, -torch.stack([row[code] for row, code in zip(told, wanted, strict=True)]).mean()
     if target.kind == "relations":
         wanted = torch.stack([source[clip, tokens] for clip, tokens in enumerate(batch.masked[:, 0])])
         return weight, plain_relations(prediction, wanted, recipe.teachers[output.teacher].num_heads)

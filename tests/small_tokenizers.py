@@ -11,6 +11,7 @@ from mvd_ds.config import TrainingRecipe, dump, validate
 from mvd_ds.config.tokenizers.recipe import TokenizerRecipe
 from mvd_ds.models.tokenizers.folder import DEVIATION, MEAN, SHARE, VECTORS, save_tokenizer
 from mvd_ds.runs.tokenizers.learn import plan_tokenizer
+from mvd_ds.runs.tokenizers.matching import teacher_digest
 
 GRID = (4, 4, 4)
 NETWORK = {"embed_dim": 32, "num_heads": 2, "patch_px": 12, "tubelet_frames": 2}
@@ -71,3 +72,14 @@ def student_recipe(folder: Path, **changed: Any) -> TrainingRecipe:
     recipe = validate({"objective": "distillation", "masking": {"ratio": 0.5}, **values, **more}, "test")
     assert isinstance(recipe, TrainingRecipe)
     return recipe
+
+
+def write_tokenizer_of(student: TrainingRecipe, name: str, folder: Path) -> Path:
+    """A tokenizer's folder with random codes, made for teacher ``name`` of a student's recipe; its encoder has a block."""
+    own = dump(student)
+    shared = {key: own[key] for key in ("data", "batch", "run", "schedule", "engine")}
+    teacher = own["teachers"][name] | {"target": {}, "more_targets": {}}
+    model = {"embed_dim": 32, "depth": 1, "num_heads": 2}
+    model |= {key: own["model"][key] for key in ("patch_px", "tubelet_frames")}
+    recipe = tokenizer_recipe(**shared, model=model, teachers={name: teacher})
+    return write_tokenizer(folder, recipe, teacher_digest(recipe, name))

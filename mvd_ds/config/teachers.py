@@ -28,11 +28,11 @@ class TeacherSettings(EncoderSettings):
     weights: PathText
     """Folder or file: ours, MAE, VideoMAE, MVD, Hugging Face, a ZeRO checkpoint; ``random`` teaches noise; ``ema`` is the moving
     average of the student's encoder (``optimizer.ema_decay``), of the student's own architecture, which is not stated."""
-    network: Annotated[str, Field(pattern=r"^(timm:[\w./-]+|hf:.+|(dhvt|patchconv):\w+)$")] | None = None
+    network: Annotated[str, Field(pattern=r"^(timm:[\w./-]+|hf:.+|(dhvt|patchconv|dvae):\w+)$")] | None = None
     """``timm:NAME``: an image network of timm; state embed_dim and patch_px (the stride of its features) beside it.
     ``hf:FOLDER``, or a name in the Hugging Face cache of the user: a network of images or videos of transformers; its sizes are
-    read from its config.json, and ``weights`` are its own if none are stated. Nothing is downloaded. ``dhvt:NAME`` and
-    ``patchconv:NAME``: networks of ``frame_networks.FRAME_NETWORKS``, with weights in their published layout."""
+    read from its config.json, and ``weights`` are its own if none are stated. Nothing is downloaded. ``dhvt:NAME``,
+    ``patchconv:NAME``, ``dvae:dalle``: networks of ``frame_networks.FRAME_NETWORKS``, with weights in their published layout."""
     feature_grid: tuple[Positive, Positive] | None = None
     """(h, w) of a timm network's features where it is not input_px / patch_px."""
     input_mean: tuple[float, float, float] | None = None
@@ -114,8 +114,11 @@ class TeacherSettings(EncoderSettings):
             )
         for suffix, target in self.targets.items():
             key = f"more_targets.{suffix[1:]}" if suffix else "target"
-            if target.kind == "codes" and (target.codebook is None or self.fp8):
+            gives_codes = self.network is not None and self.network.startswith("dvae:")
+            if target.kind == "codes" and (self.fp8 or (target.codebook is None and not gives_codes)):
                 raise ValueError(f"{key}.kind codes needs {key}.codebook, the folder of a tokenizer, and fp8: false")
+            if target.codebook is None and target.codes not in (None, self.embed_dim):
+                raise ValueError(f"{key}.codes {target.codes}: {self.network} has {self.embed_dim}: remove it")
             if target.kind == "summary" and target.summary == "own" and self.network is None and not self.cls_token:
                 raise ValueError(f"{key}.kind summary: this network has no class token; set {key}.summary=mean")
         if len(norms) > 1:

@@ -91,7 +91,7 @@ class Teacher(nn.Module):
             tokens = features if is_selective else pick(self._on_grid(features, len(clip)), wanted)
             if target.kind == "prototypes":
                 tokens = self._assigned(self.name + suffix, tokens, self._summary(reading, target, len(clip)))
-            found[self.name + suffix] = self.tokenizers[self.name + suffix](tokens) if target.kind == "codes" else tokens
+            found[self.name + suffix] = self._codes(self.name + suffix, tokens) if target.kind == "codes" else tokens
         if reading.attention:
             rows = torch.stack([*reading.attention.values()]).mean(dim=0)
             found[ATTENTION] = self._on_grid(rows[..., None], len(clip))[..., 0]
@@ -135,6 +135,13 @@ class Teacher(nn.Module):
         """Return logits over prototypes (B, P + 1, outputs) of patches (B, P, D), then of the class token (B, D)."""
         logits: Tensor = self.decoders.get_submodule(f"{name}.head")(torch.cat((tokens, summary[:, None]), dim=1))
         return logits
+
+    def _codes(self, output: str, tokens: Tensor) -> Tensor:
+        """Return the codes int64 (B, N, 1) of tokens: a tokenizer's, or the largest logit of a network that gives logits."""
+        if output not in self.tokenizers:
+            return tokens.argmax(dim=-1, keepdim=True)
+        codes: Tensor = self.tokenizers[output](tokens)
+        return codes
 
     def _relations(self, reading: Reading, target: TargetSettings) -> Tensor:
         """Return queries, keys and values (B, N, 3 * heads * d) of a target's block, packed in this order."""

@@ -12,6 +12,7 @@ from launching import launch
 from mvd_ds.config import ClipSettings, PreprocessingSettings, TrainingRecipe
 from mvd_ds.models.classifiers.classifier_folder import ClassifierCard, save_classifier
 from plain_loop import plain_losses
+from small_tokenizers import write_tokenizer_of
 
 SHAPE = {"embed_dim": 64, "depth": 3, "num_heads": 2, "patch_px": 8}
 CLIP = {"frames": 8, "size_px": 32}
@@ -44,6 +45,14 @@ def parts(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "teachers.image.more_targets={summary: {kind: summary}}",
         "labels={label: how, classes: 8, hidden: 16, weight: 0.1}",
     ]
+
+
+@pytest.fixture(scope="session")
+def coded_parts(parts: list[str], shrunk_recipe: TrainingRecipe, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The same with codes of the sharded teacher, by a tokenizer whose encoder is sharded with it; no balance follows them."""
+    codebook = write_tokenizer_of(shrunk_recipe, "video", tmp_path_factory.mktemp("tokenizer") / "model")
+    codes = f"codes: {{kind: codes, codebook: {codebook}, weight: 0.25}}"
+    return [*parts, f"teachers.video.more_targets={{relations: {{kind: relations, weight: 0.5}}, {codes}}}"]
 
 
 @pytest.fixture(scope="session")

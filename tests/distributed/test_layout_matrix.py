@@ -120,9 +120,9 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def plain_others(shrunk: list[str], parts: list[str], libraries: list[str]) -> dict[str, list[float]]:
+def plain_others(shrunk: list[str], coded_parts: list[str], libraries: list[str]) -> dict[str, list[float]]:
     """Total losses of every step of the plain loop, by the first word of the layouts that are not the recipe itself."""
-    others = {"every part": parts, "looking": SHARDED_LOOKING, "today": TODAY, LIBRARIES: libraries, LIVING: AVERAGED}
+    others = {"every part": coded_parts, "looking": SHARDED_LOOKING, "today": TODAY, LIBRARIES: libraries, LIVING: AVERAGED}
     others |= {name: [*SCALES, f"balance={name}"] for name in ("loss_relative", "uncertainty")}
     return {
         name: plain_losses(shipped([*shrunk, *overrides]), steps=LIBRARY_STEPS if name in SHORT else STEPS)["total"]
@@ -147,7 +147,7 @@ def test_every_layout_gives_the_losses_of_a_plain_loop(
     plain: dict[str, list[float]],
     plain_others: dict[str, list[float]],
     shrunk: list[str],
-    parts: list[str],
+    coded_parts: list[str],
     libraries: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -159,7 +159,7 @@ def test_every_layout_gives_the_losses_of_a_plain_loop(
     asked = layouts(tmp_path, every, few)
     # Under one process nothing is sharded, under two every stage is, and four show that more change nothing.
     stages = {1: ("zero1",), 2: ("zero1", "zero2", "zero3"), 4: ("zero3",)}[processes]
-    asked |= {f"every part, {stage}": [f"engine.config={stage}.json", *parts] for stage in stages}
+    asked |= {f"every part, {stage}": [f"engine.config={stage}.json", *coded_parts] for stage in stages}
     asked |= library_layouts(libraries) if processes < 4 else {}
     (tmp_path / "layouts.json").write_text(json.dumps(asked))
     started = time.monotonic()

@@ -32,8 +32,20 @@ FRAME_NETWORKS: dict[str, dict[str, dict[str, Any]]] = {
         "l60": _patchconv(1024, 60),
         "l120": _patchconv(1024, 120),
     },
+    # A code is the largest of 8,192 logits; pixels are mapped to 0.8 x + 0.1.
+    "dvae": {
+        "dalle": {
+            "embed_dim": 8192,
+            "depth": 1,
+            "num_heads": 1,
+            "patch_px": 8,
+            "input_mean": [-0.125] * 3,
+            "input_std": [1.25] * 3,
+        }
+    },
 }
-"""Sizes by family and name. Source: DHVT, Lu et al. 2022; PatchConvNet, Touvron et al. 2021 (arXiv 2112.13692)."""
+"""Sizes by family and name. Source: DHVT, Lu et al. 2022; PatchConvNet, Touvron et al. 2021 (arXiv 2112.13692);
+DALL-E's discrete VAE, Ramesh et al. 2021 (arXiv 2102.12092)."""
 
 
 def with_frame_sizes(values: dict[str, Any], family: str, name: str) -> dict[str, Any]:

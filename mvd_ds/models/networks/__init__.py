@@ -5,7 +5,7 @@
 ``ours``           encoders of this package, with weights in any layout of ``formats``
 ``timm_family``    ``network: timm:NAME``, any image network of timm
 ``hf_family``      ``network: hf:FOLDER_OR_NAME``, networks of images and videos of transformers; ``hf_towers`` is their table
-``frame_family``   ``network: dhvt:NAME`` and ``network: patchconv:NAME``, image networks of our own in ``dhvt`` and ``patchconv``
+``frame_family``   ``network: dhvt:NAME``, ``patchconv:NAME`` and ``dvae:dalle``, image networks in files of their own
 ``measured``       operations and memory of modules of other libraries
 ``deferred``       modules of other libraries, filled part by part
 =================  ==================================================================================

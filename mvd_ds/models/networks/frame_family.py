@@ -1,4 +1,4 @@
-"""Image networks of our own families as frozen networks: ``network: dhvt:NAME`` and ``network: patchconv:NAME``."""
+"""Image networks of our own families as frozen networks: ``network: dhvt:NAME``, ``patchconv:NAME`` and ``dvae:dalle``."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from mvd_ds.models.formats.containers import open_stored
 from mvd_ds.models.formats.strict import require_fit
 from mvd_ds.models.networks.deferred import deferred
 from mvd_ds.models.networks.dhvt import Dhvt
+from mvd_ds.models.networks.dvae import DvaeEncoder, read_dvae
 from mvd_ds.models.networks.family import PlannedNetwork, Reading, reads_of
 from mvd_ds.models.networks.patchconv import PatchConvNet
 from mvd_ds.models.networks.renormalised import Renormalised
 
 logger = logging.getLogger(__name__)
 
-FAMILIES: dict[str, type[Dhvt] | type[PatchConvNet]] = {"dhvt": Dhvt, "patchconv": PatchConvNet}
-"""Networks that give tokens and a class token after any blocks, by the name of their family."""
+Network = Dhvt | PatchConvNet | DvaeEncoder
+FAMILIES: dict[str, type[Network]] = {"dhvt": Dhvt, "patchconv": PatchConvNet, "dvae": DvaeEncoder}
+"""Networks that give tokens, and a class token if they have one, after any blocks, by the name of their family."""
 
 
 class FrameNetwork(nn.Module):
@@ -33,7 +35,7 @@ class FrameNetwork(nn.Module):
         settings: the teacher's settings.
     """
 
-    def __init__(self, network: Dhvt | PatchConvNet, settings: TeacherSettings) -> None:
+    def __init__(self, network: Network, settings: TeacherSettings) -> None:
         super().__init__()
         self.network, self.reads = network, reads_of(settings, settings.depth)
         self.pixels = Renormalised(settings.input_mean or IMAGENET_MEAN, settings.input_std or IMAGENET_STD)
@@ -133,7 +135,7 @@ def frame_flops(settings: TeacherSettings, size_px: int) -> int:
     return counter.get_total_flops()
 
 
-def _build(settings: TeacherSettings) -> Dhvt | PatchConvNet:
+def _build(settings: TeacherSettings) -> Network:
     assert settings.network is not None
     build = FAMILIES[settings.network.partition(":")[0]]
     return build(settings.embed_dim, settings.depth, settings.num_heads, settings.patch_px)
@@ -151,8 +153,12 @@ def _read(settings: TeacherSettings, origin: str) -> dict[str, Tensor]:
     Raises:
         ConfigError: if there is no such file, or it does not fit.
     """
+    assert settings.network is not None
     try:
-        tensors = open_stored(Path(settings.weights)).tensors
+        if settings.network.startswith("dvae:"):
+            tensors = read_dvae(Path(settings.weights))
+        else:
+            tensors = open_stored(Path(settings.weights)).tensors
     except ConfigError as error:
         raise ConfigError(f"{origin}: {error}") from None
     heads = [name for name in tensors if name.startswith("head.")]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mvd_ds.config import TrainingRecipe
+from mvd_ds.config import ConfigError, TrainingRecipe
 from mvd_ds.config.tokenizers.card import find_card
 from mvd_ds.objectives.targets.target import Places, Target
 
@@ -21,7 +21,8 @@ class CodeTarget(Target):
         name: name of the output.
 
     Raises:
-        ConfigError: if there is no tokenizer, or it has another number of codes than is stated.
+        ConfigError: if there is no tokenizer, it has another number of codes than is stated, targets come from a
+            cache, or the balance is loss_relative.
     """
 
     losses: ClassVar[tuple[str, ...]] = ("cross_entropy",)
@@ -31,6 +32,12 @@ class CodeTarget(Target):
         output = recipe.outputs[name]
         assert output.teacher is not None and output.target is not None
         teacher, target = recipe.teachers[output.teacher], output.target
+        if recipe.targets.cache is not None:
+            raise ConfigError(f"target {name}: targets.cache keeps features, which kind codes needs a teacher beside: remove it")
+        if recipe.balance == "loss_relative":
+            raise ConfigError(
+                f"target {name}: balance loss_relative follows a mean of features, and codes have none: choose fixed"
+            )
         self.card = find_card(target, f"target {name}: codebook")
         codes = self.card.codes if self.card is not None else target.codes or teacher.embed_dim
         weight = teacher.weight if target.weight is None else target.weight

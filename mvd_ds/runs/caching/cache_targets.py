@@ -59,10 +59,12 @@ def _folder(recipe: TrainingRecipe) -> Path:
     """Return the folder of the cache.
 
     Raises:
-        ConfigError: if none is stated.
+        ConfigError: if none is stated, or a target has no features.
     """
     if recipe.targets.cache is None:
         raise ConfigError("targets.cache: state the folder of the cache, targets.cache=FOLDER, here and in `distill`")
+    if any(target.kind == "codes" for teacher in recipe.teachers.values() for target in teacher.targets.values()):
+        raise ConfigError("targets.cache: a cache keeps features, and target.kind codes has none: remove targets.cache")
     return Path(recipe.targets.cache)
 
 

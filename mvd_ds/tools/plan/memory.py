@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from mvd_ds.config import LearningRecipe, TrainingRecipe
+from mvd_ds.config.tokenizers.recipe import TokenizerRecipe
 from mvd_ds.objectives.targets import build_targets
+from mvd_ds.tools.plan.codes import codebook_bytes, search_bytes, state_bytes
 from mvd_ds.tools.plan.sizes import NetworkSizes, RecipeSizes, teachers_of
 
 #: Memory of the contexts of CUDA, NCCL and cuBLAS: 1.5-2.5 GB.
@@ -129,6 +132,9 @@ def plan_memory(
         resident, running = _teacher_bytes(recipe, name, teacher, teacher_engines.get(name), world, node, bf16)
         device[f"teacher {name}"] = resident
         transient = max(transient, running)
+    if isinstance(recipe, TokenizerRecipe):
+        device["codebook"] = state_bytes(recipe)
+        transient = max(transient, search_bytes(recipe.tokenizer.codes, recipe))
     student = activation_bytes(recipe, sizes)
     # Teachers are done before the student begins; their targets are counted with the student.
     device["activations"] = max(student, transient)
@@ -195,14 +201,16 @@ def _teacher_bytes(
     running = size * clips * (teacher.forward_values or 10 * teacher.width * teacher.tokens)
     # Features of the whole micro batch are kept until the masked ones are taken.
     running += size * teacher.width * teacher.tokens * recipe.batch.micro
+    held, searched = codebook_bytes(recipe, settings)
+    running += searched
     if engine is None:
         # Embeddings, norms and scales stay as they are: 1 % of a ViT-L.
-        return (1 if settings.fp8 else size) * teacher.parameters, running
+        return (1 if settings.fp8 else size) * teacher.parameters + held, running
     zero = engine["zero_optimization"]
     sharers = min(world, node) if settings.placement == "zero3_node" else world
     share = 0.0 if settings.placement in ("zero3_offload", "zero3_nvme") else size * teacher.parameters / sharers
     flight = min(teacher.parameters, zero["stage3_prefetch_bucket_size"] + zero["stage3_max_live_parameters"])
-    return share + size * teacher.small(zero.get("stage3_param_persistence_threshold", 100_000)), running + size * flight
+    return held + share + size * teacher.small(zero.get("stage3_param_persistence_threshold", 100_000)), running + size * flight
 
 
 def activation_bytes(recipe: LearningRecipe, sizes: RecipeSizes) -> float:
@@ -232,6 +240,8 @@ def activation_bytes(recipe: LearningRecipe, sizes: RecipeSizes) -> float:
 def _loss_bytes(recipe: TrainingRecipe, size: int) -> float:
     """Return the bytes of predictions, targets and errors, and of what else it takes to compare them."""
     samples, total = recipe.batch.micro * recipe.masks_per_clip, 0
+    if isinstance(recipe, TokenizerRecipe):
+        return (size + 8) * recipe.reconstructed.width * math.prod(recipe.grid) * samples
     for target in build_targets(recipe).values():
         tokens = recipe.token_counts[target.head.tokens]
         total += (size + 8) * target.head.width * tokens * samples + target.held_bytes(samples, tokens)

@@ -8,10 +8,13 @@ from typing import NamedTuple
 import torch
 
 from mvd_ds.config import FinetuneRecipe, HeadShape, LearningRecipe, TeacherSettings, TrainingRecipe
+from mvd_ds.config.tokenizers.recipe import TokenizerRecipe
 from mvd_ds.models.classifiers.adaptation import classifier_of
 from mvd_ds.models.flops import ClipFlops, classifier_flops
 from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.networks import family_of
+from mvd_ds.models.tokenizers.flops import tokenizer_flops
+from mvd_ds.models.tokenizers.network import Tokenizer, decoder_width
 from mvd_ds.objectives.targets import head_shapes
 from mvd_ds.runs.student import recipe_flops
 from mvd_ds.training.engine.engine_config import Sizes, sizes_of
@@ -98,6 +101,8 @@ def recipe_sizes(recipe: LearningRecipe) -> RecipeSizes:
     """
     if isinstance(recipe, FinetuneRecipe):
         return _classifier_sizes(recipe)
+    if isinstance(recipe, TokenizerRecipe):
+        return _tokenizer_sizes(recipe)
     if isinstance(recipe, TrainingRecipe):
         return _predictor_sizes(recipe)
     raise TypeError(f"{type(recipe).__name__} has no sizes")
@@ -112,6 +117,20 @@ def _classifier_sizes(recipe: FinetuneRecipe) -> RecipeSizes:
     student = NetworkSizes(groups, sizes_of(model), recipe.model.depth, tokens, recipe.model.embed_dim)
     flops = ClipFlops(classifier_flops(recipe.model, recipe.grid, CLASSES, recipe.pooling), {}, {}, {})
     return RecipeSizes(student, {}, {}, flops)
+
+
+def _tokenizer_sizes(recipe: TokenizerRecipe) -> RecipeSizes:
+    """Return the sizes of a tokenizer with its teachers; its blocks and those of its decoder see all tokens."""
+    with torch.device("meta"):
+        network = Tokenizer(recipe)
+    tokens, shape = math.prod(recipe.grid), recipe.reconstructed
+    groups = [[parameter.numel() for parameter in group["params"]] for group in parameter_groups(network, recipe.optimizer)]
+    return RecipeSizes(
+        NetworkSizes(groups, sizes_of(network), recipe.model.depth, tokens, recipe.model.embed_dim),
+        {"codes": HeadSizes(tokens, decoder_width(shape.decoder, recipe.model), shape.decoder.depth)},
+        {name: _teacher(recipe, teacher) for name, teacher in recipe.teachers.items()},
+        tokenizer_flops(recipe),
+    )
 
 
 def _predictor_sizes(recipe: TrainingRecipe) -> RecipeSizes:
