@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -155,3 +156,22 @@ class ObjectServer:
     def sockets(self) -> int:
         """Return the number of connections that are open."""
         return len(self._server.open)
+
+
+def fill_bucket(port: int, bucket: str, folder: Path) -> None:
+    """Make a bucket on an S3 server and put the files of a folder into it, by their paths below the folder."""
+    put = partial(_put, port)
+    put(f"/{bucket}", b"")
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            put(f"/{bucket}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+
+
+def _put(port: int, path: str, content: bytes) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    # moto checks no signature, but takes the region from one.
+    signed = "AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
+    connection.request("PUT", path, content, {"Authorization": signed})
+    answer = connection.getresponse()
+    assert answer.status == 200, (path, answer.status, answer.read())
+    connection.close()

@@ -92,8 +92,8 @@ class SourceSettings(Settings):
     """Manifest file or folder."""
     root: PathText | None = None
     """Folder that its paths are relative to (None: its own)."""
-    weight: Annotated[float, Field(gt=0)]
-    """Its share of the clips, relative to the other weights."""
+    weight: Annotated[float, Field(gt=0)] | None = None
+    """Its share of the clips, relative to the other weights (None: the number of its videos)."""
 
 
 class DataSettings(Settings):
@@ -107,6 +107,9 @@ class DataSettings(Settings):
     sources: tuple[SourceSettings, ...] = ()
     """Several manifests, mixed by weight, in place of ``manifest`` and ``root``. An epoch has as many clips as all of them
     together; each goes through its own videos round after round."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Shares of ``sources`` are in proportion to weight^(1 / temperature): above 1 nearer to one another, so that small sources
+    are seen more often than their size says."""
     reader: Literal["auto", "decord", "pyav", "torchcodec"] = "auto"
     """auto: PyAV, exact on every file and the fastest measured; decord refuses files on which it lies or hangs (edit lists, AV1,
     ...); torchcodec has to be installed, with FFmpeg's shared libraries. Frames are the same bytes from all of them."""

@@ -54,6 +54,7 @@ class KeyedClips(ABC):
         self._seed = recipe.run.seed
         self._blocks = drop_path_blocks
         self._labels = self._labels_of(mixture)
+        self._mixture = mixture
         self.source = VideoSource(mixture.manifests, recipe.data)
         self._order = VideoOrder(self._seed, [len(manifest.refs) for manifest in mixture.manifests], mixture.weights)
         self.clip_views = recipe.clip_views
@@ -69,6 +70,10 @@ class KeyedClips(ABC):
     def path(self, video: int) -> str:
         """Return the path of a video, for messages."""
         return self.source.path(video)
+
+    def rounds(self, epochs: float) -> list[str]:
+        """Return a line for each of several manifests that are mixed: how often its videos are shown in ``epochs`` epochs."""
+        return self._mixture.rounds(epochs)
 
     def fill(self, items: Sequence[int], rows: dict[str, np.ndarray], barred: Barred, reading: Reading) -> list[str]:
         """Write the clips at the places ``items``; with R clips per video, each R of them in a row belong to one video.

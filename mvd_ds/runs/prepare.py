@@ -10,6 +10,7 @@ from pathlib import Path
 from mvd_ds.data.manifests.listings import read_listing
 from mvd_ds.data.prepare.encode import DEFAULT_QUALITY, QUALITIES, Encoding
 from mvd_ds.data.prepare.folder import (
+    WORK,
     digest_of,
     folder_of,
     is_prepared,
@@ -20,7 +21,8 @@ from mvd_ds.data.prepare.folder import (
     split_of,
 )
 from mvd_ds.data.prepare.options import PrepareOptions
-from mvd_ds.data.prepare.prepare import prepare
+from mvd_ds.data.prepare.parts import Part, is_done
+from mvd_ds.data.prepare.prepare import prepare, prepare_part
 from mvd_ds.data.prepare.report import report_lines
 from mvd_ds.files import ConfigError, one_line
 from mvd_ds.training.console import StepProgress, say
@@ -53,6 +55,8 @@ def prepare_videos(
     classes: Path | None,
     options: PrepareOptions,
     split: str | None = None,
+    part: Part | None = None,
+    joins: bool = False,
 ) -> None:
     """Prepare the videos of ``source`` in ``output`` and report the result; finished work is not done again.
 
@@ -63,6 +67,8 @@ def prepare_videos(
         classes: file of class names; None: the list's own.
         options: what is done with the videos.
         split: name of the manifest; None: what ``source`` is called after.
+        part: do this part alone, and write no manifest.
+        joins: write what the parts, which are all done, have found out.
 
     Raises:
         ConfigError: for a list that cannot be read, a folder that is in use or of another source, or if no video is good.
@@ -83,6 +89,9 @@ def prepare_videos(
         return
     listing = read_listing(source, videos, classes)
     digest = digest_of(source, videos, classes)
+    if part is not None and is_done(folder / WORK, part, digest):
+        say(f"part {part.number}/{part.total} of {one_line(manifest)} is done; nothing to do")
+        return
     bars: dict[str, StepProgress] = {}
 
     def tell(phase: str, done: int, total: int) -> None:
@@ -94,7 +103,11 @@ def prepare_videos(
             bars[phase].update(done, "files")
 
     try:
-        report = prepare(source, listing, manifest, options, tell)
+        if part is not None:
+            good, looked_at = prepare_part(source, listing, manifest, options, tell, digest, part)
+            say(f"part {part.number}/{part.total}: {good} of {looked_at} videos are good; when all are done: prepare ... --join")
+            return
+        report = prepare(source, listing, manifest, options, tell, digest, joins)
         remember_inputs(folder, digest)
     finally:
         for bar in bars.values():

@@ -156,6 +156,23 @@ def test_slurm_arrays_have_a_folder_each(tmp_path: Path) -> None:
     assert code == 2 and "the tasks of a job array would share one folder" in errors
 
 
+def test_slurm_prepares_a_part_in_each_task_and_joins_in_the_end(tmp_path: Path) -> None:
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text('#!/bin/sh\ncase "$1" in -c) exit 0;; esac\necho "$@"\n')
+    python.chmod(0o755)
+    job = {"MVD_DS_VENV": str(tmp_path), "SLURM_SUBMIT_DIR": str(ROOT), "SLURM_CPUS_ON_NODE": "16"}
+    task = {**job, "SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MAX": "64"}
+    prepared = "-m mvd_ds prepare LIST OUT --shards"
+    given = ("LIST", "OUT", "--shards")
+    assert script("prepare.sbatch", *given, environment=task)[:2] == (0, f"{prepared} --workers 16 --part 7/64\n")
+    again = {**task, "SLURM_ARRAY_TASK_MAX": "12"}
+    assert script("prepare.sbatch", "--part-of", "64", *given, environment=again)[1] == f"{prepared} --workers 16 --part 7/64\n"
+    assert script("prepare.sbatch", *given, "--join", environment=job)[1] == f"{prepared} --join --workers 16\n"
+    code, output, errors = script("prepare.sbatch", *given, environment=job)
+    assert code == 2 and output == "" and errors.count("\n") == 1 and "is no task of a job array" in errors
+
+
 def test_slurm_outside_of_a_job_is_one_line() -> None:
     code, output, errors = script("slurm.sbatch", *RUN)
     assert code == 2 and output == "" and errors.count("\n") == 1 and "submit it: sbatch launchers/slurm.sbatch" in errors

@@ -11,6 +11,7 @@ import numpy as np
 from mvd_ds.config import DataSettings
 from mvd_ds.data.manifests.manifest import Manifest, read_manifest
 from mvd_ds.data.randomness import keyed_generator
+from mvd_ds.files import counted
 
 
 class Mixture(NamedTuple):
@@ -28,6 +29,17 @@ class Mixture(NamedTuple):
             return np.zeros((sum(len(manifest.refs) for manifest in self.manifests), 0), np.int64)
         return np.concatenate([manifest.labels for manifest in self.manifests])
 
+    def rounds(self, epochs: float) -> list[str]:
+        """Return a line for each of several manifests: how often its videos are shown in ``epochs`` epochs of all."""
+        sizes = [len(manifest.refs) for manifest in self.manifests]
+        shares = _shares(sum(sizes), self.weights)
+        lines = zip(self.manifests, sizes, shares, strict=True)
+        return [
+            f"{manifest.source}: {counted(size, 'video')}, {share / sum(sizes):.1%} of clips, {epochs * share / size:.2f} epochs"
+            for manifest, size, share in lines
+            if len(sizes) > 1
+        ]
+
 
 def read_mixture(data: DataSettings) -> Mixture:
     """Read the manifests of ``data.sources``, or the one of ``data.manifest``.
@@ -38,7 +50,10 @@ def read_mixture(data: DataSettings) -> Mixture:
     if not data.sources:
         return Mixture((read_manifest(data.manifest, data.root),), (1.0,))
     manifests = tuple(read_manifest(source.manifest, source.root) for source in data.sources)
-    return Mixture(manifests, tuple(source.weight for source in data.sources))
+    weights: list[float] = [source.weight or len(manifest.refs) for source, manifest in zip(data.sources, manifests, strict=True)]
+    if data.temperature != 1:
+        weights = [(weight / max(weights)) ** (1 / data.temperature) for weight in weights]
+    return Mixture(manifests, tuple(weights))
 
 
 class VideoOrder:

@@ -59,8 +59,10 @@ def is_prepared(manifest: Path) -> bool:
 
 
 @contextmanager
-def claimed(source: Path, output: Path, options: PrepareOptions) -> Iterator[None]:
+def claimed(source: Path, output: Path, options: PrepareOptions, part: str = "") -> Iterator[None]:
     """Make ``output`` the folder of these settings, and keep every other `prepare` out of it until the block ends.
+
+    With ``part``, the name of a part, other parts may work in it, too.
 
     Raises:
         ConfigError: if ``output`` holds other files or the results of other settings, is in the way of ``source``, or another
@@ -73,10 +75,15 @@ def claimed(source: Path, output: Path, options: PrepareOptions) -> Iterator[Non
         raise ConfigError(f"{one_line(output)}: the folder holds other files; choose a new or empty one")
     work.mkdir(parents=True, exist_ok=True)
     with open(work / _LOCK, "a+b") as lock:
-        _lock(lock, output)
+        _lock(lock, output, shared=bool(part))
         require_settings(source, output, options)
         if not record.exists():
             write_json(record, _settings(source, options))
+        if part:
+            with open(work / f"{_LOCK}-{part}", "a+b") as own:
+                _lock(own, output)
+                yield
+            return
         for leftover in output.rglob(".*.partial"):
             leftover.unlink(missing_ok=True)
         yield
@@ -158,10 +165,10 @@ def _settings(source: Path, options: PrepareOptions) -> dict[str, Any]:
     return settings
 
 
-def _lock(file: Any, output: Path) -> None:
+def _lock(file: Any, output: Path, shared: bool = False) -> None:
     """Lock ``file`` until it is closed; the kernel frees it if this process is killed."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         file.seek(0)
         owner = file.read(100).decode(errors="replace").strip()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from mvd_ds.data.prepare.journal import Journal
 from mvd_ds.data.prepare.options import PrepareOptions
@@ -12,6 +12,8 @@ from mvd_ds.data.prepare.process_pool import Fault, run_jobs
 from mvd_ds.data.readers.location import ByteRange
 from mvd_ds.files import DISK_FULL, ConfigError, one_line
 
+Keeping = Literal["retried", "retried and kept", "kept"]
+"""What is done about jobs that failed: a part tries its own again, and keeps them for the join, which does not."""
 Tell = Callable[[str, int, int], None]
 """A function that is called with phase, files done and files in all."""
 
@@ -34,10 +36,11 @@ def run_once(
     journal: Journal,
     options: PrepareOptions,
     tell: Tell,
+    faults: Keeping = "retried",
 ) -> list[Any]:
     """Return the results of all jobs, from the journal or by running them in processes.
 
-    Failed jobs are not in the journal, so they are tried again by the next call.
+    Jobs that failed are tried again by the next call, unless ``faults`` says otherwise.
 
     Args:
         phase: name of the phase for ``tell``.
@@ -46,11 +49,17 @@ def run_once(
         journal: results of earlier calls; new ones are appended.
         options: number of processes and seconds per file.
         tell: is told the progress.
+        faults: what is done about jobs that failed.
 
     Raises:
         ConfigError: if the disk is full.
     """
-    known = {record["job"]: record["facts"] for record in journal.read() if {"job", "facts"} <= record.keys()}
+    known: dict[str, Any] = {}
+    for record in journal.read():
+        if {"job", "facts"} <= record.keys():
+            known[record["job"]] = record["facts"]
+        elif {"job", "fault"} <= record.keys() and faults == "kept":
+            known[record["job"]] = Fault(record["fault"])
     results = [known.get(_fingerprint(job)) for job in jobs]
     left = [number for number, result in enumerate(results) if result is None]
     tell(phase, len(jobs) - len(left), len(jobs))
@@ -63,6 +72,8 @@ def run_once(
                 raise ConfigError(
                     f"{one_line(job.target)}: {result.reason}; make room, and start the same command again: it goes on"
                 )
+            if faults != "retried":
+                journal.append({"job": _fingerprint(job), "fault": result.reason})
         else:
             journal.append({"job": _fingerprint(job), "facts": result})
         results[left[place]] = result

@@ -19,9 +19,9 @@ from mvd_ds.data.manifests.listings import ListedVideo, Listing
 from mvd_ds.data.prepare.encode import Encoding, encode
 from mvd_ds.data.prepare.folder import WORK, claimed, folder_of, is_prepared
 from mvd_ds.data.prepare.inspection import inspect_file
-from mvd_ds.data.prepare.jobs import Tell, VideoJob, run_once
-from mvd_ds.data.prepare.journal import Journal
+from mvd_ds.data.prepare.jobs import Keeping, Tell, VideoJob, run_once
 from mvd_ds.data.prepare.options import Found, PrepareOptions
+from mvd_ds.data.prepare.parts import Part, journal_of, require_all, set_done
 from mvd_ds.data.prepare.process_pool import Fault, run_jobs
 from mvd_ds.data.prepare.report import write_report
 from mvd_ds.data.prepare.shards import Member, Shard, divide, write_shard
@@ -31,7 +31,9 @@ from mvd_ds.data.readers.video import IMAGE_EXTENSIONS, DecodeError
 from mvd_ds.files import ConfigError, one_line, read_json
 
 
-def prepare(source: Path, listing: Listing, manifest: Path, options: PrepareOptions, tell: Tell) -> dict[str, Any]:
+def prepare(
+    source: Path, listing: Listing, manifest: Path, options: PrepareOptions, tell: Tell, digest: str, joins: bool = False
+) -> dict[str, Any]:
     """Look at, encode and pack the videos of ``listing``; write the manifest, ``report.json`` and ``report.txt``.
 
     Args:
@@ -40,6 +42,8 @@ def prepare(source: Path, listing: Listing, manifest: Path, options: PrepareOpti
         manifest: file to write; ``folder_of`` it takes the rest.
         options: what is done with the videos.
         tell: is told the progress.
+        digest: that of the inputs.
+        joins: take what the parts have found out; only what they have not is done here.
 
     Returns:
         The report.
@@ -54,18 +58,90 @@ def prepare(source: Path, listing: Listing, manifest: Path, options: PrepareOpti
             if is_prepared(manifest):  # by another process, which ended just now
                 report: dict[str, Any] = read_json(output / "report.json")
                 return report
-            return _prepare(source, listing, manifest, options, tell)
+            if joins:
+                require_all(output / WORK, digest)
+            return _prepare(source, listing, manifest, options, tell, joins)
     except OSError as error:
         raise ConfigError(f"{one_line(error.filename or output)}: {error.strerror or error}") from None
 
 
-def _prepare(source: Path, listing: Listing, manifest: Path, options: PrepareOptions, tell: Tell) -> dict[str, Any]:
+def prepare_part(
+    source: Path, listing: Listing, manifest: Path, options: PrepareOptions, tell: Tell, digest: str, part: Part
+) -> tuple[int, int]:
+    """Look at and encode the videos of one part, for `prepare --join`; finished work is not done again.
+
+    Args:
+        source: file or folder that the list was read from.
+        listing: all videos.
+        manifest: file that the join will write.
+        options: what is done with the videos.
+        tell: is told the progress.
+        digest: that of the inputs.
+        part: which of them.
+
+    Returns:
+        The numbers of good videos and of videos of the part.
+
+    Raises:
+        ConfigError: as ``prepare``, or if another process does this part now.
+    """
     output = folder_of(manifest)
-    work, faults = output / WORK, dict(listing.missing)
+    try:
+        with claimed(source, output, options, part.name):
+            faults: dict[str, str] = {}
+            entries = [entry for entry in listing.entries if _can_be_named(entry, faults)]
+            found = _looked_and_encoded(entries, output, options, faults, tell, part=part)
+            set_done(output / WORK, part, digest, len(found))
+            return len(found), len(part.take(entries))
+    except OSError as error:
+        raise ConfigError(f"{one_line(error.filename or output)}: {error.strerror or error}") from None
+
+
+def _looked_and_encoded(
+    entries: list[ListedVideo],
+    output: Path,
+    options: PrepareOptions,
+    faults: dict[str, str],
+    tell: Tell,
+    part: Part | None = None,
+    joins: bool = False,
+) -> list[Found]:
+    """Return the good videos of all entries, or of a part of them; the others go to ``faults``."""
+    kept: Keeping = "retried and kept" if part is not None else "kept" if joins else "retried"
+    targets = _targets([entry.name for entry in entries], output / "videos")
+    if part is not None:
+        entries, targets = part.take(entries), part.take(targets)
+    once = partial(run_once, options=options, tell=tell, faults=kept)
+    look = partial(_look_at, verify=options.verify)
+    jobs = [VideoJob(entry.name, entry.location) for entry in entries]
+    results = once("looking", look, jobs, journal_of(output / WORK, "looked", part))
+    looked = [
+        (Found(entry, result, entry.location), target)
+        for entry, result, target in zip(entries, results, targets, strict=True)
+        if not _is_fault(entry, result, faults)
+    ]
+    if options.encoding is None:
+        return [one for one, _ in looked]
+    encode_one = partial(_encode_one, encoding=options.encoding)
+    moving = [(one, target) for one, target in looked if extension_of(one.location) not in IMAGE_EXTENSIONS]
+    jobs = [VideoJob(one.entry.name, one.location, str(target)) for one, target in moving]
+    made = iter(zip(jobs, once("encoding", encode_one, jobs, journal_of(output / WORK, "encoded", part)), strict=True))
+    found = []
+    for one, _ in looked:
+        if extension_of(one.location) not in IMAGE_EXTENSIONS:
+            job, result = next(made)
+            if _is_fault(one.entry, result, faults):
+                continue
+            one = Found(one.entry, result, job.target)
+        found.append(one)
+    return found
+
+
+def _prepare(source: Path, listing: Listing, manifest: Path, options: PrepareOptions, tell: Tell, joins: bool) -> dict[str, Any]:
+    output = folder_of(manifest)
+    faults = dict(listing.missing)
     entries = [entry for entry in listing.entries if _can_be_named(entry, faults)]
-    found = _look(entries, work, options, faults, tell)
-    if options.encoding is not None:
-        found = _encode(found, output, options.encoding, options, faults, tell)
+    found = _looked_and_encoded(entries, output, options, faults, tell, joins=joins)
     if not found:
         name, reason = next(iter(faults.items()), ("", "the list is empty"))
         raise ConfigError(
@@ -86,41 +162,8 @@ def _can_be_named(entry: ListedVideo, faults: dict[str, str]) -> bool:
     return True
 
 
-def _look(entries: list[ListedVideo], work: Path, options: PrepareOptions, faults: dict[str, str], tell: Tell) -> list[Found]:
-    """Return the good videos with their facts; the others go to ``faults``."""
-    jobs = [VideoJob(entry.name, entry.location) for entry in entries]
-    function = partial(_look_at, verify=options.verify)
-    results = run_once("looking", function, jobs, Journal(work / "looked.jsonl"), options, tell)
-    return [
-        Found(entry, result, entry.location)
-        for entry, result in zip(entries, results, strict=True)
-        if not _is_fault(entry, result, faults)
-    ]
-
-
 def _look_at(job: VideoJob, verify: bool) -> dict[str, Any]:
     return inspect_file(job.location, verify)
-
-
-def _encode(
-    found: list[Found], output: Path, encoding: Encoding, options: PrepareOptions, faults: dict[str, str], tell: Tell
-) -> list[Found]:
-    """Encode every video anew into ``output/videos``; images stay as they are."""
-    videos = [one for one in found if extension_of(one.location) not in IMAGE_EXTENSIONS]
-    targets = _targets([one.entry.name for one in videos], output / "videos")
-    jobs = [VideoJob(one.entry.name, one.location, str(target)) for one, target in zip(videos, targets, strict=True)]
-    function = partial(_encode_one, encoding=encoding)
-    results = run_once("encoding", function, jobs, Journal(output / WORK / "encoded.jsonl"), options, tell)
-    made = iter(zip(jobs, results, strict=True))
-    kept = []
-    for one in found:
-        if extension_of(one.location) not in IMAGE_EXTENSIONS:
-            job, result = next(made)
-            if _is_fault(one.entry, result, faults):
-                continue
-            one = Found(one.entry, result, job.target)
-        kept.append(one)
-    return kept
 
 
 def _encode_one(job: VideoJob, encoding: Encoding) -> dict[str, Any]:

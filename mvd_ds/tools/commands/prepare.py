@@ -29,6 +29,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--shards", action="store_true", help="pack into tar files, which webdataset can read, too")
     add("--shard-mib", type=positive, default=512, metavar="SIZE", help="size of a tar file (default %(default)s)")
     add("--workers", type=int, default=0, metavar="COUNT", help="processes (default: one per core)")
+    add("--part", metavar="I/N", help="look at and encode the I-th of N parts alone, as one of N hosts that see this folder")
+    add("--join", action="store_true", help="pack what N parts have prepared, and write the manifest that one host would write")
     limit = "a file that takes longer is given up and named in the report (default %(default)s)"
     add("--seconds-per-file", type=above_zero, default=300.0, metavar="SECONDS", help=limit)
 
@@ -41,6 +43,12 @@ def run(options: argparse.Namespace) -> None:
     """
     if options.encode is None and (options.short_side or options.quality):
         raise ConfigError("--short-side and --quality say how to encode: add --encode h264 or --encode mjpeg")
+    if options.part is not None and options.join:
+        raise ConfigError("--part does a part, --join writes the manifest when all parts are done: give one of them")
+    from mvd_ds.data.prepare.parts import Part
     from mvd_ds.runs.prepare import options_of, prepare_videos
 
-    prepare_videos(options.source, options.output, options.videos, options.classes, options_of(options), options.split)
+    part = Part.of(options.part) if options.part is not None else None
+    prepare_videos(
+        options.source, options.output, options.videos, options.classes, options_of(options), options.split, part, options.join
+    )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mvd_ds.config import ConfigError
 from mvd_ds.data.loader import ClipLoader
@@ -93,3 +94,46 @@ def test_a_faulty_manifest_among_several_is_named(twelve: Path, tmp_path: Path) 
     settings = recipe(twelve, data__sources=[{"manifest": str(twelve), "weight": 1}, missing])
     with pytest.raises(ConfigError, match=r"gone.txt: no such manifest"):
         ClipLoader(settings, 3, 0, 1)
+
+
+def test_temperature_brings_shares_nearer_and_sizes_are_the_weights_where_none_is_said(twelve: Path, tmp_path: Path) -> None:
+    settings = _mixed(tmp_path / "other", twelve)
+    sources = [{"manifest": source["manifest"]} for source in settings["data__sources"]]  # type: ignore[attr-defined]
+
+    def shares(temperature: float) -> list[str]:
+        mixture = read_mixture(recipe(twelve, **{**settings, "data__sources": sources, "data__temperature": temperature}).data)
+        return [line.split(": ", 1)[1] for line in mixture.rounds(2.0)]
+
+    assert shares(1.0) == ["12 videos, 80.0% of clips, 2.00 epochs", "3 videos, 20.0% of clips, 2.00 epochs"]
+    # Square roots of 12 and 3: two to one.
+    assert shares(2.0) == ["12 videos, 66.7% of clips, 1.67 epochs", "3 videos, 33.3% of clips, 3.33 epochs"]
+    assert read_mixture(recipe(twelve).data).rounds(2.0) == []
+
+
+def test_images_beside_videos_are_clips_of_one_frame_for_any_ranks_and_after_a_restart(twelve: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for number in range(8):
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 56, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
+    sources = [{"manifest": str(twelve)}, {"manifest": str(tmp_path / "images")}]
+
+    def clips(ranks: int, first: int = 0) -> list[tuple[int, bytes]]:
+        settings = recipe(twelve, data__sources=sources, data__temperature=3.0, batch={"micro": 2, "global": 4})
+        streams = [ClipLoader(settings, 3, rank, ranks).batches(first, 10) for rank in range(ranks)]
+        batches = [next(stream) for _ in range((10 - first) * 2 // ranks) for stream in streams]
+        return [
+            (int(one), view.numpy().tobytes())
+            for batch in batches
+            for one, view in zip(batch.sample, batch.views[32], strict=True)
+        ]
+
+    expected = clips(1)
+    assert clips(2) == expected and clips(2, first=6) == expected[24:]
+    still = {number: all(np.array_equal(frame, _frames(view)[0]) for frame in _frames(view)) for number, view in expected}
+    assert {number >= 12 for number, same in still.items() if same} == {True} and {n for n in still if n >= 12} == {
+        *range(12, 20)
+    }
+
+
+def _frames(view: bytes) -> np.ndarray:
+    return np.frombuffer(view, np.uint8).reshape(3, -1, 32, 32).swapaxes(0, 1)
