@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mvd_ds.data.manifests.listings import read_listing
@@ -20,6 +22,7 @@ from mvd_ds.data.prepare.folder import (
     require_settings,
     split_of,
 )
+from mvd_ds.data.prepare.jobs import Tell
 from mvd_ds.data.prepare.options import PrepareOptions
 from mvd_ds.data.prepare.parts import Part, is_done
 from mvd_ds.data.prepare.prepare import prepare, prepare_part
@@ -92,6 +95,24 @@ def prepare_videos(
     if part is not None and is_done(folder / WORK, part, digest):
         say(f"part {part.number}/{part.total} of {one_line(manifest)} is done; nothing to do")
         return
+    with _progress() as tell:
+        if part is not None:
+            good, looked_at = prepare_part(source, listing, manifest, options, tell, digest, part)
+            say(f"part {part.number}/{part.total}: {good} of {looked_at} videos are good; when all are done: prepare ... --join")
+            return
+        report = prepare(source, listing, manifest, options, tell, digest, joins)
+        remember_inputs(folder, digest)
+    lines = report_lines(report)
+    for line in lines[:_SHOWN]:
+        say(line)
+    if len(lines) > _SHOWN:
+        say(f"... {len(lines) - _SHOWN} lines more in {one_line(folder / 'report.txt')}")
+    say(f"data.manifest={one_line(manifest)}")
+
+
+@contextmanager
+def _progress() -> Iterator[Tell]:
+    """Yield a function that shows the progress of each phase."""
     bars: dict[str, StepProgress] = {}
 
     def tell(phase: str, done: int, total: int) -> None:
@@ -103,18 +124,7 @@ def prepare_videos(
             bars[phase].update(done, "files")
 
     try:
-        if part is not None:
-            good, looked_at = prepare_part(source, listing, manifest, options, tell, digest, part)
-            say(f"part {part.number}/{part.total}: {good} of {looked_at} videos are good; when all are done: prepare ... --join")
-            return
-        report = prepare(source, listing, manifest, options, tell, digest, joins)
-        remember_inputs(folder, digest)
+        yield tell
     finally:
         for bar in bars.values():
             bar.close()
-    lines = report_lines(report)
-    for line in lines[:_SHOWN]:
-        say(line)
-    if len(lines) > _SHOWN:
-        say(f"... {len(lines) - _SHOWN} lines more in {one_line(folder / 'report.txt')}")
-    say(f"data.manifest={one_line(manifest)}")

@@ -49,13 +49,12 @@ def describe_batches(recipe: LearningRecipe, cluster: Cluster, loader: Loader) -
     """Return batches, learning rate and length in a sentence."""
     batch, masks = recipe.batch, recipe.masks_per_clip
     peak, final = recipe.learning_rate
-    steps = recipe.schedule.last_step(loader.steps_per_epoch)
     each = f", {masks} mask{'s' * (masks > 1)} each" if recipe.command in ("pretrain", "distill") else ""
     return (
         f"{batch.micro} clips x {batch.accumulation_steps(cluster.world)} accumulation x {cluster.world} processes = "
         f"{batch.global_} clips a step{each}; learning rate {peak:.3g} falling to {final:.3g} (counts "
         f"{recipe.optimizer.lr_counts}); {loader.steps_per_epoch} steps an epoch over {loader.clips_in_manifest} clips; "
-        f"{'; '.join([f'{steps} steps', *loader.rounds(steps)])}"
+        f"{recipe.schedule.last_step(loader.steps_per_epoch)} steps"
     )
 
 
