@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from mvd_ds.clips import read_clip
 from mvd_ds.config import ConfigError, PreprocessingSettings
+from mvd_ds.data.tokens import text_encoder
+from mvd_ds.data.words import read_words
 from mvd_ds.evaluation.predictions import view_probabilities
 from mvd_ds.models.adaptors.adapted import AdaptedEncoder
 from mvd_ds.models.adaptors.folder import has_adaptors, open_adapted, open_zero_shot
@@ -22,6 +24,7 @@ from mvd_ds.models.classifiers.classifier_folder import open_classifier, trained
 from mvd_ds.models.formats import read_checkpoint
 from mvd_ds.models.formats.describe import describe
 from mvd_ds.models.pixel_encoder import PixelEncoder
+from mvd_ds.models.text.captioned import open_by_words
 
 
 class Guess(NamedTuple):
@@ -48,6 +51,7 @@ class VideoClassifier:
         device: str | torch.device = "cpu",
         text_vectors: str | Path | None = None,
         adaptor: str | None = None,
+        words: str | Path | None = None,
     ) -> None:
         """Open a folder of ``finetune`` or ``export``, or a classifier in any format that ``convert`` reads.
 
@@ -57,12 +61,17 @@ class VideoClassifier:
             device: where it computes.
             text_vectors: file of a teacher's text vectors, for a folder of ``export --adaptors``: its classes are the texts'.
             adaptor: the summary adaptor in whose space they are; None: the only one of their width.
+            words: file of class names and templates, for the folder of a run with ``language``: its text tower reads them.
 
         Raises:
             ConfigError: if there is no classifier in it.
         """
         model: nn.Module
-        if text_vectors is None:
+        if words is not None:
+            if text_vectors is not None or adaptor is not None:
+                raise ConfigError("words are read by the run's own text tower: give either them or text vectors")
+            model, card = open_by_words(source, read_words(words), text_encoder)
+        elif text_vectors is None:
             require_text_vectors(adaptor)
             model, card = open_classifier(source, format)
         else:

@@ -41,6 +41,7 @@ def plain_losses(recipe: TrainingRecipe, without: int | None = None, steps: int 
     student.train()
     for step in range(steps):
         sums = dict.fromkeys(curves, 0.0)
+        told: list[dict[str, Tensor]] = []
         for _ in range(micro_batches):
             batch = next(batches)
             if without is not None and without in batch.sample:
@@ -60,8 +61,11 @@ def plain_losses(recipe: TrainingRecipe, without: int | None = None, steps: int 
                     weight, loss = plain_term(recipe, name, prediction, sources[name], batch, step, state.dispersions)
                     sums[name] += loss.item() / micro_batches
                     total = total + weight * loss
+            if recipe.language is not None:
+                told.append(student(clip, batch.visible, batch.masked, captions=batch.captions, pairs_alone=True))
             (total / micro_batches).backward()
             sums["total"] += total.item() / micro_batches
+        sums["total"] += plain_pairs(recipe, told)
         state.end_step(step / STEPS)
         for group in optimizer.param_groups:
             group["lr"] = plain_rate(step, recipe)
@@ -93,6 +97,18 @@ def follow(recipe: TrainingRecipe, averages: dict[str, Tensor], teachers: dict[s
         for name, teacher in teachers.items():
             for key, value in teacher.named_parameters() if recipe.teachers[name].is_ema else ():
                 value.copy_(averages[key])
+
+
+def plain_pairs(recipe: TrainingRecipe, told: list[dict[str, Tensor]]) -> float:
+    """Add the gradient of InfoNCE, both ways, of the vectors of all micro batches of a step in one graph; return its share."""
+    if recipe.language is None:
+        return 0.0
+    clips, texts = (torch.cat([part[f"language.{name}"] for part in told]) for name in ("clips", "texts"))
+    scores = told[0]["language.scale"][0].exp() * clips[:, 0] @ texts.mT
+    right = torch.arange(len(texts))
+    loss = recipe.language.weight * (F.cross_entropy(scores, right) + F.cross_entropy(scores.mT, right)) / 2
+    loss.backward()
+    return loss.item()
 
 
 def _optimizer(recipe: TrainingRecipe, student: torch.nn.Module) -> torch.optim.Optimizer:

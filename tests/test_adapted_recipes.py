@@ -67,3 +67,31 @@ def test_the_student_of_prototypes_is_ibot_but_for_what_its_header_says() -> Non
     assert (optimizer.ema_decay, optimizer.ema_decay_end, optimizer.gradient_clipping) == (0.996, 1.0, 3.0)
     assert recipe.learning_rate[0] == pytest.approx(5e-4 * 1024 / 256) and recipe.model.cls_token
     assert "behind the encoder" in header_of("ibot_small")["Source"]
+
+
+@pytest.mark.parametrize("name", ["clip_base", "msclip_base"])
+def test_the_students_of_captions_are_clip_and_ms_clip(name: str) -> None:
+    """CLIP: 12 blocks of 512 for texts, 5e-4 at 4,096, betas .9 and .98; MS-CLIP: blocks 1 to 11 shared, 32 epochs, decay .2."""
+    recipe = load_recipe(name)
+    assert isinstance(recipe, TrainingRecipe) and recipe.language is not None
+    language, text = recipe.language, recipe.language.text
+    assert (language.loss, language.embed_dim, text.causal, recipe.masking.kind) == ("softmax", 512, True, "none")
+    assert recipe.learning_rate[0] == pytest.approx(5e-4) and recipe.batch.accumulation_steps(32) == 2
+    assert (recipe.optimizer.betas, recipe.optimizer.weight_decay, recipe.schedule.epochs) == ((0.9, 0.98), 0.2, 32)
+    if name == "clip_base":
+        assert (text.kind, text.embed_dim, text.depth, text.num_heads) == ("own", 512, 12, 8)
+    else:
+        assert text.kind == "shared" and text.borrowed(recipe.model.depth) == tuple(range(1, 12))
+    assert recipe.outputs == {} and recipe.token_counts["visible"] == 1568
+
+
+def test_the_removal_is_that_of_a_clip() -> None:
+    """25 of 49 cells of 2 x 2 tokens of a frame stay, by attention of all blocks; 2 * (2 - 2 cos) to the teacher's summary."""
+    recipe = load_recipe("aclip_base")
+    assert isinstance(recipe, TrainingRecipe) and recipe.language is not None
+    masking, teacher = recipe.masking, recipe.teachers["clip"]
+    assert (masking.kind, masking.keep, masking.pick, masking.cell, masking.blocks) == ("attention", "attended", "high", 2, "all")
+    assert recipe.token_counts["visible"] == 8 * 25 * 4 and recipe.language.sees == "visible"
+    assert (teacher.target.kind, teacher.loss, teacher.weight, recipe.decoder.hidden) == ("summary", "cosine", 4.0, 4096)
+    assert recipe.learning_rate[0] == pytest.approx(5e-4) and recipe.batch.accumulation_steps(32) == 2
+    assert (recipe.optimizer.betas, recipe.optimizer.weight_decay, recipe.schedule.epochs) == ((0.9, 0.98), 0.5, 25)

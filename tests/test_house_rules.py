@@ -47,7 +47,7 @@ def _rule(inside: str, packages: str | None, never: str = "deepspeed") -> Rule:
 
 
 MODEL_PACKAGES = "torch timm einops numpy safetensors flash_attn transformers"
-DATA_PACKAGES = "torch numpy einops decord av torchcodec PIL sklearn rich vizdoom"
+DATA_PACKAGES = "torch numpy einops decord av torchcodec PIL sklearn rich tokenizers vizdoom"
 #: What every command's declaration may use: the parser and the options that several commands share.
 LIGHT = "tools.parser tools.commands.recipe_options"
 #: The longest prefix of a file's path decides. Every room may import itself as far as its own line says.

@@ -23,6 +23,7 @@ from test_finetune_recipes import PUBLISHED as FINETUNED
 
 COMMANDS = {"distillation": "distill", "image_reconstruction": "pretrain", "video_reconstruction": "pretrain"}
 COMMANDS |= {"classification": "finetune"} | {name: name for name in ("probe", "evaluate", "features", "tokenizer")}
+COMMANDS["language"] = "pretrain"
 HEADER = ("What", "Source", "Command", "Cost", "Result")
 
 
@@ -74,7 +75,17 @@ SMALL = QUICKSTART | DEMO
 OURS = {"mvd_base_attmask": "masking", "mvd_base_cross": "decoder", "mvd_base_cached": "targets"}
 
 #: Recipes of published methods for other networks or data than the published ones.
-ADAPTED = {"tinymim_small_from_large", "umt_base", "vqkd_base", "beitv2_base", "vjepa_base", "ibot_small"}
+ADAPTED = {
+    "tinymim_small_from_large",
+    "umt_base",
+    "vqkd_base",
+    "beitv2_base",
+    "vjepa_base",
+    "ibot_small",
+    "clip_base",
+    "msclip_base",
+    "aclip_base",
+}
 #: A recipe that nobody has published, of teachers that somebody else has trained.
 AGGLOMERATIVE = "agglomerative_base"
 

@@ -148,9 +148,10 @@ _SCORED_ALONE = (
 class MaskingSettings(Settings):
     """The tokens that are hidden from the student. True = masked, everywhere."""
 
-    kind: Literal["tube", "random", "multi_block", "attention", "motion"] = "tube"
+    kind: Literal["tube", "random", "multi_block", "attention", "motion", "none"] = "tube"
     """tube: one spatial mask repeated over time; random: over all tokens; multi_block: a union of blocks; attention: by what a
-    teacher looks at, drawn on the device from the pass that makes its targets; motion: by what moves in the clip."""
+    teacher looks at, drawn on the device from the pass that makes its targets; motion: by what moves in the clip; none: nothing
+    is hidden, for objective language."""
     ratio: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.9
     """Share of tokens hidden; the count is int(ratio * tokens of one slot (tube) or of the clip (random)), and of the cells that
     ``ranking`` puts in order (attention, motion)."""
@@ -211,6 +212,8 @@ class MaskingSettings(Settings):
     def masked_tokens(self, grid: Grid) -> int:
         """Return M, the number of hidden tokens per mask, on ``grid``."""
         t, h, w = grid
+        if self.kind == "none":
+            return 0
         if not self.is_scored:
             return t * int(self.ratio * h * w) if self.kind == "tube" else int(self.ratio * t * h * w)
         groups, cells, tokens = self.cells(grid)
@@ -252,6 +255,8 @@ class MaskingSettings(Settings):
         odd = [key for key in _SCORED_ALONE if getattr(self, key) != fields[key].default and not self.is_scored]
         if odd:
             raise ValueError(f"masking.{odd[0]} is for masking.kind attention and motion, not {self.kind}: remove it")
+        if self.kind == "none" and (self.masks_per_clip > 1 or self.decoder != "all"):
+            raise ValueError("masking.kind none hides nothing: leave masks_per_clip at 1, and decoder at all")
         if self.keep == "attended" and self.pick not in ("high", "multinomial"):
             raise ValueError(f"masking.keep attended is for masking.pick high or multinomial, not {self.pick}")
         if self.pick == "warp" and (self.kind, self.motion, self.ranking) != ("motion", "block_matching", "slot"):

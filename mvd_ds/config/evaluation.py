@@ -48,6 +48,9 @@ class EvaluateRecipe(OneManifestRecipe):
     """File of a teacher's text vectors, for ``weights`` of ``export --adaptors``: a zero-shot test on the classes it names."""
     adaptor: str | None = None
     """Summary adaptor in whose space the text vectors are (None: the only one of their width)."""
+    words: PathText | None = None
+    """File of the names of classes and the templates they stand in, for ``weights`` of a run with ``language``: a zero-shot test
+    by its own text tower, and where the manifest has captions, retrieval of videos by them and back."""
     label: str | None = None
     """Label of the manifest (None: the one the classifier was trained for, or the only one)."""
     views: ViewSettings = ViewSettings()
@@ -67,6 +70,8 @@ class EvaluateRecipe(OneManifestRecipe):
 
     @model_validator(mode="after")
     def _check_text_vectors(self) -> EvaluateRecipe:
+        if self.words is not None and (self.text_vectors is not None or self.format is not None):
+            raise ValueError("words are for the folder of a run with language: remove text_vectors and format")
         if self.adaptor is not None and self.text_vectors is None:
             raise ValueError(f"adaptor {self.adaptor} says in whose space text vectors are: set text_vectors, too")
         return self

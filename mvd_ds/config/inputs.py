@@ -15,7 +15,7 @@ from mvd_ds.config.teachers import EMA
 from mvd_ds.files import ConfigError
 
 #: Last names of the settings that name an input.
-INPUTS = ("manifest", "validation_manifest", "weights", "text_vectors", "codebook")
+INPUTS = ("manifest", "validation_manifest", "weights", "text_vectors", "codebook", "words", "tokenizer")
 #: In place of a path of weights: an untrained network.
 RANDOM = "random"
 

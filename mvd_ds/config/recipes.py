@@ -13,6 +13,7 @@ from mvd_ds.config.data import ClipView, DataSettings, MaskingSettings
 from mvd_ds.config.living import require_living_teachers, with_students_sizes
 from mvd_ds.config.networks.decoder import DecoderSettings
 from mvd_ds.config.networks.encoder import EncoderSettings, InitSettings, position_fault
+from mvd_ds.config.networks.language import LANGUAGE, LanguageSettings, require_language
 from mvd_ds.config.optimization import BatchSettings, EngineSettings, OptimizerSettings, RunSettings, ScheduleSettings
 from mvd_ds.config.scored_masks import require_scored_masks
 from mvd_ds.config.students import HasStudents, StudentSettings
@@ -33,7 +34,7 @@ class Recipe(Settings):
     @property
     def command(self) -> str:
         """The command that runs it."""
-        if self.objective.endswith("_reconstruction"):
+        if self.objective.endswith("_reconstruction") or self.objective == LANGUAGE:
             return "pretrain"
         return {"distillation": "distill", "classification": "finetune"}.get(self.objective, self.objective)
 
@@ -93,8 +94,8 @@ class LearningRecipe(Recipe):
 class TrainingRecipe(LearningRecipe, HasStudents):
     """One training run: stage one (``*_reconstruction``) or stage two (``distillation``)."""
 
-    objective: Literal["image_reconstruction", "video_reconstruction", "distillation"]
-    """Stage one on images or videos, or stage two."""
+    objective: Literal["image_reconstruction", "video_reconstruction", "distillation", "language"]
+    """Stage one on images or videos, stage two, or the captions of ``language`` alone."""
     init: InitSettings | None = None
     """Weights that the student starts from (None: initial weights of ``run.seed``)."""
     masking: MaskingSettings = MaskingSettings()
@@ -111,6 +112,8 @@ class TrainingRecipe(LearningRecipe, HasStudents):
     """Students by name that learn together from one pass of the teachers, each as in a run of its own. Source: DINOv3."""
     labels: LabelSettings | None = None
     """A class head beside it, which learns from clips with a label (None: none)."""
+    language: LanguageSettings | None = None
+    """A text tower beside it, which learns with the student from the captions of clips (None: none)."""
     balance: Literal["fixed", "loss_relative", "uncertainty"] = "fixed"
     """Scale of the teachers' losses in the total, before their weights. fixed: as they are; loss_relative: over the loss of
     always predicting the mean target; uncertainty: by a variance that is learned for each target. Source: MVD; ours; Kendall,
@@ -134,7 +137,7 @@ class TrainingRecipe(LearningRecipe, HasStudents):
         for name, teacher in self.teachers.items():
             for suffix, target in teacher.targets.items():
                 found[name + suffix] = Output(name, target, decoder_of(teacher.decoder or self.decoder, target))
-        if not self.teachers:
+        if not self.teachers and self.objective != LANGUAGE:
             found["pixels"] = Output(None, None, self.decoder)
         if self.labels is not None:
             found["labels"] = Output(None, None, DecoderSettings(depth=0, hidden=self.labels.hidden), self.labels.norm)
@@ -208,9 +211,10 @@ class TrainingRecipe(LearningRecipe, HasStudents):
     @model_validator(mode="after")
     def _check(self) -> TrainingRecipe:
         t, h, w = self.grid
-        if not 0 < self.masked_tokens < t * h * w:
+        if self.masking.kind != "none" and not 0 < self.masked_tokens < t * h * w:
             raise ValueError(f"masking.ratio {self.masking.ratio} leaves no visible or no masked token on grid {(t, h, w)}")
         self._check_decoder("decoder", self.decoder)
+        require_language(self)
         self._check_objective()
         require_balance(self)
         require_scored_masks(self)
@@ -235,6 +239,8 @@ class TrainingRecipe(LearningRecipe, HasStudents):
                 raise ValueError("objective distillation needs at least one entry under teachers, and no pixels")
             if self.model.kind != "video":
                 raise ValueError("objective distillation trains a video student: model.kind must be video")
+            return
+        if self.objective == LANGUAGE:
             return
         if self.teachers or self.pixels is None or self.targets != TargetCacheSettings():
             raise ValueError(f"objective {self.objective} needs pixels, and no teachers and targets")

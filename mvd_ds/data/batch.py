@@ -40,6 +40,8 @@ class ClipBatch(NamedTuple):
     """float32 (B, K, teachers), uniforms in [0, 1) that decide which teachers count for a sample; None: all do."""
     cached: dict[str, Tensor] | None = None
     """Targets that were kept of these views, as they are stored: output -> (B, ...), with scales; None: teachers are asked."""
+    captions: Tensor | None = None
+    """int64 (B, L), tokens of one caption of each clip, drawn by its key; None: the recipe has no ``language``."""
 
 
 class LabelledBatch(NamedTuple):

@@ -21,6 +21,7 @@ from mvd_ds.data.randomness import keyed_generator
 from mvd_ds.data.readers.video import DecodeError
 from mvd_ds.data.sampling import frame_indices, own_clip_indices
 from mvd_ds.data.source import VideoSource
+from mvd_ds.data.tokens import caption_tokens
 from mvd_ds.data.transforms import cut, draw_box
 from mvd_ds.data.workers.quarantine import Barred
 from mvd_ds.data.workers.shared_memory import TensorLayout
@@ -96,7 +97,7 @@ class KeyedClips(ABC):
         for row, item in enumerate(items):
             key = self.key(item)
             rows["drop_path"][row] = self._uniforms(key)
-            for name, value in self._more(key).items():
+            for name, value in self._more(key, int(rows["sample"][row])).items():
                 rows[name][row] = value
         return faults
 
@@ -112,8 +113,8 @@ class KeyedClips(ABC):
         """Return the layout of arrays beside those that all clips have."""
         return {}
 
-    def _more(self, key: ClipKey) -> dict[str, np.ndarray]:
-        """Return the values of those arrays for one clip."""
+    def _more(self, key: ClipKey, video: int) -> dict[str, np.ndarray]:
+        """Return the values of those arrays for one clip, which is of the video of this number."""
         return {}
 
     def _layout(self) -> dict[str, TensorLayout]:
@@ -242,6 +243,7 @@ class ClipDataset(KeyedClips):
         self._label_settings = recipe.labels
         self._fixed = FixedViews(recipe) if recipe.targets.fixed_crops is not None else None
         self._dropped_teachers = len(recipe.teachers) if recipe.drop_teachers else 0
+        self._tokens = caption_tokens(recipe.language, videos.manifests if isinstance(videos, Mixture) else (videos,))
         super().__init__(recipe, videos, drop_path_blocks)
 
     def batch(self, filled: Filled) -> ClipBatch:
@@ -280,15 +282,20 @@ class ClipDataset(KeyedClips):
         layout |= {} if self._fixed is None else self._fixed.layout
         if self._dropped_teachers:
             layout["teacher_uniforms"] = TensorLayout((self._masks_per_clip, self._dropped_teachers), "float32")
+        if self._tokens is not None:
+            layout["captions"] = TensorLayout((self._tokens.context,), "int64")
         return layout
 
-    def _more(self, key: ClipKey) -> dict[str, np.ndarray]:
+    def _more(self, key: ClipKey, video: int) -> dict[str, np.ndarray]:
         generators = (self._generator(stream, key) for stream in ("mask", "decoder_mask"))
         arrays = mask_arrays(self._masking, self._grid, self._predicted, *generators)
         if self._dropped_teachers:
             # One row for each teacher, so that one more at the end changes nothing for the others.
             shape = (self._dropped_teachers, self._masks_per_clip)
             arrays["teacher_uniforms"] = self._generator("drop_teachers", key).random(shape, np.float32).T
+        if self._tokens is not None:
+            captions = self.source.captions(video)
+            arrays["captions"] = self._tokens.encode(captions[self._generator("caption", key).integers(len(captions))])
         return arrays
 
 

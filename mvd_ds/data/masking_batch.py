@@ -41,6 +41,9 @@ def mask_arrays(
     if masking.is_scored:
         order = {} if masking.decoder == "all" else {"mask_order": draw_priorities(masking, grid, of_decoder)}
         return {"mask_numbers": draw_numbers(masking, grid, of_mask), **order}
+    if masking.kind == "none":
+        every = np.broadcast_to(np.arange(math.prod(grid)), (masking.masks_per_clip, math.prod(grid)))
+        return {"visible": every, "masked": every[:, :0]}
     visible, masked = split_tokens(draw_masks(masking, grid, of_mask))
     return {"visible": visible, "masked": predicted_tokens(masking, grid, masked, predicted, of_decoder)}
 

@@ -35,6 +35,11 @@ class VideoSource:
         refs, number = self._find(index)
         return refs.path(number)
 
+    def captions(self, index: int) -> tuple[str, ...]:
+        """Return the captions of video ``index``."""
+        refs, number = self._find(index)
+        return refs.captions(number)
+
     def location(self, index: int) -> Location:
         """Return where the bytes of video ``index`` are."""
         refs, number = self._find(index)

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from mvd_ds.config import EncoderSettings, Grid, HeadShape, PoolingSettings, TrainingRecipe
-from mvd_ds.models.block_flops import encoder_flops
+from mvd_ds.models.block_flops import block_flops, encoder_flops
 from mvd_ds.models.networks import family_of
 from mvd_ds.models.readouts import readout_of
+from mvd_ds.models.text.tower import tower_sizes
 
 
 class CountedTarget(Protocol):
@@ -34,12 +35,14 @@ class ClipFlops(NamedTuple):
         decoders: every decoder by name.
         teachers: every teacher by name; once per clip, however many masks there are.
         targets: every target by name, made of what its teacher gives.
+        language: the text tower, and the pass over whole clips where the loss of captions has its own.
     """
 
     encoder: int
     decoders: dict[str, int]
     teachers: dict[str, int]
     targets: dict[str, int]
+    language: int = 0
 
     @property
     def frozen(self) -> int:
@@ -49,12 +52,12 @@ class ClipFlops(NamedTuple):
     @property
     def forward(self) -> int:
         """Operations of one forward pass of everything."""
-        return self.encoder + sum(self.decoders.values()) + self.frozen
+        return self.encoder + sum(self.decoders.values()) + self.language + self.frozen
 
     @property
     def training(self) -> int:
         """Operations of a training step: trained networks count three times (backward takes twice the forward), teachers once."""
-        return 3 * (self.encoder + sum(self.decoders.values())) + self.frozen
+        return 3 * (self.encoder + sum(self.decoders.values()) + self.language) + self.frozen
 
 
 def clip_flops(recipe: TrainingRecipe, targets: Mapping[str, CountedTarget]) -> ClipFlops:
@@ -81,7 +84,17 @@ def clip_flops(recipe: TrainingRecipe, targets: Mapping[str, CountedTarget]) -> 
         },
         teachers={name: family_of(teacher).flops(recipe, teacher) for name, teacher in recipe.asked_teachers.items()},
         targets={name: masks * target.flops(recipe.token_counts[target.head.tokens]) for name, target in targets.items()},
+        language=_language_flops(recipe),
     )
+
+
+def _language_flops(recipe: TrainingRecipe) -> int:
+    language, model = recipe.language, recipe.model
+    if language is None:
+        return 0
+    whole = encoder_flops(model, math.prod(recipe.grid), model.depth) if language.sees == "all" else 0
+    width, depth, _ = tower_sizes(language.text, model)
+    return whole + depth * block_flops(language.text.context, width, model.mlp_ratio if language.text.kind == "shared" else 4.0)
 
 
 def classifier_flops(settings: EncoderSettings, grid: Grid, classes: int, pooling: PoolingSettings) -> int:

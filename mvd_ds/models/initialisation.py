@@ -16,6 +16,8 @@ learned positions               truncated normal, std 0.02                      
 exponents of GeM and GGeM       ``pooling.exponent``, 3                                the same
 log variances of targets        0                                                      the same
 LoRA, down and up               kaiming-uniform, a = sqrt 5; 0                         the same
+tokens and places of texts      normal, std 0.02 and 0.01                              the same
+scale and bias of cosines       ``language.scale``, ``language.bias``                  the same
 mixture of k encoder levels     normal, std 1 / sqrt k                                 the same
 ==============================  =====================================================  ============================
 
@@ -40,6 +42,8 @@ from mvd_ds.models.linear import Linear, QueryKeyValue
 from mvd_ds.models.lora import LowRank
 from mvd_ds.models.readouts.label_head import LabelledBatchNorm
 from mvd_ds.models.readouts.log_variances import LogVariances
+from mvd_ds.models.text.head import CosineScale
+from mvd_ds.models.text.tables import TokenTable
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -66,9 +70,10 @@ def initialise_module(name: str, module: nn.Module, seed: int) -> None:
     Raises:
         TypeError: if it has parameters and no rule here.
     """
-    if isinstance(module, Linear | QueryKeyValue | PatchEmbed | LearnedToken | Position | Pooling | LevelMixture | LowRank):
+    drawn = Linear | QueryKeyValue | PatchEmbed | LearnedToken | Position | Pooling | LevelMixture | LowRank | TokenTable
+    if isinstance(module, drawn):
         module.reset_parameters(_generator(seed, name))
-    elif isinstance(module, nn.LayerNorm | nn.RMSNorm | LayerScale | LabelledBatchNorm | LogVariances):
+    elif isinstance(module, nn.LayerNorm | nn.RMSNorm | LayerScale | LabelledBatchNorm | LogVariances | CosineScale):
         module.reset_parameters()
     elif next(module.parameters(recurse=False), None) is not None:
         raise TypeError(f"no initial weights are defined for {name} ({type(module).__name__})")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 import torch
@@ -79,6 +79,7 @@ class Block(nn.Module):
         turns: Tensor | None = None,
         *,
         projected: bool = False,
+        by: Callable[[Block, Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Map (B, N, D) to (B, N, D), or fewer tokens where fewer are wanted.
 
@@ -89,7 +90,10 @@ class Block(nn.Module):
             turns: (1 or B, N, 2, d) from ``Rotary``, for blocks with rotary positions.
             projected: return queries, keys and values (B, N, 3, heads, d) and compute nothing else. It is a call of the block,
                 as ZeRO-3 gathers its weights for such a call alone.
+            by: computes something else of the tokens with this block's weights, in a call of the block for the same reason.
         """
+        if by is not None:
+            return by(self, tokens)
         if projected:
             return self.attention.unpack(self.attention.qkv(self.norm_attention(tokens)), turns)
         compute = Block.compute if self.backend is None else self.backend

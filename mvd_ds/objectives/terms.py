@@ -110,3 +110,10 @@ def combine(
 def _told(losses: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the losses as they are told: one scalar for each target, without a graph."""
     return {name: loss.detach().mean() for name, loss in losses.items()}
+
+
+def added(*parts: LossTerms) -> LossTerms:
+    """Return the losses of several objectives as one: their totals are added up."""
+    terms = {name: term for part in parts for name, term in part.terms.items()}
+    measurements = {name: value for part in parts for name, value in part.measurements.items()}
+    return LossTerms(torch.stack([part.total for part in parts]).sum(), terms, measurements)

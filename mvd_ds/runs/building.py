@@ -33,6 +33,7 @@ from mvd_ds.training.console import say
 from mvd_ds.training.ema import Ema
 from mvd_ds.training.engine.deepspeed_engine import DTYPES
 from mvd_ds.training.engine.deepspeed_start import start_student
+from mvd_ds.training.language import CaptionLoss
 from mvd_ds.training.masked_prediction import MaskedPrediction
 from mvd_ds.training.optim import group_rows, parameter_groups
 from mvd_ds.training.protocols import Loader
@@ -125,10 +126,11 @@ def start_trainer(planned: Planned, folder: RunFolder, cluster: Cluster, frozen:
     ema = Ema(engine, recipe.optimizer.ema_decay, recipe.optimizer.ema_decay_end)
 
     def objective() -> tuple[MaskedPrediction, dict[str, Any]]:
-        targets = frozen.targets(recipe)
+        targets, language = frozen.targets(recipe), recipe.language
         for name in [name for name, teacher in recipe.asked_teachers.items() if teacher.is_ema]:
             ema.follow(getattr(targets, "teachers", {})[name], name)
-        return MaskedPrediction(recipe, engine, targets, cluster.device), getattr(targets, "teachers", {})
+        captions = CaptionLoss(language, cluster.gather_tensor, cluster.rank) if language is not None else None
+        return MaskedPrediction(recipe, engine, targets, cluster.device, captions), getattr(targets, "teachers", {})
 
     def export(weights: dict[str, Tensor], average: dict[str, Tensor] | None, step: int, statistics: dict[str, Tensor]) -> None:
         save_model(folder.model, weights, recipe, {"step": step}, average, statistics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,21 @@ from mvd_ds.config import ConfigError, EvaluateRecipe
 from mvd_ds.data.manifests.labels import Classes, labels_of, numbering_note
 from mvd_ds.data.manifests.manifest import Manifest, read_manifest
 from mvd_ds.data.readers.location import ByteRange
+from mvd_ds.data.tokens import text_encoder
 from mvd_ds.data.views import rank_groups, view_batches
+from mvd_ds.data.words import read_words
 from mvd_ds.evaluation.csv_files import csv_text
 from mvd_ds.evaluation.metrics import TOP
 from mvd_ds.evaluation.predictions import Predictions, confused_pairs, merge, predict, set_aside, summarise
+from mvd_ds.evaluation.retrieval import RECALL
 from mvd_ds.files import counted, write_json, write_text
 from mvd_ds.models.adaptors.folder import open_zero_shot
 from mvd_ds.models.classifiers.classifier import PixelClassifier
 from mvd_ds.models.classifiers.classifier_folder import ClassifierCard, open_classifier
+from mvd_ds.models.text.captioned import open_by_words
 from mvd_ds.runs.inputs import contents_with_videos
 from mvd_ds.runs.results_folder import require_own_folder
+from mvd_ds.runs.retrieving import KeptVectors
 from mvd_ds.training.cluster import Cluster, launched_rank
 from mvd_ds.training.console import StepProgress, say
 from mvd_ds.training.contents import is_finished
@@ -56,16 +62,19 @@ def evaluate(recipe: EvaluateRecipe, name: str) -> Path:
                 require_own_folder(folder, recipe, contents)
                 folder.open(recipe, contents)
         status = Status(folder, last_step=len(labels)) if cluster.is_main else None
-        found, faults = _predict(recipe, model, card, manifest, cluster)
+        groups = rank_groups(len(labels), max(recipe.batch // recipe.views.count, 1), cluster.rank, cluster.world)
+        with KeptVectors(model, manifest) as kept:
+            found, faults = _predict(recipe, model, card, manifest, groups, cluster)
+        retrieved = kept.retrieval(groups, recipe.views.count, found, cluster)
         with cluster.together():
             if status is not None:
-                _write(recipe, folder, card, manifest, label, labels, found, faults)
+                _write(recipe, folder, card, manifest, label, labels, found, faults, retrieved)
                 status.write("finished", len(labels), replaced_videos={})
     return folder.path
 
 
 def _open(recipe: EvaluateRecipe) -> tuple[nn.Module, ClassifierCard]:
-    """Return the classifier in its precision, or one by text vectors, and its card.
+    """Return the classifier in its precision, or one by text vectors or words, and its card.
 
     Raises:
         ConfigError: if the files hold none.
@@ -73,6 +82,8 @@ def _open(recipe: EvaluateRecipe) -> tuple[nn.Module, ClassifierCard]:
     dtype = DTYPES[recipe.precision]
     if recipe.text_vectors is not None:
         return open_zero_shot(recipe.weights, recipe.text_vectors, recipe.adaptor, dtype)
+    if recipe.words is not None:
+        return open_by_words(recipe.weights, read_words(recipe.words), text_encoder, dtype)
     model, card = open_classifier(recipe.weights, recipe.format)
     return model.to(dtype), card
 
@@ -109,14 +120,18 @@ def class_numbers(recipe: EvaluateRecipe, manifest: Manifest, card: ClassifierCa
 
 
 def _predict(
-    recipe: EvaluateRecipe, model: nn.Module, card: ClassifierCard, manifest: Manifest, cluster: Cluster
+    recipe: EvaluateRecipe,
+    model: nn.Module,
+    card: ClassifierCard,
+    manifest: Manifest,
+    groups: Sequence[range],
+    cluster: Cluster,
 ) -> tuple[Predictions, list[str]]:
     """Return the predictions of all videos and the faults of all ranks. Collective.
 
     Groups of videos do not depend on the number of processes, so neither do the numbers.
     """
     views = recipe.views
-    groups = rank_groups(len(manifest.refs), max(recipe.batch // views.count, 1), cluster.rank, cluster.world)
     faults: list[str] = []
 
     def batches() -> Any:
@@ -151,6 +166,7 @@ def _write(
     labels: np.ndarray,
     found: Predictions,
     faults: list[str],
+    retrieved: dict[str, Any] | None,
 ) -> None:
     pairs = confused_pairs(found, labels, recipe.confused_pairs, recipe.pictures_per_pair)
     for pair in pairs:
@@ -164,6 +180,7 @@ def _write(
         **summarise(found, labels, recipe.calibration_bins),
         "confused_pairs": pairs,
         "unreadable_videos": sorted(faults),
+        **({} if retrieved is None else {"retrieval": retrieved}),
     }
     write_text(folder.path / "predictions.csv", _table(manifest, card, labels, found))
     write_json(folder.path / PRODUCT, results)
@@ -203,5 +220,9 @@ def _say(results: dict[str, Any]) -> None:
         + ", ".join(f"{name} {100 * share:.2f} %" for name, share in shares.items())
         + ("" if error is None else f", calibration error {100 * error:.2f} points")
     )
+    for way in ("text_to_video", "video_to_text") if "retrieval" in results else ():
+        figures = results["retrieval"][way]
+        recalls = ", ".join(f"R@{length} {100 * figures[f'r{length}']:.2f} %" for length in RECALL)
+        say(f"{way.replace('_', ' ')}: {recalls}, median rank {figures['median_rank']:g}")
     for fault in results["unreadable_videos"]:
         say(f"counted as wrong: {fault}")

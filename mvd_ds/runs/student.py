@@ -32,7 +32,7 @@ def plan_predictor(recipe: TrainingRecipe) -> Blueprint[MaskedPredictor]:
             raise ConfigError(f"teachers.{name}: this name is taken by torch; choose another, {name}_teacher for example")
 
     def construct() -> MaskedPredictor:
-        return MaskedPredictor(recipe.model, recipe.grid, heads, recipe.balance == "uncertainty")
+        return MaskedPredictor(recipe.model, recipe.grid, heads, recipe.balance == "uncertainty", recipe.language)
 
     drawn = Blueprint(construct, lambda name, module: initialise_module(name, module, recipe.run.seed))
     if recipe.init is None:
@@ -66,7 +66,9 @@ def load_predictor(folder: str | Path) -> tuple[MaskedPredictor, TrainingRecipe]
     """
     recipe = read_recipe(folder)
     weighs = recipe.balance == "uncertainty"
-    model = build_without_weights(lambda: MaskedPredictor(recipe.model, recipe.grid, head_shapes(recipe), weighs))
+    model = build_without_weights(
+        lambda: MaskedPredictor(recipe.model, recipe.grid, head_shapes(recipe), weighs, recipe.language)
+    )
     load_strictly(model, read_safetensors(model_file(folder, "model"))[0], str(folder))
     return model, recipe
 

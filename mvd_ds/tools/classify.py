@@ -21,6 +21,7 @@ def classify(
     device: str,
     text_vectors: Path | None = None,
     adaptor: str | None = None,
+    words: Path | None = None,
 ) -> None:
     """Print the likeliest classes of each video; one that cannot be read is named, and the others go on.
 
@@ -33,6 +34,7 @@ def classify(
         device: auto or cpu.
         text_vectors: file of a teacher's text vectors, whose classes are told apart; None: the classifier's own classes.
         adaptor: the summary adaptor in whose space they are; None: the only one of their width.
+        words: file of class names and templates, for the folder of a run with ``language``.
 
     Raises:
         ConfigError: if the folder holds no classifier, or a video could not be read, after all of them.
@@ -41,7 +43,7 @@ def classify(
         if value < 1:
             raise ConfigError(f"{option} {value}: it takes a number from 1")
     place = "cuda" if device == "auto" and torch.cuda.is_available() else "cpu"
-    classifier = VideoClassifier(folder, device=place, text_vectors=text_vectors, adaptor=adaptor)
+    classifier = VideoClassifier(folder, device=place, text_vectors=text_vectors, adaptor=adaptor, words=words)
     faults = []
     for video in videos:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +26,6 @@ from mvd_ds.models.formats.strict import load_strictly
 from mvd_ds.models.initialisation import build_without_weights
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.objectives.moving_statistics import load_statistics
-from mvd_ds.objectives.terms import LossTerms
 from mvd_ds.runs.building import cached_types
 from mvd_ds.runs.student import build_predictor
 from mvd_ds.runs.tokenizers.learn import make_objective, plan_tokenizer
@@ -34,6 +33,7 @@ from mvd_ds.training.cached_targets import CachedTargets
 from mvd_ds.training.classification import Classification
 from mvd_ds.training.console import say
 from mvd_ds.training.engine.deepspeed_engine import DTYPES
+from mvd_ds.training.language import CaptionLoss
 from mvd_ds.training.masked_prediction import MaskedPrediction
 from mvd_ds.training.nonfinite.dump import AVERAGE_NAME, STATISTICS_NAME, nested
 from mvd_ds.training.nonfinite.finite import FiniteWatch, minimised
@@ -101,7 +101,7 @@ class Step:
     """The parts of a step: a network in training, its objective, and the kind of its micro batches."""
 
     network: nn.Module
-    objective: Callable[[Any, bool], LossTerms]
+    objective: Classification | MaskedPrediction | Tokenizing
     kind: type[ClipBatch | LabelledBatch]
 
     def look(self, batch: Any) -> tuple[float, list[str]]:
@@ -147,7 +147,8 @@ def _step(recipe: TrainingRecipe | FinetuneRecipe, dump: Path, device: torch.dev
     if isinstance(recipe, TokenizerRecipe):
         objective = make_objective(recipe, network, teachers, device)
     else:
-        objective = MaskedPrediction(recipe, network, _targets(recipe, teachers, dtype, dump), device)
+        captions = CaptionLoss(recipe.language, lambda value: [value], rank=0) if recipe.language is not None else None
+        objective = MaskedPrediction(recipe, network, _targets(recipe, teachers, dtype, dump), device, captions)
     if objective.statistics:
         path = dump / STATISTICS_NAME
         load_statistics(objective.statistics, load_file(path) if path.is_file() else {}, str(path))
@@ -176,6 +177,18 @@ def _classifier(recipe: FinetuneRecipe, weights: dict[str, Tensor]) -> Classifie
 
 
 def _replay(step: Step, dump: Path, ranks: list[dict[str, Any]]) -> Iterator[Replayed]:
+    found: Iterable[tuple[int, int, dict[str, Any], Any]] = _micro_batches(step, dump, ranks)
+    if isinstance(step.objective, MaskedPrediction) and step.objective.captions is not None:
+        found = list(found)  # their loss is over all of them
+        step.objective.prepare([batch for *_, batch in found])
+    for rank, number, micro, batch in found:
+        loss, names = step.look(batch)
+        clips = step.find_nonfinite_clips(batch, micro["clips"]) if names else []
+        yield Replayed(rank, number, float(micro["total"]), loss, names, clips)
+
+
+def _micro_batches(step: Step, dump: Path, ranks: list[dict[str, Any]]) -> Iterator[tuple[int, int, dict[str, Any], Any]]:
+    """Yield rank, number, record and content of every micro batch of a dump."""
     for rank in ranks:
         path = dump / f"rank-{rank['rank']}.safetensors"
         try:
@@ -184,10 +197,7 @@ def _replay(step: Step, dump: Path, ranks: list[dict[str, Any]]) -> Iterator[Rep
             raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
         for number, micro in enumerate(rank["micro_batches"]):
             own = {name.partition(".")[2]: value for name, value in tensors.items() if name.startswith(f"{number}.")}
-            batch = nested(own, step.kind)
-            loss, names = step.look(batch)
-            clips = step.find_nonfinite_clips(batch, micro["clips"]) if names else []
-            yield Replayed(rank["rank"], number, float(micro["total"]), loss, names, clips)
+            yield rank["rank"], number, micro, nested(own, step.kind)
 
 
 def _alone(batch: Any, row: int) -> Any:

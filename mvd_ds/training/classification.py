@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -39,6 +39,10 @@ class Classification:
 
     def observe(self, batch: LabelledBatch) -> None:
         """Collect nothing: classes need no statistics."""
+
+    def prepare(self, batches: Iterable[LabelledBatch]) -> Iterable[LabelledBatch]:
+        """Return the micro batches of a step: no loss is over more than one of them."""
+        return batches
 
     def __call__(self, batch: LabelledBatch, measure: bool) -> LossTerms:
         """Return the losses of one micro batch; ``measure`` asks for nothing more here."""

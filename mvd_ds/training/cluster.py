@@ -71,6 +71,14 @@ class Cluster:
             dist.all_reduce(values)
         return values
 
+    def gather_tensor(self, value: torch.Tensor) -> list[torch.Tensor]:
+        """Return the ``value`` of every rank, in rank order; it has one shape on all of them. Collective."""
+        if not dist.is_initialized():
+            return [value]
+        values = [torch.empty_like(value, memory_format=torch.contiguous_format) for _ in range(self.world)]
+        dist.all_gather(values, value.contiguous())
+        return values
+
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         """Run a part without collectives on every rank; if it fails on any, all ranks raise the same ConfigError.

@@ -75,6 +75,11 @@ class MaskedBatch(MicroBatch, Protocol):
         """Targets of these views as they were stored, output -> (B, ...), with their scales; None: teachers are asked."""
         ...
 
+    @property
+    def captions(self) -> Tensor | None:
+        """int64 (B, L), tokens of a caption of each clip; None without ``language``."""
+        ...
+
 
 class LabelledBatch(MicroBatch, Protocol):
     """A micro batch with the class of each clip, and how clips are mixed."""

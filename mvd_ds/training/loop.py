@@ -141,7 +141,7 @@ class Training:
     def _queue(self, done: int, micro_batches: Iterable[Any], batches: Batches) -> Steps[Queued]:
         """Queue all micro batches of one step; the engine divides the loss by their number and updates at the last."""
         losses: list[LossTerms] = []
-        for batch in micro_batches:
+        for batch in self.objective.prepare(micro_batches):
             loss = self.objective(batch, measure=not losses and _due(done, self.recipe.run.features_every_steps))
             self.engine.backward(minimised(loss.total))
             self._fetch_ahead(batches)

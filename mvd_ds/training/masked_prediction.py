@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mvd_ds.config import TrainingRecipe
+from mvd_ds.config import LANGUAGE, TrainingRecipe
 from mvd_ds.objectives.balance import build_balance
 from mvd_ds.objectives.diagnostics import effective_rank
 from mvd_ds.objectives.targets import Places, Target, target_statistics
-from mvd_ds.objectives.terms import LossTerms, combine
+from mvd_ds.objectives.terms import LossTerms, added, combine
 from mvd_ds.training.device_batch import MaskedBatch, to_device
+from mvd_ds.training.language import CaptionLoss, Pairs
 from mvd_ds.training.protocols import Inspect
 from mvd_ds.training.prototype_inputs import PrototypeInputs
 from mvd_ds.training.step import TargetSource, normalise, to_unit
@@ -28,12 +29,20 @@ class MaskedPrediction:
     Args:
         student: a MaskedPredictor, or the engine around one.
         targets: makes what is to be predicted.
+        captions: the loss of captions, for a student with ``language``.
     """
 
-    def __init__(self, recipe: TrainingRecipe, student: Any, targets: TargetSource, device: torch.device) -> None:
-        self.student, self.targets, self.device = student, targets, device
+    def __init__(
+        self,
+        recipe: TrainingRecipe,
+        student: Any,
+        targets: TargetSource,
+        device: torch.device,
+        captions: CaptionLoss | None = None,
+    ) -> None:
+        self.student, self.targets, self.device, self.captions = student, targets, device, captions
         self.size_px, self.clips_per_step = recipe.data.clip.size_px, recipe.batch.global_
-        self.names = tuple(targets.terms)
+        self.names = (*targets.terms, *([LANGUAGE] if captions is not None else []))
         self.prototype_inputs = PrototypeInputs(recipe)
         self.inspect: Inspect | None = None
         self.balance = build_balance(recipe, targets.terms).to(device)
@@ -46,6 +55,18 @@ class MaskedPrediction:
         """Collect the statistics of a micro batch's targets without learning from it, for the calibration."""
         inputs, given = self.targets.draw(to_device(batch, self.device))
         self.balance.observe(self.targets(inputs, given, observed=True), self._places(inputs))
+
+    def prepare(self, batches: Iterable[MaskedBatch]) -> Iterable[MaskedBatch]:
+        """Return the micro batches of a step, for the losses of captions after a look at all of them. Collective."""
+        return batches if self.captions is None else self.captions.prepare(batches, self._vectors)
+
+    def _vectors(self, batch: MaskedBatch) -> Pairs:
+        """Return the vectors of the clips and captions of a micro batch, as the step will compute them."""
+        inputs, _ = self.targets.draw(to_device(batch, self.device))
+        model = getattr(self.student, "module", self.student)
+        clip = self._clip(inputs, model)
+        more = {"captions": inputs.captions, "pairs_alone": True}
+        return Pairs.of(self.student(clip, inputs.visible, inputs.masked, inputs.drop_path, **more))
 
     def __call__(self, batch: MaskedBatch, measure: bool) -> LossTerms:
         """Return the losses of one micro batch.
@@ -60,11 +81,16 @@ class MaskedPrediction:
             self.inspect(f"targets of {name}", target)
         model = getattr(self.student, "module", self.student)
         with EncoderTokens(model.encoder, measure) as tokens:
-            more = {"labelled": inputs.labels[:, 0] >= 0} if "labels" in targets else {}
+            more: dict[str, Any] = {"labelled": inputs.labels[:, 0] >= 0} if "labels" in targets else {}
+            more |= {"captions": inputs.captions} if self.captions is not None else {}
             more |= self._prototype_inputs(inputs, model)
             predictions = self.student(self._clip(inputs, model), inputs.visible, inputs.masked, inputs.drop_path, **more)
         uniforms = None if inputs.teacher_uniforms is None else inputs.teacher_uniforms.flatten(0, 1)
-        loss = combine(predictions, targets, self.targets.terms, places, self.balance, uniforms)
+        pairs = Pairs.of(predictions) if self.captions is not None else None
+        losses = [combine(predictions, targets, self.targets.terms, places, self.balance, uniforms)] if targets else []
+        if self.captions is not None and pairs is not None:
+            losses.append(self.captions(batch, pairs, measure))
+        loss = losses[0] if len(losses) == 1 else added(*losses)
         if tokens.value is None:
             return loss
         measured = measure_features(predictions, targets, loss, self.targets.terms, tokens.value)

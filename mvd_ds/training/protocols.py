@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
@@ -83,6 +83,10 @@ class Objective(Protocol):
 
     def observe(self, batch: Any) -> None:
         """Collect the statistics of one micro batch without learning from it, for the calibration."""
+        ...
+
+    def prepare(self, batches: Iterable[Any]) -> Iterable[Any]:
+        """Return the micro batches of a step, after a look at all of them where a loss is over the whole step. Collective."""
         ...
 
     def __call__(self, batch: Any, measure: bool) -> LossTerms:

@@ -74,7 +74,7 @@ def require_drawn(batch: MaskedBatch) -> MaskedBatch:
     Raises:
         ValueError: if its masks are yet to be drawn.
     """
-    if not batch.masked.shape[-1]:
+    if not batch.masked.shape[-1] and not batch.visible.shape[-1]:
         raise ValueError("the masks of this batch are drawn on the device, and there is nothing that draws them")
     return batch
 
@@ -99,6 +99,8 @@ class PixelTargets:
         self, batch: MaskedBatch, given: Mapping[str, dict[str, Tensor]] | None = None, observed: bool = False
     ) -> dict[str, Tensor]:
         """Return the targets (B*K, M, D) of a batch with masks."""
+        if "pixels" not in self.terms:  # objective language predicts nothing
+            return label_targets(batch, self.terms)
         clip = to_unit(batch.views[self.size_px])
         pixels = self.terms["pixels"]
         if isinstance(pixels, PixelTarget) and pixels.takes_standardised:

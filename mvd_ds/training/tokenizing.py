@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -57,6 +57,10 @@ class Tokenizing:
             self.statistics["standardise"] = self.standardiser
         trained = ("commitment",) if recipe.tokenizer.method == "vq" else ()
         self.names: tuple[str, ...] = ("reconstruction", *trained, *(("perceptual",) if perceptual is not None else ()))
+
+    def prepare(self, batches: Iterable[MaskedBatch]) -> Iterable[MaskedBatch]:
+        """Return the micro batches of a step: no loss is over more than one of them."""
+        return batches
 
     def observe(self, batch: MaskedBatch) -> None:
         """Collect the scale of the teacher's tokens, or the tokens in which the first codes are looked for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -32,11 +33,12 @@ def plain(shrunk_recipe: TrainingRecipe) -> dict[str, list[float]]:
 
 @pytest.fixture(scope="session")
 def parts(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Overrides that turn on everything that can be learnt beside the published targets, from clips half without a label."""
-    unlabelled = tmp_path_factory.mktemp("unlabelled") / "train.txt"
-    lines = [line.split() for line in (videos / "train.txt").read_text().splitlines() if not line.startswith("#")]
-    unlabelled.write_text("".join(f"{videos / words[0]}\n" for words in lines))
-    sources = ", ".join(f"{{manifest: {path}, weight: 1}}" for path in (videos / "train.txt", unlabelled))
+    """Overrides that turn on all that can be learnt beside the published targets; half of the clips have no label."""
+    unlabelled = tmp_path_factory.mktemp("unlabelled") / "train.jsonl"
+    rows = [json.loads(line) for line in (videos / "train.jsonl").read_text().splitlines()]
+    told = [{"path": str(videos / row["path"]), "text": row["text"][0]} for row in rows if "path" in row]
+    unlabelled.write_text("".join(f"{json.dumps(row)}\n" for row in told))
+    sources = ", ".join(f"{{manifest: {path}, weight: 1}}" for path in (videos / "train.jsonl", unlabelled))
     return [
         f"data.sources=[{sources}]",
         "teachers.video.target={tokens: all, blocks: [0, 2], mode: each, normalise: true, visible_ramp: [3, 9]}",
@@ -44,6 +46,7 @@ def parts(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "teachers.video.placement=zero3",
         "teachers.image.more_targets={summary: {kind: summary}}",
         "labels={label: how, classes: 8, hidden: 16, weight: 0.1}",
+        "language={sees: all, embed_dim: 16, weight: 0.5, text: {kind: shared, blocks: [1, -1], context: 96}}",
     ]
 
 

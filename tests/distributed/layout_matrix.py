@@ -11,6 +11,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from mvd_ds.training.ema import Ema
 from mvd_ds.training.engine.deepspeed_engine import full_weights, import_deepspeed, joined_cluster
 from mvd_ds.training.engine.deepspeed_start import start_student, start_teacher
 from mvd_ds.training.engine.update_gate import UpdateGate
+from mvd_ds.training.language import CaptionLoss
 from mvd_ds.training.masked_prediction import MaskedPrediction
 from mvd_ds.training.optim import parameter_groups
 from mvd_ds.training.reporting.memory import state_bytes
@@ -46,7 +48,7 @@ def main(layouts: dict[str, list[str]], overrides: list[str]) -> None:
         read: dict[Any, tuple[list[ClipBatch], Callable[[int], float]]] = {}
         found = {}
         for name, recipe in recipes.items():
-            key = recipe.data, recipe.drop_path_blocks, recipe.masking, recipe.drop_teachers
+            key = recipe.data, recipe.drop_path_blocks, recipe.masking, recipe.drop_teachers, recipe.language
             if key not in read:
                 loader = ClipLoader(recipe, recipe.drop_path_blocks, cluster.rank, cluster.world)
                 read[key] = list(loader.batches(0, STEPS)), build_schedule(recipe, loader.steps_per_epoch)
@@ -70,7 +72,8 @@ def _train(
     }
     living = Living(recipe, engine, placed, cluster)
     targets = TeacherTargets(recipe, placed, next(engine.module.parameters()).dtype, device_masks(recipe))
-    objective = MaskedPrediction(recipe, engine, targets, cluster.device)
+    captions = CaptionLoss(recipe.language, cluster.gather_tensor, cluster.rank) if recipe.language is not None else None
+    objective = MaskedPrediction(recipe, engine, targets, cluster.device, captions)
     read = batches[: -(-recipe.calibration_clips // recipe.batch.global_) * recipe.batch.accumulation_steps(cluster.world)]
     calibrate(objective, lambda: read, cluster)
     losses, coming = [], iter(batches)
@@ -79,8 +82,8 @@ def _train(
         for group in engine.optimizer.param_groups:
             group["lr"] = schedule(step)
         mean = 0.0
-        for _ in range(accumulation):
-            terms = objective(next(coming), measure=False)
+        for batch in objective.prepare(list(islice(coming, accumulation))):
+            terms = objective(batch, measure=False)
             engine.backward(terms.total)
             engine.step()
             mean += float(cluster.mean(terms.total.detach())) / accumulation

@@ -59,6 +59,8 @@ class Protocol(BaseModel):
     compare: list[tuple[str, str]]
     """Pairs of rows, or a row and ``untrained``, whose difference is wanted."""
     probe: str = "demo_probe"
+    words: dict[str, str] = {}
+    """Label -> file of words beside the videos, for a zero-shot test of every row by its own text tower."""
 
 
 def read_protocol(name: str) -> Protocol:
@@ -81,7 +83,7 @@ class Experiment:
         places = {"videos": str(self.videos)}
         for name, run in self.protocol.shared.items():
             places[name] = self._train(run, self.shared / name, self.protocol.seeds[0], [], places)
-        probes = []
+        probes, zero_shot = [], {name: {label: [] for label in self.protocol.words} for name in self.protocol.rows}
         for seed in self.protocol.seeds:
             base = self.folder / f"seed-{seed}"
             rows = {
@@ -89,8 +91,20 @@ class Experiment:
                 for name, run in self.protocol.rows.items()
             }
             probes.append(self._probe(base, seed, rows))
+            for name, weights in rows.items():
+                for label, words in self.protocol.words.items():
+                    zero_shot[name][label].append(self._zero_shot(weights, label, words, base / f"{name}-{label}"))
         self._say("report", *probes, "--output", str(self.folder))
-        return json.loads((self.folder / "report.json").read_text())
+        report = json.loads((self.folder / "report.json").read_text())
+        return {**report, "zero_shot": zero_shot} if self.protocol.words else report
+
+    def _zero_shot(self, weights: str, label: str, words: str, output: Path) -> dict[str, Any]:
+        """Return top-1 by words on held-out clips, and retrieval by their captions."""
+        data = [f"data.manifest={self.videos / 'val.jsonl'}", f"words={self.videos / words}", f"label={label}"]
+        views = ["views={segments: 1, crops: 1}", f"run.output={output}"]
+        self._say("evaluate", "evaluate_2x3", f"weights={weights}", *data, *views)
+        found = json.loads((output / "evaluation.json").read_text())
+        return {key: found[key] for key in ("top1", "samples", "retrieval")}
 
     def _train(self, run: Run, output: Path, seed: int, settings: list[str], places: dict[str, str]) -> str:
         """Return the model folder of a run, which is trained unless it is finished."""
@@ -122,8 +136,8 @@ class Experiment:
 def summary(protocol: Protocol, report: dict[str, Any]) -> dict[str, Any]:
     """Return what is kept of a result: shares with intervals, differences, and where it was made."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
-    kept = ("probes", "intervals", "comparisons", "chance", "clips", "trainings")
-    return {key: report[key] for key in kept} | {
+    kept = ("probes", "intervals", "comparisons", "chance", "clips", "trainings", "zero_shot")
+    return {key: report[key] for key in kept if key in report} | {
         "per_seed": {
             name: {label: one["per_seed"] for label, one in labels.items()} for name, labels in report["details"].items()
         },

@@ -55,7 +55,7 @@ class LabelledClips(KeyedClips):
             "dropout": TensorLayout((self._width,), "float32"),
         }
 
-    def _more(self, key: ClipKey) -> dict[str, np.ndarray]:
+    def _more(self, key: ClipKey, video: int) -> dict[str, np.ndarray]:
         clip = self._data.clip
         mix = draw_mix(self._augmentation.mix, clip.frames, clip.size_px, self._pair_generator(key))
         dropout = self._generator("dropout", key).random(self._width, dtype=np.float32)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mvd_ds.data.randomness import keyed_generator
 from mvd_ds.data.synthetic.motion import HOW
+from mvd_ds.data.synthetic.rendering import WHAT
 
 NUMERALS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 """Words of the digits, in the order of ``rendering.WHAT``."""
@@ -44,7 +47,7 @@ WORDS = {
 CAPTIONS = 3
 """Captions of a clip."""
 
-assert len(MOTIONS) == len(HOW)
+assert len(MOTIONS) == len(HOW) and len(NUMERALS) == len(WHAT)
 
 
 def captions_of(seed: int, split: str, index: int, what: int, how: int) -> list[str]:
@@ -54,6 +57,7 @@ def captions_of(seed: int, split: str, index: int, what: int, how: int) -> list[
     return [grammar[number].format(what=NUMERALS[what], how=MOTIONS[how]) for number in chosen.tolist()]
 
 
-def words_of(label: str) -> dict[str, list[str]]:
-    """Return the names of the classes of ``what`` or ``how`` and the held-out templates they stand in."""
-    return {"classes": list(NUMERALS if label == "what" else MOTIONS), "templates": list(WORDS[label])}
+def words_of(label: str) -> dict[str, Any]:
+    """Return the words of the classes of ``what`` or ``how``, by their names, and the held-out templates they stand in."""
+    names, words = (WHAT, NUMERALS) if label == "what" else (HOW, MOTIONS)
+    return {"classes": dict(zip(names, words, strict=True)), "templates": list(WORDS[label])}

@@ -35,7 +35,10 @@ OWN = Layout(
         Rule("head.{w}", "head.{w}"),
     ),
     settings={},
-    ignored=(Ignored("balance.log_variances", "weighs the losses of training: a model predicts without it"),),
+    ignored=(
+        Ignored("balance.log_variances", "weighs the losses of training: a model predicts without it"),
+        Ignored("language.*", "the text tower, which zero-shot opens by the folder of its run"),
+    ),
 )
 
 

@@ -57,7 +57,7 @@ def step_recipe(name: str, overrides: list[str], geometry: str, device: torch.de
     """Return the recipe of the measured step: one micro batch on each of ``world`` devices, random weights, nothing dropped.
 
     Raises:
-        ConfigError: for a faulty setting.
+        ConfigError: for a faulty setting, or captions, which have no measured step.
     """
     wanted = (["engine.precision=fp32"] if device.type == "cpu" else []) + overrides
     teachers = [key for key, teacher in _distillation(name, wanted).teachers.items() if not teacher.is_ema]
@@ -68,7 +68,10 @@ def step_recipe(name: str, overrides: list[str], geometry: str, device: torch.de
     forced += ["model.drop_path=0", "decoder.drop_path=0", f"batch.global={micro * world}"]
     students = _distillation(name, wanted).students
     forced += [f"students.{key}.{item}=0" for key in students for item in ("model.drop_path", "decoder.drop_path")]
-    return _distillation(name, wanted + forced)
+    recipe = _distillation(name, wanted + forced)
+    if recipe.language is not None:
+        raise ConfigError("language: a step with captions is not measured; add language=null to measure the rest")
+    return recipe
 
 
 def require_yardsticks(recipe: TrainingRecipe) -> None:

@@ -18,6 +18,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--crops", type=int, default=1, metavar="COUNT", help="crops of a clip (default %(default)s)")
     add("--text-vectors", type=Path, metavar="FILE", help="classes by a teacher's text vectors; FOLDER then has adaptors")
     add("--adaptor", metavar="NAME", help="the summary adaptor of that teacher, where several have the width of the vectors")
+    add(
+        "--words",
+        type=Path,
+        metavar="FILE",
+        help="classes by name, a line each or JSON with templates; FOLDER learnt from captions",
+    )
     add("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
 
 
@@ -26,4 +32,4 @@ def run(options: argparse.Namespace) -> None:
     from mvd_ds.tools.classify import classify
 
     views = (options.top, options.segments, options.crops)
-    classify(options.folder, options.videos, *views, options.device, options.text_vectors, options.adaptor)
+    classify(options.folder, options.videos, *views, options.device, options.text_vectors, options.adaptor, options.words)

@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 import torch
 
-from mvd_ds.config import FinetuneRecipe, HeadShape, LearningRecipe, TeacherSettings, TrainingRecipe
+from mvd_ds.config import LANGUAGE, FinetuneRecipe, HeadShape, LearningRecipe, TeacherSettings, TrainingRecipe
 from mvd_ds.config.tokenizers.recipe import TokenizerRecipe
 from mvd_ds.models.classifiers.adaptation import classifier_of
 from mvd_ds.models.flops import ClipFlops, classifier_flops
 from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.networks import family_of
+from mvd_ds.models.text.tower import tower_sizes
 from mvd_ds.models.tokenizers.flops import tokenizer_flops
 from mvd_ds.models.tokenizers.network import Tokenizer, decoder_width
 from mvd_ds.objectives.targets import head_shapes
@@ -136,14 +137,15 @@ def _tokenizer_sizes(recipe: TokenizerRecipe) -> RecipeSizes:
 def _predictor_sizes(recipe: TrainingRecipe) -> RecipeSizes:
     """Return the sizes of a student with its decoders and teachers."""
     with torch.device("meta"):
-        student = MaskedPredictor(recipe.model, recipe.grid, head_shapes(recipe), recipe.balance == "uncertainty")
+        weighs = recipe.balance == "uncertainty"
+        student = MaskedPredictor(recipe.model, recipe.grid, head_shapes(recipe), weighs, recipe.language)
     slots, rows, columns = recipe.grid
     tokens = slots * rows * columns
     groups = [[parameter.numel() for parameter in group["params"]] for group in parameter_groups(student, recipe.optimizer)]
     visible = tokens - recipe.masked_tokens + recipe.model.prefix_tokens + recipe.local_tokens
     return RecipeSizes(
         NetworkSizes(groups, sizes_of(student), recipe.model.depth, visible, recipe.model.embed_dim),
-        {name: _head(recipe, shape) for name, shape in student.heads.items()},
+        {name: _head(recipe, shape) for name, shape in student.heads.items()} | _text(recipe),
         {name: _teacher(recipe, teacher) for name, teacher in recipe.asked_teachers.items()},
         recipe_flops(recipe),
     )
@@ -156,6 +158,14 @@ def _head(recipe: TrainingRecipe, shape: HeadShape) -> HeadSizes:
         # Mask tokens alone: what they look at adds keys and values, which are fewer than the 2 of 16 values it has less of each.
         return HeadSizes(counts[shape.tokens], width, shape.decoder.depth)
     return HeadSizes(counts["all"] + recipe.model.prefix_tokens, width, shape.decoder.depth)
+
+
+def _text(recipe: TrainingRecipe) -> dict[str, HeadSizes]:
+    """Return the sizes of the text tower, which holds activations as a decoder does."""
+    if recipe.language is None:
+        return {}
+    width, depth, _ = tower_sizes(recipe.language.text, recipe.model)
+    return {LANGUAGE: HeadSizes(recipe.language.text.context, width, depth)}
 
 
 def _teacher(recipe: TrainingRecipe, settings: TeacherSettings) -> NetworkSizes:

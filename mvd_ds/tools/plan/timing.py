@@ -105,7 +105,7 @@ def plan_time(
     if recipe.engine.precision == "fp32":
         rate *= machine.device.fp32_share
     flops = sizes.flops
-    trained = flops.encoder + sum(flops.decoders.values())
+    trained = flops.encoder + sum(flops.decoders.values()) + flops.language
     every = recipe.model.activation_checkpointing
     zero = engine["zero_optimization"]
     sharded = sizes.student.parameters / gpus

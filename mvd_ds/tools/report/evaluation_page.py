@@ -13,6 +13,7 @@ from PIL import Image as Picture
 
 from mvd_ds.data.readers.decode import DecodeError, open_video
 from mvd_ds.data.readers.location import ByteRange
+from mvd_ds.evaluation.retrieval import RECALL
 from mvd_ds.files import counted, one_line, read_json, write_text
 from mvd_ds.tools.report.evaluation_figures import NUMBERED_CLASSES, confusion_picture, reliability_chart, worst_classes
 from mvd_ds.tools.report.formatting import FEW_CLIPS, MISSING, PERCENT, few_clips, percent, span, wilson_interval
@@ -45,6 +46,7 @@ def write_evaluation_page(folder: Path) -> None:
         lead=f"{percent(results['top1'])} of {counted(samples, 'video')} are classified right.",
         attention=[few_clips(samples, "video")] if samples < FEW_CLIPS else [],
         summary=_summary(results),
+        retrieval=_retrieval(results),
         reliability=_reliability(results),
         confusion=Figure(
             "",
@@ -87,6 +89,19 @@ def _summary(results: dict[str, Any]) -> Table:
         del values["top-5"]  # it is always 100 %
     kinds = {"top-1": "first", "always the most frequent class": "aside"}
     return Table(["", ""], [Row(name, cells(value), kinds.get(name, "")) for name, value in values.items()], "pairs")
+
+
+def _retrieval(results: dict[str, Any]) -> Table | None:
+    """Return how far down a list the right answer stands; None without captions."""
+    if "retrieval" not in results:
+        return None
+    found = results["retrieval"]
+    names = {"text_to_video": f"{found['texts']:,} texts find videos", "video_to_text": f"{found['videos']:,} videos find texts"}
+    rows = [
+        Row(name, cells(*(percent(found[way][f"r{length}"], 1) for length in RECALL), f"{found[way]['median_rank']:g}"))
+        for way, name in names.items()
+    ]
+    return Table(["retrieval", *(f"R@{length}" for length in RECALL), "median rank"], rows)
 
 
 def _reliability(results: dict[str, Any]) -> Figure | None:

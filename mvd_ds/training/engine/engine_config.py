@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from mvd_ds.config import LearningRecipe, TrainingRecipe, find_engine_config
+from mvd_ds.config import LearningRecipe, TrainingRecipe, find_engine_config, uses_blocks_twice
 from mvd_ds.training.engine.engine_json import ZeroFaults, faults_of, read_engine_json, refuse, settings_in
 
 #: What a placement asks of a teacher's JSON: where its shards are kept.
@@ -82,8 +82,8 @@ def student_config(recipe: LearningRecipe, place: Place, sizes: Sizes, zero_faul
     if settings_in(zero, "offload_param").get("device", "none") != "none":
         faults.append("zero_optimization.offload_param: a student's parameters stay on their device; offload the optimizer")
     refuse(path, faults)
-    if isinstance(recipe, TrainingRecipe) and recipe.local_tokens:
-        # Local crops are a second pass of the encoder, and leaf modules reduce their gradients after the first.
+    if isinstance(recipe, TrainingRecipe) and (recipe.local_tokens or uses_blocks_twice(recipe.language)):
+        # A second pass of the encoder's blocks, of local crops or texts: leaf modules reduce their gradients after the first.
         zero.pop("leaf_module", None)
     merged = _merged(values, owned)
     if recipe.engine.precision == "bf16" and accumulation > 1 and stage >= 2:

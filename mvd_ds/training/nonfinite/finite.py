@@ -145,7 +145,7 @@ class NonFiniteSteps:
     def _look_again(self, batches: list[Any]) -> list[list[str]]:
         """Compute the step once more, behind the shut gate, and see where."""
         found, before = [], random_state()
-        for batch in batches:
+        for batch in self.objective.prepare(batches):
             with FiniteWatch(self.engine.module) as watch:
                 self.objective.inspect = watch.see
                 self.engine.backward(minimised(self.objective(batch, False).total))

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from mvd_ds.data.manifests.manifest import read_manifest
+from mvd_ds.data.synthetic.motion import HOW
 from mvd_ds.data.synthetic.phrasing import GRAMMAR, MOTIONS, NUMERALS, WORDS, captions_of
 from mvd_ds.files import read_json
 
@@ -24,4 +25,4 @@ def test_the_sets_with_captions_are_those_without(videos: Path) -> None:
         assert [ref.path for ref in plain.refs] == [ref.path for ref in told.refs]
         for index, (what, how) in enumerate(told.labels.tolist()):
             assert list(told.refs.captions(index)) == captions_of(1, split, index, what, how)
-    assert read_json(videos / "words_how.json")["classes"] == list(MOTIONS)
+    assert read_json(videos / "words_how.json")["classes"] == dict(zip(HOW, MOTIONS, strict=True))

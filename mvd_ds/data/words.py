@@ -1,0 +1,88 @@
+"""Files of words: the names of classes, and the templates they stand in, from which a text tower makes a classifier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mvd_ds.data.manifests.captions import checked_captions
+from mvd_ds.data.manifests.manifest import read_list
+from mvd_ds.data.manifests.rows import load_json, seems_json
+from mvd_ds.files import ConfigError, did_you_mean, one_line
+
+PLACE = "{}"
+"""Place of the name in a template."""
+_KEYS = ("classes", "templates")
+MOST_TEXTS = 1_000_000
+"""Most texts of a file: 20,000 classes in 50 templates."""
+
+
+class Words(NamedTuple):
+    """The classes that are told apart, in words."""
+
+    classes: tuple[str, ...]
+    """Names of the classes."""
+    words: tuple[tuple[str, ...], ...]
+    """Words for each class: its name, or others."""
+    templates: tuple[str, ...]
+    """Sentences around a word; the vector of a class is the mean over all of its sentences."""
+
+    @property
+    def texts(self) -> list[list[str]]:
+        """The texts of each class."""
+        return [[template.replace(PLACE, word) for template in self.templates for word in own] for own in self.words]
+
+
+def read_words(path: str | Path) -> Words:
+    """Return the classes of a file: JSON ``{"classes": [...], "templates": ["a video of {}", ...]}``, a JSON list of names, or a
+    plain text with a name a line. Classes may be an object, ``{"0": "zero", "cat": ["cat", "kitten"]}``: names and their words.
+
+    Raises:
+        ConfigError: in one line, for a file that is none of these, a name or template that is empty, too long, or no Unicode, a
+            name that stands twice, or a template without ``{}``.
+    """
+    path = Path(path)
+    shown = one_line(path)
+    value: Any = load_json(path) if seems_json(path) else _lines(path)
+    if isinstance(value, list):
+        value = {"classes": value}
+    odd = [key for key in value if key not in _KEYS]
+    if odd:
+        hint = did_you_mean(odd[0], _KEYS, "keys are classes, templates")
+        raise ConfigError(f"{shown}: key '{one_line(odd[0], 40)}' is not known; {hint}")
+    named = value.get("classes")
+    templates = _texts(value.get("templates", [PLACE]), f"{shown}: templates")
+    classes = _texts(list(named) if isinstance(named, dict) else named, f"{shown}: classes")
+    own = named.values() if isinstance(named, dict) else classes
+    words = tuple(_texts(word, f"{shown}: classes") for word in own)
+    _require_sense(classes, words, templates, shown)
+    return Words(classes, words, templates)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = read_list(path, "a list of words").removeprefix(b"\xef\xbb\xbf").decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{one_line(path)}: is not UTF-8 at its byte {error.start + 1}") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _texts(value: Any, where: str) -> tuple[str, ...]:
+    try:
+        return checked_captions(value)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {str(error).replace('caption', 'text')}") from None
+
+
+def _require_sense(classes: tuple[str, ...], words: tuple[tuple[str, ...], ...], templates: tuple[str, ...], shown: str) -> None:
+    if not classes or not templates or not all(words):
+        raise ConfigError(f"{shown}: names no {'templates' if classes and all(words) else 'classes' if not classes else 'words'}")
+    if len(set(classes)) < len(classes):
+        twice = next(name for name in classes if classes.count(name) > 1)
+        raise ConfigError(f"{shown}: names the class '{one_line(twice, 60)}' twice")
+    bare = next((template for template in templates if PLACE not in template), None)
+    if bare is not None:
+        raise ConfigError(f"{shown}: template '{one_line(bare, 60)}' has no {PLACE}, in whose place the name of a class stands")
+    count = sum(map(len, words)) * len(templates)
+    if count > MOST_TEXTS:
+        raise ConfigError(f"{shown}: {count:,} texts, words in templates, are more than {MOST_TEXTS:,}")

@@ -1,0 +1,8 @@
+"""Text towers, and the space that clips and captions share.
+
+=============  ==========================================================================
+``tables``     embeddings of tokens and of their places
+``tower``      the transformer that reads captions, with blocks of its own or the student's
+``head``       vectors of clips and captions, and the scale of their cosines
+=============  ==========================================================================
+"""
