@@ -24,7 +24,12 @@ NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 def lines_of(page: Path) -> list[str]:
     """Return the command lines in the shell blocks of a page."""
     blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    return [line.strip() for block in blocks for line in block.splitlines() if line.strip() and not line.startswith("#")]
+    return [
+        line.strip()
+        for block in blocks
+        for line in block.replace("\\\n", " ").splitlines()
+        if line.strip() and not line.startswith("#")
+    ]
 
 
 LINES = {name: lines_of(page) for name, page in zip(NAMES, PAGES, strict=True)}
@@ -44,7 +49,8 @@ def test_commands_parse_and_recipes_load(line: str) -> None:
     assert arguments
     options = _parser().parse_args(arguments)
     if hasattr(options, "recipe"):
-        load_recipe(options.recipe, options.overrides, None if arguments[0] == "preflight" else options.command)
+        command = {"preflight": None, "cache-targets": "distill"}.get(arguments[0], options.command)
+        load_recipe(options.recipe, options.overrides, command)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from mvd_ds.config import ClipView
+from mvd_ds.config import ClipView, OwnClip
 
 
 class ClipBatch(NamedTuple):
@@ -67,3 +67,8 @@ class LabelledBatch(NamedTuple):
     """int64 (B,), index in the manifest of the video that was used."""
     faults: list[str]
     """``path: reason`` of every video that had to be replaced in this batch."""
+
+
+def view_name(view: ClipView) -> str:
+    """Return the name of the array of a view."""
+    return "view_" + "_".join(map(str, view if isinstance(view, OwnClip) else [view]))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mvd_ds.config import ClipView, ConfigError, DataSettings, LearningRecipe, OwnClip, TrainingRecipe
-from mvd_ds.data.batch import ClipBatch
+from mvd_ds.data.batch import ClipBatch, view_name
 from mvd_ds.data.cached.shown import FixedViews
 from mvd_ds.data.manifests.manifest import Manifest
 from mvd_ds.data.manifests.mixture import Mixture, VideoOrder
@@ -297,8 +297,3 @@ class ClipDataset(KeyedClips):
             captions = self.source.captions(video)
             arrays["captions"] = self._tokens.encode(captions[self._generator("caption", key).integers(len(captions))])
         return arrays
-
-
-def view_name(view: ClipView) -> str:
-    """Return the name of the array of a view."""
-    return "view_" + "_".join(map(str, view if isinstance(view, OwnClip) else [view]))

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from mvd_ds.config import ClipView, TrainingRecipe
+from mvd_ds.data.batch import view_name
 from mvd_ds.data.cached.shown import fixed_view
-from mvd_ds.data.dataset import ClipKey, KeyedClips, view_name
+from mvd_ds.data.dataset import ClipKey, KeyedClips
 from mvd_ds.data.manifests.mixture import Mixture
 from mvd_ds.data.readers.video import DecodeError
 from mvd_ds.data.workers.quarantine import Barred

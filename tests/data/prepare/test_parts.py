@@ -97,7 +97,7 @@ def test_parts_take_every_video_once() -> None:
 def test_the_documented_driver_for_ray_prepares_what_one_host_does(tree: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install ray")
     page = (ROOT / "mvd_ds" / "data" / "README.md").read_text()
-    (driver,) = re.findall(r"```python\n(import ray\n.*?)```", page, re.DOTALL)
+    (driver,) = re.findall(r"```py\n(import ray\n.*?)```", page, re.DOTALL)
     assert prepare(tree, tmp_path / "one", "--encode", "h264") == 0
     (tmp_path / "drive.py").write_text(driver)
     arguments = [str(tree), str(tmp_path / "many"), "--encode", "h264", "--workers", "1"]
