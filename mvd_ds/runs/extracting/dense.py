@@ -3,7 +3,7 @@
 Tokens are those that ``features tokens=true`` wrote. Targets are arrays beside the videos, ``VIDEO.NAME.npy``, with an entry for
 each frame: of every pixel, (frames, H, W) or (frames, H, W, C), in any resolution of the whole frame; or of the frame, (frames,)
 or (frames, C), which every token of it predicts. Floats are regressed, NaN where nothing is known; integers are classes, -1 where
-nothing is.
+nothing is, and so are truth values. Without that file, the array NAME of ``VIDEO.npz`` is taken, as ``synthesize`` writes it.
 
 A read-out is a ridge regression on standardised tokens, of classes on their indicators. It has a closed form in the sums of
 products, so that one pass over the tokens is enough, however many there are.
@@ -11,6 +11,7 @@ products, so that one pass over the tokens is enough, however many there are.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,6 +74,8 @@ class _TokenFolder(NamedTuple):
     clip: ClipSettings
     grid: Grid
     every_frames: int
+    made_by: dict[str, Any] = {}  # noqa: RUF012 - a NamedTuple's default, never written to
+    """Network and clips that the tokens are of."""
 
     def videos(self) -> Iterator[tuple[dict[str, str], np.ndarray]]:
         """Yield the index line and the tokens float32 (N, D) of each video, file by file."""
@@ -103,6 +106,8 @@ def dense_readout(
         ConfigError: if a folder holds no tokens, or an array is missing or does not fit.
     """
     fitted_on, measured_on = _open(Path(known)), _open(Path(unseen))
+    if wrong := [key for key, value in fitted_on.made_by.items() if measured_on.made_by.get(key) != value]:
+        raise ConfigError(f"{unseen}: was written with other {', '.join(wrong)} than {known}; both are of one network")
     classes = _classes(fitted_on, target, known_targets)
     is_chosen_on = selection_split(len(fitted_on.lines), SELECTION_SHARE, 0)[0]
     parts: list[_Sums | None] = [None, None]
@@ -133,12 +138,13 @@ def token_targets(values: np.ndarray, folder: _TokenFolder, classes: int | None,
     frames = segment_indices(len(values), clip, 1)[0][:: folder.every_frames]
     if values.ndim not in (1, 2, 3, 4):
         raise ConfigError(f"{origin}: has {values.ndim} axes; it takes (frames,), (frames, C), (frames, H, W), (frames, H, W, C)")
+    values = values[frames]
     if classes is not None:
         known = values >= 0
         values = np.eye(classes)[np.where(known, values, 0)] * known[..., None]
     elif values.ndim in (1, 3):
         values = values[..., None]
-    shown = torch.from_numpy(np.ascontiguousarray(values[frames], np.float64))
+    shown = torch.from_numpy(np.ascontiguousarray(values, np.float64))
     if shown.ndim == 2:
         cells = shown[:, :, None, None].expand(-1, -1, rows, columns)
     else:
@@ -166,17 +172,27 @@ def _open(path: Path) -> _TokenFolder:
         raise ConfigError(f"{path}: data.clip.stride_seconds: frames of targets are counted; write features by stride_frames")
     lines = [line for line in read_csv(path / INDEX) if line["file"]]
     slots, rows, columns = grid
-    return _TokenFolder(path, lines, clip, (slots, rows, columns), stated["token_frames"])
+    made_by = {key: recipe[key] for key in ("weights", "layer", "adaptor")} | {"grid": grid}
+    made_by |= {f"data.clip.{key}": getattr(clip, key) for key in ("frames", "stride_frames", "sampling", "size_px")}
+    made_by["weights"] = stated.get("contents", {}).get("weights", made_by["weights"])
+    return _TokenFolder(path, lines, clip, (slots, rows, columns), stated["token_frames"], made_by)
 
 
 def _target_of(line: dict[str, str], target: str, folder: str | Path | None) -> tuple[np.ndarray, str]:
     video = Path(line["path"])
-    path = (video.parent if folder is None else Path(folder)) / f"{video.stem}.{target}.npy"
+    place = video.parent if folder is None else Path(folder)
+    path, packed = place / f"{video.stem}.{target}.npy", place / f"{video.stem}.npz"
     try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "is not an array"
+        if packed.exists() and not path.exists():
+            path = packed
+            with np.load(path, allow_pickle=False) as arrays:
+                values = arrays[target]
+        else:
+            values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else f"holds no array {target}"
         raise ConfigError(f"{path}: the target of {video}: {reason}") from None
+    values = values.astype(np.uint8) if values.dtype == bool else values
     if not values.ndim or not len(values):
         raise ConfigError(f"{path}: the target of {video}: is empty; it takes an entry for each frame")
     return values, str(path)

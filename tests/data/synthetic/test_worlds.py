@@ -20,6 +20,7 @@ def test_a_set_of_the_game_has_arrays_beside_its_clips(tmp_path: Path) -> None:
     assert tuple(manifest.class_names["what"]) == WORLDS["doom"].what and len(manifest.refs) == 2
     with np.load(folder / "val" / "000000.npz") as arrays:
         assert {name: arrays[name].shape for name in arrays} == {"depth": (8, 32, 32), "mask": (8, 32, 32)}
+        assert np.issubdtype(arrays["depth"].dtype, np.floating) and arrays["mask"].dtype == bool, "as a read-out takes them"
     (folder / "train" / "000001.mp4").unlink()
     (folder / "train.txt").unlink()
     write_sample_set(folder, 2, 1, 3, 32, 8, world="doom")

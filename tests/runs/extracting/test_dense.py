@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -147,3 +149,23 @@ def test_faults_are_one_line(sample: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="shows 1 classes"):
         dense_readout(sample / "train", sample / "val", "kind", tmp_path / "val", tmp_path / "val")
     assert torch.tensor(token_targets(np.zeros(8), folder(), None, "a")[0]).shape == (16, 1)
+
+
+def test_arrays_of_a_set_of_the_game_are_read_and_truth_values_are_classes(tmp_path: Path) -> None:
+    covered = np.arange(8 * 4 * 4).reshape(8, 4, 4) % 3 == 0
+    np.savez(tmp_path / "000000.npz", depth=np.float16(covered), mask=covered)
+    line = {"path": str(tmp_path / "000000.mp4")}
+    values, origin = dense._target_of(line, "mask", None)
+    assert np.issubdtype(values.dtype, np.integer) and (values == covered).all() and origin.endswith("000000.npz")
+    assert dense._target_of(line, "depth", None)[0].dtype == np.float16
+    with pytest.raises(ConfigError, match=r"000000\.npz: the target of .*: holds no array flow"):
+        dense._target_of(line, "flow", None)
+
+
+def test_tokens_of_two_networks_are_no_read_out(sample: Path, tmp_path: Path) -> None:
+    shutil.copytree(sample / "val", tmp_path / "val")
+    stated = json.loads((tmp_path / "val" / "features.json").read_text())
+    stated["contents"]["weights"] = "of another network"
+    (tmp_path / "val" / "features.json").write_text(json.dumps(stated))
+    with pytest.raises(ConfigError, match=r"was written with other weights than"):
+        dense_readout(sample / "train", tmp_path / "val", "position")
