@@ -21,8 +21,9 @@ Positive = Annotated[int, Field(ge=1, le=10**9)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-_USER = re.compile(r"(?<=://)[^/@?#\s]*@")
-_QUERY = re.compile(r"(?P<address>[a-z0-9]+://[^?#\s'\"]*)[?#][^\s'\"]*")
+_USER = re.compile(r"(?<=://)[^/?#\s]*@")
+# Names hold blanks and quotes: rather a word too many is hidden than a signature shown.
+_QUERY = re.compile(r"(?P<address>[a-z0-9]+://[^?#\n]*)[?#][^\s'\"]*")
 
 
 def is_address(path: str) -> bool:

@@ -18,6 +18,7 @@ import numpy as np
 from mvd_ds.config import ConfigError, Recipe, TrainingRecipe, dump
 from mvd_ds.config.inputs import inputs_in, inputs_of, is_of_elsewhere
 from mvd_ds.data.cached.index import INDEX
+from mvd_ds.data.manifests.captions import caption_field
 from mvd_ds.data.manifests.clip_refs import ClipRefs
 from mvd_ds.data.manifests.manifest import open_manifest
 from mvd_ds.data.readers.location import ByteRange
@@ -71,8 +72,7 @@ def _of_lists(recipe: Recipe) -> Iterator[tuple[str, str]]:
             except ConfigError:  # said by whoever reads the list for its videos
                 continue
             if setting in elsewhere:
-                names = "\n".join(f"{refs.path(index)} {refs.labels[index].tolist()}" for index in range(len(refs)))
-                yield setting, hashlib.sha256(encoded(names)).hexdigest()
+                yield setting, _digest_of_lines(refs)
             yield f"{setting}.{VIDEOS}", _digest_of_sizes(refs)
 
 
@@ -83,6 +83,16 @@ def _root_of(values: dict[str, Any], setting: str) -> str | None:
         around = around[int(part) if isinstance(around, list) else part]
     root: str | None = around.get("root", values["data"].get("root"))
     return root
+
+
+def _digest_of_lines(refs: ClipRefs) -> str:
+    """Return the digest of the paths, labels and captions of a list that is no file of this host."""
+
+    def line(index: int) -> str:
+        captions = f" {caption_field(refs.captions(index))}" if refs.has_captions else ""
+        return f"{refs.path(index)} {refs.labels[index].tolist()}{captions}"
+
+    return hashlib.sha256(encoded("\n".join(map(line, range(len(refs)))))).hexdigest()
 
 
 def _digest_of_sizes(refs: ClipRefs) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mvd_ds.config import ConfigError, LearningRecipe, dump, load_recipe
+from mvd_ds.data.manifests.manifest import open_manifest
 from mvd_ds.runs import inputs
 from mvd_ds.runs.inputs import contents_with_videos
 from mvd_ds.training.checkpoint.fit import changes_since
@@ -70,3 +71,14 @@ def test_of_a_long_list_some_files_are_looked_at(data: Path, monkeypatch: pytest
     monkeypatch.setattr(inputs, "_size", lambda file: seen.append(Path(file).name) or size(file))
     contents_with_videos(recipe_of(data))
     assert seen == ["0.mp4", "4.mp4", "8.mp4"]
+
+
+def test_other_captions_in_a_list_by_address_are_another_input(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def digest(text: str) -> str:
+        (data / "train.jsonl").write_text(text)
+        manifest = open_manifest(data / "train.jsonl")
+        monkeypatch.setattr(inputs, "open_manifest", lambda *_: manifest)
+        return contents_with_videos(load_recipe("quickstart_video", ["data.manifest=s3://bucket/train.jsonl"]))["data.manifest"]
+
+    lines = '{"path": "1.mp4", "text": "a cat"}\n{"path": "2.mp4", "text": "a dog"}\n'
+    assert digest(lines) == digest(lines) != digest(lines.replace("dog", "cow"))

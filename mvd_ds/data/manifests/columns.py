@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mvd_ds.config.base import without_secrets
 from mvd_ds.data.manifests.captions import TEXT_COLUMN, read_captions
 from mvd_ds.files import one_line
 
@@ -92,4 +93,4 @@ class CaptionSpans:
 
 
 def _shown(text: bytes) -> str:
-    return one_line(text[:400].decode(errors="replace"), 80)
+    return one_line(without_secrets(text[:4096].decode(errors="replace")), 80)

@@ -13,7 +13,7 @@ from typing import Any
 from mvd_ds.data.manifests.captions import TEXT_COLUMN, caption_field, checked_captions
 from mvd_ds.files import ConfigError, did_you_mean, one_line
 
-_BEGINS = re.compile(rb"(?:\xef\xbb\xbf)?(?:\s*(?:#[^\n]*)?\n)*[ \t]*\{[ \t]*\"")
+_BEGINS = re.compile(rb"(?:\xef\xbb\xbf)?(?:[^\S\n]*(?:#[^\n]*)?\n)*[ \t]*\{[ \t]*\"")
 _KEYS = ("path", "label", TEXT_COLUMN)
 _HEADERS = ("labels", "classes", "root")
 

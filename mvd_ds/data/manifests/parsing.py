@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mvd_ds.config.base import without_secrets
 from mvd_ds.data.manifests.columns import CaptionSpans, ShardPlaces, Shards
 from mvd_ds.files import ConfigError, did_you_mean, one_line
 
@@ -202,7 +203,7 @@ def _not_a_line(line: bytes) -> str:
 
 
 def _shown(text: bytes) -> str:
-    return one_line(text[:400].decode(errors="replace"), 80)
+    return one_line(without_secrets(text[:4096].decode(errors="replace")), 80)
 
 
 def _label_names(headers: dict[str, tuple[int, bytes]], count: int, shown: str) -> tuple[str, ...]:

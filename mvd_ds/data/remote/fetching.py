@@ -113,7 +113,7 @@ class Fetcher:
             raise FetchError(f"the object ends at byte {state.size}, before the video does ({end})", lasting=True)
         limit = int(self._settings.cache_gib * 2**30)
         size = end - one.start
-        if size > limit:
+        if size > limit or not state.tag:  # without a mark, another content of the same size would not be noticed
             return self._fetch_once(one, end)
         cache = DiskCache(cache_folder(), limit)
         key = f"{one.address}\n{state.tag}\n{state.size}\n{one.start}-{end}"

@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 
 class ObjectState(NamedTuple):
-    """The size of an object, and a mark that is another one when its content is."""
+    """The size of an object, and a mark that is another one when its content is; empty where its server gives none."""
 
     size: int
     tag: str
@@ -176,6 +176,8 @@ def _state_of(address: str, seconds: float) -> ObjectState:
         "etag",
         "md5Hash",
         "content_md5",
+        "Content-MD5",
+        "Digest",
         "Last-Modified",
         "LastModified",
         "last_modified",

@@ -104,14 +104,15 @@ def _indexed(shard: str) -> Sequence[_Member]:
         state = Store().state(shard) if is_remote(shard) else _local_state(shard)
         key = hashlib.sha256(f"{shard}\n{state.size}\n{state.tag}".encode("utf-8", "surrogateescape")).hexdigest()
         kept = cache_folder() / "indexes" / key[:2] / f"{key[2:]}.json"
-        if kept.exists():
+        if state.tag and kept.exists():
             try:
                 return [_Member(*member) for member in read_json(kept)]
             except (ConfigError, TypeError):
                 pass  # damaged: it is made again
         members = _members_of(shard, state)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_json(kept, members, sync=False)
+        if state.tag:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_json(kept, members, sync=False)
         return members
     except FetchError as error:
         raise ConfigError(f"{one_line(without_secrets(shard), 200)}: {error}") from None

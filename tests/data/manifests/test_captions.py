@@ -12,6 +12,7 @@ import pytest
 from mvd_ds.cli import main
 from mvd_ds.config import ConfigError
 from mvd_ds.data.manifests.captions import caption_field, read_captions
+from mvd_ds.data.manifests.json_lines import is_json_lines
 from mvd_ds.data.manifests.listings import read_listing
 from mvd_ds.data.manifests.manifest import open_manifest, read_manifest, require_captions
 
@@ -23,6 +24,11 @@ def test_a_field_gives_back_what_was_written() -> None:
     assert read_captions(caption_field(ODD).encode()) == tuple(ODD)
     assert read_captions("plain, ü".encode()) == ("plain, ü",) and read_captions(b' "quoted"') == ("quoted",)
     assert read_captions(b"  ") == () and caption_field(()) == ""
+
+
+def test_empty_lines_before_the_first_are_passed_over_at_once() -> None:
+    begin = b"\n" * 200 + b"# a comment\n \t\r\n"
+    assert is_json_lines(begin + b'{"path": "a.mp4"}') and not is_json_lines(begin + b"a.mp4 1")
 
 
 def test_both_kinds_of_manifest_say_the_same(tmp_path: Path) -> None:

@@ -110,6 +110,8 @@ def test_labels_without_names_are_numbered(tmp_path: Path) -> None:
         ("a.mp4 1\nb.mp4 dog\n", r"train.txt:2: .*labels are integers"),
         ("a.mp4,1\n", r"train.txt:1: 'a.mp4,1' is not 'path label"),
         ("a.mp4 1\n12\n", r"train.txt:2: '12' is not 'path label"),
+        ("https://h/a.mp4?sig=c0ffee 1\n", r"train.txt:1: 'https://h/a.mp4\?... 1' is not 'path label"),
+        ("# columns: shard offset bytes\na.mp4\thttps://me:pw@h/a.tar\t1\tx\n", r"'https://...@h/a.tar 1 x' is not the name"),
         ("a.mp4 1\n\t3\n", r"train.txt:2: the path is missing"),
         ("a.mp4\t1\nb.mp4\tdog\n", r"train.txt:2: label 'dog' is not an integer"),
         ("a.mp4 1\n# so\nb.mp4 1 2\n", r"train.txt:3: 2 labels, but 1 in line 1"),

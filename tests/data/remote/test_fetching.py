@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from mvd_ds.config import ConfigError
+from mvd_ds.config.remote import RemoteSettings
 from mvd_ds.data.batch import ClipBatch
 from mvd_ds.data.loader import ClipLoader
+from mvd_ds.data.remote import fetching
 from object_servers import ObjectServer
 from video_files import recipe
 
@@ -225,3 +227,14 @@ def test_no_descriptor_stays_open(server: ObjectServer, cache: Path, kept: int) 
     stream(f"{server.address}/train.txt", 0, 3, cache_gib=kept)
     links = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
     assert not [link for link in links if link.startswith(str(cache))]
+
+
+def test_what_has_no_mark_of_its_content_is_not_kept(server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = fetching.Store.state
+    monkeypatch.setattr(fetching.Store, "state", lambda *asked: state(*asked)._replace(tag=""))
+    address = f"{server.address}/00.mp4"
+    for times in (1, 2):
+        _, descriptor = fetching.Fetcher(RemoteSettings(), 60.0).fetch(address)
+        os.close(descriptor)
+        asked = [path for method, path, _ in server.faults.requests if method == "GET"]
+        assert asked == ["/00.mp4"] * times, "another content of the same size is seen by the next process"
