@@ -153,9 +153,10 @@ def _train(
 
 
 def _members(recipe: TrainingRecipe, loader: ClipLoader, runs: dict[str, OneRun], cluster: Cluster) -> list[Member]:
-    """Return the students with the micro batches that they share, from the first that any of them has not had."""
+    """Return the students with the micro batches that they share, from the first that any of them still has to learn from."""
     steps = recipe.batch.accumulation_steps(cluster.world)
-    first = min(run.first_step for run in runs.values())
+    # One that was killed after its last step, while others went on, is here for its export alone.
+    first = min((run.first_step for run in runs.values() if run.first_step < run.end), default=0)
     clips = loader.batches(first, max(run.end for run in runs.values()))
     shared = SharedBatches(DeviceBatches(clips, cluster.device), first * steps)
     members = []

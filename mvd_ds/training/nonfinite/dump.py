@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mvd_ds.config import LearningRecipe, dump
+from mvd_ds.config import LearningRecipe, OwnClip, dump
 from mvd_ds.files import write_json, written_aside
 from mvd_ds.training.cluster import Cluster
 
@@ -68,7 +68,7 @@ def flat(batch: Any) -> dict[str, Tensor]:
         if isinstance(value, Tensor):
             tensors[name] = value.contiguous()
         elif isinstance(value, dict):
-            tensors |= {f"{name}.{key}": inner.contiguous() for key, inner in value.items() if isinstance(inner, Tensor)}
+            tensors |= {f"{name}.{_text(key)}": inner.contiguous() for key, inner in value.items() if isinstance(inner, Tensor)}
     return tensors
 
 
@@ -80,10 +80,23 @@ def nested(tensors: dict[str, Tensor], kind: Any) -> Any:
         if field in tensors:
             values[field] = tensors[field]
         elif inside:
-            values[field] = {int(key) if key.isdigit() else key: value for key, value in inside.items()}
+            values[field] = {_key(text): value for text, value in inside.items()}
         elif field not in kind._field_defaults:
             values[field] = []
     return kind(**values)
+
+
+def _text(key: Any) -> str:
+    """Return the key of a dict of tensors as text: a name, or a view, a side in pixels or the numbers of an ``OwnClip``."""
+    return " ".join(map(str, key)) if isinstance(key, OwnClip) else str(key)
+
+
+def _key(text: str) -> Any:
+    """Return the key that ``_text`` wrote."""
+    parts = text.split(" ")
+    if len(parts) == len(OwnClip._fields):
+        return OwnClip(int(parts[0]), int(parts[1]), float(parts[2]))
+    return int(text) if text.isdigit() else text
 
 
 def _readable(value: Any) -> Any:

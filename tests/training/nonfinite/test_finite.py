@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mvd_ds.config import ConfigError, TrainingRecipe, load_recipe
+from mvd_ds.config import ClipView, ConfigError, OwnClip, TrainingRecipe, load_recipe
 from mvd_ds.files import read_json
 from mvd_ds.objectives.standardisers.running import RunningStandardiser
 from mvd_ds.objectives.terms import LossTerms
@@ -79,7 +80,7 @@ def steps(engine: Engine, folder: Path, *overrides: str) -> tuple[NonFiniteSteps
         total = engine.module(batch.clips).mean()
         return LossTerms(total, {"video": total.detach()})
 
-    objective.statistics = {}
+    objective.statistics, objective.prepare = {}, lambda batches: batches
     handler = NonFiniteSteps(recipe, RunFolder(folder), CPU, engine, UpdateGate(engine), objective, Loader(), weights)
     loss = objective(Loader().again(0)[0], False)
     engine.backward(minimised(loss.total))
@@ -159,6 +160,9 @@ def test_a_target_that_is_not_finite_is_named_and_not_blamed_on_the_student(engi
         def __init__(self) -> None:
             self.statistics = {"video.standardise": RunningStandardiser(1, "video")}
 
+        def prepare(self, batches: Iterable[Batch]) -> Iterable[Batch]:
+            return batches
+
         def __call__(self, batch: Batch, measure: bool) -> LossTerms:
             target = torch.full((2, 1), torch.inf)
             self.statistics["video.standardise"].observe(target, target)
@@ -195,11 +199,15 @@ def test_a_dump_that_cannot_be_written_ends_no_run(engine: Engine, tmp_path: Pat
 
 def test_a_batch_is_put_together_as_it_was() -> None:
     class Views(NamedTuple):
-        views: dict[int, Tensor]
+        views: dict[ClipView, Tensor]
         mask: Tensor
         faults: list[str]
+        cached: dict[str, Tensor] | None = None
 
-    batch = Views({48: torch.ones(2), 32: torch.zeros(3)}, torch.arange(4), ["x"])
+    own = OwnClip(32, 8, 0.5)
+    kept = {"video": torch.ones(1), "video.scale": torch.zeros(1)}
+    batch = Views({48: torch.ones(2), 32: torch.zeros(3), own: torch.ones(5)}, torch.arange(4), ["x"], kept)
     again: Any = nested(flat(batch), Views)
-    assert again.views.keys() == {48, 32} and torch.equal(again.views[32], batch.views[32])
+    assert again.views.keys() == {48, 32, own} and torch.equal(again.views[32], batch.views[32])
+    assert again.views[own].shape == (5,) and again.cached.keys() == kept.keys()
     assert torch.equal(again.mask, batch.mask) and again.faults == []
