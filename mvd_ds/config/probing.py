@@ -125,7 +125,8 @@ class ProbeRecipe(OneManifestRecipe):
     deep_attentive: self-attention blocks over the patch tokens before the one with the query, V-JEPA 2's probe."""
     blocks: Literal["last", "all"] | tuple[int, ...] = "last"
     """Blocks that are probed, from 0 or from the end; ``all`` is a curve over depth, which tells what ``target.blocks`` to learn
-    from. Their tokens pass the final norm, as those of the last one; results are named ``MODEL@BLOCK``."""
+    from. Their tokens pass the final norm, as those of the last one and as ``target.norm: final`` takes them (by default targets
+    are taken before it); results are named ``MODEL@BLOCK``."""
     views: ViewSettings | None = None
     """Clips and crops of a video (None: one clip from its start or over its length, the middle square). A head sees the tokens
     of all segments together; it is fitted on the middle crop of the segments, and the softmaxes of the crops of held-out videos
@@ -173,6 +174,8 @@ class ProbeRecipe(OneManifestRecipe):
     def _check(self) -> ProbeRecipe:
         if not self.heads or len(set(self.heads)) < len(self.heads):
             raise ValueError("heads: give at least one, and each once")
+        if odd := [name for name in self.models if ":" in name or (self.pixels and name == "pixels")]:
+            raise ValueError(f"models.{odd[0]}: results have names such as MODEL:HEAD and pixels; choose another name")
         known = {result_name(model, head) for head in self.heads for model in self.models}
         known |= {result_name("pixels", head) for head in self.heads if self.pixels and head in VECTOR_HEADS}
         for name in (name for pair in self.compare for name in pair):

@@ -207,7 +207,7 @@ def _choose(
         mine = [row for row, one in enumerate(candidates) if (one.block, one.label, one.seed) == (*place, seed)]
         mine.sort(key=lambda row: (candidates[row].rate, candidates[row].decay))
         chosen = np.flatnonzero(split)
-        row = max(mine, key=lambda row: (answers[row][0].classes[chosen] == known[chosen]).mean())
+        row = max(mine, key=lambda row: (answers[row][2], (answers[row][0].classes[chosen] == known[chosen]).mean()))
         if not answers[row][2]:
             raise ConfigError(f"head.learning_rates {recipe.head.learning_rates}: every head diverged; choose smaller ones")
         best.append(row)

@@ -120,6 +120,10 @@ class HfNetwork:
             rows,
         )
 
+    def has_summary(self, block: int) -> bool:
+        """Return whether the summary of a block is a class token or the network's own pooling, and not the mean of its tokens."""
+        return self.prefix > 0 or (self.module.is_pooled and block == self.block_count - 1)
+
     def _summary(self, tokens: Tensor) -> Tensor:
         """Return the class token, or the mean of the tokens where there is none."""
         return tokens[:, 0] if self.prefix else tokens.mean(dim=1, dtype=torch.float32).to(tokens.dtype)

@@ -17,6 +17,7 @@ from mvd_ds.models.classifiers.pooling import Pooling
 from mvd_ds.models.classifiers.tokens import ClipTokens, TokenShape
 from mvd_ds.models.embed import sincos_1d
 from mvd_ds.models.networks import FrozenNetwork, family_of
+from mvd_ds.models.networks.hf_network import HfNetwork
 from mvd_ds.models.networks.ours import OwnNetwork
 from mvd_ds.models.networks.timm_sizes import timm_sizes
 from mvd_ds.models.vit import VisionTransformer
@@ -56,7 +57,7 @@ class ProbedEncoder:
         self.stride = model.every_frames if self.settings.kind == "image" else 1
         self.has_cls = bool(self.network.reads.summaries)
         own_heads = self.encoder is not None or self.settings.hf_name is not None
-        self.heads = self.settings.num_heads if own_heads else max(self.network.embed_dim // HEAD_CHANNELS, 1)
+        self.heads = self.settings.num_heads if own_heads else _head_count(self.network.embed_dim)
         pooling = Pooling(recipe.pooling, self.network.embed_dim, self.heads, self.has_cls)
         self.pooling = pooling.to(device).requires_grad_(False)
 
@@ -197,7 +198,15 @@ def _open_other(name: str, model: ProbedModel, recipe: ProbeRecipe) -> Opened:
     if not planned.has_final_norm:
         settings = TeacherSettings.model_validate(values | _targets(blocks, False, recipe.pooling.kind == "cls"))
         planned = family_of(settings).plan(settings, frames, side, recipe.run.seed, origin)
-    return Opened(planned.adapt(planned.blueprint.build()), settings, blocks, None)
+    network = planned.adapt(planned.blueprint.build())
+    if recipe.pooling.kind == "cls" and isinstance(network, HfNetwork) and not all(map(network.has_summary, blocks)):
+        raise ConfigError(f"{origin}: pooling cls: {model.network} has no class token; choose mean, max, gem or ggem")
+    return Opened(network, settings, blocks, None)
+
+
+def _head_count(width: int) -> int:
+    """Return the number of attention heads for tokens of a network that has none: one for every 64 channels, or wider ones."""
+    return next(heads for heads in range(max(width // HEAD_CHANNELS, 1), 0, -1) if width % heads == 0)
 
 
 def _reason(error: ValueError) -> str:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import torch
 
@@ -42,7 +43,7 @@ class HeadStates:
 
     def of(self, name: str) -> KeptHeads:
         """Return the place of one kind of head on one model."""
-        return KeptHeads(self, self.folder / name.replace("/", "_"))
+        return KeptHeads(self, self.folder / quote(name, safe=" "))  # no two names share a folder
 
     def drop(self) -> None:
         """Remove all states: the run is finished."""

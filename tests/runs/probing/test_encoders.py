@@ -13,7 +13,9 @@ import mvd_ds
 from mvd_ds.config import ConfigError, ProbeRecipe
 from mvd_ds.models.classifiers.pooling import clip_features, encoder_pooling
 from mvd_ds.models.embed import sincos_1d
-from mvd_ds.runs.probing.encoders import ProbedEncoder, open_encoders
+from mvd_ds.runs.probing.encoders import ProbedEncoder, _head_count, open_encoders
+from mvd_ds.runs.probing.head_states import HeadStates
+from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.step import normalise, to_unit
 
 SHAPE = {"embed_dim": 32, "depth": 3, "num_heads": 2, "patch_px": 16}
@@ -100,6 +102,33 @@ def test_a_folder_of_transformers_is_probed_by_its_name(tmp_path: Path) -> None:
     probed = opened({"network": f"hf:{tmp_path / 'net'}", "every_frames": 2}, blocks="all")
     assert probed.blocks == (0, 1, 2) and probed.heads == 2 and probed.model.weights == str(tmp_path / "net")
     assert probed.clip_tokens(CLIPS).tokens.shape == (2, 3, 2, 3 * 2 * 4, 24)
+
+
+def test_a_folder_without_a_class_token_is_not_pooled_by_one(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.VideoMAEConfig(
+        hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48, image_size=32, num_frames=4
+    )
+    transformers.VideoMAEModel(config).save_pretrained(tmp_path / "net")
+    pixels = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "image_processor_type": "VideoMAEImageProcessor"}
+    (tmp_path / "net" / "preprocessor_config.json").write_text(json.dumps(pixels))
+    model = {"network": f"hf:{tmp_path / 'net'}"}
+    assert opened(model).vectors(CLIPS).shape == (1, 2, 24)
+    with pytest.raises(ConfigError, match=r"models\.a: pooling cls: hf:.* has no class token"):
+        opened(model, pooling={"kind": "cls"})
+
+
+def test_tokens_of_any_width_have_heads_that_divide_it() -> None:
+    assert [_head_count(width) for width in (32, 384, 888, 1512, 200)] == [1, 6, 12, 21, 2]
+
+
+def test_names_of_models_are_those_of_no_other_result(tmp_path: Path) -> None:
+    for name in ("a:b", "pixels"):
+        with pytest.raises(ValueError, match=rf"models\.{name}: results have names such as"):
+            ProbeRecipe.model_validate({"objective": "probe", "models": {name: {"weights": "w"}}})
+    recipe = ProbeRecipe.model_validate({"objective": "probe", "models": {"a/b": {"weights": "w"}, "a_b": {"weights": "w"}}})
+    states = HeadStates(tmp_path, recipe, {}, Cluster(0, 1, CPU))
+    assert states.of("a/b.attentive").folder != states.of("a_b.attentive").folder
 
 
 @pytest.mark.parametrize(

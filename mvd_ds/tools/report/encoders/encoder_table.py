@@ -27,7 +27,10 @@ class BlockResults(NamedTuple):
 
 
 def encoder_table(results: ProbeResults) -> Table | None:
-    """Return a row for every encoder with its size and the accuracy after its last block; None if there are not two."""
+    """Return a row for every encoder with its size and its accuracy; None if there are not two.
+
+    Accuracy is that after the last block that was probed, which is named where it is not the encoder's last.
+    """
     if len(results.encoders) < 2:
         return None
     columns = [(label, head) for label in label_names(results) for head in _heads(results)]
@@ -36,7 +39,9 @@ def encoder_table(results: ProbeResults) -> Table | None:
         last = max(facts.blocks, key=lambda block: facts.blocks[block], default=name)
         shown = [_share(results, _named(last, head), label) for label, head in columns]
         size = cells(f"{facts.kind}, {facts.input}", f"{facts.parameters / 1e6:,.1f} M", f"{facts.width:,}", f"{facts.depth:,}")
-        rows.append(Row(name, [Cell(facts.network or "ours", facts.weights), *size, *shown]))
+        number = facts.blocks.get(last, facts.depth - 1)
+        title = name if number == facts.depth - 1 else f"{name} after block {number}"
+        rows.append(Row(title, [Cell(facts.network or "ours", facts.weights), *size, *shown]))
     head = ["encoder", "network", "input", "parameters", "width", "blocks"]
     return Table([*head, *(f"{label}, {head}" for label, head in columns)], rows, "measured")
 
@@ -65,7 +70,7 @@ def swept(results: ProbeResults) -> set[str]:
 
 
 def _sentence(found: BlockResults) -> str:
-    """Return which block to learn from."""
+    """Return which block to learn from; the held-out clips that measure it chose it, too."""
     best = found.best
     low = found.spans[best][0]
     near = [
@@ -73,7 +78,8 @@ def _sentence(found: BlockResults) -> str:
     ]
     within = f"; within its 95{PERCENT} interval: {', '.join(map(str, near))}" if near else ""
     number = found.blocks[best]
-    return f"{found.encoder}: block {number} is best ({percent(found.shares[best])}), target.blocks: [{number}]{within}."
+    share = f"{percent(found.shares[best])}, chosen on these very clips"
+    return f"{found.encoder}: block {number} is best ({share}), target.blocks: [{number}]{within}."
 
 
 def _of_blocks(results: ProbeResults, name: str, facts: EncoderFacts, head: str, label: str) -> BlockResults | None:

@@ -35,12 +35,15 @@ def test_a_row_for_every_encoder_has_its_last_block_with_an_interval() -> None:
     assert [row.cells[-1].text[:2] for row in table.rows] == ["70", "50"]
     assert "65" in table.rows[0].cells[-1].note and "75" in table.rows[0].cells[-1].note
     assert encoder_table(results(encoders={"a": facts("a", "")})) is None, "one is no comparison"
+    deeper = encoder_table(results(encoders={"a": facts("a", "") | {"depth": 12}, "b": facts("b", "")}))
+    assert deeper is not None and [row.name for row in deeper.rows] == ["a after block 2", "b"]
 
 
 def test_the_curve_over_depth_names_the_best_block_and_those_within_its_interval() -> None:
     (drawn,) = depth_figures(results())
     assert "linear" in drawn.title and drawn.key is not None and [name for name, _ in drawn.key.entries] == ["a", "b"]
     assert "a: block 1 is best" in drawn.caption and "target.blocks: [1]; within its 95" in drawn.caption
+    assert "chosen on these very clips" in drawn.caption
     assert "interval: 2." in drawn.caption and "b: block 2 is best" in drawn.caption
     assert "<svg" in drawn.charts[0][1]
 
