@@ -55,7 +55,8 @@ def test_the_student_of_its_own_average_is_v_jepa_2_but_for_what_its_header_says
 
 
 def test_the_student_of_prototypes_is_ibot_but_for_what_its_header_says() -> None:
-    """Source: iBOT's published settings for ViT-S: 8,192 outputs, warm-up of 30 epochs, one epoch frozen, 10 local crops."""
+    """Source: iBOT's published settings for ViT-S: 8,192 outputs, warm-up of 30 epochs, one epoch frozen, 10 local crops of
+    every image beside its 2 global ones, a rate that counts images and ends at 1e-6."""
     recipe = load_recipe("ibot_small")
     assert isinstance(recipe, TrainingRecipe)
     head, optimizer = recipe.teachers["average"].target.prototypes, recipe.optimizer
@@ -63,9 +64,9 @@ def test_the_student_of_prototypes_is_ibot_but_for_what_its_header_says() -> Non
     assert (head.teacher_temperature, head.centring, head.centre_momentum) == ((0.04, 0.07), "ema", 0.9)
     steps = 2 * 240_436 // recipe.batch.global_
     assert (head.frozen_steps, head.warmup_steps) == (steps, 30 * steps) and recipe.data.clips_per_video == 2
-    assert (head.local_crops, head.local_px, head.local_area) == (10, 96, (0.05, 0.25)) and recipe.data.clip.crop_area[0] == 0.25
+    assert (2 * head.local_crops, head.local_px, head.local_area) == (10, 96, (0.05, 0.25)) and recipe.data.clip.crop_area[0] == 0.25
     assert (optimizer.ema_decay, optimizer.ema_decay_end, optimizer.gradient_clipping) == (0.996, 1.0, 3.0)
-    assert recipe.learning_rate[0] == pytest.approx(5e-4 * 1024 / 256) and recipe.model.cls_token
+    assert recipe.learning_rate == pytest.approx((5e-4 * 512 / 256, 1e-6)) and recipe.model.cls_token
     assert "behind the encoder" in header_of("ibot_small")["Source"]
 
 

@@ -61,6 +61,15 @@ def _require_prototypes(recipe: Any, name: str, teacher: Any) -> None:
             raise ValueError(f"teachers.{name}: kind prototypes needs weights ema: no other teacher has a head of prototypes")
         if not recipe.model.cls_token:
             raise ValueError(f"teachers.{name}: kind prototypes needs model.cls_token=true")
+        if target.blocks[0] % teacher.depth != teacher.depth - 1:
+            raise ValueError(
+                f"teachers.{name}: the head of kind prototypes reads the student's last block, and blocks is "
+                f"{list(target.blocks)}: remove it"
+            )
+        if recipe.balance == "loss_relative":
+            raise ValueError(
+                f"teachers.{name}: balance loss_relative follows a mean of features, and kind prototypes has none: choose fixed"
+            )
         if sum(output.target is not None and output.target.kind == "prototypes" for output in recipe.outputs.values()) > 1:
             raise ValueError(f"teachers.{name}: one target may be of kind prototypes, there are several")
         if head.local_crops and (head.local_px % patch_px or not 0 < head.local_px <= recipe.data.clip.size_px):

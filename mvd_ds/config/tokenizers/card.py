@@ -123,6 +123,8 @@ def require_same_teacher(recipe: TrainingRecipe, name: str, target: TargetSettin
         lines.append(f"token grid: {card.recipe.grid} -> {recipe.grid}, and its encoder has blocks")
     if card.recipe.teacher.is_random and card.recipe.run.seed != recipe.run.seed:
         lines.append(f"run.seed, of random weights: {card.recipe.run.seed} -> {recipe.run.seed}")
+    if card.recipe.teacher.is_random and card.recipe.tokenised != name:
+        lines.append(f"name, which random weights depend on: {card.recipe.tokenised} -> {name}")
     if lines:
         raise ConfigError(
             f"{setting} {target.codebook}: was made for another teacher ({'; '.join(lines)}); learn one for this teacher"

@@ -10,7 +10,7 @@ from mvd_ds.config.teachers import TeacherSettings
 from mvd_ds.config.tokenizers.settings import TokenEncoderSettings, TokenizerSettings
 
 #: Settings of other trainings that a tokenizer has no use for.
-_UNUSED = ("masking", "init", "labels", "balance", "drop_teachers")
+_UNUSED = ("masking", "init", "labels", "language", "balance", "drop_teachers")
 #: Settings of a decoder that sees masked tokens.
 _OF_MASKED = ("attention", "levels", "hidden", "projection_bias", "norm_eps")
 #: Settings of a target that say what is read of a teacher; all others are the tokenizer's own business.
@@ -62,6 +62,8 @@ class TokenizerRecipe(TrainingRecipe):
         odd = [key for key in _UNUSED if getattr(self, key) != type(self).model_fields[key].default]
         if odd:
             raise ValueError(f"objective tokenizer hides nothing and has one loss of its own: remove {', '.join(odd)}")
+        if self.targets.cache is not None:
+            raise ValueError("targets.cache: a tokenizer learns from the teacher itself: remove it")
         odd = [key for key in _OF_MASKED if getattr(self.decoder, key) != type(self.decoder).model_fields[key].default]
         if odd:
             raise ValueError(f"the decoder of a tokenizer sees all tokens: remove decoder.{', decoder.'.join(odd)}")
@@ -97,6 +99,12 @@ class TokenizerRecipe(TrainingRecipe):
                 raise ValueError(
                     f"teachers.{name}: a tokenizer reads {', '.join(READ)} of it (mode mean or concat): remove {', '.join(what)}"
                 )
+        teacher = self.teacher
+        odd = [key for key in ("loss", "weight") if getattr(teacher, key) != type(teacher).model_fields[key].default]
+        if odd:
+            raise ValueError(
+                f"teachers.{self.tokenised}: tokens are reconstructed by their cosine, pixels by pixels.loss: remove {', '.join(odd)}"
+            )
         if perceptual is None:
             return
         teacher = self.teachers[perceptual]

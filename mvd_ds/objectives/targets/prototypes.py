@@ -86,7 +86,7 @@ class PrototypeTarget(Target):
     def measure(self, prediction: Tensor, target: Tensor, loss: Tensor) -> dict[str, Tensor]:
         """Return the loss over that of the mean assignment, and entropies over that of equal shares.
 
-        ``usage`` is the entropy of the mean assignment, 0 where all goes to one prototype; ``sharpness`` that of single
+        ``usage`` is the entropy of the mean assignment, 0 where all goes to one prototype; ``entropy`` that of single
         assignments, 1 where they say nothing. Collapse of either kind is seen.
         """
         whole = math.log(self.settings.outputs)

@@ -10,7 +10,7 @@ import pytest
 
 from mvd_ds.config import ConfigError, TargetSettings
 from mvd_ds.config.tokenizers.card import CARD_NAME, card_values, find_card, read_card, require_same_teacher
-from small_tokenizers import KMEANS, student_recipe, tokenizer_recipe
+from small_tokenizers import KMEANS, TEACHER, student_recipe, tokenizer_recipe
 
 
 def _folder(folder: Path, **changed: Any) -> Path:
@@ -47,6 +47,13 @@ def test_the_same_teacher_may_be_placed_otherwise_and_name_its_block_otherwise(t
 def test_random_weights_are_those_of_a_seed(tmp_path: Path) -> None:
     recipe = student_recipe(_folder(tmp_path / "tokenizer", run={"seed": 5}))
     with pytest.raises(ConfigError, match=r"run.seed, of random weights: 5 -> 0"):
+        require_same_teacher(recipe, "video", recipe.teachers["video"].target, "setting")
+
+
+def test_random_weights_are_those_of_a_name(tmp_path: Path) -> None:
+    folder = _folder(tmp_path / "tokenizer", teachers={"other": TEACHER})
+    recipe = student_recipe(folder)
+    with pytest.raises(ConfigError, match=r"name, which random weights depend on: other -> video"):
         require_same_teacher(recipe, "video", recipe.teachers["video"].target, "setting")
 
 

@@ -98,6 +98,8 @@ def test_collapse_is_seen_in_the_usage_and_in_the_entropy() -> None:
         ({"loss": "l1"}, {}, {}, "kind prototypes compares assignments: it takes no loss"),
         ({"norm": "none"}, {}, {}, "kind prototypes needs norm final"),
         ({"kind": "features"}, {}, {}, "prototypes are for kind prototypes, not features"),
+        ({"blocks": [0]}, {}, {}, "reads the student's last block, and blocks is [0]"),
+        ({}, {}, {"balance": "loss_relative"}, "balance loss_relative follows a mean of features"),
         ({}, {"local_px": 12}, {}, "local_px 12"),
         ({}, {"local_px": 40}, {}, "local_px 40"),
         ({}, {}, {"masking": {"ratio": 0.3, "kind": "random", "masks_per_clip": 2}}, "local_crops"),
