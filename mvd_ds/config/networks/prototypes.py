@@ -42,8 +42,8 @@ class PrototypeSettings(Settings):
     """Factor of the loss of class tokens: of each clip against those of the other clips of its video (``data.clips_per_video``,
     iBOT's global crops), or against its own where it has but one. Source: iBOT."""
     local_crops: Annotated[int, Field(ge=0)] = 0
-    """Small crops of every clip whose class tokens are compared with those of all clips of its video. Source: iBOT, 10 of an image,
-    so 5 of each of two clips."""
+    """Small crops of every clip whose class tokens are compared with those of all clips of its video. Source: iBOT, 10 of an
+    image, so 5 of each of two clips."""
     local_px: Positive = 96
     """Their side, a multiple of the patch. Their tokens have the places of the middle of the grid. Source: iBOT."""
     local_area: tuple[Share, Share] = (0.05, 0.25)

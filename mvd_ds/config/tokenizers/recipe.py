@@ -103,7 +103,7 @@ class TokenizerRecipe(TrainingRecipe):
         odd = [key for key in ("loss", "weight") if getattr(teacher, key) != type(teacher).model_fields[key].default]
         if odd:
             raise ValueError(
-                f"teachers.{self.tokenised}: tokens are reconstructed by their cosine, pixels by pixels.loss: remove {', '.join(odd)}"
+                f"teachers.{self.tokenised}: tokens are compared by their cosine, pixels by pixels.loss: remove {', '.join(odd)}"
             )
         if perceptual is None:
             return

@@ -35,7 +35,7 @@ def test_it_comes_back_from_its_own_dump() -> None:
         ({"labels": {"classes": 3}}, r"remove labels"),
         ({"language": {"text": {}}}, r"remove language"),
         ({"targets": {"cache": "cache"}}, r"targets.cache: a tokenizer learns from the teacher itself"),
-        ({"teachers": {"video": {**TEACHER, "loss": "l1", "weight": 2.0}}}, r"by their cosine, .* remove loss, weight"),
+        ({"teachers": {"video": {**TEACHER, "loss": "l1", "weight": 2.0}}}, r"compared by their cosine, .* remove loss, weight"),
         ({"decoder": {"attention": "cross"}}, r"sees all tokens: remove decoder.attention"),
         ({"teachers": {}}, r"needs one teacher whose tokens become codes; teachers has none"),
         ({"teachers": {"video": TEACHER, "image": IMAGE}}, r"needs one teacher .* teachers has video, image"),
