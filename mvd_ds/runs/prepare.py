@@ -93,6 +93,7 @@ def prepare_videos(
     listing = read_listing(source, videos, classes)
     digest = digest_of(source, videos, classes)
     if part is not None and is_done(folder / WORK, part, digest):
+        require_settings(source, folder, options)
         say(f"part {part.number}/{part.total} of {one_line(manifest)} is done; nothing to do")
         return
     with _progress() as tell:

@@ -163,12 +163,14 @@ def test_slurm_prepares_a_part_in_each_task_and_joins_in_the_end(tmp_path: Path)
     python.chmod(0o755)
     job = {"MVD_DS_VENV": str(tmp_path), "SLURM_SUBMIT_DIR": str(ROOT), "SLURM_CPUS_ON_NODE": "16"}
     task = {**job, "SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MAX": "64"}
-    prepared = "-m mvd_ds prepare LIST OUT --shards"
+    prepared = "-m mvd_ds prepare --workers 16 LIST OUT --shards"
     given = ("LIST", "OUT", "--shards")
-    assert script("prepare.sbatch", *given, environment=task)[:2] == (0, f"{prepared} --workers 16 --part 7/64\n")
-    again = {**task, "SLURM_ARRAY_TASK_MAX": "12"}
-    assert script("prepare.sbatch", "--part-of", "64", *given, environment=again)[1] == f"{prepared} --workers 16 --part 7/64\n"
-    assert script("prepare.sbatch", *given, "--join", environment=job)[1] == f"{prepared} --join --workers 16\n"
+    assert script("prepare.sbatch", *given, environment=task)[:2] == (0, f"{prepared} --part 7/64\n")
+    again = {**task, "SLURM_ARRAY_TASK_MAX": "12", "SLURM_ARRAY_TASK_COUNT": "2"}
+    code, output, errors = script("prepare.sbatch", *given, environment=again)
+    assert code == 2 and output == "" and "the array is not 1-N: say --part-of N" in errors
+    assert script("prepare.sbatch", "--part-of", "64", *given, environment=again)[1] == f"{prepared} --part 7/64\n"
+    assert script("prepare.sbatch", *given, "--join", environment=job)[1] == f"{prepared} --join\n"
     code, output, errors = script("prepare.sbatch", *given, environment=job)
     assert code == 2 and output == "" and errors.count("\n") == 1 and "is no task of a job array" in errors
 

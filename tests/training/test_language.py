@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvd_ds.config import EncoderSettings, LanguageSettings, TextSettings
+from mvd_ds.config import ConfigError, EncoderSettings, LanguageSettings, TextSettings, load_recipe
 from mvd_ds.data.tokens import Tokens
 from mvd_ds.models.initialisation import build_without_weights, initialise
 from mvd_ds.models.masked import MaskedPredictor
@@ -107,3 +107,8 @@ def test_what_is_told_of_the_scale() -> None:
     terms = CaptionLoss(language, lambda value: [value], 0)(object(), vectors(model, given, slice(None)), measure=True)
     assert terms.measurements["language/scale"].item() == pytest.approx(1 / 0.07)
     assert 0 <= terms.measurements["language/matched"] <= 1 and not math.isnan(terms.total.item())
+
+
+def test_clips_of_one_video_are_no_wrong_pairs() -> None:
+    with pytest.raises(ConfigError, match=r"data.clips_per_video 2 puts clips of one video into it: set it to 1"):
+        load_recipe("clip_base", ["data.clips_per_video=2"])

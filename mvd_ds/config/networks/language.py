@@ -149,6 +149,11 @@ def require_language(recipe: Any) -> None:
         raise ValueError("language.sees all is for a second objective; for objective language choose masking.kind=none")
     if recipe.students:
         raise ValueError("language is for one student, and there are several: remove students, or train each by itself")
+    if recipe.data.clips_per_video > 1:
+        raise ValueError(
+            f"language takes the captions of all other clips of a batch for wrong ones, and data.clips_per_video "
+            f"{recipe.data.clips_per_video} puts clips of one video into it: set it to 1"
+        )
     if recipe.batch.global_ < 2:
         raise ValueError("language compares the captions of a batch, and batch.global is 1")
     if LANGUAGE in recipe.outputs:

@@ -58,8 +58,8 @@ def run_once(
     for record in journal.read():
         if {"job", "facts"} <= record.keys():
             known[record["job"]] = record["facts"]
-        elif {"job", "fault"} <= record.keys() and faults == "kept":
-            known[record["job"]] = Fault(record["fault"])
+        elif {"job", "fault"} <= record.keys() and faults == "kept" and isinstance(known.get(record["job"]), Fault | None):
+            known[record["job"]] = Fault(record["fault"])  # of a file that no part could do
     results = [known.get(_fingerprint(job)) for job in jobs]
     left = [number for number, result in enumerate(results) if result is None]
     tell(phase, len(jobs) - len(left), len(jobs))

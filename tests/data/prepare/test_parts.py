@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 
 from mvd_ds.cli import main
-from mvd_ds.data.prepare.parts import Part
+from mvd_ds.data.prepare.jobs import VideoJob, _fingerprint, run_once
+from mvd_ds.data.prepare.journal import Journal
+from mvd_ds.data.prepare.options import PrepareOptions
+from mvd_ds.data.prepare.parts import Part, journal_of
+from mvd_ds.data.prepare.process_pool import Fault
 from mvd_ds.files import ConfigError
 from video_files import write_video
 
@@ -80,7 +84,22 @@ def test_a_join_says_which_parts_are_not_done(tree: Path, tmp_path: Path, capsys
     assert prepare(tree, tmp_path / "out", "--part", "1/2") == 0
     assert "holds parts of 2 and of 3; delete it, and use one N" in refused("--join")
     assert "was begun with encoding" in refused("--part", "1/3", "--encode", "mjpeg")
+    assert "was begun with encoding" in refused("--part", "2/3", "--encode", "mjpeg"), "though this part is done"
     assert "give one of them" in refused("--part", "1/3", "--join")
+
+
+def test_a_fault_of_one_journal_does_not_hide_what_another_has_done(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    job = VideoJob("a.mp4", str(tmp_path / "a.mp4"))
+    options, work = PrepareOptions(), tmp_path
+    done, failed = (Journal(work / f"looked-1-of-{total}.jsonl") for total in (2, 4))
+    done.append({"job": _fingerprint(job), "facts": {"frames": 3}})
+    failed.append({"job": _fingerprint(job), "fault": "took longer than 1 s"})
+    kept = run_once("looking", len, [job], journal_of(work, "looked", None), options, lambda *_: None, "kept")
+    assert kept == [{"frames": 3}]
+    done.path.unlink()
+    kept = run_once("looking", len, [job], journal_of(work, "looked", None), options, lambda *_: None, "kept")
+    assert kept == [Fault("took longer than 1 s")]
 
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "1", "a/b", "1/0", "-1/4"])
