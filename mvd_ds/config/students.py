@@ -82,7 +82,7 @@ class HasStudents(Settings):
         recipe: Any = self
         if recipe.students and recipe.objective != "distillation":
             raise ValueError("students are for objective distillation: what they share is the pass of the teachers")
-        outputs: dict[str, str] = {}
+        outputs = {str(Path(recipe.run.output)): "run.output"}
         for name in recipe.students:
             where, alone = f"students.{name}", _checked(recipe, name)
             place = str(Path(alone.run.output))

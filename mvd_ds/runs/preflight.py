@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,10 +46,16 @@ def preflight(recipe: Recipe, name: str) -> int:
     if not isinstance(recipe, TrainingRecipe) or recipe.command not in ("pretrain", "distill"):
         raise ConfigError(f"preflight is for recipes of pretrain and distill; {name} is one of {recipe.command}")
     if recipe.students:
-        return max(_preflight_student(recipe.student(key), name, key) for key in recipe.students)
+        worst = max(_preflight_student(recipe.student(key), name, key) for key in recipe.students)
+        if launched_rank() == 0:
+            say("each student was tried alone; a run holds the states of all: `mvd_ds plan` says whether they fit together")
+        return worst
     leave_out_surplus(recipe.batch)
-    with joined_cluster(recipe.engine.timeout_minutes, recipe.run.device) as cluster:
-        trainer = build_trainer(recipe, RunFolder.of(recipe, name), cluster)
+    with (
+        joined_cluster(recipe.engine.timeout_minutes, recipe.run.device) as cluster,
+        tempfile.TemporaryDirectory() as folder,  # digests of large inputs that are compared would be kept in the run's
+    ):
+        trainer = build_trainer(recipe, RunFolder(Path(folder)), cluster)
         objective, frozen = trainer.objective()
         trainer.memory.watch(trainer.engine, frozen)
         batches, read_seconds = _read(recipe, cluster)

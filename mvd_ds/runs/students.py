@@ -144,7 +144,8 @@ def _train(
         for run in sorted(runs.values(), key=lambda run: run.first_step):
             run.make_ready()
         try:
-            ended = train_together(_members(recipe, loader, runs, cluster))
+            members = _members(recipe, loader, runs, cluster)
+            ended = train_together(members, functools.cache(lambda names: students_flops([recipe.student(n) for n in names])))
         finally:
             loader.close()
             for run in runs.values():

@@ -61,6 +61,7 @@ def test_a_dumped_recipe_is_the_same_and_its_settings_are_still_those_of_all(mor
         ("students.logs={}", "students.logs: the name must be"),
         ("students.s.lr=1", "students.s.lr: unknown setting; did you mean"),
         ("students.s.output=runs/{recipe}/b", "is the folder of"),
+        ("students.s.output=runs/{recipe}", "is the folder of run.output, too"),
         ("students.s.model.num_heads=5", "students.s.model: embed_dim 384 is not divisible by num_heads 5"),
     ],
 )

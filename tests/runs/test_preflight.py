@@ -10,6 +10,7 @@ import torch
 from launching import alone
 from mvd_ds.config import ConfigError, load_recipe
 from mvd_ds.objectives.diagnostics import mean_target_loss
+from mvd_ds.runs import preflight as module
 from mvd_ds.runs.preflight import STATISTICS, _of_targets, _statistics, preflight
 from shrinking import RECIPE, SCALES, shipped
 
@@ -51,6 +52,16 @@ def test_targets_that_would_spoil_a_training_are_named(kind: str, words: str | N
 def test_other_recipes_are_refused() -> None:
     with pytest.raises(ConfigError, match="preflight is for recipes of pretrain and distill; x is one of probe"):
         preflight(load_recipe("quickstart_probe"), "x")
+
+
+def test_students_are_tried_one_by_one_and_that_is_said(
+    shrunk: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No fault of each alone is no promise that the states of all fit."""
+    tried: dict[str, int] = {"s": 0, "b": 1}
+    monkeypatch.setattr(module, "_preflight_student", lambda recipe, name, student: tried.pop(student))
+    assert preflight(shipped([*shrunk, "students.s={}", "students.b={}"]), "x") == 1 and not tried
+    assert "each student was tried alone; a run holds the states of all" in capsys.readouterr().out
 
 
 @pytest.mark.nightly

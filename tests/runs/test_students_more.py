@@ -33,6 +33,7 @@ class Steps:
 
     def __init__(self) -> None:
         self.seen: list[int] = []
+        self.reporter = SimpleNamespace(watch=SimpleNamespace(leave_out=lambda seconds: None))
 
     def steps(self, first: int, last: int, batches: Any) -> Generator[None, None, Stopped]:
         for _ in range(first, last):
@@ -54,6 +55,6 @@ def test_one_killed_between_its_last_step_and_its_export_does_not_hold_up_the_ot
         )
         for name, (first, end) in {"s": (2, 2), "b": (5, 8)}.items()
     }
-    ended = train_together(_members(recipe, Places(), runs, ALONE))  # type: ignore[arg-type]
+    ended = train_together(_members(recipe, Places(), runs, ALONE), len)  # type: ignore[arg-type]
     assert ended == {"s": Stopped(2, None), "b": Stopped(8, None)}
     assert runs["s"].training.seen == [] and runs["b"].training.seen == [5, 6, 7]

@@ -57,7 +57,7 @@ def step_recipe(name: str, overrides: list[str], geometry: str, device: torch.de
     """Return the recipe of the measured step: one micro batch on each of ``world`` devices, random weights, nothing dropped.
 
     Raises:
-        ConfigError: for a faulty setting, or captions, which have no measured step.
+        ConfigError: for a faulty setting, or captions or cached targets, which have no measured step.
     """
     wanted = (["engine.precision=fp32"] if device.type == "cpu" else []) + overrides
     teachers = [key for key, teacher in _distillation(name, wanted).teachers.items() if not teacher.is_ema]
@@ -71,6 +71,8 @@ def step_recipe(name: str, overrides: list[str], geometry: str, device: torch.de
     recipe = _distillation(name, wanted + forced)
     if recipe.language is not None:
         raise ConfigError("language: a step with captions is not measured; add language=null to measure the rest")
+    if recipe.targets.cache is not None:
+        raise ConfigError("targets.cache: a step that reads its targets is not measured; add targets.cache=null to ask teachers")
     return recipe
 
 

@@ -11,6 +11,7 @@ import torch
 
 from launching import ranks
 from mvd_ds.cli import main
+from mvd_ds.config import ConfigError
 from mvd_ds.objectives.losses import LOSSES
 from mvd_ds.runs.student import recipe_flops
 from mvd_ds.tools.bench import reference_step, step_variants
@@ -51,6 +52,13 @@ def test_all_variants_compute_the_same(settings: list[str]) -> None:
     assert gate["equal"], gate
     assert len(set(gate["losses"])) >= 4 and all(0 < value < math.inf for value in gate["gradient_norms"].values())
     assert result["times"].keys() == {"P0", "P1", "P2"}
+
+
+def test_a_recipe_that_reads_its_targets_is_refused() -> None:
+    """Its teachers would be asked, and their operations not counted."""
+    with pytest.raises(ConfigError, match=r"add targets\.cache=null to ask teachers"):
+        step_recipe("mvd_base_cached", [], "cpu", CPU)
+    assert step_recipe("mvd_base_cached", ["targets.cache=null"], "cpu", CPU).asked_teachers
 
 
 def test_whatever_is_learnt_is_measured_by_itself(capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,11 +41,15 @@ class Steps:
         self.name, self.turns, self.diverges_at, self.cluster = name, turns, diverges_at, ALONE
         self.failures: list[str] = []
         self.attempt = SimpleNamespace(fail=lambda fault: self.failures.append(str(fault)))
+        self.left_out: list[float] = []
+        self.reporter = SimpleNamespace(watch=SimpleNamespace(leave_out=self.left_out.append))
+        self.flops: list[float] = []
 
     def steps(self, first: int, last: int, batches: StudentBatches) -> Generator[None, None, Stopped]:
         for step in range(first, last):
             for _ in range(2):
                 self.turns.append((self.name, next(batches)))
+                self.flops.append(self.reporter.flops_per_clip)
                 yield
             if step == self.diverges_at:
                 raise Diverged("the loss is nan")
@@ -61,13 +65,23 @@ def trained(spans: dict[str, tuple[int, int]], **diverges: int) -> tuple[list[tu
         Member(name, made[name], StudentBatches(shared, 2 * start, lambda batch: batch), start, end)  # type: ignore[arg-type]
         for name, (start, end) in spans.items()
     ]
-    return turns, train_together(members), made
+    return turns, train_together(members, lambda names: sum({"s": 1, "b": 10}[name] for name in names)), made
 
 
 def test_students_take_turns_and_one_that_is_behind_catches_up_alone() -> None:
     turns, ended, _ = trained({"s": (2, 4), "b": (1, 3)})
     assert turns == [("b", 2), ("b", 3), ("s", 4), ("b", 4), ("s", 5), ("b", 5), ("s", 6), ("s", 7)]
     assert ended == {"s": Stopped(4, None), "b": Stopped(3, None)}
+
+
+def test_speed_is_that_of_the_students_that_learn_side_by_side() -> None:
+    """Operations of one that waits, or is done, would make the utilisation of the other too high; its wait its own too low.
+
+    Both changes show within a micro batch.
+    """
+    _, _, made = trained({"s": (3, 6), "b": (0, 4)})
+    assert made["b"].flops == [10] * 5 + [11] * 3 and made["s"].flops == [11] * 3 + [1] * 3
+    assert len(made["s"].left_out) == 5 and made["b"].left_out == []
 
 
 def test_one_that_diverges_leaves_the_other_as_it_is() -> None:
