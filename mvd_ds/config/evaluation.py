@@ -130,6 +130,8 @@ class FeaturesRecipe(OneManifestRecipe):
     def _check_adaptor(self) -> FeaturesRecipe:
         if self.adaptor is not None and self.layer != -1:
             raise ValueError(f"layer {self.layer}: adaptor {self.adaptor} reads the encoder's last block; remove layer")
+        if self.adaptor is not None and self.every_frames > 1:
+            raise ValueError(f"every_frames {self.every_frames}: adaptor {self.adaptor} sees all frames; remove every_frames")
         if self.windows is not None and (self.tokens or self.views.count > 1):
             raise ValueError("windows give one vector each, of one view: remove tokens and views")
         if self.adaptor is not None and self.pooling != PoolingSettings():

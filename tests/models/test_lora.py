@@ -31,6 +31,12 @@ def adapted(learnt: bool, **settings: object) -> tuple[Classifier, Classifier, A
     return plain, model, chosen
 
 
+@pytest.mark.parametrize("odd", [{"layers": (1, 1)}, {"layers": ()}, {"parts": ("qkv", "mlp", "qkv")}])
+def test_no_map_is_named_twice(odd: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=rf"adaptation\.{next(iter(odd))} .*each once"):
+        AdaptationSettings(kind="lora", **odd)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("style", [{}, {"mlp": "swiglu", "qkv_bias": "full", "qk_norm": "head", "layer_scale": 0.5}])
 def test_merged_equals_unmerged(style: dict[str, object]) -> None:

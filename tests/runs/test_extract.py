@@ -93,6 +93,8 @@ def test_an_adaptor_answers_in_place_of_the_encoder(features, videos, tmp_path) 
         features(*asked, "adaptor=vidoe", f"run.output={tmp_path / 'c'}")
     with pytest.raises(ConfigError, match="layer 1: adaptor video reads the encoder's last block; remove layer"):
         features(*asked, "layer=1")
+    with pytest.raises(ConfigError, match="every_frames 2: adaptor video sees all frames; remove every_frames"):
+        features(*asked, "every_frames=2")
 
 
 @pytest.mark.launch

@@ -35,4 +35,8 @@ class AdaptationSettings(Settings):
         odd = sorted(self.model_fields_set - {"kind"})
         if self.kind != "lora" and any(getattr(self, key) != type(self).model_fields[key].default for key in odd):
             raise ValueError(f"{', '.join(odd)} belong to adaptation lora, not to {self.kind}")
+        for key in ("layers", "parts"):  # a map named twice would get its product twice
+            named = getattr(self, key)
+            if named is not None and len(set(named)) != max(len(named), 1):
+                raise ValueError(f"adaptation.{key} {list(named)}: give at least one, and each once")
         return self

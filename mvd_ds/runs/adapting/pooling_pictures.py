@@ -102,6 +102,8 @@ class PoolingPictures:
         values = maps[place, likeliest[place] if per_class else 0]
         high = float(np.percentile(values, BRIGHTEST))
         row = f"attention of class {name}, the likeliest" if per_class else f"attention of the class query; likeliest is {name}"
+        if len(layers := self.recipe.pooling.layers) > 1:  # the map is that of the first
+            row += f"; to block {layers[0]}"
         film = clip_film(self.clips[place], grid[0])
         return {f"clip: {clip_name(clip)}": film, row: heat_film(values, grid, film.shape[1], high)}
 

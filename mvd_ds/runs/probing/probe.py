@@ -67,7 +67,8 @@ def _probe(recipe: ProbeRecipe, folder: RunFolder, contents: Contents, cluster: 
     known, fitted_on = read_vectors(recipe, encoders, train, views[0], "training clips", faults, cluster)
     unseen, measured_on = read_vectors(recipe, encoders, held_out, views[1], "held-out clips", faults, cluster)
     probes: dict[str, tuple[Probe, ...]] = {}
-    states = HeadStates(folder.path / "heads", recipe, contents, cluster)
+    read = {"read": f"{fitted_on[1]} {measured_on[1]}"}  # heads go on with the very clips that they began with
+    states = HeadStates(folder.path / "heads", recipe, contents | read, cluster)
     trained: dict[str, tuple[Probe, ...]] = {}
     if set(recipe.heads) - set(VECTOR_HEADS):
         for name, encoder in encoders.items():

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mvd_ds.config import ProbeRecipe, ViewSettings
+from mvd_ds.config import ConfigError, ProbeRecipe, ViewSettings
 from mvd_ds.config.probing import VECTOR_HEADS, result_name
 from mvd_ds.evaluation.head_training import Labelled, Training, train_heads
 from mvd_ds.evaluation.probes import Probe
@@ -107,6 +107,9 @@ def _maker(name: str, encoder: ProbedEncoder, recipe: ProbeRecipe, split: Split,
 
     def make(groups: Sequence[Sequence[int]]) -> Iterator[ClipTokens]:
         for places, group in zip(groups, read_groups(recipe, split, groups, views), strict=True):
+            if group.faults or not bool(group.ok.all()):
+                reason = next(iter(group.faults), "a video")
+                raise ConfigError(f"{reason}; it could be read when the probe began: start it again, heads go on where they were")
             yield encoder.clip_tokens(shown(group.clips, recipe.models[name], places, recipe.run.seed), layers)
 
     return make

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from mvd_ds.tools.report.charts import Bar, Interval, bar_chart, interval_chart
 from mvd_ds.tools.report.encoders.encoder_table import swept
 from mvd_ds.tools.report.formatting import PERCENT
@@ -44,7 +46,8 @@ def _colours(runs: list[RunRecord], results: ProbeResults) -> dict[str, str]:
             if not settings.get("untrained") and settings.get("frames", "all") == "all":
                 trained |= {name, f"{run.name}/{name}"}
     firsts = {name.partition(" minus ")[0] for name in results.comparisons}
-    return {model: "accent" if model in firsts else "calm" if model in trained else "faint" for model in results.probes}
+    plain = {model: re.sub(r"@\d+$", "", model.partition(":")[0]) for model in results.probes}  # of MODEL@BLOCK:HEAD
+    return {model: "accent" if model in firsts else "calm" if plain[model] in trained else "faint" for model in results.probes}
 
 
 def _bars(results: ProbeResults, label: str, colours: dict[str, str]) -> Figure:

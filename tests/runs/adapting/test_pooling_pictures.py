@@ -17,7 +17,7 @@ from mvd_ds.data.manifests.manifest import open_manifest
 from mvd_ds.evaluation.sheets import CAPTION_PX, GAP_PX
 from mvd_ds.models.classifiers.class_attention import PatchMaps
 from mvd_ds.runs.adapting.pooling_pictures import PoolingPictures, plan_pooling_pictures
-from mvd_ds.runs.pictures import CELL_PX
+from mvd_ds.runs.pictures import CELL_PX, describe_clip
 from mvd_ds.tools.report.picture_section import picture_numbers
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.run_folder import RunFolder
@@ -84,6 +84,15 @@ def test_the_brightest_patch_is_the_one_that_is_looked_at(queries: str, videos: 
     numbers = picture_numbers(tmp_path)
     assert numbers["step"] == 12 and numbers["files"] == ["clip-0.png", "clip-1.png"], "the report finds them"
     assert numbers["clips"][0]["classes"]["how"]
+
+
+def test_the_map_of_several_blocks_names_the_block_that_it_is_of(videos: Path, tmp_path: Path) -> None:
+    recipe = finetuning(videos, "pooling={kind: attention, layers: [0, -1]}", "run.picture_clips=1")
+    manifest, engine = open_manifest(videos / "train.txt"), Engine(torch.nn.Identity())
+    pictures = PoolingPictures(recipe, RunFolder(tmp_path), Cluster(0, 1, torch.device("cpu")), engine, manifest, CLASSES, 12)  # type: ignore[arg-type]
+    pictures.clips = torch.zeros(1, 3, 8, 32, 32, dtype=torch.uint8)
+    sheet = pictures._sheet(0, describe_clip(manifest, pictures.videos[0]), np.ones((1, 1, 16), np.float32), [0])
+    assert list(sheet)[1].endswith("; to block 0")
 
 
 def test_what_is_drawn(videos: Path) -> None:

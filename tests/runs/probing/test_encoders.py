@@ -10,9 +10,11 @@ import pytest
 import torch
 
 import mvd_ds
-from mvd_ds.config import ConfigError, ProbeRecipe
+from mvd_ds.config import ConfigError, ProbeRecipe, ViewSettings
 from mvd_ds.models.classifiers.pooling import clip_features, encoder_pooling
 from mvd_ds.models.embed import sincos_1d
+from mvd_ds.runs.probing import probe_heads
+from mvd_ds.runs.probing.clips import ClipGroup
 from mvd_ds.runs.probing.encoders import ProbedEncoder, _head_count, open_encoders
 from mvd_ds.runs.probing.head_states import HeadStates
 from mvd_ds.training.cluster import Cluster
@@ -129,6 +131,16 @@ def test_names_of_models_are_those_of_no_other_result(tmp_path: Path) -> None:
     recipe = ProbeRecipe.model_validate({"objective": "probe", "models": {"a/b": {"weights": "w"}, "a_b": {"weights": "w"}}})
     states = HeadStates(tmp_path, recipe, {}, Cluster(0, 1, CPU))
     assert states.of("a/b.attentive").folder != states.of("a_b.attentive").folder
+
+
+def test_a_video_that_cannot_be_read_any_more_is_no_black_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"objective": "probe", "models": {"a": {"weights": "w"}}}
+    ok = torch.tensor([True, False])
+    group = ClipGroup(CLIPS, torch.zeros(2, 1), ok, ["x.mp4: timed out"])
+    monkeypatch.setattr(probe_heads, "read_groups", lambda *_: iter([group]))
+    make = probe_heads._maker("a", None, ProbeRecipe.model_validate(values), (None, []), ViewSettings(), False)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"x\.mp4: timed out; it could be read when the probe began"):
+        next(iter(make([range(2)])))
 
 
 @pytest.mark.parametrize(

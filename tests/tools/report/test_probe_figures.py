@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from mvd_ds.tools.report.probe_figures import probe_figures
+from types import SimpleNamespace
+
+from mvd_ds.tools.report.probe_figures import _colours, probe_figures
 from mvd_ds.tools.report.run_records import ProbeResults
 
 
@@ -17,3 +19,9 @@ def results(*models: str) -> ProbeResults:
 def test_a_plane_of_a_single_dot_is_left_out() -> None:
     assert [figure.title for figure in probe_figures([], results("a"))] == ["Label “what”", "Label “how”"]
     assert [figure.title for figure in probe_figures([], results("a", "b"))][-1] == "Labels “what” and “how”"
+
+
+def test_other_heads_and_blocks_of_a_trained_model_are_no_baselines() -> None:
+    run = SimpleNamespace(name="run", probed_models=lambda: {"a": {}, "u": {"untrained": True}})
+    found = _colours([run], results("a", "a:attentive", "run/a@3:knn", "a@3", "u:attentive", "pixels"))  # type: ignore[list-item]
+    assert list(found.values()) == ["calm"] * 4 + ["faint"] * 2
