@@ -15,7 +15,7 @@ TIMM = {"network": "timm:vit_tiny_patch16_224", "embed_dim": 192, "patch_px": 16
 
 
 def test_a_row_for_each_family() -> None:
-    assert list(NETWORKS) == ["mvd_ds", "timm", "hf", "dhvt", "patchconv"]
+    assert list(NETWORKS) == ["mvd_ds", "timm", "hf", "dhvt", "patchconv", "dvae"]
 
 
 @pytest.mark.parametrize(("settings", "grid", "frames"), [(OURS, (2, 4, 4), 4), (TIMM, (1, 4, 4), 1)], ids=["ours", "timm"])

@@ -42,7 +42,7 @@ def test_a_recipe_is_shown_with_its_values(capsys: pytest.CaptureFixture[str]) -
         ("teachers.mine.weights", "teachers.NAME.weights", "teachers.NAME.depth"),
         ("teachers.mine.more_targets", "teachers.NAME.more_targets.NAME.standardise=", "teachers.NAME.target.standardise="),
         ("finetune", "validation.manifest", "masking.ratio"),
-        (None, "masking.ratio", "nothing is hidden"),
+        (None, "masking.ratio", "masking.radio"),
     ],
 )
 def test_a_part_is_shown(name: str | None, shown: str, hidden: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,7 +63,10 @@ OTHERS = [
     ("more_targets", "'teachers.NAME.more_targets'"),
     ("more_tragets", "'teachers.NAME.more_targets'"),
     ("target", "'teachers.NAME.target'"),
-    ("standardise", "'teachers.NAME.more_targets.NAME.standardise' or 'teachers.NAME.target.standardise'"),
+    (
+        "standardise",
+        "'teachers.NAME.more_targets.NAME.standardise' or 'teachers.NAME.target.standardise' or 'tokenizer.standardise'",
+    ),
 ]
 
 
