@@ -21,7 +21,7 @@ def dwarfed_targets(recipe: LearningRecipe, losses: Mapping[str, float]) -> str 
         return None
     parts = {}
     for name, output in recipe.outputs.items():
-        if output.teacher is None or output.target is None:
+        if output.teacher is None or output.target is None or name not in losses:  # a tokenizer's losses are its own
             continue
         weight = recipe.teachers[output.teacher].weight if output.target.weight is None else output.target.weight
         if weight > 0:

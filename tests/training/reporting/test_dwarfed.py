@@ -7,6 +7,7 @@ import pytest
 from mvd_ds.config import FinetuneRecipe, load_recipe
 from mvd_ds.training.reporting.dwarfed import dwarfed_targets
 from shrinking import shipped
+from small_tokenizers import tokenizer_recipe
 
 
 @pytest.mark.parametrize(
@@ -30,3 +31,7 @@ def test_losses_that_are_far_apart_are_named(overrides: list[str], losses: dict[
 def test_a_classifier_has_one_loss() -> None:
     recipe = load_recipe("finetune_k400_large")
     assert isinstance(recipe, FinetuneRecipe) and dwarfed_targets(recipe, {"class": 1.0}) is None
+
+
+def test_a_tokenizer_has_losses_of_its_own() -> None:
+    assert dwarfed_targets(tokenizer_recipe(), {"reconstruction": 1.0, "commitment": 0.01}) is None
