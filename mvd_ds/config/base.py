@@ -23,7 +23,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 _USER = re.compile(r"(?<=://)[^/?#\s]*@")
 # Names hold blanks and quotes: rather a word too many is hidden than a signature shown.
-_QUERY = re.compile(r"(?P<address>[a-z0-9]+://[^?#\n]*)[?#][^\s'\"]*")
+_QUERY = re.compile(r"(?P<address>[a-z0-9]+://[^?#\n]*)[?#][^\s'\"]*", re.IGNORECASE)
 
 
 def is_address(path: str) -> bool:

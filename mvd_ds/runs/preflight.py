@@ -150,7 +150,7 @@ def _step_seconds(trainer: Trainer, objective: Any, batches: list[Any]) -> float
     seconds = 0.0
     for first in range(0, len(batches), accumulation):
         started = time.monotonic()
-        for batch in batches[first : first + accumulation]:
+        for batch in objective.prepare(batches[first : first + accumulation]):
             trainer.engine.backward(objective(batch, measure=False).total)
             trainer.engine.step()
         trainer.cluster.barrier()

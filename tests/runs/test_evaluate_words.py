@@ -13,9 +13,9 @@ from mvd_ds.config import ConfigError, EvaluateRecipe, TrainingRecipe, load_reci
 from mvd_ds.data.manifests.manifest import read_manifest
 from mvd_ds.data.synthetic.motion import HOW
 from mvd_ds.data.tokens import text_encoder
-from mvd_ds.data.words import read_words
+from mvd_ds.data.words import Words, read_words
 from mvd_ds.files import read_json
-from mvd_ds.models.text.captioned import open_captioned
+from mvd_ds.models.text.captioned import open_by_words, open_captioned
 from mvd_ds.models.weights import save_model
 from mvd_ds.runs.evaluate import evaluate
 from mvd_ds.runs.student import build_predictor
@@ -88,3 +88,9 @@ def test_what_has_learnt_no_captions_knows_no_words(captioned: Path, videos: Pat
         mvd_ds.VideoClassifier(captioned, words=videos / "words_how.json", text_vectors="x")
     encoder = mvd_ds.load(captioned)
     assert encoder.features(next((videos / "val").glob("*.mp4"))).shape == (1, 32), "the encoder is one as any other"
+
+
+def test_the_scale_of_cosines_is_that_of_the_run_in_any_precision(captioned: Path) -> None:
+    words = Words(("zero", "one"), (("zero",), ("one",)), ("{}",))
+    model, _ = open_by_words(captioned, words, text_encoder, torch.bfloat16)
+    assert model.scale == open_captioned(captioned)[0].scale == pytest.approx(1 / 0.07)

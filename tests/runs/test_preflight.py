@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from launching import alone
 from mvd_ds.config import ConfigError, load_recipe
 from mvd_ds.objectives.diagnostics import mean_target_loss
 from mvd_ds.runs import preflight as module
-from mvd_ds.runs.preflight import STATISTICS, _of_targets, _statistics, preflight
+from mvd_ds.runs.preflight import STATISTICS, _of_targets, _statistics, _step_seconds, preflight
 from shrinking import RECIPE, SCALES, shipped
 
 
@@ -62,6 +63,26 @@ def test_students_are_tried_one_by_one_and_that_is_said(
     monkeypatch.setattr(module, "_preflight_student", lambda recipe, name, student: tried.pop(student))
     assert preflight(shipped([*shrunk, "students.s={}", "students.b={}"]), "x") == 1 and not tried
     assert "each student was tried alone; a run holds the states of all" in capsys.readouterr().out
+
+
+def test_its_steps_are_those_of_the_training(shrunk: list[str]) -> None:
+    """Losses over a whole step look at all of its micro batches first, which takes time, too."""
+    seen: list[object] = []
+
+    class Objective:
+        def prepare(self, batches: list[str]) -> list[str]:
+            seen.append(batches)
+            return batches
+
+        def __call__(self, batch: str, measure: bool) -> SimpleNamespace:
+            seen.append(batch)
+            return SimpleNamespace(total=None)
+
+    recipe = shipped([*shrunk, "batch.micro=2", "batch.global=4"])
+    engine = SimpleNamespace(backward=lambda loss: None, step=lambda: None)
+    trainer = SimpleNamespace(recipe=recipe, engine=engine, cluster=SimpleNamespace(world=1, barrier=lambda: None))
+    _step_seconds(trainer, Objective(), ["a", "b", "c", "d"])  # type: ignore[arg-type]
+    assert seen == [["a", "b"], "a", "b", ["c", "d"], "c", "d"]
 
 
 @pytest.mark.nightly

@@ -112,3 +112,8 @@ def test_what_is_told_of_the_scale() -> None:
 def test_clips_of_one_video_are_no_wrong_pairs() -> None:
     with pytest.raises(ConfigError, match=r"data.clips_per_video 2 puts clips of one video into it: set it to 1"):
         load_recipe("clip_base", ["data.clips_per_video=2"])
+
+
+def test_a_balance_of_teachers_is_refused_where_there_are_none() -> None:
+    with pytest.raises(ConfigError, match="balance uncertainty is for teachers, and objective language has none"):
+        load_recipe("clip_base", ["balance=uncertainty"])

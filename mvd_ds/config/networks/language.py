@@ -141,6 +141,8 @@ def require_language(recipe: Any) -> None:
         raise ValueError(
             "objective language needs language, and neither teachers, targets nor pixels: beside those, add language to them"
         )
+    if recipe.objective == LANGUAGE and recipe.balance != "fixed":
+        raise ValueError(f"balance {recipe.balance} is for teachers, and objective language has none: leave it at fixed")
     if recipe.masking.kind == "none" and recipe.objective != LANGUAGE:
         raise ValueError(f"masking.kind none is for objective language, not {recipe.objective}, which predicts what is hidden")
     if language is None:

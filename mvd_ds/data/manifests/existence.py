@@ -32,8 +32,9 @@ def check_some_exist(refs: ClipRefs, name: str) -> None:
         return
     _check_encoding(files, name)
     if not any(map(os.path.exists, files)):
+        first = one_line(without_secrets(files[0]), 300)
         raise ConfigError(
-            f"{one_line(name)}: none of the first {len(files)} videos exists, for example {one_line(files[0], 300)}; "
+            f"{one_line(name)}: none of the first {len(files)} videos exists, for example {first}; "
             f"paths are relative to {one_line(refs.root)}: set data.root to the folder that holds them"
         )
 

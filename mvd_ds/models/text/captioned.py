@@ -100,8 +100,10 @@ def open_by_words(
         ConfigError: as ``open_captioned``.
     """
     captioned, preprocessing = open_captioned(source)
+    scale = captioned.scale  # before: the factor of a logarithm in bf16 is off by a per cent
     captioned = captioned.to(dtype)
     vectors = captioned.word_vectors(words.classes, words.texts, encoder(captioned.language.settings.text))
+    vectors = vectors._replace(scale=scale)
     return ZeroShotClassifier(captioned, vectors).eval(), ClassifierCard(vectors.classes, preprocessing)
 
 

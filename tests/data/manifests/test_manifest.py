@@ -124,6 +124,7 @@ def test_labels_without_names_are_numbered(tmp_path: Path) -> None:
         ('# classes: ["x", "y"]\na.mp4 1\nb.mp4 2\n', r"2 classes of 'label' \(0 to 1\), but video 2 is labelled 2"),
         ("# columns: frames fps\na.mp4\t1\n", r"train.txt:2: fewer fields than '# columns:' in line 1"),
         ("# columns: shard offset bytes\na.mp4\t0.tar\tx\t3\n", r"train.txt:2: '0.tar x 3' is not the name of a shard"),
+        ("ftp://me:pw@h/a.mp4 1\n", r"none of the first 1 videos exists, for example .*ftp://...@h/a.mp4; paths"),
         ("gone.mp4 1\nlost.mp4 2\n", r"none of the first 2 videos exists, for example .*gone.mp4.*set data.root"),
     ],
 )

@@ -48,6 +48,7 @@ def test_names_are_joined_to_folders_and_addresses(root: str, name: str, whole: 
         ("https://token@h/a.mp4?x=1#y", "https://...@h/a.mp4?..."),
         (f"GET {SIGNED} failed, as http://u:p@h/b did", "GET https://b.example/v/a.mp4?... failed, as http://...@h/b did"),
         ("https://h/it's a b.mp4?sig=c0ffee", "https://h/it's a b.mp4?..."),
+        ("HTTPS://h/a.mp4?sig=c0ffee", "HTTPS://h/a.mp4?..."),
         ("https://me:p@w@h/a.mp4", "https://...@h/a.mp4"),
         ("s3://b/a.mp4", "s3://b/a.mp4"),
         ("/data/what?.mp4", "/data/what?.mp4"),
