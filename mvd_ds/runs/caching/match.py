@@ -91,7 +91,7 @@ def _videos(contents: Mapping[str, str], mixture: Mixture) -> dict[str, Any]:
     digest = hashlib.sha256()
     for manifest in mixture.manifests:
         paths = [manifest.refs.path(index) for index in range(len(manifest.refs))]
-        shared = len(os.path.commonpath([os.path.dirname(path) for path in paths]))
+        shared = _shared_letters(paths)
         for path in paths:
             digest.update(path[shared:].encode(errors="surrogateescape") + b"\n")
     sizes = {key: value for key, value in contents.items() if key.startswith("data.") and key.endswith(f".{VIDEOS}")}
@@ -100,6 +100,13 @@ def _videos(contents: Mapping[str, str], mixture: Mixture) -> dict[str, Any]:
         "names": digest.hexdigest(),
         "sizes": hashlib.sha256(" ".join(sizes.values()).encode()).hexdigest(),
     }
+
+
+def _shared_letters(paths: list[str]) -> int:
+    """Return the length of the folder that all ``paths`` lie in; 0 where some are absolute and others are not."""
+    if len({os.path.isabs(path) for path in paths}) > 1:
+        return 0
+    return len(os.path.commonpath([os.path.dirname(path) for path in paths]))
 
 
 def _teacher(name: str, recipe: TrainingRecipe, contents: Mapping[str, str]) -> dict[str, Any]:

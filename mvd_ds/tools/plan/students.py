@@ -10,7 +10,7 @@ from mvd_ds.tools.plan.memory import CONTEXT_BYTES, FRAGMENTATION, MemoryEstimat
 from mvd_ds.tools.plan.timing import StepTime
 
 #: Parts of memory that every student has of its own; of activations one student's are there at a time, and the rest is common.
-_OWN_PARTS = ("weights, gradients, optimizer", "live and buckets")
+_OWN_PARTS = ("weights, gradients, optimizer", "live and buckets", "moving average")
 #: Parts of a step that are there once, however many students there are.
 _COMMON_TIMES = ("teachers", "teacher_communication", "copies", "data")
 
@@ -23,8 +23,8 @@ def memory_together(alone: Sequence[MemoryEstimate], teacher_build_bytes: float)
         teacher_build_bytes: of a node's memory, what its processes take to build the teachers.
     """
     device = {}
-    for part in alone[0].device:
-        values = [each.device[part] for each in alone]
+    for part in dict.fromkeys(part for each in alone for part in each.device):  # not each student keeps an average
+        values = [each.device.get(part, 0.0) for each in alone]
         device[part] = sum(values) if part in _OWN_PARTS else max(values)
     device["fragmentation"] = FRAGMENTATION * (sum(device.values()) - device["fragmentation"] - CONTEXT_BYTES)
     host = {part: max(each.host[part] for each in alone) for part in alone[0].host}

@@ -33,3 +33,16 @@ def test_the_plan_says_what_sharing_is_worth() -> None:
     plan = make_plan("mvd_students_from_large", [], 32, machine, 240_436, 1.0)
     (note,) = [note for note in plan.notes if "one pass of the teachers" in note]
     assert "small 0." in note and "base 0." in note and "0.56 of the operations" in note
+
+
+def test_averages_are_counted_for_the_students_that_keep_one() -> None:
+    machine, part = find_machine("h200", None, None, None, None), "moving average"
+
+    def average(*keep: str) -> float:
+        settings = [f"students.{name}.optimizer.ema_decay=0.99" for name in keep]
+        case = Planner("mvd_students_from_large", settings, machine, 240_436, 65.0).case(32)
+        assert case is not None
+        return case.memory.device.get(part, 0.0)
+
+    assert average() == 0 < average("small") < average("base")
+    assert average("small", "base") == pytest.approx(average("small") + average("base"))
