@@ -67,7 +67,7 @@ class HeadSettings(Settings):
 
     epochs: Positive = 20
     """Passes over the training clips. Source: V-JEPA, 20 for its attentive probes."""
-    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = (5e-3, 1e-3, 3e-4, 1e-4)
+    learning_rates: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (5e-3, 1e-3, 3e-4, 1e-4)
     """Rates to choose from. All are trained in the same pass; each seed takes the best on its selection share."""
     weight_decay: Annotated[float, Field(ge=0)] | Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = 0.01
     """Weight decay of AdamW, or several to choose from, each with every rate. Source: V-JEPA, 0.01; V-JEPA 2, four."""
@@ -142,11 +142,18 @@ class ProbeRecipe(OneManifestRecipe):
     """Pooling of the tokens after the encoder's final norm into one vector."""
     pixels: bool = True
     """Also probe raw pixels: the clip as 8 slots of 12 x 12 grey means."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
     """Seeds of the split that chooses the regularisation, and of the fit."""
     selection_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of the training clips on which each model picks its regularisation."""
-    regularisations: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+    regularisations: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (
+        1e-4,
+        1e-3,
+        1e-2,
+        1e-1,
+        1.0,
+        10.0,
+    )
     """Inverse strengths C of the L2 penalty to choose from."""
     bootstrap_draws: Positive = 2000
     """Resamples of the held-out clips for 95 % intervals."""

@@ -105,7 +105,7 @@ def dense_readout(
     Raises:
         ConfigError: if a folder holds no tokens, or an array is missing or does not fit.
     """
-    fitted_on, measured_on = _open(Path(known)), _open(Path(unseen))
+    fitted_on, measured_on = _open(Path(known), known_targets), _open(Path(unseen), unseen_targets)
     if wrong := [key for key, value in fitted_on.made_by.items() if measured_on.made_by.get(key) != value]:
         raise ConfigError(f"{unseen}: was written with other {', '.join(wrong)} than {known}; both are of one network")
     classes = _classes(fitted_on, target, known_targets)
@@ -158,7 +158,7 @@ def token_targets(values: np.ndarray, folder: _TokenFolder, classes: int | None,
     return np.eye(classes)[wanted.argmax(1)], wanted.sum(1) > 0.5
 
 
-def _open(path: Path) -> _TokenFolder:
+def _open(path: Path, targets: str | Path | None = None) -> _TokenFolder:
     if not (path / INDEX).is_file():
         raise ConfigError(f"{path}: has no {INDEX}; start `features` again, it goes on where it was")
     stated: dict[str, Any] = read_json(path / "features.json")
@@ -171,6 +171,8 @@ def _open(path: Path) -> _TokenFolder:
     if clip.stride_seconds is not None:
         raise ConfigError(f"{path}: data.clip.stride_seconds: frames of targets are counted; write features by stride_frames")
     lines = [line for line in read_csv(path / INDEX) if line["file"]]
+    if targets is not None and len({Path(line["path"]).stem for line in lines}) < len(lines):
+        raise ConfigError(f"{targets}: two videos of {path} have one name; put the targets beside the videos")
     slots, rows, columns = grid
     made_by = {key: recipe[key] for key in ("weights", "layer", "adaptor")} | {"grid": grid}
     made_by |= {f"data.clip.{key}": getattr(clip, key) for key in ("frames", "stride_frames", "sampling", "size_px")}
@@ -247,7 +249,7 @@ def _ridge(sums: _Sums, penalty: float) -> np.ndarray:
 
 
 def _errors(sums: _Sums, weights: np.ndarray) -> np.ndarray:
-    """Return the squared errors, sums over tokens (K,), of ``weights`` on the tokens of ``sums``, relative to the variance."""
+    """Return the squared errors (K,) of ``weights`` on the tokens of ``sums``, relative to the variance."""
     errors = sums.square - 2 * (weights * sums.cross).sum(0) + (weights * (sums.gram @ weights)).sum(0)
     return errors / np.maximum(sums.square - sums.cross[0] ** 2 / sums.gram[0, 0], 1e-12)
 

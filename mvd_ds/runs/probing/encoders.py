@@ -145,6 +145,10 @@ def open_encoders(recipe: ProbeRecipe, device: torch.device) -> dict[str, Probed
         opened = _open_ours(name, model, recipe) if model.network is None else _open_other(name, model, recipe)
         if model.time != "tokens" and opened.settings.kind == "video":
             raise ConfigError(f"models.{name}.time {model.time}: it sees whole clips; time is for networks of images")
+        if model.every_frames > 1 and opened.settings.kind == "video":
+            raise ConfigError(
+                f"models.{name}.every_frames {model.every_frames}: it sees whole clips; set data.clip for all networks"
+            )
         found[name] = ProbedEncoder(opened, model, recipe, device)
     return found
 

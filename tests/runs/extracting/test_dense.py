@@ -162,6 +162,14 @@ def test_arrays_of_a_set_of_the_game_are_read_and_truth_values_are_classes(tmp_p
         dense._target_of(line, "flow", None)
 
 
+def test_two_videos_of_one_name_share_no_target(sample: Path, tmp_path: Path) -> None:
+    shutil.copytree(sample / "val", tmp_path / "val")
+    index = tmp_path / "val" / "index.csv"
+    index.write_text(index.read_text().replace("val/000001.mp4", "other/000000.mp4"))
+    with pytest.raises(ConfigError, match=r"two videos of .* have one name; put the targets beside the videos"):
+        dense_readout(sample / "train", tmp_path / "val", "position", sample / "set" / "train", sample / "set" / "val")
+
+
 def test_tokens_of_two_networks_are_no_read_out(sample: Path, tmp_path: Path) -> None:
     shutil.copytree(sample / "val", tmp_path / "val")
     stated = json.loads((tmp_path / "val" / "features.json").read_text())

@@ -49,6 +49,12 @@ def test_our_vectors_are_those_of_the_encoder_on_each_view(ours: Path) -> None:
     torch.testing.assert_close(probed.vectors(CLIPS)[0], expected.unflatten(0, (2, 6)).mean(1))
 
 
+def test_networks_of_clips_leave_no_frame_out(tmp_path: Path) -> None:
+    mvd_ds.save(mvd_ds.build_encoder(SHAPE, 4, 32), tmp_path / "model")
+    with pytest.raises(ConfigError, match=r"models\.a\.every_frames 2: it sees whole clips"):
+        opened({"weights": str(tmp_path / "model"), "every_frames": 2})
+
+
 def test_every_block_in_one_pass_is_each_block_alone(ours: Path) -> None:
     every = opened({"weights": str(ours)}, blocks="all")
     assert every.blocks == (0, 1, 2)
@@ -122,6 +128,12 @@ def test_a_folder_without_a_class_token_is_not_pooled_by_one(tmp_path: Path) -> 
 
 def test_tokens_of_any_width_have_heads_that_divide_it() -> None:
     assert [_head_count(width) for width in (32, 384, 888, 1512, 200)] == [1, 6, 12, 21, 2]
+
+
+@pytest.mark.parametrize("empty", [{"seeds": ()}, {"regularisations": ()}, {"head": {"learning_rates": ()}}])
+def test_there_is_something_to_choose_from(empty: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="at least 1 item"):
+        ProbeRecipe.model_validate({"objective": "probe", "models": {"a": {"weights": "w"}}} | empty)
 
 
 def test_names_of_models_are_those_of_no_other_result(tmp_path: Path) -> None:
