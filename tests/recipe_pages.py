@@ -85,8 +85,9 @@ fourth learns from it, and the last writes the trained encoder for transformers 
 `RUN/model`; a student with `target: {kind: codes, codebook: FOLDER}` learns the code of every masked token by cross entropy.
 `tokenizer.method` is `vq` (VQ-KD: an encoder of `model.depth` blocks, short vectors that follow it by a moving average) or
 `kmeans` (centres of the standardised tokens themselves, one pass). `reconstruct: pixels`, with `perceptual: NAME` for what
-another teacher makes of the reconstructed clip, is PeCo's. TensorBoard has the share of codes in use, their perplexity, and the
-patches that are nearest to some of them. A student of other weights, blocks or norm than the tokenizer's teacher is refused.
+another teacher makes of the reconstructed clip, is PeCo's. TensorBoard has the share of codes that the last step used, their
+perplexity, and the patches that are nearest to some of them. A student of other weights, blocks or norm than
+the tokenizer's teacher is refused.
 
 ```bash
 python -m mvd_ds tokenizer vqkd_base data.manifest=mine/train.txt batch.micro=8 run.output=runs/codes

@@ -37,7 +37,7 @@ class RunSettings(Settings):
     """Steps between measurements of target variance and effective rank (0: never)."""
     collapse_share: Share = 0.1
     """Say so in a line when the effective rank of features, the variance of targets, or the use of prototypes that is measured
-    then falls below this share of the largest value so far (0: never)."""
+    then falls below this share of the largest value since the run was started or resumed (0: never)."""
     pictures_every_steps: Annotated[int, Field(ge=0)] = 1000
     """Steps between pictures of the network's predictions on a few clips, in TensorBoard, ``pictures/`` and the report; there
     are some at the end, too (0: never). Of ``finetune``: what the queries of pooling attention look at."""

@@ -16,7 +16,7 @@ from mvd_ds.objectives.standardisers.running import RunningStandardiser
 
 Start = Callable[[Tensor], Tensor]
 """Returns the vectors fp32 (K, d) to begin with, found in tokens fp32 (S, d)."""
-#: A code with less than this part of an even share of the tokens is not counted as used.
+#: A code with less than this part of an even share of a step's tokens is not counted as used.
 USED = 0.01
 
 
@@ -54,6 +54,7 @@ class Codebook(Statistics):
     vectors: Tensor
     share: Tensor
     counts: Tensor
+    latest: Tensor
 
     def __init__(
         self, settings: TokenizerSettings, width: int, tokens: int, step_clips: int, calibration_clips: int, start: Start
@@ -67,6 +68,8 @@ class Codebook(Statistics):
         self.register_buffer("vectors", torch.zeros(settings.codes, width))
         self.register_buffer("share", torch.full((settings.codes,), 1.0 / settings.codes))
         self.register_buffer("counts", torch.zeros(settings.codes, dtype=torch.float64))
+        # What is told: ``share`` of a code that starts again is made up, so that it never shows what is out of use.
+        self.register_buffer("latest", torch.full((settings.codes,), 1.0 / settings.codes), persistent=False)
 
     def begin(self, number: int) -> None:
         """Make room for the tokens of the calibration: each has its own place, so that a sum over ranks puts them together."""
@@ -121,15 +124,15 @@ class Codebook(Statistics):
             moved = torch.where(counts[:, None] > 0, functional.normalize(mixed, dim=-1), self.vectors.double())
         self.vectors.copy_(moved)
         share = counts / counts.sum().clamp_min(1)
+        self.latest.copy_(share)
         self.share.copy_(self.settings.decay * self.share.double() + (1 - self.settings.decay) * share)
         self._revive(fresh.float())
 
     def summary(self) -> dict[str, Tensor]:
-        """Return the part of the codes that is used, and exp of the entropy of their shares, 1 to K."""
-        shares = self.share / self.share.sum()
+        """Return the part of the codes that the last step used, and exp of the entropy of their shares of its tokens, 1 to K."""
         return {
-            "usage": (self.share * self.settings.codes >= USED).float().mean(),
-            "perplexity": torch.exp(-torch.special.xlogy(shares, shares).sum()),
+            "usage": (self.latest * self.settings.codes >= USED).float().mean(),
+            "perplexity": torch.exp(-torch.special.xlogy(self.latest, self.latest).sum()),
         }
 
     def _revive(self, fresh: Tensor) -> None:

@@ -44,7 +44,8 @@ class PrototypeTarget(Target):
         return torch.cat(parts, dim=1)
 
     def observe(self, source: Tensor, target: Tensor) -> None:
-        """Collect for the centres."""
+        """Collect for the centres: of hidden patches where a clip has one mask, since the teacher is asked of no others, of all
+        where it has several. Source: iBOT, of all; DINOv2, of hidden ones."""
         self.centres.observe(source, target)
 
     def statistics(self) -> dict[str, Statistics]:

@@ -9,7 +9,8 @@ WATCHED = {"student/effective_rank": False, "target/variance_": False, "_usage":
 
 
 class CollapseWatch:
-    """A watch that says once, in a line, that a number has fallen below a share of the largest that it has had.
+    """A watch that says once, in a line, that a number has fallen below a share of the largest that it has had since
+    the run was started or resumed.
 
     Watched are the effective rank of the student's features, the variance of targets over tokens, how many prototypes are in use
     (the entropy of the mean assignment), and how much single assignments say (what their entropy lacks of its largest value).
@@ -38,9 +39,9 @@ class CollapseWatch:
             if name not in self.fallen:
                 what = f"1 - {name}" if kinds[0] else name
                 lines.append(
-                    f"step {step}: {what} is {value:.3g}, below run.collapse_share {self.share:g} of the largest value so far, "
-                    f"{largest:.3g}: features collapse; go back to a checkpoint before that with a lower optimizer.base_lr, "
-                    "or a teacher that moves less (optimizer.ema_decay)"
+                    f"step {step}: {what} is {value:.3g}, below run.collapse_share {self.share:g} of the largest value since "
+                    f"this start, {largest:.3g}: features collapse; go back to a checkpoint before that with a lower "
+                    "optimizer.base_lr, or a teacher that moves less (optimizer.ema_decay)"
                 )
             self.fallen.add(name)
         return lines

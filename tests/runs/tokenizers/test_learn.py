@@ -87,7 +87,7 @@ def test_other_ways_to_learn_codes_run(changed: dict[str, object], videos: Path,
     recipe = _write(tmp_path / "small.yaml", **changed)
     shown = ["run.log_every_steps=1", "run.features_every_steps=1", f"run.output={tmp_path}/run"]
     last = _last(train_by_name(recipe, [f"data.manifest={videos}/train.txt", *shown]))
-    assert last["statistics/codebook_usage"] == 1.0
+    assert last["statistics/codebook_usage"] > 0.5
     assert ("loss/perceptual" in last) == ("pixels" in changed) and ("loss/commitment" in last) == ("pixels" in changed)
 
 
