@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from mvd_ds.config import LearningRecipe
+from mvd_ds.config import LearningRecipe, TrainingRecipe
+from mvd_ds.models.flops import ClipFlops
 from mvd_ds.tools.machine.devices import CPU_ADAM_BYTES, Machine
 from mvd_ds.tools.plan.memory import view_values
 from mvd_ds.tools.plan.sizes import NetworkSizes, RecipeSizes, teachers_of
@@ -106,6 +107,7 @@ def plan_time(
         rate *= machine.device.fp32_share
     flops = sizes.flops
     trained = flops.encoder + sum(flops.decoders.values()) + flops.language
+    first, asked = _vectors_first(recipe, flops, accumulation)
     every = recipe.model.activation_checkpointing
     zero = engine["zero_optimization"]
     sharded = sizes.student.parameters / gpus
@@ -114,8 +116,8 @@ def plan_time(
     on_disk = zero.get("offload_optimizer", {}).get("device") == "nvme"
     link = machine.device.host_link_gb_per_second * 1e9
     return StepTime(
-        teachers=clips * sum(_teacher_flops(recipe, name, count) for name, count in flops.teachers.items()) / rate,
-        student=clips * 3 * trained / rate,
+        teachers=clips * sum(_teacher_flops(recipe, name, flops.teachers[name]) for name in [*flops.teachers, *asked]) / rate,
+        student=clips * (3 * trained + first) / rate,
         recomputation=clips * trained / every / rate if every else 0.0,
         optimizer=(
             CPU_ADAM_BYTES * sharded / CPU_BYTES_PER_SECOND
@@ -154,6 +156,17 @@ def _following_seconds(recipe: LearningRecipe, sizes: RecipeSizes, zero: dict[st
             size = (2 if recipe.engine.precision == "bf16" else 4) * teacher.parameters
             total += 2 * machine.collective_seconds(size, max(teacher.parameters / FOLLOWING_BUCKET, 1), gpus)
     return total
+
+
+def _vectors_first(recipe: LearningRecipe, flops: ClipFlops, accumulation: int) -> tuple[int, list[str]]:
+    """Return what a clip costs before the losses of captions of a step with several micro batches.
+
+    It is a forward pass of the student for its vectors, and the teachers that draw its masks, which are asked once more.
+    """
+    if not isinstance(recipe, TrainingRecipe) or recipe.language is None or accumulation == 1:
+        return 0, []
+    seen = flops.encoder if recipe.language.sees == "visible" else 0
+    return flops.language + seen, [name for name in flops.teachers if name == recipe.masking.teacher]
 
 
 def _teacher_flops(recipe: LearningRecipe, name: str, count: int) -> float:

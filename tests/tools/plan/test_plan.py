@@ -37,6 +37,16 @@ def test_sizes_are_those_of_the_networks(shrunk: list[str]) -> None:
         assert sizes.teachers[name].parameters == sum(parameter.numel() for parameter in teacher.parameters()), name
 
 
+@pytest.mark.parametrize("name", ["clip_base", "aclip_base"])
+def test_vectors_of_captions_come_first_where_a_step_has_several_micro_batches(name: str) -> None:
+    one, several = (_planner(name=name).case(gpus) for gpus in (64, 32))
+    assert one is not None and several is not None
+    flops = _planner(name=name).sizes.flops
+    first, trained = flops.encoder + flops.language, flops.encoder + flops.language + sum(flops.decoders.values())
+    assert several.time.student / one.time.student == pytest.approx(2 * (3 * trained + first) / (3 * trained))
+    assert several.time.teachers == pytest.approx(4 * one.time.teachers)  # of aclip: it draws the masks of each pass
+
+
 def test_published_sizes() -> None:
     """P of the students with their decoders, and of the teachers. Source: the models' papers, and counted before."""
     sizes = _planner().sizes
