@@ -34,7 +34,8 @@ class TargetSettings(Settings):
     mode: Literal["mean", "each", "concat"] = "mean"
     """Several blocks are averaged (mean), predicted one by one (each), or joined to one long token (concat)."""
     summary: Literal["own", "mean"] = "own"
-    """own: the teacher's class token, or the attention pooling that a network of timm ends with; mean: over its patch tokens."""
+    """own: the teacher's class token, or the attention pooling that a network ends with; of a folder of transformers that has
+    neither, the mean of its tokens; mean: over its patch tokens."""
     norm: Literal["none", "final"] = "none"
     """none: before the final norm, as published; final: through the teacher's own final norm."""
     normalise: bool = False
