@@ -94,19 +94,23 @@ def _open(folder: Path, recipe: TrainingRecipe, videos: Mixture, outputs: dict[s
     Raises:
         ConfigError: if it was begun for others, cannot be written, or the disk is too small.
     """
+    if folder.is_file():
+        raise ConfigError(f"targets.cache {folder}: is a file; name a folder")
+    # Before digests are kept in it: nothing is written into a folder of others.
+    is_begun = (folder / BEGUN).exists()
+    if not is_begun and folder.exists() and any(inner.name != "digests.json" for inner in folder.iterdir()):
+        raise ConfigError(f"targets.cache {folder}: is not empty, and no cache of targets; choose another folder")
     clips = sum(len(manifest.refs) for manifest in videos.manifests) * recipe.data.clips_per_video
     facts = cache_facts(recipe, contents_with_videos(recipe, folder / "digests.json"), videos)
     crops, flips = facts["targets"]["crops"], shown_flips(recipe)
     wanted = CacheIndex(facts, outputs, clips, crops, flips, recipe.targets.clips_per_file, {}, {})
-    if (folder / BEGUN).exists():
+    if is_begun:
         held = read_index(folder, BEGUN)
         lines = differences(held.as_json(), wanted.as_json())
         if lines:
             raise ConfigError(
                 f"targets.cache {folder}: holds other targets: {'; '.join(lines)}; set them back, or choose another folder"
             )
-    elif folder.exists() and any(inner.name != "digests.json" for inner in folder.iterdir()):
-        raise ConfigError(f"targets.cache {folder}: is not empty, and no cache of targets; choose another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(".*.partial"):

@@ -255,6 +255,9 @@ def test_a_folder_of_others_and_what_cannot_be_cached_are_one_line(shrunk: list[
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match="is not empty, and no cache of targets"):
         make(shrunk, tmp_path)
+    with pytest.raises(ConfigError, match=r"notes\.txt: is a file; name a folder"):
+        make(shrunk, tmp_path / "notes.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
     with pytest.raises(ConfigError, match="needs pixels, and no teachers and targets"):
         from mvd_ds.config import load_recipe
 
