@@ -31,7 +31,10 @@ def dwarfed_targets(recipe: LearningRecipe, losses: Mapping[str, float]) -> str 
     largest, smallest = (pick(parts, key=parts.__getitem__) for pick in (max, min))
     if parts[largest] < RATIO * parts[smallest]:
         return None
+    kinds = {output.target.kind for output in recipe.outputs.values() if output.target is not None}
+    remedy = "balance=loss_relative brings targets to one scale, and so does target.standardise"
+    if kinds & {"codes", "prototypes"}:  # which loss_relative refuses
+        remedy = "teachers.NAME.weight brings them to one scale"
     return (
-        f"the loss of {largest}, {parts[largest]:.3g} with its weight, dwarfs that of {smallest}, {parts[smallest]:.3g}: "
-        "balance=loss_relative brings targets to one scale, and so does target.standardise"
+        f"the loss of {largest}, {parts[largest]:.3g} with its weight, dwarfs that of {smallest}, {parts[smallest]:.3g}: {remedy}"
     )

@@ -28,6 +28,12 @@ def test_losses_that_are_far_apart_are_named(overrides: list[str], losses: dict[
     assert line is None if said is None else line is not None and said in line and "balance=loss_relative" in line
 
 
+def test_codes_are_brought_to_scale_by_a_weight() -> None:
+    codes = shipped(["teachers.video.target={kind: codes, codebook: later, codes: 8}"])
+    line = dwarfed_targets(codes, {"image": 0.3, "video": 9.0})
+    assert line is not None and "teachers.NAME.weight" in line and "loss_relative" not in line
+
+
 def test_a_classifier_has_one_loss() -> None:
     recipe = load_recipe("finetune_k400_large")
     assert isinstance(recipe, FinetuneRecipe) and dwarfed_targets(recipe, {"class": 1.0}) is None
