@@ -50,7 +50,9 @@ def test_evaluate_and_classify_say_what_cosines_say(zero_shot: Path, videos: Pat
     settings = evaluate._with_clip_of(settings, card)
     label, labels = evaluate.class_numbers(settings, listed, card)
     assert label == "how" and labels.tolist() == listed.labels[:, 1].tolist()
-    found, faults = evaluate._predict(settings, network, card, listed, Cluster(0, 1, torch.device("cpu")))
+    found, faults = evaluate._predict(
+        settings, network, card, listed, [range(len(listed.refs))], Cluster(0, 1, torch.device("cpu"))
+    )
     assert not faults and found.ok.all()
     classifier = mvd_ds.VideoClassifier(zero_shot / "out", text_vectors=zero_shot / "text.safetensors")
     assert classifier.classes == tuple(HOW)

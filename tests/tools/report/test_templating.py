@@ -39,7 +39,7 @@ def evaluation(text: str) -> str:
     plain = dict.fromkeys(("title", "subtitle", "lead", "unreadable_note"), text)
     image = templating.Image("data:image/png;base64,", text)
     drawn = templating.Figure(text, [], text, templating.ColourKey([(text, "ink")]), image)
-    tables = dict.fromkeys(("summary", "pairs", "classes", "unreadable"), table)
+    tables = dict.fromkeys(("summary", "pairs", "classes", "unreadable", "retrieval"), table)
     figures = dict.fromkeys(("reliability", "confusion", "worst"), drawn)
     return render("evaluation", **plain, **tables, **figures, attention=[text], places=[Definition(text, text, True)])
 
@@ -81,8 +81,18 @@ def test_every_cell_carries_its_header_for_narrow_pages() -> None:
     assert "content: attr(data-label)" in style
 
 
-_LISTS = ("sentences", "attention", "names", "probe_figures", "accuracy_figures", "pictures", "losses", "shared")
+_LISTS = ("sentences", "attention", "names", "probe_figures", "accuracy_figures", "depth_figures", "pictures", "losses", "shared")
 _LISTS += ("setting_differences", "runs", "places", "commands", "folders")
-_NOTHING = ("probe_table", "probe_key", "differences", "accuracy_table", "memory", "replaced", "origins")
+_NOTHING = (
+    "encoder_table",
+    "adaptation_table",
+    "probe_table",
+    "probe_key",
+    "differences",
+    "accuracy_table",
+    "memory",
+    "replaced",
+    "origins",
+)
 _TEXTS = ("has_targets", "title", "subtitle", "lead", "probe_note", "accuracy_note", "replaced_note")
 _EMPTY: dict[str, object] = {key: [] for key in _LISTS} | dict.fromkeys(_NOTHING) | dict.fromkeys(_TEXTS, "")
