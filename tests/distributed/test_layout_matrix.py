@@ -38,12 +38,11 @@ TODAY = [
 ]
 #: Placements of a teacher of transformers and of one of timm.
 LIBRARY_PLACEMENTS = [("zero3", "zero3_node"), ("zero3_node", "zero3_offload"), ("zero3_offload", "replicated")]
-#: A teacher that is the student's average, beside the frozen ones, whose attention draws the masks.
+#: A teacher that is the student's average, beside the frozen ones. Masks are not drawn from its attention: that of a network in its
+#: first steps is near to uniform, and rounding decides who is in the hint.
 AVERAGED = [
     "teachers.own={weights: ema, target: {norm: final, normalise: true}}",
     *("optimizer.ema_decay=0.7", "optimizer.ema_decay_end=1"),
-    *("masking.kind=attention", "masking.teacher=own", "masking.blocks=[-1]", "masking.pick=hint", "masking.hint_from=0.5"),
-    "masking.hint_share=0.25",
 ]
 #: Stage of the student and placement of such a teacher: put together of shards, or copied shard by shard (3 and zero3).
 AVERAGES = [
