@@ -38,8 +38,8 @@ TODAY = [
 ]
 #: Placements of a teacher of transformers and of one of timm.
 LIBRARY_PLACEMENTS = [("zero3", "zero3_node"), ("zero3_node", "zero3_offload"), ("zero3_offload", "replicated")]
-#: A teacher that is the student's average, beside the frozen ones. Masks are not drawn from its attention: that of a network in its
-#: first steps is near to uniform, and rounding decides who is in the hint.
+#: A teacher that is the student's average, beside the frozen ones. Masks are not drawn from its attention: that of a network in
+#: its first steps is near to uniform, and rounding decides who is in the hint.
 AVERAGED = [
     "teachers.own={weights: ema, target: {norm: final, normalise: true}}",
     *("optimizer.ema_decay=0.7", "optimizer.ema_decay_end=1"),
