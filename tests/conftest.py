@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return "launches" if "pytest.mark.launch" in (config.rootpath / file).read_text() else file
 
     return LaunchesTogether(config, log)
+
+
+@pytest.fixture(autouse=True)
+def _log_is_as_in_a_new_process() -> None:
+    """Undo what a command that ran in this process before set: a rank that is not the first says little."""
+    logging.getLogger("mvd_ds").setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -116,7 +116,8 @@ as it is. One whose loss is not finite skips steps, or ends, by itself; the othe
 it.
 
 Common to all are clips, masks, teachers, targets, batch, seed and precision, so students cut clips into the same tokens. All
-share every device: the states of all have to fit, activations are there for one at a time.
+share every device: the states of all have to fit, activations are there for one at a time. `perf/` of each is of the common step:
+`perf/mfu` counts the operations of all that learn beside it. `preflight` tries each alone.
 
 ## Without a teacher from outside
 

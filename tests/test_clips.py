@@ -52,7 +52,9 @@ def test_what_is_wrong_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_recipe_of_another_kind_is_not_trained(tmp_path: Path) -> None:
-    with pytest.raises(mvd_ds.ConfigError, match=r"is a recipe of `evaluate`; it takes pretrain, distill and finetune"):
+    with pytest.raises(
+        mvd_ds.ConfigError, match=r"is a recipe of `evaluate`; it takes pretrain, distill, tokenizer and finetune"
+    ):
         mvd_ds.train("evaluate_5x3", f"run.output={tmp_path / 'run'}")
     with pytest.raises(mvd_ds.ConfigError, match="did you mean"):
         mvd_ds.train("quickstart_imge")
