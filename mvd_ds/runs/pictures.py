@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,33 +37,52 @@ NUMBERS = "numbers.json"
 NAME_LETTERS = 70
 
 
-class TrainingPictures:
-    """A hook that draws sheets of a few clips of different classes, for TensorBoard and ``pictures/``.
+class ClipPictures:
+    """A hook that draws a few clips of different classes: when it is due, and the clips, which are read once.
 
     Every rank reads the same clips and runs the same forwards, so that sharded weights can be gathered; rank 0 draws.
 
     Args:
-        engine: around the MaskedPredictor that is trained.
-        manifest: manifest whose videos are drawn: ``chosen_videos`` of it.
+        manifest: manifest whose videos are taken: ``chosen_videos`` of it, ``run.picture_clips`` of them.
         last_step: last step of the whole run; pictures are taken there, too.
     """
 
-    def __init__(
-        self, recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster, engine: Engine, manifest: Manifest, last_step: int
-    ) -> None:
-        self.recipe, self.folder, self.cluster, self.engine = recipe, folder, cluster, engine
+    def __init__(self, recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster, manifest: Manifest, last_step: int) -> None:
+        self.recipe, self.folder, self.cluster = recipe, folder, cluster
         self.manifest, self.last_step = manifest, last_step
         self.videos = chosen_videos(manifest, recipe.run.picture_clips)
-        self.batch: ClipBatch | None = None
 
     def due(self, done: int) -> bool:
         """Return whether pictures are due after step ``done``: every so many steps, and at the end."""
         every = self.recipe.run.pictures_every_steps
         return every > 0 and (done % every == 0 or done == self.last_step)
 
+    @cached_property
+    def batch(self) -> ClipBatch:
+        """The batch of clips; a video that cannot be read is black, and named."""
+        views, faults = read_clips(self.recipe, self.manifest, self.videos)
+        if self.cluster.is_main:
+            for fault in faults:
+                say(f"black in the pictures: {fault}")
+        return picture_batch(self.recipe, views)
+
+
+class TrainingPictures(ClipPictures):
+    """The hook that draws what a student sees and predicts, for TensorBoard and ``pictures/``.
+
+    Args:
+        engine: around the MaskedPredictor that is trained.
+        manifest, last_step: see ``ClipPictures``.
+    """
+
+    def __init__(
+        self, recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster, engine: Engine, manifest: Manifest, last_step: int
+    ) -> None:
+        super().__init__(recipe, folder, cluster, manifest, last_step)
+        self.engine = engine
+
     def __call__(self, done: int, objective: Objective, writer: MetricsWriter, gradients: dict[str, float]) -> None:
         """Take, draw and write the pictures of step ``done``; ``gradients`` are norms by block."""
-        self.batch = self.batch or self._read()
         targets = getattr(objective, "targets", None)
         self.engine.eval()
         seen = observe(self.recipe, self.engine, self.engine.module, targets, self.batch, self.cluster.device)
@@ -70,14 +90,6 @@ class TrainingPictures:
         with self.cluster.together():
             if self.cluster.is_main:
                 self._show(done, seen, writer, gradients)
-
-    def _read(self) -> ClipBatch:
-        """Return the batch of clips; a video that cannot be read is black, and named."""
-        views, faults = read_clips(self.recipe, self.manifest, self.videos)
-        if self.cluster.is_main:
-            for fault in faults:
-                say(f"black in the pictures: {fault}")
-        return picture_batch(self.recipe, views)
 
     def _show(self, done: int, seen: Observed, writer: MetricsWriter, gradients: dict[str, float]) -> None:
         clips = [describe_clip(self.manifest, video) for video in self.videos]

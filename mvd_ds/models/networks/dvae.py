@@ -108,7 +108,7 @@ class DvaeEncoder(nn.Module):
 
 
 class _Plain:
-    """What a pickled module holds, without the module: its attributes."""
+    """The attributes that a pickled module holds, without the module."""
 
 
 def read_dvae(path: Path) -> dict[str, Tensor]:

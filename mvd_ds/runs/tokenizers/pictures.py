@@ -11,62 +11,31 @@ from torch.nn import functional
 
 from mvd_ds.config import Grid
 from mvd_ds.config.tokenizers.recipe import TokenizerRecipe
-from mvd_ds.data.batch import ClipBatch
-from mvd_ds.data.manifests.manifest import Manifest
 from mvd_ds.evaluation.sheets import Sheet, still
 from mvd_ds.objectives.codebook import Codebook
-from mvd_ds.runs.pictures import CELL_PX, as_png, chosen_videos, describe_clip, read_clips, write_pictures
-from mvd_ds.runs.visualization import picture_batch
-from mvd_ds.training.cluster import Cluster
-from mvd_ds.training.console import say
+from mvd_ds.runs.pictures import CELL_PX, ClipPictures, as_png, describe_clip, write_pictures
 from mvd_ds.training.protocols import Objective
 from mvd_ds.training.reporting.metrics import MetricsWriter
-from mvd_ds.training.run_folder import RunFolder
 from mvd_ds.training.tokenizing import Tokenizing
 
 #: Codes that are shown, evenly spaced from the most used one to the least used one, and patches of each.
 SHOWN_CODES, SHOWN_PATCHES = 12, 8
 
 
-class CodePictures:
-    """A hook that draws the patches nearest to some codes, for TensorBoard and ``pictures/``.
+class CodePictures(ClipPictures):
+    """The hook that draws the patches nearest to some codes, for TensorBoard and ``pictures/``."""
 
-    Every rank reads the same clips and runs the same forwards, so that sharded weights can be gathered; rank 0 draws.
-
-    Args:
-        manifest: manifest whose videos are searched: ``chosen_videos`` of it, ``run.picture_clips`` of them.
-        last_step: last step of the whole run; pictures are taken there, too.
-    """
-
-    def __init__(self, recipe: TokenizerRecipe, folder: RunFolder, cluster: Cluster, manifest: Manifest, last_step: int) -> None:
-        self.recipe, self.folder, self.cluster = recipe, folder, cluster
-        self.manifest, self.last_step = manifest, last_step
-        self.videos = chosen_videos(manifest, recipe.run.picture_clips)
-        self.batch: ClipBatch | None = None
-
-    def due(self, done: int) -> bool:
-        """Return whether pictures are due after step ``done``: every so many steps, and at the end."""
-        every = self.recipe.run.pictures_every_steps
-        return every > 0 and (done % every == 0 or done == self.last_step)
+    recipe: TokenizerRecipe
 
     def __call__(self, done: int, objective: Objective, writer: MetricsWriter, gradients: dict[str, float]) -> None:
         """Find, draw and write the patches of step ``done``; ``gradients`` are norms by block."""
         assert isinstance(objective, Tokenizing)
-        self.batch = self.batch or self._read()
         encoded, _ = objective.encode(self.batch)
         with self.cluster.together():
             if self.cluster.is_main:
                 self._show(done, objective.codebook, encoded, writer, gradients)
 
-    def _read(self) -> ClipBatch:
-        views, faults = read_clips(self.recipe, self.manifest, self.videos)
-        if self.cluster.is_main:
-            for fault in faults:
-                say(f"black in the pictures: {fault}")
-        return picture_batch(self.recipe, views)
-
     def _show(self, done: int, codebook: Codebook, encoded: Tensor, writer: MetricsWriter, gradients: dict[str, float]) -> None:
-        assert self.batch is not None
         clip = self.batch.views[self.recipe.data.clip.size_px]
         codes = shown_codes(codebook.share)
         places = nearest_places(encoded, codebook.vectors[codes])

@@ -68,21 +68,28 @@ def measure_step(name: str, overrides: list[str], options: StepBenchOptions) -> 
     Raises:
         ConfigError: for a faulty setting, or a recipe that has no yardstick.
     """
+    with bench_group(options.device) as cluster:
+        with cluster.together():
+            recipe = step_recipe(name, overrides, options.geometry, cluster.device, cluster.world)
+            if options.against:
+                require_yardsticks(recipe)
+        return _measure(recipe, name, options, cluster)
+
+
+@contextlib.contextmanager
+def bench_group(device: str) -> Iterator[Cluster]:
+    """Give the processes that measure; on a CPU each has one thread inside."""
     threads = torch.get_num_threads()
     try:
-        with bench_group(options.device) as cluster:
+        with _group(device) as cluster:
             if cluster.device.type == "cpu":
                 torch.set_num_threads(1)
-            with cluster.together():
-                recipe = step_recipe(name, overrides, options.geometry, cluster.device, cluster.world)
-                if options.against:
-                    require_yardsticks(recipe)
-            return _measure(recipe, name, options, cluster)
+            yield cluster
     finally:
         torch.set_num_threads(threads)
 
 
-def bench_group(device: str) -> contextlib.AbstractContextManager[Cluster]:
+def _group(device: str) -> contextlib.AbstractContextManager[Cluster]:
     """Return the launched group that this process belongs to, or this process alone, without DeepSpeed."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return joined_cluster(TIMEOUT_MINUTES, device)

@@ -94,16 +94,10 @@ def measure_students(name: str, overrides: list[str], options: StepBenchOptions)
     Raises:
         ConfigError: for a faulty setting.
     """
-    threads = torch.get_num_threads()
-    try:
-        with bench_group(options.device) as cluster:
-            if cluster.device.type == "cpu":
-                torch.set_num_threads(1)
-            with cluster.together():
-                recipe = step_recipe(name, overrides, options.geometry, cluster.device, cluster.world)
-            return _measure(recipe, name, options, cluster)
-    finally:
-        torch.set_num_threads(threads)
+    with bench_group(options.device) as cluster:
+        with cluster.together():
+            recipe = step_recipe(name, overrides, options.geometry, cluster.device, cluster.world)
+        return _measure(recipe, name, options, cluster)
 
 
 def _measure(recipe: TrainingRecipe, name: str, options: StepBenchOptions, cluster: Cluster) -> dict[str, Any]:
