@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mvd_ds.config import ClipView, ConfigError, TrainingRecipe
+from mvd_ds.config import ClipView, ConfigError, LearningRecipe, TrainingRecipe
 from mvd_ds.data.batch import ClipBatch
 from mvd_ds.data.evaluation import evaluation_batches
 from mvd_ds.data.manifests.manifest import Manifest, read_manifest
@@ -37,8 +37,8 @@ NUMBERS = "numbers.json"
 NAME_LETTERS = 70
 
 
-class ClipPictures:
-    """A hook that draws a few clips of different classes: when it is due, and the clips, which are read once.
+class PictureHook:
+    """A hook that draws a few clips of different classes every so many steps.
 
     Every rank reads the same clips and runs the same forwards, so that sharded weights can be gathered; rank 0 draws.
 
@@ -47,7 +47,7 @@ class ClipPictures:
         last_step: last step of the whole run; pictures are taken there, too.
     """
 
-    def __init__(self, recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster, manifest: Manifest, last_step: int) -> None:
+    def __init__(self, recipe: LearningRecipe, folder: RunFolder, cluster: Cluster, manifest: Manifest, last_step: int) -> None:
         self.recipe, self.folder, self.cluster = recipe, folder, cluster
         self.manifest, self.last_step = manifest, last_step
         self.videos = chosen_videos(manifest, recipe.run.picture_clips)
@@ -56,6 +56,12 @@ class ClipPictures:
         """Return whether pictures are due after step ``done``: every so many steps, and at the end."""
         every = self.recipe.run.pictures_every_steps
         return every > 0 and (done % every == 0 or done == self.last_step)
+
+
+class ClipPictures(PictureHook):
+    """A hook that draws what a network makes of masked clips, which are read once; see ``PictureHook``."""
+
+    recipe: TrainingRecipe
 
     @cached_property
     def batch(self) -> ClipBatch:
@@ -72,7 +78,7 @@ class TrainingPictures(ClipPictures):
 
     Args:
         engine: around the MaskedPredictor that is trained.
-        manifest, last_step: see ``ClipPictures``.
+        manifest, last_step: see ``PictureHook``.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ from mvd_ds.evaluation.pictures import clip_film, heat_film
 from mvd_ds.evaluation.sheets import BRIGHTEST, Sheet, still
 from mvd_ds.files import one_line
 from mvd_ds.models.classifiers.class_attention import PatchMaps
-from mvd_ds.runs.pictures import CELL_PX, NAME_LETTERS, as_png, chosen_videos, clip_name, describe_clip, write_pictures
+from mvd_ds.runs.pictures import CELL_PX, NAME_LETTERS, PictureHook, as_png, clip_name, describe_clip, write_pictures
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
 from mvd_ds.training.engine.protocol import Engine
@@ -26,17 +26,16 @@ from mvd_ds.training.run_folder import RunFolder
 from mvd_ds.training.step import normalise, to_unit
 
 
-class PoolingPictures:
+class PoolingPictures(PictureHook):
     """A hook that draws the attention of the class queries to the patches of a few clips, for TensorBoard and ``pictures/``.
-
-    Every rank reads the same clips and runs the same forward, so that sharded weights can be gathered; rank 0 draws.
 
     Args:
         engine: around the Classifier that is trained, which pools by attention.
-        manifest: manifest whose videos are drawn: ``chosen_videos`` of it.
         classes: names of the classes.
-        last_step: last step of the whole run; pictures are taken there, too.
+        manifest, last_step: see ``PictureHook``.
     """
+
+    recipe: FinetuneRecipe
 
     def __init__(
         self,
@@ -48,15 +47,9 @@ class PoolingPictures:
         classes: Sequence[str],
         last_step: int,
     ) -> None:
-        self.recipe, self.folder, self.cluster, self.engine = recipe, folder, cluster, engine
-        self.manifest, self.classes, self.last_step = manifest, classes, last_step
-        self.videos = chosen_videos(manifest, recipe.run.picture_clips)
+        super().__init__(recipe, folder, cluster, manifest, last_step)
+        self.engine, self.classes = engine, classes
         self.clips: Tensor | None = None
-
-    def due(self, done: int) -> bool:
-        """Return whether pictures are due after step ``done``: every so many steps, and at the end."""
-        every = self.recipe.run.pictures_every_steps
-        return every > 0 and (done % every == 0 or done == self.last_step)
 
     def __call__(self, done: int, objective: Objective, writer: MetricsWriter, gradients: dict[str, float]) -> None:
         """Take, draw and write the pictures of step ``done``."""
