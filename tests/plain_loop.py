@@ -1,4 +1,4 @@
-"""Stage two as an ordinary PyTorch loop in one process, to compare with: no engine, no code of training/."""
+"""Stage two as an ordinary PyTorch loop in one process, to compare with: no engine, of training/ local crops alone."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from mvd_ds.data.loader import ClipLoader
 from mvd_ds.data.masking_batch import DeviceMasks
 from mvd_ds.models.teachers import Teacher, build_teacher
 from mvd_ds.runs.student import build_predictor
+from mvd_ds.training.prototype_inputs import PrototypeInputs
 from plain_targets import PlainTargets
 from shrinking import STEPS
 
 
 def plain_losses(recipe: TrainingRecipe, without: int | None = None, steps: int = STEPS) -> dict[str, list[float]]:
-    """Losses of every step by name from an ordinary loop: no engine, no sharding, no checkpointing, no code of training/.
+    """Losses of every step by name from an ordinary loop: no engine, no sharding, no checkpointing.
 
     Steps in which video ``without`` comes are left out, and their losses are NaN.
     """
@@ -50,7 +51,8 @@ def plain_losses(recipe: TrainingRecipe, without: int | None = None, steps: int 
             if recipe.masking.teacher is not None:
                 with torch.no_grad():
                     batch = DeviceMasks(recipe)(batch, teachers[recipe.masking.teacher](clip)["attention"])
-            predictions = student(clip, batch.visible, batch.masked, batch.drop_path)
+            more = prototype_inputs(recipe, batch, step, normal=(mean, deviation))
+            predictions = student(clip, batch.visible, batch.masked, batch.drop_path, **more)
             total = torch.zeros(())
             sources = _sources(teachers, clip, batch)
             if state.is_scaled:
@@ -58,7 +60,7 @@ def plain_losses(recipe: TrainingRecipe, without: int | None = None, steps: int 
                 sums |= {name: sums[name] + loss / micro_batches for name, loss in losses.items()}
             else:
                 for name, prediction in predictions.items():
-                    weight, loss = plain_term(recipe, name, prediction, sources[name], batch, step, state.dispersions)
+                    weight, loss = plain_term(recipe, name, prediction, sources[name], batch, step, state)
                     sums[name] += loss.item() / micro_batches
                     total = total + weight * loss
             if recipe.language is not None:
@@ -78,6 +80,17 @@ def plain_losses(recipe: TrainingRecipe, without: int | None = None, steps: int 
             curves[name].append(value)
     loader.close()
     return curves
+
+
+def prototype_inputs(recipe: TrainingRecipe, batch: ClipBatch, step: int, normal: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    """Return what a head of prototypes takes beside the clip: its local crops, and whether the prototypes learn in this step."""
+    given = PrototypeInputs(recipe)(batch)
+    if "local" in given:
+        given["local"] = (given["local"] - normal[0]) / normal[1]
+    if "learning" in given:
+        frozen = next(o.target.prototypes for o in recipe.outputs.values() if o.target and o.target.kind == "prototypes")
+        given["learning"] = torch.tensor(float(step >= frozen.frozen_steps))
+    return given
 
 
 def average(recipe: TrainingRecipe, student: torch.nn.Module, averages: dict[str, Tensor], step: int) -> None:
@@ -166,7 +179,7 @@ def plain_term(
     source: Tensor,
     batch: ClipBatch,
     step: int,
-    dispersions: dict[str, float],
+    state: PlainTargets,
 ) -> tuple[float, Tensor]:
     """Weight and loss of one output under one mask a clip, clip by clip and token by token."""
     if name == "labels":
@@ -179,7 +192,9 @@ def plain_term(
     target, weight = output.target, recipe.teachers[output.teacher].weight
     weight = weight if target.weight is None else target.weight
     if target.kind == "summary":
-        return weight, torch.arccos(F.cosine_similarity(prediction, source)).square().mean() / dispersions[name]
+        return weight, torch.arccos(F.cosine_similarity(prediction, source)).square().mean() / state.dispersions[name]
+    if target.kind == "prototypes":
+        return weight, state.centres[name].loss(prediction, source, batch.masked[:, 0])
     if target.kind == "codes":
         told = [prediction[clip, place].log_softmax(-1) for clip, place in np.ndindex(*prediction.shape[:2])]
         wanted = [source[clip, token, 0] for clip, tokens in enumerate(batch.masked[:, 0]) for token in tokens]

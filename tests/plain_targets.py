@@ -27,6 +27,7 @@ class PlainTargets:
         self.is_needed = self.is_scaled or bool(self.summaries)
         self.dispersions: dict[str, float] = {}
         self.seen: dict[str, list[torch.Tensor]] = {name: [] for name in self.names}
+        self.centres = {name: PlainCentres(recipe, name) for name, target in targets.items() if target.kind == "prototypes"}
 
     def begin(self, first: list[tuple[dict[str, torch.Tensor], ClipBatch]]) -> None:
         """Estimate the state from what the calibration clips are learnt from, micro batch by micro batch."""
@@ -87,6 +88,8 @@ class PlainTargets:
 
     def end_step(self, progress: float) -> None:
         """Move the state by all tokens of the step."""
+        for centres in self.centres.values():
+            centres.end_step()
         momentum = 0.001 + (1 - 0.001) * (1 + math.cos(math.pi * progress)) / 2
         for name, parts in self.seen.items() if self.is_scaled else ():
             made = np.concatenate([self.standardised(name, part).double().numpy().reshape(-1, part.shape[-1]) for part in parts])
@@ -121,6 +124,45 @@ class PlainTargets:
         targets = torch.from_numpy(tokens)
         constant = torch.from_numpy(self.mean[name]).expand_as(targets)
         return float(plain_rows(self.recipe, name, constant[None], targets[None]))
+
+
+class PlainCentres:
+    """The centres of a head of prototypes and its temperature, from the logits of the steps before, and the loss pair by pair."""
+
+    def __init__(self, recipe: TrainingRecipe, name: str) -> None:
+        self.settings, self.clips = recipe.outputs[name].target.prototypes, recipe.data.clips_per_video
+        self.centres = {part: np.zeros(self.settings.outputs) for part in ("patch", "class")}
+        self.seen: dict[str, list[np.ndarray]] = {part: [] for part in self.centres}
+        self.steps = 0
+
+    def loss(self, prediction: torch.Tensor, source: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
+        """Return the loss of a micro batch, of logits (B, M + 1 + L, outputs) and of the teacher's (B, N + 1, outputs)."""
+        logs = [(row.double() / self.settings.student_temperature).log_softmax(-1) for row in prediction]
+        count, patches, pairs = masked.shape[1], [], []
+        for clip, places in enumerate(masked):
+            assigned = [self._assigned("patch", source[clip, place]) for place in places]
+            patches += [-(one * log).sum() for one, log in zip(assigned, logs[clip], strict=False)]
+        classes = [self._assigned("class", row[-1]) for row in source]
+        for mine, theirs in np.ndindex(len(logs), len(logs)):
+            if mine // self.clips == theirs // self.clips:
+                own = [] if mine == theirs and self.clips > 1 else [logs[mine][count]]
+                pairs += [-(classes[theirs] * log).sum() for log in [*own, *logs[mine][count + 1 :]]]
+        patch, whole = torch.stack(patches).mean(), torch.stack(pairs).mean()
+        return (self.settings.patch_weight * patch + self.settings.class_weight * whole).float()
+
+    def end_step(self) -> None:
+        """Move the centres by all logits of the step."""
+        for part, rows in self.seen.items():
+            mean, kept = np.mean(rows, axis=0), self.settings.centre_momentum
+            self.centres[part] = kept * self.centres[part] + (1 - kept) * mean
+            rows.clear()
+        self.steps += 1
+
+    def _assigned(self, part: str, logits: torch.Tensor) -> torch.Tensor:
+        first, last = self.settings.teacher_temperature
+        temperature = first + (last - first) * min(self.steps / self.settings.warmup_steps, 1)
+        self.seen[part].append(logits.double().numpy())
+        return ((logits.double() - torch.from_numpy(self.centres[part])) / temperature).softmax(-1)
 
 
 def plain_rows(recipe: TrainingRecipe, name: str, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

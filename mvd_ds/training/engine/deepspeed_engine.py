@@ -1,6 +1,6 @@
 """The window onto the cluster: with ``deepspeed_start``, the only files of the package that import deepspeed.
 
-Ten facts of DeepSpeed 0.19 silently change numbers; those of the JSON are handled in ``engine_config``, those of the
+Eleven facts of DeepSpeed 0.19 silently change numbers; those of the JSON are handled in ``engine_config``, those of the
 process here.
 """
 

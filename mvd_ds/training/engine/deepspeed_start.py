@@ -6,6 +6,7 @@ With ``deepspeed_engine`` these are the only files that import deepspeed.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import hashlib
 import os
 import shutil
@@ -69,7 +70,8 @@ def start_student(
         whole = _stream(model, config, DTYPES[recipe.engine.precision], cluster) if streamed else model.build()
     exact = _exact_values(model, whole, streamed) if recipe.engine.precision == "bf16" else iter(())
     optimizer = build_optimizer(_groups_over(whole, structure, groups), recipe.optimizer)
-    engine, *_ = deepspeed.initialize(model=whole, optimizer=optimizer, config=config, dist_init_required=False)
+    with _second_shards(config):
+        engine, *_ = deepspeed.initialize(model=whole, optimizer=optimizer, config=config, dist_init_required=False)
     parameters = dict(engine.module.named_parameters())
     for name, value in exact:
         deepspeed.utils.safe_set_full_fp32_param(parameters[name], value.to(cluster.device))
@@ -110,7 +112,8 @@ def start_teacher(
             _cast(module.parameters(), dtype)
             deepspeed.zero.Init(module=module, data_parallel_group=group, config_dict_or_path=config)
         _move_buffers(module, cluster.device, dtype)
-    engine, *_ = deepspeed.initialize(model=module, config=config, dist_init_required=False)
+    with _second_shards(config):
+        engine, *_ = deepspeed.initialize(model=module, config=config, dist_init_required=False)
     engine.eval()
     return engine
 
@@ -128,11 +131,36 @@ def _stream(plan: ModelBlueprint, config: dict[str, Any], dtype: torch.dtype, cl
     """Build ``plan`` as shards: no process ever holds more than one module of it whole."""
     deepspeed = import_deepspeed()
     model = plan.skeleton()
-    for _, part in plan.parts(model):
-        _cast(part.parameters(recurse=False), dtype)
-        deepspeed.zero.Init(module=part, data_parallel_group=group, config_dict_or_path=config)
+    with _second_shards(config) as second:
+        for _, part in plan.parts(model):
+            _cast(part.parameters(recurse=False), dtype)
+            deepspeed.zero.Init(
+                module=part, data_parallel_group=group, config_dict_or_path=config, zero_param_parallel_group=second
+            )
     _move_buffers(model, cluster.device, dtype)
     return model
+
+
+@contextlib.contextmanager
+def _second_shards(config: dict[str, Any]) -> Iterator[Any]:
+    """Yield the group within which an engine keeps second shards, if its ``zero_hpz_partition_size`` asks for any. Collective.
+
+    DeepSpeed keeps that group for the process, and gives it to every later engine: a teacher beside such a student would have
+    second shards, too, which cost memory and are gathered in place of those that an average is written to.
+    """
+    from deepspeed.utils import groups
+
+    size = config["zero_optimization"].get("zero_hpz_partition_size", 1)
+    kept = groups._ZERO_PARAM_INTRA_PARALLEL_GROUP
+    if size == 1:
+        groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = None
+    elif kept is None:
+        groups._create_zero_param_parallel_group(size)
+        kept = groups._ZERO_PARAM_INTRA_PARALLEL_GROUP
+    try:
+        yield groups._ZERO_PARAM_INTRA_PARALLEL_GROUP
+    finally:
+        groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = kept
 
 
 def _cast(parameters: Iterable[nn.Parameter], dtype: torch.dtype) -> None:
