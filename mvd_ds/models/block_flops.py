@@ -5,7 +5,7 @@ from __future__ import annotations
 from mvd_ds.config import EncoderSettings
 
 #: Matrices of each MLP.
-MLP_MATRICES = {"gelu": 2, "swiglu": 3}
+MLP_MATRICES = {"gelu": 2, "swiglu": 3, "quick_gelu": 2, "gelu_tanh": 2}
 
 
 def block_flops(tokens: int, width: int, mlp_ratio: float, mlp: str = "gelu") -> int:

@@ -15,7 +15,7 @@ from mvd_ds.config import EncoderSettings, Grid, HeadShape, PoolingSettings, Tra
 from mvd_ds.models.block_flops import block_flops, encoder_flops
 from mvd_ds.models.networks import family_of
 from mvd_ds.models.readouts import readout_of
-from mvd_ds.models.text.tower import tower_sizes
+from mvd_ds.models.text.tower import tower_shape
 
 
 class CountedTarget(Protocol):
@@ -93,8 +93,8 @@ def _language_flops(recipe: TrainingRecipe) -> int:
     if language is None:
         return 0
     whole = encoder_flops(model, math.prod(recipe.grid), model.depth) if language.sees == "all" else 0
-    width, depth, _ = tower_sizes(language.text, model)
-    return whole + depth * block_flops(language.text.context, width, model.mlp_ratio if language.text.kind == "shared" else 4.0)
+    shape = tower_shape(language.text, model)
+    return whole + shape.depth * block_flops(shape.length, shape.width, shape.mlp_ratio, shape.style.mlp)
 
 
 def classifier_flops(settings: EncoderSettings, grid: Grid, classes: int, pooling: PoolingSettings) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from mvd_ds.config import ConfigError, TrainingRecipe
 from mvd_ds.models.blueprint import Blueprint
@@ -15,6 +15,7 @@ from mvd_ds.models.formats.strict import copy_strictly, load_strictly
 from mvd_ds.models.init_from_checkpoint import starting_tensors
 from mvd_ds.models.initialisation import build_without_weights, initialise_module
 from mvd_ds.models.masked import MaskedPredictor
+from mvd_ds.models.text.folder import language_tensors
 from mvd_ds.models.weights import TARGET_STATISTICS_NAME, model_file, read_recipe
 from mvd_ds.objectives.moving_statistics import load_statistics
 from mvd_ds.objectives.targets import Target, build_targets, head_shapes, target_statistics
@@ -24,7 +25,8 @@ def plan_predictor(recipe: TrainingRecipe) -> Blueprint[MaskedPredictor]:
     """Return the student of a recipe with its initial weights, which depend on ``run.seed`` and ``init``, before it takes memory.
 
     Raises:
-        ConfigError: if a teacher's name cannot be the name of a decoder, or ``init.weights`` does not fit.
+        ConfigError: if a teacher's name cannot be the name of a decoder, or ``init.weights`` or ``language.text.weights`` do
+            not fit.
     """
     heads = head_shapes(recipe)
     for name in heads:
@@ -35,14 +37,21 @@ def plan_predictor(recipe: TrainingRecipe) -> Blueprint[MaskedPredictor]:
         return MaskedPredictor(recipe.model, recipe.grid, heads, recipe.balance == "uncertainty", recipe.language)
 
     drawn = Blueprint(construct, lambda name, module: initialise_module(name, module, recipe.run.seed))
-    if recipe.init is None:
+    loaded: dict[str, Tensor] = {}
+    origins = []
+    if recipe.init is not None:
+        loaded |= starting_tensors(recipe.init, drawn.structure, recipe.grid)
+        origins.append(f"init.weights {recipe.init.weights}")
+    if recipe.language is not None and recipe.language.text.weights is not None:
+        loaded |= language_tensors(recipe.language)
+        origins.append(f"language.text.weights {recipe.language.text.weights}")
+    if not loaded:
         return drawn
-    loaded, origin = starting_tensors(recipe.init, drawn.structure, recipe.grid), f"init.weights {recipe.init.weights}"
 
     def fill(name: str, module: nn.Module) -> None:
         own = {key: f"{name}.{key}" for key, _ in module.named_parameters(recurse=False)}
         if any(place in loaded for place in own.values()):
-            copy_strictly(module, {key: loaded[place] for key, place in own.items()}, origin)
+            copy_strictly(module, {key: loaded[place] for key, place in own.items()}, ", ".join(origins))
         else:
             drawn.fill(name, module)
 

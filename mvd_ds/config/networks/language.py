@@ -9,11 +9,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from mvd_ds.config.base import PathText, Positive, Settings
+from mvd_ds.config.networks.text_folder import TextFolder, read_text_folder
 from mvd_ds.files import ConfigError, one_line, read_json
 
 LANGUAGE = "language"
 """Name of the loss between clips and captions among those of a run."""
 _OWN = ("embed_dim", "depth", "num_heads")
+_OF_FOLDER = ("kind", "tokenizer", "context", *_OWN, "causal")
 _SPECIAL = 3
 """Tokens beside those of texts: their beginning, their end, and what fills a row up."""
 
@@ -24,6 +26,11 @@ class TextSettings(Settings):
     kind: Literal["own", "shared"] = "own"
     """own: a transformer of its own; shared: the attention and MLP of the student's ``blocks``, with norms and embeddings of its
     own, and blocks of its own between them. Source: CLIP; MS-CLIP (arXiv 2207.12661)."""
+    weights: PathText | None = None
+    """own: folder of transformers with a CLIP, SigLIP or SigLIP 2, or its name in the Hugging Face cache, whose text tower,
+    projection and tokenizer are taken (None: they start from the seed). No code of the folder runs, and no pickle is read."""
+    frozen: bool = False
+    """The tower of ``weights`` and its projection do not learn, as LiT (arXiv 2111.07991)."""
     tokenizer: PathText | None = None
     """A ``tokenizer.json`` of the package tokenizers (None: the bytes of UTF-8, which need no file)."""
     context: Annotated[int, Field(ge=4, le=8192)] = 128
@@ -46,6 +53,12 @@ class TextSettings(Settings):
             raise ValueError(f"language.text.{odd[0]} is for kind own; a shared tower has the student's: remove it")
         if self.kind == "own" and self.blocks is not None:
             raise ValueError("language.text.blocks is for kind shared: remove it")
+        if self.weights is None and self.frozen:
+            raise ValueError("language.text.frozen is for a tower of language.text.weights; one that starts from the seed learns")
+        if self.weights is not None:
+            theirs = (key for key in _OF_FOLDER if getattr(self, key) != type(self).model_fields[key].default)
+            if key := next(theirs, None):
+                raise ValueError(f"language.text.{key}: with language.text.weights it is as the folder says: remove it")
         if self.kind == "own" and (self.embed_dim or 512) % (self.num_heads or 8):
             raise ValueError(
                 f"language.text.embed_dim {self.embed_dim or 512} is not divisible by {self.num_heads or 8} num_heads"
@@ -53,12 +66,28 @@ class TextSettings(Settings):
         return self
 
     @property
+    def folder(self) -> TextFolder | None:
+        """The text tower that the folder of ``weights`` describes; None without weights.
+
+        Raises:
+            ConfigError: in one line, if it is no such folder.
+        """
+        return None if self.weights is None else read_text_folder(self.weights)
+
+    @property
+    def length(self) -> int:
+        """Tokens of a row: ``context``, or what the folder says."""
+        return self.folder.context if self.folder is not None else self.context
+
+    @property
     def vocabulary(self) -> int:
-        """Number of tokens: those of the tokenizer, and three special ones behind them.
+        """Number of tokens: those of the folder, or those of the tokenizer and three special ones behind them.
 
         Raises:
             ConfigError: if the file of the tokenizer cannot be read, or is none.
         """
+        if self.folder is not None:
+            return self.folder.vocabulary
         return (256 if self.tokenizer is None else tokens_of_file(self.tokenizer)) + _SPECIAL
 
     def borrowed(self, depth: int) -> tuple[int, ...]:
@@ -81,9 +110,10 @@ class LanguageSettings(Settings):
     """Tokens that the vector of a clip is made of. visible: those of each mask, from the pass that predicts (A-CLIP, FLIP); all:
     a pass of its own over the whole clip."""
     scale: Annotated[float, Field(gt=0.0, le=100.0)] | None = None
-    """First factor of the cosines; it is learned, and at most 100. Source (None): CLIP 1 / 0.07, SigLIP 10."""
+    """First factor of the cosines; it is learned, and at most 100. Source (None): that of ``text.weights`` where the folder has
+    what the loss asks for, else CLIP 1 / 0.07, SigLIP 10."""
     bias: float = -10.0
-    """sigmoid: first value of what is added to them. Source: SigLIP."""
+    """sigmoid: first value of what is added to them, where no scale is taken from ``text.weights``. Source: SigLIP."""
     text: TextSettings = TextSettings()
     """The network that reads captions."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,6 +22,23 @@ class Mlp(nn.Module):
         return self.contract(F.gelu(self.expand(tokens)))
 
 
+class QuickMlp(Mlp):
+    """Linear, x * sigmoid(1.702 x), Linear. Source: CLIP."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map tokens (B, N, D) to (B, N, D)."""
+        hidden = self.expand(tokens)
+        return self.contract(hidden * torch.sigmoid(1.702 * hidden))
+
+
+class TanhMlp(Mlp):
+    """Linear, GELU by a tanh, Linear. Source: SigLIP."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map tokens (B, N, D) to (B, N, D)."""
+        return self.contract(F.gelu(self.expand(tokens), approximate="tanh"))
+
+
 class SwiGlu(nn.Module):
     """A Linear times the SiLU of another one, then a Linear. Source: Shazeer 2020 (arXiv 2002.05202); V-JEPA 2, DINOv3.
 
@@ -38,5 +56,5 @@ class SwiGlu(nn.Module):
         return self.contract(F.silu(self.gate(tokens)) * self.expand(tokens))
 
 
-MLPS: dict[str, type[Mlp] | type[SwiGlu]] = {"gelu": Mlp, "swiglu": SwiGlu}
-"""Every MLP: (width, hidden width) -> module; the Linear maps are its only children."""
+MLPS: dict[str, type[Mlp] | type[SwiGlu]] = {"gelu": Mlp, "swiglu": SwiGlu, "quick_gelu": QuickMlp, "gelu_tanh": TanhMlp}
+"""Every MLP: (width, hidden width) -> module; the Linear maps are its only children. Text towers of others have the last two."""

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvd_ds.config import EncoderSettings, LanguageSettings
+from mvd_ds.config import ConfigError, EncoderSettings, LanguageSettings, TextSettings
+from mvd_ds.files import one_line
 from mvd_ds.models.layers import Block
 from mvd_ds.models.linear import Linear
 from mvd_ds.models.text.tower import TextTower
@@ -39,6 +40,21 @@ class CosineScale(nn.Module):
         return self.values.float() * 1.0
 
 
+def text_projection(text: TextSettings, width: int, embed_dim: int) -> Linear:
+    """Return the map from a tower's vectors (B, width) to the space of clips and texts; a SigLIP's has a bias.
+
+    Raises:
+        ConfigError: if the tower is of a folder, and that space is as wide as something else.
+    """
+    folder = text.folder
+    if folder is not None and folder.embed_dim != embed_dim:
+        raise ConfigError(
+            f"language.embed_dim {embed_dim}: texts of language.text.weights {one_line(text.weights)} have vectors of "
+            f"{folder.embed_dim}; set it to that"
+        )
+    return Linear(width, embed_dim, bias=folder is not None and folder.family != "clip")
+
+
 class LanguageHead(nn.Module):
     """The text tower and the projections into the shared space.
 
@@ -52,8 +68,11 @@ class LanguageHead(nn.Module):
         self.settings, self.has_cls = settings, encoder.cls_token
         self.text = TextTower(settings.text, encoder)
         self.clip_projection = Linear(encoder.embed_dim, settings.embed_dim, bias=False)
-        self.text_projection = Linear(self.text.width, settings.embed_dim, bias=False)
+        self.text_projection = text_projection(settings.text, self.text.width, settings.embed_dim)
         self.scale = CosineScale(settings)
+        if settings.text.frozen:
+            self.text.requires_grad_(False)
+            self.text_projection.requires_grad_(False)
 
     def clips(self, encoded: Tensor) -> Tensor:
         """Return unit vectors (S, E), fp32, of the encoder's output (S, [1 +] V, D): of its class token, or of the mean."""
@@ -62,7 +81,8 @@ class LanguageHead(nn.Module):
 
     def texts(self, numbers: Tensor, blocks: Sequence[Block] | nn.ModuleList) -> Tensor:
         """Return unit vectors (B, E), fp32, of texts, int64 (B, L); ``blocks`` are the student's."""
-        return functional.normalize(self.text_projection(self.text(numbers, blocks)).float(), dim=-1)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.settings.text.frozen):
+            return functional.normalize(self.text_projection(self.text(numbers, blocks)).float(), dim=-1)
 
     def forward(self, encoded: Tensor, numbers: Tensor, blocks: Sequence[Block] | nn.ModuleList) -> dict[str, Tensor]:
         """Return (B, K, E) of clips under K masks, (B, E) of their captions, and the scale.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +16,71 @@ from mvd_ds.models.blocks.style import BlockStyle
 from mvd_ds.models.layers import Block
 from mvd_ds.models.text.tables import TokenTable
 
+Between = Callable[[int, Tensor], Tensor]
+"""Takes the number of a block and the tokens (B, L, D) before it, and returns those that it gets: deep prompts put theirs in."""
 
-def tower_sizes(settings: TextSettings, encoder: EncoderSettings) -> tuple[int, int, int]:
-    """Return width, depth and heads of a tower beside an encoder."""
-    if settings.kind == "shared":
-        return encoder.embed_dim, encoder.depth, encoder.num_heads
-    return settings.embed_dim or 512, settings.depth or 12, settings.num_heads or 8
+
+class TowerShape(NamedTuple):
+    """The sizes of a text tower, and where a text is read."""
+
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: float
+    vocabulary: int
+    length: int
+    """Tokens of a row."""
+    causal: bool
+    sees_filling: bool
+    """True if tokens see what fills a row up, too, as SigLIP's do; they are not causal then."""
+    pooled: str
+    """See ``TextFolder.pooled``."""
+    end: int
+    eps: float
+    style: BlockStyle
+    bias: Literal["query_value", "full"] = "full"
+
+
+def tower_shape(settings: TextSettings, encoder: EncoderSettings | None) -> TowerShape:
+    """Return the shape of a tower beside an encoder; one of a folder needs none.
+
+    Raises:
+        ConfigError: if a tokenizer or a folder cannot be read.
+    """
+    folder = settings.folder
+    if folder is not None:
+        return TowerShape(
+            width=folder.width,
+            depth=folder.depth,
+            heads=folder.heads,
+            # Half a number more, as the width inside of an MLP is this times the width, rounded down.
+            mlp_ratio=(folder.hidden + 0.5) / folder.width,
+            vocabulary=folder.vocabulary,
+            length=folder.context,
+            causal=folder.is_causal,
+            sees_filling=not folder.is_causal,
+            pooled=folder.pooled,
+            end=folder.end,
+            eps=folder.eps,
+            style=BlockStyle(mlp=folder.mlp),
+        )
+    assert encoder is not None
+    is_shared = settings.kind == "shared"
+    return TowerShape(
+        width=encoder.embed_dim if is_shared else settings.embed_dim or 512,
+        depth=encoder.depth if is_shared else settings.depth or 12,
+        heads=encoder.num_heads if is_shared else settings.num_heads or 8,
+        mlp_ratio=encoder.mlp_ratio if is_shared else 4.0,
+        vocabulary=settings.vocabulary,
+        length=settings.context,
+        causal=settings.causal,
+        sees_filling=False,
+        pooled="first",
+        end=settings.vocabulary - 2,
+        eps=encoder.norm_eps,
+        style=BlockStyle.of(encoder) if is_shared else BlockStyle(),
+        bias=encoder.qkv_bias if is_shared else "full",
+    )
 
 
 class BlockNorms(nn.Module):
@@ -40,62 +99,77 @@ class TextTower(nn.Module):
 
     Args:
         settings: the tower.
-        encoder: the student's encoder, whose width, heads and style a shared tower has.
+        encoder: the student's encoder, whose width, heads and style a shared tower has; one of a folder needs none.
     """
 
-    def __init__(self, settings: TextSettings, encoder: EncoderSettings) -> None:
+    def __init__(self, settings: TextSettings, encoder: EncoderSettings | None = None) -> None:
         super().__init__()
-        shares = settings.kind == "shared"
-        self.width, self.depth, heads = tower_sizes(settings, encoder)
-        style = BlockStyle.of(encoder) if shares else BlockStyle()
-        ratio, eps = (encoder.mlp_ratio if shares else 4.0), encoder.norm_eps
+        self.shape = shape = tower_shape(settings, encoder)
+        self.width, self.depth = shape.width, shape.depth
         borrowed = settings.borrowed(self.depth)
-        self.end, self.causal = settings.vocabulary - 2, settings.causal
-        self.embed = TokenTable(settings.vocabulary, self.width, 0.02)
-        self.position = TokenTable(settings.context, self.width, 0.01)
+        self.embed = TokenTable(shape.vocabulary, self.width, 0.02)
+        self.position = TokenTable(shape.length, self.width, 0.01)
         own = [place for place in range(self.depth) if place not in borrowed]
-        bias = encoder.qkv_bias if shares else "full"
-        self.blocks = nn.ModuleDict({str(place): Block(self.width, heads, ratio, bias, eps=eps, style=style) for place in own})
-        self.norms = nn.ModuleDict({str(place): BlockNorms(self.width, style.norm, eps) for place in borrowed})
-        self.norm = NORMS[style.norm](self.width, eps=eps)
+        sizes = self.width, shape.heads, shape.mlp_ratio, shape.bias
+        self.blocks = nn.ModuleDict({str(place): Block(*sizes, eps=shape.eps, style=shape.style) for place in own})
+        self.norms = nn.ModuleDict({str(place): BlockNorms(self.width, shape.style.norm, shape.eps) for place in borrowed})
+        self.norm = NORMS[shape.style.norm](self.width, eps=shape.eps)
 
-    def forward(self, numbers: Tensor, borrowed: Sequence[Block] | nn.ModuleList) -> Tensor:
+    def forward(
+        self,
+        numbers: Tensor,
+        borrowed: Sequence[Block] | nn.ModuleList = (),
+        embedded: Tensor | None = None,
+        between: Between | None = None,
+    ) -> Tensor:
         """Return (B, width) of texts.
 
         Args:
             numbers: int64 (B, L), with the end of each text once.
             borrowed: the student's blocks, of which a shared tower takes some.
+            embedded: (B, L, width) in place of ``embed(numbers)``, with learned vectors where ``numbers`` keep places free;
+                places are added here.
+            between: gives each block its tokens.
         """
-        ends = (numbers == self.end).int().argmax(dim=1)
+        ends = self.ends(numbers)
         places = torch.arange(numbers.shape[1], device=numbers.device)
-        seen = None if self.causal else (places <= ends[:, None])[:, None, None]
-        tokens = self.embed(numbers) + self.position(places)
+        is_seen = None if self.shape.causal or self.shape.sees_filling else (places <= ends[:, None])[:, None, None]
+        tokens = (self.embed(numbers) if embedded is None else embedded) + self.position(places)
         for place in range(self.depth):
-            if str(place) in self.norms:
-                # A call of the student's block, as ZeRO-3 gathers its weights for such a call alone.
-                tokens = borrowed[place](tokens, by=_reading(seen, self.norms[str(place)]))
-            else:
-                tokens = self.blocks[str(place)](tokens, by=_reading(seen, None))
+            tokens = tokens if between is None else between(place, tokens)
+            is_borrowed = str(place) in self.norms
+            # A call of the block, the student's where it is borrowed, as ZeRO-3 gathers its weights for such a call alone.
+            block, norms = (borrowed[place], self.norms[str(place)]) if is_borrowed else (self.blocks[str(place)], None)
+            tokens = block(tokens, by=_reading(is_seen, self.shape.causal, norms))
         return self.norm(tokens[torch.arange(len(tokens), device=tokens.device), ends])
 
+    def ends(self, numbers: Tensor) -> Tensor:
+        """Return the place in each row, int64 (B,), of the token that is the text's vector."""
+        if self.shape.pooled == "last":
+            return numbers.new_full((len(numbers),), numbers.shape[1] - 1)
+        return (numbers if self.shape.pooled == "largest" else (numbers == self.shape.end).int()).argmax(dim=1)
 
-def _reading(seen: Tensor | None, norms: Any) -> Callable[[Block, Tensor], Tensor]:
+
+def _reading(seen: Tensor | None, causal: bool, norms: Any) -> Callable[[Block, Tensor], Tensor]:
     """Return the computation of a block on texts, with its own norms, or with those of ``BlockNorms``."""
 
     def compute(block: Block, tokens: Tensor) -> Tensor:
         of_attention, of_mlp = (block.norm_attention, block.norm_mlp) if norms is None else (norms.attention, norms.mlp)
-        tokens = tokens + block.scale_attention(text_attention(block.attention, of_attention(tokens), seen))
+        tokens = tokens + block.scale_attention(text_attention(block.attention, of_attention(tokens), seen, causal))
         return tokens + block.scale_mlp(block.mlp(of_mlp(tokens)))
 
     return compute
 
 
-def text_attention(attention: Attention, tokens: Tensor, seen: Tensor | None) -> Tensor:
+def text_attention(attention: Attention, tokens: Tensor, seen: Tensor | None, causal: bool) -> Tensor:
     """Map tokens (B, L, D) of texts to (B, L, D), with the weights of ``attention``.
 
     Args:
-        seen: bool (B, 1, 1, L), tokens that are looked at; None: each looks at those before it and at itself.
+        attention: of the block.
+        tokens: normed.
+        seen: bool (B, 1, 1, L), tokens that are looked at; None: all, or those before each and itself.
+        causal: tokens look at those before them and at themselves alone; without ``seen``.
     """
     query, key, value = attention.unpack(attention.qkv(tokens)).permute(2, 0, 3, 1, 4)
-    mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen, is_causal=seen is None)
+    mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen, is_causal=causal)
     return attention.projection(mixed.transpose(1, 2).flatten(-2))

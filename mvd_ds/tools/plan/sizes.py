@@ -13,7 +13,7 @@ from mvd_ds.models.classifiers.adaptation import classifier_of
 from mvd_ds.models.flops import ClipFlops, classifier_flops
 from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.networks import family_of
-from mvd_ds.models.text.tower import tower_sizes
+from mvd_ds.models.text.tower import tower_shape
 from mvd_ds.models.tokenizers.flops import tokenizer_flops
 from mvd_ds.models.tokenizers.network import Tokenizer, decoder_width
 from mvd_ds.objectives.targets import head_shapes
@@ -164,8 +164,8 @@ def _text(recipe: TrainingRecipe) -> dict[str, HeadSizes]:
     """Return the sizes of the text tower, which holds activations as a decoder does."""
     if recipe.language is None:
         return {}
-    width, depth, _ = tower_sizes(recipe.language.text, recipe.model)
-    return {LANGUAGE: HeadSizes(recipe.language.text.context, width, depth)}
+    shape = tower_shape(recipe.language.text, recipe.model)
+    return {LANGUAGE: HeadSizes(shape.length, shape.width, shape.depth)}
 
 
 def _teacher(recipe: TrainingRecipe, settings: TeacherSettings) -> NetworkSizes:
