@@ -13,7 +13,8 @@ if [ "${1:-}" = --nightly ]; then
   shift
 elif [ $# = 0 ]; then
   # Which of the two workers takes a file is said in tests/conftest.py.
-  selection+=(-n 2 --dist loadfile)
+  # A worker that dies ends the run: started again, pytest-xdist gives it the same test until the run hangs.
+  selection+=(-n 2 --dist loadfile --max-worker-restart 0)
 fi
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} PYTHONWARNINGS=ignore
 exec python -m pytest "${selection[@]}" "$@"
