@@ -34,8 +34,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def _log_is_as_in_a_new_process() -> None:
-    """Undo what a command that ran in this process before set: a rank that is not the first says little."""
+    """Undo what tests before left behind: a command run as a later rank says little, libraries silence others."""
+    logging.disable(logging.NOTSET)
+    logging.root.setLevel(logging.WARNING)
     logging.getLogger("mvd_ds").setLevel(logging.NOTSET)
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith("mvd_ds") and isinstance(logger, logging.Logger):
+            logger.disabled, logger.propagate = False, True
 
 
 @pytest.fixture(scope="session")
