@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvd_ds.config import ClipView, ConfigError, DataSettings, LearningRecipe, OwnClip, TrainingRecipe
+from mvd_ds.config import ClipView, ConfigError, DataSettings, LearningRecipe, TrainingRecipe
 from mvd_ds.data.batch import ClipBatch, view_name
 from mvd_ds.data.cached.shown import FixedViews
 from mvd_ds.data.manifests.manifest import Manifest
@@ -18,8 +18,9 @@ from mvd_ds.data.manifests.mixture import Mixture, VideoOrder
 from mvd_ds.data.manifests.partly_labelled import class_numbers_of
 from mvd_ds.data.masking_batch import mask_arrays, mask_layout
 from mvd_ds.data.randomness import keyed_generator
-from mvd_ds.data.readers.video import DecodeError
-from mvd_ds.data.sampling import frame_indices, own_clip_indices
+from mvd_ds.data.readers.video import DecodeError, Video
+from mvd_ds.data.remote.needed import NeededFrames
+from mvd_ds.data.sampling import decoded_views
 from mvd_ds.data.source import VideoSource
 from mvd_ds.data.tokens import caption_tokens
 from mvd_ds.data.transforms import cut, draw_box
@@ -72,9 +73,9 @@ class KeyedClips(ABC):
         """Return the path of a video, for messages."""
         return self.source.path(video)
 
-    def rounds(self, epochs: float) -> list[str]:
-        """Return a line for each of several manifests that are mixed: how often its videos are shown in ``epochs`` epochs."""
-        return self._mixture.rounds(epochs)
+    def describe(self, epochs: float) -> list[str]:
+        """Return lines on manifests: how often each of several is seen in ``epochs``, and how remote videos are fetched."""
+        return [*self._mixture.rounds(epochs), *self.source.describe_fetching()]
 
     def fill(self, items: Sequence[int], rows: dict[str, np.ndarray], barred: Barred, reading: Reading) -> list[str]:
         """Write the clips at the places ``items``; with R clips per video, each R of them in a row belong to one video.
@@ -86,9 +87,12 @@ class KeyedClips(ABC):
             ConfigError: after 20 bad videos in a row.
         """
         faults: list[str] = []
-        self.source.expect([self._video(place) for place in items[:: self._data.clips_per_video]])
-        for first in range(0, len(items), self._data.clips_per_video):
-            part = slice(first, min(first + self._data.clips_per_video, len(items)))
+        step = self._data.clips_per_video
+        parts = [slice(first, first + step) for first in range(0, len(items), step)]
+        expected = [self._video(items[part.start]) for part in parts]
+        keys = [[self.key(place) for place in items[part]] for part in parts]
+        self.source.expect(expected, list(map(self._needed, expected, keys)))
+        for part in parts:
             chosen = range(len(items))[part]
             views = [{view: torch.from_numpy(rows[view_name(view)][row]) for view in self.clip_views} for row in chosen]
             rows["sample"][part], rows["flip"][part] = self._fill(items[part], views, barred, reading, faults)
@@ -181,7 +185,7 @@ class KeyedClips(ABC):
                 if reason := barred.reason(places[0], video):
                     raise DecodeError(reason)
                 reading.begin(places[0], video)
-                flips = self._cut_clips(video, keys, outputs)
+                flips = self._read_clips(video, keys, outputs)
             except DecodeError as error:
                 bad.append(f"{self.path(video)}: {error}")
             else:
@@ -201,25 +205,21 @@ class KeyedClips(ABC):
         """Return what draws the view of a clip: its moment, its box, and whether it is mirrored."""
         return self._generator("view", key)
 
-    def _cut_clips(self, index: int, keys: Sequence[ClipKey], outputs: Sequence[dict[ClipView, Tensor]]) -> list[bool]:
-        """Decode video ``index`` once and write the views of each key into ``outputs``; return whether each is to be mirrored."""
-        clip = self._data.clip
+    def _needed(self, index: int, keys: Sequence[ClipKey]) -> NeededFrames:
+        """Return the frames of video ``index`` that the clips of ``keys`` are cut from."""
+        return NeededFrames(keys[0], lambda video: self._cut_clips(video, index, keys, ()))
+
+    def _read_clips(self, index: int, keys: Sequence[ClipKey], outputs: Sequence[dict[ClipView, Tensor]]) -> list[bool]:
+        """Open video ``index`` and do ``_cut_clips``."""
+        with self.source.open(index, self._needed(index, keys)) as video:
+            return self._cut_clips(video, index, keys, outputs)
+
+    def _cut_clips(
+        self, video: Video, index: int, keys: Sequence[ClipKey], outputs: Sequence[dict[ClipView, Tensor]]
+    ) -> list[bool]:
+        """Decode ``video``, number ``index``, once; write the views of each key; return whether each is to be mirrored."""
         generators = [self._of_view(index, key) for key in keys]
-        with self.source.open(index) as video:
-            indices = [frame_indices(len(video), clip, generator, video.fps) for generator in generators]
-            own = [view for view in self.clip_views if isinstance(view, OwnClip)]
-            others = [{view: own_clip_indices(chosen, view, len(video)) for view in own} for chosen in indices]
-            wanted = [*indices, *(chosen for clips in others for chosen in clips.values())]
-            needed = wanted[0] if len(wanted) == 1 else np.unique(np.concatenate(wanted))
-            frames = video.get(needed)
-
-        def take(chosen: np.ndarray) -> np.ndarray:
-            return frames if chosen is needed else frames[np.searchsorted(needed, chosen)]
-
-        clips: list[dict[ClipView, np.ndarray]] = [
-            {view: take(more[view] if isinstance(view, OwnClip) else chosen) for view in self.clip_views}
-            for chosen, more in zip(indices, others, strict=True)
-        ]
+        clips = decoded_views(video, self._data.clip, self.clip_views, generators)
         return [self._cut(*given) for given in zip(clips, generators, outputs, strict=True)]
 
     def _cut(self, frames: dict[ClipView, np.ndarray], generator: np.random.Generator, views: dict[ClipView, Tensor]) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor
 from mvd_ds.config import ClipSettings, DataSettings
 from mvd_ds.data.manifests.manifest import Manifest
 from mvd_ds.data.readers.video import DecodeError, Video
+from mvd_ds.data.remote.needed import NeededFrames
 from mvd_ds.data.sampling import frame_indices
 from mvd_ds.data.source import VideoSource
 from mvd_ds.data.transforms import center_box, cut
@@ -124,13 +125,14 @@ class _VideosInOrder:
         videos = self._wanted[np.asarray(items, np.int64)]
         rows["videos"][:], rows["labels"][:], rows["ok"][:] = videos, self._labels[videos], True
         faults = []
-        self._source.expect(videos.tolist())
+        needed = [NeededFrames(item, self._cut_video) for item in items]
+        self._source.expect(videos.tolist(), needed)
         for row, (item, video) in enumerate(zip(items, videos.tolist(), strict=True)):
             try:
                 if reason := barred.reason(item, video):
                     raise DecodeError(reason)
                 reading.begin(item, video)
-                with self._source.open(video) as opened:
+                with self._source.open(video, needed[row]) as opened:
                     torch.from_numpy(rows["clips"][row]).copy_(self._cut_video(opened))
             except DecodeError as error:
                 faults.append(f"{self.path(video)}: {error}")

@@ -97,9 +97,9 @@ class ClipLoader:
         filled = filled_batches(self._dataset, groups, self._batch.micro, alone, self._quarantine, self._data.clips_per_video)
         return [self._dataset.batch(batch) for batch in filled]
 
-    def rounds(self, steps: int) -> list[str]:
-        """Return a line for each of several manifests that are mixed: how often its videos are shown in ``steps`` steps."""
-        return self._dataset.rounds(steps / self.steps_per_epoch)
+    def describe(self, steps: int) -> list[str]:
+        """Return lines on manifests: how often each of several is seen in ``steps``, and how remote videos are fetched."""
+        return self._dataset.describe(steps / self.steps_per_epoch)
 
     def path_of(self, index: int) -> str:
         """Return the path of video ``index``, as ``ClipBatch.sample`` counts."""

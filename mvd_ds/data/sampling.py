@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mvd_ds.config import ClipSettings, OwnClip
-from mvd_ds.data.readers.video import DecodeError
+from mvd_ds.config import ClipSettings, ClipView, OwnClip
+from mvd_ds.data.readers.video import DecodeError, Video
 
 FramePicker = Callable[[int, int, float, np.random.Generator | None], np.ndarray]
 
@@ -100,3 +100,30 @@ def stride_in_frames(length: int, clip: ClipSettings, fps: float) -> float:
 def multiples(stride: float, count: int) -> np.ndarray:
     """Return int64 (count,): 0, stride, 2 * stride, ... rounded down, but for what floats lack to a whole number."""
     return np.floor(np.arange(count) * stride + 1e-6).astype(np.int64)
+
+
+def decoded_views(
+    video: Video, clip: ClipSettings, views: Sequence[ClipView], generators: Sequence[np.random.Generator]
+) -> list[dict[ClipView, np.ndarray]]:
+    """Return the frames uint8 (T, H, W, C) of each view of each clip of a video, all decoded by one call.
+
+    Args:
+        video: an opened video.
+        clip: the recipe's clip.
+        views: the views; those with the same frames share an array.
+        generators: one for each clip, which draws its start.
+    """
+    indices = [frame_indices(len(video), clip, generator, video.fps) for generator in generators]
+    own = [view for view in views if isinstance(view, OwnClip)]
+    others = [{view: own_clip_indices(chosen, view, len(video)) for view in own} for chosen in indices]
+    wanted = [*indices, *(chosen for clips in others for chosen in clips.values())]
+    needed = wanted[0] if len(wanted) == 1 else np.unique(np.concatenate(wanted))
+    frames = video.get(needed)
+
+    def take(chosen: np.ndarray) -> np.ndarray:
+        return frames if chosen is needed else frames[np.searchsorted(needed, chosen)]
+
+    return [
+        {view: take(more[view] if isinstance(view, OwnClip) else chosen) for view in views}
+        for chosen, more in zip(indices, others, strict=True)
+    ]

@@ -75,7 +75,7 @@ def build_trainer(recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster) -
         planned = plan_student(recipe)
     if cluster.is_main:
         say(describe_batches(recipe, cluster, loader))
-        for line in loader.rounds(recipe.schedule.last_step(loader.steps_per_epoch)):
+        for line in loader.describe(recipe.schedule.last_step(loader.steps_per_epoch)):
             say(line)
         describe_teachers(recipe)
     frozen = Frozen(loader, lambda own: make_targets(own, teachers, cluster, given), recipe_flops(recipe).training)

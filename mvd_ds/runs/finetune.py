@@ -218,6 +218,8 @@ def _describe(
 ) -> None:
     """Print batches, classes, teacher and parameters before training starts."""
     say(describe_batches(recipe, cluster, loader))
+    for line in loader.describe(recipe.schedule.last_step(loader.steps_per_epoch)):
+        say(line)
     held_out = f"{len(videos.held_out.labels)} held-out videos" if videos.held_out else "nothing held out: no accuracy"
     say(f"{videos.classes.counted}, {len(videos.labels)} videos, {held_out}")
     for manifest in (*videos.training.manifests, *([videos.held_out.manifest] if videos.held_out else [])):

@@ -92,6 +92,8 @@ def _build(
         describe_teachers(recipe)
         for key, own in alone.items():
             say(f"student {key}: {describe_batches(own, cluster, loader)}")
+        for line in loader.describe(recipe.schedule.last_step(loader.steps_per_epoch)):
+            say(line)
 
     @functools.cache
     def shared() -> TeacherPass:

@@ -141,7 +141,7 @@ def test_repeated_sampling_cuts_several_clips_from_one_video(twelve: Path, monke
     dataset = _dataset(twelve, data__clips_per_video=4)
     opened = []
     original = dataset.source.open
-    monkeypatch.setattr(dataset.source, "open", lambda index: opened.append(index) or original(index))
+    monkeypatch.setattr(dataset.source, "open", lambda index, needed: opened.append(index) or original(index, needed))
     batch = _batch(dataset, PLACES)
     assert len(dataset) == 48
     assert len(opened) == 2

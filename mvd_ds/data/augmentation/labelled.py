@@ -16,6 +16,7 @@ from mvd_ds.data.dataset import ClipKey, KeyedClips
 from mvd_ds.data.manifests.manifest import Manifest
 from mvd_ds.data.manifests.mixture import Mixture
 from mvd_ds.data.randomness import keyed_generator
+from mvd_ds.data.readers.video import Video
 from mvd_ds.data.sampling import frame_indices
 from mvd_ds.data.transforms import cut, draw_box
 from mvd_ds.data.workers.shared_memory import TensorLayout
@@ -61,11 +62,11 @@ class LabelledClips(KeyedClips):
         dropout = self._generator("dropout", key).random(self._width, dtype=np.float32)
         return {"own_share": np.array(mix.own_share), "box": np.array(mix.box), "dropout": dropout}
 
-    def _cut_clips(self, index: int, keys: Sequence[ClipKey], outputs: Sequence[dict[ClipView, Tensor]]) -> list[bool]:
-        """Decode one clip of video ``index`` and write its augmentation under each key; return whether each is to be mirrored."""
-        with self.source.open(index) as video:
-            generator = self._generator("view", keys[0])
-            frames = video.get(frame_indices(len(video), self._data.clip, generator, video.fps))
+    def _cut_clips(
+        self, video: Video, index: int, keys: Sequence[ClipKey], outputs: Sequence[dict[ClipView, Tensor]]
+    ) -> list[bool]:
+        """Decode one clip of a video and write its augmentation under each key; return whether each is to be mirrored."""
+        frames = video.get(frame_indices(len(video), self._data.clip, self._generator("view", keys[0]), video.fps))
         return [self._augment(frames, self._generator("augment", key), views) for key, views in zip(keys, outputs, strict=True)]
 
     def _augment(self, frames: np.ndarray, generator: np.random.Generator, views: dict[ClipView, Tensor]) -> bool:

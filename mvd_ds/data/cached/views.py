@@ -71,7 +71,7 @@ class FixedClips(KeyedClips):
                 if reason := barred.reason(first, video):
                     raise DecodeError(reason)
                 reading.begin(first, video)
-                self._cut_clips(video, [ClipKey(*divmod(items[row], self.crops)) for row in part], outputs)
+                self._read_clips(video, [ClipKey(*divmod(items[row], self.crops)) for row in part], outputs)
             except DecodeError as error:
                 faults.append(f"{video}: {error}")
                 rows["ok"][part] = False

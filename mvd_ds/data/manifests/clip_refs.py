@@ -82,6 +82,11 @@ class ClipRefs(Sequence[ClipRef]):
         return ClipRefs(self._text, self._spans[rows], lines, self.labels[rows], self.root, self._name, shards, captions)
 
     @property
+    def shard_bytes(self) -> int:
+        """Bytes of all videos in shards; 0 where each is a file."""
+        return 0 if self._shards is None else int(self._shards.size.sum())
+
+    @property
     def has_captions(self) -> bool:
         """Return whether there is a column of captions."""
         return self._captions is not None

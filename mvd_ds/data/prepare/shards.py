@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mvd_ds.data.manifests.captions import TEXT_COLUMN
+from mvd_ds.data.readers.groups import groups_of
 from mvd_ds.data.readers.location import ByteRange, Location, read_bytes, size_of
+from mvd_ds.data.readers.video import IMAGE_EXTENSIONS, DecodeError
 from mvd_ds.files import ConfigError, read_json, write_bytes, written_aside
 
 HEADER_BYTES = 512
@@ -42,7 +44,10 @@ class Shard(NamedTuple):
 
 
 def sidecar_of(shard: Path) -> Path:
-    """Return the path of the JSON file beside a shard: ``videos``, ``{key: [offset, bytes]}``, and ``digest``."""
+    """Return the path of the JSON file beside a shard: ``videos``, ``{key: [offset, bytes]}``, ``groups``, and ``digest``.
+
+    ``groups`` has a line for each video of several groups of pictures, from which parts of it can be read (``Groups.text``).
+    """
     return shard.with_suffix(".json")
 
 
@@ -58,23 +63,36 @@ def write_shard(shard: Shard) -> dict[str, list[int]]:
     digest, sidecar = _digest(shard.members), sidecar_of(shard.path)
     if sidecar.exists() and shard.path.exists():
         held = _sidecar(sidecar)
-        if held.get("digest") == digest:
+        if held.get("digest") == digest and "groups" in held:
             videos: dict[str, list[int]] = held["videos"]
             return videos
     sidecar.unlink(missing_ok=True)
-    places = {}
+    places, groups = {}, {}
     with written_aside(shard.path) as aside, tarfile.open(aside, "w", format=tarfile.USTAR_FORMAT) as tar:
         for member in shard.members:
             size = size_of(member.location)
             places[member.key] = [tar.offset + HEADER_BYTES, size]
             _add(tar, f"{member.key}{member.extension}", member.location)
+            if text := _groups_text(member):
+                groups[member.key] = text
             _add(tar, f"{member.key}.json", json.dumps(member.facts).encode())
             if captions := member.facts.get(TEXT_COLUMN):
                 _add(tar, f"{member.key}.txt", "\n".join(" ".join(caption.split()) for caption in captions).encode())
             if member.label is not None:
                 _add(tar, f"{member.key}.cls", str(member.label).encode())
-    write_bytes(sidecar, json.dumps({"videos": places, "digest": digest}).encode())
+    write_bytes(sidecar, json.dumps({"videos": places, "groups": groups, "digest": digest}).encode())
     return places
+
+
+def _groups_text(member: Member) -> str:
+    """Return where the groups of pictures of a video are, or nothing if it is to be read whole."""
+    if member.extension.lower() in IMAGE_EXTENSIONS:
+        return ""
+    try:
+        groups = groups_of(member.location)
+    except DecodeError:  # of a video that was looked at: what is wrong, its readers say
+        return ""
+    return "" if groups is None else groups.text()
 
 
 def _sidecar(path: Path) -> dict[str, Any]:

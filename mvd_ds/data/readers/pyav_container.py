@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 
 from mvd_ds.data.readers.frames import MAX_PIXELS, check_size
 from mvd_ds.data.readers.location import ByteRange, Location, check_exists, read_bytes, size_of, url_of
+from mvd_ds.data.readers.partial_file import PartialFile
 from mvd_ds.data.readers.video import DecodeError, decode_errors, reason_of
 
 # FFmpeg's messages go through Python otherwise, which dead-locks in loader workers.
@@ -41,16 +42,20 @@ _MARKS_DAMAGE = frozenset(("h264", "hevc"))
 damaged frame of theirs holds what its memory held before."""
 
 
-def open_container(location: Location, max_pixels: int = MAX_PIXELS) -> tuple[InputContainer, VideoStream]:
-    """Open a file and its best video stream, decoded by one thread; packets of other streams are not read.
+def open_container(location: Location | PartialFile, max_pixels: int = MAX_PIXELS) -> tuple[InputContainer, VideoStream]:
+    """Open a file, or what is here of one, and its best video stream, decoded by one thread; others are not read.
 
     Raises:
         DecodeError: if the file cannot be opened, is of no format that is read, holds no video, or frames of more than
             ``max_pixels``.
     """
-    check_exists(location)
-    with decode_errors(reason=partial(_open_reason, location)):
+    if isinstance(location, PartialFile):
+        location.seek(0)
+        file: object = location
+    else:
+        check_exists(location)
         file = io.BytesIO(location) if isinstance(location, bytes) else url_of(location)
+    with decode_errors(reason=partial(_open_reason, location)):
         container = av.open(file, metadata_errors="ignore", mode="r", container_options=CONTAINER_OPTIONS)
     try:
         with decode_errors():
@@ -79,10 +84,10 @@ def _best_video(container: InputContainer) -> VideoStream:
     return stream
 
 
-def _open_reason(location: Location, error: BaseException) -> str:
+def _open_reason(location: Location | PartialFile, error: BaseException) -> str:
     """Return why ``location`` cannot be opened: by its first bytes where they tell what it is."""
     try:
-        head = read_bytes(location, 64).lstrip(b"\xef\xbb\xbf \r\n")
+        head = b"" if isinstance(location, PartialFile) else read_bytes(location, 64).lstrip(b"\xef\xbb\xbf \r\n")
     except (OSError, DecodeError):
         head = b""
     for beginning, kind in _NOT_VIDEOS:
@@ -103,7 +108,7 @@ def container_name(container: InputContainer) -> str:
     return str(container.format.name).split(",")[0]
 
 
-def check_end(container: InputContainer, location: Location, last: Packet | None) -> None:
+def check_end(container: InputContainer, location: Location | PartialFile, last: Packet | None) -> None:
     """Refuse an FLV file with another one joined to its end: FFmpeg takes that one's header for the end of the file.
 
     Args:
@@ -114,7 +119,7 @@ def check_end(container: InputContainer, location: Location, last: Packet | None
     Raises:
         DecodeError: if there is another one.
     """
-    if container_name(container) != "flv" or last is None or last.pos is None:
+    if container_name(container) != "flv" or last is None or last.pos is None or isinstance(location, PartialFile):
         return
     if isinstance(location, str):
         rest = read_bytes(ByteRange(location, last.pos, size_of(location) - last.pos))

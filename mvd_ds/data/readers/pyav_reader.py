@@ -11,6 +11,7 @@ from av.video.frame import VideoFrame
 
 from mvd_ds.data.readers.frames import MAX_PIXELS, FrameBuffer
 from mvd_ds.data.readers.location import Location, size_of
+from mvd_ds.data.readers.partial_file import PartialFile
 from mvd_ds.data.readers.pyav_container import (
     ClockCheck,
     SampleTable,
@@ -60,8 +61,8 @@ class PyavVideo(Video):
 
     reader = "pyav"
 
-    def __init__(self, location: Location, max_pixels: int = MAX_PIXELS) -> None:
-        """Open ``location``.
+    def __init__(self, location: Location | PartialFile, max_pixels: int = MAX_PIXELS) -> None:
+        """Open ``location``; of a file that is here in part, whose groups are known to be closed, only wanted ones are read.
 
         Raises:
             DecodeError: if that fails, the file shows no frame, or frames of more than ``max_pixels``.
@@ -78,9 +79,10 @@ class PyavVideo(Video):
     def _begin(self) -> None:
         """Find out how many frames there are, and how to reach them."""
         self.fps = frame_rate(self._stream)
+        self._size = self._location.size if isinstance(self._location, PartialFile) else size_of(self._location)
         self._skips = self._stream.codec_context.name in _SKIPPABLE
         self._whole: _Listing | None = None
-        self._table = sample_table(self._container, self._stream, size_of(self._location))
+        self._table = sample_table(self._container, self._stream, self._size)
         if self._table is not None:
             self._length = len(self._table.stamps)
         else:
@@ -150,7 +152,7 @@ class PyavVideo(Video):
         first = int(table.keys[first_group])
         end = int(table.keys[last_group + 1]) if last_group + 1 < len(table.keys) else len(table.stamps)
         # The two packets after them show whether the next group begins with frames that are shown before its key frame.
-        looked_at = min(end + 2, len(table.stamps))
+        looked_at = end if isinstance(self._location, PartialFile) else min(end + 2, len(table.stamps))
         packets = self._read_packets(table, first, looked_at)
         if packets is None:
             return None
@@ -181,7 +183,7 @@ class PyavVideo(Video):
 
     def _list_all(self) -> None:
         """List the packets of the whole file, or count its frames where packets do not tell them."""
-        keep = size_of(self._location) <= KEEP_BYTES
+        keep = self._size <= KEEP_BYTES
         packets, stamps, keys, shown = [], [], [], []
         clock, last = ClockCheck(), None
         for packet in self._container.demux(self._stream):

@@ -43,6 +43,21 @@ def cache_folder() -> Path:
     return folder
 
 
+def nameless_file() -> int:
+    """Return a descriptor of a file in the node's cache folder that has no name, and is gone when it is closed.
+
+    Raises:
+        ConfigError: if the folder cannot be written.
+    """
+    folder = cache_folder()
+    try:
+        descriptor, path = tempfile.mkstemp(dir=folder)
+    except OSError as error:
+        raise ConfigError(f"{one_line(folder)}: {error.strerror}; set MVD_DS_CACHE to a folder that can be written") from None
+    os.unlink(path)
+    return descriptor
+
+
 class DiskCache:
     """Entries by key; the one that was used longest ago goes first."""
 

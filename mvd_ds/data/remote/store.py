@@ -73,14 +73,14 @@ class Store:
         """
         return self._tried(partial(_state_of, address), seconds)
 
-    def pieces(self, address: str, start: int, end: int) -> Iterator[bytes]:
-        """Yield the bytes ``start`` to ``end - 1`` of an object, at most 4 MiB at a time.
+    def pieces(self, address: str, start: int, end: int, ends: float | None = None) -> Iterator[bytes]:
+        """Yield the bytes ``start`` to ``end - 1`` of an object, at most 4 MiB at a time, until ``ends`` (``time.monotonic``).
 
         Raises:
             FetchError: if one of them cannot be had in time.
             ConfigError: if the backend is not installed, or the server knows no ranges.
         """
-        ends = time.monotonic() + self.deadline_seconds
+        ends = time.monotonic() + self.deadline_seconds if ends is None else ends
         for first in range(start, end, PIECE_BYTES):
             read = partial(_range_of, address, first, min(first + PIECE_BYTES, end))
             yield self._tried(read, ends - time.monotonic())
