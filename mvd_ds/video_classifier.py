@@ -28,7 +28,7 @@ from mvd_ds.models.text.captioned import open_by_words
 
 
 class Guess(NamedTuple):
-    """A class and its probability."""
+    """A class and its probability; of a network that tells several classes, the probability of this one by itself."""
 
     name: str
     probability: float
@@ -40,6 +40,7 @@ class VideoClassifier:
     Attributes:
         classes: name of each logit.
         label: name of the label that it tells.
+        task: classes, one of each video; multilabel, any number of them; or regression, a real number.
         preprocessing: frames, stride, size, mean and deviation of its clips.
         network: uint8 clips (B, C, T, H, W) -> logits (B, classes); ``network.classifier`` takes normalised ones.
     """
@@ -78,6 +79,8 @@ class VideoClassifier:
             model, card = open_zero_shot(source, text_vectors, adaptor)
         self.classes: tuple[str, ...] = card.classes
         self.label: str = card.label
+        self.task: str = card.task
+        self.card = card
         self.preprocessing: PreprocessingSettings = card.preprocessing
         self.network = PixelClassifier(model, card.preprocessing).to(device).eval().requires_grad_(False)
         self.device = torch.device(device)
@@ -90,11 +93,30 @@ class VideoClassifier:
         """
         return read_clip(video, self.preprocessing.clip, segments, crops)
 
-    @torch.inference_mode()
     def probabilities(self, video: str | Path, segments: int = 1, crops: int = 1) -> Tensor:
-        """Return the mean over the views of a video file of their softmax, fp32 (classes,)."""
+        """Return the mean over the views of a video file of the probabilities of the classes, fp32 (classes,).
+
+        Raises:
+            ConfigError: if the file cannot be read, or a real number is told.
+        """
+        if self.task == "regression":
+            raise ConfigError(f"this model tells a real number, {self.label}, and no classes: take value(VIDEO)")
+        return self._answer(video, segments, crops)
+
+    def value(self, video: str | Path, segments: int = 1, crops: int = 1) -> float:
+        """Return the real number of a video file, the mean over its views, in the units of the training labels.
+
+        Raises:
+            ConfigError: if the file cannot be read, or classes are told.
+        """
+        if self.task != "regression":
+            raise ConfigError("this model tells classes and no real number: take classify(VIDEO)")
+        return float(self._answer(video, segments, crops)[0])
+
+    @torch.inference_mode()
+    def _answer(self, video: str | Path, segments: int, crops: int) -> Tensor:
         views = self.clips(video, segments, crops)[None]
-        return view_probabilities(lambda part: self.network(part.to(self.device)), views, chunk=8)[0]
+        return view_probabilities(lambda part: self.network(part.to(self.device)), views, 8, self.card.answer)[0]
 
     def classify(self, video: str | Path, top: int = 5, segments: int = 1, crops: int = 1) -> list[Guess]:
         """Return the likeliest classes of a video file, best first.
@@ -114,7 +136,8 @@ class VideoClassifier:
 
     def __repr__(self) -> str:
         clip = self.preprocessing.clip
-        return f"VideoClassifier({len(self.classes)} classes, {clip.frames} frames of {clip.size_px} px)"
+        told = self.label if self.task == "regression" else f"{len(self.classes)} classes"
+        return f"VideoClassifier({told}, {clip.frames} frames of {clip.size_px} px)"
 
 
 class VideoEncoder:

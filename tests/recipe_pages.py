@@ -40,7 +40,8 @@ before it starts.
 
 Fine-tuning keeps the published protocol (layer decay, RandAugment, mixup, CutMix that is right for video; `cutmix:
 published` as it was) under the same engine, checkpoints and resume. `teacher.weights=runs/finetune_k400_large/model`
-adds the logits of a larger classifier as soft targets. [Your own videos](finetune/README.md) has a page of its own.
+adds the logits of a larger classifier as soft targets. [Your own videos](finetune/README.md) has a page of its own, and there
+are several classes of a video (`task=multilabel`) and real numbers (`task=regression`).
 
 ## Comparing frozen encoders
 
@@ -48,6 +49,7 @@ adds the logits of a larger classifier as soft targets. [Your own videos](finetu
 timm:NAME` (frame by frame; `time` puts the tokens of all frames side by side, adds each frame's time, or averages them),
 `network: hf:FOLDER`. `heads=[deep_attentive]` is V-JEPA 2's probe; every `head.learning_rates` with every `head.weight_decay` is
 trained on one pass of the frozen network, and the best is chosen on a share of the training clips, never on those held out.
+`drawn={count: 20}` shows these heads another start and crop of each training clip in every epoch (20 in turn).
 `blocks=all` probes every block in the same pass: the report draws accuracy over depth and names the block for `target.blocks`.
 
 ```bash

@@ -39,7 +39,7 @@ class EvaluateRecipe(OneManifestRecipe):
     """A test of a classifier on labelled videos. Settings that ``data.clip`` does not state are the classifier's own."""
 
     objective: Literal["evaluate"]
-    """Test a classifier."""
+    """Test a classifier, or a network of another task, which its folder names."""
     weights: PathText
     """Model folder of a fine-tuned classifier, or a classifier in any format that ``convert`` reads."""
     format: str | None = None
@@ -61,6 +61,8 @@ class EvaluateRecipe(OneManifestRecipe):
     """Precision of weights and activations; probabilities are fp32 in both."""
     calibration_bins: Positive = 15
     """Bins of equal width of the expected calibration error. Source: Guo et al. 2017 (arXiv 1706.04599), 15."""
+    bootstrap_draws: Positive = 1000
+    """Resamples of the videos for the 95 % intervals of networks that tell several classes or a real number."""
     confused_pairs: Annotated[int, Field(ge=0)] = 20
     """Pairs of classes in the table of the most confused ones."""
     pictures_per_pair: Annotated[int, Field(ge=0)] = 3

@@ -10,6 +10,7 @@ from mvd_ds.config.base import PathText, Positive, Settings, Share
 from mvd_ds.config.networks.adaptation import AdaptationSettings
 from mvd_ds.config.networks.encoder import PoolingSettings
 from mvd_ds.config.recipes import LearningRecipe
+from mvd_ds.config.tasks import CLASSES, TaskName
 
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -98,7 +99,14 @@ class FinetuneRecipe(LearningRecipe):
     """One fine-tuning run: encoder, pooling and a linear head, trained together on one label."""
 
     objective: Literal["classification"]
-    """Fine-tune a classifier."""
+    """Fine-tune a classifier, or a network that tells several classes or a real number (``task``)."""
+    task: TaskName = CLASSES
+    """What the label says. classes: one class of a video, cross entropy and top-1; multilabel: any number of classes
+    (``path 3,7,12``, ``path -``), binary cross entropy and mAP; regression: a real number (``path 0.37``), standardised by the
+    training labels, MAE, Spearman's correlation and R2."""
+    regression_loss: Literal["smooth_l1", "mse"] = "smooth_l1"
+    """Loss of task regression, of standardised numbers. smooth_l1: squared up to one standard deviation, absolute beyond, so
+    that a few odd labels move little; mse: squared."""
     fit: bool = False
     """Fit what neither the recipe nor the command line states to what is there: network and clip to ``weights``, batch, epochs
     and the floor of the learning rate to the number of videos, loader processes and precision to the machine."""
@@ -117,7 +125,8 @@ class FinetuneRecipe(LearningRecipe):
     dropout: Rate = 0.0
     """Dropout rate of the pooled vector, before the head."""
     label_smoothing: Rate = 0.1
-    """Probability that is spread over all classes. Source: MVD, VideoMAE, 0.1."""
+    """Probability that is spread over all classes (multilabel: over the two answers of each class); where nobody states it, 0
+    for other tasks than classes. Source: MVD, VideoMAE, 0.1."""
     augmentation: AugmentationSettings = AugmentationSettings()
     """Augmentation of training clips besides crop and flip."""
     teacher: LogitTeacherSettings | None = None
@@ -164,6 +173,28 @@ class FinetuneRecipe(LearningRecipe):
                 {"global_" if name == "global" else name for name in given[key]}
             )
         return recipe
+
+    @model_validator(mode="before")
+    @classmethod
+    def _smooth_classes_alone(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("task", CLASSES) != CLASSES:
+            return {"label_smoothing": 0.0, **values}
+        return values
+
+    @model_validator(mode="after")
+    def _check_task(self) -> FinetuneRecipe:
+        if self.task != CLASSES and self.teacher is not None:
+            raise ValueError(f"teacher gives logits of one class of many: leave it out with task {self.task}")
+        if self.task != "regression" and self.regression_loss != "smooth_l1":
+            raise ValueError(f"regression_loss {self.regression_loss} is for task regression, not {self.task}: remove it")
+        if self.task == "regression":
+            if self.label_smoothing:
+                raise ValueError(f"label_smoothing {self.label_smoothing} is for classes, not task regression: set it to 0")
+            if self.augmentation.mix is not None:
+                raise ValueError("augmentation.mix blends classes, not real numbers: set augmentation.mix to null")
+            if self.pooling.queries == "class":
+                raise ValueError("pooling.queries class is a query for each class, of which task regression has none")
+        return self
 
     @model_validator(mode="after")
     def _check(self) -> FinetuneRecipe:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from mvd_ds.config.base import PathText, Positive, Settings
+from mvd_ds.config.base import PathText, Positive, Settings, Share
 from mvd_ds.config.evaluation import OneManifestRecipe, ViewSettings
 from mvd_ds.config.networks.encoder import PoolingSettings
 
@@ -60,6 +60,18 @@ class ProbedModel(Settings):
         if self.untrained and self.network is not None:
             raise ValueError(f"untrained is for models of runs; for {self.network} set weights=random")
         return self
+
+
+class DrawnViewSettings(Settings):
+    """Views of training clips that are drawn anew, for the heads that are trained by gradient descent."""
+
+    count: Positive = 1
+    """Views drawn of every clip, by ``run.seed``; epoch e takes the e-th of them, and after the last the first again. V-JEPA 2
+    draws one in each of its 20 epochs. Each is a forward of the frozen network, and counts for ``head.keep_gib``."""
+    crop_area: tuple[Share, Share] = (0.08, 1.0)
+    """Smallest and largest share of the frame of a crop, ratio (3/4, 4/3). Source: V-JEPA 2, 0.08 to 1."""
+    flip: Share = 0.0
+    """Probability of a mirror image. Source: V-JEPA 2, 0."""
 
 
 class HeadSettings(Settings):
@@ -131,6 +143,9 @@ class ProbeRecipe(OneManifestRecipe):
     """Clips and crops of a video (None: one clip from its start or over its length, the middle square). A head sees the tokens
     of all segments together; it is fitted on the middle crop of the segments, and the softmaxes of the crops of held-out videos
     are averaged. Source: V-JEPA 2, 2 x 3 on Something-Something, 8 x 3 on Kinetics."""
+    drawn: DrawnViewSettings | None = None
+    """Training clips of the trained heads as drawn views: another start, crop and mirror image (None: always the same clip, as
+    those held out). The clips that choose among heads stay as they are."""
     head: HeadSettings = HeadSettings()
     """Training of all heads but linear and knn."""
     neighbours: NeighbourSettings = NeighbourSettings()
@@ -175,6 +190,12 @@ class ProbeRecipe(OneManifestRecipe):
             raise ValueError("blocks: vqt looks into all layers at once; remove it from heads, or take blocks: last")
         if isinstance(self.blocks, tuple) and len(set(self.blocks)) != max(len(self.blocks), 1):
             raise ValueError("blocks: give at least one, and each once")
+        return self
+
+    @model_validator(mode="after")
+    def _check_drawn(self) -> ProbeRecipe:
+        if self.drawn is not None and not set(self.heads) - set(VECTOR_HEADS):
+            raise ValueError(f"drawn is for trained heads, which heads {list(self.heads)} are not: leave it out")
         return self
 
     @model_validator(mode="after")

@@ -45,14 +45,14 @@ class ClipBatch(NamedTuple):
 
 
 class LabelledBatch(NamedTuple):
-    """One micro batch of B clips with the class of each, and how they are mixed."""
+    """One micro batch of B clips with the label of each, and how they are mixed."""
 
     views: dict[ClipView, Tensor]
     """Side in pixels -> uint8 (B, C, T, H, W), neither mirrored nor mixed yet."""
     flip: Tensor
     """bool (B,), clips that the device mirrors."""
     label: Tensor
-    """int64 (B,), class of each clip."""
+    """int64 (B,), class of each clip; uint8 (B, classes), 1 for each that it has; or float32 (B,), a standardised number."""
     partner: Tensor
     """int64 (B,), the clip of this batch that each is mixed with."""
     own_share: Tensor

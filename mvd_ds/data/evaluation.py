@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,7 +64,7 @@ def middle_clips(
     data: DataSettings, manifest: Manifest, groups: Sequence[Sequence[int]], frames: int, size_px: int
 ) -> Iterator[Filled]:
     """Yield the clips of ``evaluation_batches``, a group of videos at a time, as ``batches_in_order`` does."""
-    middle = partial(_middle_clip, clip=data.clip, frames=frames, size_px=size_px)
+    middle = partial(middle_clip, clip=data.clip, frames=frames, size_px=size_px)
     yield from batches_in_order(data, manifest, groups, (3, frames, size_px, size_px), middle)
 
 
@@ -72,7 +73,8 @@ def batches_in_order(
     manifest: Manifest,
     groups: Sequence[Sequence[int]],
     shape: tuple[int, ...],
-    cut_video: Callable[[Video], Tensor],
+    cut_video: Callable[..., Tensor],
+    keys: Sequence[Any] | None = None,
 ) -> Iterator[Filled]:
     """Yield ``cut_video`` of every video of ``groups``, a group at a time, in this order.
 
@@ -82,6 +84,7 @@ def batches_in_order(
         groups: indices in the manifest; a batch each.
         shape: shape that ``cut_video`` returns.
         cut_video: from an opened video to uint8; it travels to the workers.
+        keys: one for each video of all groups, which ``cut_video`` takes behind the video; None: it takes the video alone.
 
     Yields:
         clips uint8 (B, *shape), black where a video could not be read; ok bool (B,), False there; labels int64 (B, L);
@@ -90,7 +93,7 @@ def batches_in_order(
     Raises:
         ConfigError: if workers die again and again.
     """
-    job = _VideosInOrder(data, manifest, [index for group in groups for index in group], shape, cut_video)
+    job = _VideosInOrder(data, manifest, [index for group in groups for index in group], shape, cut_video, keys)
     ends = np.cumsum([0, *(len(group) for group in groups)]).tolist()
     items = [range(first, end) for first, end in itertools.pairwise(ends)]
     yield from filled_batches(job, items, max(map(len, items), default=0), data, Quarantine())
@@ -105,12 +108,13 @@ class _VideosInOrder:
         manifest: Manifest,
         wanted: Sequence[int],
         shape: tuple[int, ...],
-        cut_video: Callable[[Video], Tensor],
+        cut_video: Callable[..., Tensor],
+        keys: Sequence[Any] | None,
     ) -> None:
         self._source = VideoSource([manifest], data)
         self._wanted = np.asarray(wanted, np.int64)
         self._labels = manifest.labels
-        self._cut_video = cut_video
+        self._cut_video, self._keys = cut_video, keys
         self.layout = {
             "clips": TensorLayout(shape, "uint8"),
             "ok": TensorLayout((), "bool"),
@@ -133,7 +137,8 @@ class _VideosInOrder:
                     raise DecodeError(reason)
                 reading.begin(item, video)
                 with self._source.open(video, needed[row]) as opened:
-                    torch.from_numpy(rows["clips"][row]).copy_(self._cut_video(opened))
+                    key = () if self._keys is None else (self._keys[item],)
+                    torch.from_numpy(rows["clips"][row]).copy_(self._cut_video(opened, *key))
             except DecodeError as error:
                 faults.append(f"{self.path(video)}: {error}")
                 rows["clips"][row], rows["ok"][row] = 0, False
@@ -142,7 +147,7 @@ class _VideosInOrder:
         return faults
 
 
-def _middle_clip(video: Video, clip: ClipSettings, frames: int, size_px: int) -> Tensor:
+def middle_clip(video: Video, clip: ClipSettings, frames: int, size_px: int) -> Tensor:
     """Return the middle clip of ``video``, uint8 (C, T, size_px, size_px)."""
     clip = clip.model_copy(update={"frames": frames})
     images = video.get(frame_indices(len(video), clip, fps=video.fps))

@@ -45,6 +45,15 @@ class Labelled(NamedTuple):
     features: FrozenStore
     labels: np.ndarray
     """int64 (S, L)."""
+    drawn: int = 0
+    """Number of drawn views of each clip, which stand behind the plain one in ``features``."""
+
+    def batches(self, groups: Sequence[Sequence[int]], epoch: int | None = None) -> Iterator[tuple[Sequence[int], Any]]:
+        """Yield (clips, features) of each group: those of the view of an epoch, or of the plain one (None)."""
+        view = 0 if epoch is None or not self.drawn else 1 + epoch % self.drawn
+        rows = [[clip * (self.drawn + 1) + view for clip in group] for group in groups]
+        for group, (_, frozen) in zip(groups, self.features.batches(rows), strict=True):
+            yield group, frozen
 
 
 class Training(NamedTuple):
@@ -99,8 +108,8 @@ def train_heads(
     own = {number: bank(listed[number]) for number in range(share.rank, len(listed), share.world)}
     splits = np.stack([selection_split(len(known.labels), recipe.selection_share, seed)[0] for seed in recipe.seeds])
     _train(own, known, splits, recipe, device, training)
-    to_known = _asked(own, known.features, np.flatnonzero(splits.any(axis=0)).tolist(), len(known.labels), recipe, 1)
-    to_unseen = _asked(own, unseen.features, list(range(len(unseen.labels))), len(unseen.labels), recipe, training.views)
+    to_known = _asked(own, known, np.flatnonzero(splits.any(axis=0)).tolist(), len(known.labels), recipe, 1)
+    to_unseen = _asked(own, unseen, list(range(len(unseen.labels))), len(unseen.labels), recipe, training.views)
     found = {number: list(zip(to_known[number], to_unseen[number], own[number].finite(), strict=True)) for number in own}
     everyone = {number: told for part in share.gather(found) for number, told in part.items()}
     candidates = [one for bank in listed for one in bank]
@@ -138,7 +147,7 @@ def _train(
             bank.load_state_dict(keeper.load(number))
     for epoch in range(first // per_epoch, settings.epochs):
         plan = list(_plan(count, epoch, recipe, known.features.size))[max(first - epoch * per_epoch, 0) :]
-        batches = known.features.batches([group for batch in plan for group in batch])
+        batches = known.batches([group for batch in plan for group in batch], epoch)
         for done, batch in enumerate(plan, max(first, epoch * per_epoch)):
             counts = learns[:, [clip for group in batch for clip in group]].sum(1)
             for clips, frozen in itertools.islice(batches, len(batch)):
@@ -168,14 +177,14 @@ def _precision(recipe: ProbeRecipe, device: torch.device) -> torch.autocast:
 
 @torch.inference_mode()
 def _asked(
-    banks: dict[int, HeadBank], store: FrozenStore, clips: list[int], count: int, recipe: ProbeRecipe, views: int
+    banks: dict[int, HeadBank], asked: Labelled, clips: list[int], count: int, recipe: ProbeRecipe, views: int
 ) -> dict[int, list[Answers]]:
     """Return the answers of every head to ``clips``, by the place of each among ``count``."""
     found = {
         number: [Answers(np.full(count, -1), np.zeros(count, np.float32)) for _ in bank.candidates]
         for number, bank in banks.items()
     }
-    for group, frozen in store.batches(in_groups(clips, store.size)):
+    for group, frozen in asked.batches(in_groups(clips, asked.features.size)):
         for number, bank in banks.items():
             with _precision(recipe, next(bank.heads[0].parameters()).device):
                 scores = [bank.logits(frozen.seen(bank.block, view)).softmax(-1) for view in range(views)]

@@ -18,21 +18,29 @@ class Predictions(NamedTuple):
     videos: np.ndarray
     """int64 (S,), index in the manifest."""
     probabilities: np.ndarray
-    """float32 (S, classes); zeros where the video could not be read."""
+    """float32 (S, classes), or answers of another task (S, K); zeros where the video could not be read."""
     ok: np.ndarray
     """bool (S,)."""
 
 
-def view_probabilities(forward: Callable[[Tensor], Tensor], clips: Tensor, chunk: int) -> Tensor:
-    """Return the mean over views of their softmax, fp32 (B, classes) on the CPU. Source: MVD 2.3.
+def softmax(outputs: Tensor) -> Tensor:
+    """Return the probabilities of classes of which each video has one."""
+    return outputs.softmax(dim=1)
+
+
+def view_probabilities(
+    forward: Callable[[Tensor], Tensor], clips: Tensor, chunk: int, answer: Callable[[Tensor], Tensor] = softmax
+) -> Tensor:
+    """Return the mean over views of what a network answers, fp32 (B, K) on the CPU. Source: MVD 2.3, of softmaxes.
 
     Args:
         forward: clips uint8 (n, C, T, H, W) -> logits (n, classes), on any device.
         clips: uint8 (B, views, C, T, H, W).
         chunk: largest n.
+        answer: outputs fp32 (n, K) -> what they mean; by default the probabilities of classes.
     """
-    logits = torch.cat([forward(part).float() for part in clips.flatten(0, 1).split(chunk)])
-    return logits.softmax(dim=1).unflatten(0, clips.shape[:2]).mean(dim=1).cpu()
+    outputs = torch.cat([forward(part).float() for part in clips.flatten(0, 1).split(chunk)])
+    return answer(outputs).unflatten(0, clips.shape[:2]).mean(dim=1).cpu()
 
 
 def predict(
@@ -41,6 +49,7 @@ def predict(
     classes: int,
     chunk: int,
     on_progress: Callable[[int], None] = lambda seen: None,
+    answer: Callable[[Tensor], Tensor] = softmax,
 ) -> Predictions:
     """Return the predictions of one process on its batches.
 
@@ -50,11 +59,12 @@ def predict(
         classes: number of classes.
         chunk: clips per forward.
         on_progress: called after each batch with the number of videos seen.
+        answer: function as in ``view_probabilities``.
     """
     videos, rows, oks, seen = [], [], [], 0
     with torch.inference_mode():
         for batch in batches:
-            found = view_probabilities(forward, batch.clips, chunk)
+            found = view_probabilities(forward, batch.clips, chunk, answer)
             rows.append(torch.where(batch.ok[:, None], found, 0.0).numpy())
             # Copies: the memory of a batch is used again for another one.
             videos.append(batch.videos.numpy().copy())

@@ -1,4 +1,4 @@
-"""This module tests a classifier as papers do (``evaluate``): several views of every video, on any number of processes."""
+"""This module tests a classifier, or a network of another task, as papers do (``evaluate``): several views of every video."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 from torch import nn
 
 from mvd_ds.config import ConfigError, EvaluateRecipe
-from mvd_ds.data.manifests.labels import Classes, labels_of, numbering_note
+from mvd_ds.config.tasks import CLASSES
+from mvd_ds.data.manifests.labels import Classes
 from mvd_ds.data.manifests.manifest import Manifest, read_manifest
 from mvd_ds.data.readers.location import ByteRange
 from mvd_ds.data.tokens import text_encoder
 from mvd_ds.data.views import rank_groups, view_batches
 from mvd_ds.data.words import read_words
 from mvd_ds.evaluation.csv_files import csv_text
-from mvd_ds.evaluation.metrics import TOP
-from mvd_ds.evaluation.predictions import Predictions, confused_pairs, merge, predict, set_aside, summarise
+from mvd_ds.evaluation.predictions import Predictions, merge, predict, set_aside
 from mvd_ds.evaluation.retrieval import RECALL
 from mvd_ds.files import counted, write_json, write_text
 from mvd_ds.models.adaptors.folder import open_zero_shot
@@ -28,6 +28,8 @@ from mvd_ds.models.text.captioned import open_by_words
 from mvd_ds.runs.inputs import contents_with_videos
 from mvd_ds.runs.results_folder import require_own_folder
 from mvd_ds.runs.retrieving import KeptVectors
+from mvd_ds.runs.tasks import TASKS
+from mvd_ds.runs.tasks.task import Task
 from mvd_ds.training.cluster import Cluster, launched_rank
 from mvd_ds.training.console import StepProgress, say
 from mvd_ds.training.contents import is_finished
@@ -105,18 +107,18 @@ def _with_clip_of(recipe: EvaluateRecipe, card: ClassifierCard) -> EvaluateRecip
 
 
 def class_numbers(recipe: EvaluateRecipe, manifest: Manifest, card: ClassifierCard) -> tuple[str, np.ndarray]:
-    """Return the name of the tested label, and each video's class as the classifier numbers it, int64 (n,).
+    """Return the name of the tested label, and each video's label as the classifier's task has it, (n, ...).
 
     Raises:
         ConfigError: if there is no such label, or a class that the classifier does not know.
     """
-    numbered = card.classes == tuple(str(number) for number in range(len(card.classes)))
+    task, numbered = TASKS[card.task], card.classes == tuple(str(number) for number in range(len(card.classes)))
     classes = Classes(recipe.label or card.label, card.classes, not numbered, recipe.data.classes_by_position)
-    labels = labels_of(manifest, classes, recipe.data.manifest)
-    note = numbering_note(manifest, classes, recipe.data.manifest)
+    labels = task.match(manifest, classes, recipe.data.manifest)
+    note = task.note(manifest, classes, recipe.data.manifest)
     if note and launched_rank() == 0:
         say(note)
-    return classes.label if classes.label in manifest.label_names else manifest.label_names[0], labels
+    return classes.label if classes.label in manifest.every_label else manifest.every_label[0], labels
 
 
 def _predict(
@@ -149,12 +151,13 @@ def _predict(
             len(card.classes),
             recipe.batch,
             lambda seen: progress.update(seen, "videos of this process"),
+            card.answer,
         )
         progress.close()
     parts = cluster.gather((own, faults))
     found, broken = set_aside(merge([part for part, _ in parts]))
     faults = [fault for _, listed in parts for fault in listed]
-    return found, faults + [f"{manifest.refs.path(video)}: its logits are not finite" for video in broken]
+    return found, faults + [f"{manifest.refs.path(video)}: its outputs are not finite" for video in broken]
 
 
 def _write(
@@ -168,23 +171,24 @@ def _write(
     faults: list[str],
     retrieved: dict[str, Any] | None,
 ) -> None:
-    pairs = confused_pairs(found, labels, recipe.confused_pairs, recipe.pictures_per_pair)
-    for pair in pairs:
+    task = TASKS[card.task]
+    figures = task.summarise(found, labels, card, recipe)
+    for pair in figures.get("confused_pairs", ()):
         pair["examples"] = [_place(manifest.refs.location(video)) for video in pair["examples"]]
     results = {
         "weights": recipe.weights,
         "manifest": recipe.data.manifest,
         "label": label,
+        **({} if card.task == CLASSES else {"task": card.task}),
         "views": recipe.views.model_dump(),
         "classes": list(card.classes),
-        **summarise(found, labels, recipe.calibration_bins),
-        "confused_pairs": pairs,
+        **figures,
         "unreadable_videos": sorted(faults),
         **({} if retrieved is None else {"retrieval": retrieved}),
     }
-    write_text(folder.path / "predictions.csv", _table(manifest, card, labels, found))
+    write_text(folder.path / "predictions.csv", csv_text(task.table(manifest, card, labels, found)))
     write_json(folder.path / PRODUCT, results)
-    _say(results)
+    _say(results, task)
 
 
 def _place(location: str | ByteRange) -> dict[str, str | int]:
@@ -194,35 +198,15 @@ def _place(location: str | ByteRange) -> dict[str, str | int]:
     return {"path": location.name, "shard": location.path, "offset": location.offset, "size": location.size}
 
 
-def _table(manifest: Manifest, card: ClassifierCard, labels: np.ndarray, found: Predictions) -> str:
-    """Return the text of ``predictions.csv``: a line per video with the five likeliest classes and their probabilities."""
-    shown = min(TOP[-1], len(card.classes))
-    ranks = [f"{what}_{place}" for place in range(1, shown + 1) for what in ("class", "probability")]
-    rows: list[list[object]] = [["path", "label", "label_class", "readable", "right", *ranks]]
-    for video, probabilities, ok, label in zip(*found[:2], found.ok, labels, strict=True):
-        best = np.argsort(-probabilities, kind="stable")[:shown]
-        cells = [cell for index in best for cell in (card.classes[index], f"{probabilities[index]:.6f}")]
-        right = int(ok and best[0] == label)
-        rows.append(
-            [manifest.refs.path(int(video)), label, card.classes[label], int(ok), right, *(cells if ok else [""] * 2 * shown)]
-        )
-    return csv_text(rows)
-
-
-def _say(results: dict[str, Any]) -> None:
+def _say(results: dict[str, Any], task: Task) -> None:
     views = results["views"]
-    error = results["calibration_error"]
-    shares = {"top-1": results["top1"], "top-5": results["top5"], "mean per class": results["mean_per_class"]}
-    if len(results["classes"]) <= TOP[-1]:
-        del shares["top-5"]  # it is always 100 %
     say(
         f"{counted(results['samples'], 'video')}, {views['segments']} x {views['crops']} views, label {results['label']}: "
-        + ", ".join(f"{name} {100 * share:.2f} %" for name, share in shares.items())
-        + ("" if error is None else f", calibration error {100 * error:.2f} points")
+        f"{task.words(results)}"
     )
     for way in ("text_to_video", "video_to_text") if "retrieval" in results else ():
         figures = results["retrieval"][way]
         recalls = ", ".join(f"R@{length} {100 * figures[f'r{length}']:.2f} %" for length in RECALL)
         say(f"{way.replace('_', ' ')}: {recalls}, median rank {figures['median_rank']:g}")
     for fault in results["unreadable_videos"]:
-        say(f"counted as wrong: {fault}")
+        say(f"{task.unreadable}: {fault}")

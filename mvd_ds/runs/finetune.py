@@ -11,7 +11,7 @@ from torch import Tensor
 from mvd_ds.config import ConfigError, FinetuneRecipe, PreprocessingSettings, dump
 from mvd_ds.data.augmentation.labelled import LabelledClips
 from mvd_ds.data.loader import ClipLoader
-from mvd_ds.data.manifests.labels import Classes, classes_of, labels_of, numbering_note
+from mvd_ds.data.manifests.labels import Classes
 from mvd_ds.data.manifests.manifest import read_manifest
 from mvd_ds.data.manifests.mixture import Mixture, read_mixture
 from mvd_ds.data.manifests.numbering import require_same_classes
@@ -26,6 +26,7 @@ from mvd_ds.models.init_from_checkpoint import init_classifier_from_checkpoint
 from mvd_ds.runs.adapting.pooling_pictures import PoolingPictures, plan_pooling_pictures
 from mvd_ds.runs.fitting import describe_fit, fit_to_videos, fit_to_weights, require_same_fit, warn_if_unmoved
 from mvd_ds.runs.in_cluster import fail_in_cluster, run_in_cluster
+from mvd_ds.runs.tasks import TASKS
 from mvd_ds.runs.trainer import Trainer, describe_batches, describe_parameters
 from mvd_ds.runs.validation import HELD_OUT, ClipValidation, HeldOut
 from mvd_ds.training.classification import Classification
@@ -42,12 +43,12 @@ PASSES = {"full": 3, "lora": 2, "frozen": 1}
 
 
 class LabelledVideos(NamedTuple):
-    """The videos that a classifier learns from, and those that its accuracy is measured on."""
+    """The videos that a network learns from, and those that it is measured on."""
 
     classes: Classes
     training: Mixture
     labels: np.ndarray
-    """int64 (n,), through all manifests of the mixture."""
+    """Labels (n, ...) of the task, through all manifests of the mixture."""
     held_out: HeldOut | None
 
 
@@ -76,12 +77,10 @@ def _finetune(recipe: FinetuneRecipe, folder: RunFolder, cluster: Cluster) -> Tr
     pin = cluster.device.type == "cuda"
     with cluster.together():
         videos = read_labelled(recipe)
-        clips = LabelledClips(recipe, videos.training, videos.labels)
+        card = card_of(recipe, videos)
+        clips = LabelledClips(recipe, videos.training, TASKS[recipe.task].learnt(videos.labels, card.scale))
         loader = ClipLoader(recipe, recipe.drop_path_blocks, cluster.rank, cluster.world, clips, pin)
         model = init_classifier_from_checkpoint(recipe, len(videos.classes.names))
-        if recipe.keep_head and recipe.weights is not None:
-            _, kept = open_classifier(recipe.weights)
-            require_same_classes(kept.classes, videos.classes.names, f"keep_head: weights {recipe.weights}")
         teacher = _open_teacher(recipe, videos.classes)
         held_out = videos.held_out.manifest if videos.held_out else None
         drawn = plan_pooling_pictures(recipe, videos.training.manifests[0], held_out)
@@ -90,7 +89,6 @@ def _finetune(recipe: FinetuneRecipe, folder: RunFolder, cluster: Cluster) -> Tr
     if cluster.is_main:
         describe_fit(recipe)
         _describe(recipe, cluster, model, loader, groups, videos)
-    card = ClassifierCard(videos.classes.names, PreprocessingSettings(clip=recipe.data.clip), videos.classes.label)
     rows, memory = group_rows(groups), MemoryMonitor(cluster)
     engine = start_student(model, groups, recipe, cluster)
     if wants_compiling(recipe.engine.compile, cluster.device):
@@ -117,7 +115,7 @@ def _finetune(recipe: FinetuneRecipe, folder: RunFolder, cluster: Cluster) -> Tr
     validation, last = None, recipe.schedule.last_step(loader.steps_per_epoch)
     if videos.held_out is not None:
         every = recipe.validation.every_epochs * loader.steps_per_epoch
-        validation = ClipValidation(recipe, videos.held_out, engine, ema, cluster, folder, export, every, last)
+        validation = ClipValidation(recipe, videos.held_out, card, engine, ema, cluster, folder, export, every, last)
     pictures = drawn and PoolingPictures(recipe, folder, cluster, engine, drawn, card.classes, last)
     flops = _training_flops(recipe, videos.classes, teacher)
     return Trainer(
@@ -134,11 +132,12 @@ def read_labelled(recipe: FinetuneRecipe) -> LabelledVideos:
     data, validation = recipe.data, recipe.validation
     mixture = read_mixture(data)
     origins = [source.manifest for source in data.sources] or [data.manifest]
-    classes, labels = classes_of(mixture.manifests, origins, recipe.label, recipe.allow_empty_classes, data.classes_by_position)
+    task = TASKS[recipe.task]
+    classes, labels = task.read(mixture.manifests, origins, recipe)
     if validation.manifest is None:
         return _hold_out(LabelledVideos(classes, mixture, labels, None), recipe)
     held_out = read_manifest(validation.manifest, validation.root, "validation.manifest")
-    theirs = labels_of(held_out, classes, f"validation.manifest {validation.manifest}")
+    theirs = task.match(held_out, classes, f"validation.manifest {validation.manifest}")
     return LabelledVideos(classes, mixture, labels, HeldOut(data, held_out, theirs))
 
 
@@ -147,7 +146,7 @@ def _hold_out(videos: LabelledVideos, recipe: FinetuneRecipe) -> LabelledVideos:
 
     Videos of which ``held_out.txt`` cannot hold the name stay in the training.
     """
-    share, labels = recipe.validation.share, videos.labels
+    share, labels, task = recipe.validation.share, videos.labels, TASKS[recipe.task]
     if not share:
         return videos
     if len(videos.training.manifests) > 1:
@@ -155,8 +154,7 @@ def _hold_out(videos: LabelledVideos, recipe: FinetuneRecipe) -> LabelledVideos:
     (manifest,) = videos.training.manifests
     listable = np.array([is_listable(manifest.refs.path(row)) for row in range(len(labels))], bool)
     held_out = np.zeros(len(labels), bool)
-    for number in range(len(videos.classes.names)):
-        rows = np.flatnonzero(labels == number)
+    for number, rows in enumerate(task.parts(videos.classes, labels)):
         named = rows[listable[rows]]
         count = min(max(round(share * len(rows)), 1), len(rows) - 1, len(named))
         if count > 0:
@@ -165,13 +163,31 @@ def _hold_out(videos: LabelledVideos, recipe: FinetuneRecipe) -> LabelledVideos:
         return videos
     training, held = manifest.part(np.flatnonzero(~held_out)), manifest.part(np.flatnonzero(held_out))
     classes = videos.classes.names if videos.classes.named else ()
-    listing = manifest_text(held, labels[held_out].tolist(), videos.classes.label, classes, Path(HELD_OUT))
+    listing = manifest_text(held, task.written(labels[held_out]), videos.classes.label, classes, Path(HELD_OUT))
     return LabelledVideos(
         videos.classes,
         Mixture((training,), videos.training.weights),
         labels[~held_out],
         HeldOut(recipe.data, held, labels[held_out], listing),
     )
+
+
+def card_of(recipe: FinetuneRecipe, videos: LabelledVideos) -> ClassifierCard:
+    """Return what the network's outputs stand for; with ``keep_head`` they are those of the head that it begins with.
+
+    Raises:
+        ConfigError: if the labels have no scale, or the head is of another task or of other classes.
+    """
+    classes, scale = videos.classes, TASKS[recipe.task].scale(videos.labels, recipe.data.manifest)
+    if recipe.keep_head and recipe.weights is not None:
+        origin = f"keep_head: weights {recipe.weights}"
+        _, kept = open_classifier(recipe.weights)
+        if kept.task != recipe.task:
+            raise ConfigError(f"{origin}: its head is of task {kept.task}, and this recipe's is {recipe.task}")
+        if scale is None:
+            require_same_classes(kept.classes, classes.names, origin)
+        scale = kept.scale
+    return ClassifierCard(classes.names, PreprocessingSettings(clip=recipe.data.clip), classes.label, recipe.task, scale)
 
 
 def _open_teacher(recipe: FinetuneRecipe, classes: Classes) -> Classifier | None:
@@ -184,6 +200,8 @@ def _open_teacher(recipe: FinetuneRecipe, classes: Classes) -> Classifier | None
         return None
     origin = f"teacher.weights {recipe.teacher.weights}"
     model, card = open_classifier(recipe.teacher.weights)
+    if card.task != recipe.task:
+        raise ConfigError(f"{origin}: was trained for task {card.task}, and this recipe's is {recipe.task}")
     if model.head.out_features != len(classes.names):
         raise ConfigError(f"{origin}: tells {model.head.out_features} classes, the manifest has {len(classes.names)}")
     require_same_classes(card.classes, classes.names, origin)
@@ -220,10 +238,11 @@ def _describe(
     say(describe_batches(recipe, cluster, loader))
     for line in loader.describe(recipe.schedule.last_step(loader.steps_per_epoch)):
         say(line)
-    held_out = f"{len(videos.held_out.labels)} held-out videos" if videos.held_out else "nothing held out: no accuracy"
-    say(f"{videos.classes.counted}, {len(videos.labels)} videos, {held_out}")
+    held_out = f"{len(videos.held_out.labels)} held-out videos" if videos.held_out else "nothing held out: no figures"
+    task = TASKS[recipe.task]
+    say(f"{task.counted(videos.classes)}, {len(videos.labels)} videos, {held_out}")
     for manifest in (*videos.training.manifests, *([videos.held_out.manifest] if videos.held_out else [])):
-        if note := numbering_note(manifest, videos.classes, manifest.name):
+        if note := task.note(manifest, videos.classes, manifest.name):
             say(note)
     if recipe.teacher is not None:
         say(f"teacher: logits of {recipe.teacher.weights}, {recipe.teacher.placement}, weight {recipe.teacher.weight}")

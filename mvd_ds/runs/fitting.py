@@ -12,6 +12,7 @@ import torch
 
 from mvd_ds.config import ConfigError, FinetuneRecipe, differences, dump
 from mvd_ds.config.load import validate
+from mvd_ds.config.tasks import CLASSES
 from mvd_ds.files import read_json
 from mvd_ds.models.formats import read_checkpoint
 from mvd_ds.models.formats.containers import CONFIG_NAME
@@ -115,7 +116,9 @@ def describe_fit(recipe: FinetuneRecipe) -> None:
 
 
 def warn_if_unmoved(folder: RunFolder, recipe: FinetuneRecipe) -> None:
-    """Print a warning if the last losses on the labels are as high as those of guessing."""
+    """Print a warning if the last losses on the labels are as high as those of guessing a class."""
+    if recipe.task != CLASSES:
+        return
     lines = map(json.loads, folder.metrics.read_text(encoding="utf-8").splitlines())
     losses = [line["loss/class"] for line in lines if "loss/class" in line]
     classes = len(read_json(folder.model / CONFIG_NAME)["classes"])

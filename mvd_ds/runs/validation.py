@@ -1,7 +1,8 @@
-"""This module measures a classifier on held-out videos while it trains, and keeps the best model so far."""
+"""This module measures a network on held-out videos while it trains, and keeps the best model so far."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,11 +11,14 @@ import torch
 from torch import Tensor
 
 from mvd_ds.config import DataSettings, FinetuneRecipe
+from mvd_ds.config.tasks import CLASSES
 from mvd_ds.data.manifests.manifest import Manifest
 from mvd_ds.data.views import lockstep_groups, view_batches
-from mvd_ds.evaluation.metrics import TOP, Accuracy, AccuracyCounter
-from mvd_ds.files import counted, read_json, write_bytes, write_json
+from mvd_ds.files import read_json, write_bytes, write_json
+from mvd_ds.models.classifiers.classifier_folder import ClassifierCard
 from mvd_ds.models.formats.containers import CONFIG_NAME
+from mvd_ds.runs.tasks import TASKS
+from mvd_ds.runs.tasks.task import Figures
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
 from mvd_ds.training.ema import Ema
@@ -33,19 +37,20 @@ class HeldOut(NamedTuple):
     data: DataSettings
     manifest: Manifest
     labels: np.ndarray
-    """int64 (n,), classes as the training manifest numbers them."""
+    """Labels (n, ...) of the task; classes are numbered as in the training manifest."""
     listing: bytes = b""
     """Text of a manifest of these videos, where they were chosen from those of the training manifest; else empty."""
 
 
 class ClipValidation:
-    """A hook that classifies one view of every held-out video, once whatever the number of processes.
+    """A hook that measures one view of every held-out video, once whatever the number of processes.
 
-    Measured are the weights that are exported: their moving average where there is one. The model of the highest top-1 is
-    kept in ``best/``, what was predicted last in ``validation.json``.
+    Measured are the weights that are exported: their moving average where there is one. The best model so far is kept in
+    ``best/``, what was predicted last in ``validation.json``.
 
     Args:
-        held_out: videos to classify.
+        held_out: videos to look at.
+        card: task and classes of the network.
         export: function that writes (folder name, weights, what is said beside them); called on rank 0.
         last_step: last step of the whole run; it is always validated.
         every_steps: steps between two validations.
@@ -55,6 +60,7 @@ class ClipValidation:
         self,
         recipe: FinetuneRecipe,
         held_out: HeldOut,
+        card: ClassifierCard,
         engine: Engine,
         ema: Ema,
         cluster: Cluster,
@@ -64,20 +70,20 @@ class ClipValidation:
         last_step: int,
     ) -> None:
         self.held_out, self.engine, self.ema, self.cluster = held_out, engine, ema, cluster
+        self.card, self.task = card, TASKS[card.task]
         self.folder, self.export = folder, export
         self.every_steps, self.last_step = every_steps, last_step
         self.batch = recipe.validation.batch or recipe.batch.micro
-        self.best = -1.0
-        self.classes = 0
+        self.best = -math.inf
         self.alive: Callable[[], None] = lambda: None
 
     def resume(self, first_step: int) -> None:
-        """Read the best accuracy before ``first_step``; a best model of a later step will be made again. Collective."""
-        best = -1.0
+        """Read the best score before ``first_step``; a best model of a later step will be made again. Collective."""
+        best = -math.inf
         config = self.folder.path / BEST / CONFIG_NAME
         if self.cluster.is_main and first_step and config.exists():
             found = read_json(config)
-            best = float(found["top1"]) if found["step"] <= first_step else best
+            best = self.task.score(found) if found["step"] <= first_step else best
         self.best = self.cluster.broadcast(best)
 
     def due(self, done: int) -> bool:
@@ -85,20 +91,19 @@ class ClipValidation:
         return done % self.every_steps == 0 or done == self.last_step
 
     def __call__(self, done: int) -> dict[str, float]:
-        """Return ``val/top1`` and ``val/top5`` in [0, 1] after step ``done``. Collective."""
+        """Return the task's figures after step ``done``, as ``val/top1`` and ``val/top5`` in [0, 1]. Collective."""
         with self.ema.in_place_of_weights():
-            accuracy = self._measure(done)
-            if accuracy.top1 >= self.best:  # of equals the later: it has learnt longer
-                self.best = accuracy.top1
-                self._keep(done, accuracy)
+            found = self._measure(done)
+            score = self.task.score(found.values)
+            if score >= self.best:  # of equals the later: it has learnt longer
+                self.best = score
+                self._keep(done, found)
         if self.cluster.is_main:
-            top5 = f", top-5 {accuracy.top5:.4f}" if self.classes > TOP[-1] else ""  # of five classes it is always 1
-            say(f"step {done}: top-1 {accuracy.top1:.4f}{top5} of {counted(accuracy.samples, 'held-out video')}")
-        return {"val/top1": accuracy.top1, "val/top5": accuracy.top5}
+            say(f"step {done}: {found.words}")
+        return {f"val/{name}": value for name, value in found.values.items()}
 
-    def _measure(self, done: int) -> Accuracy:
-        counter, faults = AccuracyCounter(), []
-        predicted: dict[int, int] = {}
+    def _measure(self, done: int) -> Figures:
+        measure, faults = self.task.measure(self.card, self.held_out.labels), list[str]()
         dtype = next(self.engine.module.parameters()).dtype
         groups = lockstep_groups(len(self.held_out.labels), self.batch, self.cluster.rank, self.cluster.world)
         self.engine.eval()
@@ -107,37 +112,30 @@ class ClipValidation:
             for batch, (videos, counted) in zip(batches, groups, strict=True):
                 self.alive()
                 clip = normalise(to_unit(batch.clips[:, 0].to(self.cluster.device)), dtype)
-                logits = self.engine(clip).float()
-                self.classes = logits.shape[1]
-                labels = torch.from_numpy(self.held_out.labels[videos]).to(logits.device)
-                counter.add(logits, labels, batch.ok, torch.arange(len(videos)) < counted)
-                chosen = torch.where(batch.ok, logits.argmax(1).cpu(), -1).tolist()
-                predicted |= dict(zip(videos[:counted], chosen[:counted], strict=True))
+                outputs = self.engine(clip).float()
+                measure.add(outputs[:counted], videos[:counted], batch.ok[:counted])
                 faults += batch.faults
         self.engine.train()
-        accuracy = counter.merged(self.cluster.gather)
-        self._record(done, accuracy, predicted, faults)
-        return accuracy
+        found = measure.merged(self.cluster.gather)
+        self._record(done, found, faults)
+        return found
 
-    def _record(self, done: int, accuracy: Accuracy, predicted: dict[int, int], faults: list[str]) -> None:
-        """Write what was predicted for each video, in the order of the manifest (-1: it could not be read). Collective."""
-        parts = self.cluster.gather((predicted, faults))
+    def _record(self, done: int, found: Figures, faults: list[str]) -> None:
+        """Write what was predicted for each video, in the order of the manifest. Collective."""
+        parts = self.cluster.gather(faults)
         with self.cluster.together():
             if not self.cluster.is_main:
                 return
-            merged: dict[int, int] = {}
-            for part, _ in parts:
-                merged |= part
-            values = {"step": done, **accuracy._asdict(), "label": self.held_out.labels.tolist()}
-            values["predicted"] = [merged[video] for video in range(len(self.held_out.labels))]
-            write_json(self.folder.path / PREDICTIONS, values)
+            values = {"step": done, **found.values, "samples": found.samples, "label": self.held_out.labels.tolist()}
+            task = {} if self.card.task == CLASSES else {"task": self.card.task}
+            write_json(self.folder.path / PREDICTIONS, {**task, **values, "predicted": found.predicted})
             if self.held_out.listing:
                 write_bytes(self.folder.path / HELD_OUT, self.held_out.listing)
-            for fault in sorted({fault for _, found in parts for fault in found}):
-                say(f"counted as wrong: {fault}")
+            for fault in sorted({fault for listed in parts for fault in listed}):
+                say(f"{self.task.unreadable}: {fault}")
 
-    def _keep(self, done: int, accuracy: Accuracy) -> None:
+    def _keep(self, done: int, found: Figures) -> None:
         weights = full_weights(self.engine, self.cluster)
         with self.cluster.together():
             if self.cluster.is_main:
-                self.export(BEST, weights, {"step": done, "top1": accuracy.top1, "top5": accuracy.top5})
+                self.export(BEST, weights, {"step": done, **found.values})

@@ -21,7 +21,7 @@ from mvd_ds.models.init_from_checkpoint import init_classifier_from_checkpoint
 from mvd_ds.models.initialisation import build_without_weights
 from mvd_ds.models.tokenizers.folder import save_tokenizer
 from mvd_ds.models.weights import AVERAGE_NAME, TARGET_STATISTICS_NAME, load_strictly, write_folder
-from mvd_ds.runs.finetune import read_labelled
+from mvd_ds.runs.finetune import card_of, read_labelled
 from mvd_ds.training.checkpoint.files import (
     LATEST_NAME,
     MANIFEST_NAME,
@@ -143,12 +143,13 @@ def write_classifier(target: Path, recipe: FinetuneRecipe, weights: Mapping[str,
     count = len(weights["head.weight"]) if "head.weight" in weights else 0
     model = whole_classifier(recipe, count, weights, str(target))
     try:
-        classes = read_labelled(recipe).classes
-        names, label = classes.names, classes.label
+        card = card_of(recipe, read_labelled(recipe))
     except ConfigError as error:
+        if recipe.task == "regression":
+            raise ConfigError(f"the scale of the labels cannot be read: {error}") from None
         say(f"classes are numbered, their names cannot be read: {error}")
         names, label = tuple(str(number) for number in range(count)), recipe.label or "label"
-    card = ClassifierCard(names, PreprocessingSettings(clip=recipe.data.clip), label)
+        card = ClassifierCard(names, PreprocessingSettings(clip=recipe.data.clip), label, recipe.task)
     save_adapted(target, model, model.state_dict(), card, {**beside, "finetuned_by": dump(recipe)}, recipe.adaptation)
 
 

@@ -1,4 +1,4 @@
-"""This module names the classes of video files (``classify FOLDER VIDEO...``)."""
+"""This module names the classes of video files, or their real number (``classify FOLDER VIDEO...``)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def classify(
     adaptor: str | None = None,
     words: Path | None = None,
 ) -> None:
-    """Print the likeliest classes of each video; one that cannot be read is named, and the others go on.
+    """Print the likeliest classes of each video, or its real number; one that cannot be read is named, and the others go on.
 
     Args:
         folder: folder of a classifier, or of an encoder with adaptors where there are ``text_vectors``.
@@ -47,12 +47,19 @@ def classify(
     faults = []
     for video in videos:
         try:
-            guesses = classifier.classify(video, top, segments, crops)
+            lines = _lines(classifier, video, top, segments, crops)
         except ConfigError as error:
             faults.append(str(error))
             continue
         say(one_line(video))
-        for guess in guesses:
-            say(f"  {100 * guess.probability:6.2f} %  {one_line(guess.name)}")
+        for line in lines:
+            say(f"  {line}")
     if faults:
         raise ConfigError("\n".join(faults))
+
+
+def _lines(classifier: VideoClassifier, video: Path, top: int, segments: int, crops: int) -> list[str]:
+    if classifier.task == "regression":
+        return [f"{one_line(classifier.label)} {classifier.value(video, segments, crops):.6g}"]
+    guesses = classifier.classify(video, top, segments, crops)
+    return [f"{100 * guess.probability:6.2f} %  {one_line(guess.name)}" for guess in guesses]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from mvd_ds.config import ConfigError, dump
+from mvd_ds.config.tasks import CLASSES
 from mvd_ds.files import did_you_mean
 from mvd_ds.models.building import build_network, fill
-from mvd_ds.models.classifiers.classifier_folder import class_names
+from mvd_ds.models.classifiers.classifier_folder import class_names, task_of
 from mvd_ds.models.formats import Checkpoint, Network, describe, read_checkpoint, table_lines
 from mvd_ds.models.formats.own import FORMAT
 from mvd_ds.models.saving import WRITTEN, save_as
@@ -69,6 +70,8 @@ def _write(checkpoint: Checkpoint, network: Network, source: Path, target: Path,
     if to == FORMAT and checkpoint.recipe is not None:
         save_model(target, checkpoint.state, checkpoint.recipe, {"converted_from": str(source)})
         return []
+    if network.classifier is not None and (task := task_of(source)) != CLASSES:
+        raise ConfigError(f"{source}: tells of task {task}, which no other format says; `export` writes its folder and graphs")
     classes = class_names(source, network.classifier["classes"]) if network.classifier is not None else ()
     return save_as(checkpoint.state, network, target, to, str(source), classes)
 

@@ -10,7 +10,7 @@ from mvd_ds.files import json_line
 from mvd_ds.models.adaptors.folder import ADAPTORS_NAME, described, tensors_of
 from mvd_ds.models.classifiers.adaptation import ADAPTATION_NAME, read_adaptation, save_adapted
 from mvd_ds.models.classifiers.classifier import Classifier
-from mvd_ds.models.classifiers.classifier_folder import ClassifierCard, save_classifier
+from mvd_ds.models.classifiers.classifier_folder import save_classifier
 from mvd_ds.models.pixel_encoder import save_encoder
 from mvd_ds.tools.checkpoints import whole_classifier
 from mvd_ds.tools.export_adaptors import PixelAdaptors, adaptors_of, tell_adaptors
@@ -51,8 +51,8 @@ def export(source: Path, folder: Path, graphs: list[str], format: str | None = N
         beside = {"exported_from": str(source), "graphs": found}
         if isinstance(opened, VideoClassifier):
             assert isinstance(opened.network.classifier, Classifier)
-            card = ClassifierCard(opened.classes, opened.preprocessing, opened.label)
-            save_classifier(folder, opened.network.classifier, opened.network.classifier.state_dict(), card, beside)
+            model = opened.network.classifier
+            save_classifier(folder, model, model.state_dict(), opened.card, beside)
         else:
             kept = {} if opened.adapted is None else {ADAPTORS_NAME: tensors_of(opened.adapted)}
             beside |= {} if opened.adapted is None else described(opened.adapted.adaptors)
@@ -63,7 +63,8 @@ def export(source: Path, folder: Path, graphs: list[str], format: str | None = N
         far = f"{facts['largest_difference']:.1e}"
         say(f"{folder / name}: {' and '.join(traced.outputs)} differ from the original's by {far} at most, batches {BATCHES}")
     if isinstance(opened, VideoClassifier):
-        say(f"{folder}: {len(opened.classes)} classes; mvd_ds.load('{folder}').classify('video.mp4')")
+        way = "value" if opened.task == "regression" else "classify"
+        say(f"{folder}: {opened!r}; mvd_ds.load('{folder}').{way}('video.mp4')")
     else:
         say(f"{folder}: an encoder of clips; mvd_ds.load('{folder}').features('video.mp4')")
         if opened.adapted is not None:
@@ -102,6 +103,7 @@ def _traced(opened: VideoClassifier | VideoEncoder) -> Traced:
     facts = {"preprocessing": json_line(dump(opened.preprocessing))}
     if isinstance(opened, VideoClassifier):
         facts |= {"classes": json_line(list(opened.classes)), "label": opened.label}
+        facts |= {name: json_line(value) for name, value in opened.card.described().items()}
         outputs = {"logits": "(B, classes)"}
     else:
         outputs, adapted = {"features": "(B, D)"}, opened.adapted

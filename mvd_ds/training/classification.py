@@ -1,4 +1,4 @@
-"""The objective of fine-tuning: the class of a clip, and where there is a teacher, its logits."""
+"""The objective of fine-tuning: the label of a clip, and where there is a teacher, its logits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from mvd_ds.config import FinetuneRecipe
-from mvd_ds.objectives.classification import cross_entropy, logit_distillation, mix_clips, soft_targets
+from mvd_ds.objectives.classification import logit_distillation, mix_clips
+from mvd_ds.objectives.label_losses import LABEL_LOSSES
 from mvd_ds.objectives.moving_statistics import Statistics
 from mvd_ds.objectives.terms import LossTerms
 from mvd_ds.training.device_batch import LabelledBatch, to_device
@@ -23,22 +24,23 @@ class Classification:
     Args:
         network: a Classifier, or the engine around one.
         teacher: a frozen Classifier of the same classes, or the engine around it; it sees the same mixed clips.
-        classes: number of classes.
+        classes: number of classes, or of other outputs.
     """
 
     def __init__(
         self, recipe: FinetuneRecipe, network: Any, teacher: Callable[[Tensor], Tensor] | None, classes: int, device: torch.device
     ) -> None:
         self.network, self.teacher, self.device = network, teacher, device
-        self.settings, self.smoothing, self.classes = recipe.teacher, recipe.label_smoothing, classes
+        self.settings, self.on_labels = recipe.teacher, LABEL_LOSSES[recipe.task](recipe, classes)
         self.size_px = recipe.data.clip.size_px
         self.mixes = recipe.augmentation.mix is not None
         self.inspect: Inspect | None = None
         self.statistics: dict[str, Statistics] = {}
-        self.names: tuple[str, ...] = ("class",) if teacher is None else ("class", "teacher")
+        own = self.on_labels.name
+        self.names: tuple[str, ...] = (own,) if teacher is None else (own, "teacher")
 
     def observe(self, batch: LabelledBatch) -> None:
-        """Collect nothing: classes need no statistics."""
+        """Collect nothing: labels need no statistics of steps."""
 
     def prepare(self, batches: Iterable[LabelledBatch]) -> Iterable[LabelledBatch]:
         """Return the micro batches of a step: no loss is over more than one of them."""
@@ -52,14 +54,14 @@ class Classification:
             shown = mix_clips(shown, inputs.partner, inputs.own_share, inputs.box)
         shown = shown.to(next(getattr(self.network, "module", self.network).parameters()).dtype)
         logits = self.network(shown, inputs.drop_path, inputs.dropout)
-        target = soft_targets(inputs.label, inputs.partner, inputs.own_share, self.classes, self.smoothing)
-        losses = {"class": cross_entropy(logits, target)}
-        total = losses["class"]
+        own = self.on_labels.name
+        losses = {own: self.on_labels.loss(logits, inputs.label, inputs.partner, inputs.own_share)}
+        total = losses[own]
         if self.teacher is not None and self.settings is not None:
             with torch.no_grad():
                 wanted = self.teacher(shown)
             if self.inspect is not None:
                 self.inspect("targets of teacher", wanted)
             losses["teacher"] = logit_distillation(logits, wanted, self.settings.temperature)
-            total = (1 - self.settings.weight) * losses["class"] + self.settings.weight * losses["teacher"]
+            total = (1 - self.settings.weight) * losses[own] + self.settings.weight * losses["teacher"]
         return LossTerms(total, {name: loss.detach() for name, loss in losses.items()})

@@ -24,15 +24,15 @@ from mvd_ds.data.workers.stream import Filled
 
 
 class LabelledClips(KeyedClips):
-    """Clips with the class of each, augmented as the recipe says; every number of it is a function of seed, epoch and position.
+    """Clips with the label of each, augmented as the recipe says; every number of it is a function of seed, epoch and position.
 
     The R clips of a video share its frames and differ in augmentation and crop. Source: repeated augmentation as in MVD's
     fine-tuning (``num_sample``).
     """
 
     def __init__(self, recipe: FinetuneRecipe, videos: Manifest | Mixture, labels: np.ndarray) -> None:
-        """Take from ``recipe`` what a clip is; ``labels`` int64 (n,) are the classes of all videos."""
-        self._classes = torch.from_numpy(labels)
+        """Take from ``recipe`` what a clip is; ``labels`` (n, ...) are those of all videos, as a ``LabelledBatch`` has them."""
+        self._labels_of_videos = torch.from_numpy(labels)
         self._augmentation = recipe.augmentation
         self._width = recipe.model.embed_dim if recipe.dropout else 0
         super().__init__(recipe, videos, recipe.drop_path_blocks)
@@ -43,7 +43,7 @@ class LabelledClips(KeyedClips):
         clips = len(arrays["sample"])
         return LabelledBatch(
             views=self.views(filled),
-            label=self._classes[arrays["sample"]],
+            label=self._labels_of_videos[arrays["sample"]],
             partner=torch.from_numpy(partners(clips, repeats) if self._augmentation.mix else np.arange(clips)),
             faults=filled.faults,
             **{name: arrays[name] for name in ("flip", "own_share", "box", "drop_path", "dropout", "sample")},

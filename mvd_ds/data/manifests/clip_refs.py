@@ -11,6 +11,7 @@ import numpy as np
 from mvd_ds.config.base import without_secrets
 from mvd_ds.data.manifests.captions import read_captions
 from mvd_ds.data.manifests.columns import ShardPlaces
+from mvd_ds.data.manifests.written_labels import WrittenLabels
 from mvd_ds.data.readers.location import ByteRange
 from mvd_ds.data.remote.addresses import STARTS, joined
 
@@ -39,6 +40,7 @@ class ClipRefs(Sequence[ClipRef]):
         name: str,
         shards: ShardPlaces | None = None,
         captions: np.ndarray | None = None,
+        written: WrittenLabels | None = None,
     ) -> None:
         """Keep ``text`` and where each path begins and ends in it.
 
@@ -51,10 +53,11 @@ class ClipRefs(Sequence[ClipRef]):
             name: name of the manifest, for messages.
             shards: where each video stands in tar files; None: each is a file.
             captions: int64 (n, 2), start and end of each video's captions in ``text``; None: there are none.
+            written: where labels are written in ``text``; None: ``labels`` are all of them.
         """
         self._text, self._spans, self._lines, self.root, self._name = text, spans, lines, root, name
         self._shards, self._captions = shards, captions
-        self.labels = labels
+        self.labels, self.written = labels, written
 
     def __len__(self) -> int:
         return len(self._spans)
@@ -79,7 +82,14 @@ class ClipRefs(Sequence[ClipRef]):
         lines = None if self._lines is None else self._lines[rows]
         shards = None if self._shards is None else self._shards.part(rows)
         captions = None if self._captions is None else self._captions[rows]
-        return ClipRefs(self._text, self._spans[rows], lines, self.labels[rows], self.root, self._name, shards, captions)
+        written = None if self.written is None else self.written.part(rows)
+        own = (self._text, self._spans[rows], lines, self.labels[rows], self.root, self._name)
+        return ClipRefs(*own, shards, captions, written)
+
+    def label_field(self, index: int, name: str) -> bytes:
+        """Return the label ``name`` of line ``index`` as it is written; only where ``written`` says that there is one."""
+        assert self.written is not None
+        return self.written.field(self._text, index, name)
 
     @property
     def shard_bytes(self) -> int:

@@ -26,9 +26,9 @@ def is_json_lines(text: bytes) -> bool:
 def tab_lines(text: bytes, shown: str) -> bytes:
     """Return JSON lines as lines of a manifest with the one column ``text``.
 
-    An object has ``path``, ``label`` (an integer, or a list of them) and ``text`` (a caption, or a list of them), the last two
-    if there are any. Objects with one key alone, before the first video, are the headers ``labels`` (a list), ``classes`` and
-    ``root``.
+    An object has ``path``, ``label`` (a class, a real number, or a list of labels, in which several classes are a list) and
+    ``text`` (a caption, or a list of them), the last two if there are any. Objects with one key alone, before the first video,
+    are the headers ``labels`` (a list), ``classes`` and ``root``.
 
     Args:
         text: content of the file.
@@ -85,6 +85,11 @@ def _path(path: Any) -> bytes:
 
 def _labels(label: Any) -> list[bytes]:
     labels = [] if label is None else label if isinstance(label, list) else [label]
-    if not all(isinstance(one, int) and not isinstance(one, bool) and abs(one) < 10**18 for one in labels):
-        raise ValueError(f"label is {one_line(repr(label)[:400], 60)}, not an integer or a list of integers")
-    return [str(one).encode() for one in labels]
+    return [",".join(map(_number, one)).encode() or b"-" if isinstance(one, list) else _number(one).encode() for one in labels]
+
+
+def _number(value: Any) -> str:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 10**18
+    if not is_number:
+        raise ValueError(f"label is {one_line(repr(value)[:400], 60)}, not a number, or a list of labels")
+    return repr(value)

@@ -23,6 +23,7 @@ from mvd_ds.data.manifests.numbering import (
     spelt_otherwise,
 )
 from mvd_ds.data.manifests.parsing import class_numbers
+from mvd_ds.data.manifests.written_fields import refuse_written
 from mvd_ds.files import ConfigError, did_you_mean, one_line
 
 UNNAMED = "label"
@@ -274,6 +275,7 @@ def why_not_a_class(manifest: Manifest, label: str, origin: str) -> str:
 
 def _column(manifest: Manifest, label: str | None, origin: str) -> int:
     names = manifest.label_names
+    refuse_written(manifest, label, origin)
     if not names:
         raise ConfigError(f"{origin}: has no labels; write 'path label' lines, or put the videos of each class into a folder")
     if label is None and len(names) > 1:

@@ -13,6 +13,7 @@ from mvd_ds.data.manifests.manifest import open_manifest, read_manifest
 from mvd_ds.data.manifests.numbering import require_one_spelling
 from mvd_ds.data.manifests.parsing import class_numbers, is_utf8, not_utf8
 from mvd_ds.data.manifests.rows import ListRow, has_media_extension, load_json, read_rows, seems_json
+from mvd_ds.data.manifests.written_fields import refuse_written
 from mvd_ds.data.readers.location import ByteRange
 from mvd_ds.files import ConfigError, did_you_mean, one_line
 
@@ -110,6 +111,8 @@ def _require_one_class(entries: Sequence[ListedVideo], names: Sequence[str], sou
 
 def _of_manifest(source: Path, videos: Path | None, classes: Path | None) -> Listing:
     manifest = read_manifest(source, videos)
+    for label in manifest.refs.written.odd if manifest.refs.written is not None else ():
+        refuse_written(manifest, label, one_line(source))
     names, labels = dict(manifest.class_names), [ref.labels for ref in manifest.refs]
     if classes is not None:
         if len(manifest.label_names) != 1:

@@ -47,6 +47,11 @@ class Manifest(NamedTuple):
         """Labels int64 (n, L)."""
         return self.refs.labels
 
+    @property
+    def every_label(self) -> tuple[str, ...]:
+        """Names of all labels, those among them that hold more than single classes, too."""
+        return self.label_names if self.refs.written is None else self.refs.written.names
+
     def part(self, rows: np.ndarray) -> Manifest:
         """Return the videos of the lines ``rows``, int64 (k,)."""
         return self._replace(refs=self.refs.part(rows))
@@ -55,14 +60,15 @@ class Manifest(NamedTuple):
 def read_manifest(path: str | Path, root: str | Path | None = None, setting: str = "data.manifest") -> Manifest:
     """Read the videos of a manifest file, or of a folder and everything below it (sorted).
 
-    **A file.** A line is ``path label [label ...]``: labels are the integers after the path's extension, or everything is
-    separated by tabs. Headers: ``# labels: what how`` names the labels, ``# classes: ["abseiling", "air drumming"]`` the
-    classes of the only label, ``# classes: {"what": [...], "how": [...]}`` those of several, both in JSON on one line, label
-    0 first; ``# root: FOLDER`` says what paths are relative to, if not the manifest; ``# columns: frames fps ...`` names what
-    stands, separated by tabs, behind the labels (``prepare`` writes it). Of these, ``shard``, ``offset`` and ``bytes`` say
-    where in which tar file the video is, and ``text`` is a caption, or several as a JSON list; the others are for people and
-    scripts. A file of JSON lines (``json_lines``) says the same as ``{"path": ..., "label": ..., "text": ...}``. Other lines
-    that begin with ``#`` are comments.
+    **A file.** A line is ``path label [label ...]``: labels are the numbers after the path's extension, or everything is
+    separated by tabs. A label is a class, several of them (``3,7,12``, ``-`` for none) or a real number (``written_labels``).
+    Headers: ``# labels: what how`` names the labels, ``# classes: ["abseiling", "air drumming"]`` the classes of the only
+    label, ``# classes: {"what": [...], "how": [...]}`` those of several, both in JSON on one line, label 0 first; ``# root:
+    FOLDER`` says what paths are relative to, if not the manifest; ``# columns: frames fps ...`` names what stands, separated
+    by tabs, behind the labels (``prepare`` writes it). Of these, ``shard``, ``offset`` and ``bytes`` say where in which tar
+    file the video is, and ``text`` is a caption, or several as a JSON list; the others are for people and scripts. A file of
+    JSON lines (``json_lines``) says the same as ``{"path": ..., "label": ..., "text": ...}``. Other lines that begin with
+    ``#`` are comments.
 
     **A folder.** The folder of a `prepare` is read by its manifest. In any other, where every video lies below one of several
     subfolders, these are the classes, in order of their names (of their numbers where all names are digits), and there is one
@@ -167,7 +173,8 @@ def manifest_of(text: bytes, source: str | Path, root: str | Path | None, name: 
         require_one_spelling(names, shown)
     folder = _root_of(source, parsed.root or "") if root is None else str(root)
     folder = folder if is_remote(folder) else str(Path(folder).expanduser())
-    refs = ClipRefs(text, parsed.spans, parsed.lines, parsed.labels, folder, name, parsed.shards, parsed.captions)
+    more = (parsed.shards, parsed.captions, parsed.written)
+    refs = ClipRefs(text, parsed.spans, parsed.lines, parsed.labels, folder, name, *more)
     for start in refs.addresses():
         require_backend(start)
     return Manifest(refs, parsed.label_names, parsed.class_names, name, str(source))

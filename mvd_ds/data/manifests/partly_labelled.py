@@ -9,6 +9,7 @@ import numpy as np
 from mvd_ds.config import LabelSettings
 from mvd_ds.data.manifests.labels import Classes, classes_of
 from mvd_ds.data.manifests.manifest import Manifest
+from mvd_ds.data.manifests.written_fields import refuse_written
 from mvd_ds.files import ConfigError, counted, did_you_mean
 
 UNLABELLED = -1
@@ -32,6 +33,8 @@ def partly_labelled(
     rows = [_labelled_rows(manifest, label) for manifest in manifests]
     known = [number for number, of_manifest in enumerate(rows) if len(of_manifest)]
     if not known:
+        for manifest, origin in zip(manifests, origins, strict=True):
+            refuse_written(manifest, label, origin)
         raise ConfigError(f"{', '.join(origins)}: {_nothing_found(manifests, label)}")
     parts = [manifests[number].part(rows[number]) for number in known]
     names = [origins[number] for number in known]

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from mvd_ds.data.manifests.captions import TEXT_COLUMN, caption_field
 from mvd_ds.data.manifests.listings import Listing
 from mvd_ds.data.manifests.manifest import Manifest, manifest_of
+from mvd_ds.data.manifests.written_fields import written_labels
 from mvd_ds.data.prepare.inspection import COLUMNS
 from mvd_ds.data.prepare.options import Found
 from mvd_ds.data.readers.location import ByteRange
@@ -44,7 +45,7 @@ class _Line(NamedTuple):
 
     name: str
     location: str | ByteRange
-    labels: tuple[int, ...]
+    labels: tuple[int | str, ...]
     fields: tuple[Any, ...]
     captions: tuple[str, ...] = ()
 
@@ -74,12 +75,12 @@ def write_manifest(
     write_bytes(path, _text_of(_Head("prepare", root, listing.label_names, listing.class_names, columns), lines, path))
 
 
-def manifest_text(manifest: Manifest, labels: Sequence[int], label: str, classes: Sequence[str], path: Path) -> bytes:
+def manifest_text(manifest: Manifest, labels: Sequence[int | str], label: str, classes: Sequence[str], path: Path) -> bytes:
     """Return the text of a manifest of videos where they are, by absolute paths or places in shards.
 
     Args:
         manifest: the videos.
-        labels: class of each.
+        labels: class of each, or its label as it is written.
         label: name of the label.
         classes: names of its classes, class 0 first; empty where they have none.
         path: the file that the text is for.
@@ -163,12 +164,13 @@ def _require_same(content: bytes, path: Path, head: _Head, lines: Sequence[_Line
     if len(manifest.refs) != len(lines):
         raise ConfigError(f"{one_line(path)}: {len(lines)} videos were written, but {len(manifest.refs)} are read back")
     for index, line in enumerate(lines):
-        if manifest.refs.location(index) != line.location or manifest.refs[index].labels != line.labels:
+        labels = written_labels(manifest, index)
+        if manifest.refs.location(index) != line.location or labels != tuple(map(str, line.labels)):
             raise ConfigError(
                 f"{one_line(path)}: '{one_line(line.name, 200)}' is read back as '{one_line(manifest.refs.path(index), 200)}'"
-                f" with labels {manifest.refs[index].labels}; rename the file"
+                f" with labels {' '.join(labels)}; rename the file"
             )
         if manifest.refs.captions(index) != line.captions:
             raise ConfigError(f"{one_line(path)}: '{one_line(line.name, 200)}' is read back with other captions; mend its texts")
-    if manifest.label_names != head.label_names or manifest.class_names != head.class_names:
+    if manifest.every_label != head.label_names or manifest.class_names != head.class_names:
         raise ConfigError(f"{one_line(path)}: names of labels or classes are not read back as they were written; rename them")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mvd_ds.config import AdaptationSettings, ConfigError, FinetuneRecipe, PreprocessingSettings, validate
 from mvd_ds.files import one_line
+from mvd_ds.models.classifiers.answers import read_task
 from mvd_ds.models.classifiers.classifier import Classifier
 from mvd_ds.models.classifiers.classifier_folder import ClassifierCard, save_classifier
 from mvd_ds.models.lora import CHILD, add_low_rank, merged
@@ -91,4 +92,5 @@ def read_adaptation(file: str | Path) -> Adaptation:
     recipe = validate(config["finetuned_by"], str(path))
     assert isinstance(recipe, FinetuneRecipe)
     preprocessing = PreprocessingSettings.model_validate(config["preprocessing"])
-    return Adaptation(recipe, ClassifierCard(tuple(config["classes"]), preprocessing, config["label"]), tensors)
+    card = ClassifierCard(tuple(config["classes"]), preprocessing, config["label"], *read_task(config, path))
+    return Adaptation(recipe, card, tensors)

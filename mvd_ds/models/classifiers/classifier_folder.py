@@ -13,6 +13,7 @@ from torch import Tensor
 from mvd_ds.config import ClipSettings, ConfigError, PreprocessingSettings, dump
 from mvd_ds.files import one_line
 from mvd_ds.models.building import network_of, open_model
+from mvd_ds.models.classifiers.answers import ANSWERS, Scale, read_task
 from mvd_ds.models.classifiers.classifier import Classifier
 from mvd_ds.models.formats.containers import CONFIG_NAME
 from mvd_ds.models.formats.describe import describe
@@ -34,6 +35,19 @@ class ClassifierCard(NamedTuple):
     """Geometry and normalisation of its clips."""
     label: str = "label"
     """Label of a manifest that it predicts."""
+    task: str = "classes"
+    """What its outputs say, a name of ``ANSWERS``."""
+    scale: Scale | None = None
+    """Of task regression, what takes its output to the label's own units."""
+
+    def answer(self, outputs: Tensor) -> Tensor:
+        """Map outputs fp32 (B, K) of the head to probabilities (B, K), or to real numbers (B, 1) in the label's own units."""
+        return ANSWERS[self.task](outputs, self.scale)
+
+    def described(self) -> dict[str, Any]:
+        """Return what a model's description says beside names and clips; nothing of a classifier of one class of many."""
+        told = {} if self.task == "classes" else {"task": self.task}
+        return told if self.scale is None else {**told, "scale": self.scale._asdict()}
 
 
 def save_classifier(
@@ -66,6 +80,7 @@ def save_classifier(
         "classes": list(card.classes),
         "label": card.label,
         "preprocessing": dump(card.preprocessing),
+        **card.described(),
         **extra,
     }
     write_folder(Path(folder), weights, config, {"config": json.dumps(config)}, more)
@@ -92,9 +107,17 @@ def open_classifier(source: str | Path, format: str | None = None) -> tuple[Clas
     except ValueError as error:
         raise ConfigError(f"{path / CONFIG_NAME}: preprocessing: {first_line(error)}") from None
     _require_geometry(path, preprocessing.clip, clip)
-    return model, ClassifierCard(
-        class_names(source, model.head.out_features), preprocessing, one_line(config.get("label", "label"))
-    )
+    names, label = class_names(source, model.head.out_features), one_line(config.get("label", "label"))
+    return model, ClassifierCard(names, preprocessing, label, *read_task(config, path / CONFIG_NAME))
+
+
+def task_of(source: str | Path) -> str:
+    """Return the task of a model's folder; that of a classifier for any other file or folder.
+
+    Raises:
+        ConfigError: if the folder names none that is known.
+    """
+    return read_task(_config(source), Path(source) / CONFIG_NAME)[0]
 
 
 def _config(source: str | Path) -> dict[str, Any]:

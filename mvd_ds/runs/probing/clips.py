@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mvd_ds.config import ProbedModel, ProbeRecipe, ViewSettings
-from mvd_ds.data.evaluation import middle_clips
+from mvd_ds.config import ClipSettings, ProbedModel, ProbeRecipe, ViewSettings
+from mvd_ds.data.drawn_views import Drawing, drawn_view
+from mvd_ds.data.evaluation import batches_in_order, middle_clip, middle_clips
 from mvd_ds.data.manifests.manifest import Manifest
-from mvd_ds.data.views import view_batches
+from mvd_ds.data.readers.video import Video
+from mvd_ds.data.views import cut_views, view_batches
 from mvd_ds.evaluation.features import FRAMES
 
 Split = tuple[Manifest, Sequence[int]]
@@ -45,6 +48,35 @@ def read_groups(recipe: ProbeRecipe, split: Split, groups: Sequence[Sequence[int
         return
     for arrays, faults in middle_clips(recipe.data, manifest, wanted, clip.frames, clip.size_px):
         yield ClipGroup(arrays["clips"][:, None, None], arrays["labels"], arrays["ok"], faults)
+
+
+def read_drawn(recipe: ProbeRecipe, split: Split, groups: Sequence[Sequence[int]]) -> Iterator[ClipGroup]:
+    """Yield the clips of groups of rows of training clips with ``recipe.drawn``: for each the plain one, then its drawn views.
+
+    Row r is view r % (count + 1) of the video at position r // (count + 1) in ``split``; view 0 is the plain one.
+
+    Raises:
+        ConfigError: if workers die again and again.
+    """
+    assert recipe.drawn is not None
+    manifest, videos = split
+    every, clip, segments = recipe.drawn.count + 1, recipe.data.clip, recipe.views_of(held_out=False).segments
+    wanted = [[videos[row // every] for row in group] for group in groups]
+    keys = [(videos[row // every], row % every) for group in groups for row in group]
+    drawn = clip.model_copy(update={"crop": "random_resized", **recipe.drawn.model_dump(include={"crop_area", "flip"})})
+    cut_row = partial(_row_of, clip=clip, plain_views=recipe.views, drawing=Drawing(drawn, segments, recipe.run.seed))
+    shape = (segments, 3, clip.frames, clip.size_px, clip.size_px)
+    for arrays, faults in batches_in_order(recipe.data, manifest, wanted, shape, cut_row, keys):
+        yield ClipGroup(arrays["clips"][:, :, None], arrays["labels"], arrays["ok"], faults)
+
+
+def _row_of(video: Video, key: tuple[int, int], clip: ClipSettings, plain_views: ViewSettings | None, drawing: Drawing) -> Tensor:
+    """Return the plain view of a training clip, or a drawn one, uint8 (segments, C, T, H, W)."""
+    if key[1]:
+        return drawn_view(video, key, drawing)
+    if plain_views is None:
+        return middle_clip(video, clip, clip.frames, clip.size_px)[None]
+    return cut_views(video, clip, drawing.segments, 1)
 
 
 def shown(clips: Tensor, model: ProbedModel, places: Sequence[int], seed: int) -> Tensor:

@@ -15,7 +15,7 @@ from mvd_ds.evaluation.probes import Probe
 from mvd_ds.evaluation.token_store import FrozenStore, Maker, Share
 from mvd_ds.models.classifiers.heads import HEADS, build_head
 from mvd_ds.models.classifiers.tokens import ClipTokens
-from mvd_ds.runs.probing.clips import Split, group_size, read_groups, shown
+from mvd_ds.runs.probing.clips import Split, group_size, read_drawn, read_groups, shown
 from mvd_ds.runs.probing.encoders import ProbedEncoder
 from mvd_ds.runs.probing.head_states import HeadStates
 from mvd_ds.training.cluster import Cluster
@@ -63,7 +63,7 @@ def probe_tokens(
         try:
             probes = train_heads(
                 build,
-                Labelled(stores[0], labels[0]),
+                Labelled(stores[0], labels[0], recipe.drawn.count if recipe.drawn is not None else 0),
                 Labelled(stores[1], labels[1]),
                 recipe,
                 encoder.device,
@@ -88,25 +88,31 @@ def _stores(
     outline = torch.zeros((1, views[0].segments, 1, 3, clip.frames, clip.size_px, clip.size_px), dtype=torch.uint8)
     row = encoder.clip_tokens(outline, layers)
     one = sum(part.numel() * part.element_size() for part in row if part is not None)
-    keep = one * (len(splits[0][1]) + views[1].crops * len(splits[1][1])) <= recipe.head.keep_gib * 2**30
+    rows = 1 if recipe.drawn is None else 1 + recipe.drawn.count
+    keep = one * (rows * len(splits[0][1]) + views[1].crops * len(splits[1][1])) <= recipe.head.keep_gib * 2**30
     return [
         FrozenStore(
-            _maker(name, encoder, recipe, split, seen, layers),
-            len(split[1]),
+            _maker(name, encoder, recipe, split, None if rows > 1 and not held_out else seen, layers),
+            len(split[1]) * (1 if held_out else rows),
             keep,
             group_size(recipe, seen),
             encoder.device,
             share,
         )
-        for split, seen in zip(splits, views, strict=True)
+        for held_out, (split, seen) in enumerate(zip(splits, views, strict=True))
     ]
 
 
-def _maker(name: str, encoder: ProbedEncoder, recipe: ProbeRecipe, split: Split, views: ViewSettings, layers: bool) -> Maker:
-    """Return the function from groups of positions in a split to the features of their clips."""
+def _maker(
+    name: str, encoder: ProbedEncoder, recipe: ProbeRecipe, split: Split, views: ViewSettings | None, layers: bool
+) -> Maker:
+    """Return the function from groups of positions in a split, or of drawn rows of it (no views), to features of their clips."""
+    every = 1 if views is not None or recipe.drawn is None else recipe.drawn.count + 1
 
     def make(groups: Sequence[Sequence[int]]) -> Iterator[ClipTokens]:
-        for places, group in zip(groups, read_groups(recipe, split, groups, views), strict=True):
+        read = read_groups(recipe, split, groups, views) if views is not None else read_drawn(recipe, split, groups)
+        for rows, group in zip(groups, read, strict=True):
+            places = [row // every for row in rows]
             if group.faults or not bool(group.ok.all()):
                 reason = next(iter(group.faults), "a video")
                 raise ConfigError(f"{reason}; it could be read when the probe began: start it again, heads go on where they were")

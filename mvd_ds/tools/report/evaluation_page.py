@@ -15,6 +15,7 @@ from mvd_ds.data.readers.decode import DecodeError, open_video
 from mvd_ds.data.readers.location import ByteRange
 from mvd_ds.evaluation.retrieval import RECALL
 from mvd_ds.files import counted, one_line, read_json, write_text
+from mvd_ds.tools.report.answers.answer_page import PAGES, write_answer_page
 from mvd_ds.tools.report.evaluation_figures import NUMBERED_CLASSES, confusion_picture, reliability_chart, worst_classes
 from mvd_ds.tools.report.formatting import FEW_CLIPS, MISSING, PERCENT, few_clips, percent, span, wilson_interval
 from mvd_ds.tools.report.picture_section import png_image
@@ -24,17 +25,21 @@ from mvd_ds.training.reporting.provenance import machine, versions
 
 MAX_VIDEOS = 200
 """Number of unreadable videos that the page names; evaluation.json names all."""
+SMALL_PRINT = f"Wilson's 95{PERCENT} interval of top-1: how far another set of so many videos could move it"
 THUMBNAIL_PX = 96
 """Longer side of the pictures of confused videos."""
 
 
 def write_evaluation_page(folder: Path) -> None:
-    """Write ``evaluation.html`` and ``confusion.png`` beside the ``evaluation.json`` of a folder.
+    """Write ``evaluation.html``, and of a classifier ``confusion.png``, beside the ``evaluation.json`` of a folder.
 
     Raises:
         ConfigError: if there is no such file.
     """
     results = read_json(folder / "evaluation.json")
+    if results.get("task") in PAGES:
+        write_answer_page(folder, results, _origin(results))
+        return
     samples, classes = results["samples"], results["classes"]
     picture = confusion_picture(results["confusion"], classes, folder / "confusion.png")
     numbers = "Numbers are videos." if len(classes) <= NUMBERED_CLASSES else "The numbers are in evaluation.json."
@@ -59,7 +64,7 @@ def write_evaluation_page(folder: Path) -> None:
         classes=_classes(results),
         unreadable=unreadable,
         unreadable_note=note,
-        places=_origin(results),
+        places=[*_origin(results), Definition("small print", SMALL_PRINT)],
     )
     write_text(folder / "evaluation.html", page)
     say(f"{one_line(folder / 'evaluation.html')}, evaluation.json, predictions.csv and confusion.png")
@@ -163,5 +168,4 @@ def _origin(results: dict[str, Any]) -> list[Definition]:
         Definition("weights", results["weights"], is_code=True),
         Definition("machine", f"{host['processor']}, {host['cores']} cores; {', '.join(host['gpus']) or 'no GPU'}"),
         Definition("versions", ", ".join(f"{name} {version}" for name, version in versions().items())),
-        Definition("small print", f"Wilson's 95{PERCENT} interval of top-1: how far another set of so many videos could move it"),
     ]

@@ -24,7 +24,10 @@ def loss_kinds(recipe: dict[str, Any]) -> dict[str, str]:
     if isinstance(pixels := recipe.get("pixels"), dict):
         return {"pixels": _words(pixels.get("loss"))}
     if recipe.get("objective") == "classification":
-        return {"class": "cross-entropy"}
+        task = recipe.get("task", "classes")
+        real = _words(recipe.get("regression_loss"))
+        told = {"multilabel": "binary cross-entropy", "regression": f"{real} of standardised numbers"}
+        return {task: told[task]} if task in told else {"class": "cross-entropy"}
     found: dict[str, str] = {}
     teachers = recipe.get("teachers")
     for name, settings in teachers.items() if isinstance(teachers, dict) else ():

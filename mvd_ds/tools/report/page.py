@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mvd_ds.tools.report.accuracy import accuracy_note, accuracy_sentence, accuracy_table, adaptation_table
+from mvd_ds.tools.report.answers.answer_table import NOTE, answer_sentence, answer_table
 from mvd_ds.tools.report.encoders.encoder_table import depth_figures, encoder_table
 from mvd_ds.tools.report.formatting import (
     FEW_CLIPS,
@@ -65,6 +66,8 @@ def render_page(runs: list[RunRecord], results: ProbeResults, provenance: dict[s
         depth_figures=depth_figures(results),
         accuracy_table=accuracy_table(runs),
         accuracy_note=accuracy_note(runs),
+        answer_table=answer_table([(run.name, run.answers) for run in runs]),
+        answer_note=NOTE,
         adaptation_table=adaptation_table(runs),
         accuracy_figures=accuracy_figures(runs),
         stages=_stages(runs),
@@ -85,6 +88,7 @@ def render_page(runs: list[RunRecord], results: ProbeResults, provenance: dict[s
 def _sentences(runs: list[RunRecord], results: ProbeResults) -> list[str]:
     """Return what the numbers say, the most important first."""
     accuracies = [sentence for run in runs if (sentence := accuracy_sentence(run))]
+    accuracies += [answer_sentence(run.name, run.answers) for run in runs if run.answers is not None]
     if any(results.probes.values()):
         return probe_sentences(results) + accuracies
     trained = [sentence for run in runs if (sentence := training_sentence(run))]

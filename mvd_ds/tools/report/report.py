@@ -79,6 +79,7 @@ def figures(runs: list[RunRecord], results: ProbeResults) -> dict[str, Any]:
         "losses": {run.name: {"first": _losses(run, 0), "last": _losses(run, -1)} for run in trained},
         "validation": {run.name: run.validation.model_dump(exclude={"label"}) for run in runs if run.validation},
         "evaluations": {run.name: run.evaluation.model_dump(exclude={"per_class"}) for run in runs if run.evaluation},
+        "answers": {run.name: run.answers.model_dump(exclude_none=True) for run in runs if run.answers},
         "changed_inputs": {run.name: run.changed_inputs for run in runs if run.changed_inputs},
         "seconds": {run.name: run.status.seconds for run in runs},
         "runs": {run.name: {"objective": run.objective, "path": str(run.path), **run.status.model_dump()} for run in runs},

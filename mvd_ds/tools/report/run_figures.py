@@ -35,6 +35,11 @@ ACCURACY = [
     Shared("val/top1", "Top-1 while training", "top-1 (%)", scale=100.0),
     Shared("val/top5", "Top-5 while training", "top-5 (%)", scale=100.0),
 ]
+ANSWERED = [
+    Shared("val/map", "Mean average precision while training", "mAP (%)", scale=100.0),
+    Shared("val/mae", "Mean absolute error while training", "units of the label"),
+    Shared("val/spearman", "Spearman's correlation while training", "correlation (no unit)", from_zero=False),
+]
 MEMORY = Shared("memory/peak_gib", "Memory, peak per process", "GiB")
 SPEED = [
     Shared("perf/clips_per_second", "Throughput", "clips per second"),
@@ -77,11 +82,12 @@ def shared_panels(runs: list[RunRecord], panels: list[Shared]) -> list[Figure]:
 
 
 def accuracy_figures(runs: list[RunRecord]) -> list[Figure]:
-    """Return the held-out accuracy of fine-tuned runs over their steps; top-5 only if it says more than top-1."""
+    """Return the held-out figures of fine-tuned runs over their steps; top-5 only if it says more than top-1."""
     validated = [run for run in runs if "val/top1" in run.curves]
     tells_more = any(min(run.curves["val/top5"].values) < 1 for run in validated if "val/top5" in run.curves)
-    figures = shared_panels(runs, ACCURACY if tells_more else ACCURACY[:1])
-    return [drawn._replace(key=_run_key(runs)) for drawn in figures] if len(validated) > 1 else figures
+    answered = [run for run in runs if {"val/map", "val/mae"} & set(run.curves)]
+    figures = shared_panels(runs, [*(ACCURACY if tells_more else ACCURACY[:1]), *ANSWERED])
+    return [drawn._replace(key=_run_key(runs)) for drawn in figures] if len(validated) + len(answered) > 1 else figures
 
 
 def _run_key(runs: list[RunRecord]) -> ColourKey | None:

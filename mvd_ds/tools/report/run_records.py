@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from mvd_ds.files import ConfigError, one_line, read_json
+from mvd_ds.tools.report.answers.answer_table import Answers
 from mvd_ds.tools.report.freshness import changed_inputs
 from mvd_ds.tools.report.loss_words import loss_kinds
 from mvd_ds.training.run_folder import RunFolder
@@ -156,6 +157,8 @@ class RunRecord:
     """Newest held-out accuracy of a fine-tuned run."""
     evaluation: Evaluation | None = None
     """Results of an evaluation run."""
+    answers: Answers | None = None
+    """Newest figures of a run whose task is not one class of each video."""
     changed_inputs: tuple[str, ...] = ()
     """Inputs that changed since the figures of this run were measured: the figures are left out."""
 
@@ -225,13 +228,22 @@ def _read_run(path: Path, name: str) -> RunRecord:
     status = _checked(folder.status, RunStatus) if folder.status.exists() else RunStatus()
     curves, unreadable = read_curves(folder.metrics) if folder.metrics.exists() else ({}, 0)
     results = _read_if_there(path / "probes.json", ProbeResults)
-    validation = _read_if_there(path / "validation.json", Validation)
-    evaluation = _read_if_there(path / "evaluation.json", Evaluation)
+    measured_by = {name: path / f"{name}.json" for name in ("validation", "evaluation")}
+    of_tasks = {name: _read_if_there(file, Answers) for name, file in measured_by.items() if _names_a_task(file)}
+    validation = None if "validation" in of_tasks else _read_if_there(measured_by["validation"], Validation)
+    evaluation = None if "evaluation" in of_tasks else _read_if_there(measured_by["evaluation"], Evaluation)
+    answers = of_tasks.get("evaluation") or of_tasks.get("validation")
     measured = [product for product in ("probes.json", "evaluation.json") if (path / product).exists()]
     changed = tuple(changed for product in measured for changed in changed_inputs(folder, product, recipe))
     if changed:
-        results, evaluation = results and ProbeResults(), None
-    return RunRecord(name, path, recipe, recipe_text, status, curves, unreadable, results, validation, evaluation, changed)
+        results, evaluation, answers = results and ProbeResults(), None, of_tasks.get("validation")
+    figures = (results, validation, evaluation, answers)
+    return RunRecord(name, path, recipe, recipe_text, status, curves, unreadable, *figures, changed)
+
+
+def _names_a_task(path: Path) -> bool:
+    """Return whether a file of figures says that they are those of a task other than one class of each video."""
+    return path.exists() and "task" in read_json(path)
 
 
 def _read_if_there(path: Path, kind: type[Checked]) -> Checked | None:

@@ -79,7 +79,7 @@ def test_a_bad_caption_is_one_line(tmp_path: Path, field: bytes, fault: str) -> 
         ('{"path": "a.mp4", "txt": "x"}', "key 'txt' is not known; did you mean 'text'"),
         ('{"path": "a\\tb.mp4"}', "not the name of a file"),
         ('{"text": "x"}', "path is None, not the name of a file"),
-        ('{"path": "a.mp4", "label": "cat"}', "label is 'cat', not an integer"),
+        ('{"path": "a.mp4", "label": "cat"}', "label is 'cat', not a number"),
         ('{"path": "a.mp4", "text": "\\udcff"}', "half of a character"),
         ('{"path": "a.mp4", ', "is not JSON"),
         ("[1]", "is no object"),

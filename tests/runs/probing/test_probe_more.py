@@ -35,6 +35,7 @@ def settings(videos: Path, weights: Path, output: Path, *more: str) -> list[str]
         "compare=[['a@1:deep_attentive', 't@1:deep_attentive']]",
         "blocks=[0, 1]",
         "views={segments: 2, crops: 2}",
+        "drawn={count: 2, flip: 0.5}",
         "heads=[knn, deep_attentive]",
         "head={blocks: 2, heads: 2, epochs: 2, batch: 8, learning_rates: [1e-3, 1e-2], weight_decay: [0.01, 0.4], together: 3}",
         "seeds=[0]",
