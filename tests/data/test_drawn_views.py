@@ -46,9 +46,8 @@ def test_every_segment_starts_anywhere_in_its_own_part() -> None:
 
 
 def test_uniform_sampling_draws_over_the_whole_video() -> None:
-    views = [
-        drawn_view(Numbered(), (0, view), Drawing(CLIP.model_copy(update={"sampling": "uniform"}), 2, 0)) for view in range(20)
-    ]
+    drawing = Drawing(CLIP.model_copy(update={"sampling": "uniform"}), 2, 0)
+    views = [drawn_view(Numbered(), (0, view), drawing) for view in range(20)]
     frames = torch.stack(views)[:, :, 0, :, 0, 0] // 4
     edges = torch.tensor([0, 15, 30, 45])
     assert bool(((frames >= edges) & (frames < edges + 15)).all())

@@ -37,7 +37,8 @@ def test_a_class_without_a_video_is_left_out_and_ties_are_counted() -> None:
     each = average_precisions(SCORES, TRUTH)
     assert each[3] is None
     whole = mean_average_precision(SCORES, TRUTH, 200)
-    assert whole.value == pytest.approx(sum(value for value in each if value is not None) / 3) and whole.low < whole.value < whole.high  # type: ignore[operator]
+    assert whole.value == pytest.approx(sum(value for value in each if value is not None) / 3)
+    assert whole.low < whole.value < whole.high  # type: ignore[operator]
     assert tied_classes(SCORES, TRUTH) == 3
     assert tied_classes(np.array([[0.9], [0.1], [0.1]]), np.array([[1], [0], [0]])) == 0
     assert mean_average_precision(SCORES, np.zeros_like(TRUTH), 10).value is None
