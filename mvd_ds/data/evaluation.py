@@ -84,7 +84,7 @@ def batches_in_order(
         groups: indices in the manifest; a batch each.
         shape: shape that ``cut_video`` returns.
         cut_video: from an opened video to uint8; it travels to the workers.
-        keys: one for each video of all groups, which ``cut_video`` takes behind the video; None: it takes the video alone.
+        keys: one for each video of all groups, which ``cut_video`` takes as ``key``; None: it takes the video alone.
 
     Yields:
         clips uint8 (B, *shape), black where a video could not be read; ok bool (B,), False there; labels int64 (B, L);
@@ -129,7 +129,8 @@ class _VideosInOrder:
         videos = self._wanted[np.asarray(items, np.int64)]
         rows["videos"][:], rows["labels"][:], rows["ok"][:] = videos, self._labels[videos], True
         faults = []
-        needed = [NeededFrames(item, self._cut_video) for item in items]
+        cuts = [self._cut_video if self._keys is None else partial(self._cut_video, key=self._keys[item]) for item in items]
+        needed = [NeededFrames(item, cut_video) for item, cut_video in zip(items, cuts, strict=True)]
         self._source.expect(videos.tolist(), needed)
         for row, (item, video) in enumerate(zip(items, videos.tolist(), strict=True)):
             try:
@@ -137,8 +138,7 @@ class _VideosInOrder:
                     raise DecodeError(reason)
                 reading.begin(item, video)
                 with self._source.open(video, needed[row]) as opened:
-                    key = () if self._keys is None else (self._keys[item],)
-                    torch.from_numpy(rows["clips"][row]).copy_(self._cut_video(opened, *key))
+                    torch.from_numpy(rows["clips"][row]).copy_(cuts[row](opened))
             except DecodeError as error:
                 faults.append(f"{self.path(video)}: {error}")
                 rows["clips"][row], rows["ok"][row] = 0, False
