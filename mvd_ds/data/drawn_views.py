@@ -43,13 +43,16 @@ def drawn_view(video: Video, key: tuple[int, int], drawing: Drawing) -> Tensor:
     """
     clip, generator = drawing.clip, keyed_generator(drawing.seed, "probe view", *key)
     length, parts = len(video), 1 if drawing.clip.sampling == "uniform" else drawing.segments
-    shown = []
+    starts = []
     for segment in range(drawing.segments):
         part = segment % parts
         first, end = length * part // parts, max(length * (part + 1) // parts, length * part // parts + 1)
-        indices = np.minimum(first + frame_indices(end - first, clip, generator, video.fps), length - 1)
-        frames = video.get(indices)
+        starts.append(np.minimum(first + frame_indices(end - first, clip, generator, video.fps), length - 1))
+    needed, places = np.unique(np.stack(starts), return_inverse=True)
+    frames = video.get(needed)  # at once, so that whoever fetches the video knows all that is needed
+    shown = []
+    for chosen in places.reshape(drawing.segments, -1):
         box = draw_box(frames.shape[1], frames.shape[2], clip, generator)
         flip = bool(generator.random() < clip.flip)
-        shown.append(cut(frames, box, clip.size_px, flip, clip.interpolation, clip.antialias))
+        shown.append(cut(frames[chosen], box, clip.size_px, flip, clip.interpolation, clip.antialias))
     return torch.stack(shown)

@@ -25,7 +25,7 @@ MAX_VIDEOS = 200
 
 
 class Parts(NamedTuple):
-    """What the page of a task shows beside what all have."""
+    """The parts of a page that only its task has."""
 
     lead: str
     summary: list[tuple[str, Cell]]

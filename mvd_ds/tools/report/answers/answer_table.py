@@ -27,7 +27,7 @@ class Answers(BaseModel, allow_inf_nan=False):
 
     @property
     def origin(self) -> str:
-        """What measured it."""
+        """The measurement that they are of."""
         return (
             f"validation after step {self.step:,}"
             if self.step is not None
