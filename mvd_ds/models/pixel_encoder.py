@@ -41,8 +41,9 @@ def save_encoder(
     preprocessing: PreprocessingSettings,
     extra: Mapping[str, Any],
     more: Mapping[str, Mapping[str, Tensor]] | None = None,
+    copied: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Write a folder that ``mvd_ds.load`` opens as an encoder: ``model.safetensors``, ``config.json`` and ``more`` files.
+    """Write a folder that ``mvd_ds.load`` opens as an encoder: ``model.safetensors``, ``config.json`` and other files.
 
     Raises:
         ConfigError: if the folder cannot be written.
@@ -51,4 +52,4 @@ def save_encoder(
     config = description(network.encoder, None, None, network.clip, "an encoder")
     config |= {"preprocessing": dump(preprocessing), **extra}
     weights = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
-    write_folder(folder, weights, config, {"config": json.dumps(config)}, more)
+    write_folder(folder, weights, config, {"config": json.dumps(config)}, more, copied=copied)

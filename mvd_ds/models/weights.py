@@ -24,6 +24,7 @@ from mvd_ds.models.formats.learned_positions import fit_learned_positions
 from mvd_ds.models.formats.own import FORMAT, VERSION, recipe_of
 from mvd_ds.models.formats.reading import Checkpoint, table_lines
 from mvd_ds.models.formats.strict import copy_strictly, load_strictly, require_fit
+from mvd_ds.models.text.own_files import text_files, with_own_text
 from mvd_ds.models.vit import VisionTransformer
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ def save_model(
     # The description travels inside the file too, so that the file alone can be checked.
     more = {AVERAGE_NAME: average, TARGET_STATISTICS_NAME: statistics}
     beside = {name: tensors for name, tensors in more.items() if tensors}
-    write_folder(Path(folder), state_dict, config, {"config": json.dumps(config)}, beside)
+    write_folder(Path(folder), state_dict, config, {"config": json.dumps(config)}, beside, copied=text_files(recipe.language))
 
 
 def write_folder(
@@ -69,6 +70,7 @@ def write_folder(
     header: dict[str, str],
     more: Mapping[str, Mapping[str, Tensor]] | None = None,
     described: Mapping[str, Mapping[str, Any]] | None = None,
+    copied: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write ``model.safetensors`` and ``config.json`` aside, then put them in place of what was there.
 
@@ -79,6 +81,7 @@ def write_folder(
         header: of the safetensors file.
         more: further files of tensors, by name.
         described: further JSON files, by name.
+        copied: further files as they are, by their paths inside of the folder.
 
     Raises:
         ConfigError: if the folder cannot be written; nothing half-written is left.
@@ -92,6 +95,9 @@ def write_folder(
                     save_file({key: tensor.detach().to("cpu").contiguous() for key, tensor in content.items()}, file, header)
             for name, values in {CONFIG_NAME: config, **(described or {})}.items():
                 write_json(aside / name, values, sync=False)
+            for name, unchanged in (copied or {}).items():
+                (aside / name).parent.mkdir(exist_ok=True)
+                (aside / name).write_bytes(unchanged)
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"{folder}: the model cannot be written: {error}") from None
 
@@ -202,7 +208,7 @@ def read_recipe(weights: str | Path) -> TrainingRecipe:
     if recipe is None:
         made_from = one_line(config.get("converted_from", "a file"), 100)
         raise ConfigError(f"{origin}: was made from {made_from} and has no recipe; give a folder of a run")
-    return recipe
+    return with_own_text(recipe, path.parent if path.is_file() else path)
 
 
 def model_file(weights: str | Path, origin: str) -> Path:

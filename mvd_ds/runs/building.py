@@ -18,6 +18,7 @@ from mvd_ds.models.acceleration.compiled import compile_blocks, wants_compiling
 from mvd_ds.models.blueprint import Blueprint
 from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.teachers import Teacher, plan_teacher
+from mvd_ds.models.text.own_files import text_files
 from mvd_ds.models.weights import save_model
 from mvd_ds.runs.caching.match import require_match
 from mvd_ds.runs.inputs import contents_with_videos
@@ -105,6 +106,7 @@ def plan_student(recipe: TrainingRecipe) -> Planned:
     Raises:
         ConfigError: for whatever the user can mend.
     """
+    text_files(recipe.language)  # read now, for the model folder at the end
     return Planned(recipe, plan_predictor(recipe), plan_pictures(recipe), plan_online_probe(recipe))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mvd_ds.config import ConfigError, FinetuneRecipe, PreprocessingSettings, dump, validate
+from mvd_ds.config import ConfigError, FinetuneRecipe, PreprocessingSettings, TrainingRecipe, dump, validate
 from mvd_ds.config.tokenizers.recipe import TokenizerRecipe
 from mvd_ds.models.classifiers.adaptation import classifier_of, save_adapted
 from mvd_ds.models.classifiers.classifier import Classifier
@@ -19,6 +19,7 @@ from mvd_ds.models.formats.containers import load_pickled
 from mvd_ds.models.formats.deepspeed_folder import read_checkpoint_folder
 from mvd_ds.models.init_from_checkpoint import init_classifier_from_checkpoint
 from mvd_ds.models.initialisation import build_without_weights
+from mvd_ds.models.text.own_files import text_files
 from mvd_ds.models.tokenizers.folder import save_tokenizer
 from mvd_ds.models.weights import AVERAGE_NAME, TARGET_STATISTICS_NAME, load_strictly, write_folder
 from mvd_ds.runs.finetune import card_of, read_labelled
@@ -130,7 +131,8 @@ def convert_checkpoint(folder: Path, target: Path | None, step: int | None, aver
     if STATISTICS_NAME in manifest["files"]:
         more[TARGET_STATISTICS_NAME] = load_pickled(path / STATISTICS_NAME)
     config = {**weights.config, "weights": "ema"} if average_only else weights.config
-    write_folder(target, weights.tensors, config, {"config": json.dumps(config)}, more)
+    copied = text_files(recipe.language) if isinstance(recipe, TrainingRecipe) else {}
+    write_folder(target, weights.tensors, config, {"config": json.dumps(config)}, more, copied=copied)
     say(f"{path}: {weights.notes[0]}; wrote {target}{''.join(f', with {name} in it' for name in more)}")
 
 

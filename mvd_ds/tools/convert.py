@@ -10,9 +10,11 @@ from mvd_ds.files import did_you_mean
 from mvd_ds.models.building import build_network, fill
 from mvd_ds.models.classifiers.classifier_folder import class_names, task_of
 from mvd_ds.models.formats import Checkpoint, Network, describe, read_checkpoint, table_lines
+from mvd_ds.models.formats.containers import read_safetensors
 from mvd_ds.models.formats.own import FORMAT
 from mvd_ds.models.saving import WRITTEN, save_as
-from mvd_ds.models.weights import save_model
+from mvd_ds.models.text.own_files import with_own_text
+from mvd_ds.models.weights import model_file, save_model
 
 
 def convert(
@@ -68,7 +70,11 @@ def _write(checkpoint: Checkpoint, network: Network, source: Path, target: Path,
         ConfigError: if the format cannot hold it.
     """
     if to == FORMAT and checkpoint.recipe is not None:
-        save_model(target, checkpoint.state, checkpoint.recipe, {"converted_from": str(source)})
+        recipe = with_own_text(checkpoint.recipe, source.parent if source.is_file() else source)
+        # The layout has no place for a text tower, which is not known to others.
+        tower = {} if recipe.language is None else read_safetensors(model_file(source, "convert"))[0]
+        state = {name: value for name, value in tower.items() if name.startswith("language.")} | checkpoint.state
+        save_model(target, state, recipe, {"converted_from": str(source)})
         return []
     if network.classifier is not None and (task := task_of(source)) != CLASSES:
         raise ConfigError(f"{source}: tells of task {task}, which no other format says; `export` writes its folder and graphs")

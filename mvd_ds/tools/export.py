@@ -12,6 +12,8 @@ from mvd_ds.models.classifiers.adaptation import ADAPTATION_NAME, read_adaptatio
 from mvd_ds.models.classifiers.classifier import Classifier
 from mvd_ds.models.classifiers.classifier_folder import save_classifier
 from mvd_ds.models.pixel_encoder import save_encoder
+from mvd_ds.models.text.captioned import LANGUAGE_NAME, exported_language, knows_words, open_captioned
+from mvd_ds.models.text.own_files import text_files
 from mvd_ds.tools.checkpoints import whole_classifier
 from mvd_ds.tools.export_adaptors import PixelAdaptors, adaptors_of, tell_adaptors
 from mvd_ds.tools.graphs import BATCHES, GRAPHS, Traced, write_graph
@@ -44,6 +46,7 @@ def export(source: Path, folder: Path, graphs: list[str], format: str | None = N
     opened = _open(source, format)
     if adaptors is not None:
         _adapt(opened, source, adaptors)
+    captioned = open_captioned(source)[0] if isinstance(opened, VideoEncoder) and knows_words(source) else None
     folder.parent.mkdir(parents=True, exist_ok=True)
     traced = _traced(opened)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
@@ -56,7 +59,11 @@ def export(source: Path, folder: Path, graphs: list[str], format: str | None = N
         else:
             kept = {} if opened.adapted is None else {ADAPTORS_NAME: tensors_of(opened.adapted)}
             beside |= {} if opened.adapted is None else described(opened.adapted.adaptors)
-            save_encoder(folder, opened.network.encoder, opened.preprocessing, beside, kept)
+            copied: dict[str, bytes] = {}
+            if captioned is not None:
+                described_text, kept[LANGUAGE_NAME] = exported_language(captioned)
+                beside, copied = beside | described_text, text_files(captioned.language.settings)
+            save_encoder(folder, opened.network.encoder, opened.preprocessing, beside, kept, copied)
         for path in sorted(Path(place).iterdir()):
             path.rename(folder / path.name)
     for name, facts in found.items():
@@ -69,6 +76,8 @@ def export(source: Path, folder: Path, graphs: list[str], format: str | None = N
         say(f"{folder}: an encoder of clips; mvd_ds.load('{folder}').features('video.mp4')")
         if opened.adapted is not None:
             tell_adaptors(opened.adapted, folder)
+        if captioned is not None:
+            say(f"{folder}: its text tower reads words: python -m mvd_ds classify {folder} VIDEO --words FILE")
 
 
 def _open(source: Path, format: str | None) -> VideoClassifier | VideoEncoder:

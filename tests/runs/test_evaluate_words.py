@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,10 @@ from mvd_ds.models.text.captioned import open_by_words, open_captioned
 from mvd_ds.models.weights import save_model
 from mvd_ds.runs.evaluate import evaluate
 from mvd_ds.runs.student import build_predictor
+from mvd_ds.tools.convert import convert
+from mvd_ds.tools.export import export
 from mvd_ds.tools.report.evaluation_page import write_evaluation_page
+from text_folders import write_text_folder
 
 SMALL = [
     *("data.clip.frames=4", "data.clip.size_px=32", "data.clip.stride_frames=2", "model.size=null", "model.embed_dim=32"),
@@ -94,3 +98,29 @@ def test_the_scale_of_cosines_is_that_of_the_run_in_any_precision(captioned: Pat
     words = Words(("zero", "one"), (("zero",), ("one",)), ("{}",))
     model, _ = open_by_words(captioned, words, text_encoder, torch.bfloat16)
     assert model.scale == open_captioned(captioned)[0].scale == pytest.approx(1 / 0.07)
+
+
+@pytest.mark.parametrize("text", ["bytes", "tokenizer", "folder"])
+def test_a_model_folder_and_an_exported_one_are_whole_elsewhere(text: str, videos: Path, tmp_path: Path) -> None:
+    """A folder that is moved, its sources gone, names the same classes by words; so do its export, and that one exported."""
+    sources = tmp_path / "sources"
+    write_text_folder("clip", sources)
+    chosen = {
+        "bytes": ["language.text.context=64"],
+        "tokenizer": [f"language.text.tokenizer={sources / 'tokenizer.json'}", "language.text.context=64"],
+        "folder": [f"language.text={{weights: {sources}}}"],
+    }[text]
+    small = [setting for setting in SMALL if not setting.startswith("language.text")]
+    recipe = load_recipe("clip_base", [*small, *chosen])
+    assert isinstance(recipe, TrainingRecipe)
+    save_model(tmp_path / "run" / "model", build_predictor(recipe).state_dict(), recipe, {"step": 0})
+    words, video = videos / "words_how.json", next((videos / "val").glob("*.mp4"))
+    wanted = mvd_ds.VideoClassifier(tmp_path / "run", words=words).probabilities(video)
+    export(tmp_path / "run", tmp_path / "exported", [])
+    (tmp_path / "run").rename(tmp_path / "moved")
+    shutil.rmtree(sources)
+    export(tmp_path / "exported", tmp_path / "again", [])
+    convert(tmp_path / "moved", tmp_path / "converted")
+    for folder in ("moved", "exported", "again", "converted"):
+        found = mvd_ds.VideoClassifier(tmp_path / folder, words=words).probabilities(video)
+        torch.testing.assert_close(found, wanted, msg=folder)

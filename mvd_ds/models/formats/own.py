@@ -37,7 +37,7 @@ OWN = Layout(
     settings={},
     ignored=(
         Ignored("balance.log_variances", "weighs the losses of training: a model predicts without it"),
-        Ignored("language.*", "the text tower, which zero-shot opens by the folder of its run"),
+        Ignored("language.*", "the text tower, which `classify --words` opens by the folder of its run or of `export`"),
     ),
 )
 

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from mvd_ds.config import ConfigError, EncoderSettings, Grid, LanguageSettings, PreprocessingSettings, TextSettings
+from mvd_ds.config import ConfigError, EncoderSettings, Grid, LanguageSettings, PreprocessingSettings, TextSettings, dump
 from mvd_ds.files import one_line
 from mvd_ds.models.adaptors.text_vectors import TextVectors
 from mvd_ds.models.adaptors.zero_shot import ZeroShotClassifier
-from mvd_ds.models.classifiers.classifier_folder import ClassifierCard
-from mvd_ds.models.formats.containers import read_safetensors
+from mvd_ds.models.building import open_encoder
+from mvd_ds.models.classifiers.classifier_folder import ClassifierCard, trained_clip
+from mvd_ds.models.formats.containers import CONFIG_NAME, read_safetensors
+from mvd_ds.models.formats.foreign import first_line, part, read_object
 from mvd_ds.models.formats.strict import load_strictly
 from mvd_ds.models.initialisation import build_without_weights
 from mvd_ds.models.text.head import LanguageHead
+from mvd_ds.models.text.own_files import language_of
 from mvd_ds.models.vit import VisionTransformer
 from mvd_ds.models.weights import model_file, read_recipe
 
+LANGUAGE_NAME = "language.safetensors"
+"""The text tower beside an encoder in a folder of ``export``; in that of a run it is among the weights of the student."""
 #: Texts that are read at once.
 CHUNK_TEXTS = 256
 #: Largest factor of cosines. Source: CLIP.
@@ -111,10 +116,12 @@ def open_captioned(source: str | Path) -> tuple[CaptionedEncoder, PreprocessingS
     """Return the student of a run's folder with its text tower, in ``eval()``, fp32, on the CPU, and how its clips are cut.
 
     Raises:
-        ConfigError: if the folder is not that of a run, or its student has not learnt from captions.
+        ConfigError: if the folder is not that of a run or of ``export``, or its student has not learnt from captions.
     """
     inner = Path(source) / "model"
-    folder = inner if (inner / "config.json").is_file() else Path(source)
+    folder = inner if (inner / CONFIG_NAME).is_file() else Path(source)
+    if (folder / LANGUAGE_NAME).is_file():
+        return _open_exported(folder)
     recipe = read_recipe(folder)
     if recipe.language is None:
         raise ConfigError(f"{one_line(source)}: has learnt from no captions, so it knows no words; train it with language")
@@ -124,3 +131,30 @@ def open_captioned(source: str | Path) -> tuple[CaptionedEncoder, PreprocessingS
     tensors = {name: value for name, value in read_safetensors(file)[0].items() if name.startswith(("encoder.", "language."))}
     load_strictly(model, tensors, str(file))
     return model.eval(), PreprocessingSettings(clip=recipe.data.clip)
+
+
+def knows_words(folder: str | Path) -> bool:
+    """Return whether the model in a folder has a text tower, which ``open_captioned`` opens."""
+    path = Path(folder)
+    if (path / LANGUAGE_NAME).is_file():
+        return True
+    recipe = read_object(path / CONFIG_NAME).get("recipe") if (path / CONFIG_NAME).is_file() else None
+    return isinstance(recipe, dict) and recipe.get("language") is not None
+
+
+def exported_language(captioned: CaptionedEncoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the part of a ``config.json`` that describes a text tower, and its tensors for ``language.safetensors``."""
+    return {"language": dump(captioned.language.settings)}, captioned.language.state_dict()
+
+
+def _open_exported(folder: Path) -> tuple[CaptionedEncoder, PreprocessingSettings]:
+    origin, clip = str(folder / CONFIG_NAME), trained_clip(folder)
+    try:
+        stated = LanguageSettings.model_validate(part(read_object(folder / CONFIG_NAME), "language", origin))
+    except ValueError as error:
+        raise ConfigError(f"{one_line(origin)}: language: {first_line(error)}") from None
+    encoder, language = open_encoder(folder, clip.frames, clip.size_px), language_of(stated, folder)
+    model = build_without_weights(lambda: CaptionedEncoder(encoder.settings, encoder.grid, language))
+    model.encoder = encoder
+    load_strictly(model.language, read_safetensors(folder / LANGUAGE_NAME)[0], str(folder / LANGUAGE_NAME))
+    return model.eval(), PreprocessingSettings(clip=clip)
