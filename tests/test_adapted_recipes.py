@@ -89,12 +89,16 @@ def test_the_students_of_captions_are_clip_and_ms_clip(name: str) -> None:
 
 
 def test_the_removal_is_that_of_a_clip() -> None:
-    """25 of 49 cells of 2 x 2 tokens of a frame stay, by attention of all blocks; 2 * (2 - 2 cos) to the teacher's summary."""
+    """Two views, crops of 0.5 to 1; 25 of 49 cells of 2 x 2 tokens of a frame stay, by attention of all blocks of the average,
+    0.996 to 1; 2 * (2 - 2 cos) to its summary."""
     recipe = load_recipe("aclip_base")
     assert isinstance(recipe, TrainingRecipe) and recipe.language is not None
-    masking, teacher = recipe.masking, recipe.teachers["clip"]
+    masking, teacher = recipe.masking, recipe.teachers["average"]
     assert (masking.kind, masking.keep, masking.pick, masking.cell, masking.blocks) == ("attention", "attended", "high", 2, "all")
     assert recipe.token_counts["visible"] == 8 * 25 * 4 and recipe.language.sees == "visible"
-    assert (teacher.target.kind, teacher.loss, teacher.weight, recipe.decoder.hidden) == ("summary", "cosine", 4.0, 4096)
+    assert (masking.masks_per_clip, masking.view_area, recipe.data.clip.crop) == (2, (0.5, 1.0), "center")
+    assert teacher.is_ema and (recipe.optimizer.ema_decay, recipe.optimizer.ema_decay_end) == (0.996, 1.0)
+    target = build_targets(recipe)["average"]
+    assert (target.loss, target.weight, target.head.tokens, recipe.decoder.hidden) == ("cosine", 4.0, "summary", 4096)
     assert recipe.learning_rate[0] == pytest.approx(5e-4) and recipe.batch.accumulation_steps(32) == 2
     assert (recipe.optimizer.betas, recipe.optimizer.weight_decay, recipe.schedule.epochs) == ((0.9, 0.98), 0.5, 25)

@@ -189,6 +189,9 @@ class MaskingSettings(Settings):
     A-CLIP, 2."""
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
     """multinomial: probabilities are in proportion to score^(1 / temperature); low ones come near to high. Source: UMT, 1."""
+    view_area: tuple[BlockScale, BlockScale] | None = None
+    """attention: each mask is of a view of its own: a crop of this share of the student's clip, resized to its size, whose tokens
+    are ranked by the attention that the teacher's whole clip has there (None: all masks are of the clip). Source: A-CLIP."""
     hint_from: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     """hint: share of cells, the highest, among which some are left visible. Source: AttMask, 0.1."""
     hint_share: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
@@ -263,9 +266,12 @@ class MaskingSettings(Settings):
             raise ValueError(
                 "masking.pick warp needs masking.kind motion, masking.motion block_matching and masking.ranking slot"
             )
-        if self.is_scored and self.pick in ("high", "low") and self.masks_per_clip > 1:
+        if self.view_area is not None and (self.kind != "attention" or self.view_area[0] > self.view_area[1]):
+            raise ValueError("masking.view_area is for masking.kind attention, a smaller share and a larger one: remove it")
+        is_repeated = self.is_scored and self.pick in ("high", "low") and self.masks_per_clip > 1
+        if is_repeated and self.view_area is None:
             raise ValueError(
                 f"masking.pick {self.pick} gives one mask, masks_per_clip {self.masks_per_clip} would be that mask again: choose "
-                "hint or multinomial"
+                "hint or multinomial, or view_area"
             )
         return self

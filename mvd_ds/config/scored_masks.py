@@ -26,6 +26,12 @@ def require_scored_masks(recipe: Any) -> None:
         for block in () if masking.blocks == "all" or teacher.network else masking.blocks:
             if not -teacher.depth <= block < teacher.depth:
                 raise ValueError(f"masking.blocks: {block} is outside teachers.{masking.teacher} of {teacher.depth} blocks")
+    if masking.view_area is not None:
+        tokens = {name: output.head(1).tokens for name, output in recipe.outputs.items()}
+        odd = next((name for name, at in tokens.items() if at != "summary"), None)
+        if odd is not None or (recipe.language is not None and recipe.language.sees == "all"):
+            what = "language.sees all" if odd is None else f"{odd}, which is predicted at {tokens[odd]} tokens"
+            raise ValueError(f"masking.view_area: views are compared with summaries and visible captions alone: remove {what}")
     if masking.kind == "motion" and recipe.grid[0] < 2:
         raise ValueError(f"masking.kind motion needs clips of two slots or more, the grid is {recipe.grid}")
     if not masking.is_scored:

@@ -14,6 +14,7 @@ from mvd_ds.objectives.diagnostics import effective_rank
 from mvd_ds.objectives.targets import Places, Target, target_statistics
 from mvd_ds.objectives.terms import LossTerms, added, combine
 from mvd_ds.training.device_batch import MaskedBatch, to_device
+from mvd_ds.training.device_crops import OwnViews
 from mvd_ds.training.language import CaptionLoss, Pairs
 from mvd_ds.training.protocols import Inspect
 from mvd_ds.training.prototype_inputs import PrototypeInputs
@@ -43,7 +44,7 @@ class MaskedPrediction:
         self.student, self.targets, self.device, self.captions = student, targets, device, captions
         self.size_px, self.clips_per_step = recipe.data.clip.size_px, recipe.batch.global_
         self.names = (*targets.terms, *([LANGUAGE] if captions is not None else []))
-        self.prototype_inputs = PrototypeInputs(recipe)
+        self.prototype_inputs, self.own_views = PrototypeInputs(recipe), OwnViews(recipe)
         self.inspect: Inspect | None = None
         self.balance = build_balance(recipe, targets.terms).to(device)
         for target in targets.terms.values():
@@ -64,9 +65,7 @@ class MaskedPrediction:
         """Return the vectors of the clips and captions of a micro batch, as the step will compute them."""
         inputs, _ = self.targets.draw(to_device(batch, self.device))
         model = getattr(self.student, "module", self.student)
-        clip = self._clip(inputs, model)
-        more = {"captions": inputs.captions, "pairs_alone": True}
-        return Pairs.of(self.student(clip, inputs.visible, inputs.masked, inputs.drop_path, **more))
+        return Pairs.of(self.student(*self._seen(inputs, model), captions=inputs.captions, pairs_alone=True))
 
     def __call__(self, batch: MaskedBatch, measure: bool) -> LossTerms:
         """Return the losses of one micro batch.
@@ -84,7 +83,7 @@ class MaskedPrediction:
             more: dict[str, Any] = {"labelled": inputs.labels[:, 0] >= 0} if "labels" in targets else {}
             more |= {"captions": inputs.captions} if self.captions is not None else {}
             more |= self._prototype_inputs(inputs, model)
-            predictions = self.student(self._clip(inputs, model), inputs.visible, inputs.masked, inputs.drop_path, **more)
+            predictions = self.student(*self._seen(inputs, model), **more)
         uniforms = None if inputs.teacher_uniforms is None else inputs.teacher_uniforms.flatten(0, 1)
         pairs = Pairs.of(predictions) if self.captions is not None else None
         losses = [combine(predictions, targets, self.targets.terms, places, self.balance, uniforms)] if targets else []
@@ -106,10 +105,14 @@ class MaskedPrediction:
             given["local"] = normalise(given["local"], next(model.parameters()).dtype)
         return given
 
-    def _clip(self, inputs: MaskedBatch, model: torch.nn.Module) -> Tensor:
-        """Return the student's view (B, C, T, H, W), normalised, in the precision of its weights."""
-        dtype = next(model.parameters()).dtype
-        return normalise(to_unit(inputs.views[self.size_px]), dtype)
+    def _seen(self, inputs: MaskedBatch, model: torch.nn.Module) -> tuple[Tensor, ...]:
+        """Return the student's clips, normalised, in the precision of its weights, visible and masked tokens, and drop path.
+
+        They are those of B clips with K masks each, or where each mask is of a view of its own, of B*K clips with one.
+        """
+        clips = self.own_views.clips(to_unit(inputs.views[self.size_px]), inputs)
+        masks = (self.own_views.rows(part) for part in (inputs.visible, inputs.masked, inputs.drop_path))
+        return normalise(clips, next(model.parameters()).dtype), *masks
 
 
 def measure_features(

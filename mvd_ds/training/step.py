@@ -12,6 +12,7 @@ from mvd_ds.config import ATTENTION, IMAGENET_MEAN, IMAGENET_STD, TrainingRecipe
 from mvd_ds.objectives.targets import Places, Target, build_targets, gather_masked
 from mvd_ds.objectives.targets.pixels import PixelTarget
 from mvd_ds.training.device_batch import MaskedBatch
+from mvd_ds.training.device_crops import OwnViews
 
 
 def to_unit(clip: Tensor) -> Tensor:
@@ -128,7 +129,7 @@ class TeacherTargets:
             dtype: precision of the clips that they are given.
             masks: draws the masks of batches that come without; None: they come with them.
         """
-        self.masks = masks
+        self.masks, self.own_views = masks, OwnViews(recipe)
         self.settings = recipe.teachers
         self.teachers = teachers
         self.views = {name: recipe.view_of(settings) for name, settings in recipe.teachers.items()}
@@ -143,7 +144,7 @@ class TeacherTargets:
         if self.masks.teacher is None:
             return self.masks(batch), {}
         given = self.sources(self.masks.teacher, batch)
-        return self.masks(batch, given[ATTENTION]), {self.masks.teacher: given}
+        return self.masks(batch, self.own_views.scores(given[ATTENTION], batch)), {self.masks.teacher: given}
 
     @torch.no_grad()
     def __call__(

@@ -10,7 +10,8 @@ import torch
 
 from mvd_ds.config import TrainingRecipe, validate
 from mvd_ds.tools.bench.step_variants import random_batch
-from mvd_ds.training.prototype_inputs import PrototypeInputs, crop_boxes, hashed_uniforms
+from mvd_ds.training.device_crops import crop_boxes, hashed_uniforms
+from mvd_ds.training.prototype_inputs import PrototypeInputs
 
 WORD = (1 << 64) - 1
 
