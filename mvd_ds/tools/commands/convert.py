@@ -22,5 +22,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Show or convert the weights."""
     from mvd_ds.tools.convert import convert
+    from mvd_ds.tools.convert_in_order import TO_TIMM, convert_in_order
 
+    if options.to.startswith(TO_TIMM):
+        convert_in_order(options.source, options.target, options.to.removeprefix(TO_TIMM))
+        return
     convert(options.source, options.target, options.to, options.from_format, options.heads, options.decoder_heads)

