@@ -28,6 +28,18 @@ LOOKING = [
     *("masking.kind=attention", "masking.teacher=image", "masking.blocks=[1, -1]", "masking.pick=hint"),
     *("masking.hint_from=0.5", "masking.hint_share=0.25", "decoder.attention=cross", "decoder.levels=blocks_and_embedding"),
 ]
+#: A teacher that is the student's average, beside the frozen ones, with features and with prototypes and all that these have:
+#: two clips of a video, local crops, temperatures that warm up, prototypes that do not learn at first. Masks are not drawn from
+#: its attention: that of a network in its first steps is near to uniform, and rounding decides who is in the hint.
+_HEAD = (
+    "{outputs: 24, hidden: 32, bottleneck: 8, warmup_steps: 3, frozen_steps: 2, local_crops: 2, local_px: 16, "
+    "local_area: [0.1, 0.4]}"
+)
+AVERAGED = [
+    "teachers.own={weights: ema, target: {norm: final, normalise: true}, "
+    f"more_targets: {{assigned: {{kind: prototypes, norm: final, weight: 0.1, prototypes: {_HEAD}}}}}}}",
+    *("model.cls_token=true", "data.clips_per_video=2", "optimizer.ema_decay=0.7", "optimizer.ema_decay_end=1"),
+]
 
 
 def shipped(overrides: list[str]) -> TrainingRecipe:

@@ -69,13 +69,3 @@ class Blueprint(Generic[Model]):
     def parameters(self) -> int:
         """Number of parameters."""
         return sum(parameter.numel() for parameter in self.structure.parameters())
-
-
-class Built(Blueprint[Model]):
-    """A model that exists already, where a blueprint is asked for."""
-
-    def __init__(self, model: Model) -> None:
-        self.structure = model
-
-    def build(self) -> Model:
-        return self.structure

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mvd_ds.config import ATTENTION, ConfigError, Grid, TargetSettings, TeacherSettings, TrainingRecipe
 from mvd_ds.config.tokenizers.card import require_same_teacher
-from mvd_ds.models.blueprint import Blueprint, Built
+from mvd_ds.models.blueprint import Blueprint
 from mvd_ds.models.layers import pick
 from mvd_ds.models.networks import FrozenNetwork, Reading, family_of
 from mvd_ds.models.readouts.prototypes import PrototypeHead
@@ -243,11 +243,6 @@ def plan_lone_teacher(
         else:
             planned.blueprint.fill(part.removeprefix("encoder."), module)
 
-    if isinstance(planned.blueprint, Built):
-        built = wrap(planned.blueprint.build())
-        for output, tokenizer in tokenizers.items():
-            built.tokenizers[output] = tokenizer.build()
-        return Built(built)
     return Blueprint(lambda: wrap(planned.blueprint.construct()), fill)
 
 

@@ -17,7 +17,7 @@ from mvd_ds.models.teachers import plan_teacher
 from mvd_ds.runs.student import plan_predictor
 from nightly_record import record
 from plain_loop import plain_losses
-from shrinking import LIBRARIES, LIBRARY_STEPS, LIVING, LOOKING, SCALES, SHORT, STEPS, shipped
+from shrinking import AVERAGED, LIBRARIES, LIBRARY_STEPS, LIVING, LOOKING, SCALES, SHORT, STEPS, shipped
 
 pytestmark = pytest.mark.launch
 
@@ -38,18 +38,6 @@ TODAY = [
 ]
 #: Placements of a teacher of transformers and of one of timm.
 LIBRARY_PLACEMENTS = [("zero3", "zero3_node"), ("zero3_node", "zero3_offload"), ("zero3_offload", "replicated")]
-#: A teacher that is the student's average, beside the frozen ones, with features and with prototypes and all that these have:
-#: two clips of a video, local crops, temperatures that warm up, prototypes that do not learn at first. Masks are not drawn from
-#: its attention: that of a network in its first steps is near to uniform, and rounding decides who is in the hint.
-HEAD = (
-    "{outputs: 24, hidden: 32, bottleneck: 8, warmup_steps: 3, frozen_steps: 2, local_crops: 2, local_px: 16, "
-    "local_area: [0.1, 0.4]}"
-)
-AVERAGED = [
-    "teachers.own={weights: ema, target: {norm: final, normalise: true}, "
-    f"more_targets: {{assigned: {{kind: prototypes, norm: final, weight: 0.1, prototypes: {HEAD}}}}}}}",
-    *("model.cls_token=true", "data.clips_per_video=2", "optimizer.ema_decay=0.7", "optimizer.ema_decay_end=1"),
-]
 #: Stage of the student and placement of such a teacher: put together of shards, or copied shard by shard (3 and zero3), beside
 #: a student with second shards, which its teachers must not have: what is gathered of them there is never written to.
 AVERAGES = [

@@ -43,6 +43,11 @@ class TokenizerCard(NamedTuple):
         return self.recipe.tokenizer.codes
 
     @property
+    def precision(self) -> str:
+        """Precision that its teacher computed in."""
+        return self.recipe.engine.precision
+
+    @property
     def is_tokenwise(self) -> bool:
         """True if the code of a token depends on that token alone."""
         return self.recipe.model.depth == 0

@@ -68,6 +68,7 @@ class TokenizerRecipe(TrainingRecipe):
         if odd:
             raise ValueError(f"the decoder of a tokenizer sees all tokens: remove decoder.{', decoder.'.join(odd)}")
         self._check_teachers()
+        self._check_drop_path()
         if self.model.kind != "video":
             raise ValueError("objective tokenizer has the token grid of a video student: model.kind must be video")
         if self.tokenizer.method == "kmeans" and self.model.depth:
@@ -83,6 +84,16 @@ class TokenizerRecipe(TrainingRecipe):
             raise ValueError(
                 f"a tokenizer reconstructs pixels as they are: pixels.normalise must be none, not {self.pixels.normalise}"
             )
+
+    def _check_drop_path(self) -> None:
+        """Refuse a rate that no block has: the decoder's are those of ``model`` unless it states its own."""
+        inherits = self.decoder.depth > 0 and self.decoder.drop_path is None
+        for name, rate, depth in (
+            ("decoder", self.decoder.drop_path, self.decoder.depth),
+            ("model", self.model.drop_path, self.model.depth or inherits),
+        ):
+            if rate and not depth:
+                raise ValueError(f"{name}.drop_path {rate}: {name}.depth is 0, there is no block to drop: remove it")
 
     def _check_teachers(self) -> None:
         perceptual = self.tokenizer.perceptual

@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from mvd_ds.config import HeadShape
-from mvd_ds.models.readouts.cross import CrossDecoder
+from mvd_ds.models.readouts.cross import CrossDecoder, decoder_kind
 from mvd_ds.models.readouts.decoder import Decoder
 from mvd_ds.models.readouts.label_head import LabelHead
 from mvd_ds.models.readouts.plain import SummaryReadout, TokenReadout
@@ -39,6 +39,5 @@ def readout_of(shape: HeadShape) -> type[Readout]:
         return READOUTS["prototypes"]
     if shape.tokens == "summary":
         return READOUTS["summary" if shape.norm is None else "labels"]
-    if shape.decoder.attention == "cross":
-        return READOUTS["cross"]
-    return READOUTS["tokens" if shape.tokens == "visible" and not shape.decoder.depth else "decoder"]
+    is_bare = shape.tokens == "visible" and not shape.decoder.depth and shape.decoder.attention == "self"
+    return READOUTS["tokens"] if is_bare else decoder_kind(shape)

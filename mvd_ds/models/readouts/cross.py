@@ -13,6 +13,7 @@ from mvd_ds.models.cross_attention import CrossBlock, LevelMixture
 from mvd_ds.models.embed import LearnedToken, Position
 from mvd_ds.models.layers import drop_path_factors
 from mvd_ds.models.linear import Linear
+from mvd_ds.models.readouts.decoder import Decoder
 from mvd_ds.models.readouts.readout import Readout
 from mvd_ds.models.vit import rotary_of
 
@@ -99,3 +100,8 @@ class CrossDecoder(Readout):
         block = 4 * asked * width**2 + 4 * source * encoder.embed_dim * width + 4 * asked * source * width
         block += mlp_flops(asked, width, settings.mlp_ratio)
         return mixing + settings.depth * block + 2 * asked * width * shape.width
+
+
+def decoder_kind(shape: HeadShape) -> type[Readout]:
+    """Return the decoder that a shape asks for: of self-attention among all tokens, or of cross-attention."""
+    return CrossDecoder if shape.decoder.attention == "cross" else Decoder

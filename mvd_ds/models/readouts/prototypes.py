@@ -13,8 +13,7 @@ from torch.nn import functional as F
 
 from mvd_ds.config import EncoderSettings, Grid, HeadShape, PrototypeSettings
 from mvd_ds.models.linear import Linear
-from mvd_ds.models.readouts.cross import CrossDecoder
-from mvd_ds.models.readouts.decoder import Decoder
+from mvd_ds.models.readouts.cross import decoder_kind
 from mvd_ds.models.readouts.readout import Readout
 
 
@@ -79,8 +78,7 @@ class PrototypeReadout(Readout):
     def __init__(self, shape: HeadShape, encoder: EncoderSettings, grid: Grid) -> None:
         super().__init__(shape, encoder, grid)
         assert shape.prototypes is not None
-        kind = CrossDecoder if shape.decoder.attention == "cross" else Decoder
-        self.decoder = kind(_inner(shape, encoder), encoder, grid)
+        self.decoder = decoder_kind(shape)(_inner(shape, encoder), encoder, grid)
         self.needs_levels = self.decoder.needs_levels
         self.head = PrototypeHead(encoder.embed_dim, shape.prototypes)
 
@@ -109,9 +107,8 @@ class PrototypeReadout(Readout):
     def flops(shape: HeadShape, encoder: EncoderSettings, visible: int, masked: int) -> int:
         """Return the operations for one sample; see ``Readout``."""
         assert shape.prototypes is not None
-        kind = CrossDecoder if shape.decoder.attention == "cross" else Decoder
         heads = (masked + 1 + shape.prototypes.local_crops) * PrototypeHead.flops(encoder.embed_dim, shape.prototypes)
-        return kind.flops(_inner(shape, encoder), encoder, visible, masked) + heads
+        return decoder_kind(shape).flops(_inner(shape, encoder), encoder, visible, masked) + heads
 
 
 def _inner(shape: HeadShape, encoder: EncoderSettings) -> HeadShape:

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from mvd_ds.config import ConfigError, TrainingRecipe
 from mvd_ds.config.tokenizers.card import find_card
-from mvd_ds.objectives.targets.target import Places, Target
+from mvd_ds.objectives.targets.target import Places, Target, taught
 
 
 class CodeTarget(Target):
@@ -29,9 +29,7 @@ class CodeTarget(Target):
     is_pointwise: ClassVar[bool] = False
 
     def __init__(self, recipe: TrainingRecipe, name: str) -> None:
-        output = recipe.outputs[name]
-        assert output.teacher is not None and output.target is not None
-        teacher, target = recipe.teachers[output.teacher], output.target
+        output, teacher, target, weight = taught(recipe, name)
         if recipe.targets.cache is not None:
             raise ConfigError(f"target {name}: targets.cache keeps features, which kind codes needs a teacher beside: remove it")
         if recipe.balance == "loss_relative":
@@ -40,7 +38,6 @@ class CodeTarget(Target):
             )
         self.card = find_card(target, f"target {name}: codebook")
         codes = self.card.codes if self.card is not None else target.codes or teacher.embed_dim
-        weight = teacher.weight if target.weight is None else target.weight
         super().__init__(name, output.head(codes), "cross_entropy", weight)
         self.is_tokenwise = self.card is None or self.card.is_tokenwise
 

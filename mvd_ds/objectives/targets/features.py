@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.objectives.moving_statistics import Statistics
 from mvd_ds.objectives.standardisers import STANDARDISERS, Standardiser
-from mvd_ds.objectives.targets.target import Places, Target
+from mvd_ds.objectives.targets.target import Places, Target, taught
 from mvd_ds.objectives.targets.visible import VisibleLoss
 
 
@@ -21,12 +21,9 @@ class FeatureTarget(Target):
     """
 
     def __init__(self, recipe: TrainingRecipe, name: str) -> None:
-        output = recipe.outputs[name]
-        assert output.teacher is not None and output.target is not None
-        teacher, target = recipe.teachers[output.teacher], output.target
+        output, teacher, target, weight = taught(recipe, name)
         self.parts = len(set(target.blocks)) if target.mode == "each" else 1
         joined = 1 if target.mode == "mean" else len(set(target.blocks))
-        weight = teacher.weight if target.weight is None else target.weight
         width = joined * teacher.embed_dim
         super().__init__(name, output.head(width), target.loss or teacher.loss, weight)
         made = [STANDARDISERS[target.standardised_by](width // self.parts, name) for _ in range(self.parts)]

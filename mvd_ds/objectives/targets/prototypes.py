@@ -11,7 +11,7 @@ from torch import Tensor
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.objectives.centres import Centres
 from mvd_ds.objectives.moving_statistics import Statistics
-from mvd_ds.objectives.targets.target import Places, Target
+from mvd_ds.objectives.targets.target import Places, Target, taught
 
 
 class PrototypeTarget(Target):
@@ -29,11 +29,8 @@ class PrototypeTarget(Target):
     is_pointwise: ClassVar[bool] = False
 
     def __init__(self, recipe: TrainingRecipe, name: str) -> None:
-        output = recipe.outputs[name]
-        assert output.teacher is not None and output.target is not None
-        teacher, target = recipe.teachers[output.teacher], output.target
+        output, _, target, weight = taught(recipe, name)
         self.settings = target.prototypes
-        weight = teacher.weight if target.weight is None else target.weight
         super().__init__(name, output.head(self.settings.outputs), "cross_entropy", weight)
         self.clips, self.masks = recipe.data.clips_per_video, recipe.masks_per_clip
         self.centres = Centres(self.settings)

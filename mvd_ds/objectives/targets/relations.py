@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.objectives.relations import gram_distance, matrix_bytes, product_flops, relation_loss, saved_bytes
-from mvd_ds.objectives.targets.target import Places, Target
+from mvd_ds.objectives.targets.target import Places, Target, taught
 
 
 class RelationalTarget(Target):
@@ -22,10 +22,7 @@ class RelationalTarget(Target):
     is_pointwise: ClassVar[bool] = False
 
     def __init__(self, recipe: TrainingRecipe, name: str, width: int) -> None:
-        output = recipe.outputs[name]
-        assert output.teacher is not None and output.target is not None
-        teacher, self.settings = recipe.teachers[output.teacher], output.target
-        weight = teacher.weight if self.settings.weight is None else self.settings.weight
+        output, teacher, self.settings, weight = taught(recipe, name)
         super().__init__(name, output.head(width), "relations", weight)
         self.heads = teacher.num_heads
 

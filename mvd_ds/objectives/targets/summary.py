@@ -7,7 +7,7 @@ from torch import Tensor
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.objectives.moving_statistics import Statistics
 from mvd_ds.objectives.targets.dispersion import AngularDispersion
-from mvd_ds.objectives.targets.target import Places, Target
+from mvd_ds.objectives.targets.target import Places, Target, taught
 
 
 class SummaryTarget(Target):
@@ -24,10 +24,7 @@ class SummaryTarget(Target):
     is_tokenwise = False
 
     def __init__(self, recipe: TrainingRecipe, name: str) -> None:
-        output = recipe.outputs[name]
-        assert output.teacher is not None and output.target is not None
-        teacher, target = recipe.teachers[output.teacher], output.target
-        weight = teacher.weight if target.weight is None else target.weight
+        output, teacher, target, weight = taught(recipe, name)
         super().__init__(name, output.head(teacher.embed_dim), target.loss or "angle", weight)
         self.dispersion = AngularDispersion(teacher.embed_dim) if self.loss == "angle" else None
 

@@ -7,7 +7,8 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mvd_ds.config import HeadShape, LossMixture, Tokens, loss_parts
+from mvd_ds.config import HeadShape, LossMixture, TargetSettings, TeacherSettings, Tokens, TrainingRecipe, loss_parts
+from mvd_ds.config.targets import Output
 from mvd_ds.files import ConfigError, did_you_mean
 from mvd_ds.objectives.diagnostics import feature_variance, mean_target_loss
 from mvd_ds.objectives.losses import LOSSES, mixed_loss, per_sample
@@ -27,6 +28,24 @@ class Places(NamedTuple):
     def of(self, tokens: Tokens) -> Tensor:
         """Return the places (B, K, P) of the tokens that a ``HeadShape`` names."""
         return {"masked": self.masked, "visible": self.visible}.get(tokens, torch.cat((self.masked, self.visible), dim=2))
+
+
+class Taught(NamedTuple):
+    """A target that a teacher gives, as a recipe states it."""
+
+    output: Output
+    teacher: TeacherSettings
+    target: TargetSettings
+    weight: float
+    """Factor of its loss in the total: its own, or its teacher's."""
+
+
+def taught(recipe: TrainingRecipe, name: str) -> Taught:
+    """Return what a recipe states of the target ``name``, which a teacher gives."""
+    output = recipe.outputs[name]
+    assert output.teacher is not None and output.target is not None
+    teacher, target = recipe.teachers[output.teacher], output.target
+    return Taught(output, teacher, target, teacher.weight if target.weight is None else target.weight)
 
 
 class Target(nn.Module):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mvd_ds.config import ConfigError, TrainingRecipe
 from mvd_ds.config.tokenizers.card import read_card
+from mvd_ds.training.console import say
 from mvd_ds.training.contents import contents_of
 
 
@@ -19,7 +20,7 @@ def teacher_digest(recipe: TrainingRecipe, name: str, cache: Path | None = None)
 
 
 def require_own_tokenizers(recipe: TrainingRecipe, cache: Path | None = None) -> None:
-    """Refuse tokenizers that were made for a teacher of other weights.
+    """Refuse tokenizers that were made for a teacher of other weights, and say where one computed in another precision.
 
     Args:
         recipe: the run that learns codes.
@@ -37,4 +38,9 @@ def require_own_tokenizers(recipe: TrainingRecipe, cache: Path | None = None) ->
                 raise ConfigError(
                     f"teachers.{name}: codebook {target.codebook} was made for other weights than {teacher.weights}; learn one "
                     f"for this teacher: `tokenizer RECIPE teachers.NAME.weights={teacher.weights}`"
+                )
+            if card.precision != recipe.engine.precision:
+                say(
+                    f"teacher {name}: codebook {target.codebook} was learned in {card.precision}, and tokens are read in "
+                    f"{recipe.engine.precision} here: those halfway between two codes may get the other one"
                 )

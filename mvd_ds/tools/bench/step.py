@@ -12,6 +12,7 @@ import contextlib
 import math
 import os
 import statistics
+import tempfile
 from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
@@ -22,6 +23,7 @@ import torch
 from mvd_ds.config import TrainingRecipe
 from mvd_ds.runs.student import recipe_flops
 from mvd_ds.tools.bench.clock import Clock, PeakMemory, clock_of
+from mvd_ds.tools.bench.codebooks import with_random_codebooks
 from mvd_ds.tools.bench.product_step import DistillStep
 from mvd_ds.tools.bench.reference_step import STYLES
 from mvd_ds.tools.bench.step_variants import (
@@ -68,9 +70,10 @@ def measure_step(name: str, overrides: list[str], options: StepBenchOptions) -> 
     Raises:
         ConfigError: for a faulty setting, or a recipe that has no yardstick.
     """
-    with bench_group(options.device) as cluster:
+    with bench_group(options.device) as cluster, tempfile.TemporaryDirectory() as folder:
         with cluster.together():
             recipe = step_recipe(name, overrides, options.geometry, cluster.device, cluster.world)
+            recipe = with_random_codebooks(recipe, Path(folder))
             if options.against:
                 require_yardsticks(recipe)
         return _measure(recipe, name, options, cluster)

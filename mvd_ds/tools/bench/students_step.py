@@ -7,6 +7,8 @@ gradient norms of the common step are those of the students alone.
 from __future__ import annotations
 
 import math
+import tempfile
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +19,7 @@ from mvd_ds.data.batch import ClipBatch
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.runs.student import build_predictor, recipe_flops, students_flops
 from mvd_ds.tools.bench.clock import Clock
+from mvd_ds.tools.bench.codebooks import with_random_codebooks
 from mvd_ds.tools.bench.product_step import EngineStep, ProductStep
 from mvd_ds.tools.bench.step import TOLERANCE, StepBenchOptions, bench_group, device_name, first_step, median_total, timed
 from mvd_ds.tools.bench.step_variants import Variant, geometry_of, pinned, rank_batches, step_recipe
@@ -94,9 +97,10 @@ def measure_students(name: str, overrides: list[str], options: StepBenchOptions)
     Raises:
         ConfigError: for a faulty setting.
     """
-    with bench_group(options.device) as cluster:
+    with bench_group(options.device) as cluster, tempfile.TemporaryDirectory() as folder:
         with cluster.together():
             recipe = step_recipe(name, overrides, options.geometry, cluster.device, cluster.world)
+            recipe = with_random_codebooks(recipe, Path(folder))
         return _measure(recipe, name, options, cluster)
 
 

@@ -48,12 +48,21 @@ def test_it_comes_back_from_its_own_dump() -> None:
         ({"tokenizer": {"reconstruct": "pixels"}}, r"reconstruct pixels needs pixels"),
         ({**PIXELS, "pixels": {"normalise": "joint"}}, r"pixels.normalise must be none, not joint"),
         ({"tokenizer": {"perceptual": "image"}}, r"set reconstruct=pixels"),
+        ({"decoder": {"depth": 0, "drop_path": 0.1}}, r"decoder.drop_path 0.1: decoder.depth is 0, there is no block to drop"),
+        ({**KMEANS, "model": {**NETWORK, "depth": 0, "drop_path": 0.2}}, r"model.drop_path 0.2: model.depth is 0"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(changed: dict[str, Any], line: str) -> None:
     with pytest.raises(ConfigError, match=line) as told:
         tokenizer_recipe(**changed)
     assert len(str(told.value).splitlines()) == 1
+
+
+def test_blocks_of_the_decoder_alone_take_the_rate_of_the_model() -> None:
+    model = {**NETWORK, "depth": 0, "drop_path": 0.2}
+    assert tokenizer_recipe(model=model).drop_path_blocks == 1
+    with pytest.raises(ConfigError, match=r"model.drop_path 0.2: model.depth is 0"):
+        tokenizer_recipe(model=model, decoder={"depth": 1, "drop_path": 0.1})
 
 
 def test_a_perceptual_teacher_sees_the_clip_and_is_no_second_tokeniser() -> None:

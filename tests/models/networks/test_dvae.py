@@ -54,6 +54,24 @@ def pickled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, T
     return path, tensors
 
 
+def _student_of(path: Path) -> TrainingRecipe:
+    """A recipe of the codes of DALL-E's encoder in a file."""
+    model = {"embed_dim": 32, "depth": 1, "num_heads": 2, "patch_px": 16, "tubelet_frames": 2}
+    values = {
+        "objective": "distillation",
+        "data": {"clip": {"frames": 4, "stride_frames": 1, "size_px": 32}},
+        "model": model,
+        "masking": {"ratio": 0.5},
+        "decoder": {"embed_dim": 32, "depth": 1, "num_heads": 2},
+        "teachers": {"dalle": {"network": "dvae:dalle", "weights": str(path), "input_px": 16, "target": {"kind": "codes"}}},
+        "batch": {"micro": 2, "global": 2},
+        "schedule": {"steps": 2},
+    }
+    recipe = validate(values, "test")
+    assert isinstance(recipe, TrainingRecipe)
+    return recipe
+
+
 def test_weights_come_out_of_the_pickle_of_the_whole_network(pickled: tuple[Path, dict[str, Tensor]]) -> None:
     path, tensors = pickled
     found = read_dvae(path)
@@ -75,21 +93,26 @@ def test_code_in_the_file_is_refused_and_does_not_run(tmp_path: Path) -> None:
         read_dvae(tmp_path / "encoder.pkl")
 
 
+@pytest.mark.parametrize("fault", ["missing", "more", "another shape"])
+def test_weights_that_are_not_those_of_the_encoder_are_refused_by_name(fault: str, tmp_path: Path) -> None:
+    shapes = {name: value.shape for name, value in DvaeEncoder(8192, 1, 1, 8).state_dict().items()}
+    thin = {f"blocks.{name.removeprefix('encoder.')}": torch.zeros(1).expand(shape) for name, shape in shapes.items()}
+    name = "blocks.group_2.block_1.id_path.w"
+    if fault == "missing":
+        del thin[name]
+    else:
+        name = "blocks.group_9.w" if fault == "more" else name
+        thin[name] = torch.zeros(1, 2)
+    torch.save(thin, tmp_path / "encoder.pkl")
+    recipe = _student_of(tmp_path / "encoder.pkl")
+    with pytest.raises(ConfigError, match=name.removeprefix("blocks.").replace(".", r"\.")):
+        build_teacher("dalle", recipe.teachers["dalle"], recipe)
+
+
 def test_a_teacher_gives_the_largest_logit_of_pixels_mapped_to_the_middle(pickled: tuple[Path, dict[str, Tensor]]) -> None:
     path, tensors = pickled
-    model = {"embed_dim": 32, "depth": 1, "num_heads": 2, "patch_px": 16, "tubelet_frames": 2}
-    values = {
-        "objective": "distillation",
-        "data": {"clip": {"frames": 4, "stride_frames": 1, "size_px": 32}},
-        "model": model,
-        "masking": {"ratio": 0.5},
-        "decoder": {"embed_dim": 32, "depth": 1, "num_heads": 2},
-        "teachers": {"dalle": {"network": "dvae:dalle", "weights": str(path), "input_px": 16, "target": {"kind": "codes"}}},
-        "batch": {"micro": 2, "global": 2},
-        "schedule": {"steps": 2},
-    }
-    recipe = validate(values, "test")
-    assert isinstance(recipe, TrainingRecipe) and build_targets(recipe)["dalle"].head.width == 8192
+    recipe = _student_of(path)
+    assert build_targets(recipe)["dalle"].head.width == 8192
     unit = torch.rand(1, 3, 4, 16, 16, generator=torch.Generator().manual_seed(1))
     mean, std = (torch.tensor(v).view(3, 1, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     codes = build_teacher("dalle", recipe.teachers["dalle"], recipe)((unit - mean) / std)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mvd_ds.config import ConfigError
+from mvd_ds.config import ConfigError, TrainingRecipe, dump, validate
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.models.tokenizers.folder import DEVIATION, MEAN, VECTORS, read_tokenizer
 from mvd_ds.models.tokenizers.frozen import PlannedTokenizer
@@ -81,6 +81,24 @@ def test_damage_is_told_by_name(tmp_path: Path) -> None:
         save_file(wrong, path)
         with pytest.raises(ConfigError, match=line):
             read_tokenizer(folder)
+
+
+@pytest.mark.parametrize("network", [None, "timm:test_vit"])
+def test_a_tokenizer_in_a_teacher_evaluates_and_does_not_learn(network: str | None, tmp_path: Path) -> None:
+    other = (
+        {}
+        if network is None
+        else {"network": network, "embed_dim": 64, "patch_px": 16, "resize": "bilinear", "weights": "random"}
+    )
+    teachers = {"video": TEACHER if network is None else other}
+    student = student_recipe(write_tokenizer(tmp_path / "tokenizer", tokenizer_recipe(teachers=teachers)))
+    values = dump(student)
+    values["teachers"]["video"] = teachers["video"] | {"target": values["teachers"]["video"]["target"]}
+    made = validate(values, "test")
+    assert isinstance(made, TrainingRecipe)
+    teacher = build_teacher("video", made.teachers["video"], made)
+    assert not any(module.training for module in teacher.modules())
+    assert not any(parameter.requires_grad for parameter in teacher.parameters()) and len(teacher.tokenizers) == 1
 
 
 def test_an_image_teacher_has_a_code_for_every_token_of_the_clip(tmp_path: Path) -> None:

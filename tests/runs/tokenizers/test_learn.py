@@ -91,7 +91,9 @@ def test_other_ways_to_learn_codes_run(changed: dict[str, object], videos: Path,
     assert ("loss/perceptual" in last) == ("pixels" in changed) and ("loss/commitment" in last) == ("pixels" in changed)
 
 
-def test_a_tokenizer_of_other_weights_is_refused(tmp_path: Path) -> None:
+def test_a_tokenizer_of_other_weights_is_refused_and_of_another_precision_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     teacher = student_recipe(write_tokenizer(tmp_path / "random", tokenizer_recipe()))
     for seed in (0, 1):
         torch.manual_seed(seed)
@@ -100,7 +102,11 @@ def test_a_tokenizer_of_other_weights_is_refused(tmp_path: Path) -> None:
     own = {**TEACHER, "weights": str(tmp_path / "teacher0")}
     recipe = tokenizer_recipe(teachers={"video": own})
     folder = write_tokenizer(tmp_path / "tokenizer", recipe, teacher_digest(recipe, "video"))
-    require_own_tokenizers(student_recipe(folder, weights=str(tmp_path / "teacher0")))
+    student = student_recipe(folder, weights=str(tmp_path / "teacher0"))
+    require_own_tokenizers(student)
+    assert read_card(folder).precision == "fp32" and not capsys.readouterr().out
+    require_own_tokenizers(student.model_copy(update={"engine": student.engine.model_copy(update={"precision": "bf16"})}))
+    assert "was learned in fp32, and tokens are read in bf16 here" in capsys.readouterr().out
     with pytest.raises(ConfigError, match=r"tokenizer was made for other weights than .*teacher1; learn one for this teacher"):
         require_own_tokenizers(student_recipe(folder, weights=str(tmp_path / "teacher1")))
 
