@@ -163,7 +163,7 @@ class Experiment:
         return self._write_probe(base / probing.name, seed, models, probing.settings, values)
 
     def _write_probe(self, output: Path, seed: int, models: dict[str, Any], settings: list[str], values: dict[str, Any]) -> str:
-        recipe = dump(load_recipe(self.protocol.probe, [*self.protocol.probe_settings, *settings]))
+        recipe = dump(load_recipe(self.protocol.probe, ["compare=[]", *self.protocol.probe_settings, *settings]))
         recipe["run"] |= {"output": str(output), "seed": seed}
         recipe["data"]["manifest"] = str(self.videos / "train.txt")
         recipe |= {"models": models, **values}

@@ -22,7 +22,7 @@ def test_rows_are_recipes_that_load_and_comparisons_name_them(name: str) -> None
     for row in (*protocol.caches.values(), *protocol.rows.values()):
         load_recipe(row.recipe, [setting.format(**places) for setting in [*protocol.settings, *row.settings]])
     for probing in protocol.more_probes:
-        load_recipe(protocol.probe, [*protocol.probe_settings, *probing.settings])
+        load_recipe(protocol.probe, ["compare=[]", *protocol.probe_settings, *probing.settings])
     named = {side for pair in protocol.compare for side in pair}
     assert named <= {*protocol.rows, *protocol.probed, "untrained"} and len(protocol.seeds) >= 3
     if protocol.finetuning is not None:
