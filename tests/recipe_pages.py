@@ -49,7 +49,9 @@ are several classes of a video (`task=multilabel`) and real numbers (`task=regre
 timm:NAME` (frame by frame; `time` puts the tokens of all frames side by side, adds each frame's time, or averages them),
 `network: hf:FOLDER`. `heads=[deep_attentive]` is V-JEPA 2's probe; every `head.learning_rates` with every `head.weight_decay` is
 trained on one pass of the frozen network, and the best is chosen on a share of the training clips, never on those held out.
-`drawn={count: 20}` shows these heads another start and crop of each training clip in every epoch (20 in turn).
+`order=[reversed, shuffled]` tests the sense of time: probes tell clips from the same ones played backwards or in random order (an
+encoder that sees no order is right in half of the cases), and the labels' probes answer for clips played so; the report has a
+table. `drawn={count: 20}` shows trained heads another start and crop of each training clip in every epoch (20 in turn).
 `blocks=all` probes every block in the same pass: the report draws accuracy over depth and names the block for `target.blocks`.
 
 ```bash

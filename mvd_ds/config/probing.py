@@ -40,8 +40,8 @@ class ProbedModel(Settings):
     cosines of each frame's number added; mean: the mean over the frames at each place."""
     untrained: bool = False
     """Take only the architecture and seed of ``weights`` and leave the initial weights as they were drawn."""
-    frames: Literal["all", "first", "shuffled"] = "all"
-    """all: the clip; first: its first frame repeated; shuffled: its frames in random order."""
+    frames: Literal["all", "first", "shuffled", "reversed"] = "all"
+    """all: the clip; first: its first frame repeated; shuffled: its frames in random order; reversed: played backwards."""
     every_frames: Positive = 1
     """Image networks see every n-th frame of the clip."""
 
@@ -143,6 +143,10 @@ class ProbeRecipe(OneManifestRecipe):
     """Clips and crops of a video (None: one clip from its start or over its length, the middle square). A head sees the tokens
     of all segments together; it is fitted on the middle crop of the segments, and the softmaxes of the crops of held-out videos
     are averaged. Source: V-JEPA 2, 2 x 3 on Something-Something, 8 x 3 on Kinetics."""
+    order: tuple[Literal["reversed", "shuffled"], ...] = ()
+    """Tests of the sense of time: for each of these, probes of all ``heads`` learn to tell clips from the same ones played
+    backwards, or with frames in random order (half of the answers are right without a sense of order); and the probes of the
+    labels answer for held-out clips that are played so."""
     drawn: DrawnViewSettings | None = None
     """Training clips of the trained heads as drawn views: another start, crop and mirror image (None: always the same clip, as
     those held out). The clips that choose among heads stay as they are."""
@@ -190,6 +194,14 @@ class ProbeRecipe(OneManifestRecipe):
             raise ValueError("blocks: vqt looks into all layers at once; remove it from heads, or take blocks: last")
         if isinstance(self.blocks, tuple) and len(set(self.blocks)) != max(len(self.blocks), 1):
             raise ValueError("blocks: give at least one, and each once")
+        return self
+
+    @model_validator(mode="after")
+    def _check_order(self) -> ProbeRecipe:
+        if len(set(self.order)) < len(self.order):
+            raise ValueError(f"order {list(self.order)}: give each once")
+        if self.order and self.data.clip.frames < 2:
+            raise ValueError("order: a clip of one frame has none; set data.clip.frames to 2 or more")
         return self
 
     @model_validator(mode="after")

@@ -23,6 +23,8 @@ class Features(NamedTuple):
     """int64 (S, L)."""
     ok: np.ndarray
     """bool (S,), False where the video could not be read and the clip is black: leave these out."""
+    rows_per_clip: int = 1
+    """Neighbouring rows that are of one clip: a share that chooses holds all of them, or none."""
 
 
 def pixel_features(clip: Tensor) -> Tensor:
@@ -48,5 +50,15 @@ def _shuffled(clip: Tensor, first: int, seed: int) -> Tensor:
     return torch.stack([one[:, torch.from_numpy(order)] for one, order in zip(clip, orders, strict=True)])
 
 
-FRAMES: dict[str, Callable[[Tensor, int, int], Tensor]] = {"all": _all, "first": _first, "shuffled": _shuffled}
+def _reversed(clip: Tensor, first: int, seed: int) -> Tensor:
+    """Return the clip played backwards."""
+    return clip.flip(2)
+
+
+FRAMES: dict[str, Callable[[Tensor, int, int], Tensor]] = {
+    "all": _all,
+    "first": _first,
+    "shuffled": _shuffled,
+    "reversed": _reversed,
+}
 """What a network is shown: (clip (B, C, T, H, W), position of its first clip in the pass, seed) -> clip."""

@@ -47,6 +47,8 @@ class Labelled(NamedTuple):
     """int64 (S, L)."""
     drawn: int = 0
     """Number of drawn views of each clip, which stand behind the plain one in ``features``."""
+    rows_per_clip: int = 1
+    """Neighbouring clips that are one clip, played in several ways."""
 
     def batches(self, groups: Sequence[Sequence[int]], epoch: int | None = None) -> Iterator[tuple[Sequence[int], Any]]:
         """Yield (clips, features) of each group: those of the view of an epoch, or of the plain one (None)."""
@@ -106,7 +108,7 @@ def train_heads(
         return HeadBank(candidates, lambda seed: build(classes[candidates[0].label], recipe.seeds[seed]), device)
 
     own = {number: bank(listed[number]) for number in range(share.rank, len(listed), share.world)}
-    splits = np.stack([selection_split(len(known.labels), recipe.selection_share, seed)[0] for seed in recipe.seeds])
+    splits = np.stack([_split(known, recipe, seed) for seed in recipe.seeds])
     _train(own, known, splits, recipe, device, training)
     to_known = _asked(own, known, np.flatnonzero(splits.any(axis=0)).tolist(), len(known.labels), recipe, 1)
     to_unseen = _asked(own, unseen, list(range(len(unseen.labels))), len(unseen.labels), recipe, training.views)
@@ -121,6 +123,10 @@ def train_heads(
         )
         for block in range(training.blocks)
     ]
+
+
+def _split(known: Labelled, recipe: ProbeRecipe, seed: int) -> np.ndarray:
+    return selection_split(len(known.labels), recipe.selection_share, seed, known.rows_per_clip)[0]
 
 
 def _banks(recipe: ProbeRecipe, blocks: int, labels: int) -> list[list[Candidate]]:

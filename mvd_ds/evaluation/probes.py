@@ -55,6 +55,7 @@ def fit_probes(
     recipe: ProbeRecipe,
     on_progress: Callable[[int, int], None] | None = None,
     workers: int = 1,
+    rows_per_clip: int = 1,
 ) -> dict[str, tuple[Probe, ...]]:
     """Fit a probe for every network and label; return them by name of the network, in the order of the labels.
 
@@ -69,6 +70,7 @@ def fit_probes(
         recipe: seeds, grid of C and share of the training clips that chooses from it.
         on_progress: called with (probes fitted, probes in all).
         workers: processes.
+        rows_per_clip: neighbouring rows that are of one clip.
 
     Raises:
         ConfigError: features that are not finite, or labels that cannot be probed.
@@ -79,7 +81,7 @@ def fit_probes(
     parallel = Parallel(n_jobs=min(workers, len(tasks)), return_as="generator")
     fitted: dict[str, tuple[Probe, ...]] = dict.fromkeys(train, ())
     probes = parallel(
-        delayed(fit_probe)(train[name], train_labels[:, label], held_out[name], held_out_labels[:, label], recipe)
+        delayed(fit_probe)(train[name], train_labels[:, label], held_out[name], held_out_labels[:, label], recipe, rows_per_clip)
         for name, label in tasks
     )
     for done, ((name, _), probe) in enumerate(zip(tasks, probes, strict=True), 1):
@@ -90,13 +92,18 @@ def fit_probes(
 
 
 def fit_probe(
-    train: np.ndarray, train_labels: np.ndarray, held_out: np.ndarray, held_out_labels: np.ndarray, recipe: ProbeRecipe
+    train: np.ndarray,
+    train_labels: np.ndarray,
+    held_out: np.ndarray,
+    held_out_labels: np.ndarray,
+    recipe: ProbeRecipe,
+    rows_per_clip: int = 1,
 ) -> Probe:
     """Fit the probe of one network and one label; arguments as in ``fit_probes``, labels int64 (S,)."""
     correct: dict[float, np.ndarray] = {}
     chosen = []
     for seed in recipe.seeds:
-        best = _choose_regularisation(train, train_labels, recipe, seed)
+        best = _choose_regularisation(train, train_labels, recipe, seed, rows_per_clip)
         if best not in correct:  # the seed draws the split alone: the same C is the same probe
             classify = _fit(train, train_labels, (best,))[0]
             correct[best] = classify(held_out) == held_out_labels
@@ -105,10 +112,14 @@ def fit_probe(
     return Probe(float(rows.mean()), tuple(rows.mean(1).tolist()), tuple(chosen), rows)
 
 
-def selection_split(count: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw the share of ``count`` training clips that chooses: bool (count,), its clips int64, and the others int64."""
-    order = np.random.default_rng(seed).permutation(count)
-    cut = max(1, round(share * count))
+def selection_split(count: int, share: float, seed: int, rows_per_clip: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw the share of ``count`` training rows that chooses: bool (count,), its rows int64, and the others int64.
+
+    Rows are drawn clip by clip, of which each has ``rows_per_clip`` neighbouring ones.
+    """
+    clips = np.random.default_rng(seed).permutation(count // rows_per_clip)
+    order = (clips[:, None] * rows_per_clip + np.arange(rows_per_clip)).ravel()
+    cut = max(1, round(share * len(clips))) * rows_per_clip
     chosen = np.zeros(count, bool)
     chosen[order[:cut]] = True
     return chosen, order[:cut], order[cut:]
@@ -167,9 +178,9 @@ def paired_interval(a: np.ndarray, b: np.ndarray, draws: int, seed: int = 0) -> 
     return ConfidenceInterval(float(gain.mean()), float(low), float(high))
 
 
-def _choose_regularisation(features: np.ndarray, labels: np.ndarray, recipe: ProbeRecipe, seed: int) -> float:
+def _choose_regularisation(features: np.ndarray, labels: np.ndarray, recipe: ProbeRecipe, seed: int, rows_per_clip: int) -> float:
     """Return the C that is best on a random share of the training clips; of equals, the strongest regularisation."""
-    _, selection, rest = selection_split(len(labels), recipe.selection_share, seed)
+    _, selection, rest = selection_split(len(labels), recipe.selection_share, seed, rows_per_clip)
     grid = tuple(sorted(recipe.regularisations))
     path = _fit(features[rest], labels[rest], grid)
     right = [(classify(features[selection]) == labels[selection]).mean() for classify in path]

@@ -69,6 +69,10 @@ class FrozenStore:
             else:
                 yield group, self._exchanged(rows, len(group))
 
+    def forget(self) -> None:
+        """Give up the features that are kept."""
+        self._kept, self._is_filled = {}, False
+
     def _fill(self) -> None:
         """Compute this process's part of all features."""
         for group, features in self._own(in_groups(range(self._clips), self.size)):

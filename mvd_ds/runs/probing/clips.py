@@ -16,6 +16,7 @@ from mvd_ds.data.manifests.manifest import Manifest
 from mvd_ds.data.readers.video import Video
 from mvd_ds.data.views import cut_views, view_batches
 from mvd_ds.evaluation.features import FRAMES
+from mvd_ds.runs.probing.order import PLAIN, SEED_OF_ORDER
 
 Split = tuple[Manifest, Sequence[int]]
 """A manifest and videos of it."""
@@ -95,6 +96,22 @@ def shown(clips: Tensor, model: ProbedModel, places: Sequence[int], seed: int) -
     for row, place in zip(clips, places, strict=True):
         rows.append(torch.cat([change(view[None], place, seed) for view in row.flatten(0, 1)]).view_as(row))
     return torch.stack(rows)
+
+
+def in_order(clips: Tensor, ways: Sequence[str], places: Sequence[int], seed: int) -> Tensor:
+    """Return clips (B, segments, crops, C, T, H, W), each played in its way, a name of ``FRAMES``.
+
+    Args:
+        clips: of the videos at ``places``.
+        ways: one for each clip.
+        places: positions of the videos in their split; they and the seed decide the order of shuffled frames.
+        seed: ``run.seed``.
+    """
+    rows = [
+        torch.cat([FRAMES[way](view[None], place, seed + SEED_OF_ORDER) for view in clip.flatten(0, 1)]).view_as(clip)
+        for clip, way, place in zip(clips, ways, places, strict=True)
+    ]
+    return clips if set(ways) <= {PLAIN} else torch.stack(rows)
 
 
 def group_size(recipe: ProbeRecipe, views: ViewSettings) -> int:

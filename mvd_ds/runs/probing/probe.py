@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from mvd_ds.config import ProbeRecipe
 from mvd_ds.config.probing import VECTOR_HEADS, result_name
@@ -11,8 +11,10 @@ from mvd_ds.evaluation.features import Features
 from mvd_ds.evaluation.probes import Probe, fit_probes, nearest_neighbours
 from mvd_ds.files import write_json, write_text
 from mvd_ds.runs.inputs import contents_with_videos
-from mvd_ds.runs.probing.encoders import open_encoders
+from mvd_ds.runs.probing.clips import Split
+from mvd_ds.runs.probing.encoders import ProbedEncoder, open_encoders
 from mvd_ds.runs.probing.head_states import HeadStates
+from mvd_ds.runs.probing.order import order_results, pairs, parted, played, say_order, stacked
 from mvd_ds.runs.probing.probe_heads import probe_tokens
 from mvd_ds.runs.probing.probe_results import CORRECT, PREDICTIONS, predictions_text, results, say_results, write_correct
 from mvd_ds.runs.probing.probe_splits import splits_of
@@ -25,6 +27,9 @@ from mvd_ds.training.engine.deepspeed_engine import joined_cluster
 from mvd_ds.training.run_folder import RunFolder, Status
 
 PRODUCT = "probes.json"
+
+Found = dict[str, tuple[Probe, ...]]
+"""Probes by name of the result, in the order of the labels."""
 
 
 def probe(recipe: ProbeRecipe, name: str) -> None:
@@ -64,29 +69,50 @@ def _probe(recipe: ProbeRecipe, folder: RunFolder, contents: Contents, cluster: 
         encoders = open_encoders(recipe, cluster.device)
     faults: list[str] = []
     views = [recipe.views_of(is_held_out) for is_held_out in (False, True)]
-    known, fitted_on = read_vectors(recipe, encoders, train, views[0], "training clips", faults, cluster)
-    unseen, measured_on = read_vectors(recipe, encoders, held_out, views[1], "held-out clips", faults, cluster)
-    probes: dict[str, tuple[Probe, ...]] = {}
+    ways = played(recipe)
+    known, fitted_on = read_vectors(recipe, encoders, train, views[0], "training clips", faults, cluster, ways)
+    unseen, measured_on = read_vectors(recipe, encoders, held_out, views[1], "held-out clips", faults, cluster, ways)
     read = {"read": f"{fitted_on[1]} {measured_on[1]}"}  # heads go on with the very clips that they began with
     states = HeadStates(folder.path / "heads", recipe, contents | read, cluster)
-    trained: dict[str, tuple[Probe, ...]] = {}
-    if set(recipe.heads) - set(VECTOR_HEADS):
-        for name, encoder in encoders.items():
-            trained |= probe_tokens(name, encoder, recipe, fitted_on, measured_on, cluster, states)
+    trained = [
+        probe_tokens(name, encoder, recipe, fitted_on, measured_on, cluster, states)
+        for name, encoder in encoders.items()
+        if set(recipe.heads) - set(VECTOR_HEADS)
+    ]
     with cluster.together():
         if status is not None:
-            probes = _in_order(recipe, _fit_vectors(recipe, known, unseen) | trained)
-            write_correct(folder.path / CORRECT, train[0].label_names, probes, unseen.labels)
-            if text := predictions_text(recipe, measured_on, probes):
-                write_text(folder.path / PREDICTIONS, text)
-            found = results(recipe, train[0].label_names, probes, known.labels, unseen.labels, encoders)
-            write_json(folder.path / PRODUCT, found)
+            of_ways, told = _fit_all(recipe, known, unseen)
+            for found in trained:
+                of_ways = [own | more for own, more in zip(of_ways, found.labels, strict=True)]
+                told = {way: own | found.told[way] for way, own in told.items()}
+            _write(recipe, folder, train[0].label_names, (of_ways, told), (known[0], unseen[0]), measured_on, encoders)
             states.drop()
             status.write("finished", 1, replaced_videos=dict.fromkeys(faults, 1))
-            say_results(train[0].label_names, probes, unseen.labels)
 
 
-def _in_order(recipe: ProbeRecipe, found: dict[str, tuple[Probe, ...]]) -> dict[str, tuple[Probe, ...]]:
+def _write(
+    recipe: ProbeRecipe,
+    folder: RunFolder,
+    labels: tuple[str, ...],
+    probes: tuple[list[Found], dict[str, Found]],
+    features: tuple[Features, Features],
+    measured_on: Split,
+    encoders: Mapping[str, ProbedEncoder],
+) -> None:
+    """Write and print what was found: on clips as they are, on those played in other ways, and what tells the two apart."""
+    plain, *changed = (_in_order(recipe, of_way) for of_way in probes[0])
+    told = {way: _in_order(recipe, found) for way, found in probes[1].items()}
+    write_correct(folder.path / CORRECT, labels, plain, features[1].labels)
+    if text := predictions_text(recipe, measured_on, plain):
+        write_text(folder.path / PREDICTIONS, text)
+    found = results(recipe, labels, plain, features[0].labels, features[1].labels, encoders)
+    order = order_results(recipe, labels, told, dict(zip(recipe.order, changed, strict=True)))
+    write_json(folder.path / PRODUCT, found | ({"order": order} if order else {}))
+    say_results(labels, plain, features[1].labels)
+    say_order(recipe, order)
+
+
+def _in_order(recipe: ProbeRecipe, found: Found) -> Found:
     """Return the probes head by head."""
 
     heads: tuple[str, ...] = recipe.heads
@@ -97,23 +123,35 @@ def _in_order(recipe: ProbeRecipe, found: dict[str, tuple[Probe, ...]]) -> dict[
     return dict(sorted(found.items(), key=lambda entry: place(entry[0])))
 
 
-def _fit_vectors(recipe: ProbeRecipe, known: Features, unseen: Features) -> dict[str, tuple[Probe, ...]]:
+def _fit_all(recipe: ProbeRecipe, known: list[Features], unseen: list[Features]) -> tuple[list[Found], dict[str, Found]]:
+    """Return the probes of vectors: of the labels by way of playing, and by way those that tell it from the plain one."""
+    of_ways = parted(_fit_vectors(recipe, known[0], stacked(unseen)), len(unseen))
+    told: dict[str, Found] = {
+        way: _fit_vectors(recipe, pairs(known[0], known[number]), pairs(unseen[0], unseen[number]), f", plain or {way}")
+        for number, way in enumerate(recipe.order, 1)
+    }
+    return of_ways, told
+
+
+def _fit_vectors(recipe: ProbeRecipe, known: Features, unseen: Features, what: str = "") -> Found:
     """Fit those probes that take one vector a clip, in this process."""
-    found: dict[str, tuple[Probe, ...]] = {}
+    found: Found = {}
     for head in recipe.heads:
         if head in VECTOR_HEADS:
-            say(f"fitting {head}: {len(known.features)} features x {known.labels.shape[1]} labels x {len(recipe.seeds)} seeds")
+            sizes = f"{len(known.features)} features x {known.labels.shape[1]} labels x {len(recipe.seeds)} seeds"
+            say(f"fitting {head}{what}: {sizes}")
             found |= {result_name(name, head): result for name, result in VECTOR_FITS[head](known, unseen, recipe).items()}
     return found
 
 
-def _fit_linear(known: Features, unseen: Features, recipe: ProbeRecipe) -> dict[str, tuple[Probe, ...]]:
+def _fit_linear(known: Features, unseen: Features, recipe: ProbeRecipe) -> Found:
     """Fit linear probes of all models, in as many processes as there are cores."""
-    told = _told(len(known.features) * known.labels.shape[1])
-    return fit_probes(known.features, known.labels, unseen.features, unseen.labels, recipe, told, workers=os.cpu_count() or 1)
+    told, workers = _told(len(known.features) * known.labels.shape[1]), os.cpu_count() or 1
+    given = (known.features, known.labels, unseen.features, unseen.labels)
+    return fit_probes(*given, recipe, told, workers, known.rows_per_clip)
 
 
-def _vote(known: Features, unseen: Features, recipe: ProbeRecipe) -> dict[str, tuple[Probe, ...]]:
+def _vote(known: Features, unseen: Features, recipe: ProbeRecipe) -> Found:
     """Classify by nearest neighbours: probes by model, in the order of the labels."""
     return {
         name: tuple(
@@ -124,7 +162,7 @@ def _vote(known: Features, unseen: Features, recipe: ProbeRecipe) -> dict[str, t
     }
 
 
-VECTOR_FITS: dict[str, Callable[[Features, Features, ProbeRecipe], dict[str, tuple[Probe, ...]]]] = {
+VECTOR_FITS: dict[str, Callable[[Features, Features, ProbeRecipe], Found]] = {
     "linear": _fit_linear,
     "knn": _vote,
 }

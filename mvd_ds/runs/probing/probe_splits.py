@@ -7,6 +7,7 @@ import numpy as np
 from mvd_ds.config import ConfigError, ProbeRecipe
 from mvd_ds.data.manifests.labels import numbered_alike, relabelled, why_not_a_class
 from mvd_ds.data.manifests.manifest import Manifest, read_manifest
+from mvd_ds.data.manifests.written_fields import refuse_written
 from mvd_ds.evaluation.probes import selection_split
 from mvd_ds.runs.probing.clips import Split
 from mvd_ds.training.console import say
@@ -60,6 +61,13 @@ def _probed(recipe: ProbeRecipe, manifest: Manifest, fitted_on: list[int]) -> Ma
         ConfigError: if they are required, and there is none or one whose numbers are no classes.
     """
     kept = {}
+    for label in manifest.refs.written.odd if manifest.refs.written is not None else ():
+        try:
+            refuse_written(manifest, label, recipe.data.manifest)
+        except ConfigError as fault:
+            if recipe.labels == "required":
+                raise
+            say(f"not probed: {fault}")
     for number, label in enumerate(manifest.label_names):
         labels = manifest.labels[:, number]
         fault = why_not_a_class(manifest, label, recipe.data.manifest) or _fault_of_split(recipe, label, labels[fitted_on])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from mvd_ds.config import ProbeRecipe, ViewSettings
 from mvd_ds.config.probing import VECTOR_HEADS
 from mvd_ds.data.views import rank_groups
 from mvd_ds.evaluation.features import Features, pixel_features
-from mvd_ds.runs.probing.clips import ClipGroup, Split, group_size, read_groups, shown
+from mvd_ds.runs.probing.clips import ClipGroup, Split, group_size, in_order, read_groups, shown
 from mvd_ds.runs.probing.encoders import ProbedEncoder
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import StepProgress
@@ -26,7 +26,8 @@ def read_vectors(
     what: str,
     faults: list[str],
     cluster: Cluster,
-) -> tuple[Features, Split]:
+    ways: Sequence[str] = ("all",),
+) -> tuple[list[Features], Split]:
     """Return the vectors of those clips of ``split`` that could be read, and the split of these, on every process. Collective.
 
     Groups of clips do not depend on the number of processes, so neither do the numbers. Without a head that takes vectors the
@@ -40,16 +41,18 @@ def read_vectors(
         what: names the clips on the terminal.
         faults: ``path: reason`` of every video that could not be read is appended here.
         cluster: the processes.
+        ways: ways in which every clip is played, names of ``FRAMES``; there are vectors of each.
     """
     manifest, videos = split
     mine = rank_groups(len(videos), group_size(recipe, views), cluster.rank, cluster.world)
     progress = StepProgress(f"features of {what}", 0, sum(map(len, mine)), enabled=cluster.is_main)
-    parts: list[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]] = []
+    parts: list[tuple[list[dict[str, np.ndarray]], np.ndarray, np.ndarray]] = []
     told: list[str] = []
     seen = 0
     with cluster.together(), torch.inference_mode():
         for places, group in zip(mine, read_groups(recipe, split, mine, views), strict=True):
-            found = _vectors(recipe, encoders, group, places) if set(recipe.heads) & set(VECTOR_HEADS) else {}
+            wanted = ways if set(recipe.heads) & set(VECTOR_HEADS) else ()
+            found = [_vectors(recipe, encoders, group, places, way) for way in wanted]
             parts.append((found, group.labels.numpy().copy(), group.ok.numpy().copy()))
             told += group.faults
             seen += len(places)
@@ -61,20 +64,25 @@ def read_vectors(
     ordered = [own[turn] for turn in range(turns) for own, _ in gathered if turn < len(own)]
     ok = np.concatenate([part[2] for part in ordered])
     labels = np.concatenate([part[1] for part in ordered])[ok]
-    vectors = {name: np.concatenate([part[0][name] for part in ordered])[ok] for name in ordered[0][0]}
-    return Features(vectors, labels, ok[ok]), (manifest, [video for video, is_read in zip(videos, ok, strict=True) if is_read])
+    features = []
+    for number in range(len(ways)):
+        rows = [part[0][number] if part[0] else {} for part in ordered]
+        vectors = {name: np.concatenate([row[name] for row in rows])[ok] for name in rows[0]}
+        features.append(Features(vectors, labels, ok[ok]))
+    return features, (manifest, [video for video, is_read in zip(videos, ok, strict=True) if is_read])
 
 
 def _vectors(
-    recipe: ProbeRecipe, encoders: Mapping[str, ProbedEncoder], group: ClipGroup, places: range
+    recipe: ProbeRecipe, encoders: Mapping[str, ProbedEncoder], group: ClipGroup, places: range, way: str
 ) -> dict[str, np.ndarray]:
-    """Return float32 (B, D) by name of the result."""
+    """Return float32 (B, D) by name of the result, of the clips as they are played."""
     found: dict[str, np.ndarray] = {}
+    clips = in_order(group.clips, [way] * len(places), places, recipe.run.seed)
     for name, encoder in encoders.items():
-        vectors = encoder.vectors(shown(group.clips, recipe.models[name], places, recipe.run.seed)).float().cpu().numpy()
+        vectors = encoder.vectors(shown(clips, recipe.models[name], places, recipe.run.seed)).float().cpu().numpy()
         found |= dict(zip(encoder.names(name, recipe), vectors, strict=True))
     if recipe.pixels:
-        found["pixels"] = _pixel_vectors(group.clips).numpy()
+        found["pixels"] = _pixel_vectors(clips).numpy()
     return found
 
 

@@ -7,6 +7,8 @@ from typing import Any
 from mvd_ds.tools.report.accuracy import accuracy_note, accuracy_sentence, accuracy_table, adaptation_table
 from mvd_ds.tools.report.answers.answer_table import NOTE, answer_sentence, answer_table
 from mvd_ds.tools.report.encoders.encoder_table import depth_figures, encoder_table
+from mvd_ds.tools.report.encoders.order_table import NOTE as ORDER_NOTE
+from mvd_ds.tools.report.encoders.order_table import order_table
 from mvd_ds.tools.report.formatting import (
     FEW_CLIPS,
     MISSING,
@@ -68,6 +70,8 @@ def render_page(runs: list[RunRecord], results: ProbeResults, provenance: dict[s
         accuracy_note=accuracy_note(runs),
         answer_table=answer_table([(run.name, run.answers) for run in runs]),
         answer_note=NOTE,
+        order_table=order_table(runs),
+        order_note=ORDER_NOTE,
         adaptation_table=adaptation_table(runs),
         accuracy_figures=accuracy_figures(runs),
         stages=_stages(runs),

@@ -75,6 +75,22 @@ class EncoderFacts(BaseModel, allow_inf_nan=False):
     """Number of each block that was probed, from 0, by its name in the results."""
 
 
+class ToldShare(BaseModel):
+    """A share of clips in ``probes.json`` with its 95 % interval."""
+
+    top1: float
+    interval: tuple[float, float]
+
+
+class OrderResult(BaseModel):
+    """The test of one probe with clips that are played in one way."""
+
+    told: ToldShare
+    """Share of clips, as they are and played so, that are told apart rightly."""
+    labels: dict[str, ToldShare] = Field(default_factory=dict)
+    """Top-1 on clips played so, by label."""
+
+
 class ProbeResults(BaseModel, allow_inf_nan=False):
     """The content of ``probes.json``: held-out top-1 by model and label, shares in [0, 1]; no models if there are no labels."""
 
@@ -90,6 +106,8 @@ class ProbeResults(BaseModel, allow_inf_nan=False):
     """Number of classes by label."""
     encoders: dict[str, EncoderFacts] = Field(default_factory=dict)
     """The networks by name, as far as runs of this version tell."""
+    order: dict[str, dict[str, OrderResult]] = Field(default_factory=dict)
+    """Tests of the sense of time, by name of the result and way of playing; of a single run."""
     trainings: int = 1
     """Number of training seeds that the shares are means over."""
 

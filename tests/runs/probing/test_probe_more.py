@@ -36,6 +36,7 @@ def settings(videos: Path, weights: Path, output: Path, *more: str) -> list[str]
         "blocks=[0, 1]",
         "views={segments: 2, crops: 2}",
         "drawn={count: 2, flip: 0.5}",
+        "order=[reversed]",
         "heads=[knn, deep_attentive]",
         "head={blocks: 2, heads: 2, epochs: 2, batch: 8, learning_rates: [1e-3, 1e-2], weight_decay: [0.01, 0.4], together: 3}",
         "seeds=[0]",
@@ -74,8 +75,12 @@ def test_every_block_has_a_probe_and_the_report_a_curve(untouched: Path, tmp_pat
     assert found["encoders"]["t"]["network"] == "timm:vit_tiny_patch16_224" and found["encoders"]["t"]["depth"] == 12
     rows = (untouched / "predictions.csv").read_text().splitlines()
     assert len(rows) == 1 + 4 * 2 * found["clips"]["held_out"] and not (untouched / "heads").exists()
+    told = found["order"]["a@1:deep_attentive"]["reversed"]["told"]
+    assert told["interval"][0] <= told["top1"] <= told["interval"][1] and told["chance"] == 0.5
+    assert set(found["order"]) == set(found["probes"])
     write_report([untouched], tmp_path / "report")
     page = (tmp_path / "report" / "report.html").read_text()
+    assert "Sense of time" in page and "how, played so" in page
     assert "Encoders under one protocol" in page and "timm:vit_tiny_patch16_224" in page
     assert "Accuracy over depth" in page and "is best" in page and "target.blocks: [" in page
 

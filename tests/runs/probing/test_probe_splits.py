@@ -51,3 +51,13 @@ def test_a_set_with_labels_is_counted(videos: Path) -> None:
     assert require_labels(recipe) == 64
     (manifest, fitted_on), (_, held_out) = splits_of(recipe)
     assert not set(fitted_on) & set(held_out) and np.array_equal(manifest.labels, splits_of(recipe)[1][0].labels)
+
+
+def test_a_label_of_more_than_one_class_is_named(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "all.txt").write_text("# labels: what far\na.mp4 0 0.5\n" + "a.mp4 1 1\n" * 9)
+    recipe = _recipe(f"data.manifest={tmp_path}/all.txt", "validation_manifest=null", "labels=optional")
+    with pytest.raises(ConfigError, match=r"all.txt:2: label '0.5' is a real number, where one class is wanted"):
+        require_labels(recipe)
+    (manifest, _), _ = splits_of(recipe)
+    assert manifest.label_names == ("what",) and "not probed: " in capsys.readouterr().out

@@ -11,6 +11,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, r2_score
 
 import mvd_ds
+from launching import launch, losses
 from mvd_ds.config import ConfigError, EvaluateRecipe, FinetuneRecipe, load_recipe
 from mvd_ds.evaluation.csv_files import read_csv
 from mvd_ds.models.classifiers.classifier_folder import open_classifier
@@ -122,6 +123,27 @@ def test_a_real_number_is_learnt_tested_and_told_in_its_own_units(folder: Path, 
     )
     with pytest.raises(ConfigError, match=r"sets_val.txt:1: label '0,2' is no real number"):
         read_labelled(kept)
+
+
+def test_an_interrupted_training_ends_as_an_untouched_one(folder: Path) -> None:
+    for name, task in (("sets", "multilabel"), ("reals", "regression")):
+        run, untouched = folder / f"{name}_resumed", folder / {"sets": "several", "reals": "real"}[name]
+        for more in (["run.stop_after_steps=3"], []):
+            finetune(recipe(folder, name, task, f"run.output={run}", *more), name)
+        assert (run / "validation.json").read_text() == (untouched / "validation.json").read_text()
+        assert (run / "model" / "model.safetensors").read_bytes() == (untouched / "model" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.launch
+def test_two_processes_learn_and_measure_what_one_does(folder: Path) -> None:
+    run, alone = folder / "several_of_two", folder / "several"
+    manifests = [f"data.manifest={folder}/sets.txt", f"validation.manifest={folder}/sets_val.txt", "task=multilabel"]
+    small = [setting for setting in SMALL if not setting.startswith("batch.micro")]
+    launch(2, "finetune", "finetune_folder", *small, *manifests, "batch.micro=2", f"run.output={run}")
+    assert losses(run, "loss/multilabel") == pytest.approx(losses(alone, "loss/multilabel"), rel=1e-4)
+    ours, theirs = (json.loads((place / "validation.json").read_text()) for place in (run, alone))
+    assert ours["map"] == pytest.approx(theirs["map"], abs=0.02) and ours["label"] == theirs["label"]
+    assert ours["samples"] == theirs["samples"] == 9 and ours["predicted"][8] is None
 
 
 def test_the_report_shows_both_beside_each_other(folder: Path, tmp_path: Path) -> None:
