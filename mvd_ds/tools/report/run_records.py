@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from mvd_ds.files import ConfigError, one_line, read_json
 from mvd_ds.tools.report.answers.answer_table import Answers
+from mvd_ds.tools.report.encoders.order_result import OrderResult
 from mvd_ds.tools.report.freshness import changed_inputs
 from mvd_ds.tools.report.loss_words import loss_kinds
 from mvd_ds.training.run_folder import RunFolder
@@ -73,22 +74,6 @@ class EncoderFacts(BaseModel, allow_inf_nan=False):
     depth: int = 0
     blocks: dict[str, int] = Field(default_factory=dict)
     """Number of each block that was probed, from 0, by its name in the results."""
-
-
-class ToldShare(BaseModel):
-    """A share of clips in ``probes.json`` with its 95 % interval."""
-
-    top1: float
-    interval: tuple[float, float]
-
-
-class OrderResult(BaseModel):
-    """The test of one probe with clips that are played in one way."""
-
-    told: ToldShare
-    """Share of clips, as they are and played so, that are told apart rightly."""
-    labels: dict[str, ToldShare] = Field(default_factory=dict)
-    """Top-1 on clips played so, by label."""
 
 
 class ProbeResults(BaseModel, allow_inf_nan=False):
