@@ -22,7 +22,7 @@ from mvd_ds.training.console import StepProgress
 
 
 class TokenProbes(NamedTuple):
-    """What the token heads of a recipe found on one network, by name of the result."""
+    """The probes of the token heads of a recipe on one network, by name of the result."""
 
     labels: list[dict[str, tuple[Probe, ...]]]
     """Probes of the labels on held-out clips played in each way of ``order.played``."""
