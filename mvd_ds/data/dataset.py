@@ -56,9 +56,9 @@ class KeyedClips(ABC):
         self._seed = recipe.run.seed
         self._blocks = drop_path_blocks
         self._labels = self._labels_of(mixture)
-        self._mixture = mixture
+        self.mixture = mixture
         self.source = VideoSource(mixture.manifests, recipe.data)
-        self._order = VideoOrder(self._seed, [len(manifest.refs) for manifest in mixture.manifests], mixture.weights)
+        self.order = VideoOrder(self._seed, [len(manifest.refs) for manifest in mixture.manifests], mixture.weights)
         self.clip_views = recipe.clip_views
         self.clips_per_epoch = len(self) // recipe.batch.global_ * recipe.batch.global_
         """Clips of an epoch, in whole steps."""
@@ -72,10 +72,6 @@ class KeyedClips(ABC):
     def path(self, video: int) -> str:
         """Return the path of a video, for messages."""
         return self.source.path(video)
-
-    def describe(self, epochs: float) -> list[str]:
-        """Return lines on manifests: how often each of several is seen in ``epochs``, and how remote videos are fetched."""
-        return [*self._mixture.rounds(epochs), *self.source.describe_fetching()]
 
     def fill(self, items: Sequence[int], rows: dict[str, np.ndarray], barred: Barred, reading: Reading) -> list[str]:
         """Write the clips at the places ``items``; with R clips per video, each R of them in a row belong to one video.
@@ -149,7 +145,7 @@ class KeyedClips(ABC):
     def _video(self, place: int) -> int:
         """Return the video that the clip at ``place`` is to be cut from."""
         key = self.key(place)
-        return self._order.video(key.epoch, key.position // self._data.clips_per_video)
+        return self.order.video(key.epoch, key.position // self._data.clips_per_video)
 
     def _generator(self, stream: str, key: ClipKey) -> np.random.Generator:
         return keyed_generator(self._seed, stream, key.epoch, key.position)
@@ -199,7 +195,7 @@ class KeyedClips(ABC):
                 )
             if replacements is None:
                 replacements = self._generator("replacement", keys[0])
-            video = self._order.replacement(video, replacements)
+            video = self.order.replacement(video, replacements)
 
     def _of_view(self, video: int, key: ClipKey) -> np.random.Generator:
         """Return what draws the view of a clip: its moment, its box, and whether it is mirrored."""

@@ -99,7 +99,17 @@ class ClipLoader:
 
     def describe(self, steps: int) -> list[str]:
         """Return lines on manifests: how often each of several is seen in ``steps``, and how remote videos are fetched."""
-        return self._dataset.describe(steps / self.steps_per_epoch)
+        epochs = steps / self.steps_per_epoch
+        return [*self._dataset.mixture.rounds(epochs), *self._dataset.source.describe_fetching()]
+
+    def seen(self, done: int) -> dict[str, float]:
+        """Return for each of several manifests how often its videos were shown on average in ``done`` steps."""
+        dataset, repeats = self._dataset, self._data.clips_per_video
+        epochs, position = divmod(done * self._batch.global_, dataset.clips_per_epoch)
+        if len(dataset.mixture.manifests) == 1:
+            return {}
+        seen = dataset.order.seen(epochs, dataset.clips_per_epoch // repeats, position // repeats)
+        return {f"data/epochs_{key}": value for key, value in zip(dataset.mixture.keys, seen, strict=True)}
 
     def path_of(self, index: int) -> str:
         """Return the path of video ``index``, as ``ClipBatch.sample`` counts."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from mvd_ds.files import read_json
 from mvd_ds.training.console import clock, say
 from mvd_ds.training.liveness.heartbeat import Beat, is_alive, read_beats
 from mvd_ds.training.run_folder import EXIT_CODES, FAILED, STILL_RUNNING, RunFolder
+
+_EPOCHS = "data/epochs_"
+_TAIL_BYTES = 1 << 16
+"""End of the metrics in which the newest are looked for."""
 
 
 def show_status(run: Path) -> int:
@@ -21,6 +26,8 @@ def show_status(run: Path) -> int:
     """
     code, text = status_of(run)
     say(f"{run}: {text}")
+    if epochs := _epochs_of(RunFolder(run)):
+        say(f"  epochs of each source: {epochs}")
     with contextlib.suppress(ConfigError):  # a damaged file is said already
         for name, folder in RunFolder(run).students.items():
             say(f"  {name}: {status_of(folder)[1]}")
@@ -69,6 +76,21 @@ def _of_running(
     seconds += max(time.time() - folder.status.stat().st_mtime, 0.0)
     now = f"running step {slowest.step} of {last_step}" if slowest.step else f"running, of {last_step} steps"
     return STILL_RUNNING, f"{now} ({kept}, attempt {attempt}, {clock(seconds)} in all); {_latest(living)}"
+
+
+def _epochs_of(folder: RunFolder) -> str:
+    """Return how often each of several manifests has been seen by the newest metrics, or nothing where there is one."""
+    if not folder.metrics.exists():
+        return ""
+    with open(folder.metrics, "rb") as file:
+        file.seek(max(file.seek(0, 2) - _TAIL_BYTES, 0))
+        lines = file.read().splitlines()
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError, AttributeError):  # cut off
+            found = {key.removeprefix(_EPOCHS): value for key, value in json.loads(line).items() if key.startswith(_EPOCHS)}
+            if found:
+                return ", ".join(f"{key} {value:.2f}" for key, value in found.items())
+    return ""
 
 
 def _latest(beats: list[Beat]) -> str:

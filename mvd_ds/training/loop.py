@@ -116,7 +116,7 @@ class Training:
             if will_save or validated or _due(done, settings.log_every_steps):
                 self._settle()
                 self.attempt.heartbeat.at("writing metrics")
-                self.reporter.once |= summaries(self.objective.statistics)
+                self.reporter.once |= summaries(self.objective.statistics) | self.loader.seen(done)
                 self.reporter.tell(done, learning_rate, self.engine, self.nonfinite.count, validated)
                 self.faults.require_few(done)
                 self.loader.agree(done, self.cluster.gather)

@@ -37,6 +37,10 @@ class Loader(Protocol):
         """Return the path of the video with number ``index``, as ``sample`` of a batch counts."""
         ...
 
+    def seen(self, done: int) -> dict[str, float]:
+        """Return metrics of what was shown in ``done`` steps of each of several manifests."""
+        ...
+
     def agree(self, done: int, gather: Callable[[Any], list[Any]]) -> None:
         """Make what the ranks know of broken videos common after ``done`` steps. Collective."""
         ...

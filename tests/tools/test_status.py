@@ -53,6 +53,16 @@ def test_a_living_run_still_runs(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["status", str(tmp_path)]) == 3 and "nothing is saved yet" in capsys.readouterr().out
 
 
+def test_epochs_of_each_source_are_those_of_the_newest_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_status(tmp_path, "finished")
+    lines = ['{"step": 1, "data/epochs_a": 0.1, "data/epochs_b": 1}', '{"step": 2, "data/epochs_a": 0.25, "data/epochs_b": 2}']
+    (tmp_path / "metrics.jsonl").write_text("\n".join([*lines, '{"step": 2, "memory": 1}', '{"st']))
+    assert main(["status", str(tmp_path)]) == 0
+    assert "epochs of each source: a 0.25, b 2.00" in capsys.readouterr().out
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+    assert main(["status", str(tmp_path)]) == 0 and "epochs of each" not in capsys.readouterr().out
+
+
 def test_a_killed_run_has_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     killed = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     name = ProcessName.of(killed.pid)

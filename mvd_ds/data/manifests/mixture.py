@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -11,6 +14,7 @@ import numpy as np
 from mvd_ds.config import DataSettings
 from mvd_ds.data.manifests.manifest import Manifest, read_manifest
 from mvd_ds.data.randomness import keyed_generator
+from mvd_ds.data.remote.addresses import name_in
 from mvd_ds.files import counted
 
 
@@ -28,6 +32,15 @@ class Mixture(NamedTuple):
         if any(numbering != numberings[0] for numbering in numberings):
             return np.zeros((sum(len(manifest.refs) for manifest in self.manifests), 0), np.int64)
         return np.concatenate([manifest.labels for manifest in self.manifests])
+
+    @property
+    def keys(self) -> list[str]:
+        """A short name for each manifest, no two alike: that of its file, with a number where it is taken."""
+        keys: list[str] = []
+        for manifest in self.manifests:
+            key = re.sub(r"[^A-Za-z0-9_.-]+", "_", os.path.splitext(os.path.basename(name_in(manifest.source)))[0]) or "source"
+            keys.append(key if key not in keys else next(f"{key}_{n}" for n in itertools.count(2) if f"{key}_{n}" not in keys))
+        return keys
 
     def rounds(self, epochs: float) -> list[str]:
         """Return a line for each of several manifests: how often its videos are shown in ``epochs`` epochs of all."""
@@ -70,6 +83,8 @@ class VideoOrder:
         self._sizes = list(sizes)
         self._first_video = np.cumsum([0, *sizes]).tolist()
         self._first_place = np.cumsum([0, *_shares(sum(sizes), weights)]).tolist()
+        self._shown = [np.zeros(len(sizes), np.int64)]
+        """Places of each manifest that were shown before an epoch."""
 
     def video(self, epoch: int, place: int) -> int:
         """Index of the video at ``place`` of ``epoch``."""
@@ -82,6 +97,25 @@ class VideoOrder:
         shown = epoch * (end - first) + drawn - first
         turn, place = divmod(shown, self._sizes[source])
         return self._first_video[source] + int(_permutation(self._seed, "source", source, turn, self._sizes[source])[place])
+
+    def seen(self, epochs: int, places: int, more: int) -> list[float]:
+        """Return how often each manifest's videos were shown on average, counted up to a place in the stream.
+
+        Args:
+            epochs: epochs that are over.
+            places: places of each that were shown; the rest of an epoch, less than a step, is not.
+            more: places of the next epoch that were shown.
+        """
+        while len(self._shown) <= epochs:
+            self._shown.append(self._shown[-1] + self._counts(len(self._shown) - 1, places))
+        return ((self._shown[epochs] + self._counts(epochs, more)) / np.array(self._sizes)).tolist()
+
+    def _counts(self, epoch: int, places: int) -> np.ndarray:
+        """Return int64 (manifests,): how many of the first ``places`` of an epoch are of each."""
+        if places >= self._first_video[-1]:
+            return np.diff(self._first_place)
+        drawn = _permutation(self._seed, "order", epoch, -1, self._first_video[-1])[:places]
+        return np.bincount(np.searchsorted(self._first_place, drawn, side="right") - 1, minlength=len(self._sizes))
 
     def replacement(self, video: int, generator: np.random.Generator) -> int:
         """Another video of the manifest that ``video`` is from, or by chance the same again."""

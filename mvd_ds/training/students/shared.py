@@ -43,6 +43,7 @@ class StudentLoader:
         self.loader, self.view = loader, view
         self.steps_per_epoch, self.clips_in_manifest = loader.steps_per_epoch, loader.clips_in_manifest
         self.path_of, self.agree, self.state, self.restore = loader.path_of, loader.agree, loader.state, loader.restore
+        self.seen = loader.seen
 
     def batches(self, first_step: int, last_step: int) -> Iterator[Any]:
         """Yield the micro batches of steps ``first_step`` to ``last_step - 1``, read for this student alone."""

@@ -38,6 +38,17 @@ def test_every_video_of_a_manifest_is_shown_equally_often() -> None:
     assert {shown[video] for video in range(16, 20)} == {40}
 
 
+@pytest.mark.parametrize("places", [20, 17])
+def test_what_was_seen_of_each_manifest_is_counted_to_the_clip(places: int) -> None:
+    order = VideoOrder(0, [16, 4], (1, 1))
+    shown: Counter[int] = Counter()
+    for epoch in range(3):
+        for place in range(places):
+            assert order.seen(epoch, places, place) == [shown[0] / 16, shown[1] / 4]
+            shown[int(order.video(epoch, place) >= 16)] += 1
+    assert VideoOrder(0, [16, 4], (1, 1)).seen(2, places, 5) == order.seen(2, places, 5), "after a restart"
+
+
 def test_manifests_are_mixed_all_over_the_epoch_and_anew_in_each() -> None:
     order = VideoOrder(0, [100, 100], (1, 1))
     epochs = [[order.video(epoch, place) for place in range(200)] for epoch in range(2)]
@@ -71,6 +82,8 @@ def test_a_loader_mixes_videos_and_images_of_two_places(twelve: Path, tmp_path: 
     for epoch in (samples[:15], samples[15:]):
         assert sum(sample >= 12 for sample in epoch) == 5
     assert batches[0].labels.shape == (5, 0), "one of them has no labels"
+    assert loader.seen(6) == {"data/epochs_train": 20 / 12, "data/epochs_other": 10 / 3}
+    assert loader.seen(1)["data/epochs_other"] == sum(sample >= 12 for sample in samples[:5]) / 3
     paths = {loader._dataset.path(sample) for sample in samples.tolist()}
     assert {Path(path).parent for path in paths} == {twelve.parent, tmp_path / "other"}
 
