@@ -54,7 +54,7 @@ from mvd_ds.config.optimization import (
     RunSettings,
     ScheduleSettings,
 )
-from mvd_ds.config.probing import HeadSettings, NeighbourSettings, ProbedModel, ProbeRecipe
+from mvd_ds.config.probing import DenseSettings, HeadSettings, NeighbourSettings, ProbedModel, ProbeRecipe
 from mvd_ds.config.recipes import LearningRecipe, Recipe, TrainingRecipe
 from mvd_ds.config.targets import HeadShape, LabelSettings, Output, PixelSettings, TargetCacheSettings, TargetSettings, Tokens
 from mvd_ds.config.teachers import ATTENTION, TeacherSettings

@@ -113,11 +113,39 @@ class NeighbourSettings(Settings):
     """A vote weighs exp(cosine / temperature). Source: DINO, 0.07."""
 
 
+class DenseSettings(Settings):
+    """Read-outs of ``task: dense``: ridge regressions from the tokens of a clip to arrays beside its video."""
+
+    targets: tuple[Annotated[str, Field(pattern=r"^[\w-]+$")], ...] = ()
+    """Names of arrays: ``VIDEO.NAME.npy``, or NAME in ``VIDEO.npz``, with an entry for every frame of the video. Of pixels,
+    (frames, H, W) or (frames, H, W, C), each token predicts what stands at its place; of frames, (frames,) or (frames, C), the
+    tokens of a moment predict it together. Floats are regressed, NaN is not known; integers are classes, -1 is not known."""
+    parts: Positive = 2
+    """Tokens of a moment are averaged in so many rows and columns of parts of the frame, side by side, to predict what belongs to
+    the whole frame; 1: their mean, in which a linear map finds no place."""
+    penalties: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (
+        1e-6,
+        1e-5,
+        1e-4,
+        1e-3,
+        1e-2,
+        1e-1,
+        1.0,
+    )
+    """Strengths of the L2 penalty on standardised tokens, for each token that is fitted on, to choose from."""
+    pictures: Annotated[int, Field(ge=0)] = 4
+    """Held-out clips whose predictions are drawn beside the truth."""
+
+
 class ProbeRecipe(OneManifestRecipe):
-    """Probes of frozen features, one per label of the manifest: linear ones, and other heads."""
+    """Probes of frozen features: of every label of the manifest by linear and other heads, or of arrays beside the videos."""
 
     objective: Literal["probe"]
     """Probe frozen features."""
+    task: Literal["labels", "dense"] = "labels"
+    """labels: a class of each clip, by ``heads``; dense: a value or a class of each token, as ``dense`` says."""
+    dense: DenseSettings = DenseSettings()
+    """Read-outs of ``task: dense``."""
     models: dict[str, ProbedModel]
     """Models that are probed, by name; all see the same clips and the same splits."""
     validation_manifest: PathText | None = None
@@ -211,15 +239,40 @@ class ProbeRecipe(OneManifestRecipe):
         return self
 
     @model_validator(mode="after")
+    def _check_dense(self) -> ProbeRecipe:
+        if self.task != "dense":
+            if self.dense != DenseSettings():
+                raise ValueError("dense says what read-outs of task: dense predict; set task=dense, too")
+            return self
+        if not self.dense.targets or len(set(self.dense.targets)) < len(self.dense.targets):
+            raise ValueError("dense.targets: name at least one array beside the videos, and each once")
+        fields = type(self).model_fields
+        odd = [key for key in ("heads", "views", "pooling", "head") if getattr(self, key) != fields[key].default]
+        if odd:
+            raise ValueError(f"{odd[0]} is for probes of labels; read-outs of task: dense take all tokens of one clip; remove it")
+        for name, model in self.models.items():
+            if model.frames == "shuffled" or model.time != "tokens":
+                key = "frames shuffled" if model.frames == "shuffled" else f"time {model.time}"
+                raise ValueError(f"models.{name}.{key}: each token is compared with what stands at its place and time; remove it")
+        return self
+
+    @property
+    def result_names(self) -> set[str]:
+        """The names of all results; blocks of networks, which are not known yet, are left out of ``MODEL@BLOCK``."""
+        heads = self.heads if self.task == "labels" else ("linear",)
+        known = {result_name(model, head) for head in heads for model in self.models}
+        return known | {result_name("pixels", head) for head in heads if self.pixels and head in VECTOR_HEADS}
+
+    @model_validator(mode="after")
     def _check(self) -> ProbeRecipe:
         if not self.heads or len(set(self.heads)) < len(self.heads):
             raise ValueError("heads: give at least one, and each once")
         if odd := [name for name in self.models if ":" in name or (self.pixels and name == "pixels")]:
             raise ValueError(f"models.{odd[0]}: results have names such as MODEL:HEAD and pixels; choose another name")
-        known = {result_name(model, head) for head in self.heads for model in self.models}
-        known |= {result_name("pixels", head) for head in self.heads if self.pixels and head in VECTOR_HEADS}
+        known, plain_too = self.result_names, self.task == "dense"  # the block that a read-out chooses has its model's name
         for name in (name for pair in self.compare for name in pair):
             plain = name if self.blocks == "last" else re.sub(r"@\d+(?=:|$)", "", name)
-            if plain not in known or (self.blocks != "last" and plain == name and not name.startswith("pixels")):
+            unnamed = self.blocks != "last" and plain == name and not (plain_too or name.startswith("pixels"))
+            if plain not in known or unnamed:
                 raise ValueError(f"compare names '{name}', which is not among {', '.join(sorted(known))}")
         return self

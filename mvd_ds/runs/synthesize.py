@@ -31,5 +31,6 @@ def synthesize(folder: Path, train: int, val: int, seed: int, size_px: int, fram
         )
     finally:
         progress.close()
-    beside = "with captions train.jsonl, val.jsonl" if WORLDS[world].has_captions else "beside each its depth and mask, .npz"
+    beside = "with captions train.jsonl, val.jsonl; " if WORLDS[world].has_captions else ""
+    beside += "beside each clip its targets of dense probes, .npz"
     say(f"{train} training and {val} held-out clips in {folder}: train.txt, val.txt; {beside}")

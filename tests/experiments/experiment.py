@@ -2,8 +2,9 @@
 
 A protocol (``protocol.py``) is ``NAME.yaml`` beside this file. Its ``shared`` runs are made once, with the first seed, and are
 those of every experiment in the same folder; its ``rows`` are made once for every seed, and fine-tuned where it says so; then
-linear probes on what moves and how are trained on all rows and on a network that was never trained. Values of settings may name
-the model folder of a shared run in braces. The same command goes on where it was; the result is ``NAME.json``.
+linear probes on what moves and how, or dense probes, are fitted on all rows and on a network that was never trained; rows that
+are classifiers may be measured as they are. Values of settings may name the model folder of a shared run in braces. The same
+command goes on where it was; the result is ``NAME.json``.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from experiments.measures import measured
 from experiments.protocol import HERE, Package, Probing, Protocol, Run, read_protocol
 from launching import ROOT, cpu_environment
 from mvd_ds.config import ConfigError, dump, load_recipe
@@ -66,15 +68,17 @@ class Experiment:
                 name: self._train(run, base / name, seed, self.protocol.settings, places)
                 for name, run in self.protocol.rows.items()
             }
-            runs += [
-                self._probe(base, seed, rows, one) for one in (Probing(name="probe", settings=[]), *self.protocol.more_probes)
-            ]
+            if self.protocol.measure == "validation":
+                runs += [str(base / name) for name in rows]
+            else:
+                probings = (Probing(name="probe", settings=[]), *self.protocol.more_probes)
+                runs += [self._probe(base, seed, rows, one) for one in probings]
             runs += self._finetune(base, seed, rows)
             for name, weights in rows.items():
                 for label, words in self.protocol.words.items():
                     zero_shot[name][label].append(self._zero_shot(weights, label, words, base / f"{name}-{label}"))
         self._say("report", *runs, "--output", str(self.folder))
-        report = json.loads((self.folder / "report.json").read_text())
+        report = measured(self.protocol, json.loads((self.folder / "report.json").read_text()), self.folder)
         return {**report, "zero_shot": zero_shot} if self.protocol.words else report
 
     def _zero_shot(self, weights: str, label: str, words: str, output: Path) -> dict[str, Any]:
@@ -203,6 +207,7 @@ def summary(protocol: Protocol, report: dict[str, Any]) -> dict[str, Any]:
 
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
     kept = ("probes", "intervals", "comparisons", "chance", "clips", "trainings", "zero_shot", "finetuned", "dense")
+    kept += ("unit", "second", "blocks", "costs")
     return {key: report[key] for key in kept if key in report} | {
         "per_seed": {
             name: {label: one["per_seed"] for label, one in labels.items()} for name, labels in report["details"].items()
@@ -217,16 +222,21 @@ def summary(protocol: Protocol, report: dict[str, Any]) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> str:
     """Return the Markdown table of a kept result, in percent."""
     labels = list(result["chance"])
-    lines = [f"| top-1 in percent | {' | '.join(labels)} |", "|---" * (len(labels) + 1) + "|"]
+    costs = result.get("costs", {})
+    heads = [*labels, *(("trained parameters", "peak GiB", "seconds") if costs else ())]
+    lines = [f"| {result.get('unit', 'top-1')} in percent | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for name, shares in result["probes"].items():
         spans = result["intervals"][name]
-        cells = (f"{100 * shares[key]:.1f} ({100 * spans[key][0]:.1f} to {100 * spans[key][1]:.1f})" for key in labels)
+        cells = [f"{100 * shares[key]:.1f} ({100 * spans[key][0]:.1f} to {100 * spans[key][1]:.1f})" for key in labels]
+        if cost := costs.get(name):
+            cells += [f"{cost['trained_parameters']:,}", f"{cost['peak_gib']:.2f}", f"{cost['seconds']:.0f}"]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     for name, differences in result["comparisons"].items():
-        cells = (
+        cells = [
             "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * differences[key][part] for part in ("difference", "low", "high")))
             for key in labels
-        )
+        ]
+        cells += [""] * (len(heads) - len(labels))
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

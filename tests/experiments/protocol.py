@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict
@@ -91,6 +92,8 @@ class Protocol(Fixed):
     rows: dict[str, Run]
     compare: list[tuple[str, str]]
     """Pairs of rows, or a row and ``untrained``, whose difference is wanted."""
+    measure: Literal["probes", "dense", "validation"] = "probes"
+    """Probes of labels; dense probes, as ``probe_settings`` says; or the accuracy of rows, which are fine-tuned."""
     probe: str = "demo_probe"
     probe_settings: list[str] = []
     probed: dict[str, dict[str, str | int]] = {}
@@ -104,3 +107,9 @@ class Protocol(Fixed):
 def read_protocol(name: str) -> Protocol:
     """Return the protocol ``NAME.yaml``."""
     return Protocol.model_validate(yaml.safe_load((HERE / f"{name}.yaml").read_text()))
+
+
+def result_names(protocol: Protocol) -> set[str]:
+    """Return the names of the results that comparisons may name."""
+    others = {"probes": {"untrained"}, "dense": {"untrained", "pixels"}, "validation": set[str]()}
+    return {*protocol.rows, *protocol.probed, *others[protocol.measure]}

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from experiments.experiment import table
-from experiments.protocol import HERE, read_protocol
-from mvd_ds.config import load_recipe
+from experiments.protocol import HERE, read_protocol, result_names
+from mvd_ds.config import ProbeRecipe, dump, load_recipe
 
 NAMES = sorted(path.stem for path in HERE.glob("*.yaml"))
 
@@ -24,7 +24,10 @@ def test_rows_are_recipes_that_load_and_comparisons_name_them(name: str) -> None
     for probing in protocol.more_probes:
         load_recipe(protocol.probe, ["compare=[]", *protocol.probe_settings, *probing.settings])
     named = {side for pair in protocol.compare for side in pair}
-    assert named <= {*protocol.rows, *protocol.probed, "untrained"} and len(protocol.seeds) >= 3
+    assert named <= result_names(protocol) and len(protocol.seeds) >= 3
+    models = {name: {"weights": name} for name in result_names(protocol) - {"pixels"}}
+    recipe = dump(load_recipe(protocol.probe, [*protocol.probe_settings, "compare=[]"])) | {"models": models, "compare": []}
+    assert ProbeRecipe.model_validate(recipe).task == ("dense" if protocol.measure == "dense" else "labels")
     if protocol.finetuning is not None:
         load_recipe(protocol.finetuning.recipe, protocol.finetuning.settings)
         assert set(protocol.finetuning.shared) <= protocol.shared.keys()
@@ -33,7 +36,7 @@ def test_rows_are_recipes_that_load_and_comparisons_name_them(name: str) -> None
 @pytest.mark.parametrize("name", [name for name in NAMES if (HERE / f"{name}.json").exists()])
 def test_a_kept_result_has_every_row_and_seed_of_its_protocol(name: str) -> None:
     protocol, result = read_protocol(name), json.loads((HERE / f"{name}.json").read_text())
-    assert set(result["probes"]) >= {*protocol.rows, "untrained"}
+    assert set(result["probes"]) >= result_names(protocol) - protocol.probed.keys()
     assert result["seeds"] == protocol.seeds
     assert set(result["comparisons"]) == {" minus ".join(pair) for pair in protocol.compare}
     assert table(result).count("\n") == 1 + len(result["probes"]) + len(result["comparisons"])

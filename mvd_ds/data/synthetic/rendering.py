@@ -44,8 +44,24 @@ def draw_labels(seed: int, split: str, index: int) -> tuple[int, int]:
     return what, how
 
 
+class DigitClip(NamedTuple):
+    """A clip, and where its digit is."""
+
+    pixels: np.ndarray
+    """uint8 (T, H, W, 3)."""
+    position: np.ndarray
+    """float32 (T, 2), x and y of the digit's middle in shares of the frame's side; y points down."""
+    mask: np.ndarray
+    """bool (T, H, W), True where the digit covers more than half of a pixel."""
+
+
 def draw_clip(glyphs: Glyphs, seed: int, split: str, index: int, size_px: int, frames: int) -> np.ndarray:
-    """Draw clip ``index`` of ``split``, uint8 (T, H, W, 3).
+    """Draw the pixels of clip ``index`` of ``split``, uint8 (T, H, W, 3)."""
+    return draw_scene(glyphs, seed, split, index, size_px, frames).pixels
+
+
+def draw_scene(glyphs: Glyphs, seed: int, split: str, index: int, size_px: int, frames: int) -> DigitClip:
+    """Draw clip ``index`` of ``split``, and where its digit is.
 
     Everything but the path is the same in distribution when time runs backwards (the background drifts in a random
     direction, the noise has no memory), so a reversed clip is a clip of the reversed motion.
@@ -57,7 +73,8 @@ def draw_clip(glyphs: Glyphs, seed: int, split: str, index: int, size_px: int, f
     picture = _background(size_px, frames, rng)
     # In place: at this size new arrays cost more than the arithmetic.
     change = rng.uniform(0.75, 0.95, (3, 1, 1)).astype(np.float32) - picture
-    change *= _opacity(glyph, poses, size_px)[:, None]
+    opacity = _opacity(glyph, poses, size_px)
+    change *= opacity[:, None]
     picture += change
     noise = rng.random((frames, 1, size_px, size_px), dtype=np.float32)
     noise -= 0.5
@@ -65,7 +82,8 @@ def draw_clip(glyphs: Glyphs, seed: int, split: str, index: int, size_px: int, f
     picture += noise
     picture *= 255
     picture += 0.5
-    return _interleave(picture.clip(0, 255, out=picture))
+    position = np.stack((poses.x, poses.y), axis=1).astype(np.float32)
+    return DigitClip(_interleave(picture.clip(0, 255, out=picture)), position, opacity > 0.5)
 
 
 def _interleave(picture: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from mvd_ds.data.randomness import keyed_generator
 from mvd_ds.data.synthetic.doom import KINDS, Studio
-from mvd_ds.data.synthetic.rendering import WHAT, draw_clip, draw_labels, read_glyphs
+from mvd_ds.data.synthetic.rendering import WHAT, draw_labels, draw_scene, read_glyphs
 
 
 class Clip(NamedTuple):
@@ -19,7 +19,7 @@ class Clip(NamedTuple):
     pixels: np.ndarray
     """uint8 (T, H, W, 3)."""
     arrays: dict[str, np.ndarray]
-    """Targets of dense probes by name, (T, H, W) each."""
+    """Targets of dense probes by name, an entry for each frame."""
 
 
 Draw = Callable[[str, int], Clip]
@@ -39,7 +39,12 @@ class World(NamedTuple):
 
 def _digits(seed: int, size_px: int, frames: int) -> Draw:
     glyphs = read_glyphs(seed)
-    return lambda split, index: Clip(draw_clip(glyphs[split], seed, split, index, size_px, frames), {})
+
+    def draw(split: str, index: int) -> Clip:
+        clip = draw_scene(glyphs[split], seed, split, index, size_px, frames)
+        return Clip(clip.pixels, {"position": clip.position, "mask": clip.mask})
+
+    return draw
 
 
 def _doom(seed: int, size_px: int, frames: int) -> Draw:

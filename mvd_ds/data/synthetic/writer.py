@@ -64,8 +64,8 @@ def write_sample_set(
     """Write ``train/*.mp4``, ``val/*.mp4`` and their manifests ``train.txt``, ``val.txt`` into ``folder``.
 
     Beside them, of a world that has captions, ``train.jsonl`` and ``val.jsonl`` name the same clips with captions, those of the
-    held-out clips in phrasings of their own, and ``words_what.json`` and ``words_how.json`` name the classes for zero-shot. Of a
-    world that has targets of dense probes, ``train/*.npz`` and ``val/*.npz`` hold them by name.
+    held-out clips in phrasings of their own, and ``words_what.json`` and ``words_how.json`` name the classes for zero-shot.
+    ``train/*.npz`` and ``val/*.npz`` hold targets of dense probes by name: where the digit is, the depth of a room, ...
 
     The clips depend on the seed, the size and the length alone; a larger set begins with the clips of a smaller one. An
     interrupted call is taken up where it stopped: every file appears complete or not at all, the manifests last. A set that
@@ -141,9 +141,11 @@ def _claim(folder: Path, settings: dict[str, int | str]) -> bool:
             raise ConfigError(
                 f"{folder}: holds a sample set with {name} {found.get(name)}, not {value}; delete it or choose another folder"
             )
-    # A set of an earlier version has no captions: its clips stay, its lists are written again.
-    lists = ("train.txt", "words_how.json") if WORLDS[str(settings["world"])].has_captions else ("train.txt",)
-    return all((folder / name).exists() for name in lists)
+    # A set of an earlier version has no captions or targets: its clips stay, what it lacks is written.
+    lists = ["train.txt", "words_how.json"] if WORLDS[str(settings["world"])].has_captions else ["train.txt"]
+    counts = {"train": settings["train_clips"], "val": settings["validation_clips"]}
+    targets = [str(Path(clip_name(split, int(count) - 1)).with_suffix(".npz")) for split, count in counts.items()]
+    return all((folder / name).exists() for name in [*lists, *targets])
 
 
 def _jobs(folder: Path, world: str, clips: dict[str, int], seed: int, size_px: int, frames: int) -> list[_Job]:
@@ -179,12 +181,13 @@ def _do(job: _Job) -> int:
     """Write the clips of a job that are not there yet, and return the number of its clips."""
     for index in range(job.first, job.last):
         path = job.folder / clip_name(job.split, index)
-        if path.exists():
+        arrays = path.with_suffix(".npz")
+        if path.exists() and arrays.exists():
             continue
         clip = open_world(job.world, job.seed, job.size_px, job.frames)(job.split, index)
-        if clip.arrays:
-            write_bytes(path.with_suffix(".npz"), _packed(clip.arrays), sync=False)
-        write_bytes(path, encode(clip.pixels), sync=False)
+        write_bytes(arrays, _packed(clip.arrays), sync=False)
+        if not path.exists():
+            write_bytes(path, encode(clip.pixels), sync=False)
     return job.last - job.first
 
 

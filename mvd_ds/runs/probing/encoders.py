@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mvd_ds.config import ConfigError, EncoderSettings, ProbedModel, ProbeRecipe, TeacherSettings, TrainingRecipe
+from mvd_ds.config import ConfigError, EncoderSettings, Grid, ProbedModel, ProbeRecipe, TeacherSettings, TrainingRecipe
 from mvd_ds.config.probing import block_name
 from mvd_ds.models.building import is_run_model, open_encoder
 from mvd_ds.models.classifiers.deep_attentive import HEAD_CHANNELS
@@ -100,6 +100,17 @@ class ProbedEncoder:
         found = kept.of_clips(clips.shape[:3].numel()).unflatten(0, clips.shape[:3])
         # (B, segments, crops, layers, N, ...) -> (B, crops, layers, segments * N, ...)
         return ClipTokens(tokens, found.permute(0, 2, 3, 1, *range(4, found.ndim)).flatten(3, 4))
+
+    def grid(self, frames: int) -> Grid:
+        """Return (t, h, w) of the patch tokens of clips of ``frames`` frames."""
+        slots, rows, columns = self.network.grid
+        return (len(range(0, frames, self.stride)) if self.settings.kind == "image" else slots), rows, columns
+
+    @torch.no_grad()
+    def grid_tokens(self, clips: Tensor) -> Tensor:
+        """Map uint8 (B, 1, 1, C, T, H, W) to patch tokens at their places, fp32 (blocks, B, t, h, w, D)."""
+        _, patches = self._read(clips.flatten(0, 2))
+        return patches.flatten(2, 3).unflatten(2, self.grid(clips.shape[4])).float()
 
     def _read(self, clips: Tensor) -> tuple[Tensor, Tensor]:
         """Return class tokens (blocks, B, inputs, 0 or 1, D) and patch tokens (blocks, B, inputs, N, D) of clips."""

@@ -10,6 +10,8 @@ from mvd_ds.config.probing import VECTOR_HEADS, result_name
 from mvd_ds.evaluation.features import Features
 from mvd_ds.evaluation.probes import Probe, fit_probes, nearest_neighbours
 from mvd_ds.files import write_json, write_text
+from mvd_ds.runs.dense.probe_dense import probe_dense
+from mvd_ds.runs.dense.results import PRODUCT as DENSE
 from mvd_ds.runs.inputs import contents_with_videos
 from mvd_ds.runs.probing.clips import Split
 from mvd_ds.runs.probing.encoders import ProbedEncoder, open_encoders
@@ -35,14 +37,16 @@ Found = dict[str, tuple[Probe, ...]]
 def probe(recipe: ProbeRecipe, name: str) -> None:
     """Run the probes of ``recipe`` and write ``probes.json``, ``correct.npz`` and the predictions of trained heads.
 
+    A dense probe writes ``dense.json``, ``dense.npz``, its predictions and pictures.
+
     Raises:
         ConfigError: if models or manifests do not fit each other, or there is no label; on every rank.
     """
-    folder = RunFolder.of(recipe, name)
+    folder, product = RunFolder.of(recipe, name), PRODUCT if recipe.task == "labels" else DENSE
     with joined_cluster(recipe.timeout_minutes, recipe.run.device) as cluster:
         contents: Contents | None = None
         with cluster.together():
-            if cluster.is_main and not is_finished(folder, recipe, PRODUCT, contents_with_videos):
+            if cluster.is_main and not is_finished(folder, recipe, product, contents_with_videos):
                 contents = contents_with_videos(recipe, folder.digests)
                 require_own_folder(folder, recipe, contents)
                 folder.open(recipe, contents)
@@ -51,7 +55,10 @@ def probe(recipe: ProbeRecipe, name: str) -> None:
             if cluster.is_main:
                 say(f"{folder.path} is finished; nothing to do")
             return
-        _probe(recipe, folder, contents, cluster)
+        if recipe.task == "dense":
+            probe_dense(recipe, folder, contents, cluster)
+        else:
+            _probe(recipe, folder, contents, cluster)
 
 
 def _probe(recipe: ProbeRecipe, folder: RunFolder, contents: Contents, cluster: Cluster) -> None:

@@ -100,7 +100,7 @@ def results(
         "clips": {"train": len(known), "held_out": len(unseen)},
         "pooling": recipe.pooling.kind,
         "labels": {label: len(np.unique(unseen[:, i])) for i, label in enumerate(labels)},
-        "encoders": {name: _described(name, encoder, recipe) for name, encoder in encoders.items()},
+        "encoders": {name: described(name, encoder, recipe) for name, encoder in encoders.items()},
     }
 
 
@@ -112,7 +112,7 @@ def _details(probe: Probe) -> dict[str, Any]:
     return {"per_seed": list(probe.per_seed), **chosen}
 
 
-def _described(name: str, encoder: ProbedEncoder, recipe: ProbeRecipe) -> dict[str, Any]:
+def described(name: str, encoder: ProbedEncoder, recipe: ProbeRecipe) -> dict[str, Any]:
     """Return what a table of encoders says of one."""
     model, clip = recipe.models[name], recipe.data.clip
     side = model.input_px or clip.size_px

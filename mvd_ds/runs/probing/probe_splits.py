@@ -16,6 +16,8 @@ from mvd_ds.training.console import say
 def splits_of(recipe: ProbeRecipe) -> tuple[Split, Split]:
     """Return (manifest, videos of it) to fit on, and the same held out, both with the labels that are probed.
 
+    Dense probes need no labels, and look at none.
+
     Raises:
         ConfigError: if a manifest cannot be used, or labels are required and cannot be probed.
     """
@@ -55,11 +57,13 @@ def require_labels(recipe: ProbeRecipe) -> int:
 
 
 def _probed(recipe: ProbeRecipe, manifest: Manifest, fitted_on: list[int]) -> Manifest:
-    """Return the manifest with the labels that can be probed; where labels are required, these are all it has.
+    """Return the manifest with the labels that can be probed, none of a dense probe; where required, these are all it has.
 
     Raises:
         ConfigError: if they are required, and there is none or one whose numbers are no classes.
     """
+    if recipe.task == "dense":
+        return relabelled(manifest, {})
     kept = {}
     for label in manifest.refs.written.odd if manifest.refs.written is not None else ():
         try:

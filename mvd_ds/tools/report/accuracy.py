@@ -41,24 +41,52 @@ def accuracy_note(runs: list[RunRecord]) -> str:
     return note + (" A best value was chosen on these very videos and flatters a little." if best else "")
 
 
-def adaptation_table(runs: list[RunRecord]) -> Table | None:
-    """Return accuracy beside what it cost, a row for every fine-tuned run; None unless one of them trained a part alone."""
-    rows, kinds = [], set()
+def adaptations(runs: list[RunRecord]) -> dict[str, dict[str, Any]]:
+    """Return what every fine-tuned run trained, what that cost, and its accuracy, by its name; None where it was not recorded."""
+    found = {}
     for run in runs:
         if run.validation is None or run.objective != "classification":
             continue
-        adaptation, pooling = (run.recipe.get(key, {}) for key in ("adaptation", "pooling"))
+        adaptation = run.recipe.get("adaptation", {})
         groups = attempt_of(run.path).get("parameter_groups", [])
         peaks = run.curves["memory/peak_gib"].values if "memory/peak_gib" in run.curves else []
         kind = adaptation.get("kind", "full")
-        kinds.add(kind)
-        shown = [f"{kind}, rank {adaptation['rank']}" if kind == "lora" else kind, _pooling_words(pooling)]
-        shown += [f"{sum(group['parameters'] for group in groups):,}" if groups else MISSING]
-        shown += [f"{max(peaks):.2f}" if peaks else MISSING, clock(run.status.seconds)]
-        top1 = Cell(percent(run.validation.top1), span(*wilson_interval(run.validation.top1, run.validation.samples)))
-        rows.append(Row(run.name, [*cells(*shown), top1]))
-    head = ["run", "trained part", "pooling", "trained parameters", "peak memory (GiB)", "time", "top-1"]
-    return Table(head, rows, "words") if kinds - {"full"} else None
+        found[run.name] = {
+            "kind": kind,
+            "trained_part": f"{kind}, rank {adaptation['rank']}" if kind == "lora" else kind,
+            "pooling": _pooling_words(run.recipe.get("pooling", {})),
+            "trained_parameters": sum(group["parameters"] for group in groups) if groups else None,
+            "peak_gib": max(peaks, default=None),
+            "seconds": run.status.seconds,
+            "top1": run.validation.top1,
+            "samples": run.validation.samples,
+        }
+    return found
+
+
+ADAPTATION_HEAD = ["run", "trained part", "pooling", "trained parameters", "peak memory (GiB)", "time", "top-1"]
+
+
+def adaptation_cells(found: dict[str, Any]) -> list[str]:
+    """Return the cells of a row of ``adaptations`` behind its name."""
+    parameters, peak = found["trained_parameters"], found["peak_gib"]
+    cost = [MISSING if parameters is None else f"{parameters:,}", MISSING if peak is None else f"{peak:.2f}"]
+    return [found["trained_part"], found["pooling"], *cost, clock(found["seconds"]), percent(found["top1"])]
+
+
+def is_ladder(found: dict[str, dict[str, Any]]) -> bool:
+    """Return whether a run trained a part of its encoder alone, so that costs are worth a table."""
+    return any(one["kind"] != "full" for one in found.values())
+
+
+def adaptation_table(runs: list[RunRecord]) -> Table | None:
+    """Return accuracy beside what it cost, a row for every fine-tuned run; None unless one of them trained a part alone."""
+    found = adaptations(runs)
+    rows = []
+    for name, one in found.items():
+        *shown, top1 = adaptation_cells(one)
+        rows.append(Row(name, [*cells(*shown), Cell(top1, span(*wilson_interval(one["top1"], one["samples"])))]))
+    return Table(ADAPTATION_HEAD, rows, "words") if is_ladder(found) else None
 
 
 def _pooling_words(pooling: dict[str, Any]) -> str:

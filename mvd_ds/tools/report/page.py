@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from mvd_ds.tools.report.accuracy import accuracy_note, accuracy_sentence, accuracy_table, adaptation_table
 from mvd_ds.tools.report.answers.answer_table import NOTE, answer_sentence, answer_table
+from mvd_ds.tools.report.encoders.dense_results import DenseResults
+from mvd_ds.tools.report.encoders.dense_section import dense_sections, dense_sentences
 from mvd_ds.tools.report.encoders.encoder_table import depth_figures, encoder_table
 from mvd_ds.tools.report.encoders.order_table import NOTE as ORDER_NOTE
 from mvd_ds.tools.report.encoders.order_table import order_table
@@ -44,11 +47,14 @@ MAX_VIDEOS = 200
 """Number of replaced videos that the page names; report.json names all."""
 
 
-def render_page(runs: list[RunRecord], results: ProbeResults, provenance: dict[str, Any]) -> str:
+def render_page(
+    runs: list[RunRecord], results: ProbeResults, provenance: dict[str, Any], dense: Mapping[str, DenseResults] | None = None
+) -> str:
     """Return the whole HTML document."""
+    dense = dense or {}
     names = [run.name for run in runs]
     title = "Report on " + (join_words(names) if len(names) <= 5 else f"{', '.join(names[:4])} and {len(names) - 4} more runs")
-    lead, *others = _sentences(runs, results)
+    lead, *others = _sentences(runs, results, dense)
     is_probed = any(results.probes.values())
     replaced, replaced_note = _replaced(runs)
     return render(
@@ -66,6 +72,7 @@ def render_page(runs: list[RunRecord], results: ProbeResults, provenance: dict[s
         probe_key=probe_key(runs, results),
         encoder_table=encoder_table(results),
         depth_figures=depth_figures(results),
+        dense=dense_sections(dense),
         accuracy_table=accuracy_table(runs),
         accuracy_note=accuracy_note(runs),
         answer_table=answer_table([(run.name, run.answers) for run in runs]),
@@ -89,12 +96,13 @@ def render_page(runs: list[RunRecord], results: ProbeResults, provenance: dict[s
     )
 
 
-def _sentences(runs: list[RunRecord], results: ProbeResults) -> list[str]:
+def _sentences(runs: list[RunRecord], results: ProbeResults, dense: Mapping[str, DenseResults]) -> list[str]:
     """Return what the numbers say, the most important first."""
     accuracies = [sentence for run in runs if (sentence := accuracy_sentence(run))]
     accuracies += [answer_sentence(run.name, run.answers) for run in runs if run.answers is not None]
-    if any(results.probes.values()):
-        return probe_sentences(results) + accuracies
+    if any(results.probes.values()) or dense:
+        probed = probe_sentences(results) if any(results.probes.values()) else []
+        return probed + dense_sentences(dense) + accuracies
     trained = [sentence for run in runs if (sentence := training_sentence(run))]
     measured = accuracies + [sentence for run in runs if (sentence := neighbour_sentence(run))]
     return [*measured, *trained] if measured else probe_sentences(results) + trained

@@ -35,12 +35,12 @@ def merge_probes(runs: list[RunRecord]) -> ProbeResults:
 def _repeat(runs: list[RunRecord]) -> bool:
     """Return whether the runs are one experiment with several training seeds and hold what each probe got right."""
     seeds = {run.recipe.get("run", {}).get("seed") for run in runs}
-    first = _experiment(runs[0])
-    same = all(_experiment(run) == first for run in runs[1:])
+    first = experiment(runs[0])
+    same = all(experiment(run) == first for run in runs[1:])
     return same and len(seeds) == len(runs) and all((run.path / CORRECT).exists() for run in runs)
 
 
-def _experiment(run: RunRecord) -> dict[str, Any]:
+def experiment(run: RunRecord) -> dict[str, Any]:
     """Return the recipe without seed, folder and weights."""
     models = run.recipe.get("models", {})
     networks = {name: {key: value for key, value in model.items() if key != "weights"} for name, model in models.items()}

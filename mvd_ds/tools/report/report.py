@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from mvd_ds.files import ConfigError, one_line, write_json, write_text
+from mvd_ds.tools.report.accuracy import ADAPTATION_HEAD, adaptation_cells, adaptations, is_ladder
 from mvd_ds.tools.report.charts import thin
+from mvd_ds.tools.report.encoders.dense_results import DenseResults, read_dense
 from mvd_ds.tools.report.page import render_page
 from mvd_ds.tools.report.pdf import find_browser, write_pdf
 from mvd_ds.tools.report.picture_section import picture_numbers
@@ -27,22 +30,23 @@ def write_report(runs: list[Path], output: Path, pdf: bool = False) -> None:
     """
     browser = find_browser() if pdf else None
     records = read_runs(runs)
-    results = merge_probes(records)
+    results, dense = merge_probes(records), read_dense(records)
     provenance = {
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": machine(),
         "versions": versions(),
     }
-    page = render_page(records, results, provenance)
+    page = render_page(records, results, provenance, dense)
     try:
         output.mkdir(parents=True, exist_ok=True)
-        write_json(output / "report.json", figures(records, results) | provenance)
+        write_json(output / "report.json", figures(records, results) | _dense(dense) | provenance)
         write_text(output / "report.html", page)
     except OSError as error:
         raise ConfigError(f"--output {output}: cannot be written: {error.strerror or error}") from None
     if browser is not None:
         write_pdf(browser, output / "report.html", output / "report.pdf")
     _say_probes(results)
+    _say_adaptations(adaptations(records))
     say(f"{one_line(output / 'report.html')} and report.json over {len(records)} run{'s' * (len(records) > 1)}")
 
 
@@ -64,6 +68,21 @@ def _say_probes(results: ProbeResults) -> None:
         say(f"{one_line(name):<{width}}" + "".join(f"{cell:>24}" for cell in cells))
 
 
+def _say_adaptations(found: dict[str, dict[str, Any]]) -> None:
+    """Print what runs trained, what it cost and what it gained, if one trained a part of its encoder alone."""
+    if not is_ladder(found):
+        return
+    rows = [ADAPTATION_HEAD, *([one_line(name), *adaptation_cells(one)] for name, one in found.items())]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _dense(found: Mapping[str, DenseResults]) -> dict[str, Any]:
+    """Return what report.json says of dense probes; nothing without any."""
+    return {"dense": {name: results.model_dump() for name, results in found.items()}} if found else {}
+
+
 def _cell(pattern: str, share: float | None, span: tuple[float, float] | None) -> str:
     if share is None:
         return "-"
@@ -78,6 +97,7 @@ def figures(runs: list[RunRecord], results: ProbeResults) -> dict[str, Any]:
         **results.model_dump(),
         "losses": {run.name: {"first": _losses(run, 0), "last": _losses(run, -1)} for run in trained},
         "validation": {run.name: run.validation.model_dump(exclude={"label"}) for run in runs if run.validation},
+        "adaptations": adaptations(runs),
         "evaluations": {run.name: run.evaluation.model_dump(exclude={"per_class"}) for run in runs if run.evaluation},
         "answers": {run.name: run.answers.model_dump(exclude_none=True) for run in runs if run.answers},
         "changed_inputs": {run.name: run.changed_inputs for run in runs if run.changed_inputs},

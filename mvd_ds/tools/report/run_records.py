@@ -236,7 +236,7 @@ def _read_run(path: Path, name: str) -> RunRecord:
     validation = None if "validation" in of_tasks else _read_if_there(measured_by["validation"], Validation)
     evaluation = None if "evaluation" in of_tasks else _read_if_there(measured_by["evaluation"], Evaluation)
     answers = of_tasks.get("evaluation") or of_tasks.get("validation")
-    measured = [product for product in ("probes.json", "evaluation.json") if (path / product).exists()]
+    measured = [product for product in ("probes.json", "dense.json", "evaluation.json") if (path / product).exists()]
     changed = tuple(changed for product in measured for changed in changed_inputs(folder, product, recipe))
     if changed:
         results, evaluation, answers = results and ProbeResults(), None, of_tasks.get("validation")
