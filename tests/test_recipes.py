@@ -90,7 +90,7 @@ ADAPTED = {
 AGGLOMERATIVE = "agglomerative_base"
 
 #: Recipes of whatever the user brings: so are their results.
-USES = {"evaluate_5x3", "evaluate_2x3", "features", "probe_attentive", "finetune_folder"}
+USES = {"evaluate_5x3", "evaluate_2x3", "features", "probe_attentive", "probe_dense", "finetune_folder"}
 
 
 def _text(name: str) -> str:

@@ -153,10 +153,8 @@ def fit_readouts(
             keeper.save(done, {0: {"sums": fit.state(), "faults": every}} if cluster.is_main else {})
     progress.close()
     faults.extend(fault for part in cluster.gather(told) for fault in part)
-    solved: dict[Key, Readout] = {}
     with cluster.together():
-        if cluster.is_main:
-            solved = {key: _solve(key, sums, recipe) for key, sums in fit.sums.items()}
+        solved = {key: _solve(key, sums, recipe) for key, sums in fit.sums.items()} if cluster.is_main else {}
     return cluster.broadcast(solved)
 
 

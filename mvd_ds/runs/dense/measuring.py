@@ -35,7 +35,7 @@ class Drawn(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What read-outs did on the held-out videos."""
+    """The outcome of read-outs on the held-out videos."""
 
     sums: dict[Key, np.ndarray]
     """(seeds, videos, ...) of ``video_sums``."""

@@ -39,7 +39,7 @@ class Source(NamedTuple):
 
 
 class Target(NamedTuple):
-    """What is true of a target in all videos."""
+    """The facts of a target that hold for all videos."""
 
     name: str
     classes: int | None

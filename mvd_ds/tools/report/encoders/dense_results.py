@@ -16,7 +16,7 @@ from mvd_ds.tools.report.run_records import Difference, EncoderFacts, RunRecord
 
 
 class DenseTarget(BaseModel, allow_inf_nan=False):
-    """What was read out."""
+    """A target that was read out of tokens."""
 
     kind: Literal["values", "classes"]
     of: Literal["frames", "places"]

@@ -13,7 +13,7 @@ from mvd_ds.tools.report.templating import Cell, ColourKey, Figure, Row, Table, 
 
 
 class DenseSection(NamedTuple):
-    """What the page says of one dense probe."""
+    """The part of the page on one dense probe."""
 
     title: str
     table: Table
