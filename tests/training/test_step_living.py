@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from mvd_ds.config import TrainingRecipe, validate
+from mvd_ds.config import IMAGENET_MEAN, IMAGENET_STD, TrainingRecipe, validate
 from mvd_ds.models.teachers import Teacher, build_teacher
 from mvd_ds.models.weights import save_model
 from mvd_ds.objectives.moving_statistics import update_statistics
@@ -27,12 +28,12 @@ HEAD = {"outputs": 12, "hidden": 16, "bottleneck": 8, "warmup_steps": 3, "frozen
 PROTOTYPES: dict[str, Any] = {"target": {"kind": "prototypes", "norm": "final", "prototypes": HEAD}}
 
 
-def recipe_of(own: dict[str, Any], decay: float = 1.0) -> TrainingRecipe:
+def recipe_of(own: dict[str, Any], decay: float = 1.0, masking: dict[str, Any] | None = None) -> TrainingRecipe:
     """A recipe of one teacher on grid (2, 4, 4), two clips of each video."""
     values = {
         "objective": "distillation",
         "data": {"clip": {"frames": 4, "size_px": 32}, "clips_per_video": 2},
-        "masking": {"ratio": 0.5, "kind": "random"},
+        "masking": masking or {"ratio": 0.5, "kind": "random"},
         "model": NETWORK,
         "decoder": {"embed_dim": 16, "depth": 1, "num_heads": 2},
         "teachers": {"own": own},
@@ -89,3 +90,37 @@ def test_with_prototypes_it_is_a_head_that_never_moves_under_centres_that_do(cen
     moving = recipe_of(own, decay=0.5)
     moved, _ = trained(moving, build_teacher("own", moving.teachers["own"], moving), follows=True)
     assert moved[0] == losses[0] and moved[-1] != losses[-1], "at another momentum it is another teacher"
+
+
+def test_the_loss_of_vjepa_is_the_distance_to_normalised_features_of_an_average_in_numpy() -> None:
+    """Five steps under two masks of blocks; the average and the loss are NumPy's."""
+    blocks = {"kind": "multi_block", "ratio": 0.7, "masks_per_clip": 2, "block_scales": [0.15, 0.7], "block_aspect": [0.75, 1.5]}
+    recipe = recipe_of({"weights": "ema"} | FEATURES, 0.8, blocks)
+    student, teacher, other = build_predictor(recipe), *(build_teacher("own", recipe.teachers["own"], recipe) for _ in range(2))
+    engine = StageZero(student, torch.optim.AdamW(student.parameters(), lr=1e-2))
+    ema = Ema(engine, 0.8)
+    ema.follow(teacher, "own")
+    average = {name: value.detach().double().numpy() for name, value in student.named_parameters()}
+    objective = MaskedPrediction(recipe, student, TeacherTargets(recipe, {"own": teacher}, torch.float32), torch.device("cpu"))
+    for step in range(5):
+        batch = random_batch(recipe, step)
+        other.load_state_dict({name: torch.from_numpy(average[name]) for name, _ in other.named_parameters()}, strict=False)
+        mean, deviation = (torch.tensor(value).view(3, 1, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
+        clip = (batch.views[32].float() / 255 - mean) / deviation
+        with torch.no_grad():
+            features, predicted = other(clip).double().numpy(), student(clip, batch.visible, batch.masked)["own"].double().numpy()
+        features = features - features.mean(-1, keepdims=True)
+        features /= np.sqrt((features**2).mean(-1, keepdims=True) + 1e-6)
+        distances = [
+            abs(predicted[2 * clip_number + mask] - features[clip_number][batch.masked[clip_number, mask].numpy()]).mean()
+            for clip_number, mask in np.ndindex(4, 2)
+        ]
+        loss = objective(batch, measure=False).total
+        assert loss.item() == pytest.approx(np.mean(distances), rel=1e-5)
+        loss.backward()
+        engine.optimizer.step()
+        engine.optimizer.zero_grad()
+        ema.update(OPEN)
+        for name, value in student.named_parameters():
+            average[name] = 0.8 * average[name] + 0.2 * value.detach().double().numpy()
+    assert not np.allclose(average["encoder.norm.weight"], student.encoder.norm.weight.detach().numpy(), rtol=1e-3)
