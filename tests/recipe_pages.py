@@ -91,7 +91,14 @@ fourth learns from it, and the last writes the trained encoder for transformers 
 `kmeans` (centres of the standardised tokens themselves, one pass). `reconstruct: pixels`, with `perceptual: NAME` for what
 another teacher makes of the reconstructed clip, is PeCo's. TensorBoard has the share of codes that the last step used, their
 perplexity, and the patches that are nearest to some of them. A student of other weights, blocks or norm than
-the tokenizer's teacher is refused.
+the tokenizer's teacher is refused; one that computes in another precision is told so.
+
+BEiT v2's own encoder is a whole ViT over pixels, so that its students run the tokenizer and no teacher. Here the encoder begins
+at the teacher's tokens, which a step computes for features anyway: a few blocks are enough for it, or none (`kmeans`), and codes
+and features of one teacher may be learned side by side. The price is that a student of codes runs the teacher, too, and that a
+code says what the teacher's token says, not what a network of its own saw in the pixels. 8,192 codes in place of features make
+a step of beitv2_base 12 % longer, 6 % with a large student, and take 0.12 GiB where a device has one clip
+([measured](../../tests/benchmarks/README.md) on a CPU in fp32; `plan` says 11 and 5 %, and 0.29 GiB).
 
 ```bash
 python -m mvd_ds tokenizer vqkd_base data.manifest=mine/train.txt batch.micro=8 run.output=runs/codes
