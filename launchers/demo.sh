@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Tests the paper's claim on a small scale: an image teacher, a video teacher, students of one of them and of both, and a VideoMAE
 # that saw as much; linear probes on what moves and how; one table and one plot with 95 % intervals, over three seeds of everything.
-#   bash launchers/demo.sh [--seeds "0 1 2"] [--minutes M] [--videos DIR] [--output DIR] [key=value ...]
+#   bash launchers/demo.sh [--world digits|doom] [--seeds "0 1 2"] [--minutes M] [--videos DIR] [--output DIR] [key=value ...]
 # Run again, it goes on where it was. --minutes: save and end after M minutes at most, with exit code 75 if there is more to do.
 # --videos: train.txt and val.txt in there, with labels, in place of the sample set; clips of 12 frames, 48 px.
 # On a machine with GPUs it uses them; else two trainings at a time, one core each. key=value replaces a setting of all trainings.
+# --world doom: things in the rooms of a game, teachers that know something, fine-tuning as the main measure, by the protocol
+# tests/experiments/claim_doom.yaml, which fixes all the rest; on the CPU.
 set -euo pipefail
 caller=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -12,22 +14,23 @@ source launchers/setup.sh
 
 output=$PWD/runs/demo
 seeds="0 1 2"
-minutes= videos=
+minutes= videos= world=digits
 settings=()
 while [ $# -gt 0 ]; do
   case "$1" in
-    --output | --videos | --seeds | --minutes)
+    --output | --videos | --seeds | --minutes | --world)
       [ $# -ge 2 ] || { echo "demo: $1 needs a value" >&2; exit 2; }
       case "$1" in
         --output) output=$(cd "$caller" && realpath -m "$2") ;;
         --videos) videos=$(cd "$caller" && realpath -m "$2") ;;
         --seeds) seeds=$2 ;;
         --minutes) minutes=$2 ;;
+        --world) world=$2 ;;
       esac
       shift 2 ;;
-    -h | --help) sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    -h | --help) sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
     *=*) settings+=("$1"); shift ;;
-    *) echo "demo: unknown option $1; there are --seeds \"0 1 2\", --minutes M, --videos DIR, --output DIR and key=value" >&2; exit 2 ;;
+    *) echo "demo: unknown option $1; there are --world digits or doom, --seeds \"0 1 2\", --minutes M, --videos DIR, --output DIR and key=value" >&2; exit 2 ;;
   esac
 done
 [[ $seeds =~ ^[0-9]+( [0-9]+)*$ ]] || { echo "demo: --seeds '$seeds': give numbers, such as \"0 1 2\"" >&2; exit 2; }
@@ -37,6 +40,21 @@ if [ -n "$videos" ]; then
   for list in train val; do [ -e "$videos/$list.txt" ] || { echo "demo: --videos $videos: has no $list.txt" >&2; exit 2; }; done
 fi
 
+case $world in
+  digits) ;;
+  doom)
+    [ -z "$videos" ] && [ ${#settings[@]} = 0 ] && [ "$seeds" = "0 1 2" ] \
+      || { echo "demo: --world doom: its protocol fixes seeds, videos and settings; give --minutes and --output alone" >&2; exit 2; }
+    [ -e tests/experiments/claim_doom.yaml ] || { echo "demo: --world doom needs a checkout, with its tests/" >&2; exit 2; }
+    setup_environment requirements.txt tests/requirements.txt
+    cd tests
+    code=0
+    PYTHONPATH=..:. python -m experiments.experiment claim_doom --output "$output/claim" ${minutes:+--minutes "$minutes"} || code=$?
+    [ $code != 75 ] || echo "demo: $minutes minutes are over; the same command goes on"
+    [ $code != 0 ] || echo "The page: $output/claim/report.html"
+    exit "$code" ;;
+  *) echo "demo: --world $world: there are digits and doom" >&2; exit 2 ;;
+esac
 setup_environment requirements.txt
 choose_processes
 started=$SECONDS

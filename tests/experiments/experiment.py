@@ -149,10 +149,12 @@ class Experiment:
         models: dict[str, str] = {**rows, **{name: self.places[name] for name in how.shared}}
         folders = []
         for name, weights in (models | ({"untrained": "null"} if how.scratch else {})).items():
+            # Positions are no weights: a network keeps those that it was trained with.
+            own = [] if weights == "null" else [f"model.position={_position(weights)}"]
             for label in how.labels:
                 output = base / f"{name}-{label}"
                 data = [f"data.manifest={self.videos / 'train.txt'}", f"validation.manifest={self.videos / 'val.txt'}"]
-                given = [*data, f"label={label}", f"weights={weights}", f"run.seed={seed}", f"run.output={output}"]
+                given = [*data, f"label={label}", f"weights={weights}", f"run.seed={seed}", f"run.output={output}", *own]
                 self._say("finetune", how.recipe, *given, *how.settings, *self._limit())
                 folders.append(str(output))
         return folders
@@ -199,6 +201,11 @@ _STARTED = time.monotonic()
 def age() -> float:
     """Return the seconds since this process began to import."""
     return time.monotonic() - _STARTED
+
+
+def _position(weights: str) -> str:
+    """Return the kind of positions of the encoder in a model folder."""
+    return str(read_json(Path(weights) / "config.json")["recipe"]["model"]["position"])
 
 
 def summary(protocol: Protocol, report: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,10 @@ from mvd_ds.data.synthetic.rendering import WHAT
 from mvd_ds.tools.report.run_records import ProbeResults, RunRecord
 from mvd_ds.tools.report.templating import Definition
 
-_SAMPLE_LABELS = {("what", len(WHAT)): "the digit that a clip of the sample set shows", ("how", len(HOW)): "the way it moves"}
+_SAMPLE_LABELS = {
+    ("what", len(WHAT)): "the digit or thing that a clip of the sample set shows",
+    ("how", len(HOW)): "the way it moves",
+}
 """Meaning of the labels that ``synthesize`` writes, by name and number of classes."""
 _FRAMES = {
     "first": "It sees only the first frame of each clip, repeated: it knows nothing of motion.",

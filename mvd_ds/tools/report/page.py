@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from mvd_ds.tools.report.accuracy import accuracy_note, accuracy_sentence, accuracy_table, adaptation_table
 from mvd_ds.tools.report.answers.answer_table import NOTE, answer_sentence, answer_table
@@ -25,8 +25,10 @@ from mvd_ds.tools.report.formatting import (
     span,
 )
 from mvd_ds.tools.report.memory import memory_table
+from mvd_ds.tools.report.moving_clips import class_clips
 from mvd_ds.tools.report.names import names_of
 from mvd_ds.tools.report.picture_section import pictures_of
+from mvd_ds.tools.report.pooled_finetuning import Finetuned, merge_finetuned
 from mvd_ds.tools.report.probe_figures import difference_figure, interval_words, probe_figures, probe_key
 from mvd_ds.tools.report.provenance import difference_tables, origin_table
 from mvd_ds.tools.report.run_figures import accuracy_figures, loss_figures, shared_figures
@@ -40,11 +42,21 @@ from mvd_ds.tools.report.sentences import (
     probe_sentences,
     training_sentence,
 )
-from mvd_ds.tools.report.templating import Cell, Definition, Row, Table, cells, render
+from mvd_ds.tools.report.templating import Cell, ColourKey, Definition, Figure, Row, Table, cells, render
 from mvd_ds.training.console import clock
 
 MAX_VIDEOS = 200
 """Number of replaced videos that the page names; report.json names all."""
+
+
+class FinetunedSection(NamedTuple):
+    """The section on networks that were fine-tuned on several labels."""
+
+    table: Table
+    note: str
+    differences: Figure | None
+    figures: list[Figure]
+    key: ColourKey | None
 
 
 def render_page(
@@ -54,7 +66,9 @@ def render_page(
     dense = dense or {}
     names = [run.name for run in runs]
     title = "Report on " + (join_words(names) if len(names) <= 5 else f"{', '.join(names[:4])} and {len(names) - 4} more runs")
-    lead, *others = _sentences(runs, results, dense)
+    finetuned = merge_finetuned(runs, list(results.comparisons))
+    alone = [run for run in runs if finetuned is None or run not in finetuned.runs]
+    lead, *others = [*_finetuned_sentences(finetuned), *_sentences(alone, results, dense)]
     is_probed = any(results.probes.values())
     replaced, replaced_note = _replaced(runs)
     return render(
@@ -68,19 +82,21 @@ def render_page(
         differences=difference_figure(results),
         attention=[*_few_clips(results), *(note for run in runs for note in attention(run))],
         names=names_of(runs, results),
+        finetuned=None if finetuned is None else _finetuned(finetuned.results, runs),
+        class_clips=class_clips(runs),
         probe_figures=probe_figures(runs, results),
         probe_key=probe_key(runs, results),
         encoder_table=encoder_table(results),
         depth_figures=depth_figures(results),
         dense=dense_sections(dense),
-        accuracy_table=accuracy_table(runs),
-        accuracy_note=accuracy_note(runs),
+        accuracy_table=accuracy_table(alone),
+        accuracy_note=accuracy_note(alone),
         answer_table=answer_table([(run.name, run.answers) for run in runs]),
         answer_note=NOTE,
         order_table=order_table(runs),
         order_note=ORDER_NOTE,
-        adaptation_table=adaptation_table(runs),
-        accuracy_figures=accuracy_figures(runs),
+        adaptation_table=adaptation_table(alone),
+        accuracy_figures=accuracy_figures(alone),
         stages=_stages(runs),
         pictures=pictures_of(runs),
         losses=loss_figures(runs),
@@ -106,6 +122,21 @@ def _sentences(runs: list[RunRecord], results: ProbeResults, dense: Mapping[str,
     trained = [sentence for run in runs if (sentence := training_sentence(run))]
     measured = accuracies + [sentence for run in runs if (sentence := neighbour_sentence(run))]
     return [*measured, *trained] if measured else probe_sentences(results) + trained
+
+
+def _finetuned_sentences(finetuned: Finetuned | None) -> list[str]:
+    """Return what fine-tuning of several networks says; nothing without it."""
+    return [] if finetuned is None else [f"Fine-tuned: {sentence}" for sentence in probe_sentences(finetuned.results)]
+
+
+def _finetuned(results: ProbeResults, runs: list[RunRecord]) -> FinetunedSection:
+    """Return the section on networks that were fine-tuned on several labels."""
+    note = (
+        f"Each network was trained whole on each label; {results.clips['held_out']:,} held-out videos, measured after the last "
+        f"step. Small print: {interval_words(results)}."
+    )
+    figures = probe_figures(runs, results)
+    return FinetunedSection(_probe_table(results), note, difference_figure(results), figures, probe_key(runs, results))
 
 
 def _few_clips(results: ProbeResults) -> list[str]:

@@ -20,16 +20,45 @@ def merge_probes(runs: list[RunRecord]) -> ProbeResults:
     """Return the probes of all runs as one result.
 
     Runs that differ in ``run.seed`` and the weights that they probe are pooled: shares are means over training seeds, and
-    intervals resample these and the clips. Of other runs, every model has its run's name in front.
+    intervals resample these and the clips. Several such experiments whose names differ, probes by other heads for example, share
+    one table. Of other runs, every model has its run's name in front.
     """
     found = [run for run in runs if run.results is not None and run.results.probes]
     if len(found) == 1 and found[0].results is not None:
         return found[0].results
-    if found and _repeat(found):
-        tables = [_tables(run) for run in found]
-        if all(np.array_equal(table["labels"], tables[0]["labels"]) for table in tables):
-            return _pooled(found, tables)
-    return _side_by_side(found)
+    groups: list[list[RunRecord]] = []
+    for run in found:
+        group = next((group for group in groups if _experiment(group[0]) == _experiment(run)), None)
+        groups.append([run]) if group is None else group.append(run)
+    parts = [pooled for group in groups if (pooled := _pooled_if_one(group)) is not None]
+    if not groups or len(parts) < len(groups) or (len(groups) > 1 and not _fit_beside(parts)):
+        return _side_by_side(found)
+    return _joined(parts)
+
+
+def _pooled_if_one(runs: list[RunRecord]) -> ProbeResults | None:
+    """Return several seeds of one experiment as one result; None if they are not that."""
+    if len(runs) < 2 or not _repeat(runs):
+        return None
+    tables = [_tables(run) for run in runs]
+    return _pooled(runs, tables) if all(np.array_equal(table["labels"], tables[0]["labels"]) for table in tables) else None
+
+
+def _fit_beside(parts: list[ProbeResults]) -> bool:
+    """Return whether results of several experiments, such as other heads on the same networks, can share one table."""
+    names = [name for part in parts for name in part.probes]
+    return len(set(names)) == len(names) and all(
+        (part.labels, part.trainings) == (parts[0].labels, parts[0].trainings) for part in parts
+    )
+
+
+def _joined(parts: list[ProbeResults]) -> ProbeResults:
+    """Return results with names of their own as one; chance is that of the first."""
+    merged = parts[0].model_copy(deep=True)
+    for part in parts[1:]:
+        for field in ("probes", "intervals", "details", "comparisons", "encoders"):
+            setattr(merged, field, {**getattr(merged, field), **getattr(part, field)})
+    return merged
 
 
 def _repeat(runs: list[RunRecord]) -> bool:

@@ -14,6 +14,7 @@ from mvd_ds.tools.report.encoders.dense_results import DenseResults, read_dense
 from mvd_ds.tools.report.page import render_page
 from mvd_ds.tools.report.pdf import find_browser, write_pdf
 from mvd_ds.tools.report.picture_section import picture_numbers
+from mvd_ds.tools.report.pooled_finetuning import merge_finetuned
 from mvd_ds.tools.report.pooled_probes import merge_probes
 from mvd_ds.tools.report.provenance import attempt_of, recipe_differences
 from mvd_ds.tools.report.run_records import ProbeResults, RunRecord, read_runs
@@ -45,17 +46,19 @@ def write_report(runs: list[Path], output: Path, pdf: bool = False) -> None:
         raise ConfigError(f"--output {output}: cannot be written: {error.strerror or error}") from None
     if browser is not None:
         write_pdf(browser, output / "report.html", output / "report.pdf")
-    _say_probes(results)
+    finetuned = merge_finetuned(records, list(results.comparisons))
+    if finetuned is not None:
+        _say_shares(finetuned.results, "fine-tuned top-1 (%)")
+    _say_shares(results, "held-out top-1 (%)")
     _say_adaptations(adaptations(records))
     say(f"{one_line(output / 'report.html')} and report.json over {len(records)} run{'s' * (len(records) > 1)}")
 
 
-def _say_probes(results: ProbeResults) -> None:
-    """Print the table of the page on the terminal."""
+def _say_shares(results: ProbeResults, title: str) -> None:
+    """Print a table of the page on the terminal."""
     labels = label_names(results)
     if not labels:
         return
-    title = "held-out top-1 (%)"
     width = max(len(one_line(name)) for name in (title, *results.probes, *results.comparisons)) + 1
     say(f"{title:<{width}}" + "".join(f"{one_line(label):>24}" for label in labels))
     for model, shares in results.probes.items():
@@ -93,10 +96,12 @@ def _cell(pattern: str, share: float | None, span: tuple[float, float] | None) -
 def figures(runs: list[RunRecord], results: ProbeResults) -> dict[str, Any]:
     """Return the content of report.json without its provenance: probes, losses, accuracies, states, and the curves as drawn."""
     trained = [run for run in runs if run.curves]
+    finetuned = merge_finetuned(runs, list(results.comparisons))
     return {
         **results.model_dump(),
+        **({} if finetuned is None else {"finetuned": finetuned.results.model_dump()}),
         "losses": {run.name: {"first": _losses(run, 0), "last": _losses(run, -1)} for run in trained},
-        "validation": {run.name: run.validation.model_dump(exclude={"label"}) for run in runs if run.validation},
+        "validation": {run.name: run.validation.model_dump(exclude={"label", "predicted"}) for run in runs if run.validation},
         "adaptations": adaptations(runs),
         "evaluations": {run.name: run.evaluation.model_dump(exclude={"per_class"}) for run in runs if run.evaluation},
         "answers": {run.name: run.answers.model_dump(exclude_none=True) for run in runs if run.answers},

@@ -121,6 +121,8 @@ class Validation(BaseModel, allow_inf_nan=False):
     samples: int
     label: list[int] = Field(default_factory=list)
     """Class of each video."""
+    predicted: list[int] = Field(default_factory=list)
+    """Class that each was given; -1: it could not be read."""
 
 
 class ClassVideos(BaseModel):

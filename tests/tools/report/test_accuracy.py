@@ -123,7 +123,7 @@ def test_names_are_explained(tmp_path: Path, probe_run: Build) -> None:
     (run / "recipe.yaml").write_text(yaml.safe_dump({"objective": "probe", "models": models}))
     _, page = report([run], tmp_path / "out")
     for said in (
-        "The digit that a clip of the sample set shows, one of 10 classes.",
+        "The digit or thing that a clip of the sample set shows, one of 10 classes.",
         "The frozen network runs/s/model.",
         "random initial weights, never trained",
         "It sees every second frame.",

@@ -76,3 +76,17 @@ def test_a_file_that_is_damaged_is_one_line(tmp_path: Path, probe_run: Build) ->
     (runs[1] / "correct.npz").write_bytes(b"PK nothing")
     with pytest.raises(ConfigError, match=r"correct\.npz: cannot be read: .*start the probe again"):
         merge_probes(read_runs(runs))
+
+
+def test_other_heads_on_the_same_seeds_share_the_table(tmp_path: Path, probe_run: Build) -> None:
+    linear, heads = {"student": 0.5, "untrained": 0.3}, {"student:attentive": 0.6, "untrained:attentive": 0.2}
+    runs = [seed_run(probe_run, tmp_path / f"linear-{seed}", seed, linear) for seed in (0, 1)]
+    for seed in (0, 1):
+        run = seed_run(probe_run, tmp_path / f"attentive-{seed}", seed, heads, heads=["attentive"])
+        stated = json.loads((run / "probes.json").read_text())
+        stated |= {"probes": {name: {"what": share, "how": share / 2} for name, share in heads.items()}, "comparisons": {}}
+        (run / "probes.json").write_text(json.dumps(stated))
+        runs.append(run)
+    merged = merge_probes(read_runs(runs))
+    assert list(merged.probes) == ["student", "untrained", "student:attentive", "untrained:attentive"]
+    assert merged.trainings == 2 and merged.probes["student:attentive"]["how"] == pytest.approx(0.3)

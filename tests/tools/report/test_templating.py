@@ -81,9 +81,21 @@ def test_every_cell_carries_its_header_for_narrow_pages() -> None:
     assert "content: attr(data-label)" in style
 
 
-_LISTS = ("sentences", "attention", "names", "probe_figures", "accuracy_figures", "depth_figures", "pictures", "losses", "shared")
+_LISTS = (
+    "sentences",
+    "attention",
+    "names",
+    "probe_figures",
+    "accuracy_figures",
+    "depth_figures",
+    "class_clips",
+    "pictures",
+    "losses",
+    "shared",
+)
 _LISTS += ("setting_differences", "runs", "places", "commands", "folders")
 _NOTHING = (
+    "finetuned",
     "encoder_table",
     "adaptation_table",
     "probe_table",
