@@ -45,6 +45,8 @@ def test_two_seeds_in_pieces_become_one_table(videos: Path, tmp_path: Path) -> N
         (["--minutes", "soon"], "--minutes soon: give a number"),
         (["--videos", "/nowhere"], "--videos /nowhere: has no train.txt"),
         (["--seed", "1"], "unknown option --seed"),
+        (["--world", "mars"], "--world mars: there are digits and doom"),
+        (["--world", "doom", "schedule.steps=3"], "its protocol fixes seeds, videos and settings"),
     ],
 )
 def test_a_wrong_use_is_one_line(arguments: list[str], words: str) -> None:

@@ -28,7 +28,7 @@ def merge_probes(runs: list[RunRecord]) -> ProbeResults:
         return found[0].results
     groups: list[list[RunRecord]] = []
     for run in found:
-        group = next((group for group in groups if _experiment(group[0]) == _experiment(run)), None)
+        group = next((group for group in groups if experiment(group[0]) == experiment(run)), None)
         groups.append([run]) if group is None else group.append(run)
     parts = [pooled for group in groups if (pooled := _pooled_if_one(group)) is not None]
     if not groups or len(parts) < len(groups) or (len(groups) > 1 and not _fit_beside(parts)):

@@ -93,9 +93,11 @@ _LISTS = (
     "losses",
     "shared",
 )
-_LISTS += ("setting_differences", "runs", "places", "commands", "folders")
+_LISTS += ("dense", "setting_differences", "runs", "places", "commands", "folders")
 _NOTHING = (
     "finetuned",
+    "answer_table",
+    "order_table",
     "encoder_table",
     "adaptation_table",
     "probe_table",
@@ -106,5 +108,5 @@ _NOTHING = (
     "replaced",
     "origins",
 )
-_TEXTS = ("has_targets", "title", "subtitle", "lead", "probe_note", "accuracy_note", "replaced_note")
+_TEXTS = ("has_targets", "title", "subtitle", "lead", "probe_note", "accuracy_note", "answer_note", "order_note", "replaced_note")
 _EMPTY: dict[str, object] = {key: [] for key in _LISTS} | dict.fromkeys(_NOTHING) | dict.fromkeys(_TEXTS, "")
