@@ -10,8 +10,10 @@ from mvd_ds.tools.report.answers.answer_table import NOTE, answer_sentence, answ
 from mvd_ds.tools.report.encoders.dense_results import DenseResults
 from mvd_ds.tools.report.encoders.dense_section import dense_sections, dense_sentences
 from mvd_ds.tools.report.encoders.encoder_table import depth_figures, encoder_table
+from mvd_ds.tools.report.encoders.moving_clips import class_clips
 from mvd_ds.tools.report.encoders.order_table import NOTE as ORDER_NOTE
 from mvd_ds.tools.report.encoders.order_table import order_table
+from mvd_ds.tools.report.encoders.pooled_finetuning import Finetuned, merge_finetuned
 from mvd_ds.tools.report.formatting import (
     FEW_CLIPS,
     MISSING,
@@ -25,10 +27,8 @@ from mvd_ds.tools.report.formatting import (
     span,
 )
 from mvd_ds.tools.report.memory import memory_table
-from mvd_ds.tools.report.moving_clips import class_clips
 from mvd_ds.tools.report.names import names_of
 from mvd_ds.tools.report.picture_section import pictures_of
-from mvd_ds.tools.report.pooled_finetuning import Finetuned, merge_finetuned
 from mvd_ds.tools.report.probe_figures import difference_figure, interval_words, probe_figures, probe_key
 from mvd_ds.tools.report.provenance import difference_tables, origin_table
 from mvd_ds.tools.report.run_figures import accuracy_figures, loss_figures, shared_figures

@@ -11,10 +11,10 @@ from mvd_ds.files import ConfigError, one_line, write_json, write_text
 from mvd_ds.tools.report.accuracy import ADAPTATION_HEAD, adaptation_cells, adaptations, is_ladder
 from mvd_ds.tools.report.charts import thin
 from mvd_ds.tools.report.encoders.dense_results import DenseResults, read_dense
+from mvd_ds.tools.report.encoders.pooled_finetuning import merge_finetuned
 from mvd_ds.tools.report.page import render_page
 from mvd_ds.tools.report.pdf import find_browser, write_pdf
 from mvd_ds.tools.report.picture_section import picture_numbers
-from mvd_ds.tools.report.pooled_finetuning import merge_finetuned
 from mvd_ds.tools.report.pooled_probes import merge_probes
 from mvd_ds.tools.report.provenance import attempt_of, recipe_differences
 from mvd_ds.tools.report.run_records import ProbeResults, RunRecord, read_runs

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mvd_ds.tools.report.pooled_finetuning import merge_finetuned
+from mvd_ds.tools.report.encoders.pooled_finetuning import merge_finetuned
 from mvd_ds.tools.report.report import write_report
 from mvd_ds.tools.report.run_records import read_runs
 

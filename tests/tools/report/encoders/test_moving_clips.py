@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mvd_ds.data.synthetic.writer import write_sample_set
-from mvd_ds.tools.report.moving_clips import class_clips, moving_picture
+from mvd_ds.tools.report.encoders.moving_clips import class_clips, moving_picture
 from mvd_ds.tools.report.run_records import ProbeResults, RunRecord, RunStatus
 
 
