@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import time
 from collections.abc import Callable, Iterator
 from functools import cache, partial
@@ -19,6 +20,8 @@ DEADLINE_SECONDS = 60.0
 """Time for one object where no recipe says another, as for manifests."""
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 5.0
 _LEAST_ATTEMPT_SECONDS = 5.0
+_SECRET = re.compile(r"authorization|signature|credential|secret|token|bearer|password|access.?key|[?&]\w+=", re.IGNORECASE)
+"""What stands beside secrets in the texts of clients: such a text is not told."""
 _RETRIED = frozenset((408, 425, 429))
 """Answers of the 400s that say "later"; others of them stay as they are."""
 Result = TypeVar("Result")
@@ -130,7 +133,17 @@ def judge(error: BaseException) -> tuple[str, bool]:
         return f"the server answers {status}", 400 <= status < 500 and status not in _RETRIED
     if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
         return "no answer in time", False
-    return one_line(without_secrets(f"{type(error).__name__}: {error}".removesuffix(": ")), 160), False
+    kind, text = type(error).__name__, _words_of(error)
+    shown = kind if not text or _SECRET.search(text) else f"{kind}: {text}"
+    return one_line(shown, 160), False
+
+
+def _words_of(error: BaseException) -> str:
+    """Return what an error says, without what is secret in addresses; of an answer of S3 its code alone."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict) and isinstance(response.get("Error"), dict):
+        return str(response["Error"].get("Code", ""))
+    return without_secrets(error)
 
 
 def _status_of(error: BaseException) -> int | None:

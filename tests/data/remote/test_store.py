@@ -3,26 +3,47 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from mvd_ds.data.remote.store import FetchError, Store, judge, require_backend
+from mvd_ds.data.manifests.manifest import read_manifest
+from mvd_ds.data.remote.store import FetchError, Store, _filesystem, judge, require_backend
 from mvd_ds.files import ConfigError
 from object_servers import ObjectServer
+
+aiohttp = pytest.importorskip("aiohttp")
+exceptions = pytest.importorskip("botocore.exceptions")
+yarl, multidict = pytest.importorskip("yarl"), pytest.importorskip("multidict")
+CIMultiDict, CIMultiDictProxy = multidict.CIMultiDict, multidict.CIMultiDictProxy
 
 
 @pytest.mark.parametrize(
     ("address", "module", "extra"),
-    [("s3://b/a", "s3fs", "s3"), ("gs://b/a", "gcsfs", "gs"), ("az://b/a", "adlfs", "az"), ("https://h/a", "aiohttp", "http")],
+    [
+        ("s3://b/a", "s3fs", "s3"),
+        ("gs://b/a", "gcsfs", "gs"),
+        ("az://b/a", "adlfs", "az"),
+        ("http://h/a", "aiohttp", "http"),
+        ("https://h/a", "aiohttp", "http"),
+        ("hf://datasets/o/n/a", "huggingface_hub", "hub"),
+    ],
 )
 def test_a_package_that_is_missing_is_named_with_its_extra(
-    address: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
+    address: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    _filesystem.cache_clear()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=rf"needs the package {module}: pip install 'mvd_ds\[{extra}\]'$"):
+    line = rf"needs the package {module}: pip install 'mvd_ds\[{extra}\]'$"
+    with pytest.raises(ConfigError, match=line):
         require_backend(address)
+    (tmp_path / "train.txt").write_text(f"{address}.mp4\n")
+    for manifest in (f"{address}.txt", f"{address}-{{000..003}}.tar", tmp_path / "train.txt"):
+        with pytest.raises(ConfigError, match=line) as caught:
+            read_manifest(manifest)
+        assert "\n" not in str(caught.value)
 
 
 class _Answer(Exception):
@@ -49,6 +70,37 @@ class _Answer(Exception):
 def test_errors_are_told_in_words_and_known_to_last_or_not(error: Exception, reason: str, lasting: bool) -> None:
     told, lasts = judge(error)
     assert told.startswith(reason) and lasts is lasting and "c0ffee" not in told
+
+
+def test_no_text_of_a_client_gives_a_secret_away() -> None:
+    """Signed addresses, headers and bodies of answers in the errors of botocore and aiohttp."""
+    secret = "c0ffee"
+    signed = f"https://b.example/v/a.mp4?X-Amz-Signature={secret}&X-Amz-Credential=me"
+    asked = aiohttp.RequestInfo(
+        yarl.URL(signed), "GET", CIMultiDictProxy(CIMultiDict({"Authorization": f"Bearer {secret}"})), yarl.URL(signed)
+    )
+    answer = {"Error": {"Code": "InvalidObjectState", "Message": f"key {secret}"}, "ResponseMetadata": {}}
+    errors = [
+        exceptions.EndpointConnectionError(endpoint_url=signed),
+        exceptions.HTTPClientError(error=f"x {signed}"),
+        exceptions.ProxyConnectionError(proxy_url=f"http://u:{secret}@proxy:1"),
+        exceptions.SSLError(endpoint_url=signed, error=signed),
+        exceptions.ClientError(answer, "GetObject"),
+        aiohttp.InvalidURL(signed),
+        aiohttp.ClientResponseError(asked, (), status=0, message=signed),
+        aiohttp.TooManyRedirects(asked, ()),
+        aiohttp.ClientPayloadError(f"not completed: {yarl.URL(signed)!r}"),
+        OSError(5, "no", signed),
+        ValueError(repr(asked)),
+        RuntimeError(f"<Error><AWSAccessKeyId>{secret}</AWSAccessKeyId></Error>"),
+        RuntimeError(f"Authorization: AWS4-HMAC-SHA256 Credential={secret}/2026, Signature={secret}"),
+        RuntimeError(f"GET /v/a.mp4?sig={secret}"),
+        RuntimeError(signed.upper()),
+    ]
+    for error in errors:
+        told, _ = judge(error)
+        assert secret not in told.lower() and "\n" not in told and type(error).__name__ in told, told
+    assert judge(exceptions.ClientError(answer, "GetObject"))[0] == "ClientError: InvalidObjectState"
 
 
 def test_an_object_has_a_size_and_a_mark_that_its_content_changes(server: ObjectServer) -> None:
