@@ -145,7 +145,9 @@ def write_classifier(target: Path, recipe: FinetuneRecipe, weights: Mapping[str,
     count = len(weights["head.weight"]) if "head.weight" in weights else 0
     model = whole_classifier(recipe, count, weights, str(target))
     try:
-        card = card_of(recipe, read_labelled(recipe))
+        # Names are those of the labels; only a scale may be that of the head that the run began with.
+        own = recipe.model_copy(update={"keep_head": recipe.keep_head and recipe.task == "regression"})
+        card = card_of(own, read_labelled(recipe))
     except ConfigError as error:
         if recipe.task == "regression":
             raise ConfigError(f"the scale of the labels cannot be read: {error}") from None

@@ -37,6 +37,7 @@ def settings(videos: Path, weights: Path, output: Path, *more: str) -> list[str]
         "views={segments: 2, crops: 2}",
         "drawn={count: 2, flip: 0.5}",
         "order=[reversed]",
+        "most_clips=32",
         "heads=[knn, deep_attentive]",
         "head={blocks: 2, heads: 2, epochs: 2, batch: 8, learning_rates: [1e-3, 1e-2], weight_decay: [0.01, 0.4], together: 3}",
         "seeds=[0]",
