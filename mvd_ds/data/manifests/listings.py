@@ -15,6 +15,7 @@ from mvd_ds.data.manifests.parsing import class_numbers, is_utf8, not_utf8
 from mvd_ds.data.manifests.rows import ListRow, has_media_extension, load_json, read_rows, seems_json
 from mvd_ds.data.manifests.written_fields import refuse_written
 from mvd_ds.data.readers.location import ByteRange
+from mvd_ds.data.remote.tars import are_shards
 from mvd_ds.files import ConfigError, did_you_mean, one_line
 
 
@@ -52,8 +53,8 @@ def read_listing(source: Path, videos: Path | None = None, classes: Path | None 
     """Read the videos of ``source``, whose format its content tells.
 
     Args:
-        source: a folder, a manifest, Kinetics' CSV (``label,youtube_id,time_start,time_end,...``), a CSV of ``path,label``, or
-            Something-Something's JSON (``[{"id": ..., "template": ...}, ...]``).
+        source: a folder, a manifest, tar files of webdataset, Kinetics' CSV (``label,youtube_id,time_start,time_end,...``), a
+            CSV of ``path,label``, or Something-Something's JSON (``[{"id": ..., "template": ...}, ...]``).
         videos: folder that holds the videos of a list; None: the list's own.
         classes: names of the classes, label 0 first: a JSON list, Something-Something's ``labels.json``, or a manifest with
             ``# classes:``, such as that of the training split. None: the sorted names that the list itself holds.
@@ -61,7 +62,7 @@ def read_listing(source: Path, videos: Path | None = None, classes: Path | None 
     Raises:
         ConfigError: for a list that cannot be read, or of which no video is there.
     """
-    rows = None if source.is_dir() else read_rows(source)
+    rows = None if source.is_dir() or are_shards(str(source)) else read_rows(source)
     if rows is None:
         return _of_manifest(source, videos, classes)
     labelled = rows[0].label is not None

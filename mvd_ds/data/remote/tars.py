@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
+import json
 import os
 import re
 import tarfile
@@ -13,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from mvd_ds.config.base import without_secrets
+from mvd_ds.data.manifests.captions import TEXT_COLUMN, caption_field, checked_captions
 from mvd_ds.data.readers.video import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
 from mvd_ds.data.remote.addresses import is_remote, name_in
 from mvd_ds.data.remote.cache import cache_folder
@@ -23,18 +25,21 @@ _THREADS = 32
 """Shards that are indexed at the same time; each waits for its server most of the time."""
 _WINDOW_BYTES = 8192
 """Bytes that are asked for around a header: those of the label and the facts beside a video are mostly among them."""
+_MOST_TEXT_BYTES = 1 << 20
+"""Bytes of a file of captions beside a video, and of its JSON where that is looked into."""
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _NUMBERS = re.compile(r"(\d+)\.\.(\d+)")
 _MOST_SHARDS = 1_000_000
 
 
 class _Member(NamedTuple):
-    """A video in a tar: its name, the place of its bytes, and the text of the class beside it, empty if there is none."""
+    """A video in a tar: its name, the place of its bytes, and the text of the class and the captions beside it, or none."""
 
     name: str
     offset: int
     size: int
-    label: str
+    label: str = ""
+    captions: Sequence[str] = ()
 
 
 def are_shards(manifest: str) -> bool:
@@ -61,11 +66,13 @@ def shards_of(pattern: str) -> list[str]:
 def manifest_of_shards(pattern: str) -> bytes:
     """Return the text of a manifest of all videos in the tar files of ``pattern``, in their order.
 
-    The class of a video is the number in the ``.cls`` file of its name, where all have one. Names are those of the members
-    below the name of their shard.
+    The class of a video is the number in the ``.cls`` file of its name, where all have one. Its captions are the lines of its
+    ``.txt`` file, or what its ``.json`` says under ``text``, as ``prepare`` writes both. Names are those of the members below
+    the name of their shard.
 
     Raises:
-        ConfigError: if a shard cannot be read or is no tar, no video is in them, or some have a class and others have none.
+        ConfigError: if a shard cannot be read or is no tar, no video is in them, some have a class and others have none, or a
+            caption is none.
     """
     shards = shards_of(pattern)
     with ThreadPoolExecutor(min(_THREADS, len(shards))) as pool:
@@ -79,13 +86,15 @@ def manifest_of_shards(pattern: str) -> bytes:
         raise ConfigError(
             f"{where}: {len(bare)} of {len(found)} videos have no .cls file beside them, such as {one_line(bare[0], 100)}"
         )
-    text = ["# columns: shard offset bytes"]
-    for shard, (name, offset, size, label) in found:
+    has_captions = any(member.captions for _, member in found)
+    text = ["# columns: shard offset bytes" + (f" {TEXT_COLUMN}" if has_captions else "")]
+    for shard, (name, offset, size, label, captions) in found:
         if any(mark in f"{name}{shard}" for mark in "\t\n\r"):
             raise ConfigError(f"{where}: the name of {one_line(name, 100)} holds a tab or a line break")
         below = os.path.basename(name_in(shard) if is_remote(shard) else shard)
         shard = shard if is_remote(shard) else os.path.abspath(shard)
-        text.append("\t".join([f"{below}/{name}", *([label] if label else []), shard, str(offset), str(size)]))
+        fields = [f"{below}/{name}", *([label] if label else []), shard, str(offset), str(size)]
+        text.append("\t".join([*fields, caption_field(captions)] if has_captions else fields))
     return os.fsencode("\n".join(text) + "\n")
 
 
@@ -102,7 +111,7 @@ def _indexed(shard: str) -> Sequence[_Member]:
     """Return the videos in a tar, from the kept index if the tar is the one that it was made of."""
     try:
         state = Store().state(shard) if is_remote(shard) else _local_state(shard)
-        key = hashlib.sha256(f"{shard}\n{state.size}\n{state.tag}".encode("utf-8", "surrogateescape")).hexdigest()
+        key = hashlib.sha256(f"{shard}\n{state.size}\n{state.tag}\n{TEXT_COLUMN}".encode("utf-8", "surrogateescape")).hexdigest()
         kept = cache_folder() / "indexes" / key[:2] / f"{key[2:]}.json"
         if state.tag and kept.exists():
             try:
@@ -136,6 +145,7 @@ def _members_of(shard: str, state: ObjectState) -> list[_Member]:
 def _videos_in(tar: tarfile.TarFile, shard: str) -> Iterator[_Member]:
     found: list[_Member] = []
     labels: dict[str, str] = {}
+    texts: dict[str, dict[str, Sequence[str]]] = {".txt": {}, ".json": {}}
     for member in tar:
         extension = os.path.splitext(member.name)[1].lower()
         if not member.isreg():
@@ -146,10 +156,44 @@ def _videos_in(tar: tarfile.TarFile, shard: str) -> Iterator[_Member]:
             if not re.fullmatch(r"-?\d{1,18}", label):
                 raise ConfigError(f"{one_line(without_secrets(shard), 200)}: {one_line(member.name, 100)}: holds no class number")
             labels[_key_of(member.name)] = label
+        elif extension in texts:
+            try:
+                texts[extension][_key_of(member.name)] = _captions_in(tar, member, extension)
+            except ValueError as error:
+                shown = one_line(without_secrets(shard), 200)
+                raise ConfigError(f"{shown}: {one_line(member.name, 100)}: {error}") from None
         elif extension in VIDEO_EXTENSIONS | IMAGE_EXTENSIONS:
-            found.append(_Member(member.name, member.offset_data, member.size, ""))
+            found.append(_Member(member.name, member.offset_data, member.size))
     for one in found:
-        yield one._replace(label=labels.get(_key_of(one.name), ""))
+        key = _key_of(one.name)
+        captions = texts[".json"].get(key) or texts[".txt"].get(key, ())
+        yield one._replace(label=labels.get(key, ""), captions=captions)
+
+
+def _captions_in(tar: tarfile.TarFile, member: tarfile.TarInfo, extension: str) -> Sequence[str]:
+    """Return the captions that a file beside a video holds; none of JSON that says nothing under ``text``.
+
+    Raises:
+        ValueError: in a few words, if they are too long, not UTF-8, or something else.
+    """
+    if member.size > _MOST_TEXT_BYTES:
+        if extension == ".json":  # facts of others, which may be many: not the place of a caption
+            return ()
+        raise ValueError(f"its {member.size:,} bytes of captions are more than {_MOST_TEXT_BYTES:,}")
+    file = tar.extractfile(member)
+    content = file.read() if file is not None else b""
+    if extension == ".json":
+        try:
+            value = json.loads(content)
+        except (ValueError, RecursionError):
+            return ()
+        told = value.get(TEXT_COLUMN) if isinstance(value, dict) else None
+        return checked_captions(told) if told else ()
+    try:
+        lines = content.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is not UTF-8 at its byte {error.start + 1}") from None
+    return checked_captions([line.strip() for line in lines if line.strip()])
 
 
 def _key_of(name: str) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
 
-from mvd_ds.data.manifests.manifest import read_manifest
+from mvd_ds.data.manifests.listings import read_listing
+from mvd_ds.data.manifests.manifest import read_manifest, require_captions
+from mvd_ds.data.prepare.shards import Member, Shard, write_shard
 from mvd_ds.data.readers.location import ByteRange
 from mvd_ds.data.remote.tars import are_shards, manifest_of_shards, shards_of
 from mvd_ds.files import ConfigError
@@ -72,3 +76,70 @@ def test_what_is_no_tar_holds_none_or_ends_too_early_is_said_by_name(served: Pat
         manifest_of_shards(str(tmp_path / "none.tar"))
     with pytest.raises(ConfigError, match=r"none.tar: no such object"):
         manifest_of_shards(f"{server.address}/none.tar")
+
+
+def _tar(path: Path, **files: bytes) -> Path:
+    """Write a tar of files, whose names have a dot for the last underscore."""
+    with tarfile.open(path, "w") as tar:
+        for name, content in files.items():
+            key, _, extension = name.rpartition("_")
+            header = tarfile.TarInfo(f"{key}.{extension}")
+            header.size = len(content)
+            tar.addfile(header, io.BytesIO(content))
+    return path
+
+
+def test_captions_are_the_lines_of_txt_or_the_text_of_json(served: Path, tmp_path: Path) -> None:
+    """The convention of webdataset; a sample without a caption has none, and its JSON may say something else."""
+    video = (served / "00.mp4").read_bytes()
+    path = _tar(
+        tmp_path / "told.tar",
+        a_mp4=video,
+        a_txt="a three\tgoes\nein Öl\n".encode(),
+        b_json=b'{"text": ["one\\nline", "two"], "fps": 30}',
+        b_mp4=video,
+        b_txt=b"one line",
+        c_mp4=video,
+        c_json=b"not JSON",
+        d_mp4=video,
+        d_json=b'{"duration": 3}',
+        d_txt=b"\xef\xbb\xbf[last]\n\n",
+    )
+    for _ in range(2):  # from the tar, then from the index that was kept
+        refs = read_manifest(path).refs
+        assert [refs.captions(index) for index in range(4)] == [
+            ("a three\tgoes", "ein Öl"),
+            ("one\nline", "two"),
+            (),
+            ("[last]",),
+        ]
+    with pytest.raises(ConfigError, match=r"told.tar/c.mp4 has no caption, which language needs"):
+        require_captions(read_manifest(path), "language")
+
+
+def test_prepare_reads_tars_with_their_captions_and_writes_such(served: Path, tmp_path: Path) -> None:
+    """Captions pass through a shard of ours as they are, line breaks included, and are the same without its manifest."""
+    video = (served / "00.mp4").read_bytes()
+    _tar(tmp_path / "0.tar", a_mp4=video, a_json=b'{"text": "one\\nline"}', b_mp4=(served / "01.mp4").read_bytes(), b_txt=b"x\ny")
+    listed = read_listing(tmp_path / "{0..0}.tar").entries
+    told = [("one\nline",), ("x", "y")]
+    assert [one.captions for one in listed] == told and [Path(one.name).name for one in listed] == ["a.mp4", "b.mp4"]
+    members = [Member(str(number), ".mp4", one.location, {"text": list(one.captions)}, None) for number, one in enumerate(listed)]
+    write_shard(Shard(tmp_path / "ours.tar", members))
+    refs = read_manifest(tmp_path / "ours.tar").refs
+    assert [refs.captions(index) for index in range(2)] == told
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (b"a\xff", "is not UTF-8 at its byte 2"),
+        (b"a" * 70_000, "has 70,000 bytes, and at most 65,536 are taken"),
+        (b"a" * 10_000_000, "its 10,000,000 bytes of captions are more than 1,048,576"),
+    ],
+)
+def test_a_bad_caption_in_a_tar_is_one_line(served: Path, tmp_path: Path, text: bytes, fault: str) -> None:
+    path = _tar(tmp_path / "bad.tar", a_mp4=(served / "00.mp4").read_bytes(), a_txt=text)
+    with pytest.raises(ConfigError, match=fault) as caught:
+        read_manifest(path)
+    assert "\n" not in str(caught.value) and "bad.tar: a.txt: " in str(caught.value)
