@@ -36,6 +36,7 @@ class ClipFlops(NamedTuple):
         teachers: every teacher by name; once per clip, however many masks there are.
         targets: every target by name, made of what its teacher gives.
         language: the text tower, and the pass over whole clips where the loss of captions has its own.
+        frozen_text: the text tower in its place where it does not learn.
     """
 
     encoder: int
@@ -43,11 +44,12 @@ class ClipFlops(NamedTuple):
     teachers: dict[str, int]
     targets: dict[str, int]
     language: int = 0
+    frozen_text: int = 0
 
     @property
     def frozen(self) -> int:
-        """Operations of one pass through the networks that are not trained: teachers and targets."""
-        return sum(self.teachers.values()) + sum(self.targets.values())
+        """Operations of one pass through the networks that are not trained: teachers, targets, a frozen text tower."""
+        return sum(self.teachers.values()) + sum(self.targets.values()) + self.frozen_text
 
     @property
     def forward(self) -> int:
@@ -84,17 +86,18 @@ def clip_flops(recipe: TrainingRecipe, targets: Mapping[str, CountedTarget]) -> 
         },
         teachers={name: family_of(teacher).flops(recipe, teacher) for name, teacher in recipe.asked_teachers.items()},
         targets={name: masks * target.flops(recipe.token_counts[target.head.tokens]) for name, target in targets.items()},
-        language=_language_flops(recipe),
+        **_language_flops(recipe),
     )
 
 
-def _language_flops(recipe: TrainingRecipe) -> int:
+def _language_flops(recipe: TrainingRecipe) -> dict[str, int]:
     language, model = recipe.language, recipe.model
     if language is None:
-        return 0
+        return {}
     whole = encoder_flops(model, math.prod(recipe.grid), model.depth) if language.sees == "all" else 0
     shape = tower_shape(language.text, model)
-    return whole + shape.depth * block_flops(shape.length, shape.width, shape.mlp_ratio, shape.style.mlp)
+    texts = shape.depth * block_flops(shape.length, shape.width, shape.mlp_ratio, shape.style.mlp)
+    return {"language": whole, "frozen_text": texts} if language.text.frozen else {"language": whole + texts}
 
 
 def classifier_flops(settings: EncoderSettings, grid: Grid, classes: int, pooling: PoolingSettings) -> int:

@@ -27,10 +27,11 @@ from mvd_ds.training.ema import Ema
 from mvd_ds.training.engine.deepspeed_engine import DTYPES
 from mvd_ds.training.engine.deepspeed_start import start_student
 from mvd_ds.training.engine.update_gate import UpdateGate
+from mvd_ds.training.language import CaptionLoss
 from mvd_ds.training.masked_prediction import MaskedPrediction
 from mvd_ds.training.optim import build_optimizer, parameter_groups
 from mvd_ds.training.reporting.memory import state_bytes
-from mvd_ds.training.step import TeacherTargets, normalise, to_unit
+from mvd_ds.training.step import PixelTargets, TargetSource, TeacherTargets, normalise, to_unit
 
 
 class DistillStep:
@@ -51,13 +52,18 @@ class DistillStep:
             self.stacks = compile_blocks(student, "student", limit=2)
 
     def set_teachers(
-        self, recipe: TrainingRecipe, student: Any, teachers: Mapping[str, Callable[..., Given]], device: torch.device
+        self, recipe: TrainingRecipe, student: Any, teachers: Mapping[str, Callable[..., Given]], cluster: Cluster
     ) -> None:
-        """Have ``student``, a network or the engine around it, learn from ``teachers``."""
+        """Have ``student``, a network or the engine around it, learn from ``teachers``, and from captions where it does."""
+        device = cluster.device
         self.clock = Clock(device)
         marked = {name: self._marked(name, teacher) for name, teacher in teachers.items()}
-        targets = TeacherTargets(recipe, marked, DTYPES[recipe.engine.precision], device_masks(recipe))
-        self.objective = MaskedPrediction(recipe, student, targets, device)
+        masks, language = device_masks(recipe), recipe.language
+        targets: TargetSource = PixelTargets(recipe, masks)
+        if recipe.teachers:
+            targets = TeacherTargets(recipe, marked, DTYPES[recipe.engine.precision], masks)
+        captions = None if language is None else CaptionLoss(language, cluster.gather_tensor, cluster.rank)
+        self.objective = MaskedPrediction(recipe, student, targets, device, captions)
 
     def drawn(self, batch: ClipBatch) -> ClipBatch:
         """Return the batch on the host with its masks, which a step draws where it comes without."""
@@ -127,7 +133,7 @@ class ProductStep(DistillStep):
             name: accelerate(teacher, name, recipe.teachers[name], recipe.engine, device)
             for name, teacher in self.teachers.items()
         }
-        self.set_teachers(recipe, self.student, fast, device)
+        self.set_teachers(recipe, self.student, fast, Cluster(0, 1, device))
 
     def backward(self, loss: Tensor) -> None:
         """Compute gradients in the precision of the weights."""
@@ -208,7 +214,7 @@ class EngineStep(DistillStep):
         self.average = Ema(self.engine, recipe.optimizer.ema_decay, recipe.optimizer.ema_decay_end)
         for name in [name for name, settings in recipe.teachers.items() if settings.is_ema]:
             self.average.follow(self.teachers[name], name)
-        self.set_teachers(recipe, self.engine, self.teachers, cluster.device)
+        self.set_teachers(recipe, self.engine, self.teachers, cluster)
 
     def backward(self, loss: Tensor) -> None:
         """Compute gradients, and reduce them over the processes if the engine does so now."""

@@ -9,10 +9,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mvd_ds.config import ConfigError, TrainingRecipe, load_recipe
+from mvd_ds.config import ConfigError
 from mvd_ds.tools.bench.data_table import TABLE_WIDTH, write_result
 from mvd_ds.tools.bench.step import StepBenchOptions, measure_step
-from mvd_ds.tools.bench.step_variants import FP8
+from mvd_ds.tools.bench.step_variants import FP8, recipe_of_step
 from mvd_ds.tools.bench.students_step import measure_students
 from mvd_ds.training.cluster import launched_rank
 
@@ -34,8 +34,7 @@ def bench_step(recipe: str, overrides: list[str], options: StepBenchOptions, out
     Raises:
         ConfigError: for a faulty setting, or a recipe that has no yardstick.
     """
-    settings = load_recipe(recipe, overrides, "distill")
-    if isinstance(settings, TrainingRecipe) and settings.students:
+    if recipe_of_step(recipe, overrides).students:
         return _bench_students(recipe, overrides, options, output)
     result = measure_step(recipe, overrides, options)
     code = 0 if result["gate"]["equal"] else 1

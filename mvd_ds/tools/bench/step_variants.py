@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from mvd_ds.config import ClipView, ConfigError, TrainingRecipe, load_recipe
+from mvd_ds.config import LANGUAGE, ClipView, ConfigError, TextSettings, TrainingRecipe, load_recipe
 from mvd_ds.data.batch import ClipBatch
 from mvd_ds.data.masking_batch import mask_arrays
 from mvd_ds.data.randomness import keyed_generator
@@ -57,20 +57,18 @@ def step_recipe(name: str, overrides: list[str], geometry: str, device: torch.de
     """Return the recipe of the measured step: one micro batch on each of ``world`` devices, random weights, nothing dropped.
 
     Raises:
-        ConfigError: for a faulty setting, or captions or cached targets, which have no measured step.
+        ConfigError: for a faulty setting, or cached targets, which have no measured step.
     """
     wanted = (["engine.precision=fp32"] if device.type == "cpu" else []) + overrides
-    teachers = [key for key, teacher in _distillation(name, wanted).teachers.items() if not teacher.is_ema]
+    teachers = [key for key, teacher in recipe_of_step(name, wanted).teachers.items() if not teacher.is_ema]
     fixed = _CPU_GEOMETRY + [f"teachers.{key}.{item}" for key in teachers for item in _CPU_ENCODER]
     wanted = (fixed if geometry == "cpu" else []) + wanted
-    micro = _distillation(name, wanted).batch.micro
+    micro = recipe_of_step(name, wanted).batch.micro
     forced = [f"teachers.{key}.{item}" for key in teachers for item in ("weights=random", "fp8=false")]
     forced += ["model.drop_path=0", "decoder.drop_path=0", f"batch.global={micro * world}"]
-    students = _distillation(name, wanted).students
+    students = recipe_of_step(name, wanted).students
     forced += [f"students.{key}.{item}=0" for key in students for item in ("model.drop_path", "decoder.drop_path")]
-    recipe = _distillation(name, wanted + forced)
-    if recipe.language is not None:
-        raise ConfigError("language: a step with captions is not measured; add language=null to measure the rest")
+    recipe = recipe_of_step(name, wanted + forced)
     if recipe.targets.cache is not None:
         raise ConfigError("targets.cache: a step that reads its targets is not measured; add targets.cache=null to ask teachers")
     return recipe
@@ -86,6 +84,8 @@ def require_yardsticks(recipe: TrainingRecipe) -> None:
         raise ConfigError(
             "optimizer.ema_decay: the yardsticks keep no average of their weights; measure ours with --against none"
         )
+    if recipe.language is not None:
+        raise ConfigError("language: there is no yardstick for captions; measure ours by itself with --against none")
     for key, teacher in recipe.teachers.items():
         if teacher.network is not None:
             raise ConfigError(f"teachers.{key}.network {teacher.network}: there is no yardstick for networks of timm; remove it")
@@ -112,8 +112,11 @@ def require_yardsticks(recipe: TrainingRecipe) -> None:
             )
 
 
-def _distillation(name: str, overrides: list[str]) -> TrainingRecipe:
-    recipe = load_recipe(name, overrides, "distill")
+def recipe_of_step(name: str, overrides: list[str]) -> TrainingRecipe:
+    """Return a recipe of ``distill``, or of ``pretrain`` where its objective is captions alone."""
+    recipe = load_recipe(name, overrides)
+    if getattr(recipe, "objective", None) != LANGUAGE:
+        recipe = load_recipe(name, overrides, "distill")
     assert isinstance(recipe, TrainingRecipe)
     return recipe
 
@@ -201,10 +204,22 @@ def random_batch(recipe: TrainingRecipe, number: int) -> ClipBatch:
     drop_path = torch.zeros(clips, recipe.masks_per_clip, recipe.drop_path_blocks)
     places = torch.arange(clips)
     flip = torch.zeros(clips, dtype=torch.bool)
+    if recipe.language is not None:
+        masks = {**masks, "captions": torch.from_numpy(_random_captions(recipe.language.text, clips, generator))}
     if recipe.drop_teachers:
         uniforms = generator.random((clips, recipe.masks_per_clip, len(recipe.teachers)), "float32")
         masks = {**masks, "teacher_uniforms": torch.from_numpy(uniforms)}
     return ClipBatch(views, flip, drop_path=drop_path, labels=labels, sample=places, place=places, faults=[], **masks)
+
+
+def _random_captions(text: TextSettings, clips: int, generator: np.random.Generator) -> np.ndarray:
+    """Return random tokens, int64 (clips, L), with one end of a text in each row, at its end."""
+    folder = text.folder
+    end = text.vocabulary - 2 if folder is None or folder.pooled != "first" else folder.end
+    rows = generator.integers(0, text.vocabulary, (clips, text.length))
+    rows[rows == end] = 0
+    rows[:, -1] = end
+    return rows
 
 
 def _with_masks(batch: ClipBatch, masks: int) -> ClipBatch:
@@ -251,5 +266,6 @@ def gflops_of(recipe: TrainingRecipe) -> dict[str, float]:
     """Return the GFLOPs of a step for one clip with all its masks, model arithmetic only."""
     flops = recipe_flops(recipe)
     parts = {f"teacher {key}": value for key, value in flops.teachers.items()}
+    parts |= {"texts": 3 * flops.language + flops.frozen_text} if recipe.language is not None else {}
     parts |= {"encoder": 3 * flops.encoder, "decoders": 3 * sum(flops.decoders.values()), "step": flops.training}
     return {key: value / 1e9 for key, value in parts.items()}

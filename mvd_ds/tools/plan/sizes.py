@@ -142,6 +142,8 @@ def _predictor_sizes(recipe: TrainingRecipe) -> RecipeSizes:
     slots, rows, columns = recipe.grid
     tokens = slots * rows * columns
     groups = [[parameter.numel() for parameter in group["params"]] for group in parameter_groups(student, recipe.optimizer)]
+    # A text tower that does not learn counts as if it did: at most.
+    groups += [[parameter.numel() for parameter in student.parameters() if not parameter.requires_grad]]
     visible = tokens - recipe.masked_tokens + recipe.model.prefix_tokens + recipe.local_tokens
     return RecipeSizes(
         NetworkSizes(groups, sizes_of(student), recipe.model.depth, visible, recipe.model.embed_dim),

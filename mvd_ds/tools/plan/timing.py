@@ -117,7 +117,7 @@ def plan_time(
     link = machine.device.host_link_gb_per_second * 1e9
     return StepTime(
         teachers=clips * sum(_teacher_flops(recipe, name, flops.teachers[name]) for name in [*flops.teachers, *asked]) / rate,
-        student=clips * (3 * trained + first) / rate,
+        student=clips * (3 * trained + flops.frozen_text + first) / rate,
         recomputation=clips * trained / every / rate if every else 0.0,
         optimizer=(
             CPU_ADAM_BYTES * sharded / CPU_BYTES_PER_SECOND
@@ -166,7 +166,7 @@ def _vectors_first(recipe: LearningRecipe, flops: ClipFlops, accumulation: int) 
     if not isinstance(recipe, TrainingRecipe) or recipe.language is None or accumulation == 1:
         return 0, []
     seen = flops.encoder if recipe.language.sees == "visible" else 0
-    return flops.language + seen, [name for name in flops.teachers if name == recipe.masking.teacher]
+    return flops.language + flops.frozen_text + seen, [name for name in flops.teachers if name == recipe.masking.teacher]
 
 
 def _teacher_flops(recipe: LearningRecipe, name: str, count: int) -> float:

@@ -54,6 +54,20 @@ def test_all_variants_compute_the_same(settings: list[str]) -> None:
     assert result["times"].keys() == {"P0", "P1", "P2"}
 
 
+@pytest.mark.parametrize("name", ["clip_base", "aclip_base"])
+def test_a_step_with_captions_is_measured_by_itself(name: str) -> None:
+    """Its operations count the text tower; the loss is that of captions, and of the teacher where there is one."""
+    views = [] if name == "clip_base" else ["decoder.hidden=16", "masking.view_area=[0.5, 1.0]"]
+    text = ["language.text={context: 20, embed_dim: 16, depth: 1, num_heads: 2}", "model.patch_px=8"]
+    tiny = [setting for setting in TINY if not setting.startswith(("teachers", "decoder"))]
+    result = measure_step(name, [*tiny, *text, *views], StepBenchOptions(device="cpu", against=()))
+    assert result["gate"]["equal"] and all(math.isfinite(loss) and loss > 0.5 for loss in result["gate"]["losses"].values())
+    assert 0 < result["gflops_per_clip"]["texts"] < result["gflops_per_clip"]["step"]
+    assert result["variants"]["ours"]["step_ms"] > 0
+    with pytest.raises(ConfigError, match="--against none"):
+        measure_step(name, [*tiny, *text, *views], StepBenchOptions(device="cpu"))
+
+
 def test_a_recipe_that_reads_its_targets_is_refused() -> None:
     """Its teachers would be asked, and their operations not counted."""
     with pytest.raises(ConfigError, match=r"add targets\.cache=null to ask teachers"):
