@@ -30,7 +30,10 @@ def unique_texts(captions: Sequence[Sequence[str]]) -> tuple[list[str], Tensor]:
 
 
 def retrieval(videos: Tensor, texts: Tensor, tells: Tensor) -> dict[str, Any]:
-    """Return R@1, 5 and 10 and the median rank of the first right answer, from texts to videos and back.
+    """Return R@1, 5 and 10 and the median rank of the first right answer, from texts to videos and back, with R@k by chance.
+
+    Each text is asked once, however many videos have it, and any of these is right; where many have, so is a guess: the share
+    of hits of a list in random order, ``chance_r1`` and so on, stands beside.
 
     Args:
         videos: (S, E) unit vectors.
@@ -40,8 +43,9 @@ def retrieval(videos: Tensor, texts: Tensor, tells: Tensor) -> dict[str, Any]:
     return {
         "videos": len(videos),
         "texts": len(texts),
-        "text_to_video": _figures(_ranks(texts, videos, tells.T)),
-        "video_to_text": _figures(_ranks(videos, texts, tells)),
+        "texts_of_several_videos": int((tells.sum(dim=0) > 1).sum()),
+        "text_to_video": _figures(_ranks(texts, videos, tells.T), tells.T),
+        "video_to_text": _figures(_ranks(videos, texts, tells), tells),
     }
 
 
@@ -55,6 +59,17 @@ def _ranks(queries: Tensor, answers: Tensor, right: Tensor) -> Tensor:
     return torch.cat(ranks)
 
 
-def _figures(ranks: Tensor) -> dict[str, float]:
+def _figures(ranks: Tensor, right: Tensor) -> dict[str, float]:
     shares = {f"r{length}": float((ranks <= length).float().mean()) for length in RECALL}
-    return {**shares, "median_rank": float(ranks.double().quantile(0.5))}
+    chance = {f"chance_r{length}": _chance(right, length) for length in RECALL}
+    return {**shares, "median_rank": float(ranks.double().quantile(0.5)), **chance}
+
+
+def _chance(right: Tensor, length: int) -> float:
+    """Return the mean over queries of the chance that the first ``length`` answers in random order hold a right one."""
+    answers = right.shape[1]
+    wrong = answers - right.sum(dim=1).double()
+    missed = torch.ones_like(wrong)
+    for place in range(min(length, answers)):
+        missed *= ((wrong - place) / (answers - place)).clamp(min=0)
+    return float((1 - missed).mean())

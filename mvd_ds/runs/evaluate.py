@@ -207,6 +207,7 @@ def _say(results: dict[str, Any], task: Task) -> None:
     for way in ("text_to_video", "video_to_text") if "retrieval" in results else ():
         figures = results["retrieval"][way]
         recalls = ", ".join(f"R@{length} {100 * figures[f'r{length}']:.2f} %" for length in RECALL)
-        say(f"{way.replace('_', ' ')}: {recalls}, median rank {figures['median_rank']:g}")
+        chance = f"by chance R@1 {100 * figures['chance_r1']:.2f} %"
+        say(f"{way.replace('_', ' ')}: {recalls}, median rank {figures['median_rank']:g}; {chance}")
     for fault in results["unreadable_videos"]:
         say(f"{task.unreadable}: {fault}")

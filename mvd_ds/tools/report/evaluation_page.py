@@ -102,10 +102,16 @@ def _retrieval(results: dict[str, Any]) -> Table | None:
         return None
     found = results["retrieval"]
     names = {"text_to_video": f"{found['texts']:,} texts find videos", "video_to_text": f"{found['videos']:,} videos find texts"}
+    if several := found.get("texts_of_several_videos"):
+        names["text_to_video"] += f", of which {several:,} are of several videos: each is asked once, and any of them is right"
     rows = [
         Row(name, cells(*(percent(found[way][f"r{length}"], 1) for length in RECALL), f"{found[way]['median_rank']:g}"))
         for way, name in names.items()
     ]
+    if "chance_r1" in found["text_to_video"]:
+        for way, words in {"text_to_video": "of videos", "video_to_text": "of texts"}.items():
+            guessed = (percent(found[way][f"chance_r{length}"], 1) for length in RECALL)
+            rows.append(Row(f"a random order {words}", cells(*guessed, ""), "aside"))
     return Table(["retrieval", *(f"R@{length}" for length in RECALL), "median rank"], rows)
 
 
