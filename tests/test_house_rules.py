@@ -58,7 +58,7 @@ RULES = {
     "models/acceleration": _rule("config models", MODEL_PACKAGES, NO_CLUSTER),
     "data": _rule("config data", DATA_PACKAGES, NO_CLUSTER),
     "data/readers": _rule("config data.readers data.remote.addresses", DATA_PACKAGES, NO_CLUSTER),
-    "data/remote": _rule("config data.remote data.readers", "numpy fsspec", NO_CLUSTER),
+    "data/remote": _rule("config data.remote data.readers data.manifests.captions", "numpy fsspec", NO_CLUSTER),
     "objectives": _rule("config objectives", "torch einops", NO_CLUSTER),
     "training": _rule("config objectives training", None),
     # The reader of shard files is in the models room, where teachers come from checkpoints too.
