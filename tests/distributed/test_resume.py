@@ -64,7 +64,7 @@ def handed_on(stateful: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
 
 def test_the_losses_are_those_of_the_untouched_run(untouched: Path, handed_on: tuple[Path, list[str]]) -> None:
     folder, said = handed_on
-    for name in ("total", "image", "image_summary", "video", "video_relations", "labels"):
+    for name in ("total", "image", "image_summary", "video", "video_relations", "labels", "language"):
         found, expected = (losses(run, f"loss/{name}") for run in (folder, untouched))
         assert len(found) == STEPS and found == pytest.approx(expected, rel=1e-5), name
     for (_, _, before), text in zip(LEGS, said[1:], strict=False):
@@ -82,6 +82,25 @@ def test_weights_and_statistics_are_those_of_the_untouched_run(untouched: Path, 
             assert (found - value).norm() <= 1e-5 * value.norm() + 1e-6, (file, name)
     weights, average = (load_file(untouched / "model" / file) for file in ("model.safetensors", "ema.safetensors"))
     assert any((weights[name] - average[name]).norm() > 1e-3 * weights[name].norm() for name in weights), "an average of its own"
+
+
+def test_blocks_that_read_texts_too_are_once_in_a_checkpoint(untouched: Path) -> None:
+    """Under ZeRO-3: one tensor, one fp32 master and one pair of moments; parts of ranks add up to the parameters and padding."""
+    weights = load_file(untouched / "model" / "model.safetensors")
+    borrowed = {name.split(".")[3] for name in weights if name.startswith("language.text.norms.")}
+    own = {name.split(".")[3] for name in weights if name.startswith("language.text.blocks.")}
+    assert borrowed and own.isdisjoint(borrowed)
+    assert all(f"encoder.blocks.{block}.mlp.expand.weight" in weights for block in borrowed)
+    parameters = sum(value.numel() for value in weights.values())
+    kept = dict.fromkeys(("masters", "exp_avg", "exp_avg_sq"), 0)
+    for part in newest_first(untouched / "checkpoints")[0].glob("*optim_states.pt"):
+        held = torch.load(part, weights_only=False)["optimizer_state_dict"]
+        kept["masters"] += sum(group.numel() for group in held["fp32_flat_groups"])
+        for state in held["optimizer_state_dict"]["state"].values():
+            for name in ("exp_avg", "exp_avg_sq"):
+                kept[name] += state[name].numel()
+    for name, count in kept.items():
+        assert parameters <= count < parameters + len(weights), name
 
 
 def seen_by_softmax(name: str, value: Tensor) -> Tensor:
