@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import ValidationError, field_serializer, model_validator
+from pydantic import ValidationError, field_serializer, field_validator, model_validator
 
 from mvd_ds.config.base import PathText, Settings
 from mvd_ds.config.networks.decoder import DecoderSettings
@@ -26,6 +27,9 @@ class StudentSettings(Settings):
 
     output: PathText | None = None
     """Folder of its run, an ordinary one (None: a folder of the student's name in ``run.output``)."""
+    ranks: str | None = None
+    """Processes that own it, ``0-7`` or ``3``, as the launcher counts them (None: all). Every process asks the teachers for its
+    share of the clips; what they give is handed to the owners, who learn side by side with those of other students."""
     model: EncoderSettings
     """Its encoder; a ``size`` takes the place of the recipe's widths. All students cut clips into the same tokens."""
     decoder: DecoderSettings = DecoderSettings()
@@ -39,8 +43,27 @@ class StudentSettings(Settings):
     engine: EngineSettings = EngineSettings()
     """Its DeepSpeed settings; precision, teacher_config and timeout_minutes are the recipe's for all."""
 
+    @field_validator("ranks", mode="before")
+    @classmethod
+    def _check_ranks(cls, ranks: Any) -> Any:
+        if ranks is None:
+            return None
+        found = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", str(ranks))
+        if not found or int(found[2] or found[1]) < int(found[1]):
+            raise ValueError("write the first and the last process, 0-7, or one, 3")
+        return str(ranks)
 
-SECTIONS = tuple(name for name in StudentSettings.model_fields if name != "output")
+    def owners(self, world: int) -> range:
+        """Return the processes that own it, of ``world``."""
+        if self.ranks is None:
+            return range(world)
+        first, _, last = self.ranks.partition("-")
+        return range(int(first), int(last or first) + 1)
+
+
+#: Settings of a student that are no section of a recipe.
+_PLACES = ("output", "ranks")
+SECTIONS = tuple(name for name in StudentSettings.model_fields if name not in _PLACES)
 
 
 class HasStudents(Settings):
@@ -71,7 +94,7 @@ class HasStudents(Settings):
         found = {}
         for name, student in students.items():
             own = student.model_dump(mode="json", by_alias=True)
-            found[name] = {key: value for key, value in own.items() if value is not None and key == "output"}
+            found[name] = {key: value for key, value in own.items() if value is not None and key in _PLACES}
             for section in SECTIONS:
                 if own[section] != recipe[section]:
                     found[name][section] = _unlike(section, own[section], recipe[section])
@@ -82,6 +105,7 @@ class HasStudents(Settings):
         recipe: Any = self
         if recipe.students and recipe.objective != "distillation":
             raise ValueError("students are for objective distillation: what they share is the pass of the teachers")
+        _require_whole_teachers(recipe)
         outputs = {str(Path(recipe.run.output)): "run.output"}
         for name in recipe.students:
             where, alone = f"students.{name}", _checked(recipe, name)
@@ -99,6 +123,22 @@ class HasStudents(Settings):
         values |= own.model_dump(mode="json", by_alias=True, include=set(SECTIONS))
         values["run"] |= {"output": own.output or str(Path(recipe.run.output) / name)}
         return type(self).model_validate(values | {"students": {}})
+
+
+def _require_whole_teachers(recipe: Any) -> None:
+    """Refuse sharded teachers beside students with ``ranks``, who ask them alone where a step was not finite, or for pictures.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    owned = [name for name, student in recipe.students.items() if student.ranks is not None]
+    sharded = [name for name, teacher in recipe.asked_teachers.items() if teacher.placement != "replicated"]
+    if owned and sharded:
+        placed = f"teachers.{sharded[0]}.placement {recipe.teachers[sharded[0]].placement}"
+        raise ValueError(
+            f"students.{owned[0]}.ranks: its processes may have to ask a teacher alone, and {placed} spreads one over all: "
+            "choose placement replicated, or remove ranks"
+        )
 
 
 def _checked(recipe: Any, name: str) -> Any:

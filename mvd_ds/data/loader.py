@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -62,6 +63,18 @@ class ClipLoader:
         self._running: Iterator[Filled] | None = None
         if data.workers:
             start_server()
+
+    def of(self, rank: int, world: int) -> ClipLoader:
+        """Return the loader of another share of the same clips, which knows of the same broken videos.
+
+        Args:
+            rank: number of this process among those that share the clips.
+            world: number of them.
+        """
+        other = copy.copy(self)
+        other._rank, other._world, other._running = rank, world, None
+        other._accumulation = self._batch.accumulation_steps(world)
+        return other
 
     def batches(self, first_step: int, last_step: int) -> Iterator[Any]:
         """Yield the micro batches of steps ``first_step`` to ``last_step - 1``, each step in its accumulation steps.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import os
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from mvd_ds.runs.building import (
 )
 from mvd_ds.runs.in_cluster import common_contents, is_finished_run, launched
 from mvd_ds.runs.one_run import OneRun
+from mvd_ds.runs.placed_students import Placed, gathered, train_by_rounds
 from mvd_ds.runs.student import students_flops
 from mvd_ds.runs.trainer import Trainer, describe_batches
 from mvd_ds.training.cluster import Cluster
@@ -33,6 +35,7 @@ from mvd_ds.training.prefetch import DeviceBatches
 from mvd_ds.training.run_folder import EXIT_CODES, FINISHED, RunFolder
 from mvd_ds.training.step import TeacherTargets
 from mvd_ds.training.students.attempt import CommonStop, StudentAttempt, StudentStop
+from mvd_ds.training.students.groups import Agreed, GroupStop, OwnLoader
 from mvd_ds.training.students.shared import SharedBatches, SharedTargets, StudentBatches, StudentLoader, TeacherPass, view_of
 from mvd_ds.training.students.together import Member, train_together
 
@@ -56,13 +59,14 @@ def train_students(recipe: TrainingRecipe, name: str) -> int:
     if not left:
         return FINISHED
     with launched(recipe) as (cluster, stop):
-        loader, trainers = _build(recipe, left, folder, folders, cluster)
+        placed = Placed(recipe, left, cluster)
+        _build(placed, folder, folders)
         _tell_changes(recipe, folder, cluster)
-        last_step = max(own.schedule.last_step(loader.steps_per_epoch) for own in left.values())
+        last_step = max(own.schedule.last_step(placed.loader.steps_per_epoch) for own in left.values())
         with attempt_of(recipe, folder, cluster, stop, last_step) as attempt:
             inside = {key: os.path.relpath(own.path, folder.path) for key, own in folders.items()}
             attempt.status.values["students"] = inside
-            states, faults = _train(recipe, loader, trainers, attempt)
+            states, faults = _train(placed, attempt)
             if faults:
                 raise Diverged("\n".join(faults))
             state = next((state for state in ("preempted", "stopped") if state in states), "finished")
@@ -72,14 +76,13 @@ def train_students(recipe: TrainingRecipe, name: str) -> int:
             return EXIT_CODES[state]
 
 
-def _build(
-    recipe: TrainingRecipe, alone: dict[str, TrainingRecipe], folder: RunFolder, folders: dict[str, RunFolder], cluster: Cluster
-) -> tuple[ClipLoader, dict[str, Trainer]]:
+def _build(placed: Placed, folder: RunFolder, folders: dict[str, RunFolder]) -> None:
     """Look at every file, say what will happen, and start the engines. Collective.
 
     Raises:
         ConfigError: for whatever the user can mend; on every rank.
     """
+    recipe, alone, cluster = placed.recipe, placed.alone, placed.cluster
     planned: dict[str, Planned] = {}
     with cluster.together():
         given = cached_types(recipe, folder, cluster.is_main)
@@ -91,7 +94,9 @@ def _build(
     if cluster.is_main:
         describe_teachers(recipe)
         for key, own in alone.items():
-            say(f"student {key}: {describe_batches(own, cluster, loader)}")
+            its = dataclasses.replace(cluster, world=len(placed.owners[key]))
+            where = f"ranks {own_ranks}, " if (own_ranks := recipe.students[key].ranks) else ""
+            say(f"student {key}: {where}{describe_batches(own, its, loader)}")
         for line in loader.describe(recipe.schedule.last_step(loader.steps_per_epoch)):
             say(line)
 
@@ -101,12 +106,16 @@ def _build(
         assert isinstance(source, TeacherTargets)
         return TeacherPass(source)
 
-    flops, trainers = students_flops(list(alone.values())), {}
-    for key, own in alone.items():
-        seen = StudentLoader(loader, view_of(own.drop_path_blocks))
-        frozen = Frozen(seen, lambda each: SharedTargets(each, shared()), flops)
-        trainers[key] = start_trainer(planned[key], folders[key], cluster, frozen, f"student {key}: ")
-    return loader, trainers
+    placed.loader, placed.agreed, placed.shared = loader, Agreed(loader), shared
+    flops = students_flops(list(alone.values()))
+
+    def start(key: str, own: Cluster) -> None:
+        view = view_of(alone[key].drop_path_blocks)
+        its = OwnLoader(loader.of(own.rank, own.world), placed.agreed, view) if placed.is_owned else StudentLoader(loader, view)
+        frozen = Frozen(its, lambda each: SharedTargets(each, shared()), flops)
+        placed.trainers[key] = start_trainer(planned[key], folders[key], own, frozen, f"student {key}: ")
+
+    placed.each(alone, start)
 
 
 def _tell_changes(recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster) -> None:
@@ -121,38 +130,48 @@ def _tell_changes(recipe: TrainingRecipe, folder: RunFolder, cluster: Cluster) -
         say(f"student {key}: is new, and learns alone from its first step until it has caught up with the others")
 
 
-def _train(
-    recipe: TrainingRecipe, loader: ClipLoader, trainers: dict[str, Trainer], attempt: Attempt
-) -> tuple[list[str], list[str]]:
+def _train(placed: Placed, attempt: Attempt) -> tuple[list[str], list[str]]:
     """Train all students, and return the states of those that ended well and the faults of the others, a line each. Collective.
 
     Raises:
         ConfigError: on every rank, for what ends them all.
     """
-    cluster, stop = attempt.cluster, CommonStop(attempt.stop)
+    cluster = attempt.cluster
+    stop = GroupStop(attempt.stop) if placed.is_owned else CommonStop(attempt.stop)
     with contextlib.ExitStack() as students:
         runs: dict[str, OneRun] = {}
-        for key, trainer in trainers.items():
-            own = StudentAttempt(key, trainer.recipe, trainer.folder, _last_step(trainer), attempt, stop)
-            students.enter_context(_recorded(own))
-            runs[key] = OneRun(trainer, own, common_contents(trainer.recipe, trainer.folder, cluster))
+
+        def begin(key: str, own: Cluster) -> None:
+            trainer, its = placed.trainers[key], own if placed.is_owned else None
+            if own.is_main:
+                attempt.log.speak()
+            part = StudentAttempt(key, trainer.recipe, trainer.folder, _last_step(trainer), attempt, stop, its)
+            students.enter_context(_recorded(part))
+            runs[key] = OneRun(trainer, part, common_contents(trainer.recipe, trainer.folder, own))
+
+        placed.each(placed.alone, begin)
         attempt.stop.save_seconds = lambda: sum(run.attempt.stop.save_seconds() for run in runs.values())
+        known = [run.contents for run in runs.values()]
+        contents = next(found[0] for found in cluster.gather(known) if found)
         with cluster.together():
             if cluster.is_main:
-                attempt.folder.open(recipe, next(iter(runs.values())).contents)
-        for run in runs.values():
-            run.load()
+                attempt.folder.open(placed.recipe, contents)
+        placed.each(placed.alone, lambda key, _: runs[key].load())
+        placed.shared()
+        spans = gathered(cluster, {key: (run.first_step, run.end) for key, run in runs.items()})
         # The furthest comes last: it knows all that the others do of broken videos.
-        for run in sorted(runs.values(), key=lambda run: run.first_step):
-            run.make_ready()
+        placed.each(sorted(spans, key=lambda key: spans[key][0]), lambda key, _: runs[key].make_ready())
         try:
-            members = _members(recipe, loader, runs, cluster)
-            ended = train_together(members, functools.cache(lambda names: students_flops([recipe.student(n) for n in names])))
+            flops = functools.cache(lambda names: students_flops([placed.recipe.student(name) for name in names]))
+            if isinstance(stop, GroupStop):
+                ended = train_by_rounds(placed, runs, spans, attempt, stop, flops)
+            else:
+                ended = train_together(_members(placed.recipe, placed.loader, runs, cluster), flops)
         finally:
-            loader.close()
+            placed.loader.close()
             for run in runs.values():
                 run.close()
-        return _finish(runs, ended)
+        return _finish(placed, runs, ended)
 
 
 def _members(recipe: TrainingRecipe, loader: ClipLoader, runs: dict[str, OneRun], cluster: Cluster) -> list[Member]:
@@ -172,20 +191,27 @@ def _members(recipe: TrainingRecipe, loader: ClipLoader, runs: dict[str, OneRun]
     return members
 
 
-def _finish(runs: dict[str, OneRun], ended: dict[str, Stopped | Diverged]) -> tuple[list[str], list[str]]:
+def _finish(placed: Placed, runs: dict[str, OneRun], ended: dict[str, Stopped | Diverged]) -> tuple[list[str], list[str]]:
     """Export every student that is at its end; return states and faults as ``_train`` does. Collective."""
-    states, faults = [], []
-    for key, run in runs.items():
-        end = ended[key]
+    states: dict[str, str] = {}
+    faults: dict[str, str] = {}
+
+    def finish(key: str, own: Cluster) -> None:
+        run, end = runs[key], ended[key]
         try:
             if isinstance(end, Diverged):
                 raise end
             run.finish(end)
-            states.append(str(run.attempt.status.values["state"]))
+            told, line = states, str(run.attempt.status.values["state"])
         except Diverged as fault:
             run.attempt.fail(fault)
-            faults.append(f"student {key}: {fault}")
-    return run.trainer.cluster.broadcast((states, faults))
+            told, line = faults, f"student {key}: {fault}"
+        if own.is_main:
+            told[key] = line
+
+    placed.each(placed.alone, finish)
+    states, faults = gathered(placed.cluster, states), gathered(placed.cluster, faults)
+    return list(states.values()), list(faults.values())
 
 
 def _last_step(trainer: Trainer) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -155,10 +155,7 @@ class TeacherTargets:
         With ``observed`` the statistics of targets collect from what the teachers give.
         """
         targets = {}
-        for teacher in self.settings:
-            known = (given or {}).get(teacher)
-            wanted = self._wanted(teacher, batch) if known is None else None
-            sources = self.sources(teacher, batch, wanted) if known is None else known
+        for _, wanted, sources in self.asked(batch, given):
             for name in [name for name in sources if name in self.terms]:
                 target = self.terms[name](sources[name])
                 if observed:
@@ -167,6 +164,15 @@ class TeacherTargets:
                 targets[name] = chosen.float() if chosen.is_floating_point() else chosen
         targets |= label_targets(batch, self.terms)
         return {name: targets[name] for name in self.terms}
+
+    def asked(
+        self, batch: MaskedBatch, given: Mapping[str, dict[str, Tensor]] | None = None
+    ) -> Iterator[tuple[str, Tensor | None, dict[str, Tensor]]]:
+        """Yield each teacher, the only tokens (B, M) that it is asked of, None for all, and what it gives of them."""
+        for teacher in self.settings:
+            known = (given or {}).get(teacher)
+            wanted = self._wanted(teacher, batch) if known is None else None
+            yield teacher, wanted, self.sources(teacher, batch, wanted) if known is None else known
 
     @torch.no_grad()
     def sources(self, teacher: str, batch: MaskedBatch, wanted: Tensor | None = None) -> dict[str, Tensor]:

@@ -41,6 +41,7 @@ def test_a_recipe_without_a_size_of_its_own_has_that_of_its_first_student() -> N
         ["students.s.schedule={steps: 7, warmup_steps: 2}", "students.b.engine.config=zero1.json"],
         ["students.s.model.depth=5", "students.b.model.depth=12", "model.network_style=vjepa2"],
         ["students.b.init.weights=somewhere", "students.s.output=elsewhere"],
+        ["students.s.ranks=3", "students.b.ranks=0-2"],
     ],
 )
 def test_a_dumped_recipe_is_the_same_and_its_settings_are_still_those_of_all(more: list[str]) -> None:
@@ -62,6 +63,8 @@ def test_a_dumped_recipe_is_the_same_and_its_settings_are_still_those_of_all(mor
         ("students.s.lr=1", "students.s.lr: unknown setting; did you mean"),
         ("students.s.output=runs/{recipe}/b", "is the folder of"),
         ("students.s.output=runs/{recipe}", "is the folder of run.output, too"),
+        ("students.s.ranks=4-2", "students.s.ranks '4-2': write the first and the last process, 0-7, or one, 3"),
+        ("students.s.ranks=[0, 1]", "students.s.ranks [0, 1]: write the first and the last process"),
         ("students.s.model.num_heads=5", "students.s.model: embed_dim 384 is not divisible by num_heads 5"),
     ],
 )
@@ -74,3 +77,13 @@ def test_what_does_not_fit_is_refused_in_a_line(override: str, message: str) -> 
 def test_students_are_for_distillation() -> None:
     with pytest.raises(ConfigError, match="students are for objective distillation"):
         load_recipe("videomae_small", ["students.s={}"])
+
+
+def test_ranks_are_those_of_a_student_or_of_all() -> None:
+    recipe = several("students.s.ranks=2-3")
+    assert [list(recipe.students[name].owners(4)) for name in ("s", "b")] == [[2, 3], [0, 1, 2, 3]]
+
+
+def test_students_that_own_ranks_have_whole_teachers() -> None:
+    with pytest.raises(ConfigError, match=r"students.s.ranks: .* teachers.video.placement zero3 spreads one over all"):
+        several("students.s.ranks=0", "teachers.video.placement=zero3")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from launching import losses
+from launching import losses, script_ranks
 from mvd_ds.config import ConfigError
 from mvd_ds.files import read_json
 from mvd_ds.runs.any_training import train_by_name
@@ -33,6 +34,8 @@ SMALL = {
 TOGETHER = ["students.b={}", *(f"students.s.{key}={value}" for key, value in SMALL.items())]
 
 pytestmark = pytest.mark.launch
+
+SCRIPT = Path(__file__).with_name("several_runs.py")
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +83,38 @@ def test_one_that_diverges_does_not_touch_the_other(shrunk: list[str], alone: di
     states = {name: read_json(tmp_path / name / "status.json")["state"] for name in (".", "s", "b")}
     assert states == {".": "failed", "s": "failed", "b": "finished"}
     assert not (tmp_path / "s" / "model").exists()
+
+
+def test_students_that_own_ranks_are_those_of_processes_of_their_own(
+    shrunk: list[str], alone: dict[str, Path], tmp_path: Path
+) -> None:
+    """One diverges on the other's neighbour; then both stop, change places and go on: each ends as alone, to the bit.
+
+    The same two processes then learn from cached targets, stop and go on, as from teachers that are asked.
+    """
+    command = [*shrunk, *SETTINGS, *TOGETHER, "batch.global=8"]
+    owned, swapped = (["students.b.ranks=0", "students.s.ranks=1"], ["students.b.ranks=1", "students.s.ranks=0"])
+    wild = ["students.s.optimizer.base_lr=1e30", "run.on_nonfinite=stop", f"run.output={tmp_path / 'wild'}"]
+    moved = f"run.output={tmp_path / 'moved'}"
+    views = [*shrunk, *SETTINGS, *TOGETHER, "targets.crops=2", "data.clip.flip=0.5", "engine.config=zero3.json"]
+    cache = f"targets.cache={tmp_path / 'cache'}"
+    live, cached = ([*views, f"run.output={tmp_path / name}"] for name in ("live", "cached"))
+    commands = {
+        "wild": [*command, *owned, *wild],
+        "half": [*command, *owned, moved, "run.stop_after_steps=2"],
+        "whole": [*command, *swapped, moved],
+        "live": live,
+        "cached half": [*cached, cache, "targets.store=fp32", "run.stop_after_steps=2"],
+        "cached whole": [*cached, cache, "targets.store=fp32"],
+    }
+    write = {"cached half": [*views, cache, "targets.store=fp32"]}
+    said = script_ranks(2, SCRIPT, json.dumps(commands), json.dumps(write))
+    assert "wild: student s: step" in said and "is not finite" in said and said.count("ended by: ") == 1
+    for name, folder in (("b", "wild"), ("b", "moved"), ("s", "moved")):
+        require_equal(tmp_path / folder / name, alone[name])
+    assert read_json(tmp_path / "wild" / "s" / "status.json")["state"] == "failed"
+    assert read_json(tmp_path / "moved" / "status.json")["step"] == 4
+    assert "student s: ranks 1, 2 clips x 4 accumulation x 1 processes" in said
+    assert "student b: resuming from the checkpoint of step 2" in said and "student s: step 3 of 3" in said
+    for name in ("b", "s"):
+        require_equal(tmp_path / "cached" / name, tmp_path / "live" / name)

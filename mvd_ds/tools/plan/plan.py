@@ -20,7 +20,7 @@ from mvd_ds.tools.machine.devices import Machine
 from mvd_ds.tools.plan.case import Case, Change, Plan, plan_json
 from mvd_ds.tools.plan.memory import MemoryEstimate, plan_memory
 from mvd_ds.tools.plan.sizes import CLASSES, RecipeSizes, recipe_sizes, teachers_of
-from mvd_ds.tools.plan.students import memory_together, time_together, worth_of_sharing
+from mvd_ds.tools.plan.students import on_the_fullest_gpu, worth_of_sharing
 from mvd_ds.tools.plan.timing import StepTime, plan_time
 from mvd_ds.training.engine.deepspeed_start import zero_faults
 from mvd_ds.training.engine.engine_config import Place, student_config, teacher_config
@@ -110,13 +110,17 @@ class Planner:
         flops = self.sizes.flops.training
         return Case(recipe, self.machine, gpus, memory, time, self._steps(recipe), flops, self.decode_milliseconds)
 
-    def _together(self, gpus: int, recipe: LearningRecipe, alone: dict[str, TrainingRecipe]) -> Case:
-        """Return the case of all students of a recipe, who share the pass of the teachers."""
-        estimates = [self._estimates(gpus, own, self.students[key]) for key, own in alone.items()]
+    def _together(self, gpus: int, recipe: LearningRecipe, alone: dict[str, TrainingRecipe]) -> Case | None:
+        """Return the case of all students of a recipe, who share the pass of the teachers; None if one's ranks do not fit."""
+        assert isinstance(recipe, TrainingRecipe)
+        ranks = {key: recipe.students[key].owners(gpus) for key in alone}
+        if any(own.stop > gpus or recipe.batch.global_ % (recipe.batch.micro * len(own)) for own in ranks.values()):
+            return None
+        estimates = {key: self._estimates(len(ranks[key]), own, self.students[key]) for key, own in alone.items()}
+        every = self._estimates(gpus, next(iter(alone.values())), self.sizes)[1]
         node = min(gpus, self.machine.gpus_per_node)
         built = 4.0 * node * sum(teacher.parameters for teacher in self.sizes.teachers.values())
-        memory = memory_together([each for each, _ in estimates], built)
-        time = time_together([each for _, each in estimates])
+        memory, time = on_the_fullest_gpu(ranks, estimates, every, built)
         steps, flops = max(self._steps(own) for own in alone.values()), students_flops(list(alone.values()))
         return Case(recipe, self.machine, gpus, memory, time, steps, flops, self.decode_milliseconds)
 

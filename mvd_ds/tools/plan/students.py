@@ -16,7 +16,7 @@ _COMMON_TIMES = ("teachers", "teacher_communication", "copies", "data")
 
 
 def memory_together(alone: Sequence[MemoryEstimate], teacher_build_bytes: float) -> MemoryEstimate:
-    """Return the memory of students that share teachers, clips and processes.
+    """Return the memory of students that share teachers, clips and a GPU.
 
     Args:
         alone: of each of them by itself.
@@ -35,14 +35,36 @@ def memory_together(alone: Sequence[MemoryEstimate], teacher_build_bytes: float)
     return MemoryEstimate(device, host)
 
 
-def time_together(alone: Sequence[StepTime]) -> StepTime:
-    """Return the seconds of a step in which every student learns from the same pass of the teachers."""
+def time_together(every: StepTime, alone: Sequence[StepTime]) -> StepTime:
+    """Return the seconds of a step in which the students of a GPU learn from the same pass of the teachers.
+
+    Args:
+        every: a step of which all GPUs share the clips, as they do those of the teachers.
+        alone: of each student by itself on the GPUs that it has.
+    """
     values = {
-        name: alone[0]._asdict()[name] if name in _COMMON_TIMES else sum(each._asdict()[name] for each in alone)
+        name: every._asdict()[name] if name in _COMMON_TIMES else sum(each._asdict()[name] for each in alone)
         for name in StepTime._fields
         if name != "overlaps"
     }
     return StepTime(**values, overlaps=all(each.overlaps for each in alone))
+
+
+def on_the_fullest_gpu(
+    ranks: Mapping[str, range], alone: Mapping[str, tuple[MemoryEstimate, StepTime]], every: StepTime, teacher_build_bytes: float
+) -> tuple[MemoryEstimate, StepTime]:
+    """Return memory and time of the GPUs that have most to hold, and most to do, of students that may own some.
+
+    Args:
+        ranks: the GPUs of every student, by name.
+        alone: of each by itself on those.
+        every, teacher_build_bytes: as of ``time_together`` and ``memory_together``.
+    """
+    gpus = sorted({gpu for own in ranks.values() for gpu in own})
+    beside = {tuple(key for key, own in ranks.items() if gpu in own) for gpu in gpus}
+    memories = [memory_together([alone[key][0] for key in keys], teacher_build_bytes) for keys in beside]
+    times = [time_together(every, [alone[key][1] for key in keys]) for keys in beside]
+    return max(memories, key=lambda each: each.device_bytes), max(times, key=lambda each: each.total)
 
 
 def worth_of_sharing(together: StepTime, alone: Mapping[str, tuple[TrainingRecipe, StepTime]]) -> str:

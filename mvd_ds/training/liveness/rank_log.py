@@ -33,6 +33,7 @@ class RankLog:
         self.path, self.stack_path = folder / f"rank-{rank}.log", folder / f"rank-{rank}.stack"
         self.rank, self.limit_bytes = rank, limit_mib * 2**20
         self.undo: list[Any] = []
+        self.speaks, self.terminal = rank == 0, 1
 
     def open(self) -> None:
         """Open the files and send this process's output to them.
@@ -77,6 +78,15 @@ class RankLog:
         self.stack.flush()
         faulthandler.dump_traceback(file=self.stack, all_threads=True)
 
+    def speak(self) -> None:
+        """Let the terminal hear, too, what this process prints from now on: it speaks for a student that it owns."""
+        if self.speaks:
+            return
+        self.speaks, before = True, sys.stdout
+        voice = os.fdopen(os.dup(self.terminal), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+        sys.stdout = Voice(voice, before)
+        self.undo += [voice.close, functools.partial(setattr, sys, "stdout", before)]
+
     def _tee(self) -> None:
         for name in ("stdout", "stderr"):
             before = getattr(sys, name)
@@ -94,6 +104,7 @@ class RankLog:
             kept = os.dup(descriptor)
             os.dup2(self.file.fileno(), descriptor)
             self.undo.append(functools.partial(_give_back, kept, descriptor))
+            self.terminal = kept if descriptor == 1 else self.terminal
         self.undo.append(duplicate_errors_to(kept))
 
 
@@ -127,3 +138,11 @@ class Tee:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.terminal, name)
+
+
+class Voice(Tee):
+    """A ``Tee`` of one of several processes that speak: their lines stand one below the other, and none has a display."""
+
+    def isatty(self) -> bool:
+        """Return False, whatever the terminal is."""
+        return False

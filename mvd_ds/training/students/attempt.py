@@ -67,11 +67,11 @@ class StudentStatus(Status):
     """The ``status.json`` of a student, which that of all follows: its step is that of the student furthest behind.
 
     Args:
-        common: of all students.
+        common: of all students; None: others tell it where they are.
         every: the status of each, to which this one is added.
     """
 
-    def __init__(self, folder: RunFolder, last_step: int, common: Status, every: list[Status]) -> None:
+    def __init__(self, folder: RunFolder, last_step: int, common: Status | None, every: list[Status]) -> None:
         super().__init__(folder, last_step)
         self.common, self.every = common, every
         every.append(self)
@@ -79,6 +79,8 @@ class StudentStatus(Status):
     def write(self, state: str, step: int, **more: Any) -> None:
         """Record ``state`` at ``step`` here, and the step for all students."""
         super().write(state, step, **more)
+        if self.common is None:
+            return
         values = [status.values for status in self.every]
         left = [each["step"] for each in values if each["step"] < each["last_step"]]
         self.common.write(self.common.values["state"], min(left) if left else max(each["step"] for each in values))
@@ -91,13 +93,22 @@ class StudentAttempt(Attempt):
         name: of the student.
         common: the start of the run of all.
         stop: asks for requests to stop, once for all students.
+        cluster: the processes of a student that may own some; None: those of all.
     """
 
     def __init__(
-        self, name: str, recipe: LearningRecipe, folder: RunFolder, last_step: int, common: Attempt, stop: CommonStop
+        self,
+        name: str,
+        recipe: LearningRecipe,
+        folder: RunFolder,
+        last_step: int,
+        common: Attempt,
+        stop: CommonStop,
+        cluster: Cluster | None = None,
     ) -> None:
-        super().__init__(recipe, folder, common.cluster, StudentStop(stop), last_step)
+        super().__init__(recipe, folder, cluster or common.cluster, StudentStop(stop), last_step)
         self.name, self.common, self.is_over = name, common, False
+        self.followed = common.status if cluster is None else None
 
     def begin(self) -> None:
         """Take the student's folder. Collective.
@@ -106,7 +117,7 @@ class StudentAttempt(Attempt):
             ConfigError: on every rank, if another job works in the folder, or not all ranks see it.
         """
         self.take_folder()
-        self.status = StudentStatus(self.folder, self.last_step, self.common.status, self.common.parts)
+        self.status = StudentStatus(self.folder, self.last_step, self.followed, self.common.parts)
         with self.cluster.together():
             self.heartbeat = StudentHeartbeat(self.folder, self.cluster.rank, self.number, self.common.heartbeat)
             if self.cluster.is_main:

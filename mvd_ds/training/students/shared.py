@@ -8,7 +8,7 @@ them: the first ``K * blocks`` of a clip's stream.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -29,6 +29,14 @@ def view_of(blocks: int) -> View:
         return batch._replace(drop_path=batch.drop_path.flatten(1)[:, : masks * blocks].unflatten(1, (masks, blocks)))
 
     return view
+
+
+class Pass(NamedTuple):
+    """A micro batch with its masks, and what the teachers gave of its clips."""
+
+    drawn: Drawn
+    given: dict[tuple[str, bool], dict[str, Tensor]]
+    """What each gave by (teacher, whether of all tokens)."""
 
 
 class StudentLoader:
@@ -130,6 +138,17 @@ class TeacherPass:
         if key not in self.given:
             self.given[key] = self.source.sources(teacher, batch, wanted)
         return self.given[key]
+
+    def over(self, batch: MaskedBatch) -> Pass:
+        """Return the whole pass over a micro batch: all that a student will ask for."""
+        drawn = self.draw(batch)
+        for teacher, wanted, sources in self.source.asked(*drawn):
+            self.given[teacher, wanted is None] = sources
+        return Pass(drawn, self.given)
+
+    def take(self, one: Pass) -> None:
+        """Know what was computed elsewhere of the micro batch that comes next."""
+        self.place, self.drawn, self.given = one.drawn[0].place, *one
 
     def _turn_to(self, batch: MaskedBatch) -> None:
         """Forget the last micro batch if this is another; the tensor of places goes with it through every view."""

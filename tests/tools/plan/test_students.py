@@ -46,3 +46,15 @@ def test_averages_are_counted_for_the_students_that_keep_one() -> None:
 
     assert average() == 0 < average("small") < average("base")
     assert average("small", "base") == pytest.approx(average("small") + average("base"))
+
+
+def test_students_that_own_gpus_are_planned_where_most_is_held_and_done() -> None:
+    """Two on halves of the GPUs: neither holds the other's states, the larger is the slower, and all GPUs ask the teachers."""
+    machine, ranks = find_machine("h200", None, None, None, None), ["students.small.ranks=0-15", "students.base.ranks=16-31"]
+    shared = Planner("mvd_students_from_large", [], machine, 240_436, 65.0).case(32)
+    planner = Planner("mvd_students_from_large", ranks, machine, 240_436, 65.0)
+    owned, base = planner.case(32), Planner(BASE, ["batch.micro=8"], machine, 240_436, 65.0).case(16)
+    assert owned is not None and shared is not None and base is not None
+    assert owned.time.teachers == shared.time.teachers and owned.time.student == base.time.student
+    assert owned.memory.device == base.memory.device
+    assert planner.case(16) is None

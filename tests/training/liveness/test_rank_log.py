@@ -51,6 +51,18 @@ def test_other_ranks_speak_in_their_logs_and_cry_on_the_terminal(tmp_path: Path)
     assert terminal.splitlines() == ["afterwards", "mvd_ds: everyone must know"] and "mvd_ds: everyone must know" in log
 
 
+def test_a_rank_that_speaks_for_a_student_is_heard_and_has_no_display(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from mvd_ds.training.liveness.rank_log import RankLog\n"
+        f"log = RankLog(Path({str(tmp_path)!r}), 2, 1); log.open()\n"
+        "print('before'); log.speak(); log.speak(); print('a step'); print(sys.stdout.isatty(), file=sys.stderr)\n"
+        "log.close(); print('afterwards')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["a step", "afterwards"] and done.stderr == ""
+    assert sorted((tmp_path / "rank-2.log").read_text().split()) == ["False", "a", "before", "step"]
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_log_that_grew_too_large_is_moved_aside_and_nothing_is_lost(rank: int, tmp_path: Path) -> None:
     code = (
