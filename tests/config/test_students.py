@@ -64,7 +64,7 @@ def test_a_dumped_recipe_is_the_same_and_its_settings_are_still_those_of_all(mor
         ("students.s.output=runs/{recipe}/b", "is the folder of"),
         ("students.s.output=runs/{recipe}", "is the folder of run.output, too"),
         ("students.s.ranks=4-2", "students.s.ranks '4-2': write the first and the last process, 0-7, or one, 3"),
-        ("students.s.ranks=[0, 1]", "students.s.ranks [0, 1]: write the first and the last process"),
+        ("students.s.ranks=[0, 1]", "students.s.ranks '[0, 1]': write the first and the last process"),
         ("students.s.model.num_heads=5", "students.s.model: embed_dim 384 is not divisible by num_heads 5"),
     ],
 )
