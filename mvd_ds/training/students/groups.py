@@ -42,7 +42,7 @@ class GroupStop(CommonStop):
 
 
 class Agreed:
-    """What the processes of a run have agreed on of broken videos, which every student saves.
+    """The knowledge of broken videos that the processes of a run have agreed on, which every student saves.
 
     Args:
         loader: of this process's share of the clips.
