@@ -15,6 +15,7 @@ from mvd_ds.models.formats.own import FORMAT
 from mvd_ds.models.saving import WRITTEN, save_as
 from mvd_ds.models.text.own_files import with_own_text
 from mvd_ds.models.weights import model_file, save_model
+from mvd_ds.tools.convert_in_order import ORDERED, TO_TIMM
 
 
 def convert(
@@ -39,7 +40,7 @@ def convert(
         ConfigError: if the source is not whole, or cannot be held by the other format.
     """
     if to == "list":
-        print("\n".join(f"{name:<21}{what}" for name, what in WRITTEN.items()))
+        print("\n".join(f"{name:<21}{what}" for name, what in (WRITTEN | {f"{TO_TIMM}NAME": ORDERED}).items()))
         return
     if to not in WRITTEN:
         hint = did_you_mean(to, WRITTEN, f"formats are {', '.join(WRITTEN)}")

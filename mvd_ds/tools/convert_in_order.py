@@ -13,6 +13,8 @@ from mvd_ds.models.formats.containers import open_stored
 
 TO_TIMM = "timm:"
 """Beginning of the formats that are written here."""
+ORDERED = "file: a network of timm from a file that lists the same tensors in the same order under other names"
+"""What they are, for people."""
 
 
 def convert_in_order(source: Path, target: Path | None, name: str) -> None:

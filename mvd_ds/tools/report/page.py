@@ -13,7 +13,7 @@ from mvd_ds.tools.report.encoders.encoder_table import depth_figures, encoder_ta
 from mvd_ds.tools.report.encoders.moving_clips import class_clips
 from mvd_ds.tools.report.encoders.order_table import NOTE as ORDER_NOTE
 from mvd_ds.tools.report.encoders.order_table import order_table
-from mvd_ds.tools.report.encoders.pooled_finetuning import Finetuned, merge_finetuned
+from mvd_ds.tools.report.encoders.pooled_finetuning import merge_finetuned
 from mvd_ds.tools.report.formatting import (
     FEW_CLIPS,
     MISSING,
@@ -52,6 +52,8 @@ MAX_VIDEOS = 200
 class FinetunedSection(NamedTuple):
     """The section on networks that were fine-tuned on several labels."""
 
+    lead: str
+    sentences: list[str]
     table: Table
     note: str
     differences: Figure | None
@@ -68,7 +70,8 @@ def render_page(
     title = "Report on " + (join_words(names) if len(names) <= 5 else f"{', '.join(names[:4])} and {len(names) - 4} more runs")
     finetuned = merge_finetuned(runs, list(results.comparisons))
     alone = [run for run in runs if finetuned is None or run not in finetuned.runs]
-    lead, *others = [*_finetuned_sentences(finetuned), *_sentences(alone, results, dense)]
+    shown = None if finetuned is None else _finetuned(finetuned.results, runs)
+    lead, *others = [*([shown.lead] if shown else []), *_sentences(alone, results, dense)]
     is_probed = any(results.probes.values())
     replaced, replaced_note = _replaced(runs)
     return render(
@@ -82,7 +85,7 @@ def render_page(
         differences=difference_figure(results),
         attention=[*_few_clips(results), *(note for run in runs for note in attention(run))],
         names=names_of(runs, results),
-        finetuned=None if finetuned is None else _finetuned(finetuned.results, runs),
+        finetuned=shown,
         class_clips=class_clips(runs),
         probe_figures=probe_figures(runs, results),
         probe_key=probe_key(runs, results),
@@ -124,11 +127,6 @@ def _sentences(runs: list[RunRecord], results: ProbeResults, dense: Mapping[str,
     return [*measured, *trained] if measured else probe_sentences(results) + trained
 
 
-def _finetuned_sentences(finetuned: Finetuned | None) -> list[str]:
-    """Return what fine-tuning of several networks says; nothing without it."""
-    return [] if finetuned is None else [f"Fine-tuned: {sentence}" for sentence in probe_sentences(finetuned.results)]
-
-
 def _finetuned(results: ProbeResults, runs: list[RunRecord]) -> FinetunedSection:
     """Return the section on networks that were fine-tuned on several labels."""
     note = (
@@ -136,7 +134,10 @@ def _finetuned(results: ProbeResults, runs: list[RunRecord]) -> FinetunedSection
         f"step. Small print: {interval_words(results)}."
     )
     figures = probe_figures(runs, results)
-    return FinetunedSection(_probe_table(results), note, difference_figure(results), figures, probe_key(runs, results))
+    lead, *others = probe_sentences(results)
+    return FinetunedSection(
+        f"Fine-tuned: {lead}", others, _probe_table(results), note, difference_figure(results), figures, probe_key(runs, results)
+    )
 
 
 def _few_clips(results: ProbeResults) -> list[str]:

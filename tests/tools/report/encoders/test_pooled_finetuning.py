@@ -54,7 +54,7 @@ def test_the_page_and_the_figures_have_it_first(runs: list[Path], tmp_path: Path
     figures = json.loads((tmp_path / "out" / "report.json").read_text())
     assert figures["finetuned"]["probes"]["one"]["what"] == pytest.approx(0.45)
     page = (tmp_path / "out" / "report.html").read_text().replace("\u00a0", " ")
-    assert "Accuracy after fine-tuning" in page and "over 2 training seeds and the held-out clips" in page
+    assert "Each network was trained whole on each label" in page and "over 2 training seeds and the held-out clips" in page
     assert "Fine-tuned: " in page and "Labels “what” and “how”" in page
 
 
