@@ -17,6 +17,7 @@ The map of the package, from the ground up:
 ``tools``             commands beside a training: ``plan``, ``doctor``, ``launch``, ``report``, ``bench``, export, convert, ...
 ``api``               models from Python: build, load, call, train, export; its names are those of this package too
 ``video_classifier``  from a video file to names of classes: ``mvd_ds.load(FOLDER)`` opens one
+``mteb_encoder``      an encoder as ``mteb.evaluate`` takes it for tasks of videos
 ``cli``               ``python -m mvd_ds COMMAND RECIPE [key=value ...]``
 ====================  =================================================================================================
 
@@ -44,6 +45,7 @@ API = (
     "export",
     "export_gradients",
     "load",
+    "mteb_model",
     "normalise",
     "open_model",
     "read_checkpoint",

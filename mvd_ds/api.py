@@ -39,6 +39,7 @@ from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.saving import save_as
 from mvd_ds.models.teachers import Teacher, plan_lone_teacher
 from mvd_ds.models.vit import VisionTransformer
+from mvd_ds.mteb_encoder import mteb_model
 from mvd_ds.objectives.losses import LOSSES, mixed_loss
 from mvd_ds.objectives.relations import relation_loss
 from mvd_ds.objectives.targets import gather_masked, standardised
@@ -57,6 +58,7 @@ __all__ = [
     "export",
     "export_gradients",
     "load",
+    "mteb_model",
     "normalise",
     "open_model",
     "read_checkpoint",
