@@ -23,6 +23,7 @@ ROOMS = [
     "cli",
     "api",
     "video_classifier",
+    "mteb_encoder",
     "clips",
     "files",
 ]
@@ -67,7 +68,8 @@ RULES = {
     "evaluation": _rule("config evaluation models", "torch numpy sklearn safetensors PIL matplotlib", NO_CLUSTER),
     "clips": _rule("config data", "torch numpy pydantic", NO_CLUSTER),
     "video_classifier": _rule("clips config data evaluation models", "torch", NO_CLUSTER),
-    "api": _rule("clips config evaluation models objectives runs video_classifier", "torch pydantic", NO_CLUSTER),
+    "mteb_encoder": _rule("config data video_classifier", "torch numpy mteb", NO_CLUSTER),
+    "api": _rule("clips config evaluation models mteb_encoder objectives runs video_classifier", "torch pydantic", NO_CLUSTER),
     "runs": _rule("config data models objectives training evaluation runs", None),
     "tools": _rule(
         "config data models objectives training evaluation runs api video_classifier tools !tools.bench !tools.doctor !tools.plan"
