@@ -1,8 +1,7 @@
 """The Python interface: build, load, call, compare, train and export models; ``mvd_ds/README.md`` shows it in use.
 
-Everything takes plain dicts where a recipe has settings, needs no recipe, no data and no cluster, and works in fp32 on the CPU
-until the caller moves it. Clips are (B, C, T, H, W), normalised by ImageNet's mean and deviation; masks are bool (B, N) or
-(B, K, N), **True = masked**.
+Everything takes plain dicts where a recipe has settings, needs no data and no cluster, and works in fp32 on the CPU until it is
+moved. Clips are (B, C, T, H, W), normalised by ImageNet's mean and deviation; masks bool (B, N) or (B, K, N), **True = masked**.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.saving import save_as
 from mvd_ds.models.teachers import Teacher, plan_lone_teacher
 from mvd_ds.models.vit import VisionTransformer
-from mvd_ds.mteb_encoder import mteb_model
+from mvd_ds.mteb_encoder import mteb_model as mteb_model
 from mvd_ds.objectives.losses import LOSSES, mixed_loss
 from mvd_ds.objectives.relations import relation_loss
 from mvd_ds.objectives.targets import gather_masked, standardised
@@ -58,7 +57,6 @@ __all__ = [
     "export",
     "export_gradients",
     "load",
-    "mteb_model",
     "normalise",
     "open_model",
     "read_checkpoint",
