@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
@@ -21,6 +22,8 @@ def test_a_set_of_the_game_has_arrays_beside_its_clips(tmp_path: Path) -> None:
     with np.load(folder / "val" / "000000.npz") as arrays:
         assert {name: arrays[name].shape for name in arrays} == {"depth": (8, 32, 32), "mask": (8, 32, 32)}
         assert np.issubdtype(arrays["depth"].dtype, np.floating) and arrays["mask"].dtype == bool, "as a read-out takes them"
+    with av.open(str(folder / "train" / "000000.mp4")) as container:
+        assert all(packet.is_keyframe for packet in container.demux(video=0) if packet.size), "no frame is coded by others"
     (folder / "train" / "000001.mp4").unlink()
     (folder / "train.txt").unlink()
     write_sample_set(folder, 2, 1, 3, 32, 8, world="doom")
