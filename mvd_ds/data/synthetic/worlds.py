@@ -36,8 +36,8 @@ class World(NamedTuple):
     open: Callable[[int, int, int], Draw]
     """(seed, side in px, frames) -> the function that draws its clips in this process."""
     key_frames: int
-    """Frames from one that is coded by itself to the next. Behind a rest, a frame that is coded by those before it is cleaner than
-    behind a motion: with 16, the first and last frames of rooms told motions apart (.165 of 8, chance .125)."""
+    """Frames from one that is coded by itself to the next. A frame that is coded by those before it is cleaner after a rest than
+    after a motion: with 16, the first and last frames of rooms told motions apart (.165, chance .125)."""
 
 
 def _digits(seed: int, size_px: int, frames: int) -> Draw:
