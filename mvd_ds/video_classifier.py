@@ -24,6 +24,7 @@ from mvd_ds.models.classifiers.classifier_folder import open_classifier, trained
 from mvd_ds.models.formats import read_checkpoint
 from mvd_ds.models.formats.describe import describe
 from mvd_ds.models.pixel_encoder import PixelEncoder
+from mvd_ds.models.prompts.file import open_prompts, prompts_file
 from mvd_ds.models.text.captioned import open_by_words
 
 
@@ -57,18 +58,23 @@ class VideoClassifier:
         """Open a folder of ``finetune`` or ``export``, or a classifier in any format that ``convert`` reads.
 
         Args:
-            source: the folder or file.
+            source: the folder or file; a file of trained prompts is one, and finds the weights that it belongs to.
             format: the layout; None: it is detected.
             device: where it computes.
             text_vectors: file of a teacher's text vectors, for a folder of ``export --adaptors``: its classes are the texts'.
             adaptor: the summary adaptor in whose space they are; None: the only one of their width.
-            words: file of class names and templates, for the folder of a run with ``language``: its text tower reads them.
+            words: file of class names and templates, for the folder of a run with ``language``: its text tower reads them; for
+                trained prompts, other classes to tell apart by them.
 
         Raises:
             ConfigError: if there is no classifier in it.
         """
         model: nn.Module
-        if words is not None:
+        prompts = prompts_file(source) if text_vectors is None and adaptor is None else None
+        if prompts is not None:
+            named = None if words is None else read_words(words)
+            model, card = open_prompts(prompts, text_encoder, named and (named, named.words))
+        elif words is not None:
             if text_vectors is not None or adaptor is not None:
                 raise ConfigError("words are read by the run's own text tower: give either them or text vectors")
             model, card = open_by_words(source, read_words(words), text_encoder)
@@ -245,6 +251,8 @@ def open_for_videos(source: str | Path, format: str | None = None) -> VideoClass
     Raises:
         ConfigError: if it is no model.
     """
+    if prompts_file(source) is not None:
+        return VideoClassifier(source)
     inner = Path(source) / "model"
     path = inner if (inner / "config.json").is_file() else Path(source)
     has_head = describe(read_checkpoint(path, format)).classifier is not None

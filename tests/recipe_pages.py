@@ -64,6 +64,22 @@ python -m mvd_ds report runs/probe_attentive --output runs/report
 Processes share networks' passes and heads, every one of which sees the whole batch: no number of processes changes a bit of
 `predictions.csv`, and neither does an interruption. Features that fit `head.keep_gib` are computed once, others in every epoch.
 
+## Prompts for a student that reads
+
+On the frozen towers of a student that has learnt from captions, `probe` also asks the names of classes (`heads=[zero_shot]`), or
+learns vectors that stand among them: `coop`, `cocoop` (shifted by the clip), `metaprompt` (in every block of both towers, and in
+episodes), or in the encoder alone with a linear layer: `vpt`, which takes any encoder of ours. `prompt.words.LABEL=FILE` has
+words for classes, as `evaluate` takes them; without, the manifest's names are read. `base_to_new: {pick: first}` (or `drawn` from
+`run.seed`) fits on half of the classes and asks for both halves, each among its own; the page and `probes.json` say which they
+are, with the harmonic mean, seeds and intervals. A linear layer has no answer for classes that it was not fitted on. What was
+learnt lies in `prompts/`, a few kB a file, and finds the weights that it belongs to; `--words FILE` asks it for other classes:
+
+```bash
+deepspeed --module mvd_ds probe probe_cocoop models.student.weights=runs/mine/model prompt.words.label=words.json
+python -m mvd_ds classify runs/probe_cocoop/prompts/student.cocoop.label.seed-0.safetensors clip.mp4 --words other.txt
+python -m mvd_ds evaluate evaluate_2x3 weights=runs/probe_cocoop/prompts/student.cocoop.label.seed-0.safetensors
+```
+
 ## Going on from published weights, on videos of your own
 
 `init.weights` names what a stage one or a student starts from, in any layout that `convert` reads: folders of Hugging Face

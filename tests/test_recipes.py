@@ -90,7 +90,10 @@ ADAPTED = {
 AGGLOMERATIVE = "agglomerative_base"
 
 #: Recipes of whatever the user brings: so are their results.
-USES = {"evaluate_5x3", "evaluate_2x3", "features", "probe_attentive", "probe_dense", "finetune_folder"}
+USES = {
+    *("evaluate_5x3", "evaluate_2x3", "features", "finetune_folder"),
+    *("probe_attentive", "probe_dense", "probe_cocoop", "probe_metaprompt"),
+}
 
 
 def _text(name: str) -> str:

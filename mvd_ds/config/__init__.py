@@ -46,6 +46,13 @@ from mvd_ds.config.networks.adaptors import AdaptorSettings
 from mvd_ds.config.networks.decoder import DecoderSettings
 from mvd_ds.config.networks.encoder import ENCODER_SIZES, EncoderSettings, InitSettings, PoolingSettings
 from mvd_ds.config.networks.language import LANGUAGE, LanguageSettings, TextSettings, uses_blocks_twice
+from mvd_ds.config.networks.prompts import (
+    PROMPT_HEADS,
+    WORD_HEADS,
+    BaseToNewSettings,
+    PromptedSettings,
+    PromptSettings,
+)
 from mvd_ds.config.networks.prototypes import PrototypeSettings
 from mvd_ds.config.optimization import (
     BatchSettings,

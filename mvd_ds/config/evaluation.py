@@ -41,7 +41,8 @@ class EvaluateRecipe(OneManifestRecipe):
     objective: Literal["evaluate"]
     """Test a classifier, or a network of another task, which its folder names."""
     weights: PathText
-    """Model folder of a fine-tuned classifier, or a classifier in any format that ``convert`` reads."""
+    """Model folder of a fine-tuned classifier, a classifier in any format that ``convert`` reads, or a file of trained prompts of
+    ``probe`` or ``finetune``."""
     format: str | None = None
     """Format of ``weights`` where its content does not tell, mvd_finetuned for example."""
     text_vectors: PathText | None = None
@@ -50,7 +51,8 @@ class EvaluateRecipe(OneManifestRecipe):
     """Summary adaptor in whose space the text vectors are (None: the only one of their width)."""
     words: PathText | None = None
     """File of the names of classes and the templates they stand in, for ``weights`` of a run with ``language``: a zero-shot test
-    by its own text tower, and where the manifest has captions, retrieval of videos by them and back."""
+    by its own text tower, and where the manifest has captions, retrieval of videos by them and back. For trained prompts: other
+    classes than those they have learnt."""
     label: str | None = None
     """Label of the manifest (None: the one the classifier was trained for, or the only one)."""
     views: ViewSettings = ViewSettings()
@@ -73,7 +75,9 @@ class EvaluateRecipe(OneManifestRecipe):
     @model_validator(mode="after")
     def _check_text_vectors(self) -> EvaluateRecipe:
         if self.words is not None and (self.text_vectors is not None or self.format is not None):
-            raise ValueError("words are for the folder of a run with language: remove text_vectors and format")
+            raise ValueError(
+                "words are for the folder of a run with language, or for trained prompts: remove text_vectors and format"
+            )
         if self.adaptor is not None and self.text_vectors is None:
             raise ValueError(f"adaptor {self.adaptor} says in whose space text vectors are: set text_vectors, too")
         return self

@@ -88,7 +88,7 @@ def inputs_in(values: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Yield (setting, path as it was written) of every file or folder that the dumped recipe ``values`` reads."""
     pairs = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
     for key, value in pairs:
-        if key in INPUTS and isinstance(value, str):
+        if (key in INPUTS or prefix.endswith("words.")) and isinstance(value, str):  # words: a file, or one for each label
             yield f"{prefix}{key}", value
         elif isinstance(value, dict | list):
             yield from inputs_in(value, f"{prefix}{key}.")

@@ -10,9 +10,15 @@ from pydantic import Field, model_validator
 from mvd_ds.config.base import PathText, Positive, Settings, Share
 from mvd_ds.config.evaluation import OneManifestRecipe, ViewSettings
 from mvd_ds.config.networks.encoder import PoolingSettings
+from mvd_ds.config.networks.prompts import BaseToNewSettings, PromptSettings, require_prompt_heads
 
 #: Heads of a probe that take one vector a clip; the others take tokens.
 VECTOR_HEADS = ("linear", "knn")
+HeadName = (
+    Literal["linear", "knn", "attentive", "vqt", "class_query", "class_queries", "deep_attentive"]
+    | Literal["zero_shot", "coop", "cocoop", "metaprompt", "vpt"]
+)
+"""Names of all heads."""
 
 
 def block_name(model: str, block: int | None) -> str:
@@ -83,6 +89,8 @@ class HeadSettings(Settings):
     """Rates to choose from. All are trained in the same pass; each seed takes the best on its selection share."""
     weight_decay: Annotated[float, Field(ge=0)] | Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = 0.01
     """Weight decay of AdamW, or several to choose from, each with every rate. Source: V-JEPA, 0.01; V-JEPA 2, four."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """sgd: with momentum 0.9, as CoOp, CoCoOp and MetaPrompt."""
     together: Positive = 20
     """Heads that are computed side by side, for which a GPU must hold the activations. Results do not depend on the number of
     processes, which share these groups among them."""
@@ -156,13 +164,14 @@ class ProbeRecipe(OneManifestRecipe):
     """At most so many clips to fit on, and as many held out, drawn from ``run.seed`` (None: all), for a first look."""
     labels: Literal["required", "optional"] = "required"
     """required: every label of the manifest is probed; optional: those that show at least two classes, if any."""
-    heads: tuple[Literal["linear", "knn", "attentive", "vqt", "class_query", "class_queries", "deep_attentive"], ...] = (
-        "linear",
-    )
+    heads: tuple[HeadName, ...] = ("linear",)
     """linear: logistic regression on one vector a clip; knn: its nearest neighbours; attentive: cross-attention pooling of all
     tokens and a linear layer; vqt: visual query tuning, queries in every layer and a linear layer on what all of them give;
     class_query: pooling attention of fine-tuning, one head; class_queries: the same with a query for each class;
-    deep_attentive: self-attention blocks over the patch tokens before the one with the query, V-JEPA 2's probe."""
+    deep_attentive: self-attention blocks over the patch tokens before the one with the query, V-JEPA 2's probe; zero_shot: the
+    names of classes by the text tower of a student that has learnt from captions, nothing is fitted; coop, cocoop, metaprompt:
+    learned vectors that stand among those names, and in the last in the encoder, too; vpt: learned vectors in the encoder alone
+    and a linear layer. Trained prompts are kept in ``prompts/``; ``classify`` and ``evaluate`` take them for weights."""
     blocks: Literal["last", "all"] | tuple[int, ...] = "last"
     """Blocks that are probed, from 0 or from the end; ``all`` is a curve over depth, which tells what ``target.blocks`` to learn
     from. Their tokens pass the final norm, as those of the last one and as ``target.norm: final`` takes them (by default targets
@@ -179,7 +188,12 @@ class ProbeRecipe(OneManifestRecipe):
     """Training clips of the trained heads as drawn views: another start, crop and mirror image (None: always the same clip, as
     those held out). The clips that choose among heads stay as they are."""
     head: HeadSettings = HeadSettings()
-    """Training of all heads but linear and knn."""
+    """Training of all heads but linear, knn and zero_shot."""
+    prompt: PromptSettings = PromptSettings()
+    """The heads coop, cocoop, metaprompt and vpt, and the words of zero_shot."""
+    base_to_new: BaseToNewSettings | None = None
+    """Fit on one half of the classes, and ask for both (None: fit on all of them). Every label is then two in the results, ``what
+    base`` and ``what new``, and the harmonic mean of both stands beside them."""
     neighbours: NeighbourSettings = NeighbourSettings()
     """The knn head."""
     compare: tuple[tuple[str, str], ...] = ()
@@ -220,6 +234,7 @@ class ProbeRecipe(OneManifestRecipe):
     def _check_blocks(self) -> ProbeRecipe:
         if self.blocks != "last" and "vqt" in self.heads:
             raise ValueError("blocks: vqt looks into all layers at once; remove it from heads, or take blocks: last")
+        require_prompt_heads(self, VECTOR_HEADS)
         if isinstance(self.blocks, tuple) and len(set(self.blocks)) != max(len(self.blocks), 1):
             raise ValueError("blocks: give at least one, and each once")
         return self

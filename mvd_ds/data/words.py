@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +32,36 @@ class Words(NamedTuple):
     def texts(self) -> list[list[str]]:
         """The texts of each class."""
         return [[template.replace(PLACE, word) for template in self.templates for word in own] for own in self.words]
+
+
+def words_for(classes: Sequence[str], named: bool, path: str | None, label: str, by_position: bool = False) -> Words:
+    """Return words for the classes of a label, in the order of the manifest.
+
+    Args:
+        classes: names of the classes, or numbers.
+        named: whether the manifest names them.
+        path: file of words; None: the names themselves.
+        label: name of the label.
+        by_position: the file names classes without names in the order of their numbers.
+
+    Raises:
+        ConfigError: as ``read_words``; if a class has no words, or there are numbers alone.
+    """
+    if path is None:
+        if not named:
+            raise ConfigError(f"label {label}: the manifest does not name its classes, so nothing reads them; set prompt.words")
+        return Words(tuple(classes), tuple((name,) for name in classes), (PLACE,))
+    words = read_words(path)
+    if not named and by_position and len(words.classes) == len(classes):
+        return words
+    places = {name: place for place, name in enumerate(words.classes)}
+    bare = [name for name in classes if name not in places]
+    if bare:
+        raise ConfigError(
+            f"prompt.words {one_line(path)}: has no words for class '{one_line(bare[0], 60)}' of label {label}; "
+            + did_you_mean(bare[0], words.classes, "add them" if named else "add them, or set data.classes_by_position")
+        )
+    return Words(tuple(classes), tuple(words.words[places[name]] for name in classes), words.templates)
 
 
 def read_words(path: str | Path) -> Words:

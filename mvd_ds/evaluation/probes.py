@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -37,6 +37,10 @@ class Probe(NamedTuple):
     """int64 (seeds, S), what a trained head answered; -1: nothing finite."""
     shares: np.ndarray | None = None
     """float32 (seeds, S), the probability that it gave that class."""
+    clips: np.ndarray | None = None
+    """int64 (S,), places of the clips among all that are held out (None: they are all of them)."""
+    states: tuple[dict[str, Any] | None, ...] = ()
+    """Parameters of the head of each seed, where they are kept."""
 
 
 class ConfidenceInterval(NamedTuple):

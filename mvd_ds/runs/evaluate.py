@@ -24,6 +24,7 @@ from mvd_ds.files import counted, write_json, write_text
 from mvd_ds.models.adaptors.folder import open_zero_shot
 from mvd_ds.models.classifiers.classifier import PixelClassifier
 from mvd_ds.models.classifiers.classifier_folder import ClassifierCard, open_classifier
+from mvd_ds.models.prompts.file import open_prompts, prompts_file
 from mvd_ds.models.text.captioned import open_by_words
 from mvd_ds.runs.inputs import contents_with_videos
 from mvd_ds.runs.results_folder import require_own_folder
@@ -76,12 +77,16 @@ def evaluate(recipe: EvaluateRecipe, name: str) -> Path:
 
 
 def _open(recipe: EvaluateRecipe) -> tuple[nn.Module, ClassifierCard]:
-    """Return the classifier in its precision, or one by text vectors or words, and its card.
+    """Return the classifier in its precision, or one by prompts, text vectors or words, and its card.
 
     Raises:
         ConfigError: if the files hold none.
     """
     dtype = DTYPES[recipe.precision]
+    prompts = prompts_file(recipe.weights) if recipe.text_vectors is None and recipe.format is None else None
+    if prompts is not None:
+        words = None if recipe.words is None else read_words(recipe.words)
+        return open_prompts(prompts, text_encoder, words and (words, words.words), dtype)
     if recipe.text_vectors is not None:
         return open_zero_shot(recipe.weights, recipe.text_vectors, recipe.adaptor, dtype)
     if recipe.words is not None:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from mvd_ds.config import ConfigError, ProbeRecipe
+from mvd_ds.evaluation.head_answers import Answers, Outcome, choose, probe_of
 from mvd_ds.evaluation.head_bank import Candidate
-from mvd_ds.evaluation.head_training import Answers, Labelled, Training, _choose, train_heads
+from mvd_ds.evaluation.head_training import Labelled, Training, train_heads
 from mvd_ds.evaluation.probes import Probe, nearest_neighbours, selection_split
 from mvd_ds.evaluation.token_store import FrozenStore
 
@@ -114,8 +115,10 @@ def test_all_that_diverges_is_one_line() -> None:
 def test_a_head_that_diverged_is_not_chosen_before_one_that_is_always_wrong() -> None:
     candidates = [Candidate(0, 0, 0, rate, 0.01) for rate in (1e-6, 1e-3)]
     told = [Answers(np.full(4, answer), np.zeros(4, np.float32)) for answer in (-1, 0)]
-    answers = [(told[0], told[0], False), (told[1], told[1], True)]
-    probe = _choose(candidates, (0, 0), np.ones((1, 4), bool), answers, np.ones(4, int), np.zeros(4, int), recipe())
+    outcomes = [Outcome(told[0], [told[0]], False, None), Outcome(told[1], [told[1]], True, None)]
+    best = choose(candidates, (0, 0), np.ones((1, 4), bool), outcomes, np.ones(4, int), recipe())
+    probe = probe_of(candidates, outcomes, best, 0, np.zeros(4, int), np.ones(4, bool))
+    assert probe is not None
     assert probe.regularisations == (1e-3,) and probe.top1 == 1.0
 
 

@@ -67,11 +67,12 @@ class Experiment:
                 name: self._train(run, base / name, seed, self.protocol.settings, places)
                 for name, run in self.protocol.rows.items()
             }
+            borrowed = {name: self._borrowed(theirs, name, seed) for name, theirs in self.protocol.borrowed.items()}
             if self.protocol.measure == "validation":
                 runs += [str(base / name) for name in rows]
             else:
                 probings = (Probing(name="probe", settings=[]), *self.protocol.more_probes)
-                runs += [self._probe(base, seed, rows, one) for one in probings]
+                runs += [self._probe(base, seed, {**rows, **borrowed}, one) for one in probings]
             runs += self._finetune(base, seed, rows)
             for name, weights in rows.items():
                 for label, words in self.protocol.words.items():
@@ -140,6 +141,13 @@ class Experiment:
         self._say(run.command, run.recipe, *data, *given, *self._limit())
         return str(output / "model")
 
+    def _borrowed(self, protocol: str, name: str, seed: int) -> str:
+        """Return the model folder of a row of another protocol, which is trained unless it is finished."""
+        theirs = read_protocol(protocol)
+        return self._train(
+            theirs.rows[name], self.folder.parent / protocol / f"seed-{seed}" / name, seed, theirs.settings, self.places
+        )
+
     def _finetune(self, base: Path, seed: int, rows: dict[str, str]) -> list[str]:
         """Return the folders of the fine-tuned runs of one seed, ``ROW-LABEL`` each."""
         how = self.protocol.finetuning
@@ -163,12 +171,14 @@ class Experiment:
         models: dict[str, Any] = {name: {"weights": weights} for name, weights in rows.items()}
         for name, facts in self.protocol.probed.items():
             models[name] = {key: value.format(**self.places) if isinstance(value, str) else value for key, value in facts.items()}
-        models["untrained"] = {"weights": next(iter(rows.values())), "untrained": True}
+        if self.protocol.untrained:
+            models["untrained"] = {"weights": next(iter(rows.values())), "untrained": True}
         values = {"compare": self.protocol.compare, "validation_manifest": str(self.videos / "val.txt")}
         return self._write_probe(base / probing.name, seed, models, probing.settings, values)
 
     def _write_probe(self, output: Path, seed: int, models: dict[str, Any], settings: list[str], values: dict[str, Any]) -> str:
-        recipe = dump(load_recipe(self.protocol.probe, ["compare=[]", *self.protocol.probe_settings, *settings]))
+        given = [setting.replace("{videos}", str(self.videos)) for setting in [*self.protocol.probe_settings, *settings]]
+        recipe = dump(load_recipe(self.protocol.probe, ["compare=[]", *given]))
         recipe["run"] |= {"output": str(output), "seed": seed}
         recipe["data"]["manifest"] = str(self.videos / "train.txt")
         recipe |= {"models": models, **values}
@@ -213,7 +223,7 @@ def summary(protocol: Protocol, report: dict[str, Any]) -> dict[str, Any]:
 
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
     kept = ("probes", "intervals", "comparisons", "chance", "clips", "trainings", "zero_shot", "finetuned", "dense")
-    kept += ("unit", "second", "blocks", "costs")
+    kept += ("unit", "second", "blocks", "costs", "base_to_new")
     return {key: report[key] for key in kept if key in report} | {
         "per_seed": {
             name: {label: one["per_seed"] for label, one in labels.items()} for name, labels in report["details"].items()
@@ -233,18 +243,31 @@ def table(result: dict[str, Any]) -> str:
     lines = [f"| {result.get('unit', 'top-1')} in percent | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for name, shares in result["probes"].items():
         spans = result["intervals"][name]
-        cells = [f"{100 * shares[key]:.1f} ({100 * spans[key][0]:.1f} to {100 * spans[key][1]:.1f})" for key in labels]
+        cells = [_cell(shares.get(key), spans.get(key)) for key in labels]
         if cost := costs.get(name):
             cells += [f"{cost['trained_parameters']:,}", f"{cost['peak_gib']:.2f}", f"{cost['seconds']:.0f}"]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     for name, differences in result["comparisons"].items():
         cells = [
             "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * differences[key][part] for part in ("difference", "low", "high")))
+            if key in differences
+            else "none"
             for key in labels
         ]
         cells += [""] * (len(heads) - len(labels))
         lines.append(f"| {name} | {' | '.join(cells)} |")
+    for label, halves in result.get("base_to_new", {}).items():
+        for name, found in halves["models"].items():
+            lines.append(
+                f"{label}, {name}: harmonic mean of base and new {_cell(found['harmonic'], found['interval'])} {found['why']}"
+            )
     return "\n".join(lines)
+
+
+def _cell(share: float | None, span: list[float] | None) -> str:
+    if share is None or span is None:
+        return "none"
+    return f"{100 * share:.1f} ({100 * span[0]:.1f} to {100 * span[1]:.1f})"
 
 
 def main() -> None:

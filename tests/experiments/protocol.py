@@ -90,12 +90,17 @@ class Protocol(Fixed):
     settings: list[str] = []
     """Settings of every row."""
     rows: dict[str, Run]
+    borrowed: dict[str, str] = {}
+    """Row -> protocol whose row of this name it is, with its settings and in its folder beside this one's: made once for both."""
     compare: list[tuple[str, str]]
-    """Pairs of rows, or a row and ``untrained``, whose difference is wanted."""
+    """Pairs of rows, or a row and ``untrained``, whose difference is wanted; ``ROW:HEAD`` for other heads than the first."""
+    untrained: bool = True
+    """Whether a network that was never trained is probed, too."""
     measure: Literal["probes", "dense", "validation"] = "probes"
     """Probes of labels; dense probes, as ``probe_settings`` says; or the accuracy of rows, which are fine-tuned."""
     probe: str = "demo_probe"
     probe_settings: list[str] = []
+    """Settings of the probe; ``{videos}`` is the folder of the sample set."""
     probed: dict[str, dict[str, str | int]] = {}
     """More models of the probes by name, teachers for example."""
     more_probes: list[Probing] = []
@@ -112,4 +117,5 @@ def read_protocol(name: str) -> Protocol:
 def result_names(protocol: Protocol) -> set[str]:
     """Return the names of the results that comparisons may name."""
     others = {"probes": {"untrained"}, "dense": {"untrained", "pixels"}, "validation": set[str]()}
-    return {*protocol.rows, *protocol.probed, *others[protocol.measure]}
+    names = {*protocol.rows, *protocol.borrowed, *protocol.probed, *others[protocol.measure]}
+    return names if protocol.untrained else names - {"untrained"}

@@ -23,7 +23,8 @@ def test_rows_are_recipes_that_load_and_comparisons_name_them(name: str) -> None
         load_recipe(row.recipe, [setting.format(**places) for setting in [*protocol.settings, *row.settings]])
     for probing in protocol.more_probes:
         load_recipe(protocol.probe, ["compare=[]", *protocol.probe_settings, *probing.settings])
-    named = {side for pair in protocol.compare for side in pair}
+    assert all(row in read_protocol(theirs).rows for row, theirs in protocol.borrowed.items())
+    named = {side.partition(":")[0] for pair in protocol.compare for side in pair}
     assert named <= result_names(protocol) and len(protocol.seeds) >= 3
     models = {name: {"weights": name} for name in result_names(protocol) - {"pixels"}}
     recipe = dump(load_recipe(protocol.probe, [*protocol.probe_settings, "compare=[]"])) | {"models": models, "compare": []}
@@ -39,4 +40,5 @@ def test_a_kept_result_has_every_row_and_seed_of_its_protocol(name: str) -> None
     assert set(result["probes"]) >= result_names(protocol) - protocol.probed.keys()
     assert result["seeds"] == protocol.seeds
     assert set(result["comparisons"]) == {" minus ".join(pair) for pair in protocol.compare}
-    assert table(result).count("\n") == 1 + len(result["probes"]) + len(result["comparisons"])
+    means = sum(len(halves["models"]) for halves in result.get("base_to_new", {}).values())
+    assert table(result).count("\n") == 1 + len(result["probes"]) + len(result["comparisons"]) + means

@@ -112,14 +112,19 @@ class ProbedEncoder:
         _, patches = self._read(clips.flatten(0, 2))
         return patches.flatten(2, 3).unflatten(2, self.grid(clips.shape[4])).float()
 
-    def _read(self, clips: Tensor) -> tuple[Tensor, Tensor]:
-        """Return class tokens (blocks, B, inputs, 0 or 1, D) and patch tokens (blocks, B, inputs, N, D) of clips."""
+    def pixels(self, clips: Tensor) -> Tensor:
+        """Return uint8 clips (B, C, T, H, W) as the network takes them: frames in steps, normalised, resized."""
         pixels = normalise(to_unit(clips[:, :, :: self.stride].to(self.device)), torch.float32)
         if self.model.input_px not in (None, pixels.shape[-1]):
             side = (self.model.input_px, self.model.input_px)
             frames = pixels.transpose(1, 2).flatten(0, 1)
             frames = F.interpolate(frames, side, mode="bilinear", antialias=True)
             pixels = frames.unflatten(0, (len(pixels), -1)).transpose(1, 2)
+        return pixels
+
+    def _read(self, clips: Tensor) -> tuple[Tensor, Tensor]:
+        """Return class tokens (blocks, B, inputs, 0 or 1, D) and patch tokens (blocks, B, inputs, N, D) of clips."""
+        pixels = self.pixels(clips)
         if self.settings.kind == "image":
             pixels = pixels.transpose(1, 2).flatten(0, 1).unsqueeze(2)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_bf16):

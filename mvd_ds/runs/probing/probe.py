@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
 
 from mvd_ds.config import ProbeRecipe
 from mvd_ds.config.probing import VECTOR_HEADS, result_name
+from mvd_ds.data.manifests.manifest import Manifest
 from mvd_ds.evaluation.features import Features
 from mvd_ds.evaluation.probes import Probe, fit_probes, nearest_neighbours
 from mvd_ds.files import write_json, write_text
 from mvd_ds.runs.dense.probe_dense import probe_dense
 from mvd_ds.runs.dense.results import PRODUCT as DENSE
 from mvd_ds.runs.inputs import contents_with_videos
+from mvd_ds.runs.probing.base_to_new import described, halves_of, result_labels, say_halves
 from mvd_ds.runs.probing.clips import Split
 from mvd_ds.runs.probing.encoders import ProbedEncoder, open_encoders
 from mvd_ds.runs.probing.head_states import HeadStates
 from mvd_ds.runs.probing.order import order_results, pairs, parted, played, say_order, stacked
-from mvd_ds.runs.probing.probe_heads import probe_tokens
-from mvd_ds.runs.probing.probe_results import CORRECT, PREDICTIONS, predictions_text, results, say_results, write_correct
+from mvd_ds.runs.probing.probe_heads import TOKEN_HEADS, probe_tokens
+from mvd_ds.runs.probing.probe_results import (
+    CORRECT,
+    PREDICTIONS,
+    Probes,
+    predictions_text,
+    results,
+    say_results,
+    write_correct,
+)
 from mvd_ds.runs.probing.probe_splits import splits_of
+from mvd_ds.runs.probing.prompted import ALL_HEADS, FOLDER, probe_prompts
 from mvd_ds.runs.probing.vectors import read_vectors
 from mvd_ds.runs.results_folder import require_own_folder
 from mvd_ds.training.cluster import Cluster
@@ -84,15 +98,25 @@ def _probe(recipe: ProbeRecipe, folder: RunFolder, contents: Contents, cluster: 
     trained = [
         probe_tokens(name, encoder, recipe, fitted_on, measured_on, cluster, states)
         for name, encoder in encoders.items()
-        if set(recipe.heads) - set(VECTOR_HEADS)
+        if set(recipe.heads) & set(TOKEN_HEADS)
     ]
+    prompted: Probes = {}
+    for name, encoder in encoders.items():
+        if set(recipe.heads) & set(ALL_HEADS):
+            prompts = folder.path / FOLDER
+            prompted = {**prompted, **probe_prompts(name, encoder, recipe, fitted_on, measured_on, cluster, states, prompts)}
     with cluster.together():
-        if status is not None:
+        if status is not None and recipe.base_to_new is not None:
+            fitted = _fit_halves(recipe, known[0], unseen[0], fitted_on[0])
+            _write_halves(recipe, folder, {**fitted, **prompted}, (known[0], unseen[0]), fitted_on[0], measured_on, encoders)
+        elif status is not None:
             of_ways, told = _fit_all(recipe, known, unseen)
             for found in trained:
                 of_ways = [own | more for own, more in zip(of_ways, found.labels, strict=True)]
                 told = {way: own | found.told[way] for way, own in told.items()}
+            of_ways[0] |= {name: tuple(probe for probe in own if probe is not None) for name, own in prompted.items()}
             _write(recipe, folder, train[0].label_names, (of_ways, told), (known[0], unseen[0]), measured_on, encoders)
+        if status is not None:
             states.drop()
             status.write("finished", 1, replaced_videos=dict.fromkeys(faults, 1))
 
@@ -110,16 +134,37 @@ def _write(
     plain, *changed = (_in_order(recipe, of_way) for of_way in probes[0])
     told = {way: _in_order(recipe, found) for way, found in probes[1].items()}
     write_correct(folder.path / CORRECT, labels, plain, features[1].labels)
-    if text := predictions_text(recipe, measured_on, plain):
+    if text := predictions_text(recipe, measured_on, labels, plain):
         write_text(folder.path / PREDICTIONS, text)
     found = results(recipe, labels, plain, features[0].labels, features[1].labels, encoders)
     order = order_results(recipe, labels, told, dict(zip(recipe.order, changed, strict=True)))
     write_json(folder.path / PRODUCT, found | ({"order": order} if order else {}))
-    say_results(labels, plain, features[1].labels)
+    say_results(labels, plain, found)
     say_order(recipe, order)
 
 
-def _in_order(recipe: ProbeRecipe, found: Found) -> Found:
+def _write_halves(
+    recipe: ProbeRecipe,
+    folder: RunFolder,
+    probes: Probes,
+    features: tuple[Features, Features],
+    manifest: Manifest,
+    measured_on: Split,
+    encoders: Mapping[str, ProbedEncoder],
+) -> None:
+    """Write and print what was found of both halves of the classes of each label."""
+    labels, ordered = result_labels(recipe, manifest.label_names), _in_order(recipe, probes)
+    write_correct(folder.path / CORRECT, labels, ordered, features[1].labels)
+    if text := predictions_text(recipe, measured_on, labels, ordered):
+        write_text(folder.path / PREDICTIONS, text)
+    found = results(recipe, labels, ordered, features[0].labels, features[1].labels, encoders)
+    told = described(recipe, manifest, ordered, features[1].labels)
+    write_json(folder.path / PRODUCT, found | {"base_to_new": told})
+    say_results(labels, ordered, found)
+    say_halves(told)
+
+
+def _in_order(recipe: ProbeRecipe, found: Mapping[str, Any]) -> dict[str, Any]:
     """Return the probes head by head."""
 
     heads: tuple[str, ...] = recipe.heads
@@ -128,6 +173,26 @@ def _in_order(recipe: ProbeRecipe, found: Found) -> Found:
         return heads.index(name.rpartition(":")[2] if ":" in name else "linear")
 
     return dict(sorted(found.items(), key=lambda entry: place(entry[0])))
+
+
+def _fit_halves(recipe: ProbeRecipe, known: Features, unseen: Features, manifest: Manifest) -> Probes:
+    """Return the probes of vectors, fitted on the base half of each label's classes; of the other half there is no answer."""
+    probes: dict[str, tuple[Probe | None, ...]] = {}
+    for number, label in enumerate(manifest.label_names):
+        halves = halves_of(recipe, manifest, label)
+        assert halves is not None
+        fitted, asked = (_only(features, number, halves.base) for features in (known, unseen))
+        places = np.flatnonzero(np.isin(unseen.labels[:, number], halves.base))
+        for name, (probe,) in _fit_vectors(recipe, fitted, asked, f", base classes of {label}").items():
+            probes[name] = (*probes.get(name, ()), probe._replace(clips=places), None)
+    return probes
+
+
+def _only(features: Features, number: int, classes: tuple[int, ...]) -> Features:
+    """Return the vectors of the clips of some classes of a label, with that label alone."""
+    rows = np.isin(features.labels[:, number], classes)
+    vectors = {name: values[rows] for name, values in features.features.items()}
+    return Features(vectors, features.labels[rows][:, [number]], features.ok[rows])
 
 
 def _fit_all(recipe: ProbeRecipe, known: list[Features], unseen: list[Features]) -> tuple[list[Found], dict[str, Found]]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import nn
 
 from mvd_ds.config import ProbeRecipe
-from mvd_ds.config.probing import VECTOR_HEADS, result_name
+from mvd_ds.config.probing import result_name
 from mvd_ds.evaluation.head_training import Labelled, Training, train_heads
 from mvd_ds.evaluation.probes import Probe
 from mvd_ds.models.classifiers.heads import HEADS, build_head
@@ -19,6 +19,9 @@ from mvd_ds.runs.probing.order import parted, played
 from mvd_ds.runs.probing.token_rows import Rows
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import StepProgress
+
+TOKEN_HEADS = tuple(HEADS)
+"""Heads that this module has results of."""
 
 
 class TokenProbes(NamedTuple):
@@ -47,7 +50,7 @@ def probe_tokens(
     Raises:
         ConfigError: if a head does not fit the network, or all of them diverged.
     """
-    heads = [head for head in recipe.heads if head not in VECTOR_HEADS]
+    heads = [head for head in recipe.heads if head in HEADS]
     shape = encoder.shape(recipe.data.clip.frames, recipe.views_of(held_out=False).segments)
     layers, ways = any(HEADS[head].needs_layers for head in heads), played(recipe)
     with cluster.together():
@@ -86,7 +89,8 @@ def _trained(
     crops = recipe.views_of(held_out=True).crops
     surroundings = Training(len(encoder.blocks), crops, rows.share, states.of(f"{rows.name}.{called}"), tell)
     try:
-        return train_heads(build, training, held_out, recipe, encoder.device, surroundings)
+        found = train_heads(build, training, held_out, recipe, encoder.device, surroundings)
+        return [tuple(probe for probe in of_block if probe is not None) for of_block in found]
     finally:
         for bar in progress:
             bar.close()

@@ -9,6 +9,7 @@ from mvd_ds.data.manifests.labels import numbered_alike, relabelled, why_not_a_c
 from mvd_ds.data.manifests.manifest import Manifest, read_manifest
 from mvd_ds.data.manifests.written_fields import refuse_written
 from mvd_ds.evaluation.probes import selection_split
+from mvd_ds.runs.probing.base_to_new import halves_of
 from mvd_ds.runs.probing.clips import Split
 from mvd_ds.training.console import say
 
@@ -74,7 +75,11 @@ def _probed(recipe: ProbeRecipe, manifest: Manifest, fitted_on: list[int]) -> Ma
             say(f"not probed: {fault}")
     for number, label in enumerate(manifest.label_names):
         labels = manifest.labels[:, number]
-        fault = why_not_a_class(manifest, label, recipe.data.manifest) or _fault_of_split(recipe, label, labels[fitted_on])
+        fault = why_not_a_class(manifest, label, recipe.data.manifest)
+        if not fault:
+            halves = halves_of(recipe, manifest, label)
+            learnt = labels[fitted_on] if halves is None else labels[fitted_on][np.isin(labels[fitted_on], halves.base)]
+            fault = _fault_of_split(recipe, label, learnt)
         if not fault:
             kept[label] = labels
         elif recipe.labels == "required":
@@ -91,7 +96,7 @@ def _probed(recipe: ProbeRecipe, manifest: Manifest, fitted_on: list[int]) -> Ma
 
 def _fault_of_split(recipe: ProbeRecipe, label: str, labels: np.ndarray) -> str:
     """Return why so few clips cannot be fitted, '' if they can: each seed chooses on a share of them and fits on the rest."""
-    for seed in recipe.seeds if set(recipe.heads) != {"knn"} else ():
+    for seed in recipe.seeds if set(recipe.heads) - {"knn", "zero_shot"} else ():
         rest = selection_split(len(labels), recipe.selection_share, seed)[2]
         if len(np.unique(labels[rest])) < 2:
             return (

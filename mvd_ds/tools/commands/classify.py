@@ -11,7 +11,7 @@ SUMMARY = "name what a classifier sees in video files"
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``classify`` to its parser."""
     add = parser.add_argument
-    add("folder", metavar="FOLDER", help="folder of `finetune` or `export`")
+    add("folder", metavar="FOLDER", help="folder of `finetune` or `export`, or file of trained prompts")
     add("videos", metavar="VIDEO", nargs="+", type=Path, help="video files")
     add("--top", type=int, default=5, metavar="COUNT", help="classes to print (default %(default)s)")
     add("--segments", type=int, default=1, metavar="COUNT", help="clips along a video (default %(default)s)")

@@ -10,6 +10,7 @@ from mvd_ds.tools.report.answers.answer_table import NOTE, answer_sentence, answ
 from mvd_ds.tools.report.encoders.dense_results import DenseResults
 from mvd_ds.tools.report.encoders.dense_section import dense_sections, dense_sentences
 from mvd_ds.tools.report.encoders.encoder_table import depth_figures, encoder_table
+from mvd_ds.tools.report.encoders.halves_table import halves_note, halves_table
 from mvd_ds.tools.report.encoders.moving_clips import class_clips
 from mvd_ds.tools.report.encoders.order_table import NOTE as ORDER_NOTE
 from mvd_ds.tools.report.encoders.order_table import order_table
@@ -92,6 +93,8 @@ def render_page(
         encoder_table=encoder_table(results),
         depth_figures=depth_figures(results),
         dense=dense_sections(dense),
+        halves_table=halves_table(results),
+        halves_note=halves_note(results),
         accuracy_table=accuracy_table(alone),
         accuracy_note=accuracy_note(alone),
         answer_table=answer_table([(run.name, run.answers) for run in runs]),

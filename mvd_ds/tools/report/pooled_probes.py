@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from mvd_ds.evaluation.probes import accuracy_interval, paired_interval
+from mvd_ds.evaluation.harmonic import harmonic_mean, spread
+from mvd_ds.evaluation.probes import ConfidenceInterval, accuracy_interval
 from mvd_ds.files import ConfigError, one_line
 from mvd_ds.runs.probing.probe_results import CORRECT
+from mvd_ds.tools.report.encoders.halves import BothHalves, Halves
 from mvd_ds.tools.report.run_records import Difference, ProbeDetails, ProbeResults, RunRecord
 
 DRAWS = 2000
@@ -90,24 +93,54 @@ def _pooled(runs: list[RunRecord], tables: list[dict[str, np.ndarray]]) -> Probe
     first = runs[0].results
     assert first is not None
 
-    def right(model: str, label: str) -> np.ndarray:
-        """Return the share of probe seeds that were right, shape (training seeds, clips)."""
-        return np.stack([table[f"{model}/{label}"].mean(0) for table in tables])
+    def right(model: str, label: str) -> list[np.ndarray]:
+        """Return the share of probe seeds that were right, (clips,) for each training."""
+        return [table[f"{model}/{label}"].mean(0) for table in tables]
 
     pooled = ProbeResults(chance=first.chance, clips=first.clips, pooling=first.pooling, labels=first.labels, trainings=len(runs))
     pooled.encoders = first.encoders
     for model, label in itertools.product(first.probes, first.labels):
-        interval = accuracy_interval(right(model, label), DRAWS)
+        if label not in first.probes[model]:
+            continue
+        interval = _interval(right(model, label))
         pooled.probes.setdefault(model, {})[label] = interval.difference
         pooled.intervals.setdefault(model, {})[label] = interval[1:]
-        details = ProbeDetails(per_seed=right(model, label).mean(1).tolist())
+        details = ProbeDetails(per_seed=[float(one.mean()) for one in right(model, label)])
         pooled.details.setdefault(model, {})[label] = details
     for name, label in itertools.product(first.comparisons, first.labels):
-        ours, theirs = name.split(" minus ")
-        difference = paired_interval(right(ours, label), right(theirs, label), DRAWS)
-        counts = {"clips": len(tables[0]["labels"]), "seeds": len(runs)}
+        if label not in first.comparisons[name]:
+            continue
+        ours, theirs = (right(side, label) for side in name.split(" minus "))
+        difference = _interval([a.astype(np.float32) - b.astype(np.float32) for a, b in zip(ours, theirs, strict=True)])
+        counts = {"clips": min(map(len, ours)), "seeds": len(runs)}
         pooled.comparisons.setdefault(name, {})[label] = Difference(**difference._asdict(), **counts)
+    pooled.base_to_new = {label: _halves(runs, label, right) for label in first.base_to_new}
     return pooled
+
+
+def _interval(shares: list[np.ndarray]) -> ConfidenceInterval:
+    """Return the mean with its interval, over the same clips, or over clips of their own where trainings drew classes."""
+    if len({len(one) for one in shares}) == 1:
+        return accuracy_interval(np.stack(shares), DRAWS)
+    return spread([shares], float, DRAWS)
+
+
+def _halves(runs: list[RunRecord], label: str, right: Callable[[str, str], list[np.ndarray]]) -> Halves:
+    """Return the harmonic means of a label over all trainings."""
+    told = [run.results.base_to_new[label] for run in runs if run.results is not None]
+    models = {}
+    for name, one in told[0].models.items():
+        base = right(name, f"{label} base")
+        share = float(np.mean([part.mean() for part in base]))
+        if one.new is None:
+            models[name] = BothHalves(base=share, why=one.why)
+            continue
+        new = right(name, f"{label} new")
+        found = spread([base, new], harmonic_mean, DRAWS)
+        other = float(np.mean([part.mean() for part in new]))
+        models[name] = BothHalves(base=share, new=other, harmonic=found.difference, interval=(found.low, found.high))
+    same = all(one.classes == told[0].classes for one in told)
+    return Halves(pick=told[0].pick, classes=told[0].classes if same else {}, models=models)
 
 
 def _side_by_side(runs: list[RunRecord]) -> ProbeResults:
@@ -115,7 +148,7 @@ def _side_by_side(runs: list[RunRecord]) -> ProbeResults:
     for run in runs:
         assert run.results is not None
         part = run.results.renamed(f"{run.name}/")
-        for field in ("probes", "intervals", "details", "comparisons", "chance", "labels", "encoders"):
+        for field in ("probes", "intervals", "details", "comparisons", "chance", "labels", "encoders", "base_to_new"):
             setattr(merged, field, {**getattr(merged, field), **getattr(part, field)})
         merged.clips = {**merged.clips, **{f"{run.name} {split}": count for split, count in part.clips.items()}}
         merged.pooling = part.pooling if merged.pooling in ("", part.pooling) else "differently"

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from mvd_ds.files import ConfigError, one_line, read_json
 from mvd_ds.tools.report.answers.answer_table import Answers
+from mvd_ds.tools.report.encoders.halves import Halves
 from mvd_ds.tools.report.encoders.order_result import OrderResult
 from mvd_ds.tools.report.freshness import changed_inputs
 from mvd_ds.tools.report.loss_words import loss_kinds
@@ -93,6 +94,8 @@ class ProbeResults(BaseModel, allow_inf_nan=False):
     """The networks by name, as far as runs of this version tell."""
     order: dict[str, dict[str, OrderResult]] = Field(default_factory=dict)
     """Tests of the sense of time, by name of the result and way of playing; of a single run."""
+    base_to_new: dict[str, Halves] = Field(default_factory=dict)
+    """Halves of the classes by label, where probes were fitted on one of them."""
     trainings: int = 1
     """Number of training seeds that the shares are means over."""
 
@@ -109,7 +112,11 @@ class ProbeResults(BaseModel, allow_inf_nan=False):
             prefix + name: facts.model_copy(update={"blocks": {prefix + block: number for block, number in facts.blocks.items()}})
             for name, facts in self.encoders.items()
         }
-        return self.model_copy(update={**names, "comparisons": comparisons, "encoders": encoders})
+        halves = {
+            prefix + label: found.model_copy(update={"models": {prefix + name: one for name, one in found.models.items()}})
+            for label, found in self.base_to_new.items()
+        }
+        return self.model_copy(update={**names, "comparisons": comparisons, "encoders": encoders, "base_to_new": halves})
 
 
 class Validation(BaseModel, allow_inf_nan=False):
