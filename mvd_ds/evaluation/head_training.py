@@ -108,20 +108,8 @@ def train_heads(
     if halves is not None:
         splits &= np.isin(known.labels[:, 0], halves.base)
     _train(own, known, splits, recipe, device, training, classes)
-    to_known = answers_of(own, known, np.flatnonzero(splits.any(axis=0)).tolist(), recipe, 1, halves and halves.base)
     parts = [None] if halves is None else [halves.base, halves.new]
-    to_unseen = []
-    for part in parts:
-        wanted = np.ones(len(unseen.labels), bool) if part is None else np.isin(unseen.labels[:, 0], part)
-        asked = {number: bank for number, bank in own.items() if part is None or part == parts[0] or answers_new(bank)}
-        to_unseen.append(answers_of(asked, unseen, np.flatnonzero(wanted).tolist(), recipe, training.views, part))
-    found = {
-        number: [
-            Outcome(to_known[number][row], [part[number][row] if number in part else None for part in to_unseen], *facts)
-            for row, facts in enumerate(zip(bank.finite(), kept_heads(bank, training.keeps_heads), strict=True))
-        ]
-        for number, bank in own.items()
-    }
+    found = _outcomes(own, known, unseen, splits, recipe, training, parts)
     everyone = {number: told for gathered in share.gather(found) for number, told in gathered.items()}
     candidates = [one for bank in listed for one in bank]
     outcomes = [told for number in range(len(listed)) for told in everyone[number]]
@@ -131,10 +119,38 @@ def train_heads(
         for label in labels:
             chosen = choose(candidates, (block, label), splits, outcomes, known.labels[:, label], recipe)
             for place, part in enumerate(parts):
-                wanted = np.ones(len(unseen.labels), bool) if part is None else np.isin(unseen.labels[:, 0], part)
-                probes.append(probe_of(candidates, outcomes, chosen, place, unseen.labels[:, label], wanted))
+                probes.append(probe_of(candidates, outcomes, chosen, place, unseen.labels[:, label], _rows(unseen, part)))
         results.append(tuple(probes))
     return results
+
+
+def _outcomes(
+    own: dict[int, HeadBank],
+    known: Labelled,
+    unseen: Labelled,
+    splits: np.ndarray,
+    recipe: ProbeRecipe,
+    training: Training,
+    parts: Sequence[tuple[int, ...] | None],
+) -> dict[int, list[Outcome]]:
+    """Return what every head answers to the clips that choose and, for each part of the classes, to those held out."""
+    to_known = answers_of(own, known, np.flatnonzero(splits.any(axis=0)).tolist(), recipe, 1, parts[0])
+    to_unseen = []
+    for part in parts:
+        asked = {number: bank for number, bank in own.items() if part == parts[0] or answers_new(bank)}
+        to_unseen.append(answers_of(asked, unseen, np.flatnonzero(_rows(unseen, part)).tolist(), recipe, training.views, part))
+    return {
+        number: [
+            Outcome(to_known[number][row], [part[number][row] if number in part else None for part in to_unseen], *facts)
+            for row, facts in enumerate(zip(bank.finite(), kept_heads(bank, training.keeps_heads), strict=True))
+        ]
+        for number, bank in own.items()
+    }
+
+
+def _rows(unseen: Labelled, part: tuple[int, ...] | None) -> np.ndarray:
+    """Return which clips are of some classes of a single label, bool (S,); None: all are."""
+    return np.ones(len(unseen.labels), bool) if part is None else np.isin(unseen.labels[:, 0], part)
 
 
 def _split(known: Labelled, recipe: ProbeRecipe, seed: int) -> np.ndarray:

@@ -112,10 +112,7 @@ class ProbeResults(BaseModel, allow_inf_nan=False):
             prefix + name: facts.model_copy(update={"blocks": {prefix + block: number for block, number in facts.blocks.items()}})
             for name, facts in self.encoders.items()
         }
-        halves = {
-            prefix + label: found.model_copy(update={"models": {prefix + name: one for name, one in found.models.items()}})
-            for label, found in self.base_to_new.items()
-        }
+        halves = {prefix + label: found.renamed(prefix) for label, found in self.base_to_new.items()}
         return self.model_copy(update={**names, "comparisons": comparisons, "encoders": encoders, "base_to_new": halves})
 
 

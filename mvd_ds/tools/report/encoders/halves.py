@@ -24,3 +24,7 @@ class Halves(BaseModel, allow_inf_nan=False):
     classes: dict[str, list[str]] = Field(default_factory=dict)
     """Names of base and new classes; none where each training drew its own."""
     models: dict[str, BothHalves] = Field(default_factory=dict)
+
+    def renamed(self, prefix: str) -> Halves:
+        """Return the same results with ``prefix`` before every model."""
+        return self.model_copy(update={"models": {prefix + name: found for name, found in self.models.items()}})
