@@ -113,15 +113,13 @@ def train_heads(
     everyone = {number: told for gathered in share.gather(found) for number, told in gathered.items()}
     candidates = [one for bank in listed for one in bank]
     outcomes = [told for number in range(len(listed)) for told in everyone[number]]
-    results = []
-    for block in range(training.blocks):
-        probes: list[Probe | None] = []
-        for label in labels:
-            chosen = choose(candidates, (block, label), splits, outcomes, known.labels[:, label], recipe)
-            for place, part in enumerate(parts):
-                probes.append(probe_of(candidates, outcomes, chosen, place, unseen.labels[:, label], _rows(unseen, part)))
-        results.append(tuple(probes))
-    return results
+
+    def probed(block: int, label: int) -> list[Probe | None]:
+        chosen = choose(candidates, (block, label), splits, outcomes, known.labels[:, label], recipe)
+        told = enumerate(parts)
+        return [probe_of(candidates, outcomes, chosen, n, unseen.labels[:, label], _rows(unseen, part)) for n, part in told]
+
+    return [tuple(probe for label in labels for probe in probed(block, label)) for block in range(training.blocks)]
 
 
 def _outcomes(
