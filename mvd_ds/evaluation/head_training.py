@@ -94,14 +94,9 @@ def train_heads(
     halves = training.halves
 
     def bank(candidates: list[Candidate]) -> HeadBank:
-        number = candidates[0].label
-        return HeadBank(
-            candidates,
-            lambda seed: build(classes[number], recipe.seeds[seed]),
-            device,
-            recipe.head.optimizer,
-            halves and halves.base,
-        )
+        count = classes[candidates[0].label]
+        learnt = halves and halves.base
+        return HeadBank(candidates, lambda seed: build(count, recipe.seeds[seed]), device, recipe.head.optimizer, learnt)
 
     own = {number: bank(listed[number]) for number in range(share.rank, len(listed), share.world)}
     splits = np.stack([_split(known, recipe, seed) for seed in recipe.seeds])
