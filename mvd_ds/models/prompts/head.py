@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from typing import ClassVar, Literal, NamedTuple
 
@@ -36,7 +37,7 @@ class PromptBase(NamedTuple):
     """Makes rows of tokens of texts; None without a text tower."""
 
 
-class PromptHead(nn.Module):
+class PromptHead(nn.Module, abc.ABC):
     """A head that learns vectors for frozen towers: a row of ``PROMPTS``. Its parameters are what is learned, and nothing else.
 
     Args:
@@ -65,6 +66,7 @@ class PromptHead(nn.Module):
     def start(self) -> None:
         """Set those initial vectors that are not drawn."""
 
+    @abc.abstractmethod
     def forward(self, seen: PromptInput, classes: Sequence[int] | None = None, stage: Stage = "answer") -> Tensor:
         """Return fp32 logits (B, C) among some classes, or (losses, B, C) to learn by.
 
@@ -73,4 +75,3 @@ class PromptHead(nn.Module):
             classes: numbers of the classes (None: all).
             stage: what is asked for.
         """
-        raise NotImplementedError
