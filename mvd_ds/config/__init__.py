@@ -50,7 +50,6 @@ from mvd_ds.config.networks.prompts import (
     PROMPT_HEADS,
     WORD_HEADS,
     BaseToNewSettings,
-    PromptedSettings,
     PromptSettings,
 )
 from mvd_ds.config.networks.prototypes import PrototypeSettings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from mvd_ds.config.base import PathText, Positive, Settings
 
@@ -56,19 +56,6 @@ class BaseToNewSettings(Settings):
     """The base half. first: the first classes, in the order of the manifest, as CoCoOp; drawn: from ``run.seed``."""
     share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
     """Share of the classes that is base, rounded up."""
-
-
-class PromptedSettings(PromptSettings):
-    """The prompts that ``finetune`` trains in place of a class head."""
-
-    kind: PromptKind
-    """The head: see ``PromptSettings``."""
-
-    @model_validator(mode="after")
-    def _check(self) -> PromptedSettings:
-        if len(self.words) > 1:
-            raise ValueError(f"prompt.words: one label is learnt, and {len(self.words)} have words")
-        return self
 
 
 def require_prompt_heads(recipe: Any, vector_heads: tuple[str, ...]) -> None:

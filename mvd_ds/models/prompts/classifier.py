@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mvd_ds.models.prompts.head import PromptBase, PromptHead, PromptInput, Stage
+from mvd_ds.models.prompts.head import PromptBase, PromptHead, PromptInput
 from mvd_ds.models.text.captioned import CaptionedEncoder
 from mvd_ds.models.vit import VisionTransformer
 
@@ -54,21 +54,6 @@ class PromptedClassifier(nn.Module):
         with torch.no_grad():
             return prompt_input(towers, self.encoder, clip, self.head.needs_tokens)
 
-    def forward(
-        self,
-        clip: Tensor,
-        drop_path: Tensor | None = None,
-        dropout: Tensor | None = None,
-        classes: Sequence[int] | None = None,
-        stage: Stage = "answer",
-    ) -> Tensor:
-        """Return fp32 logits (B, C), or (losses, B, C) to learn by.
-
-        Args:
-            clip: (B, C, T, H, W) normalised.
-            drop_path: not used: a frozen encoder drops nothing.
-            dropout: not used.
-            classes: numbers of the classes (None: ``among``).
-            stage: what is asked for, see ``PromptHead``.
-        """
-        return self.head(self.see(clip), self.among if classes is None else classes, stage)
+    def forward(self, clip: Tensor) -> Tensor:
+        """Return fp32 logits (B, C) of normalised clips (B, C, T, H, W)."""
+        return self.head(self.see(clip), self.among, "answer")
