@@ -37,7 +37,7 @@ Tokenizer = Callable[[TextSettings], Encode]
 
 
 class PromptCard(NamedTuple):
-    """What a file of prompts says of itself."""
+    """The description that stands in a file of prompts."""
 
     kind: str
     """The head: a row of ``PROMPTS``."""
