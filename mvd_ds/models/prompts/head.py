@@ -1,4 +1,4 @@
-"""What heads of prompts stand on, what they see of a clip, and what they answer."""
+"""Heads of prompts: the towers they stand on, the inputs they see of a clip, and the answers they give."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mvd_ds.models.text.captioned import CaptionedEncoder, Encode
 from mvd_ds.models.vit import VisionTransformer
 
 Stage = Literal["answer", "learn", "episode"]
-"""What is asked for: logits; those of every loss; those of an episode's loss."""
+"""The request: logits; those of every loss; those of an episode's loss."""
 
 
 class PromptInput(NamedTuple):
-    """What heads of prompts see of B clips, none of which depends on anything learned."""
+    """The inputs of heads of prompts of B clips, none of which depends on anything learned."""
 
     vectors: Tensor | None = None
     """Unit vectors (B, E), fp32, of the clips without prompts."""
@@ -27,7 +27,7 @@ class PromptInput(NamedTuple):
 
 
 class PromptBase(NamedTuple):
-    """What prompts are learned on: frozen towers, and the classes of a label."""
+    """The ground that prompts are learned on: frozen towers, and the classes of a label."""
 
     encoder: VisionTransformer
     names: ClassNames

@@ -36,7 +36,7 @@ ALL_HEADS = ("zero_shot", *PROMPT_HEADS)
 
 
 class PromptInputs(NamedTuple):
-    """What heads of prompts see of all views of B clips; a row of a ``FrozenStore``."""
+    """The inputs of heads of prompts of all views of B clips; a row of a ``FrozenStore``."""
 
     vectors: Tensor | None
     """(B, views, E)."""

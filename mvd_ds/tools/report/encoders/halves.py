@@ -1,4 +1,4 @@
-"""What a report reads of base and new classes."""
+"""The part of a report that tells of base and new classes."""
 
 from __future__ import annotations
 
