@@ -24,6 +24,7 @@ from mvd_ds.training.cluster import Cluster, local_processes
 from mvd_ds.training.engine.deepspeed_engine import DTYPES, import_deepspeed
 from mvd_ds.training.engine.engine_config import Place, sizes_of, student_config, teacher_config
 from mvd_ds.training.engine.engine_json import faults_in
+from mvd_ds.training.engine.engine_shards import set_masters
 from mvd_ds.training.optim import build_optimizer
 
 #: Larger models are streamed into shards: up to here a whole fp32 copy in the memory of every process is cheap.
@@ -72,9 +73,7 @@ def start_student(
     optimizer = build_optimizer(_groups_over(whole, structure, groups), recipe.optimizer)
     with _second_shards(config):
         engine, *_ = deepspeed.initialize(model=whole, optimizer=optimizer, config=config, dist_init_required=False)
-    parameters = dict(engine.module.named_parameters())
-    for name, value in exact:
-        deepspeed.utils.safe_set_full_fp32_param(parameters[name], value.to(cluster.device))
+    set_masters(engine, exact)
     return engine
 
 

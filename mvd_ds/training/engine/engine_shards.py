@@ -46,6 +46,19 @@ def masters(engine: Engine) -> list[Tensor]:
     return [(on_nvme(engine, flat) or {MASTER: flat})[MASTER] for flat in flats(engine)]
 
 
+@torch.no_grad()
+def set_masters(engine: Engine, values: Iterable[tuple[str, Tensor]]) -> None:
+    """Write whole fp32 values of parameters, by name, into the parts of the masters that this rank holds.
+
+    DeepSpeed's own ``safe_set_full_fp32_param`` fails under ZeRO-3 for sizes that the ranks do not divide.
+    """
+    places, parts = list(held(engine)), masters(engine)
+    for name, value in values:
+        for place in (place for place in places if place.name == name):
+            part = value.flatten()[place.first : place.first + place.size]
+            parts[place.flat][place.offset : place.offset + place.size].copy_(part)
+
+
 def flats(engine: Engine) -> list[Tensor]:
     """Return the flat fp32 masters as the optimizer knows them; at stage 0 (fp32 only) the parameters themselves."""
     for attribute in MASTERS:
