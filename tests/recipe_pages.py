@@ -146,6 +146,16 @@ Common to all are clips, masks, teachers, targets, batch, seed and precision, so
 share every device: the states of all have to fit, activations are there for one at a time. `perf/` of each is of the common step:
 `perf/mfu` counts the operations of all that learn beside it. `preflight` tries each alone.
 
+`students.NAME.ranks` gives a student processes of its own, and students of other processes then learn at the same time:
+
+```bash
+deepspeed --num_gpus 8 --module mvd_ds distill mvd_students_from_large students.small.ranks=0-1 students.base.ranks=2-7
+```
+
+Every process asks the (replicated) teachers about its share of the clips, and hands what they gave, with clip and masks, to one
+process of each student, in pieces of 32 MiB at most. A student on `n` ranks is the run of its own on `n` processes, to the bit in
+fp32 on a CPU; `batch.global` is a multiple of `batch.micro` times each student's ranks. Ranks may change, come and go at a resume.
+
 ## Without a teacher from outside
 
 A teacher with `weights: ema` is the moving average of the student's own weights (`optimizer.ema_decay`, which goes to
