@@ -154,7 +154,7 @@ deepspeed --num_gpus 8 --module mvd_ds distill mvd_students_from_large students.
 
 Every process asks the (replicated) teachers about its share of the clips, and hands what they gave, with clip and masks, to one
 process of each student, in pieces of 32 MiB at most. A student on `n` ranks is the run of its own on `n` processes, to the bit in
-fp32 on a CPU; `batch.global` is a multiple of `batch.micro` times each student's ranks. Ranks may change, come and go at a resume.
+fp32 on a CPU; `batch.global` is a multiple of `batch.micro` times each student's ranks. Ranks may change at a resume.
 
 ## Without a teacher from outside
 
