@@ -37,6 +37,8 @@ def _log_is_as_in_a_new_process() -> None:
     """Undo what tests before left behind: a command run as a later rank says little, libraries silence others."""
     logging.disable(logging.NOTSET)
     logging.root.setLevel(logging.WARNING)
+    for handler in logging.root.handlers:
+        handler.setLevel(logging.NOTSET)
     logging.getLogger("mvd_ds").setLevel(logging.NOTSET)
     for name, logger in logging.root.manager.loggerDict.items():
         if name.startswith("mvd_ds") and isinstance(logger, logging.Logger):

@@ -27,11 +27,11 @@ class DeadlyClips(ClipDataset):
         super().__init__(*arguments)
         self.deadly, self.once = deadly, once
 
-    def _cut_clips(self, index: int, keys: Sequence[ClipKey], outputs: Sequence[dict[int, Tensor]]) -> list[bool]:
+    def _read_clips(self, index: int, keys: Sequence[ClipKey], outputs: Sequence[dict[int, Tensor]]) -> list[bool]:
         if index in self.deadly and (self.once is None or _remove(self.once)):
             os.kill(os.getpid(), self.deadly[index])
             signal.pause()
-        return super()._cut_clips(index, keys, outputs)
+        return super()._read_clips(index, keys, outputs)
 
 
 def _remove(path: Path) -> bool:

@@ -207,6 +207,8 @@ class KeyedClips(ABC):
 
     def _read_clips(self, index: int, keys: Sequence[ClipKey], outputs: Sequence[dict[ClipView, Tensor]]) -> list[bool]:
         """Open video ``index`` and do ``_cut_clips``."""
+        for key in keys:
+            self._of_view(index, key)  # says of a clip that is not to be shown why, before its file is opened
         with self.source.open(index, self._needed(index, keys)) as video:
             return self._cut_clips(video, index, keys, outputs)
 

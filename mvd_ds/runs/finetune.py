@@ -184,7 +184,7 @@ def card_of(recipe: FinetuneRecipe, videos: LabelledVideos) -> ClassifierCard:
         _, kept = open_classifier(recipe.weights)
         if kept.task != recipe.task:
             raise ConfigError(f"{origin}: its head is of task {kept.task}, and this recipe's is {recipe.task}")
-        if scale is None:
+        if scale is None and len(kept.classes) == len(classes.names):  # else the head itself is refused
             require_same_classes(kept.classes, classes.names, origin)
         scale = kept.scale
     return ClassifierCard(classes.names, PreprocessingSettings(clip=recipe.data.clip), classes.label, recipe.task, scale)

@@ -16,7 +16,7 @@ PROMPTS: dict[str, type[PromptHead]] = {
     "metaprompt": MetaPromptHead,
     "vpt": VptHead,
 }
-"""Every head of prompts, by its name in ``heads`` of ``probe`` and in ``prompt.kind`` of ``finetune``."""
+"""Every head of prompts, by its name in ``heads`` of ``probe``."""
 
 
 def build_prompts(kind: str, base: PromptBase, settings: PromptSettings, seed: int) -> PromptHead:

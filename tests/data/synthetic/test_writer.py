@@ -87,12 +87,12 @@ def test_an_interrupted_set_is_completed(tmp_path: Path, monkeypatch: pytest.Mon
     left = 4
     encode = synthetic.encode
 
-    def fail_after_some(pixels: np.ndarray) -> bytes:
+    def fail_after_some(pixels: np.ndarray, key_frames: int) -> bytes:
         nonlocal left
         left -= 1
         if left < 0:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return encode(pixels)
+        return encode(pixels, key_frames)
 
     monkeypatch.setattr(synthetic, "encode", fail_after_some)
     with pytest.raises(ConfigError, match="the disk is full"):

@@ -13,6 +13,7 @@ from mvd_ds.config.probing import VECTOR_HEADS
 from mvd_ds.models.classifiers.heads import HEADS, AttentiveHead, QueryTuningHead, build_head, frozen_tokens
 from mvd_ds.models.classifiers.tokens import TokenShape
 from mvd_ds.models.initialisation import initialise
+from mvd_ds.models.prompts.table import PROMPTS
 
 SHAPE = {"embed_dim": 32, "depth": 3, "num_heads": 4, "patch_px": 8}
 CLIP = torch.randn(2, 3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -111,7 +112,8 @@ def test_image_encoders_give_the_tokens_of_all_frames():
 
 def test_the_table_has_every_head_that_the_settings_name() -> None:
     (annotation, _) = get_args(ProbeRecipe.model_fields["heads"].annotation)
-    assert set(get_args(annotation)) == {*VECTOR_HEADS, *HEADS}
+    named = {name for part in get_args(annotation) for name in get_args(part)}
+    assert named == {*VECTOR_HEADS, *HEADS, *PROMPTS, "zero_shot"}
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -13,7 +13,7 @@ import mvd_ds
 from mvd_ds.config import ConfigError, ProbeRecipe, ViewSettings
 from mvd_ds.models.classifiers.pooling import clip_features, encoder_pooling
 from mvd_ds.models.embed import sincos_1d
-from mvd_ds.runs.probing import probe_heads
+from mvd_ds.runs.probing import token_rows
 from mvd_ds.runs.probing.clips import ClipGroup
 from mvd_ds.runs.probing.encoders import ProbedEncoder, _head_count, open_encoders
 from mvd_ds.runs.probing.head_states import HeadStates
@@ -149,8 +149,10 @@ def test_a_video_that_cannot_be_read_any_more_is_no_black_clip(monkeypatch: pyte
     values = {"objective": "probe", "models": {"a": {"weights": "w"}}}
     ok = torch.tensor([True, False])
     group = ClipGroup(CLIPS, torch.zeros(2, 1), ok, ["x.mp4: timed out"])
-    monkeypatch.setattr(probe_heads, "read_groups", lambda *_: iter([group]))
-    make = probe_heads._maker("a", None, ProbeRecipe.model_validate(values), (None, []), ViewSettings(), False)  # type: ignore[arg-type]
+    monkeypatch.setattr(token_rows, "read_groups", lambda *_: iter([group]))
+    monkeypatch.setattr(token_rows.Rows, "_fits", lambda *_: True)
+    rows = token_rows.Rows(None, "a", ProbeRecipe.model_validate(values), False, (2, 1), Cluster(0, 1, CPU))  # type: ignore[arg-type]
+    make = rows._maker((None, []), ViewSettings(), token_rows.Row)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"x\.mp4: timed out; it could be read when the probe began"):
         next(iter(make([range(2)])))
 
