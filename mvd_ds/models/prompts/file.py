@@ -27,7 +27,7 @@ from mvd_ds.models.weights import read_recipe
 
 FORMAT = "mvd_ds prompts"
 VERSION = 1
-#: Name of such a file in the model folder of a run of ``finetune``.
+#: Name of such a file in a folder.
 PROMPTS_NAME = "prompts.safetensors"
 #: Endings of the files of a model's folder whose bytes are its weights.
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz")
