@@ -155,6 +155,6 @@ def probe_of(
         tuple(candidates[row].decay for row in best),
         np.stack([one.classes[wanted] for one in told]),
         np.stack([one.shares[wanted] for one in told]),
-        np.flatnonzero(wanted),
+        None if wanted.all() else np.flatnonzero(wanted),
         tuple(outcomes[row].state for row in best),
     )

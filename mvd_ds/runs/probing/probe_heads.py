@@ -54,9 +54,9 @@ def probe_tokens(
     shape = encoder.shape(recipe.data.clip.frames, recipe.views_of(held_out=False).segments)
     layers, ways = any(HEADS[head].needs_layers for head in heads), played(recipe)
     with cluster.together():
-        rows = Rows(encoder, name, recipe, layers, (len(known[1]), len(unseen[1])), cluster)
         for head in heads:  # what does not fit is told before anything is computed
             build_head(head, shape, 2, recipe.head, 0)
+        rows = Rows(encoder, name, recipe, layers, (len(known[1]), len(unseen[1])), cluster)
         drawn = recipe.drawn.count if recipe.drawn is not None else 0
         sets: dict[str, tuple[Labelled, Labelled]] = {"": (rows.of_labels(known, drawn), rows.stacked(unseen, ways))}
     for way in recipe.order:

@@ -98,6 +98,7 @@ _NOTHING = (
     "finetuned",
     "answer_table",
     "order_table",
+    "halves_table",
     "encoder_table",
     "adaptation_table",
     "probe_table",
@@ -108,5 +109,16 @@ _NOTHING = (
     "replaced",
     "origins",
 )
-_TEXTS = ("has_targets", "title", "subtitle", "lead", "probe_note", "accuracy_note", "answer_note", "order_note", "replaced_note")
+_TEXTS = (
+    "has_targets",
+    "title",
+    "subtitle",
+    "lead",
+    "probe_note",
+    "accuracy_note",
+    "answer_note",
+    "order_note",
+    "halves_note",
+    "replaced_note",
+)
 _EMPTY: dict[str, object] = {key: [] for key in _LISTS} | dict.fromkeys(_NOTHING) | dict.fromkeys(_TEXTS, "")
