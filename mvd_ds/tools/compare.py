@@ -52,8 +52,8 @@ def _right(runs: Sequence[Path]) -> np.ndarray:
         if not (run / PREDICTIONS).exists():
             raise ConfigError(f"{run}: has no {PREDICTIONS}; give a folder of `finetune` with a validation.manifest")
         found = read_json(run / PREDICTIONS)
-        if "top1" not in found:
-            raise ConfigError(f"{run}: was measured for task {found.get('task')}, and compare counts right classes")
+        if (task := found.get("task", "classes")) != "classes":
+            raise ConfigError(f"{run}: was measured for task {task}, and compare counts right classes")
         if labels is not None and found["label"] != labels:
             raise ConfigError(f"{run}: was validated on other videos than {runs[0]}")
         labels = found["label"]

@@ -18,7 +18,8 @@ from mvd_ds.files import one_line
 
 #: A field that is meant as a label, rightly or wrongly written, in a line that blanks separate.
 LABEL_LIKE = rb"(?i:[0-9.,+-][0-9.,e+-]*|[+-]?(?:nan|inf))"
-_CLASS = re.compile(rb"-?[0-9]{1,18}")
+_CLASS_DIGITS = 18  # of int64
+_CLASS = re.compile(rb"-?[0-9]{1,%d}" % _CLASS_DIGITS)
 _SEVERAL = re.compile(rb"-|[0-9]{1,9}(?:,[0-9]{1,9})+")
 _REAL = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 
@@ -77,7 +78,7 @@ class LabelColumns:
         if len(fields) != self.count:
             return f"{len(fields)} labels, but {self.count} in line {self._first}; all lines need the same"
         for column, field in enumerate(fields):
-            single = field.isdigit() or is_class(field)
+            single = (field.isdigit() and len(field) <= _CLASS_DIGITS) or is_class(field)
             if not single:
                 self._odd.add(column)
             self._numbers.append(int(field) if single else 0)
