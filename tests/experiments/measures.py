@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,28 +34,47 @@ def measured(protocol: Protocol, report: dict[str, Any], folder: Path) -> dict[s
 
 
 def of_read_outs(report: dict[str, Any]) -> dict[str, Any]:
-    """Return the dense probes of a report: of every network the block that training clips chose."""
-    (found,) = report["dense"].values()
-    shown = {name: scores for name, scores in found["scores"].items() if "@" not in name}
+    """Return the dense probes of a report: of every network the block that training clips chose.
 
-    def each(*keys: str) -> dict[str, dict[str, Any]]:
+    Trainings that were measured on clips of their own are averaged; an interval then goes from the lowest to the highest end of
+    theirs.
+    """
+    found = list(report["dense"].values())
+    names = [name for name in found[0]["scores"] if "@" not in name]
+
+    def each(over: Callable[[list[dict[str, Any]]], Any]) -> dict[str, dict[str, Any]]:
         return {
-            name: {target: one[keys[0]] if len(keys) == 1 else [one[key] for key in keys] for target, one in scores.items()}
-            for name, scores in shown.items()
+            name: {target: over([one["scores"][name][target] for one in found]) for target in found[0]["scores"][name]}
+            for name in names
         }
 
-    each_seed = {name: {key: {"per_seed": one["per_seed"]} for key, one in scores.items()} for name, scores in shown.items()}
+    def joined(key: str) -> Callable[[list[dict[str, Any]]], list[Any]]:
+        return lambda parts: [value for part in parts for value in part[key]]
+
+    compared = {
+        name: {target: _averaged([one["comparisons"][name][target] for one in found], "difference") for target in targets}
+        for name, targets in found[0]["comparisons"].items()
+    }
     return {
-        "probes": each("score"),
-        "intervals": each("low", "high"),
-        "details": each_seed,
-        "second": each("second"),
-        "blocks": each("blocks"),
-        "comparisons": found["comparisons"],
-        "chance": {name: target["guessed"] or 0.0 for name, target in found["targets"].items()},
-        "clips": found["clips"],
-        "trainings": found["trainings"],
+        "probes": each(lambda parts: _averaged(parts, "score")["score"]),
+        "intervals": each(lambda parts: [_averaged(parts, "score")[key] for key in ("low", "high")]),
+        "details": each(lambda parts: {"per_seed": joined("per_seed")(parts)}),
+        "second": each(lambda parts: float(np.mean([part["second"] for part in parts]))),
+        "blocks": each(joined("blocks")),
+        "comparisons": compared,
+        "chance": {name: target["guessed"] or 0.0 for name, target in found[0]["targets"].items()},
+        "clips": found[0]["clips"],
+        "trainings": sum(one["trainings"] for one in found),
         "unit": "R2 or accuracy",
+    }
+
+
+def _averaged(parts: Sequence[dict[str, Any]], key: str) -> dict[str, float]:
+    """Return the mean of a number of several trainings, from the lowest ``low`` to the highest ``high``."""
+    return {
+        key: float(np.mean([part[key] for part in parts])),
+        "low": min(part["low"] for part in parts),
+        "high": max(part["high"] for part in parts),
     }
 
 
