@@ -8,10 +8,10 @@ import numpy as np
 
 from mvd_ds.data.manifests.labels import MOST_CLASSES, UNNAMED, Classes
 from mvd_ds.data.manifests.manifest import Manifest
-from mvd_ds.data.manifests.numbering import few_names, spelt_otherwise
+from mvd_ds.data.manifests.numbering import choose_label, few_names, spelt_otherwise
 from mvd_ds.data.manifests.written_fields import fields_of, place_of, shown
 from mvd_ds.data.manifests.written_labels import is_class, is_several
-from mvd_ds.files import ConfigError, did_you_mean
+from mvd_ds.files import ConfigError
 
 
 def label_of(manifest: Manifest, label: str | None, origin: str) -> str:
@@ -25,15 +25,7 @@ def label_of(manifest: Manifest, label: str | None, origin: str) -> str:
     Raises:
         ConfigError: if there is no such label, or there are several to choose from.
     """
-    names = manifest.every_label
-    if not names:
-        raise ConfigError(f"{origin}: has no labels; write 'path label' lines")
-    if label is None and len(names) > 1:
-        raise ConfigError(f"{origin}: has the labels {', '.join(names)}; choose one: label={names[0]}")
-    if label is not None and label not in names:
-        hint = did_you_mean(label, names, f"its labels are {', '.join(names)}")
-        raise ConfigError(f"{origin}: has no label '{label}'; {hint}")
-    return names[0] if label is None else label
+    return choose_label(manifest.every_label, label, origin)
 
 
 def matched_label(manifest: Manifest, label: str, origin: str) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 
 from mvd_ds.data.manifests.manifest import Manifest
 from mvd_ds.data.manifests.numbering import (
+    choose_label,
     few_names,
     folder_shift,
     require_evident,
@@ -24,7 +25,7 @@ from mvd_ds.data.manifests.numbering import (
 )
 from mvd_ds.data.manifests.parsing import class_numbers
 from mvd_ds.data.manifests.written_fields import refuse_written
-from mvd_ds.files import ConfigError, did_you_mean, one_line
+from mvd_ds.files import ConfigError, one_line
 
 UNNAMED = "label"
 """Name of a manifest's only label where nobody named it."""
@@ -276,14 +277,8 @@ def why_not_a_class(manifest: Manifest, label: str, origin: str) -> str:
 def _column(manifest: Manifest, label: str | None, origin: str) -> int:
     names = manifest.label_names
     refuse_written(manifest, label, origin)
-    if not names:
-        raise ConfigError(f"{origin}: has no labels; write 'path label' lines, or put the videos of each class into a folder")
-    if label is None and len(names) > 1:
-        raise ConfigError(f"{origin}: has the labels {', '.join(names)}; choose one: label={names[0]}")
-    if label is not None and label not in names:
-        hint = did_you_mean(label, names, f"its labels are {', '.join(names)}")
-        raise ConfigError(f"{origin}: has no label '{label}'; {hint}")
-    return names.index(label) if label is not None else 0
+    remedy = "write 'path label' lines, or put the videos of each class into a folder"
+    return names.index(choose_label(names, label, origin, remedy))
 
 
 def _require_range(manifest: Manifest, values: np.ndarray, count: int, origin: str) -> None:

@@ -10,12 +10,34 @@ from collections.abc import Sequence
 import numpy as np
 
 from mvd_ds.data.manifests.parsing import class_numbers
-from mvd_ds.files import ConfigError, one_line
+from mvd_ds.files import ConfigError, did_you_mean, one_line
 
 
 def few_names(names: Sequence[str]) -> str:
     """Return the first five of ``names`` for a message."""
     return ", ".join(one_line(name, 60) for name in names[:5]) + ", ..." * (len(names) > 5)
+
+
+def choose_label(names: Sequence[str], label: str | None, origin: str, remedy: str = "write 'path label' lines") -> str:
+    """Return the label that is meant among those of a manifest: the one that is named, or else the only one.
+
+    Args:
+        names: the manifest's labels.
+        label: name of the wanted one; None: the only one.
+        origin: name of the manifest in messages.
+        remedy: said of a manifest that has none.
+
+    Raises:
+        ConfigError: if there is no such label, or there are several to choose from.
+    """
+    if not names:
+        raise ConfigError(f"{origin}: has no labels; {remedy}")
+    if label is None and len(names) > 1:
+        raise ConfigError(f"{origin}: has the labels {', '.join(names)}; choose one: label={names[0]}")
+    if label is not None and label not in names:
+        hint = did_you_mean(label, names, f"its labels are {', '.join(names)}")
+        raise ConfigError(f"{origin}: has no label '{label}'; {hint}")
+    return names[0] if label is None else label
 
 
 def require_same_classes(names: Sequence[str], learnt: Sequence[str], origin: str) -> None:

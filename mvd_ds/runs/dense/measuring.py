@@ -11,15 +11,13 @@ from torch import Tensor
 
 from mvd_ds.config import ConfigError, ProbeRecipe, ViewSettings
 from mvd_ds.data.dense_targets import CellTargets
-from mvd_ds.data.views import rank_groups
 from mvd_ds.evaluation.dense_inputs import readout_inputs
 from mvd_ds.evaluation.dense_scores import video_sums
 from mvd_ds.evaluation.ridge import predict
 from mvd_ds.runs.dense.fitting import Key, Readout, seen_by
 from mvd_ds.runs.dense.sources import Source, Target, TargetReader
-from mvd_ds.runs.probing.clips import ClipGroup, Split, group_size, read_groups
+from mvd_ds.runs.probing.clips import ClipGroup, Split, pass_over
 from mvd_ds.training.cluster import Cluster
-from mvd_ds.training.console import StepProgress
 
 
 class Drawn(NamedTuple):
@@ -74,22 +72,8 @@ def measure_readouts(
     Raises:
         ConfigError: if an array is missing or does not fit, or a target is known nowhere.
     """
-    views = ViewSettings()
-    mine = rank_groups(len(split[1]), group_size(recipe, views), cluster.rank, cluster.world)
     measurer = _Measurer(recipe, sources, targets, readouts, split)
-    progress = StepProgress("read-outs of held-out clips", 0, sum(map(len, mine)), enabled=cluster.is_main)
-    parts, told, seen = [], [], 0
-    with cluster.together(), torch.inference_mode():
-        for places, group in zip(mine, read_groups(recipe, split, mine, views), strict=True):
-            parts.append(measurer.of_group(group, places))
-            told += group.faults
-            seen += len(places)
-            progress.update(seen, "clips")
-        progress.close()
-    gathered = cluster.gather((parts, told))
-    faults.extend(fault for _, listed in gathered for fault in listed)
-    turns = max(len(own) for own, _ in gathered)
-    ordered = [own[turn] for turn in range(turns) for own, _ in gathered if turn < len(own)]
+    ordered = pass_over(recipe, split, ViewSettings(), "read-outs of held-out clips", faults, cluster, measurer.of_group)
     videos = [video for part in ordered for video in part.videos]
     if not videos:
         raise ConfigError("none of the held-out videos could be read")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,10 +14,13 @@ from mvd_ds.data.drawn_views import Drawing, drawn_view
 from mvd_ds.data.evaluation import batches_in_order, middle_clip, middle_clips
 from mvd_ds.data.manifests.manifest import Manifest
 from mvd_ds.data.readers.video import Video
-from mvd_ds.data.views import cut_views, view_batches
+from mvd_ds.data.views import cut_views, rank_groups, view_batches
 from mvd_ds.evaluation.features import FRAMES
 from mvd_ds.runs.probing.order import PLAIN, SEED_OF_ORDER
+from mvd_ds.training.cluster import Cluster
+from mvd_ds.training.console import StepProgress
 
+Part = TypeVar("Part")
 Split = tuple[Manifest, Sequence[int]]
 """A manifest and videos of it."""
 
@@ -49,6 +52,46 @@ def read_groups(recipe: ProbeRecipe, split: Split, groups: Sequence[Sequence[int
         return
     for arrays, faults in middle_clips(recipe.data, manifest, wanted, clip.frames, clip.size_px):
         yield ClipGroup(arrays["clips"][:, None, None], arrays["labels"], arrays["ok"], faults)
+
+
+def pass_over(
+    recipe: ProbeRecipe,
+    split: Split,
+    views: ViewSettings,
+    what: str,
+    faults: list[str],
+    cluster: Cluster,
+    make: Callable[[ClipGroup, range], Part],
+) -> list[Part]:
+    """Return what is made of every group of clips of ``split``, in order, on every process; each reads its share. Collective.
+
+    Groups do not depend on the number of processes, so neither do the results.
+
+    Args:
+        recipe: the probe run.
+        split: the clips.
+        views: views of each.
+        what: names the pass on the terminal.
+        faults: ``path: reason`` of every video that could not be read is appended here.
+        cluster: the processes.
+        make: of a group of clips and their positions in ``split``.
+    """
+    mine = rank_groups(len(split[1]), group_size(recipe, views), cluster.rank, cluster.world)
+    progress = StepProgress(what, 0, sum(map(len, mine)), enabled=cluster.is_main)
+    parts: list[Part] = []
+    told: list[str] = []
+    seen = 0
+    with cluster.together(), torch.inference_mode():
+        for places, group in zip(mine, read_groups(recipe, split, mine, views), strict=True):
+            parts.append(make(group, places))
+            told += group.faults
+            seen += len(places)
+            progress.update(seen, "clips")
+        progress.close()
+    gathered = cluster.gather((parts, told))
+    faults.extend(fault for _, listed in gathered for fault in listed)
+    turns = max(len(own) for own, _ in gathered)
+    return [own[turn] for turn in range(turns) for own, _ in gathered if turn < len(own)]
 
 
 def read_drawn(recipe: ProbeRecipe, split: Split, groups: Sequence[Sequence[int]]) -> Iterator[ClipGroup]:

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from mvd_ds.config import ProbeRecipe, ViewSettings
 from mvd_ds.config.probing import VECTOR_HEADS
-from mvd_ds.data.views import rank_groups
 from mvd_ds.evaluation.features import Features, pixel_features
-from mvd_ds.runs.probing.clips import ClipGroup, Split, group_size, in_order, read_groups, shown
+from mvd_ds.runs.probing.clips import ClipGroup, Split, in_order, pass_over, shown
 from mvd_ds.runs.probing.encoders import ProbedEncoder
 from mvd_ds.training.cluster import Cluster
-from mvd_ds.training.console import StepProgress
 
 
 def read_vectors(
@@ -44,24 +41,13 @@ def read_vectors(
         ways: ways in which every clip is played, names of ``FRAMES``; there are vectors of each.
     """
     manifest, videos = split
-    mine = rank_groups(len(videos), group_size(recipe, views), cluster.rank, cluster.world)
-    progress = StepProgress(f"features of {what}", 0, sum(map(len, mine)), enabled=cluster.is_main)
-    parts: list[tuple[list[dict[str, np.ndarray]], np.ndarray, np.ndarray]] = []
-    told: list[str] = []
-    seen = 0
-    with cluster.together(), torch.inference_mode():
-        for places, group in zip(mine, read_groups(recipe, split, mine, views), strict=True):
-            wanted = ways if set(recipe.heads) & set(VECTOR_HEADS) else ()
-            found = [_vectors(recipe, encoders, group, places, way) for way in wanted]
-            parts.append((found, group.labels.numpy().copy(), group.ok.numpy().copy()))
-            told += group.faults
-            seen += len(places)
-            progress.update(seen, "clips")
-        progress.close()
-    gathered = cluster.gather((parts, told))
-    faults.extend(fault for _, listed in gathered for fault in listed)
-    turns = max(len(own) for own, _ in gathered)
-    ordered = [own[turn] for turn in range(turns) for own, _ in gathered if turn < len(own)]
+    wanted = ways if set(recipe.heads) & set(VECTOR_HEADS) else ()
+
+    def make(group: ClipGroup, places: range) -> tuple[list[dict[str, np.ndarray]], np.ndarray, np.ndarray]:
+        found = [_vectors(recipe, encoders, group, places, way) for way in wanted]
+        return found, group.labels.numpy().copy(), group.ok.numpy().copy()
+
+    ordered = pass_over(recipe, split, views, f"features of {what}", faults, cluster, make)
     ok = np.concatenate([part[2] for part in ordered])
     labels = np.concatenate([part[1] for part in ordered])[ok]
     features = []
