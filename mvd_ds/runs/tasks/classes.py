@@ -15,12 +15,11 @@ from mvd_ds.data.manifests.manifest import Manifest
 from mvd_ds.evaluation.metrics import TOP, AccuracyCounter
 from mvd_ds.evaluation.predictions import Predictions, confused_pairs, summarise
 from mvd_ds.files import counted
-from mvd_ds.models.classifiers.answers import Scale
 from mvd_ds.models.classifiers.classifier_folder import ClassifierCard
-from mvd_ds.runs.tasks.task import Figures, Gather
+from mvd_ds.runs.tasks.task import Figures, Gather, Task
 
 
-class OneClass:
+class OneClass(Task):
     """One class of each video."""
 
     unreadable = "counted as wrong"
@@ -48,14 +47,6 @@ class OneClass:
     def written(self, labels: np.ndarray) -> list[int]:
         """Return the numbers of the classes."""
         return labels.tolist()
-
-    def scale(self, labels: np.ndarray, origin: str) -> Scale | None:
-        """Return None: outputs are logits."""
-        return None
-
-    def learnt(self, labels: np.ndarray, scale: Scale | None) -> np.ndarray:
-        """Return the classes."""
-        return labels
 
     def measure(self, card: ClassifierCard, labels: np.ndarray) -> ClassMeasure:
         """Return a counter of right classes."""

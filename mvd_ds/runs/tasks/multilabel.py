@@ -14,15 +14,14 @@ from mvd_ds.data.manifests.manifest import Manifest
 from mvd_ds.evaluation.answer_metrics import average_precisions, mean_average_precision, tied_classes
 from mvd_ds.evaluation.predictions import Predictions
 from mvd_ds.files import counted
-from mvd_ds.models.classifiers.answers import Scale
 from mvd_ds.models.classifiers.classifier_folder import ClassifierCard
-from mvd_ds.runs.tasks.task import Figures, Gather, Rows
+from mvd_ds.runs.tasks.task import Figures, Gather, Rows, Task
 
 #: Probability from which a class counts as told, in what is written of single videos; no figure depends on it.
 TOLD = 0.5
 
 
-class SeveralClasses:
+class SeveralClasses(Task):
     """Any number of classes of each video. A video that cannot be read has every class with probability 0."""
 
     unreadable = "counted as wrong"
@@ -35,29 +34,13 @@ class SeveralClasses:
         """Return which classes the videos of another manifest have, uint8 (n, classes)."""
         return set_members(manifest, classes, origin)
 
-    def note(self, manifest: Manifest, classes: Classes, origin: str) -> str:
-        """Return nothing: names are matched by name, numbers are the same."""
-        return ""
-
     def counted(self, classes: Classes) -> str:
         """Return the number of classes."""
         return f"{classes.counted}, any number of them a video"
 
-    def parts(self, classes: Classes, labels: np.ndarray) -> list[np.ndarray]:
-        """Return all videos as one group: a video belongs to several classes."""
-        return [np.arange(len(labels))]
-
     def written(self, labels: np.ndarray) -> list[str]:
         """Return the numbers of the classes of each video, ``3,7,12``."""
         return [",".join(map(str, np.flatnonzero(row).tolist())) or "-" for row in labels]
-
-    def scale(self, labels: np.ndarray, origin: str) -> Scale | None:
-        """Return None: outputs are logits."""
-        return None
-
-    def learnt(self, labels: np.ndarray, scale: Scale | None) -> np.ndarray:
-        """Return the classes."""
-        return labels
 
     def measure(self, card: ClassifierCard, labels: np.ndarray) -> SeveralMeasure:
         """Return a measurement of mean average precision."""

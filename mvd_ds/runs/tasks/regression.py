@@ -16,13 +16,13 @@ from mvd_ds.evaluation.predictions import Predictions
 from mvd_ds.files import counted
 from mvd_ds.models.classifiers.answers import Scale
 from mvd_ds.models.classifiers.classifier_folder import ClassifierCard
-from mvd_ds.runs.tasks.task import Figures, Gather, Rows
+from mvd_ds.runs.tasks.task import Figures, Gather, Rows, Task
 
 #: Figures as they are written for people.
 TITLES = {"mae": "mean absolute error", "spearman": "Spearman", "r2": "R2"}
 
 
-class RealNumber:
+class RealNumber(Task):
     """A real number of each video. Figures leave out a video that cannot be read, and say how many these are."""
 
     unreadable = "left out"
@@ -37,17 +37,9 @@ class RealNumber:
         """Return the number of every video of another manifest, float64 (n,)."""
         return reals_of(manifest, matched_label(manifest, classes.label, origin), origin)
 
-    def note(self, manifest: Manifest, classes: Classes, origin: str) -> str:
-        """Return nothing: numbers are in the same units."""
-        return ""
-
     def counted(self, classes: Classes) -> str:
         """Return the name of the number."""
         return f"a real number, {classes.label}"
-
-    def parts(self, classes: Classes, labels: np.ndarray) -> list[np.ndarray]:
-        """Return all videos as one group."""
-        return [np.arange(len(labels))]
 
     def written(self, labels: np.ndarray) -> list[str]:
         """Return the numbers, all digits of them."""

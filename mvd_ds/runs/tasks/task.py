@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -43,7 +44,7 @@ class Measure(Protocol):
         """Return the figures over all processes, the same on each. Collective."""
 
 
-class Task(Protocol):
+class Task(ABC):
     """A task: how its labels are read, held out and written, how answers are measured, and what is said of them.
 
     ``unreadable`` says what becomes of a video that cannot be read. Labels (n, ...) are those of the manifest: classes int64
@@ -52,6 +53,7 @@ class Task(Protocol):
 
     unreadable: str
 
+    @abstractmethod
     def read(self, manifests: Sequence[Manifest], origins: Sequence[str], recipe: FinetuneRecipe) -> tuple[Classes, np.ndarray]:
         """Return what the outputs stand for, and the labels of the training videos.
 
@@ -59,6 +61,7 @@ class Task(Protocol):
             ConfigError: naming the first line that is wrong.
         """
 
+    @abstractmethod
     def match(self, manifest: Manifest, classes: Classes, origin: str) -> np.ndarray:
         """Return the labels of another manifest, numbered as ``classes`` are.
 
@@ -67,39 +70,50 @@ class Task(Protocol):
         """
 
     def note(self, manifest: Manifest, classes: Classes, origin: str) -> str:
-        """Return a line that says how labels of a manifest were matched, or nothing if there is nothing to say."""
+        """Return a line that says how labels of a manifest were matched, or nothing: what is told has one name everywhere."""
+        return ""
 
+    @abstractmethod
     def counted(self, classes: Classes) -> str:
         """Return what is learnt, for the terminal."""
 
     def parts(self, classes: Classes, labels: np.ndarray) -> list[np.ndarray]:
-        """Return the rows, int64, of the groups of videos from each of which a share is held out."""
+        """Return the rows, int64, of the groups of videos from each of which a share is held out: one group of all."""
+        return [np.arange(len(labels))]
 
+    @abstractmethod
     def written(self, labels: np.ndarray) -> Sequence[int | str]:
         """Return labels as a manifest has them."""
 
     def scale(self, labels: np.ndarray, origin: str) -> Scale | None:
-        """Return the scale of the training labels, where outputs have one.
+        """Return the scale of the training labels; None, for outputs that are logits.
 
         Raises:
             ConfigError: if they have none.
         """
+        return None
 
     def learnt(self, labels: np.ndarray, scale: Scale | None) -> np.ndarray:
-        """Return labels as the loss takes them."""
+        """Return labels as the loss takes them: as they are."""
+        return labels
 
+    @abstractmethod
     def measure(self, card: ClassifierCard, labels: np.ndarray) -> Measure:
         """Return a measurement against the labels of held-out videos."""
 
+    @abstractmethod
     def score(self, values: dict[str, Any]) -> float:
         """Return how good a model of these figures is, the larger the better."""
 
+    @abstractmethod
     def summarise(self, found: Predictions, labels: np.ndarray, card: ClassifierCard, recipe: EvaluateRecipe) -> dict[str, Any]:
         """Return every figure of a test, for ``evaluation.json``."""
 
+    @abstractmethod
     def table(self, manifest: Manifest, card: ClassifierCard, labels: np.ndarray, found: Predictions) -> list[list[object]]:
         """Return the rows of ``predictions.csv``, their names first."""
 
+    @abstractmethod
     def words(self, results: dict[str, Any]) -> str:
         """Return the figures of a test for the terminal."""
 
