@@ -101,24 +101,32 @@ fourth learns from it, and the last writes the trained encoder for transformers 
 
 ## Codes in place of features
 
-`tokenizer` learns codes of a teacher's tokens on the very frames, blocks and grid that a student will see, and writes a folder
-`RUN/model`; a student with `target: {kind: codes, codebook: FOLDER}` learns the code of every masked token by cross entropy.
-`tokenizer.method` is `vq` (VQ-KD: an encoder of `model.depth` blocks, short vectors that follow it by a moving average) or
-`kmeans` (centres of the standardised tokens themselves, one pass). `reconstruct: pixels`, with `perceptual: NAME` for what
-another teacher makes of the reconstructed clip, is PeCo's. TensorBoard has the share of codes that the last step used, their
-perplexity, and the patches that are nearest to some of them. A student of other weights, blocks or norm than
-the tokenizer's teacher is refused; one that computes in another precision is told so.
+`tokenizer` learns codes of a teacher's tokens, or of clips, on the very frames and grid that a student will see, and writes a
+folder `RUN/model`; a student with `target: {kind: codes, codebook: FOLDER}` learns the code of every masked token by cross
+entropy. `tokenizer.method` is `vq` (VQ-KD: an encoder of `model.depth` blocks, short vectors that follow it by a moving average)
+or `kmeans` (centres of the standardised tokens themselves, one pass). TensorBoard has the share of codes that the last step
+used, their perplexity, the patches that are nearest to some of them, and clips beside what codes make of them. A student of other
+weights, blocks or norm than the tokenizer's teacher is refused; one that computes in another precision is told so.
 
-BEiT v2's own encoder is a whole ViT over pixels, so that its students run the tokenizer and no teacher. Here the encoder begins
-at the teacher's tokens, which a step computes for features anyway: a few blocks are enough for it, or none (`kmeans`), and codes
-and features of one teacher may be learned side by side. The price is that a student of codes runs the teacher, too, and that a
-code says what the teacher's token says, not what a network of its own saw in the pixels. 8,192 codes in place of features make
-a step of beitv2_base 12 % longer, 6 % with a large student, and take 0.12 GiB where a device has one clip
+`tokenizer.encode` says what becomes codes, `reconstruct` what is made of them: `features` of a teacher, or `pixels`
+(`pixels.loss`, a loss or several by weight). `perceptual: NAME` adds what any teacher makes of the reconstructed clip: its
+`target.blocks` (`mode: concat` compares each block), `loss` and `weight`; gradients pass through it. `peco_base` has pixels on
+both sides (PeCo); pixels to features is BEiT v2's own VQ-KD. `model` is then a whole encoder of tubelets, or of single frames
+(`model.kind: image`, `data.clip.frames: 1`). It is the teacher of a student of its codes, stated as it is in the tokenizer's
+recipe, with `weights` and `codebook` of the same folder and `norm: final`; as an encoder it goes wherever `weights` are read.
+
+Where codes are of a teacher's tokens, which a step computes for features anyway, a few blocks are enough before them, or none,
+and codes and features of one teacher may be learned side by side: a code says what the teacher's token says. A code of pixels
+says what a network of its own saw there. Either way a student of codes runs what they are codes of. 8,192 codes in place of
+features make a step of beitv2_base 12 % longer, 6 % with a large student, and take 0.12 GiB where a device has one clip
 ([measured](../../tests/benchmarks/README.md) on a CPU in fp32; `plan` says 11 and 5 %, and 0.29 GiB).
 
 ```bash
 python -m mvd_ds tokenizer vqkd_base data.manifest=mine/train.txt batch.micro=8 run.output=runs/codes
 python -m mvd_ds distill beitv2_base data.manifest=mine/train.txt teachers.clip.target.codebook=runs/codes/model
+python -m mvd_ds tokenizer peco_base data.manifest=mine/train.txt teachers.perceptual.weights=runs/mine/model run.output=runs/peco
+python -m mvd_ds distill beitv2_base data.manifest=mine/train.txt 'teachers={codes: {size: base, weights: runs/peco/model,
+  target: {kind: codes, codebook: runs/peco/model, norm: final}}}'
 ```
 
 ## Several students from one pass of the teachers

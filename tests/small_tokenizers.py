@@ -45,6 +45,21 @@ KMEANS: dict[str, Any] = {
     "tokenizer": {"method": "kmeans", "codes": 16},
 }
 """Sections of a recipe of k-means."""
+IMAGE = {**NETWORK, "depth": 2, "kind": "image", "tubelet_frames": 1, "position": "sincos2d", "weights": "random"}
+"""An image teacher on the same grid."""
+PIXELS: dict[str, Any] = {
+    "model": {**NETWORK, "depth": 2},
+    "tokenizer": {"codes": 16, "width": 4, "encode": "pixels", "reconstruct": "pixels", "perceptual": "image"},
+    "pixels": {"normalise": "none"},
+    "teachers": {"image": IMAGE | {"target": {"blocks": [0, 1], "mode": "concat"}, "loss": "l2", "weight": 0.1}},
+}
+"""Sections of a recipe of clips, which a perceptual teacher looks at, too."""
+FRAMES = PIXELS | {
+    "model": {**NETWORK, "depth": 2, "kind": "image", "tubelet_frames": 1, "position": "sincos2d"},
+    "data": {"manifest": "videos/train.txt", "clip": CLIP | {"frames": 1}, "workers": 0},
+    "calibration_clips": 16,
+}
+"""The same of single frames."""
 
 
 def write_tokenizer(folder: Path, recipe: TokenizerRecipe, digest: str | None = None) -> Path:
@@ -53,10 +68,10 @@ def write_tokenizer(folder: Path, recipe: TokenizerRecipe, digest: str | None = 
     statistics = {
         f"{VECTORS}": torch.randn(recipe.tokenizer.codes, recipe.code_width, generator=generator),
         f"{SHARE}": torch.full((recipe.tokenizer.codes,), 1 / recipe.tokenizer.codes),
-        f"{MEAN}": torch.randn(recipe.token_width, generator=generator),
-        f"{DEVIATION}": torch.rand(recipe.token_width, generator=generator) + 0.5,
+        f"{MEAN}": torch.randn(recipe.feature_width, generator=generator),
+        f"{DEVIATION}": torch.rand(recipe.feature_width, generator=generator) + 0.5,
     }
-    if recipe.tokenizer.standardise == "none":
+    if not recipe.standardises:
         del statistics[MEAN], statistics[DEVIATION]
     save_tokenizer(folder, plan_tokenizer(recipe).build().state_dict(), statistics, recipe, digest, 4)
     return folder
@@ -72,6 +87,13 @@ def student_recipe(folder: Path, **changed: Any) -> TrainingRecipe:
     recipe = validate({"objective": "distillation", "masking": {"ratio": 0.5}, **values, **more}, "test")
     assert isinstance(recipe, TrainingRecipe)
     return recipe
+
+
+def student_of_pixels(folder: Path, recipe: TokenizerRecipe, **changed: Any) -> TrainingRecipe:
+    """A student of the codes of a tokenizer of clips, whose encoder is its teacher; ``changed`` replaces values of that."""
+    own = {"embed_dim": 32, "num_heads": 2, "depth": 2, "patch_px": 12, "weights": str(folder)}
+    own |= {key: getattr(recipe.model, key) for key in ("kind", "tubelet_frames", "position")}
+    return student_recipe(folder, **own | {"target": {"kind": "codes", "codebook": str(folder), "norm": "final"}} | changed)
 
 
 def write_tokenizer_of(student: TrainingRecipe, name: str, folder: Path) -> Path:

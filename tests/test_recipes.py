@@ -78,8 +78,7 @@ OURS = {"mvd_base_attmask": "masking", "mvd_base_cross": "decoder", "mvd_base_ca
 ADAPTED = {
     "tinymim_small_from_large",
     "umt_base",
-    "vqkd_base",
-    "beitv2_base",
+    *("vqkd_base", "peco_base", "beitv2_base"),
     "vjepa_base",
     "ibot_small",
     "clip_base",

@@ -48,7 +48,8 @@ class TargetSettings(Settings):
     """relations: products whose softmax over the predicted tokens is compared by KL; losses are added. Matrices of scores take
     128 MiB at most, however many tokens there are. Source: TinyMIM, both."""
     codebook: PathText | None = None
-    """codes: folder of the tokenizer that `tokenizer` learned for these very tokens: this teacher, blocks, mode and norm."""
+    """codes: folder of the tokenizer that `tokenizer` learned for these very tokens: this teacher, blocks, mode and norm; or of
+    the tokenizer whose own encoder this teacher is, with ``weights`` of the same folder and norm final."""
     codes: Positive | None = None
     """codes: number of codes of the tokenizer, the width of the head (None: as its folder says, which has to be there)."""
     tokens: Literal["masked", "visible", "all"] = "masked"

@@ -1,4 +1,4 @@
-"""Settings of tokenizers, which turn the tokens of a teacher into codes.
+"""Settings of tokenizers, which turn the tokens of a teacher, or clips, into codes.
 
 =============  =============================================================================
 ``settings``   ``TokenizerSettings``: the codebook, and what a code has to reconstruct

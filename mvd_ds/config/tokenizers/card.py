@@ -50,7 +50,7 @@ class TokenizerCard(NamedTuple):
     @property
     def is_tokenwise(self) -> bool:
         """True if the code of a token depends on that token alone."""
-        return self.recipe.model.depth == 0
+        return self.recipe.token_blocks == 0
 
     def flops(self, tokens: int) -> int:
         """Return the operations that it takes to find the codes of ``tokens`` tokens, encoder left out."""
@@ -110,6 +110,8 @@ def find_card(target: TargetSettings, setting: str) -> TokenizerCard | None:
 def require_same_teacher(recipe: TrainingRecipe, name: str, target: TargetSettings, setting: str) -> None:
     """Refuse a tokenizer whose tokens are not those that ``target`` reads of teacher ``name``.
 
+    Of a tokenizer of pixels the teacher is its own encoder, from the folder of the tokenizer.
+
     Args:
         recipe: the run that learns its codes.
         setting: the setting that names the tokenizer, for the message.
@@ -130,6 +132,11 @@ def require_same_teacher(recipe: TrainingRecipe, name: str, target: TargetSettin
         lines.append(f"run.seed, of random weights: {card.recipe.run.seed} -> {recipe.run.seed}")
     if card.recipe.teacher.is_random and card.recipe.tokenised != name:
         lines.append(f"name, which random weights depend on: {card.recipe.tokenised} -> {name}")
+    if lines and card.recipe.sees_pixels:
+        raise ConfigError(
+            f"{setting} {target.codebook}: has an encoder of its own, and teachers.{name} is another network "
+            f"({'; '.join(lines)}); state it as {Path(target.codebook) / CARD_NAME} does, with weights: {target.codebook}"
+        )
     if lines:
         raise ConfigError(
             f"{setting} {target.codebook}: was made for another teacher ({'; '.join(lines)}); learn one for this teacher"

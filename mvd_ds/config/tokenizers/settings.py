@@ -9,23 +9,14 @@ from pydantic import Field, model_validator
 from mvd_ds.config.base import Positive, Settings
 from mvd_ds.config.networks.encoder import EncoderSettings
 
-#: Parts of an encoder that tokens which are embedded already have no use for.
-_OF_PIXELS = ("cls_token", "registers", "network_style")
-
 
 class TokenEncoderSettings(EncoderSettings):
-    """The blocks that the tokens of a teacher pass before they become codes; patch and tubelet are those of the token grid."""
+    """The blocks that the tokens of a teacher pass before they become codes, or the encoder of the clip; patch and tubelet are
+    those of the token grid."""
 
     depth: Annotated[int, Field(ge=0)]
     """Number of blocks. 0: every token has its code by itself, and ``embed_dim`` is the width of what is read of the teacher.
-    Source: BEiT v2's encoder is a whole ViT-B on pixels; here the teacher has done most of that."""
-
-    @model_validator(mode="after")
-    def _check_tokens(self) -> TokenEncoderSettings:
-        odd = [key for key in _OF_PIXELS if getattr(self, key) != type(self).model_fields[key].default]
-        if odd:
-            raise ValueError(f"a tokenizer sees the tokens of its teacher: remove {', '.join(odd)}")
-        return self
+    Source: BEiT v2's encoder is a whole ViT-B on pixels; on the tokens of a teacher most of that is done."""
 
 
 class TokenizerSettings(Settings):
@@ -35,12 +26,15 @@ class TokenizerSettings(Settings):
     """vq: codes of low dimension that follow a trained encoder by a moving average (VQ-KD, BEiT v2); kmeans: centres of the
     teacher's tokens themselves, each the mean of all that it ever got, in one pass. Source: BEiT v2 (arXiv 2208.06366); Sculley,
     WWW 2010."""
+    encode: Literal["features", "pixels"] = "features"
+    """What ``model`` sees. features: the tokens of a teacher; pixels: the clip itself, so that a student of the codes runs the
+    tokenizer and no teacher. Source: BEiT v2 and PeCo, pixels."""
     codes: Annotated[int, Field(ge=2)] = 8192
     """Number of codes. Source: BEiT, BEiT v2, PeCo."""
     width: Positive = 32
     """vq: channels of a code, which has length 1. Source: BEiT v2. The centres of kmeans are as wide as the tokens."""
     standardise: Literal["channel", "none"] = "channel"
-    """Scale of the teacher's tokens, here and wherever the tokenizer is used. channel: mean 0 and deviation 1 of every channel
+    """Scale of a teacher's tokens, here and wherever the tokenizer is used. channel: mean 0 and deviation 1 of every channel
     over the first ``calibration_clips``; none: as they are read. Source: BEiT v2, none."""
     decay: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.99
     """Moving average over steps of a code (vq) and of the share of tokens that each code gets (both). Source: BEiT v2."""
@@ -66,6 +60,8 @@ class TokenizerSettings(Settings):
         odd = [key for key in taken if getattr(self, key) != type(self).model_fields[key].default]
         if odd:
             raise ValueError(f"method kmeans trains no encoder and has codes as wide as tokens: remove {', '.join(odd)}")
+        if self.encode == "pixels" and self.method == "kmeans":
+            raise ValueError("method kmeans trains no encoder, and one of pixels has to be trained: set method=vq")
         if self.perceptual is not None and self.reconstruct != "pixels":
             raise ValueError("perceptual compares reconstructed pixels: set reconstruct=pixels, or remove it")
         return self

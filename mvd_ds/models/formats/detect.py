@@ -71,7 +71,7 @@ def read_checkpoint(source: str | Path | Mapping[str, Any], format: str | None =
         checkpoint.notes.append(
             "its position table is not used: V-JEPA 2 turns by place; V-JEPA 1 has these names and is not read"
         )
-    if not isinstance(source, Mapping) and stored.config and not own.is_own(stored.config):
+    if not isinstance(source, Mapping) and stored.config and checkpoint.layout not in (own.OWN, own.TOKENIZER):
         _read_processor(checkpoint, Path(source) if Path(source).is_dir() else Path(source).parent, stored.config)
     return checkpoint
 
@@ -81,6 +81,8 @@ def _read_config(checkpoint: Checkpoint, stored: Stored) -> None:
     if own.is_own(stored.config):
         checkpoint.recipe = own.recipe_of(stored.config, checkpoint.origin)
         checkpoint.stated = own.stated_settings(stored.config, checkpoint.recipe, checkpoint.origin)
+    elif own.is_tokenizer(stored.config):
+        checkpoint.stated = own.tokenizer_settings(stored.config, checkpoint.origin)
     elif stored.config.get("model_type") in ("videomae", "vit_mae"):
         checkpoint.stated = huggingface.stated_settings(stored.config, checkpoint.origin)
     elif stored.config.get("model_type") == "vjepa2":
@@ -124,6 +126,8 @@ def detect(tensors: Mapping[str, Tensor], config: Mapping[str, Any], origin: str
     def has(*starts: str) -> bool:
         return any(name.startswith(starts) for name in tensors)
 
+    if own.is_tokenizer(config):
+        return own.TOKENIZER
     if own.is_own(config) or any(".norm_attention." in name for name in tensors):
         return own.OWN
     if has("decoder_img.", "decoder_vid.", "down_img.", "down_vid.", "mask_token_img", "mask_token_vid"):

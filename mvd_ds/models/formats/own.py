@@ -1,4 +1,4 @@
-"""Our own model folders and files: ``model.safetensors`` and ``config.json``."""
+"""Our own model folders and files: ``model.safetensors`` and ``config.json``; and tokenizers of pixels, which hold an encoder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mvd_ds.config import ConfigError, DecoderSettings, EncoderSettings, PoolingSettings, TrainingRecipe, dump, validate
+from mvd_ds.config.tokenizers import card
+from mvd_ds.config.tokenizers.recipe import TokenizerRecipe
 from mvd_ds.files import one_line
 from mvd_ds.models.formats.foreign import (
     LARGEST_CLASSES,
@@ -41,10 +43,41 @@ OWN = Layout(
     ),
 )
 
+TOKENIZER = Layout(
+    name=card.FORMAT,
+    title="encoder of a tokenizer of pixels",
+    model="encoder",
+    rules=(Rule("pixels.{rest}", "encoder.{rest}"),),
+    settings={},
+    ignored=(
+        Ignored("encoder.*", "from tokens to codes, which `target.codebook` reads"),
+        Ignored("decoder.*", "from codes to what they were learned by"),
+        Ignored("codebook.*", "the codes, which `target.codebook` reads"),
+        Ignored("standardise.*", "scale of what the codes were learned by"),
+    ),
+)
+
 
 def is_own(config: Mapping[str, Any]) -> bool:
     """Return whether a ``config.json`` is one of ours."""
     return config.get("format") == FORMAT
+
+
+def is_tokenizer(config: Mapping[str, Any]) -> bool:
+    """Return whether a ``config.json`` is one of a tokenizer."""
+    return config.get("format") == card.FORMAT
+
+
+def tokenizer_settings(config: Mapping[str, Any], origin: str) -> dict[str, dict[str, Any]]:
+    """Return the settings of the encoder and of the clip of a tokenizer of pixels.
+
+    Raises:
+        ConfigError: if it is damaged, or has no encoder of pixels.
+    """
+    recipe = validate(part(config, "recipe", origin), origin)
+    if not isinstance(recipe, TokenizerRecipe) or not recipe.sees_pixels:
+        raise ConfigError(f"{origin}: is a tokenizer of a teacher's tokens, and has no encoder of clips: it is a target.codebook")
+    return _stated_by(recipe)
 
 
 def recipe_of(config: Mapping[str, Any], origin: str) -> TrainingRecipe | None:
@@ -67,10 +100,14 @@ def stated_settings(config: Mapping[str, Any], recipe: TrainingRecipe | None, or
     """Return the settings of encoder, decoder, classifier and clip that a folder of ours states."""
     if recipe is None:
         return _stated_network(part(config, "network", origin), origin)
+    return {**_stated_by(recipe), "decoder": dump(recipe.decoder)}
+
+
+def _stated_by(recipe: TrainingRecipe) -> dict[str, dict[str, Any]]:
+    """Return the settings of encoder and clip of a recipe."""
     names = EncoderSettings.model_fields
     return {
         "encoder": {key: value for key, value in dump(recipe.model).items() if key in names},
-        "decoder": dump(recipe.decoder),
         "clip": {"frames": recipe.data.clip.frames, "size_px": recipe.data.clip.size_px},
     }
 

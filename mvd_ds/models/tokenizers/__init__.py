@@ -1,4 +1,4 @@
-"""Tokenizers: networks that turn the tokens of a teacher into codes.
+"""Tokenizers: networks that turn the tokens of a teacher, or clips, into codes.
 
 =============  =============================================================================
 ``nearest``    the code of a token: the nearest of all vectors

@@ -67,8 +67,8 @@ def tensor_shapes(recipe: TokenizerRecipe) -> dict[str, torch.Size]:
     """Return the shapes of all tensors of a tokenizer's folder by name."""
     with torch.device("meta"):
         found = {name: value.shape for name, value in Tokenizer(recipe).state_dict().items()}
-    codes, width = recipe.tokenizer.codes, recipe.token_width
+    codes, width = recipe.tokenizer.codes, recipe.feature_width
     found |= {VECTORS: torch.Size((codes, recipe.code_width)), SHARE: torch.Size((codes,))}
-    if recipe.tokenizer.standardise == "channel":
+    if recipe.standardises:
         found |= {name: torch.Size((width,)) for name in (MEAN, DEVIATION)}
     return found

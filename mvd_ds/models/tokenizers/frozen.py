@@ -1,4 +1,7 @@
-"""A tokenizer as a frozen teacher holds it: its tokens go in, their codes come out."""
+"""A tokenizer as a frozen teacher holds it: its tokens go in, their codes come out.
+
+Of a tokenizer of pixels the teacher is the encoder, so that the rest is the same.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ class FrozenTokenizer(nn.Module):
     def __init__(self, recipe: TokenizerRecipe, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.encoder = TokenEncoder(recipe)
-        self.is_scaled = recipe.tokenizer.standardise == "channel"
+        self.is_scaled = recipe.standardises and not recipe.sees_pixels
         kept = {"vectors": VECTORS} | ({"mean": MEAN, "deviation": DEVIATION} if self.is_scaled else {})
         for name, key in kept.items():
             self.register_buffer(name, tensors[key].float(), persistent=False)
@@ -69,6 +72,7 @@ class PlannedTokenizer(Blueprint[FrozenTokenizer]):
 
     def __init__(self, folder: str) -> None:
         card, tensors = read_tokenizer(folder)
+        tensors = {key: value for key, value in tensors.items() if not key.startswith(("pixels.", "decoder."))}
 
         def fill(name: str, module: nn.Module) -> None:
             copy_strictly(module, {key: tensors[f"{name}.{key}"] for key, _ in module.named_parameters(recurse=False)}, folder)

@@ -1,4 +1,4 @@
-"""The network of a tokenizer: from a teacher's tokens to codes, and from codes back to what they stand for."""
+"""The network of a tokenizer: from a teacher's tokens or a clip to codes, and from codes back to what they stand for."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from torch.nn import functional
 
 from mvd_ds.config import DecoderSettings, EncoderSettings, Grid
 from mvd_ds.config.tokenizers.recipe import TokenizerRecipe
-from mvd_ds.models.block_flops import block_flops
+from mvd_ds.models import block_flops
 from mvd_ds.models.blocks.norms import NORMS
 from mvd_ds.models.blocks.style import BlockStyle
 from mvd_ds.models.embed import Position
 from mvd_ds.models.layers import Block, drop_path_factors, run_blocks
 from mvd_ds.models.linear import Linear
 from mvd_ds.models.tokenizers.nearest import nearest_codes
-from mvd_ds.models.vit import rotary_of
+from mvd_ds.models.vit import VisionTransformer, rotary_of
 
 
 class TokenBlocks(nn.Module):
@@ -65,7 +65,7 @@ class TokenBlocks(nn.Module):
 
 
 class TokenEncoder(nn.Module):
-    """The way from a teacher's standardised tokens to the vectors that codes are chosen for.
+    """The way from tokens, standardised ones of a teacher or those of an encoder of pixels, to what codes are chosen for.
 
     Of ``vq`` these are blocks, then Linear, Tanh, Linear, and length 1; of ``kmeans`` the tokens as they are. Source: BEiT v2.
 
@@ -77,7 +77,7 @@ class TokenEncoder(nn.Module):
         super().__init__()
         model, inner = recipe.model, recipe.model.embed_dim
         self.tokens = TokenBlocks(
-            recipe.token_width, inner, model.num_heads, model.depth, model.mlp_ratio, model, recipe.grid, model.drop_path
+            recipe.token_width, inner, model.num_heads, recipe.token_blocks, model.mlp_ratio, model, recipe.grid, model.drop_path
         )
         self.to_code: nn.Sequential | None = None
         if recipe.tokenizer.method == "vq":
@@ -122,21 +122,24 @@ class CodeDecoder(nn.Module):
 class Tokenizer(nn.Module):
     """Encoder, choice of codes, decoder; the codes themselves belong to whoever moves them, and are handed in.
 
+    ``pixels`` comes before all these where codes are those of clips, and makes the tokens that a teacher gives elsewhere.
+
     Args:
         recipe: the recipe of the tokenizer.
     """
 
     def __init__(self, recipe: TokenizerRecipe) -> None:
         super().__init__()
+        self.pixels = VisionTransformer(recipe.model, recipe.grid) if recipe.sees_pixels else None
         self.encoder = TokenEncoder(recipe)
         self.decoder = CodeDecoder(recipe)
         self.depths = [recipe.model.depth, recipe.decoder.depth]
 
-    def forward(self, tokens: Tensor, vectors: Tensor, drop_path: Tensor | None = None) -> dict[str, Tensor]:
-        """Return what becomes of standardised tokens.
+    def forward(self, seen: Tensor, vectors: Tensor, drop_path: Tensor | None = None) -> dict[str, Tensor]:
+        """Return what becomes of standardised tokens, or of clips.
 
         Args:
-            tokens: fp32 (B, N, D).
+            seen: tokens fp32 (B, N, D), or clips (B, C, T, H, W) normalised.
             vectors: fp32 (K, d), one for each code.
             drop_path: uniforms (B, depth of encoder + decoder) in [0, 1), or None.
 
@@ -145,7 +148,10 @@ class Tokenizer(nn.Module):
             ``prediction`` (B, N, P), whose gradient passes the choice straight through.
         """
         of_encoder, of_decoder = (None, None) if drop_path is None else drop_path.split(self.depths, dim=-1)
-        encoded = self.encoder(tokens, of_encoder)
+        if self.pixels is not None:
+            tokens = self.pixels(seen, drop_path=None if of_encoder is None else of_encoder[:, None])
+            seen, of_encoder = tokens[:, int(self.pixels.settings.cls_token) :], None
+        encoded = self.encoder(seen, of_encoder)
         codes = nearest_codes(encoded.detach(), vectors)
         chosen = vectors[codes]
         straight = encoded + (chosen - encoded).detach()
@@ -162,10 +168,12 @@ def decoder_width(decoder: DecoderSettings, model: EncoderSettings) -> int:
 
 
 def encoder_flops(recipe: TokenizerRecipe, tokens: int) -> int:
-    """Return the operations of the blocks before the codes for ``tokens`` tokens of a clip."""
+    """Return the operations of the encoder before the codes for ``tokens`` tokens of a clip."""
     model = recipe.model
+    if recipe.sees_pixels:
+        return block_flops.encoder_flops(model, tokens, model.depth)
     entry = 2 * tokens * recipe.token_width * model.embed_dim if model.depth else 0
-    return entry + model.depth * block_flops(tokens, model.embed_dim, model.mlp_ratio, model.mlp)
+    return entry + model.depth * block_flops.block_flops(tokens, model.embed_dim, model.mlp_ratio, model.mlp)
 
 
 def decoder_flops(recipe: TokenizerRecipe, tokens: int) -> int:
@@ -174,5 +182,5 @@ def decoder_flops(recipe: TokenizerRecipe, tokens: int) -> int:
     if not shape.decoder.depth:
         return 2 * tokens * recipe.code_width * shape.width
     width = decoder_width(shape.decoder, recipe.model)
-    blocks = shape.decoder.depth * block_flops(tokens, width, shape.decoder.mlp_ratio, recipe.model.mlp)
+    blocks = shape.decoder.depth * block_flops.block_flops(tokens, width, shape.decoder.mlp_ratio, recipe.model.mlp)
     return blocks + 2 * tokens * width * (recipe.code_width + width + shape.width)

@@ -1,4 +1,4 @@
-"""The ``tokenizer`` command: it learns the codes of a teacher's tokens, under the engine and the loop of every training."""
+"""The ``tokenizer`` command: it learns codes of tokens of a teacher, or of clips, under the engine and loop of any training."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def build_learning(recipe: TokenizerRecipe, folder: RunFolder, cluster: Cluster)
         network = plan_tokenizer(recipe)
         looked_at = plan_pictures(recipe)
         require_enough_tokens(recipe)
-        digest = teacher_digest(recipe, recipe.tokenised, folder.digests) if cluster.is_main else None
+        digest = teacher_digest(recipe, recipe.tokenised, folder.digests) if cluster.is_main and recipe.tokenised else None
     groups = parameter_groups(network.structure, recipe.optimizer)
     if cluster.is_main:
         say(describe_batches(recipe, cluster, loader))
@@ -87,7 +87,8 @@ def build_learning(recipe: TokenizerRecipe, folder: RunFolder, cluster: Cluster)
 
     def objective() -> tuple[Tokenizing, dict[str, Any]]:
         tokenised, perceptual = recipe.tokenised, recipe.tokenizer.perceptual
-        placed: dict[str, Any] = dict(place_teachers(recipe, {tokenised: teachers[tokenised]}, cluster, some_clips))
+        read = {} if tokenised is None else {tokenised: teachers[tokenised]}
+        placed: dict[str, Any] = dict(place_teachers(recipe, read, cluster, some_clips))
         if perceptual is not None:
             # Gradients pass through it, which no graph that is replayed has.
             placed[perceptual] = start_teacher(teachers[perceptual], "replicated", recipe, cluster, perceptual)
@@ -112,22 +113,36 @@ def make_objective(recipe: TokenizerRecipe, network: Any, teachers: Mapping[str,
         teachers: the placed teachers by name.
     """
     settings, dtype = recipe.tokenizer, DTYPES[recipe.engine.precision]
+    tokenised = None if recipe.tokenised is None else teachers[recipe.tokenised]
     perceptual = None if settings.perceptual is None else teachers[settings.perceptual]
 
     def start(tokens: Tensor) -> Tensor:
         return kmeans(tokens, settings.codes, settings.start_iterations, settings.method == "vq", recipe.run.seed)
 
-    return Tokenizing(recipe, network, teachers[recipe.tokenised], perceptual, start, dtype, device)
+    return Tokenizing(recipe, network, tokenised, perceptual, start, dtype, device)
 
 
 def describe_codes(recipe: TokenizerRecipe) -> str:
     """Return in a sentence which codes are learned of what."""
     teacher, settings = recipe.teacher, recipe.tokenizer
     how = f"k-means of {recipe.code_width} channels" if settings.method == "kmeans" else f"vectors of {settings.width} channels"
+    network = f"{teacher.kind} {teacher.embed_dim} x {teacher.depth}"
+    read = f"teacher {recipe.tokenised} ({network}, blocks {list(teacher.target.blocks)}, from {teacher.weights})"
+    seen = f"{recipe.data.clip.frames} x {recipe.data.clip.size_px} px by an encoder of its own ({network})"
     return (
-        f"{settings.codes:,} codes, {how}, of teacher {recipe.tokenised} ({teacher.kind} {teacher.embed_dim} x {teacher.depth}, "
-        f"blocks {list(teacher.target.blocks)}, from {teacher.weights}), which reconstruct {settings.reconstruct}"
+        f"{settings.codes:,} codes, {how}, of {seen if recipe.sees_pixels else read}, which reconstruct {_reconstructed(recipe)}"
     )
+
+
+def _reconstructed(recipe: TokenizerRecipe) -> str:
+    """Return in words what the codes reconstruct, and which teacher looks at it."""
+    if recipe.pixels is None:
+        return f"the tokens of teacher {recipe.tokenised}" if recipe.sees_pixels else "features"
+    name = recipe.tokenizer.perceptual
+    if name is None:
+        return "pixels"
+    teacher = recipe.teachers[name]
+    return f"pixels, for {name} too ({teacher.weights}, blocks {list(teacher.target.blocks)}, weight {teacher.weight:g})"
 
 
 def require_enough_tokens(recipe: TokenizerRecipe) -> None:

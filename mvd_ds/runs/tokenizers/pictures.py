@@ -1,4 +1,4 @@
-"""Pictures of what codes stand for: the patches of some clips that are nearest to each."""
+"""Pictures of what codes stand for: the patches of some clips that are nearest to each, and clips that are made of codes."""
 
 from __future__ import annotations
 
@@ -11,47 +11,61 @@ from torch.nn import functional
 
 from mvd_ds.config import Grid
 from mvd_ds.config.tokenizers.recipe import TokenizerRecipe
-from mvd_ds.evaluation.sheets import Sheet, still
+from mvd_ds.evaluation.sheets import Observed, Sheet, still
 from mvd_ds.objectives.codebook import Codebook
-from mvd_ds.runs.pictures import CELL_PX, ClipPictures, as_png, describe_clip, write_pictures
+from mvd_ds.runs.pictures import CELL_PX, ClipPictures, as_png, describe_clip, named_sheets, write_pictures
 from mvd_ds.training.protocols import Objective
 from mvd_ds.training.reporting.metrics import MetricsWriter
 from mvd_ds.training.tokenizing import Tokenizing
 
 #: Codes that are shown, evenly spaced from the most used one to the least used one, and patches of each.
 SHOWN_CODES, SHOWN_PATCHES = 12, 8
+#: Clips that are shown beside what codes make of them.
+SHOWN_CLIPS = 4
 
 
 class CodePictures(ClipPictures):
-    """The hook that draws the patches nearest to some codes, for TensorBoard and ``pictures/``."""
+    """The hook that draws the patches nearest to some codes, and clips made of codes, for TensorBoard and ``pictures/``."""
 
     recipe: TokenizerRecipe
 
     def __call__(self, done: int, objective: Objective, writer: MetricsWriter, gradients: dict[str, float]) -> None:
         """Find, draw and write the patches of step ``done``; ``gradients`` are norms by block."""
         assert isinstance(objective, Tokenizing)
-        encoded, _ = objective.encode(self.batch)
+        given = objective.look(self.batch)
         with self.cluster.together():
             if self.cluster.is_main:
-                self._show(done, objective.codebook, encoded, writer, gradients)
+                clips = [describe_clip(self.manifest, video) for video in self.videos]
+                sheets = {"codes": self._patches(objective.codebook, given["encoded"].float())}
+                sheets |= self._reconstructions(objective.reconstructed(given["prediction"]), clips)
+                image = {name: as_png(still(sheet, CELL_PX)) for name, sheet in sheets.items()}
+                share = objective.codebook.share.cpu()
+                writer.show(done, {f"pictures/{name}": png for name, png in image.items()}, {"codes/share": share})
+                writer.profile(done, "gradients/norm_by_block", list(gradients.values()))
+                numbers: dict[str, Any] = {"step": done, "clips": clips, "similarity": {}, "gradient_norm": gradients}
+                numbers |= {"codes": shown_codes(objective.codebook.share).tolist()}
+                write_pictures(self.folder.pictures / f"step-{done:08}", image, numbers)
 
-    def _show(self, done: int, codebook: Codebook, encoded: Tensor, writer: MetricsWriter, gradients: dict[str, float]) -> None:
+    def _reconstructions(self, made: Tensor | None, clips: list[dict[str, Any]]) -> dict[str, Sheet]:
+        """Return a sheet of clips and of what codes make of them, by its name; nothing of ``None``."""
+        if made is None:
+            return {}
+        clip = self.batch.views[self.recipe.data.clip.size_px][:SHOWN_CLIPS]
+        shown = (made[:SHOWN_CLIPS].clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+        return named_sheets(Observed(clip, self.recipe.grid, reconstruction=shown), clips[:SHOWN_CLIPS])
+
+    def _patches(self, codebook: Codebook, encoded: Tensor) -> Sheet:
+        """Return for some codes the patches that are nearest to each."""
         clip = self.batch.views[self.recipe.data.clip.size_px]
         codes = shown_codes(codebook.share)
         places = nearest_places(encoded, codebook.vectors[codes])
         tubelet = self.recipe.model.tubelet_frames
-        sheet: Sheet = {
+        return {
             f"code {code}: {float(share) * codebook.settings.codes:.2g} x even share": np.stack(
                 [surroundings(clip[row], place, self.recipe.grid, tubelet) for row, place in found]
             )
             for code, share, found in zip(codes.tolist(), codebook.share[codes], places, strict=True)
         }
-        image = {"codes": as_png(still(sheet, CELL_PX))}
-        writer.show(done, {f"pictures/{name}": png for name, png in image.items()}, {"codes/share": codebook.share.cpu()})
-        writer.profile(done, "gradients/norm_by_block", list(gradients.values()))
-        numbers: dict[str, Any] = {"step": done, "clips": [describe_clip(self.manifest, video) for video in self.videos]}
-        numbers |= {"similarity": {}, "gradient_norm": gradients, "codes": codes.tolist()}
-        write_pictures(self.folder.pictures / f"step-{done:08}", image, numbers)
 
 
 def shown_codes(share: Tensor) -> Tensor:

@@ -52,13 +52,17 @@ def _tokenizer_recipe(values: dict[str, Any], recipe: TrainingRecipe, name: str,
     """Return the recipe of a tokenizer of what ``target`` reads of teacher ``name``."""
     card = find_card(target, f"teachers.{name}: codebook")
     grid = {key: getattr(recipe.model, key) for key in ("patch_px", "tubelet_frames")}
-    if card is not None:
+    if card is not None and not card.recipe.sees_pixels:
         model = dump(card.recipe.model) | grid
         tokenizer = dump(card.recipe.tokenizer) | {"reconstruct": "features", "perceptual": None}
     else:
-        assert target.codes is not None
+        # Behind an encoder of pixels, too, tokens have their codes by themselves.
+        codes = target.codes if card is None else card.codes
+        assert codes is not None
         width = read_width(recipe.teachers[name], target)
-        model, tokenizer = {"embed_dim": width, "depth": 0, "num_heads": 1, **grid}, dump(TokenizerSettings(codes=target.codes))
+        code_width = TokenizerSettings().width if card is None else card.recipe.code_width
+        model = {"embed_dim": width, "depth": 0, "num_heads": 1, **grid}
+        tokenizer = dump(TokenizerSettings(codes=codes, width=code_width))
     teacher = values["teachers"][name] | {"target": {key: getattr(target, key) for key in READ}, "more_targets": {}}
     for key in ("decoder", "loss", "weight"):
         teacher.pop(key, None)

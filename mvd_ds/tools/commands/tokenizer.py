@@ -1,4 +1,4 @@
-"""The command ``tokenizer``: it learns a codebook for the tokens of a teacher."""
+"""The command ``tokenizer``: it learns a codebook for the tokens of a teacher, or for clips."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 
 from mvd_ds.tools.commands.recipe_options import add_recipe_of, run_recipe
 
-SUMMARY = "learn codes of a teacher's tokens, which a student may learn in place of its features"
+SUMMARY = "learn codes of a teacher's tokens, or of clips, which a student may learn in place of features"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 
@@ -12,6 +13,7 @@ from mvd_ds.config.tokenizers.recipe import TokenizerRecipe
 from mvd_ds.config.tokenizers.settings import TokenizerSettings
 from mvd_ds.models.tokenizers.nearest import MOST_SCORES
 from mvd_ds.models.tokenizers.network import TokenEncoder
+from mvd_ds.tools.plan.sizes import NetworkSizes
 
 #: Channels of a code where its tokenizer is not there to say: those of BEiT v2.
 ASSUMED_WIDTH: int = TokenizerSettings().width
@@ -51,6 +53,20 @@ def state_bytes(recipe: TokenizerRecipe) -> int:
     state = codes * (4 * width + 4 + 8)
     sums = 8 * (codes * (1 + width) + recipe.batch.global_ * width)
     return 2 * (state + sums)
+
+
+def perceptual_bytes(recipe: TokenizerRecipe, teachers: Mapping[str, NetworkSizes]) -> int:
+    """Return the bytes that the pass of a perceptual teacher over reconstructed clips keeps: gradients go back through it.
+
+    Its blocks keep 16 values a token and channel, as those of a student; beside them are its tokens of both clips, the clip that
+    was made of codes in fp32, and that in the precision of the teacher.
+    """
+    name, size = recipe.tokenizer.perceptual, 2 if recipe.engine.precision == "bf16" else 4
+    if name is None:
+        return 0
+    teacher, clip = teachers[name], recipe.data.clip
+    tokens = size * (16 * teacher.blocks + 2) * teacher.tokens * teacher.width
+    return recipe.batch.micro * (tokens + (4 + size) * 3 * clip.frames * clip.size_px**2)
 
 
 def _parameters(recipe: TokenizerRecipe) -> int:

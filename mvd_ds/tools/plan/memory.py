@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from mvd_ds.config import LearningRecipe, TrainingRecipe
 from mvd_ds.config.tokenizers.recipe import TokenizerRecipe
 from mvd_ds.objectives.targets import build_targets
-from mvd_ds.tools.plan.codes import codebook_bytes, search_bytes, state_bytes
+from mvd_ds.tools.plan.codes import codebook_bytes, perceptual_bytes, search_bytes, state_bytes
 from mvd_ds.tools.plan.sizes import NetworkSizes, RecipeSizes, teachers_of
 
 #: Memory of the contexts of CUDA, NCCL and cuBLAS: 1.5-2.5 GB.
@@ -230,6 +230,7 @@ def activation_bytes(recipe: LearningRecipe, sizes: RecipeSizes) -> float:
     heads = [head for head in sizes.decoders.values() if head.blocks]
     decoders = sum(_stack_bytes(head.blocks, every, head.width * head.tokens * samples * size) for head in heads)
     losses = _loss_bytes(recipe, size) if isinstance(recipe, TrainingRecipe) else 0
+    losses += perceptual_bytes(recipe, sizes.teachers) if isinstance(recipe, TokenizerRecipe) else 0
     streams = [sizes.student.width * sizes.student.tokens, *(head.width * head.tokens for head in heads)]
     largest = size * samples * max(streams)
     # Backward recomputes one block of the larger stack at a time.

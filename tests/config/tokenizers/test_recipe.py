@@ -8,7 +8,8 @@ import pytest
 
 from mvd_ds.config import ConfigError, dump, load_recipe, validate
 from mvd_ds.config.tokenizers.recipe import TokenizerRecipe
-from small_tokenizers import KMEANS, NETWORK, TEACHER, tokenizer_recipe
+from small_tokenizers import FRAMES, KMEANS, NETWORK, TEACHER, tokenizer_recipe
+from small_tokenizers import PIXELS as OF_PIXELS
 
 IMAGE = {**TEACHER, "kind": "image", "tubelet_frames": 1, "position": "sincos2d"}
 PIXELS: dict[str, Any] = {"tokenizer": {"codes": 16, "reconstruct": "pixels"}, "pixels": {"normalise": "none"}}
@@ -23,9 +24,17 @@ def test_widths_follow_the_method() -> None:
     assert tokenizer_recipe(**PIXELS).reconstructed.width == 3 * 2 * 12 * 12
 
 
-def test_it_comes_back_from_its_own_dump() -> None:
-    recipe = tokenizer_recipe()
+@pytest.mark.parametrize("changed", [{}, OF_PIXELS, FRAMES], ids=["features", "tubelets", "frames"])
+def test_it_comes_back_from_its_own_dump(changed: dict[str, Any]) -> None:
+    recipe = tokenizer_recipe(**changed)
     assert recipe.command == "tokenizer" and validate(dump(recipe), "test") == recipe
+
+
+def test_an_encoder_of_pixels_is_stated_as_a_teacher_would_be() -> None:
+    recipe = tokenizer_recipe(**OF_PIXELS)
+    assert (recipe.tokenised, recipe.token_width, recipe.feature_width, recipe.code_width) == (None, 32, 0, 4)
+    assert (recipe.teacher.depth, recipe.teacher.target.norm, recipe.standardises, recipe.token_blocks) == (2, "final", False, 0)
+    assert recipe.drop_path_blocks == 3 and tokenizer_recipe(**FRAMES).grid == (1, 4, 4)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +57,16 @@ def test_it_comes_back_from_its_own_dump() -> None:
         ({"tokenizer": {"reconstruct": "pixels"}}, r"reconstruct pixels needs pixels"),
         ({**PIXELS, "pixels": {"normalise": "joint"}}, r"pixels.normalise must be none, not joint"),
         ({"tokenizer": {"perceptual": "image"}}, r"set reconstruct=pixels"),
+        ({**OF_PIXELS, "teachers": {}}, r"needs image, which tokenizer.perceptual names; teachers has none"),
+        ({**OF_PIXELS, "teachers": {**OF_PIXELS["teachers"], "video": TEACHER}}, r"needs image, .* teachers has image, video"),
+        (
+            {**OF_PIXELS, "tokenizer": {"encode": "pixels"}, "pixels": None, "teachers": {}},
+            r"one teacher whose tokens are recons",
+        ),
+        ({**OF_PIXELS, "model": {**NETWORK, "depth": 0}}, r"trains an encoder of the clip: model.depth must be 1 or more"),
+        ({**OF_PIXELS, "tokenizer": {"encode": "pixels", "method": "kmeans"}}, r"one of pixels has to be trained: set method=vq"),
+        ({**OF_PIXELS, "model": FRAMES["model"]}, r"codes of single images: data.clip.frames must be 1, got 8"),
+        ({"model": FRAMES["model"], "data": FRAMES["data"]}, r"the token grid of a video student: model.kind must be video"),
         ({"decoder": {"depth": 0, "drop_path": 0.1}}, r"decoder.drop_path 0.1: decoder.depth is 0, there is no block to drop"),
         ({**KMEANS, "model": {**NETWORK, "depth": 0, "drop_path": 0.2}}, r"model.drop_path 0.2: model.depth is 0"),
     ],

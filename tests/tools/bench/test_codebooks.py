@@ -13,7 +13,7 @@ from mvd_ds.config.tokenizers.card import read_card
 from mvd_ds.tools.bench.codebooks import with_random_codebooks
 from mvd_ds.tools.bench.step import StepBenchOptions, measure_step
 from mvd_ds.tools.bench.step_variants import step_recipe
-from small_tokenizers import tokenizer_recipe, write_tokenizer
+from small_tokenizers import PIXELS, tokenizer_recipe, write_tokenizer
 
 _NETWORK = ("size=null", "embed_dim=32", "depth=2", "num_heads=2")
 TINY = [
@@ -53,3 +53,11 @@ def test_a_codebook_that_is_there_lends_its_sizes(tmp_path: Path) -> None:
     assert codebook == str(tmp_path / "made" / "clip")
     card = read_card(codebook)
     assert (card.codes, card.recipe.code_width, card.recipe.model.depth, card.recipe.token_width) == (16, 4, 1, 64)
+
+
+def test_codes_of_pixels_are_those_of_a_teachers_tokens_by_themselves(tmp_path: Path) -> None:
+    there = write_tokenizer(tmp_path / "there", tokenizer_recipe(**PIXELS))
+    settings = [*TINY, *CLIP, f"teachers.clip.target.codebook={there}", "teachers.clip.target.codes=16"]
+    made = with_random_codebooks(step_recipe("beitv2_base", settings, "recipe", torch.device("cpu")), tmp_path / "made")
+    card = read_card(str(made.teachers["clip"].target.codebook))
+    assert (card.codes, card.recipe.code_width, card.recipe.sees_pixels, card.is_tokenwise) == (16, 4, False, True)

@@ -9,9 +9,9 @@ import pytest
 from mvd_ds.config import ConfigError, TrainingRecipe, load_recipe
 from mvd_ds.config.tokenizers.recipe import TokenizerRecipe
 from mvd_ds.objectives.targets import build_targets
-from mvd_ds.tools.plan.codes import codebook_bytes, search_bytes, state_bytes
+from mvd_ds.tools.plan.codes import codebook_bytes, perceptual_bytes, search_bytes, state_bytes
 from mvd_ds.tools.plan.sizes import recipe_sizes
-from small_tokenizers import student_recipe, tokenizer_recipe, write_tokenizer
+from small_tokenizers import PIXELS, student_of_pixels, student_recipe, tokenizer_recipe, write_tokenizer
 
 CODES = 8192
 
@@ -38,6 +38,21 @@ def test_a_learned_codebook_is_counted_with_its_sums() -> None:
     assert state_bytes(recipe) == 2 * (CODES * (4 * 768 + 12) + 8 * (CODES * 769 + 1024 * 768))
     sizes = recipe_sizes(recipe)
     assert sizes.student.parameters == 768 * 768 + 768 and sizes.flops.targets == {"codes": 2 * 1568 * CODES * 768}
+
+
+def test_a_tokenizer_of_clips_is_counted_with_its_encoder_and_its_perceptual_teacher(tmp_path: Path) -> None:
+    recipe = tokenizer_recipe(**PIXELS)
+    sizes = recipe_sizes(recipe)
+    block = 8 * 64 * 32**2 + 4 * 4 * 64 * 32**2 + 4 * 64**2 * 32
+    assert sizes.flops.encoder == 2 * 64 * 3 * 2 * 12**2 * 32 + 2 * block
+    # An image teacher sees a frame of each of four tubelets, 16 tokens each: twice forward, once back to the pixels.
+    frame = 2 * 16 * 3 * 12**2 * 32 + 2 * (8 * 16 * 32**2 + 4 * 4 * 16 * 32**2 + 4 * 16**2 * 32)
+    assert sizes.flops.teachers == {"image": 3 * 4 * frame}
+    assert perceptual_bytes(recipe, sizes.teachers) == 4 * (4 * (16 * 2 + 2) * 64 * 32 + 8 * 3 * 8 * 48**2)
+    assert perceptual_bytes(tokenizer_recipe(), {}) == 0
+    student = student_of_pixels(write_tokenizer(tmp_path / "made", recipe), recipe)
+    held, _ = codebook_bytes(student, student.teachers["video"])
+    assert held == 4 * 16 * 4 + 4 * ((32 * 32 + 32) + (32 * 4 + 4)), "its encoder is the teacher, and counted there"
 
 
 @pytest.mark.parametrize(
