@@ -9,6 +9,7 @@ from pydantic import Field, ModelWrapValidatorHandler, model_validator
 from mvd_ds.config.base import PathText, Positive, Settings, Share
 from mvd_ds.config.networks.adaptation import AdaptationSettings
 from mvd_ds.config.networks.encoder import PoolingSettings
+from mvd_ds.config.networks.prompts import PromptSettings, require_prompts
 from mvd_ds.config.recipes import LearningRecipe
 from mvd_ds.config.tasks import CLASSES, TaskName
 
@@ -119,7 +120,9 @@ class FinetuneRecipe(LearningRecipe):
     keep_head: bool = False
     """Also start from the class head of ``weights``, which then has as many classes."""
     adaptation: AdaptationSettings = AdaptationSettings()
-    """The part of the encoder that is trained: all, products of low rank beside its maps, or nothing."""
+    """The part of the encoder that is trained: all, products of low rank beside its maps, or nothing; or prompts."""
+    prompt: PromptSettings = PromptSettings()
+    """Learned vectors of adaptation coop, cocoop, metaprompt and vpt."""
     pooling: PoolingSettings = PoolingSettings()
     """Pooling of the tokens into one vector. Source: MVD and VideoMAE, mean, no norm before it."""
     dropout: Rate = 0.0
@@ -202,6 +205,7 @@ class FinetuneRecipe(LearningRecipe):
             raise ValueError("objective classification trains a video encoder: model.kind must be video")
         if self.keep_head and self.weights is None:
             raise ValueError("keep_head needs weights to take the head from")
+        require_prompts(self)
         if self.adaptation.kind == "frozen" and self.model.drop_path:
             raise ValueError(f"model.drop_path {self.model.drop_path}: a frozen encoder drops nothing; set model.drop_path=0")
         pair = 2 * self.data.clips_per_video

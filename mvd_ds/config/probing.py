@@ -179,7 +179,8 @@ class ProbeRecipe(OneManifestRecipe):
     views: ViewSettings | None = None
     """Clips and crops of a video (None: one clip from its start or over its length, the middle square). A head sees the tokens
     of all segments together; it is fitted on the middle crop of the segments, and the softmaxes of the crops of held-out videos
-    are averaged. Source: V-JEPA 2, 2 x 3 on Something-Something, 8 x 3 on Kinetics."""
+    are averaged. Heads of prompts see and learn from every segment alone, and the softmaxes of all views are averaged. Source:
+    V-JEPA 2, 2 x 3 on Something-Something, 8 x 3 on Kinetics."""
     order: tuple[Literal["reversed", "shuffled"], ...] = ()
     """Tests of the sense of time: for each of these, probes of all ``heads`` learn to tell clips from the same ones played
     backwards, or with frames in random order (half of the answers are right without a sense of order); and the probes of the

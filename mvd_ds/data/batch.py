@@ -65,6 +65,8 @@ class LabelledBatch(NamedTuple):
     """float32 (B, D), uniforms in [0, 1) for the pooled vector."""
     sample: Tensor
     """int64 (B,), index in the manifest of the video that was used."""
+    place: Tensor
+    """int64 (B,), place of each clip in the stream, of which a step takes the next ``batch.global``."""
     faults: list[str]
     """``path: reason`` of every video that had to be replaced in this batch."""
 

@@ -47,6 +47,8 @@ class Training(NamedTuple):
     """Number of blocks whose features there are."""
     views: int = 1
     """Views of a held-out clip, whose softmaxes are averaged."""
+    known_views: int = 1
+    """Views of a training clip, each of which heads learn from, and whose softmaxes are averaged to choose."""
     share: Share = Share()
     """This process among the others."""
     keeper: Keeper | None = None
@@ -127,7 +129,7 @@ def _outcomes(
     parts: Sequence[tuple[int, ...] | None],
 ) -> dict[int, list[Outcome]]:
     """Return what every head answers to the clips that choose and, for each part of the classes, to those held out."""
-    to_known = answers_of(own, known, np.flatnonzero(splits.any(axis=0)).tolist(), recipe, 1, parts[0])
+    to_known = answers_of(own, known, np.flatnonzero(splits.any(axis=0)).tolist(), recipe, training.known_views, parts[0])
     to_unseen = []
     for part in parts:
         asked = {number: bank for number, bank in own.items() if part == parts[0] or answers_new(bank)}
@@ -189,9 +191,9 @@ def _train(
             counts = learns[:, [clip for group in batch for clip in group]].sum(1)
             groups: dict[int, list[Group]] = {number: [] for number, bank in banks.items() if bank.has_episodes}
             for clips, frozen in itertools.islice(batches, len(batch)):
-                for number, bank in banks.items():
-                    rows, seen = [one.seed for one in bank.candidates], frozen.seen(bank.block, 0)
-                    weights = (learns[:, clips] / counts.clamp_min(1)[:, None])[rows].to(device)
+                for (number, bank), view in itertools.product(banks.items(), range(training.known_views)):
+                    rows, seen = [one.seed for one in bank.candidates], frozen.seen(bank.block, view)
+                    weights = (learns[:, clips] / counts.clamp_min(1)[:, None])[rows].to(device) / training.known_views
                     with precision(recipe, device):
                         bank.accumulate(seen, places[clips, bank.label], weights)
                     if number in groups:

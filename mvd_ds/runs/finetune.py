@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
-from mvd_ds.config import ConfigError, FinetuneRecipe, PreprocessingSettings, dump
+from mvd_ds.config import ConfigError, FinetuneRecipe, PreprocessingSettings
 from mvd_ds.data.augmentation.labelled import LabelledClips
 from mvd_ds.data.loader import ClipLoader
 from mvd_ds.data.manifests.labels import Classes
@@ -18,11 +18,10 @@ from mvd_ds.data.manifests.numbering import require_same_classes
 from mvd_ds.data.prepare.writing import is_listable, manifest_text
 from mvd_ds.data.randomness import keyed_generator
 from mvd_ds.models.acceleration.compiled import compile_blocks, wants_compiling
-from mvd_ds.models.classifiers.adaptation import save_adapted
 from mvd_ds.models.classifiers.classifier import Classifier
 from mvd_ds.models.classifiers.classifier_folder import ClassifierCard, open_classifier
 from mvd_ds.models.flops import classifier_flops
-from mvd_ds.models.init_from_checkpoint import init_classifier_from_checkpoint
+from mvd_ds.runs.adapting.adapted import ADAPTED, place_frozen
 from mvd_ds.runs.adapting.pooling_pictures import PoolingPictures, plan_pooling_pictures
 from mvd_ds.runs.fitting import describe_fit, fit_to_videos, fit_to_weights, require_same_fit, warn_if_unmoved
 from mvd_ds.runs.in_cluster import fail_in_cluster, run_in_cluster
@@ -33,13 +32,14 @@ from mvd_ds.training.classification import Classification
 from mvd_ds.training.cluster import Cluster, launched_rank
 from mvd_ds.training.console import say
 from mvd_ds.training.ema import Ema
+from mvd_ds.training.engine.deepspeed_engine import DTYPES
 from mvd_ds.training.engine.deepspeed_start import start_student, start_teacher
 from mvd_ds.training.optim import group_rows, parameter_groups
 from mvd_ds.training.reporting.memory import MemoryMonitor
 from mvd_ds.training.run_folder import FINISHED, RunFolder
 
 #: Times that a forward pass is taken by a step: a frozen map has the gradients of its inputs, not of its weights.
-PASSES = {"full": 3, "lora": 2, "frozen": 1}
+PASSES = {"full": 3, "lora": 2, "frozen": 1, "coop": 1, "cocoop": 1, "metaprompt": 3, "vpt": 2}
 
 
 class LabelledVideos(NamedTuple):
@@ -80,7 +80,8 @@ def _finetune(recipe: FinetuneRecipe, folder: RunFolder, cluster: Cluster) -> Tr
         card = card_of(recipe, videos)
         clips = LabelledClips(recipe, videos.training, TASKS[recipe.task].learnt(videos.labels, card.scale))
         loader = ClipLoader(recipe, recipe.drop_path_blocks, cluster.rank, cluster.world, clips, pin)
-        model = init_classifier_from_checkpoint(recipe, len(videos.classes.names))
+        adapted = ADAPTED[recipe.adaptation.kind](recipe, videos.classes)
+        model = adapted.model
         teacher = _open_teacher(recipe, videos.classes)
         held_out = videos.held_out.manifest if videos.held_out else None
         drawn = plan_pooling_pictures(recipe, videos.training.manifests[0], held_out)
@@ -91,23 +92,23 @@ def _finetune(recipe: FinetuneRecipe, folder: RunFolder, cluster: Cluster) -> Tr
         _describe(recipe, cluster, model, loader, groups, videos)
     rows, memory = group_rows(groups), MemoryMonitor(cluster)
     engine = start_student(model, groups, recipe, cluster)
+    place_frozen(adapted, cluster.device, DTYPES[recipe.engine.precision])
     if wants_compiling(recipe.engine.compile, cluster.device):
         compile_blocks(engine.module, "classifier")
     ema = Ema(engine, recipe.optimizer.ema_decay, recipe.optimizer.ema_decay_end)
 
     def objective() -> tuple[Classification, dict[str, Any]]:
-        placed = {}
+        placed: dict[str, Any] = dict(adapted.frozen)
         if teacher is not None and recipe.teacher is not None:
             placed["teacher"] = start_teacher(teacher, recipe.teacher.placement, recipe, cluster)
             if wants_compiling(recipe.engine.compile, cluster.device):
                 network = getattr(placed["teacher"], "module", placed["teacher"])
                 assert isinstance(network, Classifier)
                 compile_blocks(network, "teacher")
-        return Classification(recipe, engine, placed.get("teacher"), len(videos.classes.names), cluster.device), placed
+        return adapted.objective(engine, placed.get("teacher"), cluster), placed
 
     def export(part: str, weights: dict[str, Tensor], beside: dict[str, Any]) -> None:
-        beside = {**beside, "finetuned_by": dump(recipe)}
-        save_adapted(folder.path / part, engine.module, weights, card, beside, recipe.adaptation)
+        adapted.save(folder.path / part, engine.module, weights, card, beside)
 
     def export_last(weights: dict[str, Tensor], average: dict[str, Tensor] | None, step: int, _: dict[str, Tensor]) -> None:
         export(folder.model.name, average or weights, {"step": step})
@@ -217,7 +218,7 @@ def _open_teacher(recipe: FinetuneRecipe, classes: Classes) -> Classifier | None
 def _training_flops(recipe: FinetuneRecipe, classes: Classes, teacher: Classifier | None) -> float:
     """Return the FLOPs of a training step per clip; the teacher counts for its forward pass alone.
 
-    Those of products of low rank, and of the backward pass of a head on a frozen encoder, are left out.
+    Those of products of low rank, of the backward pass of a head on a frozen encoder, and of texts are left out.
     """
     count = len(classes.names)
     own = PASSES[recipe.adaptation.kind] * classifier_flops(recipe.model, recipe.grid, count, recipe.pooling)
@@ -229,7 +230,7 @@ def _training_flops(recipe: FinetuneRecipe, classes: Classes, teacher: Classifie
 def _describe(
     recipe: FinetuneRecipe,
     cluster: Cluster,
-    model: Classifier,
+    model: nn.Module,
     loader: ClipLoader,
     groups: list[dict[str, Any]],
     videos: LabelledVideos,

@@ -22,6 +22,7 @@ from mvd_ds.models.initialisation import build_without_weights
 from mvd_ds.models.text.own_files import text_files
 from mvd_ds.models.tokenizers.folder import save_tokenizer
 from mvd_ds.models.weights import AVERAGE_NAME, TARGET_STATISTICS_NAME, load_strictly, write_folder
+from mvd_ds.runs.adapting.adapted import ADAPTED
 from mvd_ds.runs.finetune import card_of, read_labelled
 from mvd_ds.training.checkpoint.files import (
     LATEST_NAME,
@@ -140,8 +141,15 @@ def write_classifier(target: Path, recipe: FinetuneRecipe, weights: Mapping[str,
     """Write weights of a fine-tuning run as a classifier's folder; where its videos are not at hand, classes have numbers.
 
     Raises:
-        ConfigError: if the weights are not those of its classifier, or the folder cannot be written.
+        ConfigError: if the weights are not those of its classifier, the folder cannot be written, or they are prompts and the
+            videos are not at hand.
     """
+    if recipe.adaptation.learns_prompts:  # which are nothing without the names of the classes
+        videos = read_labelled(recipe)
+        adapted = ADAPTED[recipe.adaptation.kind](recipe, videos.classes)
+        load_strictly(adapted.model, weights, str(target))
+        adapted.save(target, adapted.model, weights, card_of(recipe, videos), beside)
+        return
     count = len(weights["head.weight"]) if "head.weight" in weights else 0
     model = whole_classifier(recipe, count, weights, str(target))
     try:

@@ -12,10 +12,12 @@ from mvd_ds.models.classifiers.adaptation import ADAPTATION_NAME, read_adaptatio
 from mvd_ds.models.classifiers.classifier import Classifier
 from mvd_ds.models.classifiers.classifier_folder import save_classifier
 from mvd_ds.models.pixel_encoder import save_encoder
+from mvd_ds.models.prompts.file import prompts_file
 from mvd_ds.models.text.captioned import LANGUAGE_NAME, exported_language, knows_words, open_captioned
 from mvd_ds.models.text.own_files import text_files
 from mvd_ds.tools.checkpoints import whole_classifier
 from mvd_ds.tools.export_adaptors import PixelAdaptors, adaptors_of, tell_adaptors
+from mvd_ds.tools.export_prompts import export_prompts
 from mvd_ds.tools.graphs import BATCHES, GRAPHS, Traced, write_graph
 from mvd_ds.training.console import say
 from mvd_ds.video_classifier import VideoClassifier, VideoEncoder, open_for_videos
@@ -29,7 +31,8 @@ def export(source: Path, folder: Path, graphs: list[str], format: str | None = N
     written.
 
     Args:
-        source: folder of a run or of a model, ``adaptation.safetensors`` of one, or a model in any format that ``convert`` reads.
+        source: folder of a run or of a model, ``adaptation.safetensors`` of one, or a model in any format that ``convert`` reads;
+            trained prompts are written with their towers.
         folder: to write; one that holds something else is not touched.
         graphs: names of ``GRAPHS``.
         format: format of the source where its content does not tell.
@@ -43,6 +46,10 @@ def export(source: Path, folder: Path, graphs: list[str], format: str | None = N
         raise ConfigError(f"{folder}: is the source itself; give another folder")
     if folder.exists() and not (folder / "config.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder}: exists and is no model folder; give another")
+    prompts = prompts_file(source) if format is None and adaptors is None else None
+    if prompts is not None:
+        export_prompts(prompts, folder, graphs, lambda towers, target: export(towers, target, []))
+        return
     opened = _open(source, format)
     if adaptors is not None:
         _adapt(opened, source, adaptors)

@@ -26,11 +26,15 @@ from mvd_ds.models.formats.strict import load_strictly
 from mvd_ds.models.initialisation import build_without_weights
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.objectives.moving_statistics import load_statistics
+from mvd_ds.runs.adapting.adapted import ADAPTED, Adapted, place_frozen
+from mvd_ds.runs.adapting.prompts import PromptClassification
 from mvd_ds.runs.building import cached_types
+from mvd_ds.runs.finetune import read_labelled
 from mvd_ds.runs.student import build_predictor
 from mvd_ds.runs.tokenizers.learn import make_objective, plan_tokenizer
 from mvd_ds.training.cached_targets import CachedTargets
 from mvd_ds.training.classification import Classification
+from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
 from mvd_ds.training.engine.deepspeed_engine import DTYPES
 from mvd_ds.training.language import CaptionLoss
@@ -123,7 +127,8 @@ def _step(recipe: TrainingRecipe | FinetuneRecipe, dump: Path, device: torch.dev
     path, dtype = dump / "student.safetensors", DTYPES[recipe.engine.precision]
     try:
         weights = load_file(path)
-        network = _network(recipe, weights)
+        adapted = _prompts(recipe) if isinstance(recipe, FinetuneRecipe) and recipe.adaptation.learns_prompts else None
+        network = _network(recipe, weights) if adapted is None else adapted.model
         network.load_state_dict(weights)
         average = load_file(dump / AVERAGE_NAME) if (dump / AVERAGE_NAME).is_file() else {}
     except (OSError, SafetensorError, RuntimeError, KeyError) as error:
@@ -133,6 +138,9 @@ def _step(recipe: TrainingRecipe | FinetuneRecipe, dump: Path, device: torch.dev
         teacher = None
         if recipe.teacher is not None:
             teacher = open_classifier(recipe.teacher.weights)[0].requires_grad_(False).to(device, dtype)
+        if adapted is not None:
+            place_frozen(adapted, device, dtype)
+            return Step(network, adapted.objective(network, teacher, Cluster(0, 1, device)), LabelledBatch)
         classes = len(weights["head.weight"])
         return Step(network, Classification(recipe, network, teacher, classes, device), LabelledBatch)
     teachers: dict[str, Callable[..., Tensor]] = {}
@@ -170,6 +178,18 @@ def _network(recipe: TrainingRecipe | FinetuneRecipe, weights: dict[str, Tensor]
     return plan_tokenizer(recipe).build() if isinstance(recipe, TokenizerRecipe) else build_predictor(recipe)
 
 
+def _prompts(recipe: FinetuneRecipe) -> Adapted:
+    """Return the prompts that a recipe trains, on their frozen towers.
+
+    Raises:
+        ConfigError: if weights or classes cannot be read, or the rate of the step counts, which a dump does not hold.
+    """
+    prompt = recipe.prompt
+    if recipe.adaptation.kind == "metaprompt" and prompt.meta_step and prompt.inner_rate is None:
+        raise ConfigError("replay: episodes move prompts by the rate of the step, which no dump holds; set prompt.inner_rate")
+    return ADAPTED[recipe.adaptation.kind](recipe, read_labelled(recipe).classes)
+
+
 def _classifier(recipe: FinetuneRecipe, weights: dict[str, Tensor]) -> Classifier:
     """Return a classifier without weights for as many classes as ``weights`` have."""
     classes = len(weights["head.weight"])
@@ -178,8 +198,13 @@ def _classifier(recipe: FinetuneRecipe, weights: dict[str, Tensor]) -> Classifie
 
 def _replay(step: Step, dump: Path, ranks: list[dict[str, Any]]) -> Iterator[Replayed]:
     found: Iterable[tuple[int, int, dict[str, Any], Any]] = _micro_batches(step, dump, ranks)
-    if isinstance(step.objective, MaskedPrediction) and step.objective.captions is not None:
-        found = list(found)  # their loss is over all of them
+    of_all = (
+        step.objective.captions is not None
+        if isinstance(step.objective, MaskedPrediction)
+        else isinstance(step.objective, PromptClassification)
+    )
+    if of_all:
+        found = list(found)  # a loss is over all of them
         step.objective.prepare([batch for *_, batch in found])
     for rank, number, micro, batch in found:
         loss, names = step.look(batch)

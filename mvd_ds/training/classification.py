@@ -49,19 +49,26 @@ class Classification:
     def __call__(self, batch: LabelledBatch, measure: bool) -> LossTerms:
         """Return the losses of one micro batch; ``measure`` asks for nothing more here."""
         inputs = to_device(batch, self.device)
-        shown = normalise(to_unit(inputs.views[self.size_px]), torch.float32)
-        if self.mixes:
-            shown = mix_clips(shown, inputs.partner, inputs.own_share, inputs.box)
-        shown = shown.to(next(getattr(self.network, "module", self.network).parameters()).dtype)
-        logits = self.network(shown, inputs.drop_path, inputs.dropout)
-        own = self.on_labels.name
-        losses = {own: self.on_labels.loss(logits, inputs.label, inputs.partner, inputs.own_share)}
-        total = losses[own]
+        shown = self._shown(inputs)
+        logits, losses, total = self._of_labels(shown, inputs)
         if self.teacher is not None and self.settings is not None:
             with torch.no_grad():
                 wanted = self.teacher(shown)
             if self.inspect is not None:
                 self.inspect("targets of teacher", wanted)
             losses["teacher"] = logit_distillation(logits, wanted, self.settings.temperature)
-            total = (1 - self.settings.weight) * losses[own] + self.settings.weight * losses["teacher"]
+            total = (1 - self.settings.weight) * total + self.settings.weight * losses["teacher"]
         return LossTerms(total, {name: loss.detach() for name, loss in losses.items()})
+
+    def _shown(self, inputs: LabelledBatch) -> Tensor:
+        """Return the clips of a micro batch on the device as the network takes them: mixed, normalised, in its dtype."""
+        shown = normalise(to_unit(inputs.views[self.size_px]), torch.float32)
+        if self.mixes:
+            shown = mix_clips(shown, inputs.partner, inputs.own_share, inputs.box)
+        return shown.to(next(getattr(self.network, "module", self.network).parameters()).dtype)
+
+    def _of_labels(self, shown: Tensor, inputs: LabelledBatch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Return outputs (B, K), the losses by name, and what of them is minimised."""
+        logits = self.network(shown, inputs.drop_path, inputs.dropout)
+        loss = self.on_labels.loss(logits, inputs.label, inputs.partner, inputs.own_share)
+        return logits, {self.on_labels.name: loss}, loss

@@ -109,6 +109,11 @@ class LabelledBatch(MicroBatch, Protocol):
         """float32 (B, D), uniforms in [0, 1) for the pooled vector."""
         ...
 
+    @property
+    def place(self) -> Tensor:
+        """int64 (B,), place of each clip in the stream, of which a step takes the next ``batch.global``."""
+        ...
+
 
 AnyBatch = TypeVar("AnyBatch", bound=MicroBatch)
 

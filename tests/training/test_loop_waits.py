@@ -76,6 +76,7 @@ def test_fine_tuning() -> None:
         drop_path=torch.zeros(4, 1, recipe.drop_path_blocks),
         dropout=torch.zeros(4, recipe.model.embed_dim),
         sample=of_clip,
+        place=of_clip,
         faults=[],
     )
     with FakeTensorMode() as mode:

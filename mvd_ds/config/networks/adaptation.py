@@ -7,15 +7,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from mvd_ds.config.base import Positive, Settings
+from mvd_ds.config.networks.prompts import PROMPT_HEADS
 
 
 class AdaptationSettings(Settings):
     """A rung of the ladder from a frozen encoder to full fine-tuning. ``adaptation: NAME`` is short for ``{kind: NAME}``."""
 
-    kind: Literal["full", "lora", "frozen"] = "full"
+    kind: Literal["full", "lora", "frozen", "coop", "cocoop", "metaprompt", "vpt"] = "full"
     """full: every weight is trained; lora: products of two small matrices beside the maps of a frozen encoder, merged into them
     in the models that are written; frozen: pooling and head alone, linear with pooling mean. Source: VideoGLUE
-    (arXiv 2307.03166), whose four ways these are, with pooling attention of several layers for its attention pooler."""
+    (arXiv 2307.03166), whose four ways these are, with pooling attention of several layers for its attention pooler. coop,
+    cocoop, metaprompt, vpt: learned vectors beside the names of classes or among the tokens of frozen towers, as ``prompt``
+    says; they alone are trained and written."""
     rank: Positive = 8
     """lora: inner width of the products. Source: LoRA, Hu et al. 2021 (arXiv 2106.09685), 1 to 64."""
     alpha: Annotated[float, Field(gt=0.0)] = 16.0
@@ -24,6 +27,11 @@ class AdaptationSettings(Settings):
     """lora: blocks that get them, 0 the first (None: all)."""
     parts: Annotated[tuple[Literal["qkv", "projection", "mlp"], ...], Field(min_length=1)] = ("qkv",)
     """lora: maps of a block that get them: queries, keys and values as one, the projection behind them, those of the MLP."""
+
+    @property
+    def learns_prompts(self) -> bool:
+        """True if learned vectors are all that is trained."""
+        return self.kind in PROMPT_HEADS
 
     @model_validator(mode="before")
     @classmethod

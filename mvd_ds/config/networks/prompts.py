@@ -46,6 +46,15 @@ class PromptSettings(Settings):
     """metaprompt: rate of that move, plain gradient descent (None: that of the step). Source: MetaPrompt, that of the step."""
 
 
+_OWN: dict[str, tuple[str, ...]] = {
+    "coop": ("words", "context", "start", "place", "per_class"),
+    "cocoop": ("words", "context", "start", "place", "hidden"),
+    "metaprompt": ("words", "deep", "blocks", "meta_step", "inner_rate"),
+    "vpt": ("deep", "blocks"),
+}
+"""Settings that each head has."""
+
+
 class BaseToNewSettings(Settings):
     """Fit on the clips of half of the classes, then tell classes of that half apart, and those of the other half.
 
@@ -71,13 +80,44 @@ def require_prompt_heads(recipe: Any, vector_heads: tuple[str, ...]) -> None:
     prompts = [head for head in recipe.heads if head in (*PROMPT_HEADS, *WORD_HEADS)]
     if prompts and recipe.blocks != "last":
         raise ValueError(f"blocks: {prompts[0]} answers after the last block; remove it from heads, or take blocks: last")
-    if prompts and recipe.views is not None and recipe.views.segments > 1:
-        raise ValueError(f"views.segments {recipe.views.segments}: {prompts[0]} sees one clip a view; set it to 1")
-    if prompts and (recipe.drawn is not None or recipe.order):
-        raise ValueError(f"{'order' if recipe.order else 'drawn'}: {prompts[0]} sees clips as they are; remove it from heads")
+    if prompts and recipe.order:  # ways of playing have no names that a text tower has learnt
+        raise ValueError(f"order: {prompts[0]} reads the names of classes, and ways of playing have none; remove it from heads")
     halved = [head for head in recipe.heads if head not in (*vector_heads, *PROMPT_HEADS, *WORD_HEADS)]
     if recipe.base_to_new is not None and (halved or recipe.order):
         raise ValueError(
             f"base_to_new is for the heads {', '.join(dict.fromkeys((*vector_heads, *WORD_HEADS, *PROMPT_HEADS)))}, without "
             f"order; remove {halved[0] if halved else 'order'}"
         )
+
+
+def require_prompts(recipe: Any) -> None:
+    """Check the prompts of a ``FinetuneRecipe`` against the rest of it.
+
+    Args:
+        recipe: the fine-tuning run.
+
+    Raises:
+        ValueError: in one line, if they do not fit.
+    """
+    kind, prompt, fresh = recipe.adaptation.kind, recipe.prompt, PromptSettings()
+    changed = [key for key in PromptSettings.model_fields if getattr(prompt, key) != getattr(fresh, key)]
+    odd = [key for key in changed if key not in _OWN.get(kind, ())]
+    if odd:
+        owners = [name for name, keys in _OWN.items() if odd[0] in keys]
+        raise ValueError(f"prompt.{odd[0]} is for adaptation {', '.join(owners)}, not {kind}: leave it out")
+    if kind not in _OWN:
+        return
+    if recipe.weights is None:
+        raise ValueError(f"adaptation {kind} learns prompts for a trained network: set weights")
+    if recipe.task != "classes":
+        raise ValueError(f"adaptation {kind} tells one class of a video, not task {recipe.task}: take adaptation frozen")
+    for key, default in (("keep_head", False), ("dropout", 0.0), ("pooling", type(recipe.pooling)())):
+        if getattr(recipe, key) != default:
+            raise ValueError(f"{key} is for class heads, and adaptation {kind} has a head of its own: leave {key} out")
+    for key in ("drop_path", "activation_checkpointing"):
+        if getattr(recipe.model, key):
+            raise ValueError(f"model.{key} {getattr(recipe.model, key)}: adaptation {kind} trains no block; set it to 0")
+    if recipe.engine.compile == "blocks":
+        raise ValueError(f"engine.compile blocks: the frozen blocks of adaptation {kind} are not compiled; leave it out")
+    if kind == "metaprompt" and prompt.meta_step and recipe.augmentation.mix is not None:
+        raise ValueError("augmentation.mix blends classes, of which episodes take halves: set it to null, or prompt.meta_step=0")

@@ -46,7 +46,7 @@ class LabelledClips(KeyedClips):
             label=self._labels_of_videos[arrays["sample"]],
             partner=torch.from_numpy(partners(clips, repeats) if self._augmentation.mix else np.arange(clips)),
             faults=filled.faults,
-            **{name: arrays[name] for name in ("flip", "own_share", "box", "drop_path", "dropout", "sample")},
+            **{name: arrays[name] for name in ("flip", "own_share", "box", "drop_path", "dropout", "sample", "place")},
         )
 
     def _more_layout(self) -> dict[str, TensorLayout]:

@@ -14,21 +14,24 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mvd_ds.config import ConfigError, PreprocessingSettings, PromptSettings, TextSettings
-from mvd_ds.files import one_line, written_aside
+from mvd_ds.files import folder_written_aside, one_line, write_json, written_aside
 from mvd_ds.models.building import is_run_model, open_encoder
 from mvd_ds.models.classifiers.classifier_folder import ClassifierCard
+from mvd_ds.models.formats.containers import CONFIG_NAME
 from mvd_ds.models.formats.strict import load_strictly
 from mvd_ds.models.prompts.classifier import PromptedClassifier
 from mvd_ds.models.prompts.head import PromptBase
 from mvd_ds.models.prompts.table import PROMPTS, build_prompts
 from mvd_ds.models.prompts.texts import ClassNames
-from mvd_ds.models.text.captioned import Encode, NamedTexts, open_captioned
+from mvd_ds.models.text.captioned import Encode, NamedTexts, knows_words, open_captioned
 from mvd_ds.models.weights import read_recipe
 
 FORMAT = "mvd_ds prompts"
 VERSION = 1
 #: Name of such a file in a folder.
 PROMPTS_NAME = "prompts.safetensors"
+BESIDE = "."
+"""Weights of prompts that are in the same folder."""
 #: Endings of the files of a model's folder whose bytes are its weights.
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz")
 
@@ -43,7 +46,7 @@ class PromptCard(NamedTuple):
     """The head: a row of ``PROMPTS``."""
     settings: PromptSettings
     weights: str
-    """Absolute path of the frozen weights."""
+    """Path of the frozen weights, absolute; ``.`` for those in the same folder."""
     digest: str
     """Of the bytes of those weights."""
     names: ClassNames
@@ -75,13 +78,23 @@ def open_base(
     if not needs_words:
         encoder = open_encoder(weights, *clip)
         return PromptBase(encoder.eval().requires_grad_(False), names)
-    if not is_run_model(weights) or read_recipe(weights).language is None:
+    if not _reads_words(Path(weights)):
         raise ConfigError(
             f"{what} {one_line(weights)}: has no text tower, which reads the names of classes; give a model trained with language"
         )
-    towers, _ = open_captioned(weights)
-    towers.requires_grad_(False)
+    towers, learnt_by = open_captioned(weights)
+    if clip != (learnt_by.clip.frames, learnt_by.clip.size_px):
+        inner = Path(weights) / "model"
+        towers.encoder = open_encoder(inner if inner.is_dir() else weights, *clip)
+    towers.eval().requires_grad_(False)
     return PromptBase(towers.encoder, names, towers, tokenizer(towers.language.settings.text))
+
+
+def _reads_words(weights: Path) -> bool:
+    """Return whether a folder, or a file of a run such as its average, has a text tower."""
+    if weights.is_file():
+        return is_run_model(weights) and read_recipe(weights).language is not None
+    return knows_words(weights / "model" if (weights / "model").is_dir() else weights)
 
 
 def names_of(named: NamedTexts, words: Sequence[Sequence[str]]) -> ClassNames:
@@ -116,6 +129,17 @@ def save_prompts(file: Path, state: Mapping[str, Tensor], card: PromptCard, extr
             save_file({name: value.float().contiguous() for name, value in state.items()}, aside, {"prompts": json.dumps(values)})
     except OSError as error:
         raise ConfigError(f"{file}: cannot be written: {error.strerror or error}") from None
+
+
+def save_prompts_folder(folder: Path, state: Mapping[str, Tensor], card: PromptCard, extra: Mapping[str, Any]) -> None:
+    """Write a folder with the file of prompts, and a ``config.json`` that says what they tell; as ``save_prompts``."""
+    config = {"format": FORMAT, "version": VERSION, "classes": list(card.names.classes), "label": card.label, **extra}
+    try:
+        with folder_written_aside(folder) as aside:
+            save_prompts(aside / PROMPTS_NAME, state, card, extra)
+            write_json(aside / CONFIG_NAME, config, sync=False)
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be written: {error.strerror or error}") from None
 
 
 def prompts_file(source: str | Path) -> Path | None:
@@ -170,15 +194,16 @@ def open_prompts(
         ConfigError: if the weights are gone or others, or the prompts have no answer for other classes.
     """
     card, where = read_card(file), one_line(file)
-    if not Path(card.weights).exists():
-        raise ConfigError(f"{where}: belongs to the weights {one_line(card.weights)}, which are not there")
-    if digest_of(card.weights) != card.digest:
-        raise ConfigError(f"{where}: belongs to other weights than {one_line(card.weights)} holds now; train the prompts again")
+    weights = str(file.parent) if card.weights == BESIDE else card.weights
+    if not Path(weights).exists():
+        raise ConfigError(f"{where}: belongs to the weights {one_line(weights)}, which are not there; put them back")
+    if digest_of(weights) != card.digest:
+        raise ConfigError(f"{where}: belongs to other weights than {one_line(weights)} holds now; train the prompts again")
     names = card.names if words is None else names_of(*words)
     clip, kind = card.preprocessing.clip, PROMPTS.get(card.kind)
     if kind is None:
         raise ConfigError(f"{where}: holds prompts '{one_line(card.kind, 40)}'; known are {', '.join(PROMPTS)}")
-    base = open_base(card.weights, (clip.frames, clip.size_px), names, tokenizer, kind.needs_words, where)
+    base = open_base(weights, (clip.frames, clip.size_px), names, tokenizer, kind.needs_words, where)
     head = build_prompts(card.kind, base, card.settings, 0)
     if words is not None and not head.answers_new:
         raise ConfigError(
@@ -196,7 +221,8 @@ def digest_of(weights: str | Path) -> str:
     """Return the sha256 of a file of weights, or of those in a model folder."""
     path = Path(weights)
     path = path / "model" if (path / "model" / "config.json").is_file() else path
-    files = sorted(part for part in path.iterdir() if part.suffix in _WEIGHTS) if path.is_dir() else [path]
+    files = [path] if path.is_file() else sorted(part for part in path.iterdir() if part.suffix in _WEIGHTS)
+    files = [part for part in files if part.name != PROMPTS_NAME]
     found = hashlib.sha256()
     for part in files:
         with part.open("rb") as opened:

@@ -53,7 +53,9 @@ class PromptHead(nn.Module, abc.ABC):
     needs_tokens: ClassVar[bool] = False
     """True if it sees the tokens before the first block."""
     has_episodes: ClassVar[bool] = False
-    """True if it learns in episodes, too, by ``episode``."""
+    """True if it learns in episodes, too."""
+    losses: ClassVar[tuple[str, ...]] = ("class",)
+    """Names of the losses that it learns by, that of its answer first."""
 
     def __init__(self, base: PromptBase, settings: PromptSettings) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from torch import Tensor
 from mvd_ds.config import ConfigError, PromptSettings
 from mvd_ds.models.prompts.deep import blocks_with_prompts, deep_vectors, encode_with, values_of
 from mvd_ds.models.prompts.head import PromptBase, PromptHead, PromptInput, Stage
-from mvd_ds.models.prompts.texts import PREFIX, PromptedTexts, plain_vectors, replaced
+from mvd_ds.models.prompts.texts import PromptedTexts, plain_vectors, replaced
 
 TEXT = "text."
 """Prefix of the parameters that episodes move."""
@@ -27,6 +27,7 @@ class MetaPromptHead(PromptHead):
 
     needs_tokens: ClassVar[bool] = True
     has_episodes: ClassVar[bool] = True
+    losses: ClassVar[tuple[str, ...]] = ("class", "clips", "texts")
     plain: Tensor
 
     def __init__(self, base: PromptBase, settings: PromptSettings) -> None:
@@ -46,14 +47,24 @@ class MetaPromptHead(PromptHead):
 
     def forward(self, seen: PromptInput, classes: Sequence[int] | None = None, stage: Stage = "answer") -> Tensor:
         """Return fp32 logits; to learn by, those of both together, of prompted clips and of prompted texts."""
-        assert seen.vectors is not None and seen.embedded is not None
-        prompts = values_of(self.text)
-        of_texts = self.scale * seen.vectors @ self.texts(prompts[0], classes, replaced(prompts, PREFIX)).mT
+        assert seen.vectors is not None
+        of_texts = self.by_texts(values_of(self.text), seen.vectors, classes)
         if stage == "episode":
             return of_texts[None]
+        assert seen.embedded is not None
         (towers,) = self._towers
         clips = towers.language.clips(encode_with(towers.encoder, seen.embedded, values_of(self.vision)))
         plain = self.plain if classes is None else self.plain[list(classes)]
         of_clips = self.scale * clips @ plain.mT
         both = (of_clips + of_texts) / 2
         return both if stage == "answer" else torch.stack((both, of_clips, of_texts))
+
+    def by_texts(self, prompts: Sequence[Tensor], vectors: Tensor, classes: Sequence[int] | None = None) -> Tensor:
+        """Return fp32 logits (B, C) of plain clips and of texts with these prompts, which may be any.
+
+        Args:
+            prompts: (M, D) for each block, in place of the learned ones.
+            vectors: unit vectors (B, E) of the clips.
+            classes: numbers of the classes (None: all).
+        """
+        return self.scale * vectors @ self.texts(prompts[0], classes, replaced(prompts, self.texts.first)).mT

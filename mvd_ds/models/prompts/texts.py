@@ -12,10 +12,10 @@ from torch.nn import functional
 from mvd_ds.config import ConfigError
 from mvd_ds.files import one_line
 from mvd_ds.models.text.captioned import CaptionedEncoder, Encode
-from mvd_ds.models.text.tower import Between
+from mvd_ds.models.text.tower import Between, TextTower
 
 PREFIX = 1
-"""Tokens before those of a text: its beginning."""
+"""Tokens before those of a text, its beginning, where a tower has one."""
 
 
 class ClassNames(NamedTuple):
@@ -31,6 +31,9 @@ class ClassNames(NamedTuple):
 
 class PromptedTexts(nn.Module):
     """Rows ``beginning, vectors, name, full stop, end`` of all classes, of which the vectors are learned.
+
+    Rows of a SigLIP have no beginning, are filled up to their whole length and read at their last place: vectors stand in front,
+    and as many of the tokens that fill a row up are left out. Source: SigLIP (arXiv 2303.15343), whose texts are 64 tokens long.
 
     Nothing in it is learned or saved: it holds the vectors of the tokens of names, and refers to the frozen towers.
 
@@ -53,12 +56,9 @@ class PromptedTexts(nn.Module):
         super().__init__()
         self._towers = (towers,)  # a tuple: they stay what they are, outside of this module
         tower, place = towers.language.text, towers.language.scale.values.device
-        if tower.shape.pooled == "last":
-            raise ConfigError(
-                "prompts: this text tower is read behind all of a row, what fills it up included; take a CLIP or ours"
-            )
-        rows = encode([f" {word}." for word in names.words]).to(place)
-        ends, behind_name = tower.ends(rows), tower.ends(encode([f" {word}" for word in names.words]).to(place))
+        rows, bare = (encode([f" {word}{stop}" for word in names.words]).to(place) for stop in (".", ""))
+        self.first = first_place(tower)
+        ends, behind_name = ends_of(tower, encode, rows), ends_of(tower, encode, bare)
         length = int(ends.max()) + 1 + count
         if length > rows.shape[1]:
             longest = names.words[int(ends.argmax())]
@@ -70,8 +70,9 @@ class PromptedTexts(nn.Module):
         ahead = count - count // 2 if middle else count
         learned = torch.arange(rows.shape[1], rows.shape[1] + count, device=place)
         kept = torch.arange(rows.shape[1], device=place)
+        length = rows.shape[1] if tower.shape.pooled == "last" else length
         order = [
-            torch.cat((kept[:PREFIX], learned[:ahead], kept[PREFIX:end], learned[ahead:], kept[end:]))[:length]
+            torch.cat((kept[: self.first], learned[:ahead], kept[self.first : end], learned[ahead:], kept[end:]))[:length]
             for end in behind_name.tolist()
         ]
         self.register_buffer("order", torch.stack(order), persistent=False)
@@ -112,6 +113,25 @@ class PromptedTexts(nn.Module):
         return functional.normalize(found.float(), dim=-1)
 
 
+def first_place(tower: TextTower) -> int:
+    """Return the place of the first token of a text in its row."""
+    return 0 if tower.shape.pooled == "last" else PREFIX
+
+
+def ends_of(tower: TextTower, encode: Encode, rows: Tensor) -> Tensor:
+    """Return the place behind the tokens of each text, int64 (n,): that of its end, or of what fills its row up.
+
+    Raises:
+        ConfigError: if rows are filled up before texts.
+    """
+    if tower.shape.pooled != "last":
+        return tower.ends(rows)
+    empty = encode([""])[0].to(rows)  # the end of a text, and mostly what fills a row up
+    if bool((rows[:, 0] == empty.mode().values).any()):
+        raise ConfigError("prompts: the tokenizer of this text tower fills rows up before texts; set its padding_side to right")
+    return (~torch.isin(rows, empty) * torch.arange(1, rows.shape[1] + 1, device=rows.device)).amax(dim=1)
+
+
 @torch.no_grad()
 def start_vectors(towers: CaptionedEncoder, encode: Encode, text: str) -> Tensor:
     """Return the vectors (M, D) of the tokens of a text.
@@ -121,7 +141,7 @@ def start_vectors(towers: CaptionedEncoder, encode: Encode, text: str) -> Tensor
     """
     tower, place = towers.language.text, towers.language.scale.values.device
     row = encode([text]).to(place)
-    found = tower.embed(row)[0, PREFIX : int(tower.ends(row))]
+    found = tower.embed(row)[0, first_place(tower) : int(ends_of(tower, encode, row))]
     if not len(found):
         raise ConfigError("prompt.start: is an empty text; leave it out for vectors that are drawn")
     return found.clone()

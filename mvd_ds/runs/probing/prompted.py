@@ -22,8 +22,9 @@ from mvd_ds.models.prompts.file import PromptCard, digest_of, names_of, open_bas
 from mvd_ds.models.prompts.head import PromptBase, PromptInput
 from mvd_ds.models.prompts.table import PROMPTS, build_prompts
 from mvd_ds.models.prompts.texts import ClassNames, plain_vectors
+from mvd_ds.runs.adapting.prompts import require_label_words
 from mvd_ds.runs.probing.base_to_new import halves_of, label_classes
-from mvd_ds.runs.probing.clips import Split, group_size, read_groups, shown
+from mvd_ds.runs.probing.clips import Split, group_size, read_drawn, read_groups, shown
 from mvd_ds.runs.probing.encoders import ProbedEncoder
 from mvd_ds.runs.probing.head_states import HeadStates
 from mvd_ds.training.cluster import Cluster
@@ -78,6 +79,7 @@ def probe_prompts(
         Share(cluster.rank, cluster.world, cluster.sum, cluster.gather),
     )
     with cluster.together():
+        require_label_words(recipe.prompt.words, known[0].label_names)
         bases = {label: _base(name, encoder, recipe, known, label, heads) for label in known[0].label_names}
         for head in heads:  # what does not fit is told before anything is computed
             for base in bases.values():
@@ -140,6 +142,7 @@ def _stores(
     """Return what heads see of training and held-out clips, kept if both fit into the memory that is set."""
     views, clip = [recipe.views_of(held_out) for held_out in (False, True)], recipe.data.clip
     with_tokens = any(head in PROMPTS and PROMPTS[head].needs_tokens for head in heads)
+    every = [1 if recipe.drawn is None else 1 + recipe.drawn.count, 1]
 
     def see(clips: Tensor) -> PromptInputs:
         """Return what heads see of uint8 (B, 1, crops, C, T, H, W)."""
@@ -149,23 +152,26 @@ def _stores(
 
     row = see(torch.zeros((1, 1, 1, 3, clip.frames, clip.size_px, clip.size_px), dtype=torch.uint8))
     one = sum(part.numel() * part.element_size() for part in row if part is not None)
-    keep = one * (len(splits[0][1]) + views[1].crops * len(splits[1][1])) <= recipe.head.keep_gib * 2**30
+    rows = [rows * shape.count * len(split[1]) for rows, shape, split in zip(every, views, splits, strict=True)]
+    keep = one * sum(rows) <= recipe.head.keep_gib * 2**30
 
-    def maker(split: Split, shape: ViewSettings) -> Maker:
+    def maker(split: Split, shape: ViewSettings, drawn: int) -> Maker:
         def make(groups: Sequence[Sequence[int]]) -> Iterator[PromptInputs]:
-            for places, group in zip(groups, read_groups(recipe, split, groups, shape), strict=True):
+            read = read_groups(recipe, split, groups, shape) if drawn == 1 else read_drawn(recipe, split, groups)
+            for rows, group in zip(groups, read, strict=True):
                 if group.faults or not bool(group.ok.all()):
                     reason = next(iter(group.faults), "a video")
                     raise ConfigError(
                         f"{reason}; it could be read when the probe began: start it again, heads go on where they were"
                     )
+                places = [row // drawn for row in rows]
                 yield see(shown(group.clips, recipe.models[name], places, recipe.run.seed))
 
         return make
 
     return [
-        FrozenStore(maker(split, shape), len(split[1]), keep, group_size(recipe, shape), encoder.device, share)
-        for split, shape in zip(splits, views, strict=True)
+        FrozenStore(maker(split, shape, drawn), drawn * len(split[1]), keep, group_size(recipe, shape), encoder.device, share)
+        for split, shape, drawn in zip(splits, views, every, strict=True)
     ]
 
 
@@ -194,10 +200,11 @@ def _train(
         return build_prompts(head, base, recipe.prompt, seed)
 
     keeper = states.of(f"{name}.{head}.{label}")
-    views = recipe.views_of(held_out=True).crops
-    training = Training(1, views, share, keeper, tell, halves, keeps_heads=True)
+    views = [recipe.views_of(held_out).count for held_out in (True, False)]
+    training = Training(1, *views, share, keeper, tell, halves, keeps_heads=True)
     try:
-        known, unseen = (Labelled(store, column) for store, column in zip(stores, columns, strict=True))
+        drawn = 0 if recipe.drawn is None else recipe.drawn.count
+        known, unseen = (Labelled(*given) for given in zip(stores, columns, (drawn, 0), strict=True))
         return train_heads(build, known, unseen, recipe, device, training)[0]
     finally:
         for bar in progress:
@@ -211,7 +218,7 @@ def _zero_shot(
     """Return the probes of the names of classes alone: all seeds agree."""
     assert base.towers is not None and base.encode is not None
     texts = plain_vectors(base.towers, base.encode, base.names)
-    scale, views = base.towers.scale, recipe.views_of(held_out=True).crops
+    scale, views = base.towers.scale, recipe.views_of(held_out=True).count
     rows = []
     for _, frozen in store.batches(in_groups(range(len(labels)), store.size)):
         assert frozen.vectors is not None

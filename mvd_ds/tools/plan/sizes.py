@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from mvd_ds.config import LANGUAGE, FinetuneRecipe, HeadShape, LearningRecipe, TeacherSettings, TrainingRecipe
+from mvd_ds.config import LANGUAGE, ConfigError, FinetuneRecipe, HeadShape, LearningRecipe, TeacherSettings, TrainingRecipe
 from mvd_ds.config.tokenizers.recipe import TokenizerRecipe
 from mvd_ds.models.classifiers.adaptation import classifier_of
 from mvd_ds.models.flops import ClipFlops, classifier_flops
@@ -110,7 +110,15 @@ def recipe_sizes(recipe: LearningRecipe) -> RecipeSizes:
 
 
 def _classifier_sizes(recipe: FinetuneRecipe) -> RecipeSizes:
-    """Return the sizes of a classifier, which sees all tokens and has no decoder."""
+    """Return the sizes of a classifier, which sees all tokens and has no decoder.
+
+    Raises:
+        ConfigError: if prompts are trained, whose frozen towers are known by their weights alone.
+    """
+    if recipe.adaptation.learns_prompts:
+        raise ConfigError(
+            f"adaptation {recipe.adaptation.kind}: frozen towers of prompts are not planned; run.stop_after_steps=2 measures them"
+        )
     with torch.device("meta"):
         model = classifier_of(recipe, CLASSES)
     groups = [[parameter.numel() for parameter in group["params"]] for group in parameter_groups(model, recipe.optimizer)]

@@ -21,8 +21,8 @@ NAMES = ClassNames(("a", "b"), ("three", "out fast"), (("three",), ("out fast",)
 COUNT = 2
 
 
-def opened(folder: Path) -> tuple[Any, Any, Any]:
-    peer = write_text_folder("clip", folder)
+def opened(folder: Path, kind: str = "clip") -> tuple[Any, Any, Any]:
+    peer = write_text_folder(kind, folder)
     text = open_text(str(folder))
     language = SimpleNamespace(
         text=text.tower, text_projection=text.projection, scale=SimpleNamespace(values=torch.zeros(1)), settings=None
@@ -91,3 +91,44 @@ def test_more_vectors_than_a_text_has_places_for_are_one_line(tmp_path: Path) ->
         ConfigError, match=r"prompts: 9 learned vectors and the name 'out fast' are \d+ tokens, and the text tower"
     ):
         PromptedTexts(towers, encode, NAMES, 9)
+
+
+@pytest.mark.parametrize("kind", ["siglip", "siglip2"])
+@pytest.mark.parametrize("way", ["end", "middle", "deep"])
+def test_rows_of_siglip_keep_their_length_and_are_read_at_their_last_place(tmp_path: Path, kind: str, way: str) -> None:
+    towers, encode, peer = opened(tmp_path / kind, kind)
+    names = ClassNames(("a", "b"), ("three", "a"), (("three",), ("a",)))
+    texts = PromptedTexts(towers, encode, names, COUNT, way == "middle")
+    model, heads = peer.text_model, peer.config.text_config.num_attention_heads
+    generator = torch.Generator().manual_seed(0)
+    deep = [torch.randn(COUNT, towers.language.text.width, generator=generator) for _ in model.encoder.layers]
+    found = texts(deep[0], None, replaced(deep, texts.first) if way == "deep" else None)
+    for number, word in enumerate(names.words):
+        row = encode([f" {word}."])[0]
+        # Filled to its length by one token: all behind the name, its stop and its end.
+        filling = int((row == row[-1]).sum())
+        same = encode([f" {word}"])[0] == row
+        ahead, behind = (1, int(same[: len(row) - filling].sum())) if way == "middle" else (COUNT, 0)
+        tokens = model.embeddings.token_embedding.weight[row]
+        parts = [deep[0][:ahead], tokens[:behind], deep[0][ahead:], tokens[behind:]] if behind else [deep[0], tokens]
+        tokens = torch.cat(parts)[: len(row)] + model.embeddings.position_embedding.weight[: len(row)]
+        for place, layer in enumerate(model.encoder.layers):
+            if place and way == "deep":
+                tokens = torch.cat((deep[place], tokens[COUNT:]))
+            normed = layer.layer_norm1(tokens)
+            qkv = [getattr(layer.self_attn, f"{part}_proj")(normed).unflatten(-1, (heads, -1)).transpose(0, 1) for part in "qkv"]
+            seen = (qkv[0] @ qkv[1].mT / qkv[0].shape[-1] ** 0.5).softmax(-1) @ qkv[2]
+            tokens = tokens + layer.self_attn.out_proj(seen.transpose(0, 1).flatten(1))
+            tokens = tokens + layer.mlp(layer.layer_norm2(tokens))
+        wanted = functional.normalize(model.head(model.final_layer_norm(tokens)[-1]), dim=-1)
+        torch.testing.assert_close(found[number], wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_rows_that_are_filled_up_before_texts_are_one_line(tmp_path: Path) -> None:
+    towers, encode, _ = opened(tmp_path / "siglip", "siglip")
+
+    def left(texts: list[str]) -> Tensor:
+        return torch.stack([row.roll(int((row == row[-1]).sum())) for row in encode(texts)])
+
+    with pytest.raises(ConfigError, match="fills rows up before texts; set its padding_side to right"):
+        PromptedTexts(towers, left, NAMES, COUNT)
