@@ -81,14 +81,14 @@ python -m mvd_ds evaluate evaluate_2x3 weights=runs/probe_cocoop/prompts/student
 ```
 
 `finetune` learns the same heads on training clips as they come, drawn and augmented, under the engine of every training:
-`adaptation: coop` (or `cocoop`, `metaprompt`, `vpt`), as `finetune_prompts` does. What it keeps, shards, averages and resumes are the
-vectors; the towers are whole on every device, read from `weights` and never written, so a checkpoint is some kB, and prompts find
-their towers by path and digest. `evaluate`, `classify`, `--words`, `checkpoints --to` and `mvd_ds.load` take `runs/mine`, its
-`best` or its `model`; `export` writes prompts with their towers as one folder for elsewhere. Episodes are over all clips of a step,
-and like every loss the same for any number of processes. A text tower of a SigLIP keeps the length of its rows: vectors stand in
-front, and tokens that fill a row up give way. In `probe`, every one of `views.segments` is learnt from, and the softmaxes of all views
-are averaged, as `evaluate` does. Refused: other tasks than one class of a video, a pooling or dropout (the heads have none) and
-`order` (ways of playing have no names).
+`adaptation: coop` (or `cocoop`, `metaprompt`, `vpt`), as `finetune_prompts` does. What it keeps, shards, averages and resumes
+are the vectors; the towers are whole on every device, read from `weights` and never written, so a checkpoint is some kB, and
+prompts find their towers by path and digest. `evaluate`, `classify`, `--words`, `checkpoints --to` and `mvd_ds.load` take
+`runs/mine`, its `best` or its `model`; `export` writes prompts with their towers as one folder for elsewhere. Episodes are over
+all clips of a step, and like every loss the same for any number of processes. A text tower of a SigLIP keeps the length of its
+rows: vectors stand in front, and tokens that fill a row up give way. In `probe`, every one of `views.segments` is learnt from,
+and the softmaxes of all views are averaged, as `evaluate` does. Refused: other tasks than one class of a video, a pooling or
+dropout (the heads have none) and `order` (ways of playing have no names).
 
 ```bash
 deepspeed --module mvd_ds finetune finetune_prompts data.manifest=my_videos weights=runs/captions/model run.output=runs/pets

@@ -10,6 +10,7 @@
 ``vpt``         VPT: deep prompts in the encoder alone, with a linear layer
 ``table``       all of them by name
 ``classifier``  frozen towers with a trained head: a classifier of clips
+``learning``    the same in training: the head alone is a module, towers stand beside it
 ``file``        the small file of trained prompts
 ==============  =====================================================================================
 """

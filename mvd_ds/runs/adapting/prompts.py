@@ -149,7 +149,7 @@ class PromptClassification(Classification):
         step = int(given[0].place[0]) // self.recipe.batch.global_
         episodes = draw_episodes(range(self.classes), (self.recipe.run.seed, step))
         self.turns = []
-        if not episodes:  # of three classes or fewer
+        if not episodes:  # of two classes
             return given
         parts = [torch.tensor(part, device=labels.device) for episode in episodes for part in episode]
         counts = self.cluster.sum(torch.stack([torch.isin(labels, part).sum() for part in parts])).unflatten(0, (-1, 2))

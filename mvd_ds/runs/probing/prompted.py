@@ -200,8 +200,8 @@ def _train(
         return build_prompts(head, base, recipe.prompt, seed)
 
     keeper = states.of(f"{name}.{head}.{label}")
-    views = [recipe.views_of(held_out).count for held_out in (True, False)]
-    training = Training(1, *views, share, keeper, tell, halves, keeps_heads=True)
+    asked, learnt = (recipe.views_of(held_out).count for held_out in (True, False))
+    training = Training(1, asked, learnt, share, keeper, tell, halves, keeps_heads=True)
     try:
         drawn = 0 if recipe.drawn is None else recipe.drawn.count
         known, unseen = (Labelled(*given) for given in zip(stores, columns, (drawn, 0), strict=True))

@@ -16,6 +16,8 @@ from mvd_ds.config import PROMPT_HEADS, ConfigError, EvaluateRecipe, load_recipe
 from mvd_ds.data.manifests.manifest import read_manifest
 from mvd_ds.files import read_json
 from mvd_ds.models.prompts.file import PROMPTS_NAME, digest_of
+from mvd_ds.models.text.captioned import open_captioned
+from mvd_ds.runs import finetune as runs_finetune
 from mvd_ds.runs.evaluate import evaluate
 from mvd_ds.runs.finetune import finetune
 from mvd_ds.tools.checkpoints import convert_checkpoint
@@ -31,7 +33,15 @@ def captioned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=PROMPT_HEADS)
 def run(request: pytest.FixtureRequest, videos: Path, captioned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(request.param) / "run"
-    assert finetune(loaded(request.param, videos, captioned, folder), RECIPE) == 0
+    with pytest.MonkeyPatch.context() as patched:
+        found, place = [], runs_finetune.place_frozen
+        patched.setattr(runs_finetune, "place_frozen", lambda *given: found.append(given[0]) or place(*given))
+        assert finetune(loaded(request.param, videos, captioned, folder), RECIPE) == 0
+    (adapted,), expected = found, open_captioned(captioned)[0]
+    towers = adapted.frozen["towers"].state_dict()
+    expected = expected.encoder.state_dict() if request.param == "vpt" else expected.state_dict()
+    assert towers.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in towers.items()), "towers are not touched"
     return folder
 
 
@@ -105,7 +115,7 @@ def test_interrupted_and_resumed_equals_untouched(kind: str, videos: Path, capti
         (["model.drop_path=0.1"], "trains no block; set it to 0"),
         (["dropout=0.5"], "dropout is for class heads"),
         (["adaptation=full"], "prompt.words is for adaptation coop, cocoop, metaprompt, not full: leave it out"),
-        (["model.embed_dim=64"], "embed_dim is 32 in the file and 64 in the recipe"),
+        (["model.patch_px=16"], "patch_px is 8 in the file and 16 in the recipe"),
     ],
 )
 def test_bad_settings_are_one_line(more: list[str], said: str, videos: Path, captioned: Path, tmp_path: Path) -> None:
