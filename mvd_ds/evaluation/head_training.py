@@ -47,8 +47,6 @@ class Training(NamedTuple):
     """Number of blocks whose features there are."""
     views: int = 1
     """Views of a held-out clip, whose softmaxes are averaged."""
-    known_views: int = 1
-    """Views of a training clip, each of which heads learn from, and whose softmaxes are averaged to choose."""
     share: Share = Share()
     """This process among the others."""
     keeper: Keeper | None = None
@@ -59,6 +57,8 @@ class Training(NamedTuple):
     """The classes that are learnt and those that are asked for beside them, of a single label (None: all are learnt)."""
     keeps_heads: bool = False
     """Whether probes come with the parameters of their heads."""
+    known_views: int = 1
+    """Views of a training clip, each of which heads learn from, and whose softmaxes are averaged to choose."""
 
 
 def train_heads(

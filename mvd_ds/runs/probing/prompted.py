@@ -201,7 +201,7 @@ def _train(
 
     keeper = states.of(f"{name}.{head}.{label}")
     asked, learnt = (recipe.views_of(held_out).count for held_out in (True, False))
-    training = Training(1, asked, learnt, share, keeper, tell, halves, keeps_heads=True)
+    training = Training(1, asked, share, keeper, tell, halves, keeps_heads=True, known_views=learnt)
     try:
         drawn = 0 if recipe.drawn is None else recipe.drawn.count
         known, unseen = (Labelled(*given) for given in zip(stores, columns, (drawn, 0), strict=True))
