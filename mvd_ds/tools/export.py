@@ -31,8 +31,7 @@ def export(source: Path, folder: Path, graphs: list[str], format: str | None = N
     written.
 
     Args:
-        source: folder of a run or of a model, ``adaptation.safetensors`` of one, or a model in any format that ``convert`` reads;
-            trained prompts are written with their towers.
+        source: folder of a run or of a model, ``adaptation.safetensors`` of one, prompts, or what ``convert`` reads.
         folder: to write; one that holds something else is not touched.
         graphs: names of ``GRAPHS``.
         format: format of the source where its content does not tell.
@@ -46,10 +45,8 @@ def export(source: Path, folder: Path, graphs: list[str], format: str | None = N
         raise ConfigError(f"{folder}: is the source itself; give another folder")
     if folder.exists() and not (folder / "config.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder}: exists and is no model folder; give another")
-    prompts = prompts_file(source) if format is None and adaptors is None else None
-    if prompts is not None:
-        export_prompts(prompts, folder, graphs, lambda towers, target: export(towers, target, []))
-        return
+    if format is None and adaptors is None and (prompts := prompts_file(source)) is not None:
+        return export_prompts(prompts, folder, graphs, lambda towers, target: export(towers, target, []))
     opened = _open(source, format)
     if adaptors is not None:
         _adapt(opened, source, adaptors)
