@@ -232,8 +232,7 @@ def test_the_chain_of_recipes_holds_together(name: str) -> None:
     if isinstance(recipe, FinetuneRecipe):
         start = made[str(recipe.weights)]
         assert isinstance(start, TrainingRecipe)
-        # With ``fit`` what the recipe does not state is that of the weights.
-        keys = {key for key in _fixed(start) if not recipe.fit or recipe.states(f"model.{key}")}
+        keys = {key for key in _fixed(start) if not recipe.fit or recipe.states(f"model.{key}")}  # fitted to the weights
         assert {key: dump(recipe.model)[key] for key in keys} == {key: dump(start.model)[key] for key in keys}
     for teacher in recipe.teachers.values() if isinstance(recipe, TrainingRecipe) else ():
         if teacher.network is not None or teacher.is_ema:  # whose weights are made elsewhere, or by the run itself
