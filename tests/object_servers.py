@@ -11,6 +11,7 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 
 class Faults:
@@ -56,7 +57,9 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_PUT = do_GET
 
     def _file(self) -> tuple[int, dict[str, str], bytes]:
-        path = self.folder / self.path.partition("?")[0].lstrip("/")
+        path = self.folder / unquote(self.path.partition("?")[0]).lstrip("/")
+        if path.is_dir():
+            return 200, {}, b"<!DOCTYPE html><html><body>Directory listing</body></html>"
         if not path.is_file():
             return 404, {}, b""
         data, wanted = path.read_bytes(), self.headers.get("Range")
@@ -171,7 +174,7 @@ def _put(port: int, path: str, content: bytes) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     # moto checks no signature, but takes the region from one.
     signed = "AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
-    connection.request("PUT", path, content, {"Authorization": signed})
+    connection.request("PUT", quote(path), content, {"Authorization": signed})
     answer = connection.getresponse()
     assert answer.status == 200, (path, answer.status, answer.read())
     connection.close()

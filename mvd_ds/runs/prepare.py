@@ -52,10 +52,10 @@ def options_of(asked: argparse.Namespace) -> PrepareOptions:
 
 
 def prepare_videos(
-    source: Path,
+    source: Path | str,
     output: Path,
-    videos: Path | None,
-    classes: Path | None,
+    videos: Path | str | None,
+    classes: Path | str | None,
     options: PrepareOptions,
     split: str | None = None,
     part: Part | None = None,
@@ -64,10 +64,10 @@ def prepare_videos(
     """Prepare the videos of ``source`` in ``output`` and report the result; finished work is not done again.
 
     Args:
-        source: folder or list of videos.
+        source: path or address of a folder or list of videos.
         output: folder to write.
-        videos: folder of the videos that a list names; None: the list's own.
-        classes: file of class names; None: the list's own.
+        videos: path or address of the folder of the videos that a list names; None: the list's own.
+        classes: path or address of the file of class names; None: the list's own.
         options: what is done with the videos.
         split: name of the manifest; None: what ``source`` is called after.
         part: do this part alone, and write no manifest.
@@ -76,17 +76,15 @@ def prepare_videos(
     Raises:
         ConfigError: for a list that cannot be read, a folder that is in use or of another source, or if no video is good.
     """
-    source, output = source.expanduser(), output.expanduser()
-    videos, classes = (path.expanduser() if path is not None else None for path in (videos, classes))
     if split is not None and not re.fullmatch(r"[\w-]+", split):
         raise ConfigError(f"--split {one_line(split)}: is a name, such as val, of letters, digits, '_' and '-'")
     manifest = manifest_in(output, split or split_of(source))
     folder = folder_of(manifest)
-    where, named = (str(path.resolve()) if path is not None else None for path in (videos, classes))
+    where, named = (str(path.resolve()) if isinstance(path, Path) else path for path in (videos, classes))
     options = options._replace(workers=options.workers or os.cpu_count() or 1, videos=where, classes=named)
     if is_prepared(manifest):
         require_settings(source, folder, options)
-        if source.exists():
+        if isinstance(source, str) or source.exists():
             require_inputs(folder, digest_of(source, videos, classes))
         say(f"{one_line(manifest)} is prepared; nothing to do (delete it and {one_line(folder)} to prepare it anew)")
         return

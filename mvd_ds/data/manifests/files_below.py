@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from mvd_ds.data.manifests.rows import ListRow, has_media_extension
+from mvd_ds.data.remote.addresses import is_remote, joined, scheme_of
+from mvd_ds.data.remote.folders import objects_below, require_listed
+from mvd_ds.data.remote.store import LISTED, require_backend
 from mvd_ds.files import one_line
 
 
@@ -26,16 +29,17 @@ class ResolvedFiles(NamedTuple):
 
     def location(self, index: int) -> str:
         """Return the path of the file of row ``index``."""
-        return os.path.join(self.folder, self.names[index])
+        return joined(self.folder, self.names[index])
 
 
 class FilesBelow:
     """The videos and pictures below a folder, by every end of their paths, with and without extension."""
 
-    def __init__(self, folder: Path) -> None:
-        """Keep the folder; it is searched when a row names a file that is not simply there."""
+    def __init__(self, folder: Path | str) -> None:
+        """Keep the folder or its address; it is searched when a row names a file that is not simply there."""
         self.folder = folder
         self._ends: dict[str, list[str]] | None = None
+        self._objects: set[str] | None = None
 
     def resolve(self, rows: Sequence[ListRow]) -> ResolvedFiles:
         """Return the file of every row.
@@ -61,6 +65,8 @@ class FilesBelow:
 
     def _exact(self, name: str) -> str | None:
         """Return the path of a file that is there under exactly this name."""
+        if isinstance(self.folder, str):
+            return self._exact_object(name, self.folder)
         try:
             path = os.path.normpath(os.path.join(self.folder, name))
             if "\0" in path or not has_media_extension(path) or not os.path.isfile(path):
@@ -69,6 +75,23 @@ class FilesBelow:
             return None
         below = os.path.relpath(path, self.folder)
         return os.path.abspath(path) if below.split(os.sep)[0] == os.pardir else below
+
+    def _exact_object(self, name: str, folder: str) -> str | None:
+        """Return the name of an object that is there; of a web server, which lists none, one that may be there."""
+        if is_remote(name):
+            return name
+        name = os.path.normpath(name)
+        if scheme_of(folder) in LISTED:
+            return name if name in self._listed(folder) else None
+        if not has_media_extension(name):
+            require_listed(folder)
+        return name
+
+    def _listed(self, folder: str) -> set[str]:
+        if self._objects is None:
+            require_backend(folder)
+            self._objects = {name for name, _ in objects_below(folder) if has_media_extension(name)}
+        return self._objects
 
     def _by_end(self, row: ListRow) -> tuple[str | None, str]:
         """Return the only file whose path ends as the row says, and otherwise the reason why there is none."""
@@ -90,22 +113,26 @@ class FilesBelow:
         """Return the files by each end of their paths: ``b/c.mp4`` with extension, ``b/c.`` without."""
         if self._ends is None:
             self._ends = defaultdict(list)
-            seen: set[str] = set()
-            for place, folders, files in os.walk(self.folder, followlinks=True):
-                real = os.path.realpath(place)
-                if real in seen:
-                    folders.clear()
-                    continue
-                seen.add(real)
-                folders.sort()
-                for file in sorted(filter(has_media_extension, files)):
-                    path = os.path.normpath(os.path.join(os.path.relpath(place, self.folder), file))
-                    parts = path.split(os.sep)
-                    for start in range(len(parts)):
-                        end = os.sep.join(parts[start:])
-                        self._ends[end].append(path)
-                        self._ends[f"{os.path.splitext(end)[0]}."].append(path)
+            for path in sorted(self._listed(self.folder)) if isinstance(self.folder, str) else self._walked():
+                parts = path.split(os.sep)
+                for start in range(len(parts)):
+                    end = os.sep.join(parts[start:])
+                    self._ends[end].append(path)
+                    self._ends[f"{os.path.splitext(end)[0]}."].append(path)
         return self._ends
+
+    def _walked(self) -> Iterator[str]:
+        """Yield the path of every video and picture below the folder."""
+        seen: set[str] = set()
+        for place, folders, files in os.walk(self.folder, followlinks=True):
+            real = os.path.realpath(place)
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            folders.sort()
+            for file in sorted(filter(has_media_extension, files)):
+                yield os.path.normpath(os.path.join(os.path.relpath(place, self.folder), file))
 
     def _drop_shared(
         self, rows: Sequence[ListRow], names: dict[int, str], guessed: dict[int, str], reasons: dict[int, str]

@@ -9,12 +9,14 @@ from typing import NamedTuple
 
 from mvd_ds.data.manifests.files_below import FilesBelow
 from mvd_ds.data.manifests.labels import MOST_CLASSES, Classes, labels_of
-from mvd_ds.data.manifests.manifest import open_manifest, read_manifest
+from mvd_ds.data.manifests.manifest import list_at, open_manifest, read_manifest
 from mvd_ds.data.manifests.numbering import require_one_spelling
 from mvd_ds.data.manifests.parsing import class_numbers, is_utf8, not_utf8
 from mvd_ds.data.manifests.rows import ListRow, has_media_extension, load_json, read_rows, seems_json
 from mvd_ds.data.manifests.written_fields import refuse_written
 from mvd_ds.data.readers.location import ByteRange
+from mvd_ds.data.remote.addresses import folder_of, is_remote, joined
+from mvd_ds.data.remote.store import FetchError, Store
 from mvd_ds.data.remote.tars import are_shards
 from mvd_ds.files import ConfigError, did_you_mean, one_line
 
@@ -49,27 +51,28 @@ class Listing(NamedTuple):
     """Lines to tell: videos that were found under another name than the list's."""
 
 
-def read_listing(source: Path, videos: Path | None = None, classes: Path | None = None) -> Listing:
+def read_listing(source: Path | str, videos: Path | str | None = None, classes: Path | str | None = None) -> Listing:
     """Read the videos of ``source``, whose format its content tells.
 
     Args:
-        source: a folder, a manifest, tar files of webdataset, Kinetics' CSV (``label,youtube_id,time_start,time_end,...``), a
-            CSV of ``path,label``, or Something-Something's JSON (``[{"id": ..., "template": ...}, ...]``).
-        videos: folder that holds the videos of a list; None: the list's own.
+        source: path or address of a folder, a manifest, tar files of webdataset, Kinetics' CSV
+            (``label,youtube_id,time_start,time_end,...``), a CSV of ``path,label``, or Something-Something's JSON
+            (``[{"id": ..., "template": ...}, ...]``).
+        videos: path or address of the folder that holds the videos of a list; None: the list's own.
         classes: names of the classes, label 0 first: a JSON list, Something-Something's ``labels.json``, or a manifest with
             ``# classes:``, such as that of the training split. None: the sorted names that the list itself holds.
 
     Raises:
         ConfigError: for a list that cannot be read, or of which no video is there.
     """
-    rows = None if source.is_dir() or are_shards(str(source)) else read_rows(source)
+    rows = None if _is_folder(source) or are_shards(str(source)) else read_rows(source)
     if rows is None:
         return _of_manifest(source, videos, classes)
     labelled = rows[0].label is not None
     names = (_read_classes(classes) if classes is not None else _own_classes(source, rows)) if labelled else []
     require_one_spelling(names, one_line(source))
     number = _numbering(names, rows, source) if labelled else {}
-    folder = videos or source.parent
+    folder = videos or (source.parent if isinstance(source, Path) else folder_of(source))
     found = FilesBelow(folder).resolve(rows)
     entries = [
         ListedVideo(
@@ -93,7 +96,13 @@ def read_listing(source: Path, videos: Path | None = None, classes: Path | None 
     return Listing(entries, str(folder), label_names, {"label": tuple(names)} if labelled else {}, found.missing, found.notes)
 
 
-def _require_one_class(entries: Sequence[ListedVideo], names: Sequence[str], source: Path) -> None:
+def _is_folder(source: Path | str) -> bool:
+    if isinstance(source, Path):
+        return source.is_dir()
+    return not are_shards(source) and list_at(source) is None
+
+
+def _require_one_class(entries: Sequence[ListedVideo], names: Sequence[str], source: Path | str) -> None:
     """Refuse a list that gives a video two classes: nothing says which of them is right.
 
     Raises:
@@ -110,7 +119,7 @@ def _require_one_class(entries: Sequence[ListedVideo], names: Sequence[str], sou
         )
 
 
-def _of_manifest(source: Path, videos: Path | None, classes: Path | None) -> Listing:
+def _of_manifest(source: Path | str, videos: Path | str | None, classes: Path | str | None) -> Listing:
     manifest = read_manifest(source, videos)
     for label in manifest.refs.written.odd if manifest.refs.written is not None else ():
         refuse_written(manifest, label, one_line(source))
@@ -125,14 +134,22 @@ def _of_manifest(source: Path, videos: Path | None, classes: Path | None) -> Lis
     root = manifest.refs.root
     entries = []
     for index, ref in enumerate(manifest.refs):
-        below = os.path.relpath(ref.path, root)
-        outside = below.split(os.sep)[0] == os.pardir
-        name = os.path.abspath(ref.path) if outside else below
-        entries.append(ListedVideo(name, manifest.refs.location(index), labels[index], manifest.refs.captions(index)))
+        location = manifest.refs.location(index)
+        name = _name_of(location if isinstance(location, str) else ref.path, root)
+        entries.append(ListedVideo(name, location, labels[index], manifest.refs.captions(index)))
     return Listing(entries, root, manifest.label_names, names, {}, [])
 
 
-def _own_classes(source: Path, rows: Sequence[ListRow]) -> list[str]:
+def _name_of(path: str, root: str) -> str:
+    """Return the path relative to ``root`` if it is below it, or all of it: of an address with its query, or none finds it."""
+    if is_remote(path):
+        below = path.removeprefix(f"{root.partition('?')[0].rstrip('/')}/") if is_remote(root) else path
+        return path if joined(root, below) != path else below
+    below = os.path.relpath(path, root)
+    return os.path.abspath(path) if below.split(os.sep)[0] == os.pardir else below
+
+
+def _own_classes(source: Path | str, rows: Sequence[ListRow]) -> list[str]:
     """Return the classes of ``labels.json`` beside a JSON list, or else those that the list names.
 
     Raises:
@@ -140,8 +157,8 @@ def _own_classes(source: Path, rows: Sequence[ListRow]) -> list[str]:
     """
     if rows[0].is_json:
         for name in ("labels.json", "something-something-v2-labels.json"):
-            beside = source.with_name(name)
-            if beside.exists() and beside != source:
+            beside = source.with_name(name) if isinstance(source, Path) else joined(folder_of(source), name)
+            if beside != source and _is_there(beside):
                 return _read_classes(beside)
     numeric = [row for row in rows if row.label is not None and _is_number(row.label)]
     if not numeric:
@@ -164,6 +181,13 @@ def _own_classes(source: Path, rows: Sequence[ListRow]) -> list[str]:
     return [str(number) for number in range(largest + 1)]
 
 
+def _is_there(place: Path | str) -> bool:
+    try:
+        return place.exists() if isinstance(place, Path) else Store().is_there(place)
+    except FetchError as error:
+        raise ConfigError(f"{one_line(place)}: {error}") from None
+
+
 def _is_number(label: str) -> bool:
     try:
         float(label)
@@ -172,7 +196,7 @@ def _is_number(label: str) -> bool:
     return label.lower().lstrip("+-") not in ("nan", "inf", "infinity")
 
 
-def _numbering(names: Sequence[str], rows: Sequence[ListRow], source: Path) -> dict[str | None, int]:
+def _numbering(names: Sequence[str], rows: Sequence[ListRow], source: Path | str) -> dict[str | None, int]:
     """Return the number of every label of the rows: by name, or by value where classes are digits.
 
     Raises:
@@ -198,14 +222,14 @@ def _numbering(names: Sequence[str], rows: Sequence[ListRow], source: Path) -> d
     return number
 
 
-def _require_utf8(rows: Sequence[ListRow], source: Path) -> None:
+def _require_utf8(rows: Sequence[ListRow], source: Path | str) -> None:
     """Say that a list is in another encoding where a name shows it, which explains that no file is found."""
     for row in rows:
         if not is_utf8(os.fsencode(row.names[0])):
             raise ConfigError(f"{row.where}: {not_utf8(one_line(source))}")
 
 
-def _read_classes(path: Path) -> list[str]:
+def _read_classes(path: Path | str) -> list[str]:
     """Read class names, class 0 first.
 
     Raises:

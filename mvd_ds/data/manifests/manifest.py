@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import stat
 from pathlib import Path
@@ -14,19 +13,18 @@ from mvd_ds.config.base import without_secrets
 from mvd_ds.data.manifests.captions import TEXT_COLUMN
 from mvd_ds.data.manifests.clip_refs import ClipRefs
 from mvd_ds.data.manifests.existence import check_some_exist
+from mvd_ds.data.manifests.folders import read_folder
 from mvd_ds.data.manifests.json_lines import is_json_lines, tab_lines
 from mvd_ds.data.manifests.numbering import require_one_spelling
-from mvd_ds.data.manifests.parsing import class_numbers, parse_manifest
-from mvd_ds.data.readers.video import IMAGE_EXTENSIONS, UNREAD_EXTENSIONS, VIDEO_EXTENSIONS
+from mvd_ds.data.manifests.parsing import parse_manifest
 from mvd_ds.data.remote.addresses import folder_of, is_remote, joined
-from mvd_ds.data.remote.store import FetchError, Store, require_backend
+from mvd_ds.data.remote.folders import require_listed
+from mvd_ds.data.remote.store import FetchError, Store, is_missing, require_backend
 from mvd_ds.data.remote.tars import are_shards, manifest_of_shards
 from mvd_ds.files import ConfigError, describe_foreign, one_line
 
 RECORD, EARLIER_MANIFEST = "prepare.json", "manifest.txt"
 """The settings of a `prepare`, in the folder beside its manifest; earlier versions wrote both into one folder."""
-_SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
-"""Folders of these names are parts of a data set, not classes."""
 
 
 class Manifest(NamedTuple):
@@ -109,7 +107,7 @@ def open_manifest(
     if source.is_dir():
         prepared = _prepared_in(source)
         if prepared is None:
-            return _read_folder(source)
+            return _of_folder(str(source))
         source = prepared
     text = read_list(source, "a manifest", setting)
     return manifest_of(text, source, root, source.name if name is None else name, one_line(path) if name is None else name)
@@ -140,16 +138,40 @@ def _read_elsewhere(path: str, root: str | Path | None, name: str | None) -> Man
     called = without_secrets(path) if name is None else name
     if are_shards(path):
         manifest = manifest_of(manifest_of_shards(path), path, folder_of(path), called, one_line(called))
+    elif (text := list_at(path)) is None:
+        manifest = _of_folder(path)
     else:
-        try:
-            text = Store().content(path)
-        except FetchError as error:
-            raise ConfigError(f"{one_line(without_secrets(path))}: {error}") from None
-        seems = describe_foreign(text[:4096])
-        if seems:
-            raise ConfigError(f"{one_line(without_secrets(path))}: is not a manifest, it seems to be {seems}")
         manifest = manifest_of(text, path, root, called, one_line(called))
     return manifest._replace(source=without_secrets(path))
+
+
+def list_at(address: str) -> bytes | None:
+    """Return the text of a remote list, or None if the address is that of a folder.
+
+    Raises:
+        ConfigError: if it is neither, or its server does not give it.
+    """
+    shown, store = one_line(without_secrets(address)), Store()
+    if address.endswith("/"):
+        require_listed(address)
+        return None
+    try:
+        text = store.content(address)
+    except FetchError as error:
+        if is_missing(error) and store.is_folder(address):
+            return None
+        raise ConfigError(f"{shown}: {error}") from None
+    seems = describe_foreign(text[:4096])
+    if seems.startswith("a web page"):
+        require_listed(address)
+    if seems:
+        raise ConfigError(f"{shown}: is not a manifest, it seems to be {seems}")
+    return text
+
+
+def _of_folder(folder: str) -> Manifest:
+    refs, classes = read_folder(folder)
+    return Manifest(refs, tuple(classes), classes, folder, folder)
 
 
 def manifest_of(text: bytes, source: str | Path, root: str | Path | None, name: str, shown: str) -> Manifest:
@@ -188,11 +210,11 @@ def _root_of(source: str | Path, said: str) -> str:
     return joined(around, said) if said else around or os.curdir
 
 
-def read_list(source: Path, kind: str, setting: str | None = None) -> bytes:
+def read_list(source: Path | str, kind: str, setting: str | None = None) -> bytes:
     """Return the content of a text file that lists videos or classes; its encoding is not looked at, but for UTF-16.
 
     Args:
-        source: the file.
+        source: the file, or its address.
         kind: "a manifest", for messages.
         setting: name of the setting that names the file, for messages.
 
@@ -200,6 +222,11 @@ def read_list(source: Path, kind: str, setting: str | None = None) -> bytes:
         ConfigError: if it is missing, cannot be read, or is no text: then with what it seems to be.
     """
     shown = one_line(source)
+    if isinstance(source, str):
+        text = list_at(source)
+        if text is None:
+            raise ConfigError(f"{shown}: is a folder; {kind} is a text file")
+        return text
     try:
         if not stat.S_ISREG(os.stat(source).st_mode):
             raise ConfigError(f"{shown}: is neither a file nor a folder; {kind} is a text file")
@@ -244,52 +271,3 @@ def require_captions(manifest: Manifest, setting: str) -> None:
             'tab to every line, or write JSON lines {"path": ..., "text": ...}'
         )
     raise ConfigError(f"{refs[bare].where}: {one_line(refs.path(bare), 200)} has no caption, which {setting} needs")
-
-
-def _read_folder(folder: Path) -> Manifest:
-    wanted = VIDEO_EXTENSIONS | IMAGE_EXTENSIONS
-    found: list[bytes] = []
-    skipped: list[str] = []
-    seen: set[str] = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:  # a link that leads back up
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        relative = os.path.relpath(place, folder)
-        for name in files:
-            extension = os.path.splitext(name)[1].lower()
-            if not name.startswith(".") and extension in wanted:
-                found.append(os.fsencode(os.path.normpath(os.path.join(relative, name))))
-            elif not name.startswith(".") and extension in UNREAD_EXTENSIONS:
-                skipped.append(os.path.normpath(os.path.join(relative, name)))
-    passed_over = f"{len(skipped)} files of formats that are not read, such as {one_line(min(skipped))}" if skipped else ""
-    if not found:
-        holds = f"holds {passed_over}, and" if skipped else "holds"
-        raise ConfigError(f"{one_line(folder)}: the folder {holds} no videos or images ({' '.join(sorted(wanted))})")
-    if skipped:
-        logging.getLogger("mvd_ds").warning("%s: skipped %s", one_line(folder), passed_over)
-    found.sort()
-    ends = np.cumsum([len(path) for path in found])
-    starts = ends - np.array([len(path) for path in found])
-    labels, classes = _classes_of(found)
-    require_one_spelling(classes.get("label", ()), one_line(folder))
-    refs = ClipRefs(b"".join(found), np.stack([starts, ends], 1), None, labels, str(folder), str(folder))
-    return Manifest(refs, tuple(classes), classes, str(folder), str(folder))
-
-
-def _classes_of(paths: list[bytes]) -> tuple[np.ndarray, dict[str, tuple[str, ...]]]:
-    """Return labels int64 (n, L) and class names of a tree with a folder per class; L = 0 for any other tree."""
-    separator = os.fsencode(os.sep)
-    tops = [path.partition(separator)[0] if separator in path else None for path in paths]
-    names = sorted({top for top in tops if top is not None})
-    numbers = class_numbers([os.fsdecode(name) for name in names])
-    if numbers is not None:  # 2 stands before 10
-        names = [name for _, name in sorted(zip(numbers, names, strict=True))]
-    if None in tops or len(names) < 2 or all(os.fsdecode(name).lower() in _SPLITS for name in names):
-        return np.zeros((len(paths), 0), np.int64), {}
-    number = {name: index for index, name in enumerate(names)}
-    labels = np.array([[number[top]] for top in tops if top is not None], np.int64)
-    return labels, {"label": tuple(map(os.fsdecode, names))}

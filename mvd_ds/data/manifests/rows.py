@@ -49,7 +49,7 @@ class ListRow(NamedTuple):
     """Texts that say what the video shows."""
 
 
-def read_rows(source: Path) -> list[ListRow] | None:
+def read_rows(source: Path | str) -> list[ListRow] | None:
     """Return the rows of a CSV or JSON list, or None if ``source`` is a manifest; its content tells, not its name.
 
     Raises:
@@ -70,7 +70,7 @@ def read_rows(source: Path) -> list[ListRow] | None:
     return _read_csv_rows(source, content.decode("utf-8", "surrogateescape"), delimiter.decode())
 
 
-def seems_json(path: Path) -> bool:
+def seems_json(path: Path | str) -> bool:
     """Return whether the content of a file begins as JSON does.
 
     Raises:
@@ -79,7 +79,7 @@ def seems_json(path: Path) -> bool:
     return read_list(path, "a list").removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"[", b"{")
 
 
-def load_json(path: Path) -> Any:
+def load_json(path: Path | str) -> Any:
     """Return the content of a JSON file.
 
     Raises:
@@ -104,7 +104,7 @@ def _is_of_manifest(line: bytes) -> bool:
     return not isinstance(read, str) and has_media_extension(os.fsdecode(line[read[0] : read[1]]).rstrip())
 
 
-def _read_csv_rows(source: Path, text: str, delimiter: str) -> list[ListRow]:
+def _read_csv_rows(source: Path | str, text: str, delimiter: str) -> list[ListRow]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     rows: list[tuple[str, list[str]]] = []
     written: list[list[str]] = []
@@ -223,7 +223,7 @@ def _kinetics_row(row: dict[str, str], head: Sequence[str], where: str) -> ListR
     return ListRow(where, (f"{name}_{start:06d}_{end:06d}", f"{name}_{start}_{end}", name), label)
 
 
-def _read_json_rows(source: Path) -> list[ListRow]:
+def _read_json_rows(source: Path | str) -> list[ListRow]:
     rows, shown = load_json(source), one_line(source)
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise ConfigError(f'{shown}: is not a list of {{"id": ..., "template": ...}}')

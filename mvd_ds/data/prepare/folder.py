@@ -12,12 +12,14 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
-from mvd_ds.data.manifests.manifest import EARLIER_MANIFEST, RECORD
+from mvd_ds.data.manifests.manifest import EARLIER_MANIFEST, RECORD, list_at
 from mvd_ds.data.prepare.jobs import file_state
 from mvd_ds.data.prepare.options import PrepareOptions
+from mvd_ds.data.remote.folders import objects_below
+from mvd_ds.data.remote.tars import are_shards
 from mvd_ds.files import ConfigError, one_line, read_json, write_json
 
 WORK = ".prepare"
@@ -31,9 +33,9 @@ _LATER = ("videos", "classes")
 """Options that folders of earlier versions do not record."""
 
 
-def split_of(source: Path) -> str:
+def split_of(source: Path | str) -> str:
     """Return the split that a list or folder is called after: ``val``, ``test``, or else ``train``."""
-    words = set(re.split("[^a-z]+", source.stem.lower()))
+    words = set(re.split("[^a-z]+", PurePath(source).stem.lower()))
     return next((split for split, names in _SPLITS.items() if words & names), "train")
 
 
@@ -59,7 +61,7 @@ def is_prepared(manifest: Path) -> bool:
 
 
 @contextmanager
-def claimed(source: Path, output: Path, options: PrepareOptions, part: str = "") -> Iterator[None]:
+def claimed(source: Path | str, output: Path, options: PrepareOptions, part: str = "") -> Iterator[None]:
     """Make ``output`` the folder of these settings, and keep every other `prepare` out of it until the block ends.
 
     With ``part``, the name of a part, other parts may work in it, too.
@@ -89,7 +91,7 @@ def claimed(source: Path, output: Path, options: PrepareOptions, part: str = "")
         yield
 
 
-def require_settings(source: Path, output: Path, options: PrepareOptions) -> None:
+def require_settings(source: Path | str, output: Path, options: PrepareOptions) -> None:
     """Refuse a folder that was begun from another source or with other options.
 
     Raises:
@@ -108,14 +110,18 @@ def require_settings(source: Path, output: Path, options: PrepareOptions) -> Non
             )
 
 
-def digest_of(source: Path, videos: Path | None, classes: Path | None) -> str:
+def digest_of(source: Path | str, videos: Path | str | None, classes: Path | str | None) -> str:
     """Return a digest of what is prepared: the list and class names by content, files of a folder by name, size and time.
 
     Raises:
         OSError: if one of them cannot be read.
+        ConfigError: if its server does not give it.
     """
-    digest = hashlib.sha256(repr(videos.resolve() if videos is not None else None).encode())
+    digest = hashlib.sha256(repr(videos.resolve() if isinstance(videos, Path) else videos).encode())
     for path in (source, classes):
+        if isinstance(path, str):
+            digest.update(_state_of(path))
+            continue
         if path is None or not path.is_dir():
             digest.update(path.read_bytes() if path is not None and path.is_file() else b"none")
             continue
@@ -125,6 +131,15 @@ def digest_of(source: Path, videos: Path | None, classes: Path | None) -> str:
                 known = (os.path.relpath(place, path), file, file_state(os.path.join(place, file)))
                 digest.update(repr(known).encode())
     return digest.hexdigest()
+
+
+def _state_of(address: str) -> bytes:
+    """Return what tells a remote list or folder from what it was; of tar files, whose videos are marked themselves, nothing."""
+    if are_shards(address):
+        return b"none"
+    if (text := list_at(address)) is not None:
+        return text
+    return repr([(name, *state) for name, state in objects_below(address)]).encode("utf-8", "surrogateescape")
 
 
 def remember_inputs(output: Path, digest: str) -> None:
@@ -150,15 +165,19 @@ def require_inputs(output: Path, digest: str) -> None:
         )
 
 
-def _require_apart(source: Path, output: Path) -> None:
-    inside = source.resolve() if source.is_dir() else None
+def _require_apart(source: Path | str, output: Path) -> None:
+    inside = source.resolve() if isinstance(source, Path) and source.is_dir() else None
     if inside is not None and (output.resolve().is_relative_to(inside) or inside.is_relative_to(output.resolve())):
         raise ConfigError(f"{one_line(output)}: lies in {one_line(source)}, or around it; choose a folder beside the originals")
 
 
-def _settings(source: Path, options: PrepareOptions) -> dict[str, Any]:
+def _settings(source: Path | str, options: PrepareOptions) -> dict[str, Any]:
     """Return the settings that decide the outcome, as JSON gives them back."""
-    values = {"version": 1, "source": str(source.resolve()), **options._asdict()}
+    values = {
+        "version": 1,
+        "source": str(source.resolve() if isinstance(source, Path) else source.rstrip("/")),
+        **options._asdict(),
+    }
     for name in _HARMLESS:
         del values[name]
     settings: dict[str, Any] = json.loads(json.dumps(values))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+from mvd_ds.config.base import without_secrets
 from mvd_ds.data.prepare.journal import Journal
 from mvd_ds.data.prepare.options import PrepareOptions
 from mvd_ds.data.prepare.process_pool import Fault, run_jobs
@@ -27,6 +29,8 @@ class VideoJob(NamedTuple):
     """File to read."""
     target: str = ""
     """File to write, if any."""
+    state: str = ""
+    """Mark of the content of an object; of a file it is asked for when it is needed."""
 
 
 def run_once(
@@ -52,7 +56,7 @@ def run_once(
         faults: what is done about jobs that failed.
 
     Raises:
-        ConfigError: if the disk is full.
+        ConfigError: if the disk is full, or the originals' server gives nothing any more.
     """
     known: dict[str, Any] = {}
     for record in journal.read():
@@ -72,6 +76,8 @@ def run_once(
                 raise ConfigError(
                     f"{one_line(job.target)}: {result.reason}; make room, and start the same command again: it goes on"
                 )
+            if result.ends:
+                raise ConfigError(f"{result.reason}; the same command goes on")
             if faults != "retried":
                 journal.append({"job": _fingerprint(job), "fault": result.reason})
         else:
@@ -84,7 +90,13 @@ def run_once(
 def _fingerprint(job: VideoJob) -> str:
     """Return a text that changes when the file of the job, or the file made of it, is another one."""
     made = f" -> {job.target} {file_state(job.target)}" if job.target else ""
-    return f"{job.name} {file_state(job.location)}{made}"
+    return f"{shown_name(job.name)} {job.state or file_state(job.location)}{made}"
+
+
+def shown_name(name: str) -> str:
+    """Return the name of a video for reports and journals; what an address hides there is told by a mark alone."""
+    shown = without_secrets(name)
+    return name if shown == name else f"{shown} ({hashlib.sha256(os.fsencode(name)).hexdigest()[:8]})"
 
 
 def file_state(location: str | ByteRange) -> str:

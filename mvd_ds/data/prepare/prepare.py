@@ -14,13 +14,15 @@ from typing import Any
 
 import numpy as np
 
+from mvd_ds.config.base import without_secrets
 from mvd_ds.data.manifests.captions import TEXT_COLUMN
 from mvd_ds.data.manifests.listings import ListedVideo, Listing
 from mvd_ds.data.prepare.encode import Encoding, encode
 from mvd_ds.data.prepare.folder import WORK, claimed, folder_of, is_prepared
 from mvd_ds.data.prepare.inspection import inspect_file
-from mvd_ds.data.prepare.jobs import Keeping, Tell, VideoJob, run_once
+from mvd_ds.data.prepare.jobs import Keeping, Tell, VideoJob, run_once, shown_name
 from mvd_ds.data.prepare.options import Found, PrepareOptions
+from mvd_ds.data.prepare.originals import Originals
 from mvd_ds.data.prepare.parts import Part, journal_of, require_all, set_done
 from mvd_ds.data.prepare.process_pool import Fault, run_jobs
 from mvd_ds.data.prepare.report import write_report
@@ -28,16 +30,17 @@ from mvd_ds.data.prepare.shards import Member, Shard, divide, write_shard
 from mvd_ds.data.prepare.writing import UNLISTABLE, Place, write_manifest
 from mvd_ds.data.readers.location import ByteRange, extension_of
 from mvd_ds.data.readers.video import IMAGE_EXTENSIONS, DecodeError
+from mvd_ds.data.remote.addresses import absolute, is_remote
 from mvd_ds.files import ConfigError, one_line, read_json
 
 
 def prepare(
-    source: Path, listing: Listing, manifest: Path, options: PrepareOptions, tell: Tell, digest: str, joins: bool = False
+    source: Path | str, listing: Listing, manifest: Path, options: PrepareOptions, tell: Tell, digest: str, joins: bool = False
 ) -> dict[str, Any]:
     """Look at, encode and pack the videos of ``listing``; write the manifest, ``report.json`` and ``report.txt``.
 
     Args:
-        source: file or folder that the list was read from.
+        source: file or folder that the list was read from, or its address.
         listing: the videos.
         manifest: file to write; ``folder_of`` it takes the rest.
         options: what is done with the videos.
@@ -66,12 +69,12 @@ def prepare(
 
 
 def prepare_part(
-    source: Path, listing: Listing, manifest: Path, options: PrepareOptions, tell: Tell, digest: str, part: Part
+    source: Path | str, listing: Listing, manifest: Path, options: PrepareOptions, tell: Tell, digest: str, part: Part
 ) -> tuple[int, int]:
     """Look at and encode the videos of one part, for `prepare --join`; finished work is not done again.
 
     Args:
-        source: file or folder that the list was read from.
+        source: file or folder that the list was read from, or its address.
         listing: all videos.
         manifest: file that the join will write.
         options: what is done with the videos.
@@ -112,19 +115,20 @@ def _looked_and_encoded(
     if part is not None:
         entries, targets = part.take(entries), part.take(targets)
     once = partial(run_once, options=options, tell=tell, faults=kept)
-    look = partial(_look_at, verify=options.verify)
-    jobs = [VideoJob(entry.name, entry.location) for entry in entries]
+    originals = Originals(options.seconds_per_file)
+    look = partial(_look_at, verify=options.verify, originals=originals)
+    states = originals.states([entry.location for entry in entries])
+    jobs = [VideoJob(entry.name, entry.location, state=state) for entry, state in zip(entries, states, strict=True)]
     results = once("looking", look, jobs, journal_of(output / WORK, "looked", part))
     looked = [
-        (Found(entry, result, entry.location), target)
-        for entry, result, target in zip(entries, results, targets, strict=True)
+        (Found(entry, result, entry.location), job._replace(target=str(target)))
+        for entry, result, job, target in zip(entries, results, jobs, targets, strict=True)
         if not _is_fault(entry, result, faults)
     ]
     if options.encoding is None:
         return [one for one, _ in looked]
-    encode_one = partial(_encode_one, encoding=options.encoding)
-    moving = [(one, target) for one, target in looked if extension_of(one.location) not in IMAGE_EXTENSIONS]
-    jobs = [VideoJob(one.entry.name, one.location, str(target)) for one, target in moving]
+    encode_one = partial(_encode_one, encoding=options.encoding, originals=originals)
+    jobs = [job for one, job in looked if extension_of(one.location) not in IMAGE_EXTENSIONS]
     made = iter(zip(jobs, once("encoding", encode_one, jobs, journal_of(output / WORK, "encoded", part)), strict=True))
     found = []
     for one, _ in looked:
@@ -137,7 +141,9 @@ def _looked_and_encoded(
     return found
 
 
-def _prepare(source: Path, listing: Listing, manifest: Path, options: PrepareOptions, tell: Tell, joins: bool) -> dict[str, Any]:
+def _prepare(
+    source: Path | str, listing: Listing, manifest: Path, options: PrepareOptions, tell: Tell, joins: bool
+) -> dict[str, Any]:
     output = folder_of(manifest)
     faults = dict(listing.missing)
     entries = [entry for entry in listing.entries if _can_be_named(entry, faults)]
@@ -157,17 +163,19 @@ def _prepare(source: Path, listing: Listing, manifest: Path, options: PrepareOpt
 
 def _can_be_named(entry: ListedVideo, faults: dict[str, str]) -> bool:
     if "\t" in entry.name or "\n" in entry.name:
-        faults[entry.name] = f"{UNLISTABLE}, which a manifest cannot"
+        faults[shown_name(entry.name)] = f"{UNLISTABLE}, which a manifest cannot"
         return False
     return True
 
 
-def _look_at(job: VideoJob, verify: bool) -> dict[str, Any]:
-    return inspect_file(job.location, verify)
+def _look_at(job: VideoJob, verify: bool, originals: Originals) -> dict[str, Any]:
+    with originals.here(job.location) as location:
+        return inspect_file(location, verify)
 
 
-def _encode_one(job: VideoJob, encoding: Encoding) -> dict[str, Any]:
-    count = encode(job.location, Path(job.target), encoding)
+def _encode_one(job: VideoJob, encoding: Encoding, originals: Originals) -> dict[str, Any]:
+    with originals.here(job.location) as location:
+        count = encode(location, Path(job.target), encoding)
     facts = inspect_file(job.target, verify=False)
     if facts["frames"] != count:
         raise DecodeError(f"{facts['frames']} frames were written, not {count}")
@@ -180,7 +188,7 @@ def _targets(names: list[str], folder: Path) -> list[Path]:
     targets = []
     for number, name in enumerate(names):
         stem = os.path.splitext(name)[0]
-        if os.path.isabs(stem) or ".." in stem.split(os.sep) or stem in taken:
+        if os.path.isabs(stem) or is_remote(stem) or ".." in stem.split(os.sep) or stem in taken:
             stem = f"{number:08d}"
         taken.add(stem)
         targets.append(folder / f"{stem}.mp4")
@@ -193,15 +201,26 @@ def _pack(found: list[Found], output: Path, base: Path, options: PrepareOptions,
     folder.mkdir(exist_ok=True)
     # Shuffled once, so that those who read shards from start to end do not meet a class at a time.
     order = np.random.default_rng(0).permutation(len(found)).tolist()
-    sizes = [one.location.size if isinstance(one.location, ByteRange) else os.path.getsize(one.location) for one in found]
+    originals = Originals(options.seconds_per_file)
+    originals.states([one.location for one in found])  # at the same time, which the next line does not ask again
+    sizes = [originals.size(one.location) for one in found]
     parts = divide([sizes[number] for number in order], options.shard_bytes)
+    records = output / WORK / "packed"
+    records.mkdir(exist_ok=True)
     shards = [
-        Shard(folder / f"{index:06d}.tar", [_member(number, found[number]) for number in order[part.start : part.stop]])
+        Shard(
+            folder / f"{index:06d}.tar",
+            [_member(number, found[number]) for number in order[part.start : part.stop]],
+            records / f"{index:06d}.json",
+        )
         for index, part in enumerate(parts)
     ]
     places: dict[str, Place] = {}
-    for done, (index, result) in enumerate(run_jobs(write_shard, shards, options.workers, float(10**6)), 1):
+    pack = partial(write_shard, originals=originals)
+    for done, (index, result) in enumerate(run_jobs(pack, shards, options.workers, float(10**6)), 1):
         if isinstance(result, Fault):
+            if result.ends:
+                raise ConfigError(f"{result.reason}; the same command goes on")
             raise ConfigError(f"{shards[index].path}: cannot be written: {result.reason}")
         for key, (offset, size) in result.items():
             places[found[int(key)].entry.name] = (os.path.relpath(shards[index].path, base), offset, size)
@@ -212,14 +231,14 @@ def _pack(found: list[Found], output: Path, base: Path, options: PrepareOptions,
 def _packed_already(found: list[Found]) -> dict[str, Place]:
     """Return the places of videos that came in shards and stay there."""
     return {
-        one.entry.name: (os.path.abspath(one.location.path), one.location.offset, one.location.size)
+        one.entry.name: (absolute(one.location.path), one.location.offset, one.location.size)
         for one in found
         if isinstance(one.location, ByteRange)
     }
 
 
 def _member(number: int, one: Found) -> Member:
-    facts = {"name": one.entry.name, "labels": list(one.entry.labels), **one.facts}
+    facts = {"name": without_secrets(one.entry.name), "labels": list(one.entry.labels), **one.facts}
     if one.entry.captions:  # a set without captions keeps the digests of its shards
         facts[TEXT_COLUMN] = list(one.entry.captions)
     label = one.entry.labels[0] if len(one.entry.labels) == 1 else None
@@ -228,6 +247,6 @@ def _member(number: int, one: Found) -> Member:
 
 def _is_fault(entry: ListedVideo, result: Any, faults: dict[str, str]) -> bool:
     if isinstance(result, Fault):
-        faults[entry.name] = result.reason
+        faults[shown_name(entry.name)] = result.reason
         return True
     return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 
 from mvd_ds.data.readers.video import reason_of
 from mvd_ds.data.workers.workers import forkserver_context, replace_lost_server
+from mvd_ds.files import ConfigError
 
 
 class Fault(NamedTuple):
@@ -19,6 +21,8 @@ class Fault(NamedTuple):
     """Why it failed, in one line."""
     code: int = 0
     """``errno`` of an error of the operating system, else 0."""
+    ends: bool = False
+    """Whether it is not this job that is at fault, and others would fail alike."""
 
 
 class _Worker(NamedTuple):
@@ -66,14 +70,16 @@ def run_jobs(
 def _start(context: Any, function: Callable[[Any], Any], seconds: float) -> _Worker:
     replace_lost_server()
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, function, seconds), daemon=True)
+    process = context.Process(target=_serve, args=(theirs, function, seconds, dict(os.environ)), daemon=True)
     process.start()
     theirs.close()
     return _Worker(process, ours)
 
 
-def _serve(connection: Connection, function: Callable[[Any], Any], seconds: float) -> None:
-    """Do jobs until the other end is closed."""
+def _serve(connection: Connection, function: Callable[[Any], Any], seconds: float, environment: dict[str, str]) -> None:
+    """Do jobs until the other end is closed, in the environment of who asks for them: credentials are found there."""
+    os.environ.clear()  # that of the server, which may be an earlier one
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt from the keyboard is the caller's to handle
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # by the kernel: Python's own handlers wait for a native call to return
     while True:
@@ -84,6 +90,8 @@ def _serve(connection: Connection, function: Callable[[Any], Any], seconds: floa
         signal.setitimer(signal.ITIMER_REAL, seconds)
         try:
             result = function(job)
+        except ConfigError as error:
+            result = Fault(str(error), ends=True)
         except Exception as error:
             result = Fault(reason_of(error), getattr(error, "errno", None) or 0)
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -13,7 +13,7 @@ from mvd_ds.files import one_line, write_json, write_text
 
 
 def write_report(
-    output: Path, source: Path, listing: Listing, found: Sequence[Found], faults: dict[str, str], options: PrepareOptions
+    output: Path, source: Path | str, listing: Listing, found: Sequence[Found], faults: dict[str, str], options: PrepareOptions
 ) -> dict[str, Any]:
     """Write both files into ``output`` and return the content of the JSON file.
 

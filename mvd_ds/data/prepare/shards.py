@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mvd_ds.data.manifests.captions import TEXT_COLUMN
+from mvd_ds.data.prepare.jobs import file_state
+from mvd_ds.data.prepare.originals import Originals
 from mvd_ds.data.readers.groups import groups_of
 from mvd_ds.data.readers.location import ByteRange, Location, read_bytes, size_of
 from mvd_ds.data.readers.video import IMAGE_EXTENSIONS, DecodeError
-from mvd_ds.files import ConfigError, read_json, write_bytes, written_aside
+from mvd_ds.files import ConfigError, one_line, read_json, write_bytes, write_json, written_aside
 
 HEADER_BYTES = 512
 """Bytes of the header of a tar member; names are short, so that each member has but one."""
@@ -35,24 +37,29 @@ class Member(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """A tar file to write."""
+    """A tar file to write; ``record`` keeps what it was made of, so that it is not made again."""
 
     path: Path
     """Name of the file."""
     members: list[Member]
     """Videos in it, in order."""
+    record: Path | None = None
 
 
 def sidecar_of(shard: Path) -> Path:
-    """Return the path of the JSON file beside a shard: ``videos``, ``{key: [offset, bytes]}``, ``groups``, and ``digest``.
+    """Return the path of the JSON file beside a shard: ``videos``, ``{key: [offset, bytes]}``, and ``groups``.
 
     ``groups`` has a line for each video of several groups of pictures, from which parts of it can be read (``Groups.text``).
     """
     return shard.with_suffix(".json")
 
 
-def write_shard(shard: Shard) -> dict[str, list[int]]:
-    """Write a tar file, then its sidecar; a shard that is whole and made of the same videos is left as it is.
+def write_shard(shard: Shard, originals: Originals | None = None) -> dict[str, list[int]]:
+    """Write a tar file, its sidecar, then its record; a shard that is whole and made of the same videos is left as it is.
+
+    Args:
+        shard: the file and its videos.
+        originals: reads them, wherever they are.
 
     Returns:
         Offset and bytes of each video, by key.
@@ -60,43 +67,60 @@ def write_shard(shard: Shard) -> dict[str, list[int]]:
     Raises:
         OSError: if a video cannot be read or the shard cannot be written.
     """
-    digest, sidecar = _digest(shard.members), sidecar_of(shard.path)
-    if sidecar.exists() and shard.path.exists():
-        held = _sidecar(sidecar)
-        if held.get("digest") == digest and "groups" in held:
-            videos: dict[str, list[int]] = held["videos"]
-            return videos
+    originals = originals or Originals()
+    digest, sidecar = _digest(shard.members, originals), sidecar_of(shard.path)
+    if shard.record is not None:
+        if sidecar.exists() and shard.path.exists() and _held(shard.record).get("digest") == digest:
+            videos = _held(sidecar).get("videos")
+            if videos is not None:
+                places: dict[str, list[int]] = videos
+                return places
+        shard.record.unlink(missing_ok=True)
     sidecar.unlink(missing_ok=True)
     places, groups = {}, {}
     with written_aside(shard.path) as aside, tarfile.open(aside, "w", format=tarfile.USTAR_FORMAT) as tar:
         for member in shard.members:
-            size = size_of(member.location)
-            places[member.key] = [tar.offset + HEADER_BYTES, size]
-            _add(tar, f"{member.key}{member.extension}", member.location)
-            if text := _groups_text(member):
+            place, text = _add_video(tar, member, originals)
+            places[member.key] = place
+            if text:
                 groups[member.key] = text
             _add(tar, f"{member.key}.json", json.dumps(member.facts).encode())
             if captions := member.facts.get(TEXT_COLUMN):
                 _add(tar, f"{member.key}.txt", "\n".join(" ".join(caption.split()) for caption in captions).encode())
             if member.label is not None:
                 _add(tar, f"{member.key}.cls", str(member.label).encode())
-    write_bytes(sidecar, json.dumps({"videos": places, "groups": groups, "digest": digest}).encode())
+    write_bytes(sidecar, json.dumps({"videos": places, "groups": groups}).encode())
+    if shard.record is not None:
+        write_json(shard.record, {"digest": digest})
     return places
 
 
-def _groups_text(member: Member) -> str:
+def _add_video(tar: tarfile.TarFile, member: Member, originals: Originals) -> tuple[list[int], str]:
+    """Add a video, and return its offset and bytes, and the text of its groups of pictures."""
+    try:
+        with originals.here(member.location) as location:
+            place = [tar.offset + HEADER_BYTES, size_of(location)]
+            _add(tar, f"{member.key}{member.extension}", location)
+            return place, _groups_text(member.extension, location)
+    except DecodeError as error:  # an object that was there when it was looked at
+        raise OSError(f"{one_line(member.facts.get('name', member.key), 200)}: {error}") from None
+
+
+def _groups_text(extension: str, location: str | ByteRange) -> str:
     """Return where the groups of pictures of a video are, or nothing if it is to be read whole."""
-    if member.extension.lower() in IMAGE_EXTENSIONS:
+    if extension.lower() in IMAGE_EXTENSIONS:
         return ""
     try:
-        groups = groups_of(member.location)
+        groups = groups_of(location)
     except DecodeError:  # of a video that was looked at: what is wrong, its readers say
         return ""
     return "" if groups is None else groups.text()
 
 
-def _sidecar(path: Path) -> dict[str, Any]:
-    """Return the content of a sidecar, or nothing if it is damaged: its shard is then written anew."""
+def _held(path: Path) -> dict[str, Any]:
+    """Return the content of a sidecar or record, or nothing if it is damaged or not there: its shard is then written anew."""
+    if not path.exists():
+        return {}
     try:
         held = read_json(path)
     except ConfigError:
@@ -104,11 +128,10 @@ def _sidecar(path: Path) -> dict[str, Any]:
     return held if isinstance(held, dict) else {}
 
 
-def _digest(members: list[Member]) -> str:
-    """Return a digest of names, facts and labels, and of size and time of each file."""
-    files = [os.stat(one.location if isinstance(one.location, str) else one.location.path) for one in members]
-    held = [(*one, file.st_size, file.st_mtime_ns) for one, file in zip(members, files, strict=True)]
-    return hashlib.sha256(repr(held).encode()).hexdigest()
+def _digest(members: list[Member], originals: Originals) -> str:
+    """Return a digest of names, facts and labels, and of the state of each file or object."""
+    held = [(*one, originals.state(one.location) or file_state(one.location)) for one in members]
+    return hashlib.sha256(repr(held).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _add(tar: tarfile.TarFile, name: str, location: Location) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mvd_ds.config.base import without_secrets
 from mvd_ds.data.manifests.captions import TEXT_COLUMN, caption_field
 from mvd_ds.data.manifests.listings import Listing
 from mvd_ds.data.manifests.manifest import Manifest, manifest_of
@@ -15,6 +16,7 @@ from mvd_ds.data.manifests.written_fields import written_labels
 from mvd_ds.data.prepare.inspection import COLUMNS
 from mvd_ds.data.prepare.options import Found
 from mvd_ds.data.readers.location import ByteRange
+from mvd_ds.data.remote.addresses import absolute, is_remote, joined
 from mvd_ds.files import ConfigError, encoded, one_line, write_bytes
 
 Place = tuple[str, int, int]
@@ -66,7 +68,7 @@ def write_manifest(
         OSError: if the disk refuses.
     """
     made = any(one.location != one.entry.location for one in found) and not places
-    root = None if made or places else os.path.abspath(listing.root)
+    root = None if made or places else absolute(listing.root)
     lines = [_line_of(one, path.parent, places, made, root) for one in found]
     columns = (*COLUMNS, *SHARD_COLUMNS) if places else COLUMNS
     if any(line.captions for line in lines):
@@ -101,15 +103,20 @@ def manifest_text(manifest: Manifest, labels: Sequence[int | str], label: str, c
 
 
 def _line_of(one: Found, folder: Path, places: Mapping[str, Place], made: bool, root: str | None) -> _Line:
-    name = os.path.relpath(str(one.location), folder) if made else one.entry.name
+    name = one.entry.name
+    if made:
+        name = one.location if is_remote(one.location) else os.path.relpath(str(one.location), folder)
     base = str(folder) if root is None else root
-    location: str | ByteRange = os.path.join(base, name)
+    location: str | ByteRange = joined(base, name)
     fields = tuple(int(value) if isinstance(value, bool) else value for value in (one.facts[name] for name in COLUMNS))
     if places:
         if one.entry.name not in places:
-            raise ConfigError(f"{one_line(one.entry.name)}: is a file, but other videos are in tar shards; add --shards")
+            raise ConfigError(
+                f"{one_line(without_secrets(one.entry.name))}: is a file, but other videos are in tar shards; add --shards"
+            )
         shard, offset, size = places[one.entry.name]
-        location = ByteRange(os.path.join(base, shard), offset, size, os.path.join(base, name))
+        name = without_secrets(name)
+        location = ByteRange(joined(base, shard), offset, size, joined(base, name))
         fields += (shard, offset, size)
     return _Line(name, location, one.entry.labels, fields, one.entry.captions)
 
@@ -122,7 +129,7 @@ def _text_of(head: _Head, lines: Sequence[_Line], path: Path) -> bytes:
     """
     text = [f"# written by: python -m mvd_ds {head.command}".encode()]
     if head.root is not None:
-        text.append(b"# root: " + os.fsencode(os.path.join(head.root, ".") if head.root != head.root.strip() else head.root))
+        text.append(b"# root: " + os.fsencode(joined(head.root, ".") if head.root != head.root.strip() else head.root))
     if head.label_names:
         text.append(b"# labels: " + os.fsencode(" ".join(head.label_names)))
     if head.class_names:
@@ -159,18 +166,21 @@ def _require_same(content: bytes, path: Path, head: _Head, lines: Sequence[_Line
     """
     for line in lines:
         if not all(map(is_listable, (line.name, *map(str, line.fields)))):
-            raise ConfigError(f"{one_line(path)}: no manifest can hold '{one_line(line.name, 200)}': {UNLISTABLE}; rename it")
+            raise ConfigError(
+                f"{one_line(path)}: no manifest can hold '{one_line(without_secrets(line.name), 200)}': {UNLISTABLE}; rename it"
+            )
     manifest = manifest_of(content, path, None, path.name, path.name)
     if len(manifest.refs) != len(lines):
         raise ConfigError(f"{one_line(path)}: {len(lines)} videos were written, but {len(manifest.refs)} are read back")
     for index, line in enumerate(lines):
         labels = written_labels(manifest, index)
         if manifest.refs.location(index) != line.location or labels != tuple(map(str, line.labels)):
+            shown, found = one_line(without_secrets(line.name), 200), one_line(manifest.refs.path(index), 200)
             raise ConfigError(
-                f"{one_line(path)}: '{one_line(line.name, 200)}' is read back as '{one_line(manifest.refs.path(index), 200)}'"
-                f" with labels {' '.join(labels)}; rename the file"
+                f"{one_line(path)}: '{shown}' is read back as '{found}' with labels {' '.join(labels)}; rename the file"
             )
         if manifest.refs.captions(index) != line.captions:
-            raise ConfigError(f"{one_line(path)}: '{one_line(line.name, 200)}' is read back with other captions; mend its texts")
+            shown = one_line(without_secrets(line.name), 200)
+            raise ConfigError(f"{one_line(path)}: '{shown}' is read back with other captions; mend its texts")
     if manifest.every_label != head.label_names or manifest.class_names != head.class_names:
         raise ConfigError(f"{one_line(path)}: names of labels or classes are not read back as they were written; rename them")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import NamedTuple
 
-from mvd_ds.files import one_line
+from mvd_ds.config.base import is_address, without_secrets
+from mvd_ds.files import ConfigError, one_line
 
 
 class Backend(NamedTuple):
@@ -38,6 +40,22 @@ def is_remote(path: object) -> bool:
     return isinstance(path, str) and _REMOTE.match(path) is not None
 
 
+def place_of(text: str) -> Path | str:
+    """Return what a command line names: an address as it is, anything else as a path.
+
+    Raises:
+        ConfigError: for an address with secrets in it, or of a protocol that is not read.
+    """
+    if not is_address(text):
+        return Path(text).expanduser()
+    shown = one_line(without_secrets(text), 200)
+    if shown != one_line(text, 200):
+        raise ConfigError(f"{shown}: an address holds no user, password or query; credentials belong into the environment")
+    if not is_remote(text):
+        raise ConfigError(f"{shown}: {scheme_of(text)}: is no protocol that is read ({' '.join(BACKENDS)})")
+    return text
+
+
 def scheme_of(address: str) -> str:
     """Return the protocol of a remote address: ``s3``."""
     return address.partition("://")[0]
@@ -50,6 +68,11 @@ def joined(root: str, name: str) -> str:
     if not is_remote(root):
         return os.path.join(root, name)
     return name if os.path.isabs(name) else f"{root.partition('?')[0].rstrip('/')}/{name}"
+
+
+def absolute(place: str) -> str:
+    """Return a path from the root of the file system, or an address as it is."""
+    return place if is_remote(place) else os.path.abspath(place)
 
 
 def folder_of(address: str) -> str:

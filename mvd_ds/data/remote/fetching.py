@@ -63,16 +63,23 @@ class Fetcher:
     it gave before either, or three objects in a row and nothing before, it is the server that fails, which ends the run.
     """
 
-    def __init__(self, settings: RemoteSettings, stall_seconds: float, total_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        settings: RemoteSettings,
+        stall_seconds: float,
+        total_bytes: int = 0,
+        setting: str = "data.remote.deadline_seconds",
+    ) -> None:
         """Keep the settings.
 
         Args:
             settings: those of the recipe.
             stall_seconds: time after which a loader process counts as stuck.
             total_bytes: size of all that may be fetched; parts of videos are kept where all of them have room.
+            setting: what says the time for one object, for messages.
         """
         self._settings, self._stall_seconds, self._total_bytes = settings, stall_seconds, total_bytes
-        self._store = Store(min(settings.deadline_seconds, 0.75 * stall_seconds))
+        self._setting, self._store = setting, Store(min(settings.deadline_seconds, 0.75 * stall_seconds), setting)
         self._pool: ThreadPoolExecutor | None = None
         self._index = GroupIndex(self._small)
         self._ahead: dict[_Wanted, Future[_Fetched]] = {}
@@ -81,7 +88,7 @@ class Fetcher:
         self._lost = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Fetcher, (self._settings, self._stall_seconds, self._total_bytes)
+        return Fetcher, (self._settings, self._stall_seconds, self._total_bytes, self._setting)
 
     def expect(self, videos: Sequence[tuple[Location, NeededFrames | None]]) -> None:
         """Begin to fetch what will be opened next, in this order; what was expected before and not opened is dropped."""
@@ -133,6 +140,20 @@ class Fetcher:
             if len(self._states) > _STATES:
                 self._states.popitem(last=False)
         return self._states[address]
+
+    def known(self, address: str) -> ObjectState | None:
+        """Return size and mark of an object, or None if its server refuses it or does not tell in time.
+
+        Raises:
+            ConfigError: if the server gives nothing any more.
+        """
+        try:
+            state = self.state(address)
+        except FetchError as error:
+            self._judge(address, error)
+            return None
+        self._given, self._lost = address, 0
+        return state
 
     def _submit(self, one: _Wanted) -> Future[_Fetched]:
         if self._pool is None:

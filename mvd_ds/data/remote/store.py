@@ -24,6 +24,14 @@ _SECRET = re.compile(r"authorization|signature|credential|secret|token|bearer|pa
 """What stands beside secrets in the texts of clients: such a text is not told."""
 _RETRIED = frozenset((408, 425, 429))
 """Answers of the 400s that say "later"; others of them stay as they are."""
+_MARKS = (
+    *("ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "Digest"),
+    *("Last-Modified", "LastModified", "last_modified", "mtime", "blob_id", "oid"),
+)
+"""What clients call the mark of an object's content."""
+LISTED = frozenset(BACKENDS) - {"http", "https"}
+"""Protocols whose servers tell what is in a folder."""
+_MISSING = "no such object"
 Result = TypeVar("Result")
 
 
@@ -46,6 +54,11 @@ class FetchError(Exception):
         self.lasting = lasting
 
 
+def is_missing(error: FetchError) -> bool:
+    """Return whether the server says that there is no such object."""
+    return error.lasting and str(error) == _MISSING
+
+
 def require_backend(address: str) -> None:
     """Refuse a protocol whose package is not installed.
 
@@ -63,9 +76,9 @@ def require_backend(address: str) -> None:
 class Store:
     """Objects by address. A store has no state beside its deadline; the connections belong to the process."""
 
-    def __init__(self, deadline_seconds: float = DEADLINE_SECONDS) -> None:
-        """Keep the time that one object may take, all tries together."""
-        self.deadline_seconds = deadline_seconds
+    def __init__(self, deadline_seconds: float = DEADLINE_SECONDS, setting: str = "data.remote.deadline_seconds") -> None:
+        """Keep the time that one object may take, all tries together, and the setting that says it."""
+        self.deadline_seconds, self._setting = deadline_seconds, setting
 
     def state(self, address: str, seconds: float | None = None) -> ObjectState:
         """Return size and mark of an object; ``seconds`` is the deadline if it is another one than the store's.
@@ -97,6 +110,44 @@ class Store:
         """
         return self._tried(partial(_content_of, address))
 
+    def is_there(self, address: str) -> bool:
+        """Return whether there is such an object.
+
+        Raises:
+            FetchError: if the server does not say.
+            ConfigError: if the backend is not installed.
+        """
+        try:
+            self.state(address)
+        except FetchError as error:
+            if not is_missing(error):
+                raise
+            return False
+        return True
+
+    def is_folder(self, address: str) -> bool:
+        """Return whether objects are below an address; of a web server, which cannot tell, False.
+
+        Raises:
+            FetchError: if the server does not say.
+            ConfigError: if the backend is not installed.
+        """
+        try:
+            return scheme_of(address) in LISTED and self._tried(partial(_is_folder, address))
+        except FetchError as error:
+            if not is_missing(error):
+                raise
+            return False
+
+    def names(self, address: str) -> list[tuple[str, ObjectState | None]]:
+        """Return the last part of the name of everything in a folder, sorted, and of objects their state.
+
+        Raises:
+            FetchError: if the server does not tell.
+            ConfigError: if the backend is not installed.
+        """
+        return self._tried(partial(_names_in, address))
+
     def _tried(self, call: Callable[[float], Result], seconds: float | None = None) -> Result:
         """Return what ``call`` returns, which is given the seconds that it may take; try again until ``seconds`` are over."""
         seconds = self.deadline_seconds if seconds is None else seconds
@@ -112,7 +163,7 @@ class Store:
             # Not all clients of a server that comes back at the same time.
             wait = pause * chance.uniform(0.5, 1.0)
             if lasting or time.monotonic() + wait >= ends:
-                told = reason if lasting else f"{reason}, for {self.deadline_seconds:g} s (data.remote.deadline_seconds)"
+                told = reason if lasting else f"{reason}, for {self.deadline_seconds:g} s ({self._setting})"
                 raise FetchError(told, lasting)
             time.sleep(wait)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
@@ -124,7 +175,7 @@ def judge(error: BaseException) -> tuple[str, bool]:
         error = error.__cause__
     status = _status_of(error)
     if isinstance(error, FileNotFoundError) or status in (404, 410):
-        return "no such object", True
+        return _MISSING, True
     if isinstance(error, PermissionError) or status in (401, 403):
         return "the server refuses access; credentials are those that its client finds in the environment", True
     if "Credentials" in type(error).__name__:
@@ -184,21 +235,28 @@ def _state_of(address: str, seconds: float) -> ObjectState:
     info = _ask(address, "info", seconds)
     if info.get("size") is None:
         raise ConfigError(f"{one_line(without_secrets(address), 200)}: its server does not tell how large it is")
-    marks = (
-        "ETag",
-        "etag",
-        "md5Hash",
-        "content_md5",
-        "Content-MD5",
-        "Digest",
-        "Last-Modified",
-        "LastModified",
-        "last_modified",
-        "mtime",
-        "blob_id",
-        "oid",
-    )
-    return ObjectState(int(info["size"]), " ".join(str(info[mark]) for mark in marks if info.get(mark)))
+    return _state_in(info)
+
+
+def _state_in(info: dict[str, Any]) -> ObjectState:
+    return ObjectState(int(info["size"]), " ".join(str(info[mark]) for mark in _MARKS if info.get(mark)))
+
+
+def _is_folder(address: str, seconds: float) -> bool:
+    return bool(_ask(address.rstrip("/"), "info", seconds)["type"] == "directory")
+
+
+def _names_in(address: str, seconds: float) -> list[tuple[str, ObjectState | None]]:
+    folder = address.rstrip("/")
+    around = folder.rpartition("/")[2]
+    found: dict[str, ObjectState | None] = {}
+    for info in _ask(folder, "ls", seconds, detail=True):
+        name = info["name"].rstrip("/").rpartition("/")[2]
+        if info["type"] == "directory":
+            found[name] = None
+        elif not info["name"].endswith("/") and not (name == around and not info["size"]):  # a mark of the folder itself
+            found[name] = _state_in(info)
+    return sorted(found.items())
 
 
 def _content_of(address: str, seconds: float) -> bytes:

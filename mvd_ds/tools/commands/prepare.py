@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from mvd_ds.files import ConfigError
 from mvd_ds.tools.parser import above_zero, positive
@@ -14,12 +13,15 @@ SUMMARY = "examine videos, report broken ones, and make files that are quick to 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``prepare`` to its parser."""
     add = parser.add_argument
-    add("source", metavar="SOURCE", type=Path, help="folder, manifest, CSV (Kinetics, or path,label), Something-Something JSON")
-    add("output", metavar="OUT", type=Path, help="folder to write: train.txt or val.txt, and beside it a folder with the rest")
+    source = (
+        "folder, manifest, CSV (Kinetics, or path,label), Something-Something JSON, or the address of one: s3://bucket/videos/"
+    )
+    add("source", metavar="SOURCE", help=source)
+    add("output", metavar="OUT", help="folder to write: train.txt or val.txt, and beside it a folder with the rest")
     split = "name of the manifest, NAME.txt (default: val or test if SOURCE is called so, else train)"
     add("--split", metavar="NAME", help=split)
-    add("--videos", type=Path, metavar="FOLDER", help="folder of the videos that a list names (default: the list's folder)")
-    add("--classes", type=Path, metavar="FILE", help="class names: JSON, or the training split's manifest (default: the list's)")
+    add("--videos", metavar="FOLDER", help="folder or address of the videos that a list names (default: the list's folder)")
+    add("--classes", metavar="FILE", help="class names: JSON, or the training split's manifest (default: the list's)")
     add("--verify", action="store_true", help="decode every frame (0.1 s for 10 s of video)")
     add("--encode", choices=("h264", "mjpeg"), help="encode anew, quick to decode: h264 in short groups, mjpeg quicker still")
     add("--short-side", type=positive, metavar="PIXELS", help="with --encode: scale larger videos down to this short side")
@@ -46,9 +48,13 @@ def run(options: argparse.Namespace) -> None:
     if options.part is not None and options.join:
         raise ConfigError("--part does a part, --join writes the manifest when all parts are done: give one of them")
     from mvd_ds.data.prepare.parts import Part
+    from mvd_ds.data.remote.addresses import place_of
     from mvd_ds.runs.prepare import options_of, prepare_videos
 
     part = Part.of(options.part) if options.part is not None else None
-    prepare_videos(
-        options.source, options.output, options.videos, options.classes, options_of(options), options.split, part, options.join
-    )
+    output = place_of(options.output)
+    if isinstance(output, str):
+        raise ConfigError(f"{output}: OUT is a folder of this machine; write there, and copy it to the store")
+    source = place_of(options.source)
+    videos, classes = (None if text is None else place_of(text) for text in (options.videos, options.classes))
+    prepare_videos(source, output, videos, classes, options_of(options), options.split, part, options.join)

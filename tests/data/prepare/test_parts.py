@@ -113,6 +113,7 @@ def test_parts_take_every_video_once() -> None:
     assert shares == [[0, 3, 6, 9], [1, 4, 7], [2, 5, 8]]
 
 
+@pytest.mark.nightly  # Ray takes 240 MB: CI does not install it
 def test_the_documented_driver_for_ray_prepares_what_one_host_does(tree: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install ray")
     page = (ROOT / "mvd_ds" / "data" / "README.md").read_text()
