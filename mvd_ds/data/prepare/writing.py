@@ -105,7 +105,8 @@ def manifest_text(manifest: Manifest, labels: Sequence[int | str], label: str, c
 def _line_of(one: Found, folder: Path, places: Mapping[str, Place], made: bool, root: str | None) -> _Line:
     name = one.entry.name
     if made:
-        name = one.location if is_remote(one.location) else os.path.relpath(str(one.location), folder)
+        place = str(one.location)
+        name = place if is_remote(place) else os.path.relpath(place, folder)
     base = str(folder) if root is None else root
     location: str | ByteRange = joined(base, name)
     fields = tuple(int(value) if isinstance(value, bool) else value for value in (one.facts[name] for name in COLUMNS))
