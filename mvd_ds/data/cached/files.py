@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mvd_ds.config import ConfigError
-from mvd_ds.data.cached.index import CacheIndex, StoredArray, read_index
+from mvd_ds.data.cached.index import INDEX, CacheIndex, StoredArray, read_index
 from mvd_ds.files import written_aside
 
 #: Files that one process keeps open.
@@ -25,11 +25,12 @@ def file_name(number: int) -> str:
     return f"targets-{number:05}.safetensors"
 
 
-def file_layout(arrays: Mapping[str, StoredArray], rows: int) -> tuple[bytes, dict[str, int]]:
-    """Return the header of a safetensors file with these arrays of ``rows`` rows, and where in the file each array begins."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+def file_layout(index: CacheIndex, number: int) -> tuple[bytes, dict[str, int]]:
+    """Return the header of file ``number`` of a cache, in safetensors' form, and where in the file each array begins."""
+    rows, mark = index.rows_of(number), {"cache": index.mark, "file": str(number)} if index.mark else {}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **mark}}
     begins, end = {}, 0
-    for name, array in arrays.items():
+    for name, array in index.arrays.items():
         begins[name], end = end, end + rows * array.row_bytes
         header[name] = {"dtype": array.file_type, "shape": [rows, *array.shape], "data_offsets": [begins[name], end]}
     text = json.dumps(header).encode()
@@ -38,9 +39,9 @@ def file_layout(arrays: Mapping[str, StoredArray], rows: int) -> tuple[bytes, di
     return len(text).to_bytes(8, "little") + text, {name: start + begin for name, begin in begins.items()}
 
 
-def file_bytes(arrays: Mapping[str, StoredArray], rows: int) -> int:
-    """Return the size of such a file."""
-    return len(file_layout(arrays, rows)[0]) + rows * sum(array.row_bytes for array in arrays.values())
+def file_bytes(index: CacheIndex, number: int) -> int:
+    """Return the size of file ``number``."""
+    return len(file_layout(index, number)[0]) + index.rows_of(number) * sum(array.row_bytes for array in index.arrays.values())
 
 
 class RowWriter:
@@ -65,7 +66,7 @@ class RowWriter:
 
 
 @contextmanager
-def written_file(folder: Path, number: int, arrays: Mapping[str, StoredArray], rows: int) -> Iterator[RowWriter]:
+def written_file(folder: Path, index: CacheIndex, number: int) -> Iterator[RowWriter]:
     """Yield the writer of file ``number``; it takes its name when the block ends, whole and on disk, or is removed.
 
     All its bytes are taken from the disk at the start. Rows that are not written are zeros.
@@ -73,13 +74,13 @@ def written_file(folder: Path, number: int, arrays: Mapping[str, StoredArray], r
     Raises:
         OSError: if the disk refuses.
     """
-    header, begins = file_layout(arrays, rows)
+    header, begins = file_layout(index, number)
     with written_aside(folder / file_name(number)) as aside:
         descriptor = os.open(aside, os.O_RDWR)
         try:
-            os.posix_fallocate(descriptor, 0, file_bytes(arrays, rows))
+            os.posix_fallocate(descriptor, 0, file_bytes(index, number))
             os.pwrite(descriptor, header, 0)
-            yield RowWriter(descriptor, arrays, begins)
+            yield RowWriter(descriptor, index.arrays, begins)
         finally:
             os.close(descriptor)
 
@@ -99,7 +100,7 @@ class CachedRows:
         self.index: CacheIndex = read_index(self.folder)
         self._open: OrderedDict[int, tuple[int, dict[str, int]]] = OrderedDict()
         for number in range(self.index.files):
-            path, wanted = self.folder / file_name(number), file_bytes(self.index.arrays, self._rows(number))
+            path, wanted = self.folder / file_name(number), file_bytes(self.index, number)
             size = path.stat().st_size if path.is_file() else -1
             if size != wanted:
                 state = "is missing" if size < 0 else f"has {size:,} bytes, not {wanted:,}"
@@ -135,9 +136,6 @@ class CachedRows:
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
 
-    def _rows(self, number: int) -> int:
-        return len(self.index.clips_of(number)) * self.index.views
-
     def _opened(self, number: int) -> tuple[int, dict[str, int]]:
         """Return the descriptor of a file and where its arrays begin; the file that was used longest ago may be closed.
 
@@ -145,11 +143,14 @@ class CachedRows:
             ConfigError: if its header is not that of the index.
         """
         if number not in self._open:
-            header, begins = file_layout(self.index.arrays, self._rows(number))
+            header, begins = file_layout(self.index, number)
             descriptor = os.open(self.folder / file_name(number), os.O_RDONLY)
             if os.pread(descriptor, len(header), 0) != header:
                 os.close(descriptor)
-                raise ConfigError(f"{self.folder / file_name(number)}: does not hold what {self.folder / 'index.json'} says")
+                raise ConfigError(
+                    f"{self.folder / file_name(number)}: does not hold what {self.folder / INDEX} says; remove it, and run "
+                    "`mvd_ds cache-targets` again"
+                )
             self._open[number] = descriptor, begins
             if len(self._open) > MOST_OPEN:
                 os.close(self._open.popitem(last=False)[1][0])

@@ -75,6 +75,8 @@ class CacheIndex(NamedTuple):
     """Error of the stored numbers by output: ``relative_rms`` over all, and the largest ``absolute`` one."""
     faults: dict[int, str]
     """Reason for which a video has no targets, by its index."""
+    mark: str = ""
+    """Digest of ``facts`` that every file carries, with its number, so that none of another cache is taken for one of this."""
 
     @property
     def arrays(self) -> dict[str, StoredArray]:
@@ -94,6 +96,10 @@ class CacheIndex(NamedTuple):
     def clips_of(self, file: int) -> range:
         """Return the clips of a file."""
         return range(file * self.clips_per_file, min((file + 1) * self.clips_per_file, self.clips))
+
+    def rows_of(self, file: int) -> int:
+        """Return the number of rows of a file."""
+        return len(self.clips_of(file)) * self.views
 
     def row(self, clip: int, crop: int, flip: bool) -> tuple[int, int]:
         """Return the file that holds a view of a clip, and its row there."""

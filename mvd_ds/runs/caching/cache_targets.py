@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import shutil
 import time
 from pathlib import Path
@@ -11,14 +13,15 @@ from torch import Tensor
 
 from mvd_ds.config import ATTENTION, ConfigError, TrainingRecipe, differences
 from mvd_ds.data.cached.files import file_bytes, file_name
-from mvd_ds.data.cached.index import CacheIndex, StoredOutput, read_index, write_index
+from mvd_ds.data.cached.index import INDEX, CacheIndex, StoredOutput, read_index, write_index
 from mvd_ds.data.cached.views import FixedClips
 from mvd_ds.data.manifests.mixture import Mixture, read_mixture
-from mvd_ds.files import counted
+from mvd_ds.files import counted, json_line
 from mvd_ds.models.teachers import plan_teacher
 from mvd_ds.runs.building import ask_teachers
 from mvd_ds.runs.caching.filling import CacheFiller, ask, black, described
 from mvd_ds.runs.caching.match import cache_facts, shown_flips
+from mvd_ds.runs.caching.owner import CacheOwner
 from mvd_ds.runs.inputs import contents_with_videos
 from mvd_ds.training.console import say
 from mvd_ds.training.engine.deepspeed_engine import joined_cluster
@@ -36,7 +39,11 @@ def cache_targets(recipe: TrainingRecipe, name: str) -> None:
     folder = _folder(recipe)
     crops = {"cache": None, "crops": recipe.targets.fixed_crops}
     asking = recipe.model_copy(update={"targets": recipe.targets.model_copy(update=crops)})
-    with joined_cluster(recipe.engine.timeout_minutes, recipe.run.device) as cluster:
+    owner = CacheOwner(folder)
+    with (
+        joined_cluster(recipe.engine.timeout_minutes, recipe.run.device) as cluster,
+        contextlib.closing(owner),
+    ):
         with cluster.together():
             videos = read_mixture(recipe.data)
             job = FixedClips(asking, videos)
@@ -44,12 +51,12 @@ def cache_targets(recipe: TrainingRecipe, name: str) -> None:
         targets = ask_teachers(asking, plans, cluster)
         outputs = _outputs(asking, ask(asking, targets, black(asking, job, cluster.device)))
         with cluster.together():
-            begun = _open(folder, asking, videos, outputs) if cluster.is_main else None
+            begun = _open(owner, folder, asking, videos, outputs) if cluster.is_main else None
         index: CacheIndex = cluster.broadcast(begun)
         missing = [number for number in range(index.files) if described(folder, number, index) is None]
         missing = cluster.broadcast(missing)
         started = time.monotonic()
-        CacheFiller(folder, asking, index, job, targets, cluster).fill(missing)
+        CacheFiller(folder, asking, index, job, targets, cluster, owner.sign).fill(missing)
         with cluster.together():
             if cluster.is_main:
                 _close(folder, index, videos, job, missing, time.monotonic() - started)
@@ -88,38 +95,49 @@ def _type_name(values: Tensor) -> str:
     return str(values.dtype).removeprefix("torch.")
 
 
-def _open(folder: Path, recipe: TrainingRecipe, videos: Mixture, outputs: dict[str, StoredOutput]) -> CacheIndex:
+def _open(
+    owner: CacheOwner, folder: Path, recipe: TrainingRecipe, videos: Mixture, outputs: dict[str, StoredOutput]
+) -> CacheIndex:
     """Make the folder, or go on in one that was begun for the same targets, and return what it is to hold.
 
     Raises:
-        ConfigError: if it was begun for others, cannot be written, or the disk is too small.
+        ConfigError: if another job fills it, it was begun for others, cannot be written, or the disk is too small.
     """
     if folder.is_file():
         raise ConfigError(f"targets.cache {folder}: is a file; name a folder")
     # Before digests are kept in it: nothing is written into a folder of others.
     is_begun = (folder / BEGUN).exists()
-    if not is_begun and folder.exists() and any(inner.name != "digests.json" for inner in folder.iterdir()):
+    if not is_begun and folder.exists() and any(inner.name not in ("digests.json", "control") for inner in folder.iterdir()):
         raise ConfigError(f"targets.cache {folder}: is not empty, and no cache of targets; choose another folder")
+    owner.take()
     clips = sum(len(manifest.refs) for manifest in videos.manifests) * recipe.data.clips_per_video
     facts = cache_facts(recipe, contents_with_videos(recipe, folder / "digests.json"), videos)
     crops, flips = facts["targets"]["crops"], shown_flips(recipe)
-    wanted = CacheIndex(facts, outputs, clips, crops, flips, recipe.targets.clips_per_file, {}, {})
+    mark = hashlib.sha256(json_line(facts).encode()).hexdigest()[:16]
+    wanted = CacheIndex(facts, outputs, clips, crops, flips, recipe.targets.clips_per_file, {}, {}, mark)
     if is_begun:
         held = read_index(folder, BEGUN)
+        wanted = wanted._replace(mark=held.mark)  # of files that carry none yet, too
         lines = differences(held.as_json(), wanted.as_json())
         if lines:
             raise ConfigError(
                 f"targets.cache {folder}: holds other targets: {'; '.join(lines)}; set them back, or choose another folder"
             )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(".*.partial"):
-            leftover.unlink(missing_ok=True)
-        write_index(folder, wanted, BEGUN)
-    except OSError as error:
-        raise ConfigError(f"targets.cache {folder}: cannot be written: {error.strerror or error}") from None
+    _write(folder, wanted, BEGUN)
     _require_room(folder, wanted)
     return wanted
+
+
+def _write(folder: Path, index: CacheIndex, name: str) -> None:
+    """Write an index.
+
+    Raises:
+        ConfigError: if the disk refuses.
+    """
+    try:
+        write_index(folder, index, name)
+    except OSError as error:
+        raise ConfigError(f"targets.cache {folder}: {name} cannot be written: {error.strerror or error}") from None
 
 
 def _require_room(folder: Path, index: CacheIndex) -> None:
@@ -129,7 +147,7 @@ def _require_room(folder: Path, index: CacheIndex) -> None:
         ConfigError: with both numbers.
     """
     missing = [number for number in range(index.files) if described(folder, number, index) is None]
-    needed = sum(file_bytes(index.arrays, len(index.clips_of(number)) * index.views) for number in missing)
+    needed = sum(file_bytes(index, number) for number in missing)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ConfigError(
@@ -159,7 +177,7 @@ def _close(folder: Path, index: CacheIndex, videos: Mixture, job: FixedClips, ma
         for name, (error, square, largest) in sums.items()
     }
     whole = index._replace(errors=errors, faults=faults)
-    write_index(folder, whole)
+    _write(folder, whole, INDEX)
     for video, reason in sorted(faults.items()):
         say(f"no targets: {job.path(video)}: {reason}")
     for name, output in whole.outputs.items():

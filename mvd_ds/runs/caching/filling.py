@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,8 +55,7 @@ def description_file(folder: Path, number: int) -> Path:
 def described(folder: Path, number: int, index: CacheIndex) -> dict[str, Any] | None:
     """Return the description of a file, ``faults`` by video and sums of ``errors`` by output; None while it is not whole."""
     path, file = description_file(folder, number), folder / file_name(number)
-    wanted = file_bytes(index.arrays, len(index.clips_of(number)) * index.views)
-    if not path.exists() or not file.exists() or file.stat().st_size != wanted:
+    if not path.exists() or not file.exists() or file.stat().st_size != file_bytes(index, number):
         return None
     values: dict[str, Any] = read_json(path)
     return values
@@ -72,13 +71,21 @@ class CacheFiller:
         job: reads the clips.
         targets: asks the teachers.
         cluster: the processes.
+        sign: gives a sign of life.
     """
 
     def __init__(
-        self, folder: Path, recipe: TrainingRecipe, index: CacheIndex, job: FixedClips, targets: TeacherTargets, cluster: Cluster
+        self,
+        folder: Path,
+        recipe: TrainingRecipe,
+        index: CacheIndex,
+        job: FixedClips,
+        targets: TeacherTargets,
+        cluster: Cluster,
+        sign: Callable[[], None],
     ) -> None:
         self.folder, self.recipe, self.index, self.job = folder, recipe, index, job
-        self.targets, self.cluster = targets, cluster
+        self.targets, self.cluster, self.sign = targets, cluster, sign
         self.is_sharded = any(teacher.placement != "replicated" for teacher in recipe.teachers.values())
         self.batches_per_file = math.ceil(index.clips_per_file * index.crops / recipe.batch.micro)
 
@@ -127,12 +134,12 @@ class CacheFiller:
 
     def _write(self, number: int, count: int, batches: Iterator[FixedBatch]) -> None:
         """Write file ``number`` from its ``count`` batches, and its description when it is whole."""
-        rows = len(self.index.clips_of(number)) * self.index.views
         sums: dict[str, list[float]] = {name: [0.0, 0.0, 0.0] for name in self.index.outputs}
         faults: dict[int, str] = {}
         try:
-            with written_file(self.folder, number, self.index.arrays, rows) as writer:
+            with written_file(self.folder, self.index, number) as writer:
                 for _ in range(count):
+                    self.sign()
                     batch = next(batches)
                     faults |= batch.faults
                     self._write_batch(writer, batch, sums)
@@ -151,32 +158,42 @@ class CacheFiller:
         for flip in self.index.flips:
             mirrored = torch.full((len(batch.items),), flip)
             given = self._ask(Shown({view: mirror(clips, mirrored) for view, clips in views.items()}))
-            stored = self._stored(given, list(rows.values()), sums)
+            stored = self._stored(given, rows, sums)
             for place, item in enumerate(rows):
                 _, row = self.index.row(item // self.index.crops, item % self.index.crops, flip)
                 writer.write(row, {name: array[place] for name, array in stored.items()})
 
-    def _stored(self, given: dict[str, Tensor], rows: list[int], sums: dict[str, list[float]]) -> dict[str, np.ndarray]:
-        """Return the arrays of a file for some rows of a batch, and add to the sums of errors.
+    def _stored(self, given: dict[str, Tensor], rows: dict[int, int], sums: dict[str, list[float]]) -> dict[str, np.ndarray]:
+        """Return the arrays of a file for some rows of a batch, by item, and add to the sums of errors.
 
         Raises:
             ConfigError: if a teacher gives what cannot be stored.
         """
         found = {}
         for name, output in self.index.outputs.items():
-            values = given[name][rows]
+            values = given[name][list(rows.values())]
             stored, scale = encode(values, output.store, output.groups)
             error = (decode(stored, scale, torch.float32) - values.float()).double()
             sizes = torch.stack((error.square().sum(), values.double().square().sum(), _largest(error))).tolist()
             if not all(map(math.isfinite, sizes)):
-                fits = "; choose targets.store=bf16" if values.isfinite().all() else ""
-                raise ConfigError(f"{name}: its teacher gives numbers that are not finite in {output.store}{fits}")
+                raise ConfigError(self._not_finite(name, output.store, dict(zip(rows, values, strict=True))))
             sums[name] = [sums[name][0] + sizes[0], sums[name][1] + sizes[1], max(sums[name][2], sizes[2])]
             bits = stored.view(torch.int16) if stored.dtype == torch.bfloat16 else stored
             found[name] = bits.cpu().numpy()
             if scale is not None:
                 found[name + SCALE] = scale.cpu().numpy()
         return found
+
+    def _not_finite(self, name: str, store: str, values: dict[int, Tensor]) -> str:
+        """Return a line on the first clip of which a teacher gives what cannot be stored; ``values`` by item."""
+        for item, given in values.items():
+            stored, scale = encode(given, store, self.index.outputs[name].groups)
+            if not decode(stored, scale, torch.float32).isfinite().all():
+                told = f"{name}: its teacher gives numbers of {self.job.path(self.job.video(item))} that are not finite"
+                if not given.isfinite().all():
+                    return f"{told}; use engine.precision=fp32, or mend the weights of what makes them"
+                return f"{told} in {store}; choose targets.store={'bf16' if store == 'fp16' else 'fp32'}"
+        raise AssertionError(f"{name} is finite")
 
     def _ask(self, shown: Shown) -> dict[str, Tensor]:
         return ask(self.recipe, self.targets, shown)

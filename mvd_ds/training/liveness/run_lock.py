@@ -20,6 +20,8 @@ from mvd_ds.training.liveness.heartbeat import STALE_SECONDS, Beat, read_beats
 from mvd_ds.training.liveness.process import ProcessName
 from mvd_ds.training.run_folder import RunFolder
 
+#: The setting that names a run's folder.
+RUN = "run.output"
 #: So long a start waits for an earlier job that is about to end: the launcher kills ranks after 30 s.
 ENDING_SECONDS = 60.0
 #: So long a shared file system may take to show a file to another host.
@@ -34,10 +36,15 @@ class Owner(BaseModel, frozen=True):
 
 
 class RunLock:
-    """The lock on a run's folder, which rank 0 holds for all ranks."""
+    """The lock on a run's folder, which rank 0 holds for all ranks.
 
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder, self.path = folder, folder.control / "owner.json"
+    Args:
+        folder: the folder.
+        setting: the setting that names it.
+    """
+
+    def __init__(self, folder: RunFolder, setting: str = RUN) -> None:
+        self.folder, self.setting, self.path = folder, setting, folder.control / "owner.json"
         self.owner = Owner(token=secrets.token_hex(8), process=ProcessName.of(os.getpid()))
 
     def acquire(self, poll_seconds: float = 1.0) -> None:
@@ -55,7 +62,7 @@ class RunLock:
             while not self._take(earlier.owner()):
                 earlier.wait(poll_seconds)
         except OSError as error:
-            raise ConfigError(f"run.output {self.folder.path}: cannot be written: {error.strerror or error}") from None
+            raise ConfigError(f"{self.setting} {self.folder.path}: cannot be written: {error.strerror or error}") from None
         self.folder.remove_leftovers()
         for beat in (self.folder.control / "heartbeats").glob("rank-*.json"):
             beat.unlink(missing_ok=True)
@@ -158,10 +165,11 @@ class _Earlier:
         return False if time.monotonic() - self.changed > STALE_SECONDS else None
 
     def _refusal(self, owner: Owner) -> str:
-        path = self.lock.folder.path
+        setting, folder = self.lock.setting, self.lock.folder
+        end = f"stop it: touch {folder.stop}" if setting == RUN else "wait until it has ended"
         return (
-            f"run.output {path}: another job works here ({owner.process}); choose another run.output, or stop it: touch "
-            f"{self.lock.folder.stop}. If it is not there any more, remove {self.lock.path}"
+            f"{setting} {folder.path}: another job works here ({owner.process}); choose another {setting}, or {end}. If it is "
+            f"not there any more, remove {self.lock.path}"
         )
 
 
