@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import json
 import os
 import shutil
-import signal
 from collections import namedtuple
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from mvd_ds import files as ground_floor
 from mvd_ds.config import ConfigError, TrainingRecipe
-from mvd_ds.data.cached.files import RowWriter
 from mvd_ds.data.cached.index import read_index
 from mvd_ds.data.loader import ClipLoader
 from mvd_ds.data.masking_batch import device_masks
@@ -28,7 +22,6 @@ from mvd_ds.runs.building import cached_types
 from mvd_ds.runs.caching.cache_targets import cache_targets
 from mvd_ds.training.cached_targets import CachedTargets
 from mvd_ds.training.device_batch import to_device
-from mvd_ds.training.liveness.run_lock import RunLock
 from mvd_ds.training.run_folder import RunFolder
 from mvd_ds.training.step import TargetSource, TeacherTargets
 from shrinking import shipped
@@ -194,46 +187,6 @@ def test_weights_that_are_not_here_are_not_needed(shrunk: list[str], kept: Path,
     assert cached_types(shipped([*shrunk, *KINDS, *gone, f"targets.cache={kept}"]), RunFolder(tmp_path), True)
 
 
-def killed_in(recipe: TrainingRecipe, owner: object, name: str, at: Callable[[int, tuple[object, ...]], bool]) -> None:
-    """Fill a cache in a process that kills itself in the call of ``owner.name`` whose number and arguments ``at`` takes."""
-    child = os.fork()
-    if not child:
-        calls, function = itertools.count(1), getattr(owner, name)
-
-        def dying(*arguments: object) -> object:
-            if at(next(calls), arguments):
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*arguments)
-
-        setattr(owner, name, dying)
-        cache_targets(recipe, "run")
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-
-
-def test_a_kill_in_the_middle_costs_one_file_and_nothing_half_written_is_taken(few: list[str], tmp_path: Path) -> None:
-    """First in the 8th row of 16, which is in the third file; then while the index is written, before it has its name."""
-    recipe = shipped([*few, f"targets.cache={tmp_path / 'killed'}"])
-    killed_in(recipe, RowWriter, "write", lambda call, _: call == 8)
-    folder = tmp_path / "killed"
-    assert len(list(folder.glob("targets-*.safetensors"))) == 2 and len(list(folder.glob(".*.partial"))) == 1
-    with pytest.raises(ConfigError, match=r"has no index\.json; run `mvd_ds cache-targets` to its end"):
-        ClipLoader(recipe, recipe.drop_path_blocks, 0, 1)
-    before = {path: path.stat().st_mtime_ns for path in folder.glob("targets-*.safetensors")}
-    killed_in(recipe, ground_floor, "sync_file", lambda _, arguments: ".index.json." in str(arguments[0]))
-    assert len(list(folder.glob("targets-*.safetensors"))) == 6 and len(list(folder.glob(".index.json.*"))) == 1
-    with pytest.raises(ConfigError, match=r"has no index\.json"):
-        ClipLoader(recipe, recipe.drop_path_blocks, 0, 1)
-    cache_targets(recipe, "run")
-    assert {path: path.stat().st_mtime_ns for path in before} == before, "whole files stay"
-    assert not list(folder.glob(".*.partial")) and not (folder / "control").exists()
-    make(few, tmp_path / "whole")
-    files = sorted(path.name for path in folder.glob("targets-*"))
-    assert len(files) == 12 and (folder / "index.json").read_bytes() == (tmp_path / "whole" / "index.json").read_bytes()
-    assert [name for name in files if (folder / name).read_bytes() != (tmp_path / "whole" / name).read_bytes()] == []
-    assert load_file(folder / files[-1])["video"].shape == (1, 64, 64)
-
-
 def test_damaged_files_are_refused_and_made_again(few: list[str], tmp_path: Path) -> None:
     recipe = make(few, tmp_path / "cache")
     file = tmp_path / "cache" / "targets-00003.safetensors"
@@ -277,11 +230,6 @@ def test_a_folder_of_others_and_what_cannot_be_cached_are_one_line(shrunk: list[
         make(shrunk, tmp_path)
     with pytest.raises(ConfigError, match=r"notes\.txt: is a file; name a folder"):
         make(shrunk, tmp_path / "notes.txt")
-    other = RunLock(RunFolder(tmp_path / "busy"), "targets.cache")
-    other.acquire()
-    with pytest.raises(ConfigError, match=rf"^targets\.cache .*busy: another job works here \(process {os.getpid()} "):
-        make(shrunk, tmp_path / "busy")
-    shutil.rmtree(tmp_path / "busy")
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
     with pytest.raises(ConfigError, match="needs pixels, and no teachers and targets"):
         from mvd_ds.config import load_recipe
