@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 #: Endings of watched metrics, and whether 1 minus the metric is what falls.
-WATCHED = {"student/effective_rank": False, "target/variance_": False, "_usage": False, "_entropy": True}
+WATCHED = {"student/effective_rank": False, "target/variance_": False, "_usage": False, "_entropy": True, "_deviation": False}
+#: Beginnings of the metrics that an ending is watched in. Targets that are standardised by running statistics have variance 1
+#: whatever the features do: these statistics tell.
+OF = {"_usage": "prototypes/", "_entropy": "prototypes/", "_deviation": "statistics/"}
 
 
 class CollapseWatch:
     """A watch that says once, in a line, that a number has fallen below a share of the largest that it has had since
     the run was started or resumed.
 
-    Watched are the effective rank of the student's features, the variance of targets over tokens, how many prototypes are in use
-    (the entropy of the mean assignment), and how much single assignments say (what their entropy lacks of its largest value).
+    Watched are the effective rank of the student's features, the variance of targets over tokens and the deviation that running
+    standardisation takes from it, how many prototypes are in use (the entropy of the mean assignment), and how much single
+    assignments say (what their entropy lacks of its largest value).
 
     Args:
         share: ``run.collapse_share``; at 0 nothing is said.
@@ -49,6 +53,4 @@ class CollapseWatch:
 
 def _is_of(name: str, part: str) -> bool:
     """Return whether a metric is the watched one, or of the watched kind."""
-    if part.startswith("_"):
-        return name.startswith("prototypes/") and name.endswith(part)
-    return name.startswith(part)
+    return name.startswith(OF.get(part, part)) and (part not in OF or name.endswith(part))

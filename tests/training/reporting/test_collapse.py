@@ -30,6 +30,14 @@ def test_assignments_collapse_to_one_prototype_or_to_none() -> None:
     assert not CollapseWatch(0.0).look(2, {"student/effective_rank": 0.0})
 
 
+def test_standardised_targets_that_shrink_are_told_by_the_deviation_that_they_had() -> None:
+    watch = CollapseWatch(0.1)
+    name, kept = "statistics/own_standardise_deviation", {"target/variance_own": 1.0, "loss/own_deviation": 1.0}
+    assert not watch.look(1, {**kept, name: 0.5})
+    (line,) = watch.look(2, {**kept, name: 0.04, "loss/own_deviation": 0.0})
+    assert name in line
+
+
 def test_a_run_whose_features_collapse_says_so(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A student that is its own teacher, without centres: one prototype for all clips is the easiest to predict."""
     head = {"outputs": 32, "hidden": 16, "bottleneck": 8, "centre_momentum": 1.0, "teacher_temperature": [0.02, 0.02]}
