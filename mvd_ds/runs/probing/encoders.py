@@ -187,7 +187,9 @@ def _own_encoder(name: str, model: ProbedModel, recipe: ProbeRecipe) -> VisionTr
         return open_encoder(model.weights, recipe.data.clip.frames, side)
     trained = read_recipe(model.weights)
     _require_fit(name, model, trained, recipe, side)
-    return (build_predictor(trained) if model.untrained else load_predictor(model.weights)[0]).encoder
+    if model.untrained:  # by the seed alone, though the run itself may have started from weights
+        return build_predictor(trained.model_copy(update={"init": None})).encoder
+    return load_predictor(model.weights)[0].encoder
 
 
 def _require_fit(name: str, model: ProbedModel, trained: TrainingRecipe, recipe: ProbeRecipe, side: int) -> None:

@@ -10,13 +10,15 @@ import pytest
 import torch
 
 import mvd_ds
-from mvd_ds.config import ConfigError, ProbeRecipe, ViewSettings
+from mvd_ds.config import ConfigError, ProbeRecipe, TrainingRecipe, ViewSettings, validate
 from mvd_ds.models.classifiers.pooling import clip_features, encoder_pooling
 from mvd_ds.models.embed import sincos_1d
+from mvd_ds.models.weights import save_model
 from mvd_ds.runs.probing import token_rows
 from mvd_ds.runs.probing.clips import ClipGroup
 from mvd_ds.runs.probing.encoders import ProbedEncoder, _head_count, open_encoders
 from mvd_ds.runs.probing.head_states import HeadStates
+from mvd_ds.runs.student import build_predictor
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.step import normalise, to_unit
 
@@ -47,6 +49,26 @@ def test_our_vectors_are_those_of_the_encoder_on_each_view(ours: Path) -> None:
     views = normalise(to_unit(CLIPS.flatten(0, 2)), torch.float32)
     expected = clip_features(encoder, views, encoder_pooling(encoder, ProbeRecipe.model_fields["pooling"].default))
     torch.testing.assert_close(probed.vectors(CLIPS)[0], expected.unflatten(0, (2, 6)).mean(1))
+
+
+def test_an_untrained_network_is_that_of_its_seed_whatever_its_run_started_from(tmp_path: Path) -> None:
+    values = {"objective": "video_reconstruction", "data": {"clip": {"frames": 4, "size_px": 32}}, "model": SHAPE, "pixels": {}}
+    values |= {"schedule": {"steps": 1}}
+    first = validate(values | {"run": {"seed": 1}}, "test")
+    assert isinstance(first, TrainingRecipe)
+    save_model(tmp_path / "first", build_predictor(first).state_dict(), first, {})
+    later = validate(values | {"init": {"weights": str(tmp_path / "first")}}, "test")
+    assert isinstance(later, TrainingRecipe)
+    save_model(tmp_path / "later", build_predictor(later).state_dict(), later, {})
+    drawn = build_predictor(later.model_copy(update={"init": None})).encoder.state_dict()
+    encoders = {
+        untrained: opened({"weights": str(tmp_path / "later"), "untrained": untrained}).encoder for untrained in (True, False)
+    }
+    same = {
+        untrained: encoder is not None and all(torch.equal(value, drawn[name]) for name, value in encoder.state_dict().items())
+        for untrained, encoder in encoders.items()
+    }
+    assert same == {True: True, False: False}
 
 
 def test_networks_of_clips_leave_no_frame_out(tmp_path: Path) -> None:
