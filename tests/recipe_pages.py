@@ -186,8 +186,9 @@ A teacher with `weights: ema` is the moving average of the student's own weights
 `ema_decay_end`), whatever the ZeRO stage and its `placement`; its architecture is `model`'s and is not stated. `target.kind:
 features` then learns like V-JEPA ([vjepa_base](distill/vjepa_base.yaml)), `prototypes` like iBOT
 ([ibot_small](distill/ibot_small.yaml)); with `masking.kind: attention` it says what is hidden, too. Such a student can
-collapse: TensorBoard has `student/effective_rank`, `target/variance_*`, `prototypes/*_usage`, `prototypes/*_entropy` and the
-norms of the centres, and a line is said when one falls below `run.collapse_share` of its largest value.
+collapse: TensorBoard has `student/effective_rank`, `target/variance_*`, `prototypes/*_usage`, `prototypes/*_entropy`, the
+deviation before `standardise: running` and the norms of the centres, and a line is said when one but the last falls below
+`run.collapse_share` of its largest value.
 
 ## All recipes
 

@@ -85,11 +85,13 @@ class PrototypeTarget(Target):
         """Return the loss over that of the mean assignment, and entropies over that of equal shares.
 
         ``usage`` is the entropy of the mean assignment, 0 where all goes to one prototype; ``entropy`` that of single
-        assignments, 1 where they say nothing. Collapse of either kind is seen.
+        assignments, 1 where they say nothing. Collapse of either kind is seen, of what has a weight in the loss.
         """
         whole = math.log(self.settings.outputs)
         values = {f"loss_relative/{self.name}": loss / self.trivial_loss(target).clamp_min(1e-12)}
-        for part, rows in (("patch", target[:, :-1].flatten(0, 1)), ("class", target[:, -1])):
+        settings, patches = self.settings, target[:, :-1].flatten(0, 1)
+        parts = (("patch", settings.patch_weight, patches), ("class", settings.class_weight, target[:, -1]))
+        for part, rows in ((part, rows) for part, weight, rows in parts if weight):
             values[f"prototypes/{self.name}_{part}_usage"] = entropy(rows.mean(dim=0)) / whole
             values[f"prototypes/{self.name}_{part}_entropy"] = entropy(rows).mean() / whole
         return values

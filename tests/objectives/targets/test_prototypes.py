@@ -90,6 +90,8 @@ def test_collapse_is_seen_in_the_usage_and_in_the_entropy() -> None:
     assert said["prototypes/own_patch_usage"] == 0 and said["prototypes/own_class_usage"] == 0
     flat = target.measure(prediction, torch.full_like(one, 1 / OUTPUTS), torch.ones(()))
     assert flat["prototypes/own_patch_usage"].item() == pytest.approx(1) == flat["prototypes/own_class_entropy"].item()
+    told = target_of(recipe(prototypes={"class_weight": 0})).measure(prediction, one, torch.ones(())).keys()
+    assert {name.rpartition("_")[0] for name in told if name.startswith("prototypes/")} == {"prototypes/own_patch"}
 
 
 @pytest.mark.parametrize(
