@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from mvd_ds.files import ConfigError, did_you_mean, one_line
 
 PLACE = "{}"
 """Place of the name in a template."""
+_OTHER_PLACE = re.compile(r"\{[^{}]+\}")
 _KEYS = ("classes", "templates")
 MOST_TEXTS = 1_000_000
 """Most texts of a file: 20,000 classes in 50 templates."""
@@ -70,11 +72,11 @@ def read_words(path: str | Path) -> Words:
 
     Raises:
         ConfigError: in one line, for a file that is none of these, a name or template that is empty, too long, or no Unicode, a
-            name that stands twice, or a template without ``{}``.
+            name or key that stands twice, two classes of the same words, or a template without ``{}`` or with more in braces.
     """
     path = Path(path)
     shown = one_line(path)
-    value: Any = load_json(path) if seems_json(path) else _lines(path)
+    value: Any = load_json(path, _keys_once) if seems_json(path) else _lines(path)
     if isinstance(value, list):
         value = {"classes": value}
     odd = [key for key in value if key not in _KEYS]
@@ -98,6 +100,15 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
+def _keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; of a key that stands twice, one would be lost silently."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key '{one_line(next(key for key in keys if keys.count(key) > 1), 60)}' stands twice")
+    return found
+
+
 def _texts(value: Any, where: str) -> tuple[str, ...]:
     try:
         return checked_captions(value)
@@ -114,6 +125,15 @@ def _require_sense(classes: tuple[str, ...], words: tuple[tuple[str, ...], ...],
     bare = next((template for template in templates if PLACE not in template), None)
     if bare is not None:
         raise ConfigError(f"{shown}: template '{one_line(bare, 60)}' has no {PLACE}, in whose place the name of a class stands")
+    odd = next((found for template in templates if (found := _OTHER_PLACE.search(template))), None)
+    if odd is not None:
+        raise ConfigError(
+            f"{shown}: a template has {one_line(odd[0], 60)}, and {PLACE} alone is replaced, by the name of a class"
+        )
+    own: dict[tuple[str, ...], str] = {}
+    for name, of_class in zip(classes, words, strict=True):
+        if (other := own.setdefault(tuple(sorted(of_class)), name)) != name:
+            raise ConfigError(f"{shown}: classes '{one_line(other, 60)}' and '{one_line(name, 60)}' have the same words")
     count = sum(map(len, words)) * len(templates)
     if count > MOST_TEXTS:
         raise ConfigError(f"{shown}: {count:,} texts, words in templates, are more than {MOST_TEXTS:,}")

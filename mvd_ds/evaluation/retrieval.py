@@ -50,12 +50,12 @@ def retrieval(videos: Tensor, texts: Tensor, tells: Tensor) -> dict[str, Any]:
 
 
 def _ranks(queries: Tensor, answers: Tensor, right: Tensor) -> Tensor:
-    """Return the place, from 1, of the best right answer of each query; answers that score as high stand before it."""
+    """Return the place, from 1, of the best right answer of each query, behind answers that score as high or are no number."""
     ranks = []
     for rows in torch.arange(len(queries)).split(CHUNK_ROWS):
         scores = queries[rows] @ answers.mT
         best = scores.masked_fill(~right[rows], -torch.inf).amax(dim=1, keepdim=True)
-        ranks.append(1 + ((scores >= best) & ~right[rows]).sum(dim=1))
+        ranks.append(1 + (~(scores < best) & ~right[rows]).sum(dim=1))
     return torch.cat(ranks)
 
 

@@ -38,6 +38,14 @@ def test_what_scores_alike_stands_before_the_right_answer() -> None:
     assert retrieval(unit, unit, torch.eye(20, dtype=torch.bool))["video_to_text"]["r1"] == 1.0
 
 
+def test_vectors_that_are_no_numbers_find_nothing() -> None:
+    texts, broken = torch.eye(20), torch.full((20, 20), torch.nan)
+    for videos, vectors in ((broken, texts), (texts, broken)):
+        found = retrieval(videos, vectors, torch.eye(20, dtype=torch.bool))
+        for way in ("text_to_video", "video_to_text"):
+            assert {"r1": 0.0, "r10": 0.0, "median_rank": 20.0}.items() <= found[way].items()
+
+
 def test_chance_is_what_lists_in_random_order_hit() -> None:
     """One caption of most videos makes R@1 easy; chance says so, as a count over all orders does."""
     right = torch.tensor([[True, True, True, False], [False, False, False, True], [True, False, True, False]])

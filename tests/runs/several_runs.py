@@ -1,6 +1,7 @@
-"""Run by test_students.py: runs one after another in the same processes, as ``mvd_ds.train`` starts them from Python.
+"""Run by test_students.py and test_train.py: runs one after another in the same processes, as ``mvd_ds.train`` starts them.
 
-Takes the overrides of runs by name, as JSON, and those of caches of targets that are filled before the run of that name.
+Takes the overrides of runs by name, as JSON, behind the name of a recipe where it is another; and those of caches of targets
+that are filled before the run of that name.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ def main(runs: dict[str, list[str]], caches: dict[str, list[str]]) -> None:
         if name in caches:
             cache_targets(shipped(caches[name]), RECIPE)
             os.environ["MASTER_PORT"] = str(int(os.environ["MASTER_PORT"]) + 1)
+        recipe = RECIPE if "=" in overrides[0] else overrides[0]
         try:
-            train_by_name(RECIPE, overrides)
+            train_by_name(recipe, overrides[recipe != RECIPE :])
         except ConfigError as error:
             if os.environ["RANK"] == "0":
                 print(f"ended by: {name}: {error}", flush=True)

@@ -39,7 +39,7 @@ def checked_captions(value: object) -> tuple[str, ...]:
     """Return captions from a text or a list of texts.
 
     Raises:
-        ValueError: in a few words, if it is something else, or a caption is empty, too long or no Unicode.
+        ValueError: in a few words, if it is something else, or a caption is empty, too long, no Unicode, or holds a NUL.
     """
     captions = [value] if isinstance(value, str) else value
     if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
@@ -53,6 +53,8 @@ def checked_captions(value: object) -> tuple[str, ...]:
             raise ValueError(f"caption '{one_line(caption, 60)}' holds half of a character (a lone surrogate)") from None
         if size > MOST_BYTES:
             raise ValueError(f"caption '{one_line(caption[:100], 40)}' has {size:,} bytes, and at most {MOST_BYTES:,} are taken")
+        if "\0" in caption:
+            raise ValueError(f"caption '{one_line(caption, 60)}' holds a NUL, which no text does")
     return tuple(captions)
 
 

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,15 +79,19 @@ def seems_json(path: Path | str) -> bool:
     return read_list(path, "a list").removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"[", b"{")
 
 
-def load_json(path: Path | str) -> Any:
+def load_json(path: Path | str, objects: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     """Return the content of a JSON file.
+
+    Args:
+        path: the file.
+        objects: makes an object of its keys and values, and raises ValueError for a bad one; None: a dict.
 
     Raises:
         ConfigError: in one line, if it is none.
     """
     content = read_list(path, "a JSON list").removeprefix(b"\xef\xbb\xbf")
     try:
-        return json.loads(content.decode())
+        return json.loads(content.decode(), object_pairs_hook=objects)
     except (ValueError, RecursionError) as error:
         seems = describe_foreign(content[:4096])
         reason = f"is {seems}" if seems else f"cannot be read as JSON: {one_line(error, 100)}"

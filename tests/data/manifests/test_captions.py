@@ -60,6 +60,7 @@ def test_both_kinds_of_manifest_say_the_same(tmp_path: Path) -> None:
         (b"x" * 10_000_000, r"caption 'x+\.\.\.' has 10,000,000 bytes, and at most 65,536 are taken"),
         (b"caf\xe9", "text is not UTF-8 at its byte 4"),
         (b'["\\ud800"]', "holds half of a character"),
+        (b'["a\\u0000man"]', r"caption 'a.*man' holds a NUL, which no text does"),
         (b"[laughs] a man", "begins as JSON does, and is none"),
         (b"[1, 2]", r"text is \[1, 2\], not a caption or a list of captions"),
     ],
