@@ -14,7 +14,9 @@ STEPS = 20
 LIBRARIES, LIBRARY_STEPS = "libraries", 5
 #: Layouts with a teacher that is the student's average have fewer steps, too.
 LIVING = "living"
-SHORT = (LIBRARIES, LIVING)
+#: And layouts whose captions are read by the text tower of a folder, which learns or is frozen.
+LEARNING_TEXT, FROZEN_TEXT = "learning text", "frozen text"
+SHORT = (LIBRARIES, LIVING, LEARNING_TEXT, FROZEN_TEXT)
 #: Every kind of state that targets have: of standardisers, of a balance, and learned; with dropping, whose draws are keyed.
 SCALES = [
     "teachers.image.target.standardise=phi_s",

@@ -76,6 +76,8 @@ def read_words(path: str | Path) -> Words:
     """
     path = Path(path)
     shown = one_line(path)
+    if not path.exists():
+        raise ConfigError(f"{shown}: there is no such file of words")
     value: Any = load_json(path, _keys_once) if seems_json(path) else _lines(path)
     if isinstance(value, list):
         value = {"classes": value}

@@ -13,6 +13,7 @@ from mvd_ds.config import ConfigError, EvaluateRecipe
 from mvd_ds.config.tasks import CLASSES
 from mvd_ds.data.manifests.labels import Classes
 from mvd_ds.data.manifests.manifest import Manifest, read_manifest
+from mvd_ds.data.manifests.numbering import few_names
 from mvd_ds.data.readers.location import ByteRange
 from mvd_ds.data.tokens import text_encoder
 from mvd_ds.data.views import rank_groups, view_batches
@@ -20,7 +21,7 @@ from mvd_ds.data.words import read_words
 from mvd_ds.evaluation.csv_files import csv_text
 from mvd_ds.evaluation.predictions import Predictions, merge, predict, set_aside
 from mvd_ds.evaluation.retrieval import RECALL
-from mvd_ds.files import counted, write_json, write_text
+from mvd_ds.files import counted, one_line, write_json, write_text
 from mvd_ds.models.adaptors.folder import open_zero_shot
 from mvd_ds.models.classifiers.classifier import PixelClassifier
 from mvd_ds.models.classifiers.classifier_folder import ClassifierCard, open_classifier
@@ -119,7 +120,12 @@ def class_numbers(recipe: EvaluateRecipe, manifest: Manifest, card: ClassifierCa
     """
     task, numbered = TASKS[card.task], card.classes == tuple(str(number) for number in range(len(card.classes)))
     classes = Classes(recipe.label or card.label, card.classes, not numbered, recipe.data.classes_by_position)
-    labels = task.match(manifest, classes, recipe.data.manifest)
+    try:
+        labels = task.match(manifest, classes, recipe.data.manifest)
+    except ConfigError as error:
+        if recipe.words is None:
+            raise
+        raise ConfigError(f"words {one_line(recipe.words)}, which name {few_names(card.classes)}: {error}") from None
     note = task.note(manifest, classes, recipe.data.manifest)
     if note and launched_rank() == 0:
         say(note)

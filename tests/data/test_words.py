@@ -54,5 +54,5 @@ def test_a_fault_is_one_line(tmp_path: Path, content: bytes, fault: str) -> None
 
 
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"nothing\.txt"):
+    with pytest.raises(ConfigError, match=r"nothing\.txt: there is no such file of words"):
         read_words(tmp_path / "nothing.txt")

@@ -17,7 +17,20 @@ from mvd_ds.models.teachers import plan_teacher
 from mvd_ds.runs.student import plan_predictor
 from nightly_record import record
 from plain_loop import plain_losses
-from shrinking import AVERAGED, LIBRARIES, LIBRARY_STEPS, LIVING, LOOKING, SCALES, SHORT, STEPS, shipped
+from shrinking import (
+    AVERAGED,
+    FROZEN_TEXT,
+    LEARNING_TEXT,
+    LIBRARIES,
+    LIBRARY_STEPS,
+    LIVING,
+    LOOKING,
+    SCALES,
+    SHORT,
+    STEPS,
+    shipped,
+)
+from text_folders import SPACE, write_text_folder
 
 pytestmark = pytest.mark.launch
 
@@ -47,6 +60,12 @@ AVERAGES = [
     ("zero3_hpz", "zero3"),
     *(("zero3", p) for p in ("replicated", "zero3")),
 ]
+#: Text towers of a folder by the number of processes: whether they learn, and the engine.
+TEXTS = {
+    1: [(LEARNING_TEXT, "zero3"), (FROZEN_TEXT, "zero1")],
+    2: [(LEARNING_TEXT, "zero1"), (LEARNING_TEXT, "zero3"), (FROZEN_TEXT, "zero2"), (FROZEN_TEXT, "zero3")],
+    4: [(LEARNING_TEXT, "zero3"), (FROZEN_TEXT, "zero3")],
+}
 PERSISTENCE = "stage3_param_persistence_threshold"
 
 
@@ -117,9 +136,38 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def plain_others(shrunk: list[str], coded_parts: list[str], libraries: list[str]) -> dict[str, list[float]]:
+def texts(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """Overrides of a student whose captions are read by a CLIP that learns on, or by a frozen SigLIP 2."""
+    folder, found = tmp_path_factory.mktemp("texts"), {}
+    for name, kind in ((LEARNING_TEXT, "clip"), (FROZEN_TEXT, "siglip2")):
+        write_text_folder(kind, folder / kind)
+        text = f"{{weights: {folder / kind}, frozen: {str(name == FROZEN_TEXT).lower()}}}"
+        language = f"language={{sees: all, embed_dim: {SPACE}, weight: 0.5, text: {text}}}"
+        found[name] = [f"data.manifest={videos / 'train.jsonl'}", language]
+    return found
+
+
+def text_layouts(texts: dict[str, list[str]], processes: int) -> dict[str, list[str]]:
+    """Overrides by layout of ``TEXTS``; a frozen tower under ZeRO-3 is streamed into shards, too."""
+    found = {f"{name}, {stage}": [*texts[name], f"engine.config={stage}.json"] for name, stage in TEXTS[processes]}
+    if f"{FROZEN_TEXT}, zero3" in found:
+        found[f"{FROZEN_TEXT}, zero3"].append("engine.build=streamed")
+    return found
+
+
+@pytest.fixture(scope="module")
+def plain_others(
+    shrunk: list[str], coded_parts: list[str], libraries: list[str], texts: dict[str, list[str]]
+) -> dict[str, list[float]]:
     """Total losses of every step of the plain loop, by the first word of the layouts that are not the recipe itself."""
-    others = {"every part": coded_parts, "looking": SHARDED_LOOKING, "today": TODAY, LIBRARIES: libraries, LIVING: AVERAGED}
+    others = {
+        "every part": coded_parts,
+        "looking": SHARDED_LOOKING,
+        "today": TODAY,
+        LIBRARIES: libraries,
+        LIVING: AVERAGED,
+        **texts,
+    }
     others |= {name: [*SCALES, f"balance={name}"] for name in ("loss_relative", "uncertainty")}
     return {
         name: plain_losses(shipped([*shrunk, *overrides]), steps=LIBRARY_STEPS if name in SHORT else STEPS)["total"]
@@ -146,6 +194,7 @@ def test_every_layout_gives_the_losses_of_a_plain_loop(
     shrunk: list[str],
     coded_parts: list[str],
     libraries: list[str],
+    texts: dict[str, list[str]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     measured: dict[int, dict[str, Any]],
@@ -157,14 +206,14 @@ def test_every_layout_gives_the_losses_of_a_plain_loop(
     # Under one process nothing is sharded, under two every stage is, and four show that more change nothing.
     stages = {1: ("zero1",), 2: ("zero1", "zero2", "zero3"), 4: ("zero3",)}[processes]
     asked |= {f"every part, {stage}": [f"engine.config={stage}.json", *coded_parts] for stage in stages}
-    asked |= library_layouts(libraries) if processes < 4 else {}
+    asked |= (library_layouts(libraries) if processes < 4 else {}) | text_layouts(texts, processes)
     (tmp_path / "layouts.json").write_text(json.dumps(asked))
     started = time.monotonic()
     said = script_ranks(processes, SCRIPT, str(tmp_path / "layouts.json"), *shrunk, timeout=900)
     seconds = time.monotonic() - started
     found = json.loads(next(line for line in said.splitlines() if line.startswith("{")))
     assert found.keys() == asked.keys()
-    more = len(stages) + (5 if processes < 4 else 0)
+    more = len(stages) + (5 if processes < 4 else 0) + len(TEXTS[processes])
     assert len(found) == more + (2 * 9 + 6 + 4 + 6 if every else 3 + 2 + 2 + 3 + 1 if few else 8 + 2 + 6 + 4 + 6)
     worst = 0.0
     for name, result in found.items():

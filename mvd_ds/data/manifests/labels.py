@@ -157,8 +157,8 @@ def labels_of(manifest: Manifest, classes: Classes, origin: str) -> np.ndarray:
     strange = [name for name in named if name not in number]
     if strange:
         raise ConfigError(
-            f"{origin}: {len(strange)} of its {len(named)} classes are not among the {len(classes.names)} of the training "
-            f"manifest: {few_names(strange)}; both need the same classes{spelt_otherwise(strange, classes.names)}"
+            f"{origin}: {len(strange)} of its {len(named)} classes are not among the {len(classes.names)} to match them with: "
+            f"{few_names(strange)}; both need the same classes{spelt_otherwise(strange, classes.names)}"
         )
     return np.array([number[name] for name in named], np.int64)[values]
 

@@ -266,8 +266,10 @@ def require_captions(manifest: Manifest, setting: str) -> None:
     if bare is None:
         return
     if not refs.has_captions:
-        raise ConfigError(
-            f"{one_line(manifest.source)}: has no captions, which {setting} needs; add '# columns: text' and a field behind a "
-            'tab to every line, or write JSON lines {"path": ..., "text": ...}'
+        remedy = (
+            "put KEY.txt beside every KEY.mp4, a caption a line"
+            if str(manifest.source).lower().endswith(".tar")
+            else 'add \'# columns: text\' and a field behind a tab to every line, or write JSON lines {"path": ..., "text": ...}'
         )
+        raise ConfigError(f"{one_line(manifest.source)}: has no captions, which {setting} needs; {remedy}")
     raise ConfigError(f"{refs[bare].where}: {one_line(refs.path(bare), 200)} has no caption, which {setting} needs")

@@ -79,7 +79,7 @@ def test_names_decide_where_both_manifests_have_them(trees: Path) -> None:
     assert classes.names == ("a", "b", "c") and val.labels.tolist() == [[0], [1]]
     assert labels_of(val, classes, "val").tolist() == [0, 2]
     assert numbered_alike(val, train, "val").labels.tolist() == [[0], [2]] and val.labels.tolist() == [[0], [1]]
-    with pytest.raises(ConfigError, match="train: 1 of its 3 classes are not among the 2 of the training manifest: b"):
+    with pytest.raises(ConfigError, match="train: 1 of its 3 classes are not among the 2 to match them with: b"):
         numbered_alike(train, val, "train")
 
 
@@ -103,7 +103,7 @@ def test_labels_that_a_probe_can_tell_apart(write) -> None:
     ("labels", "headers", "words"),
     [
         (["0", "3"], [], "v.txt:2: label 3 is outside 0 to 1"),
-        (["0", "1"], ['# classes: ["a", "z"]'], "1 of its 2 classes are not among the 2 of the training manifest: z"),
+        (["0", "1"], ['# classes: ["a", "z"]'], "1 of its 2 classes are not among the 2 to match them with: z"),
         (["0 0", "1 1"], ["# labels: who where"], "has no label 'what'"),
         (["0", "1"], ["# labels: how"], "has no label 'what'"),
     ],
@@ -128,7 +128,7 @@ def test_several_manifests_are_one_set_of_classes(write) -> None:
     assert classes.counted == "2 classes" and classes._replace(label="what").counted == "2 classes of label what"
     assert classes.names == ("cat", "dog") and labels.tolist() == [0, 1, 1, 0, 1]
     stranger = write("stranger.txt", ["0", "1"], '# classes: ["cat", "cow"]')
-    with pytest.raises(ConfigError, match="stranger: 1 of its 2 classes are not among the 2 of the training manifest: cow"):
+    with pytest.raises(ConfigError, match="stranger: 1 of its 2 classes are not among the 2 to match them with: cow"):
         classes_of_all([one, stranger], ["one", "stranger"], None)
     with pytest.raises(ConfigError, match="bare, more: 1 of 4 classes have no video: 2"):
         classes_of_all([write("bare.txt", ["0", "1"]), write("more.txt", ["3"])], ["bare", "more"], None)

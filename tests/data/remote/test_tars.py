@@ -115,6 +115,8 @@ def test_captions_are_the_lines_of_txt_or_the_text_of_json(served: Path, tmp_pat
         ]
     with pytest.raises(ConfigError, match=r"told.tar/c.mp4 has no caption, which language needs"):
         require_captions(read_manifest(path), "language")
+    with pytest.raises(ConfigError, match=r"bare.tar: has no captions, which language needs; put KEY.txt beside every KEY.mp4"):
+        require_captions(read_manifest(_tar(tmp_path / "bare.tar", a_mp4=video)), "language")
 
 
 def test_prepare_reads_tars_with_their_captions_and_writes_such(served: Path, tmp_path: Path) -> None:
