@@ -80,7 +80,7 @@ def test_a_test_by_words_and_its_page(captioned: Path, videos: Path, tmp_path: P
     write_evaluation_page(folder)
     page = (folder / "evaluation.html").read_text()
     other = load_recipe("evaluate_2x3", [*overrides, f"words={videos / 'words_what.json'}", f"run.output={tmp_path / 'no'}"])
-    with pytest.raises(ConfigError, match=r"words .*words_what.json, which name 0, 1, .*: .* both need the same classes") as told:
+    with pytest.raises(ConfigError, match=r"words .*words_what.json, which name 0, 1, .*: .* names 8 classes .orbit") as told:
         evaluate(other, "evaluate_2x3")
     assert "\n" not in str(told.value) and not (tmp_path / "no").exists()
     assert "Retrieval" in page and "R@5" in page and f"{len(texts)} texts find videos" in page
