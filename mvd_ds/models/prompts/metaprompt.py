@@ -55,7 +55,7 @@ class MetaPromptHead(PromptHead):
         (towers,) = self._towers
         clips = towers.language.clips(encode_with(towers.encoder, seen.embedded, values_of(self.vision)))
         plain = self.plain if classes is None else self.plain[list(classes)]
-        of_clips = self.scale * clips @ plain.mT
+        of_clips = self.scale * clips @ plain.to(clips.dtype).mT
         both = (of_clips + of_texts) / 2
         return both if stage == "answer" else torch.stack((both, of_clips, of_texts))
 

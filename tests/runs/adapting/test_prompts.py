@@ -115,7 +115,7 @@ def test_interrupted_and_resumed_equals_untouched(kind: str, videos: Path, capti
         (["model.drop_path=0.1"], "trains no block; set it to 0"),
         (["dropout=0.5"], "dropout is for class heads"),
         (["adaptation=full"], "prompt.words is for adaptation coop, cocoop, metaprompt, not full: leave it out"),
-        (["model.patch_px=16"], "patch_px is 8 in the file and 16 in the recipe"),
+        (["model.patch_px=16"], "patch_px is 8 there and 16 in the recipe"),
     ],
 )
 def test_bad_settings_are_one_line(more: list[str], said: str, videos: Path, captioned: Path, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_interrupted_and_resumed_equals_untouched(
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["prompt.words={hwo: words.json}"], "prompt.words.hwo: there is no such label; "),
+        (["prompt.words={hwo: words.json}"], "prompt.words.hwo: there is no such label; did you mean 'how'"),
         (["prompt.start=null", "prompt.context=70"], "prompts: 70 learned vectors and the name"),
         (["prompt.blocks=3"], "prompt.blocks 3: the encoder has 2"),
         (["order=[reversed]"], "order: zero_shot reads the names of classes, and ways of playing have none"),
