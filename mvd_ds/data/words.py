@@ -52,7 +52,8 @@ def words_for(classes: Sequence[str], named: bool, path: str | None, label: str,
     if path is None:
         if not named:
             raise ConfigError(f"label {label}: the manifest does not name its classes, so nothing reads them; set prompt.words")
-        return Words(tuple(classes), tuple((name,) for name in classes), (PLACE,))
+        names = _texts(list(classes), f"label {label}: names of classes, in place of which prompt.words has others")
+        return Words(names, tuple((name,) for name in names), (PLACE,))
     words = read_words(path)
     if not named and by_position and len(words.classes) == len(classes):
         return words

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mvd_ds.config import ConfigError
-from mvd_ds.data.words import read_words
+from mvd_ds.data.words import read_words, words_for
 
 
 def test_every_form_is_read(tmp_path: Path) -> None:
@@ -56,3 +56,13 @@ def test_a_fault_is_one_line(tmp_path: Path, content: bytes, fault: str) -> None
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nothing\.txt: there is no such file of words"):
         read_words(tmp_path / "nothing.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [("\udcff.mp4", "holds half of a character"), (" ", "is empty"), ("x" * 10_000_000, "has 10,000,000 bytes")],
+    ids=["bytes", "blank", "long"],
+)
+def test_a_class_that_cannot_be_read_by_its_name_is_one_line(name: str, fault: str) -> None:
+    with pytest.raises(ConfigError, match=f"label pets: names of classes, in place of which prompt.words has others: .*{fault}"):
+        words_for(["cat", name], True, None, "pets")

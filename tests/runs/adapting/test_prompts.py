@@ -136,7 +136,7 @@ def test_an_encoder_without_words_is_one_line(videos: Path, captioned: Path, tmp
     [
         (["x" * 10_000_000, *"abcdefg"], "has 10,000,000 bytes, and at most 65,536 are taken"),
         (["", *"abcdefg"], "empty"),
-        (["\ud800", *"abcdefg"], "nicode"),
+        (["\ud800", *"abcdefg"], "holds half of a character"),
         ([*"abc"], "has no words for class"),
     ],
 )
