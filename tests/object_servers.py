@@ -161,6 +161,22 @@ class ObjectServer:
         return len(self._server.open)
 
 
+def until_all_are_asked_for(count: int) -> Callable[[str], int]:
+    """A ``Faults.status`` that gives no video before ``count`` of them are asked for: one after another is refused."""
+    together, asked = threading.Barrier(count), set[str]()
+
+    def wait(path: str) -> int:
+        if path.endswith(".mp4") and path not in asked:
+            asked.add(path)
+            try:
+                together.wait(timeout=60)
+            except threading.BrokenBarrierError:
+                return 403
+        return 0
+
+    return wait
+
+
 def fill_bucket(port: int, bucket: str, folder: Path) -> None:
     """Make a bucket on an S3 server and put the files of a folder into it, by their paths below the folder."""
     put = partial(_put, port)

@@ -62,12 +62,12 @@ class VideoSource:
             return "missing"
         return f"{state.size}-{state.tag}{inside}"
 
-    def expect(self, indices: Sequence[int], needed: Sequence[NeededFrames]) -> None:
+    def expect(self, indices: Sequence[int], needed: Sequence[NeededFrames | None]) -> None:
         """Begin to fetch those of the videos ``indices``, which are opened next, that are not on this machine.
 
         Args:
             indices: the videos.
-            needed: of each, the frames that are read of it.
+            needed: of each, the frames that are read of it; None: any.
         """
         videos = zip(map(self.location, indices), needed, strict=True)
         self._fetcher.expect([(location, self._of_groups(location, frames)) for location, frames in videos])

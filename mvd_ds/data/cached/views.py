@@ -63,15 +63,18 @@ class FixedClips(KeyedClips):
         """
         faults = []
         rows["items"][:], rows["ok"][:] = items, True
-        for video, group in itertools.groupby(range(len(items)), lambda row: self.video(items[row])):
-            part = list(group)
+        parts = [(video, list(rows)) for video, rows in itertools.groupby(range(len(items)), lambda row: self.video(items[row]))]
+        keys = [[ClipKey(*divmod(items[row], self.crops)) for row in part] for _, part in parts]
+        videos = [video for video, _ in parts]
+        self.source.expect(videos, list(map(self._needed, videos, keys)))
+        for (video, part), own in zip(parts, keys, strict=True):
             outputs = [{view: torch.from_numpy(rows[view_name(view)][row]) for view in self.clip_views} for row in part]
             first = items[part[0]]
             try:
                 if reason := barred.reason(first, video):
                     raise DecodeError(reason)
                 reading.begin(first, video)
-                self._read_clips(video, [ClipKey(*divmod(items[row], self.crops)) for row in part], outputs)
+                self._read_clips(video, own, outputs)
             except DecodeError as error:
                 faults.append(f"{video}: {error}")
                 rows["ok"][part] = False

@@ -21,7 +21,7 @@ from mvd_ds.data.remote.cache import DiskCache, cache_folder, nameless_file
 from mvd_ds.data.remote.group_index import GroupIndex
 from mvd_ds.data.remote.needed import NeededFrames
 from mvd_ds.data.remote.store import FetchError, ObjectState, Store
-from mvd_ds.files import ConfigError, one_line
+from mvd_ds.files import DISK_FULL, ConfigError, one_line
 
 _PROBE_SECONDS = 5.0
 """Time for the server to answer for an object that it gave before, when another one fails."""
@@ -239,8 +239,10 @@ class Fetcher:
         try:
             for span in spans:
                 self._write(one, span, descriptor, ends)
-        except BaseException:
+        except BaseException as error:
             os.close(descriptor)
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                raise ConfigError(f"{one_line(cache_folder())}: {error.strerror}; make room, or move MVD_DS_CACHE") from None
             raise
         return descriptor
 

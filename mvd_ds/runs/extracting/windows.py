@@ -53,6 +53,8 @@ def fill_windows(
     mine = range(cluster.rank, len(names), cluster.world)
     progress = StepProgress("features", 0, len(mine), enabled=cluster.is_main and len(mine) > 0)
     for done, video in enumerate(mine, 1):
+        soon = mine[done - 1 : done + recipe.data.remote.in_flight]
+        source.expect(soon, [None] * len(soon))
         found[video] = _write_one(recipe, source, video, folder / f"{names[video]}.npy", forward)
         progress.update(done, "videos of this process")
     progress.close()

@@ -20,6 +20,7 @@ from mvd_ds.runs.extract import extract
 from mvd_ds.runs.extracting.windows import fill_windows, window_starts
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.step import normalise, to_unit
+from object_servers import ObjectServer, until_all_are_asked_for
 from video_files import write_video
 
 LENGTHS = {"long": 23, "short": 5, "exact": 7}
@@ -103,3 +104,18 @@ def test_faults_are_one_line(set_of_videos: Path, tmp_path: Path) -> None:
     for setting in ("tokens=true", "views.segments=2"):
         with pytest.raises(ConfigError, match="windows"):
             recipe_of(set_of_videos, tmp_path / "out", setting)
+
+
+def test_videos_of_a_server_are_fetched_ahead(set_of_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MVD_DS_CACHE", str(tmp_path / "cache"))
+    server = ObjectServer(set_of_videos)
+    (tmp_path / "out").mkdir()
+    recipe = recipe_of(set_of_videos, tmp_path / "out", f"data.manifest={server.address}/list.txt")
+    manifest = read_manifest(f"{server.address}/list.txt")
+    server.faults.status, cluster = until_all_are_asked_for(4), Cluster(0, 1, torch.device("cpu"))
+    try:
+        found = fill_windows(recipe, tmp_path / "out", manifest, lambda clips: clips.flatten(1)[:, :2].float(), cluster)
+    finally:
+        server.kill()
+    assert [found[row].frames for row in range(3)] == list(LENGTHS.values())
+    assert found[3].fault and "refuses" not in found[3].fault
