@@ -29,7 +29,8 @@ class StudentSettings(Settings):
     """Folder of its run, an ordinary one (None: a folder of the student's name in ``run.output``)."""
     ranks: str | None = None
     """Processes that own it, ``0-7`` or ``3``, as the launcher counts them (None: all). Every process asks the teachers for its
-    share of the clips; what they give is handed to the owners, who learn side by side with those of other students."""
+    share of the clips; what they give is handed to the owners, who learn side by side with those of other students. A teacher
+    of placement ``zero3`` is spread over the processes that learn with the same students."""
     model: EncoderSettings
     """Its encoder; a ``size`` takes the place of the recipe's widths. All students cut clips into the same tokens."""
     decoder: DecoderSettings = DecoderSettings()
@@ -105,7 +106,7 @@ class HasStudents(Settings):
         recipe: Any = self
         if recipe.students and recipe.objective != "distillation":
             raise ValueError("students are for objective distillation: what they share is the pass of the teachers")
-        _require_whole_teachers(recipe)
+        _require_no_node_teachers(recipe)
         outputs = {str(Path(recipe.run.output)): "run.output"}
         for name in recipe.students:
             where, alone = f"students.{name}", _checked(recipe, name)
@@ -125,19 +126,18 @@ class HasStudents(Settings):
         return type(self).model_validate(values | {"students": {}})
 
 
-def _require_whole_teachers(recipe: Any) -> None:
-    """Refuse sharded teachers beside students with ``ranks``, who ask them alone where a step was not finite, or for pictures.
+def _require_no_node_teachers(recipe: Any) -> None:
+    """Refuse teachers that are spread over hosts beside students with ``ranks``, whose processes may end in the middle of one.
 
     Raises:
         ValueError: naming the first.
     """
     owned = [name for name, student in recipe.students.items() if student.ranks is not None]
-    sharded = [name for name, teacher in recipe.asked_teachers.items() if teacher.placement != "replicated"]
-    if owned and sharded:
-        placed = f"teachers.{sharded[0]}.placement {recipe.teachers[sharded[0]].placement}"
+    spread = [name for name, teacher in recipe.asked_teachers.items() if teacher.placement == "zero3_node"]
+    if owned and spread:
         raise ValueError(
-            f"students.{owned[0]}.ranks: its processes may have to ask a teacher alone, and {placed} spreads one over all: "
-            "choose placement replicated, or remove ranks"
+            f"teachers.{spread[0]}.placement zero3_node: spreads a teacher over a host, and students.{owned[0]}.ranks may be a "
+            "part of one: choose zero3, which spreads it over the processes that learn with the same students, or replicated"
         )
 
 

@@ -28,6 +28,7 @@ class Placed:
         agreed: what the processes know of broken videos.
         shared: returns the pass of the teachers.
         trainers: of the students that this process learns with.
+        asking: processes over which sharded teachers are spread, this one among them; None: all, or none are sharded.
     """
 
     loader: ClipLoader
@@ -52,6 +53,20 @@ class Placed:
         minutes = recipe.engine.timeout_minutes
         self.groups = {key: RankGroup(ranks, cluster, minutes) for key, ranks in self.owners.items()}
         self.is_owned = any(recipe.students[key].ranks is not None for key in alone)
+        is_sharded = any(teacher.placement != "replicated" for teacher in recipe.asked_teachers.values())
+        self.asking = self._learn_alike(minutes) if self.is_owned and is_sharded else None
+
+    def _learn_alike(self, timeout_minutes: float) -> RankGroup:
+        """Return the processes that learn with the same students as this one. Collective.
+
+        A teacher that is spread over those can be asked by all processes of the run, and by all of one student alone, for its
+        pictures, or where its step was not finite.
+        """
+        alike: dict[tuple[str, ...], list[int]] = {}
+        for rank in range(self.cluster.world):
+            alike.setdefault(tuple(key for key, own in self.owners.items() if rank in own), []).append(rank)
+        groups = [RankGroup(ranks, self.cluster, timeout_minutes) for ranks in alike.values()]
+        return next(group for group in groups if group.cluster is not None)
 
     def each(self, names: Iterable[str], do: Callable[[str, Cluster], None]) -> None:
         """Call ``do`` of the students that this process learns with, on their processes as if there were no others. Collective.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,9 +17,10 @@ from mvd_ds.data.loader import ClipLoader
 from mvd_ds.objectives.diagnostics import effective_rank
 from mvd_ds.runs.building import build_trainer
 from mvd_ds.runs.one_run import begin_statistics
+from mvd_ds.runs.placed_students import Placed, gathered
 from mvd_ds.runs.trainer import Trainer
 from mvd_ds.training.checkpoint.checkpoint import Resumed
-from mvd_ds.training.cluster import Cluster, launched_rank
+from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import say
 from mvd_ds.training.device_batch import to_device
 from mvd_ds.training.engine.deepspeed_engine import joined_cluster
@@ -45,16 +47,32 @@ def preflight(recipe: Recipe, name: str) -> int:
     """
     if not isinstance(recipe, TrainingRecipe) or recipe.command not in ("pretrain", "distill"):
         raise ConfigError(f"preflight is for recipes of pretrain and distill; {name} is one of {recipe.command}")
-    if recipe.students:
-        worst = max(_preflight_student(recipe.student(key), name, key) for key in recipe.students)
-        if launched_rank() == 0:
-            say("each student was tried alone; a run holds the states of all: `mvd_ds plan` says whether they fit together")
-        return worst
     leave_out_surplus(recipe.batch)
-    with (
-        joined_cluster(recipe.engine.timeout_minutes, recipe.run.device) as cluster,
-        tempfile.TemporaryDirectory() as folder,  # digests of large inputs that are compared would be kept in the run's
-    ):
+    with joined_cluster(recipe.engine.timeout_minutes, recipe.run.device) as cluster:
+        return _try_students(recipe, cluster) if recipe.students else _try(recipe, cluster)
+
+
+def _try_students(recipe: TrainingRecipe, cluster: Cluster) -> int:
+    """Try every student as if it were alone, on its own processes if it has any, and return the worst code. Collective."""
+    placed = Placed(recipe, {key: recipe.student(key) for key in recipe.students}, cluster)
+    found: dict[str, int] = {}
+
+    def one(key: str, own: Cluster) -> None:
+        if own.is_main:
+            where = recipe.students[key].ranks
+            say(f"student {key}{f', ranks {where}' if where else ''}:")
+        found[key] = _try(placed.alone[key], own)
+        gc.collect()  # an engine and its hooks hold each other, and the next student is measured
+
+    placed.each(placed.alone, one)
+    if cluster.is_main:
+        say("each student was tried alone; a run holds the states of all: `mvd_ds plan` says whether they fit together")
+    return max(gathered(cluster, found).values())
+
+
+def _try(recipe: TrainingRecipe, cluster: Cluster) -> int:
+    """Return what ``preflight`` does of a run of one student. Collective."""
+    with tempfile.TemporaryDirectory() as folder:  # digests of large inputs that are compared would be kept in the run's
         trainer = build_trainer(recipe, RunFolder(Path(folder)), cluster)
         objective, frozen = trainer.objective()
         trainer.memory.watch(trainer.engine, frozen)
@@ -70,13 +88,6 @@ def preflight(recipe: Recipe, name: str) -> int:
         if cluster.is_main:
             _say(recipe, cluster, statistics, before, worst, memory, troubles)
         return FAILED if cluster.broadcast(any(values["finite"] < 1 for values in statistics.values())) else FINISHED
-
-
-def _preflight_student(recipe: TrainingRecipe, name: str, student: str) -> int:
-    """Run ``preflight`` on one of several students, as if it were alone."""
-    if launched_rank() == 0:
-        say(f"student {student}:")
-    return preflight(recipe, name)
 
 
 def _read(recipe: TrainingRecipe, cluster: Cluster) -> tuple[list[Any], float]:

@@ -14,6 +14,7 @@ from mvd_ds.data.loader import ClipLoader
 from mvd_ds.runs.building import (
     Frozen,
     Planned,
+    ask_teachers,
     cached_types,
     describe_teachers,
     make_targets,
@@ -102,9 +103,12 @@ def _build(placed: Placed, folder: RunFolder, folders: dict[str, RunFolder]) -> 
 
     @functools.cache
     def shared() -> TeacherPass:
-        source = make_targets(recipe, teachers, cluster, given)
-        assert isinstance(source, TeacherTargets)
-        return TeacherPass(source)
+        if placed.asking is None:
+            source = make_targets(recipe, teachers, cluster, given)
+            assert isinstance(source, TeacherTargets)
+            return TeacherPass(source)
+        with cluster.together(), placed.asking.inside() as own:
+            return TeacherPass(ask_teachers(recipe, teachers, own), placed.asking.inside)
 
     placed.loader, placed.agreed, placed.shared = loader, Agreed(loader), shared
     flops = students_flops(list(alone.values()))

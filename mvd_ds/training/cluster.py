@@ -24,6 +24,13 @@ class Cluster:
     device: torch.device
     hosts: Any = None
     """Process group of the reductions between hosts' memories (None: the default one)."""
+    first: int = 0
+    """Rank of the run that is rank 0 here; another than 0 where a student owns ranks."""
+
+    @property
+    def number(self) -> int:
+        """Return the rank of this process as the launcher counts it."""
+        return self.first + self.rank
 
     @property
     def is_main(self) -> bool:

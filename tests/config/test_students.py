@@ -84,6 +84,7 @@ def test_ranks_are_those_of_a_student_or_of_all() -> None:
     assert [list(recipe.students[name].owners(4)) for name in ("s", "b")] == [[2, 3], [0, 1, 2, 3]]
 
 
-def test_students_that_own_ranks_have_whole_teachers() -> None:
-    with pytest.raises(ConfigError, match=r"students.s.ranks: .* teachers.video.placement zero3 spreads one over all"):
-        several("students.s.ranks=0", "teachers.video.placement=zero3")
+def test_students_that_own_ranks_have_no_teachers_spread_over_hosts() -> None:
+    several("students.s.ranks=0", "teachers.video.placement=zero3")
+    with pytest.raises(ConfigError, match=r"teachers.video.placement zero3_node: .* students.s.ranks .*: choose zero3, which"):
+        several("students.s.ranks=0", "teachers.video.placement=zero3_node")

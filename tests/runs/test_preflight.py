@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from mvd_ds.config import ConfigError, load_recipe
 from mvd_ds.objectives.diagnostics import mean_target_loss
 from mvd_ds.runs import preflight as module
 from mvd_ds.runs.preflight import STATISTICS, _of_targets, _statistics, _step_seconds, preflight
+from mvd_ds.training.cluster import Cluster
 from shrinking import RECIPE, SCALES, shipped
 
 
@@ -59,9 +61,13 @@ def test_students_are_tried_one_by_one_and_that_is_said(
     shrunk: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """No fault of each alone is no promise that the states of all fit."""
-    tried: dict[str, int] = {"s": 0, "b": 1}
-    monkeypatch.setattr(module, "_preflight_student", lambda recipe, name, student: tried.pop(student))
-    assert preflight(shipped([*shrunk, "students.s={}", "students.b={}"]), "x") == 1 and not tried
+    tried, alone = [0, 1], contextlib.nullcontext(Cluster(0, 1, torch.device("cpu")))
+    monkeypatch.setattr(module, "joined_cluster", lambda *_: alone)
+    monkeypatch.setattr(module, "_try", lambda recipe, own: tried.pop(recipe.model.depth - 2))
+    several = [*shrunk, "students.b={}", "students.s.model.depth=2"]
+    assert preflight(shipped(several), "x") == 1 and not tried
+    with pytest.raises(ConfigError, match=r"students.s.ranks 1: this run has 1 processes, of which the first is 0"):
+        preflight(shipped([*several, "students.s.ranks=1"]), "x")
     assert "each student was tried alone; a run holds the states of all" in capsys.readouterr().out
 
 

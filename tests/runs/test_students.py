@@ -13,6 +13,7 @@ from launching import losses, script_ranks
 from mvd_ds.config import ConfigError
 from mvd_ds.files import read_json
 from mvd_ds.runs.any_training import train_by_name
+from mvd_ds.tools.replay import replay
 from mvd_ds.tools.report.run_records import read_runs
 from mvd_ds.tools.status import status_of
 from mvd_ds.training.run_folder import RunFolder
@@ -90,25 +91,33 @@ def test_students_that_own_ranks_are_those_of_processes_of_their_own(
 ) -> None:
     """One diverges on the other's neighbour; then both stop, change places and go on: each ends as alone, to the bit.
 
-    The same two processes then learn from cached targets, stop and go on, as from teachers that are asked.
+    Teachers are spread over the processes of a student: here over one. The same two processes then learn from cached targets: one
+    student begins, another comes later and catches up, and one is left out, as from teachers that are asked.
     """
-    command = [*shrunk, *SETTINGS, *TOGETHER, "batch.global=8"]
+    command = [*shrunk, *SETTINGS, *TOGETHER, "batch.global=8", "teachers.video.placement=zero3"]
     owned, swapped = (["students.b.ranks=0", "students.s.ranks=1"], ["students.b.ranks=1", "students.s.ranks=0"])
     wild = ["students.s.optimizer.base_lr=1e30", "run.on_nonfinite=stop", f"run.output={tmp_path / 'wild'}"]
     moved = f"run.output={tmp_path / 'moved'}"
     views = [*shrunk, *SETTINGS, *TOGETHER, "targets.crops=2", "data.clip.flip=0.5", "engine.config=zero3.json"]
     cache = f"targets.cache={tmp_path / 'cache'}"
     live, cached = ([*views, f"run.output={tmp_path / name}"] for name in ("live", "cached"))
+    kept = [cache, "targets.store=fp32"]
     commands = {
+        "preflight": [*command, *swapped],
         "wild": [*command, *owned, *wild],
         "half": [*command, *owned, moved, "run.stop_after_steps=2"],
         "whole": [*command, *swapped, moved],
         "live": live,
-        "cached half": [*cached, cache, "targets.store=fp32", "run.stop_after_steps=2"],
-        "cached whole": [*cached, cache, "targets.store=fp32"],
+        "cached one": [*(item for item in cached if not item.startswith("students.s.")), *kept, "run.stop_after_steps=2"],
+        "cached both": [*cached, *kept, "run.stop_after_steps=3"],
+        "cached rest": [*(item for item in cached if not item.startswith("students.s.")), *kept],
     }
-    write = {"cached half": [*views, cache, "targets.store=fp32"]}
+    write = {"cached one": [*views, *kept]}
     said = script_ranks(2, SCRIPT, json.dumps(commands), json.dumps(write))
+    assert "student b, ranks 1:" in said and "student s, ranks 0:" in said and said.count("a step takes ") == 2
+    assert "of rank 1 is not finite" in said, "as the launcher counts it"
+    (dump,) = (tmp_path / "wild" / "s" / "dumps").iterdir()
+    assert replay(dump, "cpu") == 0
     assert "wild: student s: step" in said and "is not finite" in said and said.count("ended by: ") == 1
     for name, folder in (("b", "wild"), ("b", "moved"), ("s", "moved")):
         require_equal(tmp_path / folder / name, alone[name])
@@ -116,5 +125,6 @@ def test_students_that_own_ranks_are_those_of_processes_of_their_own(
     assert read_json(tmp_path / "moved" / "status.json")["step"] == 4
     assert "student s: ranks 1, 2 clips x 4 accumulation x 1 processes" in said
     assert "student b: resuming from the checkpoint of step 2" in said and "student s: step 3 of 3" in said
+    assert "student s: is new" in said and "student s: left out from here on" in said
     for name in ("b", "s"):
         require_equal(tmp_path / "cached" / name, tmp_path / "live" / name)

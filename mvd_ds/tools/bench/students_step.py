@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mvd_ds.config import TrainingRecipe
+from mvd_ds.config import ConfigError, TrainingRecipe
 from mvd_ds.data.batch import ClipBatch
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.runs.student import build_predictor, recipe_flops, students_flops
@@ -95,13 +95,28 @@ def measure_students(name: str, overrides: list[str], options: StepBenchOptions)
     """Measure the common step and the steps alone in turns, and return the results as JSON values.
 
     Raises:
-        ConfigError: for a faulty setting.
+        ConfigError: for a faulty setting, or students with processes of their own.
     """
     with bench_group(options.device) as cluster, tempfile.TemporaryDirectory() as folder:
         with cluster.together():
             recipe = step_recipe(name, overrides, options.geometry, cluster.device, cluster.world)
+            require_common_processes(recipe)
             recipe = with_random_codebooks(recipe, Path(folder))
         return _measure(recipe, name, options, cluster)
+
+
+def require_common_processes(recipe: TrainingRecipe) -> None:
+    """Refuse students with processes of their own, of which no step is measured.
+
+    Raises:
+        ConfigError: naming the first.
+    """
+    for key, student in recipe.students.items():
+        if student.ranks is not None:
+            raise ConfigError(
+                f"students.{key}.ranks {student.ranks}: the step that is measured is of students that share every process; add "
+                f"students.{key}.ranks=null, or ask `mvd_ds plan`, which counts ranks"
+            )
 
 
 def _measure(recipe: TrainingRecipe, name: str, options: StepBenchOptions, cluster: Cluster) -> dict[str, Any]:

@@ -119,5 +119,9 @@ def print_cache(plan: CachePlan) -> None:
     console.print(table)
     live, cached, epochs = plan.live.time.total, plan.cached.time.total, plan.break_even_epochs
     steps = f"a step takes {cached:.4f} s in place of {live:.4f} s, {live / cached:.2f} times the clips/s"
-    paid = f"has paid after {epochs:,.1f} epochs" if math.isfinite(epochs) else "never pays: something else than teachers limits"
-    console.print(f"it is filled in {plan.fill_hours:,.2f} hours; {steps}; it {paid}")
+    reading, by = plan.cached.time, "something else than teachers limits"
+    if reading.visible_data:
+        workers = f"data.workers {plan.cached.recipe.data.workers}"
+        by = f"reading clips limits, {reading.data:.4f} s a step with {workers}; more of them, or `prepare`, help first"
+    paid = f"has paid after {epochs:,.1f} epochs" if math.isfinite(epochs) else f"never pays: {by}"
+    console.print(f"these GPUs fill it in {plan.fill_hours:,.2f} hours; {steps}; it {paid}")

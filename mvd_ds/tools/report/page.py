@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from mvd_ds.tools.report.accuracy import accuracy_note, accuracy_sentence, accuracy_table, adaptation_table
@@ -104,6 +105,7 @@ def render_page(
         adaptation_table=adaptation_table(alone),
         accuracy_figures=accuracy_figures(alone),
         stages=_stages(runs),
+        has_students=any(run.status.together for run in runs),
         pictures=pictures_of(runs),
         losses=loss_figures(runs),
         has_targets=any(name.startswith("loss_relative/") for run in runs for name in run.curves),
@@ -198,7 +200,11 @@ def _difference(differences: dict[str, Difference], label: str) -> Cell:
 
 
 def _stages(runs: list[RunRecord]) -> Table:
-    total = sum(run.status.seconds for run in runs)
+    at_once: dict[Path, float] = {}
+    for run in runs:
+        place = (run.path / run.status.together).resolve()
+        at_once[place] = max(at_once.get(place, 0.0), run.status.seconds)
+    total = sum(at_once.values())
     unit = memory_unit(peak for run in runs if (peak := last(run, "memory/peak_gib")) is not None)
     rows = []
     for run in runs:

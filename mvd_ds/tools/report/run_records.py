@@ -38,6 +38,8 @@ class RunStatus(BaseModel, allow_inf_nan=False):
     step: int = 0
     last_step: int = 0
     seconds: float = 0.0
+    together: str = ""
+    """Folder of the run of all students, from that of one of them."""
     replaced_videos: dict[str, int] = Field(default_factory=dict)
     """Number of replacements by "path: reason"."""
 
@@ -295,5 +297,4 @@ def _metrics_of(line: str) -> dict[str, Any] | None:
         values = json.loads(line)
     except ValueError:
         return None
-    is_metrics = isinstance(values, dict) and isinstance(values.get("step"), int)
-    return values if is_metrics else None
+    return values if isinstance(values, dict) and isinstance(values.get("step"), int) else None

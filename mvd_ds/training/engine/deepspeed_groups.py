@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -32,7 +32,7 @@ class RankGroup:
         cluster: its processes as they count themselves, on those that are in it; elsewhere None.
     """
 
-    def __init__(self, ranks: range, cluster: Cluster, timeout_minutes: float) -> None:
+    def __init__(self, ranks: Sequence[int], cluster: Cluster, timeout_minutes: float) -> None:
         self.ranks, self.cluster = ranks, cluster if cluster.rank in ranks else None
         self._group: Any = None
         self._environment: dict[str, str] = {}
@@ -47,7 +47,7 @@ class RankGroup:
         firsts = cluster.gather(cluster.rank - int(os.environ["LOCAL_RANK"]))
         if self.cluster is not None:
             self._group = group
-            self.cluster = Cluster(ranks.index(cluster.rank), len(ranks), cluster.device, hosts)
+            self.cluster = Cluster(ranks.index(cluster.rank), len(ranks), cluster.device, hosts, ranks[0])
             beside = sum(firsts[rank] == firsts[cluster.rank] for rank in ranks)
             numbers = {"RANK": self.cluster.rank, "WORLD_SIZE": self.cluster.world, "LOCAL_WORLD_SIZE": beside}
             self._environment = {name: str(number) for name, number in numbers.items()}

@@ -99,7 +99,8 @@ def start_teacher(
     deepspeed = import_deepspeed()
     group = _node_group(cluster) if placement == "zero3_node" else None
     world = local_processes() if group is not None else cluster.world
-    place = Place(world, local_processes(), _nvme_folder(recipe, name))
+    # Other processes of the run may have shards of their own of the same teacher.
+    place = Place(world, local_processes(), _nvme_folder(recipe, f"{name}-{cluster.first}" if cluster.first else name))
     config = teacher_config(recipe, placement, place, sizes_of(structure), zero_faults)
     if not isinstance(teacher, nn.Module) and is_streamed(recipe, teacher):
         module = _stream(teacher, config, dtype, cluster, group)

@@ -46,7 +46,7 @@ def write_dump(
     with cluster.together():
         path.mkdir(parents=True, exist_ok=True)
         tensors = {f"{number}.{name}": value for number, batch in enumerate(batches) for name, value in flat(batch).items()}
-        with written_aside(path / f"rank-{cluster.rank}.safetensors", sync=False) as aside:
+        with written_aside(path / f"rank-{cluster.number}.safetensors", sync=False) as aside:
             save_file(tensors, aside, metadata={"format": "pt"})
         if cluster.is_main:
             files = {"student.safetensors": weights, STATISTICS_NAME: statistics, AVERAGE_NAME: average}

@@ -117,7 +117,7 @@ class NonFiniteSteps:
         batches = self.loader.again(done - 1)
         tensors = self._look_again(batches)
         mine = {
-            "rank": self.cluster.rank,
+            "rank": self.cluster.number,
             "micro_batches": [
                 {
                     "total": float(loss.total.detach()),

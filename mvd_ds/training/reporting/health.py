@@ -76,7 +76,7 @@ class RankHealth:
             "health/own_seconds_max": max(own),
             "health/own_seconds_median": median,
             "health/max_over_median": max(own) / median,
-            "health/slowest_rank": float(own.index(max(own))),
+            "health/slowest_rank": float(self.cluster.first + own.index(max(own))),
             "health/slow_ranks": float(len(self.slow)),
             "health/loader_seconds_max": max(waited for waited, _ in ranks),
         }
@@ -92,7 +92,7 @@ class RankHealth:
         }
         usual = [statistics.median_low(column) for column in zip(*ranks, strict=True)]
         for rank in sorted(slow ^ self.slow) if self.cluster.is_main else []:
-            who = f"rank {rank} on {self.hosts[rank]}"
+            who = f"rank {self.cluster.first + rank} on {self.hosts[rank]}"
             if rank not in slow:
                 say(f"{who} is as fast as the others again")
                 continue

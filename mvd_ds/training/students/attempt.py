@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import Any
 
 from mvd_ds.config import LearningRecipe
@@ -118,6 +119,7 @@ class StudentAttempt(Attempt):
         """
         self.take_folder()
         self.status = StudentStatus(self.folder, self.last_step, self.followed, self.common.parts)
+        self.status.values["together"] = os.path.relpath(self.common.folder.path, self.folder.path)
         with self.cluster.together():
             self.heartbeat = StudentHeartbeat(self.folder, self.cluster.rank, self.number, self.common.heartbeat)
             if self.cluster.is_main:

@@ -7,7 +7,9 @@ them: the first ``K * blocks`` of a clip's stream.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -115,10 +117,13 @@ class TeacherPass:
 
     Args:
         source: asks the teachers, and draws masks where their attention decides.
+        inside: the context in which it asks: that of the processes which share the teachers.
     """
 
-    def __init__(self, source: TeacherTargets) -> None:
-        self.source = source
+    def __init__(
+        self, source: TeacherTargets, inside: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext
+    ) -> None:
+        self.source, self.inside = source, inside
         self.place: Tensor | None = None
         self.drawn: Drawn | None = None
         self.given: dict[tuple[str, bool], dict[str, Tensor]] = {}
@@ -127,7 +132,8 @@ class TeacherPass:
         """Return the batch with its masks, and what is known of its targets after that."""
         self._turn_to(batch)
         if self.drawn is None:
-            self.drawn = self.source.draw(batch)
+            with self.inside():
+                self.drawn = self.source.draw(batch)
         drawn, given = self.drawn
         return drawn._replace(drop_path=batch.drop_path), given  # type: ignore[attr-defined]
 
@@ -136,14 +142,16 @@ class TeacherPass:
         self._turn_to(batch)
         key = teacher, wanted is None
         if key not in self.given:
-            self.given[key] = self.source.sources(teacher, batch, wanted)
+            with self.inside():
+                self.given[key] = self.source.sources(teacher, batch, wanted)
         return self.given[key]
 
     def over(self, batch: MaskedBatch) -> Pass:
         """Return the whole pass over a micro batch: all that a student will ask for."""
         drawn = self.draw(batch)
-        for teacher, wanted, sources in self.source.asked(*drawn):
-            self.given[teacher, wanted is None] = sources
+        with self.inside():
+            for teacher, wanted, sources in self.source.asked(*drawn):
+                self.given[teacher, wanted is None] = sources
         return Pass(drawn, self.given)
 
     def take(self, one: Pass) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from mvd_ds.config import ConfigError
 from mvd_ds.tools.bench.step import StepBenchOptions
 from mvd_ds.tools.bench.students_step import TOGETHER, measure_students
 
@@ -19,4 +22,6 @@ def test_students_together_compute_what_each_does_alone() -> None:
     assert list(result["students"]) == ["deep", "own", TOGETHER]
     counts = result["gflops_per_clip"]
     assert result["operations_over_alone"] == counts[TOGETHER] / (counts["deep"] + counts["own"])
+    with pytest.raises(ConfigError, match=r"students.own.ranks 1: the step that is measured .* add students.own.ranks=null"):
+        measure_students("mvd_base_from_base", [*TINY, "students.own.ranks=1"], StepBenchOptions(device="cpu"))
     assert max(counts["deep"], counts["own"]) < counts[TOGETHER] < counts["deep"] + counts["own"]

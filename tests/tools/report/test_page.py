@@ -94,3 +94,13 @@ def test_nearest_neighbours_are_an_accuracy(tmp_path: Path, training_run: Build)
     assert f'<p class="lead">{said} after step 30.</p>' in page and "None of these runs measured accuracy" not in page
     heading, _, rest = page.partition("Accuracy of nearest neighbours while training</h2>")
     assert heading and "Label “what”" in rest and "Learning rate, gradients and features</h2>" in rest
+
+
+def test_seconds_of_students_that_learn_together_count_once(tmp_path: Path, training_run: Build) -> None:
+    for name, seconds in (("small", 60.0), ("base", 90.0), ("apart", 8.0)):
+        run = training_run(tmp_path / "run" / name)
+        values = json.loads((run / "status.json").read_text()) | {"seconds": seconds}
+        (run / "status.json").write_text(json.dumps(values | ({} if name == "apart" else {"together": ".."})))
+    write_report([tmp_path / "run" / name for name in ("small", "base", "apart")], tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert ">98.0<" in page and ">158.0<" not in page and "their seconds count once" in " ".join(page.split())

@@ -111,6 +111,7 @@ _NOTHING = (
 )
 _TEXTS = (
     "has_targets",
+    "has_students",
     "title",
     "subtitle",
     "lead",
