@@ -61,6 +61,7 @@ class TogetherStep:
         """Return the sum of the losses; every student's backward pass follows its loss, before the next one begins."""
         self.first.clock = clock
         batch = to_device(batch, self.device)
+        batch = batch._replace(place=batch.place.clone())  # of a batch that comes a second time the teachers are asked again
         total = torch.zeros((), device=self.device)
         for student in self.students.values():
             loss = student.objective(view_of(student.recipe.drop_path_blocks)(batch), measure=False).total
