@@ -1,7 +1,4 @@
-"""Two students on two ranks, ZeRO-3, that read a cache of targets, killed in the middle of the second one's save.
-
-What comes out is the run of one student alone that nobody touched, bit by bit.
-"""
+"""Two students on two ranks, ZeRO-3, killed in the middle of the second one's save: the run that nobody touched, bit by bit."""
 
 from __future__ import annotations
 
@@ -11,10 +8,8 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
-from launching import launch
-from mvd_ds.runs.caching.cache_targets import cache_targets
 from mvd_ds.training.checkpoint.files import newest_first
-from shrinking import RECIPE, shipped
+from shrinking import RECIPE
 from soak.kills import Life, trace
 
 pytestmark = pytest.mark.launch
@@ -23,13 +18,10 @@ pytestmark = pytest.mark.launch
 STUDENTS = ["students.deep.model.depth=4", "students.own={}"]
 
 
-def test_two_students_of_a_cache_killed_in_a_save_end_as_each_alone(shrunk: list[str], tmp_path: Path) -> None:
-    kept = [*shrunk, f"targets.cache={tmp_path / 'cache'}", "targets.crops=2", "optimizer.ema_decay=0.9"]
-    cache_targets(shipped(kept), RECIPE)
-    untouched, folder = tmp_path / "untouched", tmp_path / "run"
-    launch(2, "distill", RECIPE, *kept, f"run.output={untouched}")
+def test_two_students_killed_in_a_save_end_as_each_alone(two_processes: Path, shrunk: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
     deep, own = folder / "deep" / "checkpoints", folder / "own" / "checkpoints"
-    arguments = ["distill", RECIPE, *kept, *STUDENTS, "run.save_every_steps=4"]
+    arguments = ["distill", RECIPE, *shrunk, *STUDENTS, "optimizer.ema_decay=0.9", "run.save_every_steps=4"]
     with Life(folder, 2, arguments) as life:
         cut_off = life.wait_until(lambda: newest_first(deep) and any(own.glob("writing-*")), "the save of the second student")
         members = [process for process in life.members() if process.is_running()]
@@ -40,7 +32,7 @@ def test_two_students_of_a_cache_killed_in_a_save_end_as_each_alone(shrunk: list
     with Life(folder, 2, arguments) as life:
         assert life.finish() == 0, life.said()
     assert "student deep: resuming from the checkpoint of step 4" in life.said()
-    assert trace(folder / "own") == trace(untouched)
+    assert trace(folder / "own") == trace(two_processes)
     for file in ("model.safetensors", "ema.safetensors"):
-        weights, expected = load_file(folder / "own" / "model" / file), load_file(untouched / "model" / file)
+        weights, expected = load_file(folder / "own" / "model" / file), load_file(two_processes / "model" / file)
         assert weights.keys() == expected.keys() and all((weights[name] == expected[name]).all() for name in weights)
