@@ -21,9 +21,9 @@ RECIPE = "finetune_prompts"
 STEPS = 4
 
 
-def write_captioned(folder: Path) -> Path:
-    """Write the model of a run that has not learnt much, with a shared text tower, and return its folder."""
-    recipe = load_recipe("msclip_base", SMALL)
+def write_captioned(folder: Path, name: str = "msclip_base", *more: str) -> Path:
+    """Write the model of a run that has not learnt much, by default with a shared text tower, and return its folder."""
+    recipe = load_recipe(name, [*SMALL, *more])
     assert isinstance(recipe, TrainingRecipe)
     save_model(folder, build_predictor(recipe).state_dict(), recipe, {"step": 0})
     return folder

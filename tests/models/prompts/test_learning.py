@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from mvd_ds.config import PROMPT_HEADS, PromptSettings
+from mvd_ds.config import PROMPT_HEADS, WORD_HEADS, PromptSettings
 from mvd_ds.data.tokens import text_encoder
 from mvd_ds.models.prompts.classifier import PromptedClassifier
 from mvd_ds.models.prompts.file import open_base
@@ -16,6 +16,7 @@ from mvd_ds.models.prompts.learning import PromptLearner
 from mvd_ds.models.prompts.table import build_prompts
 from mvd_ds.models.prompts.texts import ClassNames
 from prompted_runs import write_captioned
+from text_folders import SPACE, write_text_folder
 
 WORDS = ("three", "four", "a dog")
 NAMES = ClassNames(WORDS, WORDS, tuple((word,) for word in WORDS))
@@ -26,9 +27,9 @@ def captioned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_captioned(tmp_path_factory.mktemp("captioned") / "model")
 
 
-def opened(kind: str, captioned: Path) -> PromptLearner:
-    base = open_base(str(captioned), (4, 32), NAMES, text_encoder, kind != "vpt", "weights")
-    return PromptLearner(PromptedClassifier(base, build_prompts(kind, base, PromptSettings(hidden=8), 0)))
+def opened(kind: str, captioned: Path, names: ClassNames = NAMES) -> PromptLearner:
+    base = open_base(str(captioned), (4, 32), names, text_encoder, kind != "vpt", "weights")
+    return PromptLearner(PromptedClassifier(base, build_prompts(kind, base, PromptSettings(hidden=8, context=2), 0)))
 
 
 @pytest.mark.parametrize("kind", PROMPT_HEADS)
@@ -49,3 +50,16 @@ def test_gradients_reach_prompts_alone_and_bf16_follows_fp32(kind: str, captione
         rounded = learner(clip.bfloat16())
     assert rounded.dtype == torch.float32
     assert float((rounded - exact).norm() / exact.norm()) < 0.1
+
+
+@pytest.mark.parametrize("text", ["siglip", "siglip2"])
+def test_a_student_with_the_text_tower_of_a_siglip_learns_prompts(text: str, tmp_path: Path) -> None:
+    write_text_folder(text, tmp_path / "text")
+    tower = f"language={{loss: sigmoid, embed_dim: {SPACE}, text: {{weights: {tmp_path / 'text'}}}}}"
+    captioned = write_captioned(tmp_path / "model", "clip_base", tower)
+    names = ClassNames(("0", "1"), ("three", "a"), (("three",), ("a",)))
+    clip = torch.randn(2, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    for kind in WORD_HEADS[1:]:
+        learner = opened(kind, captioned, names)
+        sum(functional.cross_entropy(logits, torch.arange(2)) for logits in learner(clip, "learn")).backward()
+        assert all(parameter.grad is not None and parameter.grad.any() for parameter in learner.parameters()), kind

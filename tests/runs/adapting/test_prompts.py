@@ -81,6 +81,12 @@ def test_every_command_gives_the_answers_of_the_validation(run: Path, videos: Pa
         with open(folder / "predictions.csv", newline="") as file:
             classes = [found["classes"].index(row["class_1"]) for row in csv.DictReader(file)]
         assert classes == told["predicted"], name
+    (tmp_path / "others.txt").write_text("a cat\na dog\na lamp\n")
+    if run.parent.name.startswith("vpt"):
+        with pytest.raises(ConfigError, match="vpt of these settings has no answer for classes that it has not learnt"):
+            mvd_ds.VideoClassifier(run, words=tmp_path / "others.txt")
+    else:
+        assert mvd_ds.VideoClassifier(run, words=tmp_path / "others.txt").classes == ("a cat", "a dog", "a lamp")
     path = read_manifest(videos / "val.txt").refs.path(0)
     own, exported = (mvd_ds.VideoClassifier(place).probabilities(path) for place in (run, tmp_path / "exported"))
     torch.testing.assert_close(own, exported)
