@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 
 from mvd_ds.config import ConfigError
 from mvd_ds.data.tokens import text_encoder
-from mvd_ds.models.prompts.file import BESIDE, PROMPTS_NAME, digest_of, open_prompts, read_card, save_prompts
+from mvd_ds.models.formats.containers import PROMPTS_NAME
+from mvd_ds.models.prompts.file import BESIDE, digest_of, open_prompts, read_card, save_prompts
 from mvd_ds.training.console import say
 
 

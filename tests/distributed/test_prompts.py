@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from launching import losses, script_ranks
 from mvd_ds.files import read_json
-from mvd_ds.models.prompts.file import PROMPTS_NAME, digest_of
+from mvd_ds.models.formats.containers import PROMPTS_NAME
+from mvd_ds.models.prompts.file import digest_of
 from mvd_ds.runs.finetune import finetune
 from mvd_ds.runs.probing.probe import probe
 from prompted_runs import RECIPE, STEPS, loaded, probe_settings, probed, results_of, settings, write_captioned

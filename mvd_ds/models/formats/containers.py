@@ -23,6 +23,8 @@ WEIGHTS_NAME, INDEX_NAME, PICKLED_NAME, CONFIG_NAME = (
     "pytorch_model.bin",
     "config.json",
 )
+#: Learned prompts in a folder, which belong to a network elsewhere.
+PROMPTS_NAME = "prompts.safetensors"
 #: Keys under which training scripts save the model, in the order of choice.
 WRAPPERS = ("model", "module", "state_dict", "ema_encoder", "target_encoder", "encoder")
 #: Put before names by compilation.
@@ -98,6 +100,8 @@ def _open_folder(path: Path) -> Stored:
     if (path / PICKLED_NAME).is_file():
         stored = unwrap(load_pickled(path / PICKLED_NAME), str(path / PICKLED_NAME))
         return stored._replace(config=config)
+    if (path / PROMPTS_NAME).is_file():
+        raise ConfigError(f"{path}: holds prompts, and no network; give the weights that they were learned on")
     raise ConfigError(f"{path}: has neither {WEIGHTS_NAME}, {INDEX_NAME} nor {PICKLED_NAME}")
 
 

@@ -17,7 +17,7 @@ from mvd_ds.config import ConfigError, PreprocessingSettings, PromptSettings, Te
 from mvd_ds.files import folder_written_aside, one_line, write_json, written_aside
 from mvd_ds.models.building import is_run_model, open_encoder
 from mvd_ds.models.classifiers.classifier_folder import ClassifierCard
-from mvd_ds.models.formats.containers import CONFIG_NAME
+from mvd_ds.models.formats.containers import CONFIG_NAME, PROMPTS_NAME
 from mvd_ds.models.formats.strict import load_strictly
 from mvd_ds.models.prompts.classifier import PromptedClassifier
 from mvd_ds.models.prompts.head import PromptBase
@@ -28,8 +28,6 @@ from mvd_ds.models.weights import read_recipe
 
 FORMAT = "mvd_ds prompts"
 VERSION = 1
-#: Name of such a file in a folder.
-PROMPTS_NAME = "prompts.safetensors"
 BESIDE = "."
 """Weights of prompts that are in the same folder."""
 #: Endings of the files of a model's folder whose bytes are its weights.

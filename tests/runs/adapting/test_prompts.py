@@ -15,7 +15,8 @@ from launching import losses
 from mvd_ds.config import PROMPT_HEADS, ConfigError, EvaluateRecipe, load_recipe
 from mvd_ds.data.manifests.manifest import read_manifest
 from mvd_ds.files import read_json
-from mvd_ds.models.prompts.file import PROMPTS_NAME, digest_of
+from mvd_ds.models.formats.containers import PROMPTS_NAME
+from mvd_ds.models.prompts.file import digest_of
 from mvd_ds.models.text.captioned import open_captioned
 from mvd_ds.runs import finetune as runs_finetune
 from mvd_ds.runs.evaluate import evaluate
@@ -66,6 +67,8 @@ def test_prompts_alone_are_trained_and_kept(run: Path, captioned: Path) -> None:
 
 
 def test_every_command_gives_the_answers_of_the_validation(run: Path, videos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds prompts, and no network; give the weights that they were learned on"):
+        finetune(loaded("vpt", videos, run / "model", tmp_path / "again"), RECIPE)
     told = read_json(run / "validation.json")
     convert_checkpoint(run, tmp_path / "converted", None, average_only=False)
     export(run, tmp_path / "exported", [])
