@@ -190,6 +190,7 @@ def _write(
         "weights": recipe.weights,
         "manifest": recipe.data.manifest,
         "label": label,
+        **({} if recipe.words is None else {"words": recipe.words}),
         **({} if card.task == CLASSES else {"task": card.task}),
         "views": recipe.views.model_dump(),
         "classes": list(card.classes),

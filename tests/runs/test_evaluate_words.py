@@ -83,6 +83,7 @@ def test_a_test_by_words_and_its_page(captioned: Path, videos: Path, tmp_path: P
     with pytest.raises(ConfigError, match=r"words .*words_what.json, which name 0, 1, .*: .* names 8 classes .orbit") as told:
         evaluate(other, "evaluate_2x3")
     assert "\n" not in str(told.value) and not (tmp_path / "no").exists()
+    assert results["words"] == str(videos / "words_how.json") and f"<code>{results['words']}</code>" in page
     assert "Retrieval" in page and "R@5" in page and f"{len(texts)} texts find videos" in page
 
 

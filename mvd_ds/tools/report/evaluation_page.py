@@ -103,7 +103,7 @@ def _retrieval(results: dict[str, Any]) -> Table | None:
     found = results["retrieval"]
     names = {"text_to_video": f"{found['texts']:,} texts find videos", "video_to_text": f"{found['videos']:,} videos find texts"}
     if several := found.get("texts_of_several_videos"):
-        names["text_to_video"] += f", of which {several:,} are of several videos: each is asked once, and any of them is right"
+        names["text_to_video"] += f", {several:,} of them of several videos"
     rows = [
         Row(name, cells(*(percent(found[way][f"r{length}"], 1) for length in RECALL), f"{found[way]['median_rank']:g}"))
         for way, name in names.items()
@@ -172,6 +172,7 @@ def _origin(results: dict[str, Any]) -> list[Definition]:
     host = machine()
     return [
         Definition("weights", results["weights"], is_code=True),
+        *([Definition("words of the classes", results["words"], is_code=True)] if "words" in results else []),
         Definition("machine", f"{host['processor']}, {host['cores']} cores; {', '.join(host['gpus']) or 'no GPU'}"),
         Definition("versions", ", ".join(f"{name} {version}" for name, version in versions().items())),
     ]

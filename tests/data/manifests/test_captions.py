@@ -101,13 +101,16 @@ def test_missing_captions_are_named(tmp_path: Path) -> None:
         require_captions(open_manifest(tmp_path / "part.txt"), "language")
 
 
-@pytest.mark.parametrize("arguments", [[], ["--shards"], ["--encode", "mjpeg"]])
-def test_captions_go_through_prepare(plain: Path, tmp_path: Path, arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    "commands", ["", "--shards", "--encode mjpeg", "--shards --part 2/2, --shards --part 1/2, --shards --join"]
+)
+def test_captions_go_through_prepare(plain: Path, tmp_path: Path, commands: str) -> None:
     for name in ("a.mp4", "b.mp4"):
         os.link(plain, tmp_path / name)
     rows = [{"path": "a.mp4", "label": 1, "text": ODD}, {"path": "b.mp4", "label": 0}]
     (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    assert main(["prepare", str(tmp_path / "list.jsonl"), str(tmp_path / "out"), "--workers", "1", *arguments]) == 0
+    for command in commands.split(","):
+        assert main(["prepare", str(tmp_path / "list.jsonl"), str(tmp_path / "out"), "--workers", "1", *command.split()]) == 0
     refs = read_manifest(tmp_path / "out/train.txt").refs
     assert [refs.captions(index) for index in range(2)] == [tuple(ODD), ()]
     again = ["prepare", str(tmp_path / "out/train.txt"), str(tmp_path / "again"), "--workers", "1"]
