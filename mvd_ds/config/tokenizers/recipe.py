@@ -89,6 +89,8 @@ class TokenizerRecipe(TrainingRecipe):
         odd = [key for key in _UNUSED if getattr(self, key) != type(self).model_fields[key].default]
         if odd:
             raise ValueError(f"objective tokenizer hides nothing and has one loss of its own: remove {', '.join(odd)}")
+        if self.optimizer.layer_decay != 1.0:
+            raise ValueError("objective tokenizer trains all blocks at one rate: remove optimizer.layer_decay")
         if self.targets.cache is not None:
             raise ValueError("targets.cache: a tokenizer learns from the teacher itself: remove it")
         odd = [key for key in _OF_MASKED if getattr(self.decoder, key) != type(self.decoder).model_fields[key].default]

@@ -31,8 +31,9 @@ class TokenizerSettings(Settings):
     tokenizer and no teacher. Source: BEiT v2 and PeCo, pixels."""
     codes: Annotated[int, Field(ge=2)] = 8192
     """Number of codes. Source: BEiT, BEiT v2, PeCo."""
-    width: Positive = 32
-    """vq: channels of a code, which has length 1. Source: BEiT v2. The centres of kmeans are as wide as the tokens."""
+    width: Annotated[int, Field(ge=2)] = 32
+    """vq: channels of a code, which has length 1, so that one channel would be two codes. Source: BEiT v2. The centres of kmeans
+    are as wide as the tokens."""
     standardise: Literal["channel", "none"] = "channel"
     """Scale of a teacher's tokens, here and wherever the tokenizer is used. channel: mean 0 and deviation 1 of every channel
     over the first ``calibration_clips``; none: as they are read. Source: BEiT v2, none."""
@@ -52,7 +53,8 @@ class TokenizerSettings(Settings):
     of every patch, by ``pixels.loss`` (PeCo, VQ-VAE)."""
     perceptual: str | None = None
     """reconstruct pixels: name of a teacher that sees the reconstructed clip, too: its ``target.blocks`` of it are compared with
-    those of the clip, by its ``loss`` and ``weight``. Source: PeCo (arXiv 2111.12710)."""
+    those of the clip, by its ``loss`` and ``weight``; several blocks with ``mode: concat``, for ``mean`` is their mean. Source:
+    PeCo (arXiv 2111.12710), four blocks."""
 
     @model_validator(mode="after")
     def _check(self) -> TokenizerSettings:

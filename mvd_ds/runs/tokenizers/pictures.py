@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from mvd_ds.config import Grid
 from mvd_ds.config.tokenizers.recipe import TokenizerRecipe
-from mvd_ds.evaluation.sheets import Observed, Sheet, still
+from mvd_ds.evaluation.sheets import PAPER, Observed, Sheet, still
 from mvd_ds.objectives.codebook import Codebook
 from mvd_ds.runs.pictures import CELL_PX, ClipPictures, as_png, describe_clip, named_sheets, write_pictures
 from mvd_ds.training.protocols import Objective
@@ -20,6 +20,8 @@ from mvd_ds.training.tokenizing import Tokenizing
 
 #: Codes that are shown, evenly spaced from the most used one to the least used one, and patches of each.
 SHOWN_CODES, SHOWN_PATCHES = 12, 8
+#: Frames of patches that have the code, and of those that are near it and have another one.
+OWN, OTHER = (255, 140, 0), (128, 128, 128)
 #: Clips that are shown beside what codes make of them.
 SHOWN_CLIPS = 4
 
@@ -36,7 +38,7 @@ class CodePictures(ClipPictures):
         with self.cluster.together():
             if self.cluster.is_main:
                 clips = [describe_clip(self.manifest, video) for video in self.videos]
-                sheets = {"codes": self._patches(objective.codebook, given["encoded"].float())}
+                sheets = {"codes": self._patches(objective.codebook, given["encoded"].float(), given["codes"])}
                 sheets |= self._reconstructions(objective.reconstructed(given["prediction"]), clips)
                 image = {name: as_png(still(sheet, CELL_PX)) for name, sheet in sheets.items()}
                 share = objective.codebook.share.cpu()
@@ -54,18 +56,19 @@ class CodePictures(ClipPictures):
         shown = (made[:SHOWN_CLIPS].clamp(0, 1) * 255).round().to(torch.uint8).cpu()
         return named_sheets(Observed(clip, self.recipe.grid, reconstruction=shown), clips[:SHOWN_CLIPS])
 
-    def _patches(self, codebook: Codebook, encoded: Tensor) -> Sheet:
-        """Return for some codes the patches that are nearest to each."""
+    def _patches(self, codebook: Codebook, encoded: Tensor, given: Tensor) -> Sheet:
+        """Return for some codes the patches that are nearest to each, of vectors (B, N, d) with their codes (B, N)."""
         clip = self.batch.views[self.recipe.data.clip.size_px]
         codes = shown_codes(codebook.share)
         places = nearest_places(encoded, codebook.vectors[codes])
         tubelet = self.recipe.model.tubelet_frames
-        return {
-            f"code {code}: {float(share) * codebook.settings.codes:.2g} x even share": np.stack(
-                [surroundings(clip[row], place, self.recipe.grid, tubelet) for row, place in found]
-            )
-            for code, share, found in zip(codes.tolist(), codebook.share[codes], places, strict=True)
-        }
+        sheet: Sheet = {}
+        for code, share, found in zip(codes.tolist(), codebook.share[codes], places, strict=True):
+            own = [int(given[row, place]) == code for row, place in found]
+            name = f"code {code}: {float(share) * codebook.settings.codes:.2g} x even share; {sum(own)} of {len(own)} have it"
+            cut = [surroundings(clip[row], place, self.recipe.grid, tubelet) for row, place in found]
+            sheet[name] = np.stack([framed(patch, OWN if has else OTHER) for patch, has in zip(cut, own, strict=True)])
+        return sheet
 
 
 def shown_codes(share: Tensor) -> Tensor:
@@ -91,7 +94,7 @@ def nearest_places(encoded: Tensor, vectors: Tensor) -> list[list[tuple[int, int
 
 
 def surroundings(clip: Tensor, place: int, grid: Grid, tubelet_frames: int) -> np.ndarray:
-    """Return the patch of a token in its first frame, with the patches around it, black outside of the picture.
+    """Return the patch of a token in its first frame, with the patches around it, and paper outside of the picture.
 
     Args:
         clip: uint8 (C, T, H, W).
@@ -104,6 +107,15 @@ def surroundings(clip: Tensor, place: int, grid: Grid, tubelet_frames: int) -> n
     _, rows, columns = grid
     patch = clip.shape[-1] // columns
     slot, row, column = place // (rows * columns), place // columns % rows, place % columns
-    frame = functional.pad(clip[:, slot * tubelet_frames], (patch,) * 4)
+    frame = functional.pad(clip[:, slot * tubelet_frames], (patch,) * 4, value=PAPER[0])
     cut = frame[:, row * patch : (row + 3) * patch, column * patch : (column + 3) * patch]
     return np.ascontiguousarray(cut.permute(1, 2, 0).cpu().numpy())
+
+
+def framed(image: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """Return ``surroundings`` uint8 (3 patches, 3 patches, 3) with a line around the patch in the middle."""
+    patch, lined = len(image) // 3, image.copy()
+    for line in (patch - 1, 2 * patch):
+        lined[line, patch - 1 : 2 * patch + 1] = colour
+        lined[patch - 1 : 2 * patch + 1, line] = colour
+    return lined

@@ -66,6 +66,8 @@ def test_an_encoder_of_pixels_is_stated_as_a_teacher_would_be() -> None:
         ({**OF_PIXELS, "model": {**NETWORK, "depth": 0}}, r"trains an encoder of the clip: model.depth must be 1 or more"),
         ({**OF_PIXELS, "tokenizer": {"encode": "pixels", "method": "kmeans"}}, r"one of pixels has to be trained: set method=vq"),
         ({**OF_PIXELS, "model": FRAMES["model"]}, r"codes of single images: data.clip.frames must be 1, got 8"),
+        ({"optimizer": {"base_lr": 1e-3, "min_base_lr": 0.0, "layer_decay": 0.5}}, r"one rate: remove optimizer.layer_decay"),
+        ({"tokenizer": {"width": 1}}, r"width.* greater than or equal to 2"),
         ({"model": FRAMES["model"], "data": FRAMES["data"]}, r"the token grid of a video student: model.kind must be video"),
         ({"decoder": {"depth": 0, "drop_path": 0.1}}, r"decoder.drop_path 0.1: decoder.depth is 0, there is no block to drop"),
         ({**KMEANS, "model": {**NETWORK, "depth": 0, "drop_path": 0.2}}, r"model.drop_path 0.2: model.depth is 0"),
