@@ -94,6 +94,10 @@ class SourceSettings(Settings):
     """Folder that its paths are relative to (None: its own)."""
     weight: Annotated[float, Field(gt=0)] | None = None
     """Its share of the clips, relative to the other weights (None: the number of its videos)."""
+    images: Literal["repeated", "image_teachers"] = "repeated"
+    """Teachers that learn from its pictures, each a clip that stands still. repeated: all, as of any clip; image_teachers: those
+    of ``kind: image`` alone. Then the source holds pictures alone, and a loss of another teacher is the mean over the other
+    samples of the step, of all ranks together; in a step of pictures alone it is 0."""
 
 
 class DataSettings(Settings):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mvd_ds.config.balance import require_balance
+from mvd_ds.config.balance import require_balance, require_picture_sources
 from mvd_ds.config.base import Grid, Positive, Settings
 from mvd_ds.config.data import ClipView, DataSettings, MaskingSettings
 from mvd_ds.config.living import require_living_teachers, with_students_sizes
@@ -88,6 +88,7 @@ class LearningRecipe(Recipe):
             raise ValueError(
                 f"batch.micro {self.batch.micro} is not divisible by data.clips_per_video {self.data.clips_per_video}"
             )
+        require_picture_sources(self)
         return self
 
 

@@ -42,6 +42,9 @@ class ClipBatch(NamedTuple):
     """Targets that were kept of these views, as they are stored: output -> (B, ...), with scales; None: teachers are asked."""
     captions: Tensor | None = None
     """int64 (B, L), tokens of one caption of each clip, drawn by its key; None: the recipe has no ``language``."""
+    counted: Tensor | None = None
+    """float32 (B,), factor of each clip in the losses of teachers that take no pictures: 0 of a picture, else the clips of the
+    step over those that are none; None: each clip counts once."""
 
 
 class LabelledBatch(NamedTuple):

@@ -17,6 +17,7 @@ from mvd_ds.data.manifests.manifest import Manifest
 from mvd_ds.data.manifests.mixture import Mixture, VideoOrder
 from mvd_ds.data.manifests.partly_labelled import class_numbers_of
 from mvd_ds.data.masking_batch import mask_arrays, mask_layout
+from mvd_ds.data.picture_sources import PictureSources
 from mvd_ds.data.randomness import keyed_generator
 from mvd_ds.data.readers.video import DecodeError, Video
 from mvd_ds.data.remote.needed import NeededFrames
@@ -238,7 +239,7 @@ class ClipDataset(KeyedClips):
         """Take from ``recipe`` what a clip and its masks are."""
         self._masking, self._grid, self._predicted = recipe.masking, recipe.grid, recipe.predicted_tokens
         self._mask_layout = mask_layout(recipe, recipe.masking)
-        self._label_settings = recipe.labels
+        self._label_settings, self._pictures = recipe.labels, PictureSources(recipe)
         self._fixed = FixedViews(recipe) if recipe.targets.fixed_crops is not None else None
         self._dropped_teachers = len(recipe.teachers) if recipe.drop_teachers else 0
         self._tokens = caption_tokens(recipe.language, videos.manifests if isinstance(videos, Mixture) else (videos,))
@@ -277,7 +278,7 @@ class ClipDataset(KeyedClips):
 
     def _more_layout(self) -> dict[str, TensorLayout]:
         layout = {name: TensorLayout(*layout) for name, layout in self._mask_layout.items()}
-        layout |= {} if self._fixed is None else self._fixed.layout
+        layout |= self._pictures.layout | ({} if self._fixed is None else self._fixed.layout)
         if self._dropped_teachers:
             layout["teacher_uniforms"] = TensorLayout((self._masks_per_clip, self._dropped_teachers), "float32")
         if self._tokens is not None:
@@ -287,6 +288,7 @@ class ClipDataset(KeyedClips):
     def _more(self, key: ClipKey, video: int) -> dict[str, np.ndarray]:
         generators = (self._generator(stream, key) for stream in ("mask", "decoder_mask"))
         arrays = mask_arrays(self._masking, self._grid, self._predicted, *generators)
+        arrays |= self._pictures.arrays(self.order, *key, video)
         if self._dropped_teachers:
             # One row for each teacher, so that one more at the end changes nothing for the others.
             shape = (self._dropped_teachers, self._masks_per_clip)

@@ -76,6 +76,7 @@ def combine(
     places: Any = None,
     balance: Weigher | None = None,
     uniforms: Tensor | None = None,
+    factors: Mapping[str, Tensor] | None = None,
 ) -> LossTerms:
     """Return the weighted sum of one loss per target. Source: MVD, w_image * loss + w_video * loss, both weights 1.
 
@@ -86,6 +87,7 @@ def combine(
         places: places of the tokens, a ``targets.Places``, for comparisons that need them.
         balance: makes the total; None: the sum of weight * loss.
         uniforms: (B*K, number of teachers) in [0, 1), for a balance that drops teachers.
+        factors: (B*K,) by name, of the samples in the mean of a loss in which not all count once.
 
     Raises:
         ValueError: if the three do not have the same names, or a prediction and its target do not fit.
@@ -97,9 +99,13 @@ def combine(
             f"predictions {sorted(predictions)}, targets {sorted(targets)} and loss terms {sorted(terms)} must be the same names"
         )
     by_sample = balance is not None and balance.by_sample
-    losses = {
-        name: (term.rows if by_sample else term.compare)(predictions[name], targets[name], places) for name, term in terms.items()
-    }
+    losses = {}
+    for name, term in terms.items():
+        given = (predictions[name], targets[name], places)
+        if factors is not None and name in factors:
+            losses[name] = (term.rows(*given) * factors[name]).mean()
+        else:
+            losses[name] = (term.rows if by_sample else term.compare)(*given)
     if balance is None:
         # A weight of 0 stays in the sum: under ZeRO-3 every decoder must take part in every backward pass.
         return LossTerms(torch.stack([terms[name].weight * loss for name, loss in losses.items()]).sum(), _told(losses))

@@ -80,6 +80,11 @@ class MaskedBatch(MicroBatch, Protocol):
         """int64 (B, L), tokens of a caption of each clip; None without ``language``."""
         ...
 
+    @property
+    def counted(self) -> Tensor | None:
+        """float32 (B,), factor of each clip in the losses of teachers that take no pictures; None: each counts once."""
+        ...
+
 
 class LabelledBatch(MicroBatch, Protocol):
     """A micro batch with the class of each clip, and how clips are mixed."""

@@ -45,6 +45,11 @@ class MaskedPrediction:
         self.size_px, self.clips_per_step = recipe.data.clip.size_px, recipe.batch.global_
         self.names = (*targets.terms, *([LANGUAGE] if captions is not None else []))
         self.prototype_inputs, self.own_views = PrototypeInputs(recipe), OwnViews(recipe)
+        self.without_pictures = [
+            name
+            for name, output in recipe.outputs.items()
+            if output.teacher is not None and recipe.teachers[output.teacher].kind != "image"
+        ]
         self.inspect: Inspect | None = None
         self.balance = build_balance(recipe, targets.terms).to(device)
         for target in targets.terms.values():
@@ -86,17 +91,24 @@ class MaskedPrediction:
             predictions = self.student(*self._seen(inputs, model), **more)
         uniforms = None if inputs.teacher_uniforms is None else inputs.teacher_uniforms.flatten(0, 1)
         pairs = Pairs.of(predictions) if self.captions is not None else None
-        losses = [combine(predictions, targets, self.targets.terms, places, self.balance, uniforms)] if targets else []
+        factors = self._factors(inputs)
+        losses = [combine(predictions, targets, self.targets.terms, places, self.balance, uniforms, factors)] if targets else []
         if self.captions is not None and pairs is not None:
             losses.append(self.captions(batch, pairs, measure))
         loss = losses[0] if len(losses) == 1 else added(*losses)
         if tokens.value is None:
             return loss
-        measured = measure_features(predictions, targets, loss, self.targets.terms, tokens.value)
+        measured = measure_features(predictions, targets, loss, self.targets.terms, tokens.value, factors)
         return loss._replace(measurements=loss.measurements | measured)
 
     def _places(self, inputs: MaskedBatch) -> Places:
         return Places(inputs.visible, inputs.masked, inputs.place[0] // self.clips_per_step)
+
+    def _factors(self, inputs: MaskedBatch) -> dict[str, Tensor]:
+        """Return (B*K,), the factor of each sample in the mean of each loss that pictures have no part in."""
+        if inputs.counted is None:
+            return {}
+        return dict.fromkeys(self.without_pictures, inputs.counted.repeat_interleave(inputs.masked.shape[1]))
 
     def _prototype_inputs(self, inputs: MaskedBatch, model: torch.nn.Module) -> dict[str, Tensor]:
         """Return what a head of prototypes takes beside the clip, its local crops as the student takes clips."""
@@ -116,20 +128,27 @@ class MaskedPrediction:
 
 
 def measure_features(
-    predictions: dict[str, Tensor], targets: dict[str, Tensor], loss: LossTerms, terms: Mapping[str, Target], tokens: Tensor
+    predictions: dict[str, Tensor],
+    targets: dict[str, Tensor],
+    loss: LossTerms,
+    terms: Mapping[str, Target],
+    tokens: Tensor,
+    factors: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Measure how far from trivial the student is: loss over that of the mean target, variances, rank.
 
     Args:
         predictions, targets: (B*K, M, D) by name.
         tokens: (B*K, V, D) encoder output.
+        factors: (B*K,) by name, 0 where a sample has no part in a loss.
 
     Returns:
         Scalars by metric name.
     """
     values: dict[str, Tensor] = {}
     for name, target in targets.items():
-        values |= terms[name].measure(predictions[name], target, loss.terms[name])
+        if name not in (factors or {}):
+            values |= terms[name].measure(predictions[name], target, loss.terms[name])
     samples = tokens.flatten(0, 1)
     values["student/effective_rank"] = effective_rank(samples[:: max(len(samples) // RANK_TOKENS, 1)][:RANK_TOKENS])
     return values

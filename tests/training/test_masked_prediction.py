@@ -18,6 +18,7 @@ from mvd_ds.training.masked_prediction import MaskedPrediction
 from mvd_ds.training.step import PixelTargets, TeacherTargets
 
 TEACHER: dict[str, Any] = {"embed_dim": 48, "depth": 3, "num_heads": 2, "patch_px": 8, "weights": "random"}
+IMAGE = TEACHER | {"kind": "image", "tubelet_frames": 1, "position": "sincos2d"}
 LABELS: dict[str, Any] = {"classes": 5, "hidden": 16, "norm": "batch"}
 
 
@@ -109,3 +110,49 @@ def test_the_weight_of_visible_tokens_is_warmed_up() -> None:
 
     assert torch.equal(total((1, 2)), run(recipe_of())[0].total)
     assert total((0, 0)) > total((1, 2))
+
+
+def chosen(batch: ClipBatch, rows: list[int], counted: list[float] | None) -> ClipBatch:
+    """Some clips of a batch, with what each counts in the losses of teachers that take no pictures."""
+    held = {name: value[rows] for name, value in batch._asdict().items() if isinstance(value, Tensor)}
+    views = {view: clips[rows] for view, clips in batch.views.items()}
+    return batch._replace(**held, views=views, counted=None if counted is None else torch.tensor(counted))
+
+
+def taught(batches: list[ClipBatch], settings: TrainingRecipe) -> tuple[LossTerms, dict[str, Tensor]]:
+    """The losses of the last of equal micro batches of a step, and the gradients of all."""
+    student: nn.Module = build_predictor(settings)
+    teachers = {name: build_teacher(name, one, settings) for name, one in settings.teachers.items()}
+    predict = MaskedPrediction(settings, student, TeacherTargets(settings, teachers, torch.float32), torch.device("cpu"))
+    for batch in batches:
+        loss = predict(batch, measure=True)
+        (loss.total / len(batches)).backward()
+    return loss, {name: parameter.grad for name, parameter in student.named_parameters()}
+
+
+def test_pictures_are_no_part_of_the_losses_of_video_teachers() -> None:
+    settings = recipe_of(teachers={"image": IMAGE, "video": TEACHER})
+    batch: ClipBatch = random_batch(settings, 0)
+    every, whole = taught([chosen(batch, [0, 1, 2, 3], [0.0, 2.0, 0.0, 2.0])], settings)
+    videos, of_videos = taught([chosen(batch, [1, 3], None)], settings)
+    both, of_both = taught([chosen(batch, [0, 1, 2, 3], None)], settings)
+    torch.testing.assert_close(every.terms["video"], videos.terms["video"])
+    assert torch.equal(every.terms["image"], both.terms["image"]) and not torch.equal(every.terms["video"], both.terms["video"])
+    torch.testing.assert_close(every.total.detach(), every.terms["image"] + every.terms["video"])
+    for name, gradient in whole.items():
+        if name.startswith("decoders.video"):
+            torch.testing.assert_close(gradient, of_videos[name])
+        if name.startswith("decoders.image"):
+            torch.testing.assert_close(gradient, of_both[name])
+    assert "loss_relative/image" in every.measurements and "loss_relative/video" not in every.measurements
+
+    # In two micro batches, of which the first has pictures alone.
+    last, parts = taught([chosen(batch, [0, 2], [0.0, 0.0]), chosen(batch, [1, 3], [2.0, 2.0])], settings)
+    torch.testing.assert_close(last.terms["video"], 2 * videos.terms["video"])
+    for name, gradient in parts.items():
+        torch.testing.assert_close(gradient, whole[name], rtol=1e-4, atol=1e-6)
+
+    alone, gradients = taught([chosen(batch, [0, 2], [0.0, 0.0])], settings)
+    assert alone.terms["video"] == 0 and torch.equal(alone.total.detach(), alone.terms["image"])
+    assert all(gradient.abs().max() == 0 for name, gradient in gradients.items() if name.startswith("decoders.video"))
+    assert all(torch.isfinite(gradient).all() for gradient in gradients.values())

@@ -11,11 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mvd_ds.config import DataSettings
+from mvd_ds.config import ConfigError, DataSettings
 from mvd_ds.data.manifests.manifest import Manifest, read_manifest
 from mvd_ds.data.randomness import keyed_generator
+from mvd_ds.data.readers.location import extension_of
+from mvd_ds.data.readers.video import IMAGE_EXTENSIONS
 from mvd_ds.data.remote.addresses import name_in
-from mvd_ds.files import counted
+from mvd_ds.files import counted, one_line
 
 
 class Mixture(NamedTuple):
@@ -63,10 +65,23 @@ def read_mixture(data: DataSettings) -> Mixture:
     if not data.sources:
         return Mixture((read_manifest(data.manifest, data.root),), (1.0,))
     manifests = tuple(read_manifest(source.manifest, source.root) for source in data.sources)
+    for source, manifest in zip(data.sources, manifests, strict=True):
+        if source.images == "image_teachers":
+            _require_pictures(manifest)
     weights: list[float] = [source.weight or len(manifest.refs) for source, manifest in zip(data.sources, manifests, strict=True)]
     if data.temperature != 1:
         weights = [(weight / max(weights)) ** (1 / data.temperature) for weight in weights]
     return Mixture(manifests, tuple(weights))
+
+
+def _require_pictures(manifest: Manifest) -> None:
+    refs = manifest.refs
+    videos = [index for index in range(len(refs)) if extension_of(refs.location(index)) not in IMAGE_EXTENSIONS]
+    if videos:
+        raise ConfigError(
+            f"{one_line(manifest.source)}: {len(videos)} of {len(refs)} are no pictures, such as "
+            f"{one_line(refs.path(videos[0]), 200)}; give these a source of their own, or choose images: repeated"
+        )
 
 
 class VideoOrder:
@@ -98,6 +113,15 @@ class VideoOrder:
         turn, place = divmod(shown, self._sizes[source])
         return self._first_video[source] + int(_permutation(self._seed, "source", source, turn, self._sizes[source])[place])
 
+    def shown_between(self, epoch: int, first: int, last: int) -> np.ndarray:
+        """Return int64 (manifests,): how many of the places ``first`` to ``last - 1`` of an epoch are of each."""
+        drawn = _permutation(self._seed, "order", epoch, -1, self._first_video[-1])[first:last]
+        return np.bincount(np.searchsorted(self._first_place, drawn, side="right") - 1, minlength=len(self._sizes))
+
+    def source(self, video: int) -> int:
+        """Return the number of the manifest that ``video`` is from."""
+        return int(np.searchsorted(self._first_video, video, side="right")) - 1
+
     def seen(self, epochs: int, places: int, more: int) -> list[float]:
         """Return how often each manifest's videos were shown on average, counted up to a place in the stream.
 
@@ -114,12 +138,11 @@ class VideoOrder:
         """Return int64 (manifests,): how many of the first ``places`` of an epoch are of each."""
         if places >= self._first_video[-1]:
             return np.diff(self._first_place)
-        drawn = _permutation(self._seed, "order", epoch, -1, self._first_video[-1])[:places]
-        return np.bincount(np.searchsorted(self._first_place, drawn, side="right") - 1, minlength=len(self._sizes))
+        return self.shown_between(epoch, 0, places)
 
     def replacement(self, video: int, generator: np.random.Generator) -> int:
         """Another video of the manifest that ``video`` is from, or by chance the same again."""
-        source = int(np.searchsorted(self._first_video, video, side="right")) - 1
+        source = self.source(video)
         return self._first_video[source] + int(generator.integers(self._sizes[source]))
 
 
