@@ -19,6 +19,7 @@ from mvd_ds.data.prepare.options import PrepareOptions
 from mvd_ds.data.prepare.parts import Part, journal_of
 from mvd_ds.data.prepare.process_pool import Fault
 from mvd_ds.files import ConfigError
+from nightly_record import record
 from video_files import write_video
 
 ENCODED = ("--encode", "h264", "--short-side", "32", "--shards")
@@ -71,6 +72,7 @@ def test_a_part_that_is_killed_twice_goes_on(tmp_path: Path) -> None:
     assert journal.read_bytes().count(b"\n") == 4  # what was done before the kills is not done again
     assert prepare(source, many, *ENCODED, "--join") == 0
     assert products(many) == products(one)
+    record("prepare", "four parts, one killed twice", {"equal_files": len(products(one)), "videos_done_before_the_kills": done})
 
 
 def test_a_join_says_which_parts_are_not_done(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
