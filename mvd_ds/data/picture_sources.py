@@ -34,4 +34,4 @@ class PictureSources:
         first, last = (number * self._clips_per_step // self._clips_per_video for number in (step, step + 1))
         shown = order.shown_between(epoch, first, last)
         factor = 0.0 if self._are[order.source(video)] else shown.sum() / shown[~self._are].sum()
-        return {"counted": np.float32(factor)}
+        return {"counted": np.array(factor, np.float32)}
