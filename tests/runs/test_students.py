@@ -128,3 +128,21 @@ def test_students_that_own_ranks_are_those_of_processes_of_their_own(
     assert "student s: is new" in said and "student s: left out from here on" in said
     for name in ("b", "s"):
         require_equal(tmp_path / "cached" / name, tmp_path / "live" / name)
+
+
+@pytest.mark.nightly
+def test_a_teacher_is_spread_over_the_processes_that_learn_with_the_same_students(shrunk: list[str], tmp_path: Path) -> None:
+    """Three processes, two of which are one student's: each student is what it is with whole teachers, to the bit."""
+    owned = ["students.b={}", "students.b.ranks=0-1", "students.s.model.depth=2", "students.s.ranks=2", "batch.global=12"]
+    command = [*shrunk, *owned, "students.s.engine.config=zero1.json", "calibration_clips=8", "schedule.steps=2"]
+    runs = {
+        placement: [
+            *(*command, "schedule.warmup_steps=1", f"run.output={tmp_path / placement}"),
+            *(f"teachers.{name}.placement={placement}" for name in ("image", "video")),
+        ]
+        for placement in ("zero3", "replicated")
+    }
+    script_ranks(3, SCRIPT, json.dumps(runs), json.dumps({}))
+    for name in ("b", "s"):
+        found, expected = (losses(tmp_path / placement / name, "loss/total") for placement in runs)
+        assert len(found) == 2 and found == expected
