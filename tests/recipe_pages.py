@@ -141,8 +141,8 @@ features make a step of beitv2_base 12 % longer, 6 % with a large student, and t
 python -m mvd_ds tokenizer vqkd_base data.manifest=mine/train.txt batch.micro=8 run.output=runs/codes
 python -m mvd_ds distill beitv2_base data.manifest=mine/train.txt teachers.clip.target.codebook=runs/codes/model
 python -m mvd_ds tokenizer peco_base data.manifest=mine/train.txt teachers.perceptual.weights=runs/mine/model run.output=runs/peco
-python -m mvd_ds distill beitv2_base data.manifest=mine/train.txt 'teachers={codes: {size: base, weights: runs/peco/model,
-  target: {kind: codes, codebook: runs/peco/model, norm: final}}}'
+python -m mvd_ds distill beitv2_base data.manifest=mine/train.txt \\
+  'teachers={codes: {size: base, weights: runs/peco/model, target: {kind: codes, codebook: runs/peco/model, norm: final}}}'
 ```
 
 ## Several students from one pass of the teachers
