@@ -176,9 +176,12 @@ share every device: the states of all have to fit, activations are there for one
 deepspeed --num_gpus 8 --module mvd_ds distill mvd_students_from_large students.small.ranks=0-1 students.base.ranks=2-7
 ```
 
-Every process asks the (replicated) teachers about its share of the clips, and hands what they gave, with clip and masks, to one
-process of each student, in pieces of 32 MiB at most. A student on `n` ranks is the run of its own on `n` processes, to the bit in
-fp32 on a CPU; `batch.global` is a multiple of `batch.micro` times each student's ranks. Ranks may change at a resume.
+Every process asks the teachers about its share of the clips, and hands what they gave, with clip and masks, to one process of
+each student, in pieces of 32 MiB at most. A teacher of placement `zero3` (`zero3_offload`, `zero3_nvme`) is spread over the
+processes that learn with the same students, here two and six; `zero3_node` is refused. `preflight` tries each student on its
+own ranks, `plan` counts them, and `bench step`, whose students share every process, refuses them. A student on `n` ranks is the
+run of its own on `n` processes, to the bit in fp32 on a CPU; `batch.global` is a multiple of `batch.micro` times each student's
+ranks. Ranks may change at a resume.
 
 ## Without a teacher from outside
 
