@@ -33,7 +33,7 @@ from mvd_ds.runs.probing.probe_results import (
     write_correct,
 )
 from mvd_ds.runs.probing.probe_splits import splits_of
-from mvd_ds.runs.probing.prompted import ALL_HEADS, FOLDER, probe_prompts
+from mvd_ds.runs.probing.prompted import ALL_HEADS, FOLDER, probe_prompts, require_words
 from mvd_ds.runs.probing.vectors import read_vectors
 from mvd_ds.runs.results_folder import require_own_folder
 from mvd_ds.training.cluster import Cluster
@@ -87,6 +87,7 @@ def _probe(recipe: ProbeRecipe, folder: RunFolder, contents: Contents, cluster: 
             status.write("finished", 1)
         return
     with cluster.together():
+        require_words(recipe, train[0])
         encoders = open_encoders(recipe, cluster.device)
     faults: list[str] = []
     views = [recipe.views_of(is_held_out) for is_held_out in (False, True)]

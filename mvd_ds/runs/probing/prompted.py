@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from mvd_ds.config import PROMPT_HEADS, WORD_HEADS, ConfigError, PreprocessingSettings, ProbeRecipe, ViewSettings, dump
 from mvd_ds.config.probing import result_name
+from mvd_ds.data.manifests.manifest import Manifest
 from mvd_ds.data.tokens import text_encoder
-from mvd_ds.data.words import words_for
+from mvd_ds.data.words import Words, words_for
 from mvd_ds.evaluation.head_training import ClassHalves, Labelled, Training, train_heads
 from mvd_ds.evaluation.probes import Probe
 from mvd_ds.evaluation.token_store import FrozenStore, Maker, Share, in_groups
@@ -79,7 +80,6 @@ def probe_prompts(
         Share(cluster.rank, cluster.world, cluster.sum, cluster.gather),
     )
     with cluster.together():
-        require_label_words(recipe.prompt.words, known[0].label_names)
         bases = {label: _base(name, encoder, recipe, known, label, heads) for label in known[0].label_names}
         for head in heads:  # what does not fit is told before anything is computed
             for base in bases.values():
@@ -104,6 +104,24 @@ def probe_prompts(
     return found
 
 
+def require_words(recipe: ProbeRecipe, manifest: Manifest) -> None:
+    """Read the words of all labels that heads ask for, before any clip is read.
+
+    Raises:
+        ConfigError: for words of no label, a file that holds none, or a class without words.
+    """
+    if any(head in ALL_HEADS for head in recipe.heads):
+        require_label_words(recipe.prompt.words, manifest.label_names)
+    if any(head in WORD_HEADS for head in recipe.heads):
+        for label in manifest.label_names:
+            _words(recipe, manifest, label)
+
+
+def _words(recipe: ProbeRecipe, manifest: Manifest, label: str) -> Words:
+    named, by_position = label in manifest.class_names, recipe.data.classes_by_position
+    return words_for(label_classes(manifest, label), named, recipe.prompt.words.get(label), label, by_position)
+
+
 def _base(name: str, encoder: ProbedEncoder, recipe: ProbeRecipe, known: Split, label: str, heads: Sequence[str]) -> PromptBase:
     """Return the frozen towers of a model on the device, with the classes of a label in words."""
     model, reads = recipe.models[name], [head for head in heads if head in WORD_HEADS]
@@ -119,9 +137,7 @@ def _base(name: str, encoder: ProbedEncoder, recipe: ProbeRecipe, known: Split, 
     names = ClassNames(classes, classes, tuple((one,) for one in classes))
     if not reads:
         return PromptBase(encoder.encoder, names)
-    words = words_for(
-        classes, label in known[0].class_names, recipe.prompt.words.get(label), label, recipe.data.classes_by_position
-    )
+    words = _words(recipe, known[0], label)
     names = names_of(words, words.words)
     base = open_base(model.weights, (clip.frames, clip.size_px), names, text_encoder, True, f"models.{name}")
     assert base.towers is not None

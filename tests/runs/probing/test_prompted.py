@@ -90,6 +90,13 @@ def test_bad_settings_are_one_line(more: list[str], said: str, videos: Path, cap
     assert said in str(fault.value) and len(str(fault.value).splitlines()) <= 2
 
 
+def test_words_are_read_before_any_clip(videos: Path, captioned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mvd_ds.runs.probing.probe.read_vectors", lambda *given: pytest.fail("clips were read"))
+    (tmp_path / "words.json").write_text('{"classes": ["a"], "templates": ["a {digit}"]}')
+    with pytest.raises(ConfigError, match=r"words.json: template 'a \{digit\}' has no \{\}"):
+        probe(probed(videos, captioned, tmp_path / "run", f"prompt.words={{how: {tmp_path / 'words.json'}}}"), "x")
+
+
 def test_a_label_of_one_class_is_one_line(videos: Path, captioned: Path, tmp_path: Path) -> None:
     given = probe_settings(videos, captioned, tmp_path / "run")
     manifest = Path(given[0].partition("=")[2])
