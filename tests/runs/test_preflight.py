@@ -13,6 +13,7 @@ from launching import alone
 from mvd_ds.config import ConfigError, load_recipe
 from mvd_ds.objectives.diagnostics import mean_target_loss
 from mvd_ds.runs import preflight as module
+from mvd_ds.runs.caching.cache_targets import cache_targets
 from mvd_ds.runs.preflight import STATISTICS, _of_targets, _statistics, _step_seconds, preflight
 from mvd_ds.training.cluster import Cluster
 from shrinking import RECIPE, SCALES, shipped
@@ -89,6 +90,28 @@ def test_its_steps_are_those_of_the_training(shrunk: list[str]) -> None:
     trainer = SimpleNamespace(recipe=recipe, engine=engine, cluster=SimpleNamespace(world=1, barrier=lambda: None))
     _step_seconds(trainer, Objective(), ["a", "b", "c", "d"])  # type: ignore[arg-type]
     assert seen == [["a", "b"], "a", "b", ["c", "d"], "c", "d"]
+
+
+@pytest.mark.launch
+def test_cached_targets_are_tried_as_those_of_teachers(
+    shrunk: list[str], videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same numbers to the last digit that is said, by no teacher; a cache of others is refused."""
+    live = [*shrunk, *SCALES, f"data.manifest={videos / 'val.txt'}", f"run.output={tmp_path / 'run'}"]
+    live += ["targets.crops=2", "data.clip.flip=0.5", "batch.micro=8", "batch.global=16", "calibration_clips=8"]
+    kept = [*live, f"targets.cache={tmp_path / 'cache'}", "targets.store=fp32"]
+    cache_targets(shipped(kept), RECIPE)
+    said = []
+    for recipe in (live, kept):
+        capsys.readouterr()
+        assert preflight(shipped(recipe), RECIPE) == 0
+        said.append(capsys.readouterr().out)
+    asked, cached = ([line for line in text.splitlines() if line.startswith("target ")] for text in said)
+    assert len(asked) == 4 and cached == asked
+    assert "teacher video: not loaded" in said[1] and "teacher video: not loaded" not in said[0]
+    with pytest.raises(ConfigError, match=r"holds other targets .*targets\.crops: 2 -> 1"):
+        preflight(shipped([*kept, "targets.crops=1"]), RECIPE)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.nightly

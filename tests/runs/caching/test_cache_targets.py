@@ -146,6 +146,7 @@ def test_smaller_numbers_state_their_error(few: list[str], tmp_path: Path, store
         ("data.clip.stride_frames=2", "data.clip.stride_frames: 1 -> 2"),
         ("data.clip.crop=center", "data.clip.crop: multiscale -> center"),
         ("targets.crops=3", "targets.crops: 2 -> 3"),
+        ("model.patch_px=16 teachers.image.input_px=16 teachers.video.input_px=16", "model.patch_px: 8 -> 16"),
         ("run.seed=5", "run.seed: 0 -> 5"),
         ("engine.precision=bf16", "engine.precision: fp32 -> bf16"),
         ("data.clips_per_video=2", "data.clips_per_video: 1 -> 2"),
