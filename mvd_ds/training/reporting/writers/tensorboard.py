@@ -16,13 +16,11 @@ class TensorBoard:
     """A writer of TensorBoard's event files."""
 
     def __init__(self, run: WrittenRun) -> None:
-        """Begin a file; TensorBoard purges events of steps that will be done again when it reads them."""
+        """Begin a file; TensorBoard purges events of steps that will be done again when it reads them, or of a run begun anew."""
         from torch.utils.tensorboard import SummaryWriter
 
         threading.excepthook = _told_by_the_writer
-        self.board: Any = SummaryWriter(
-            str(run.folder / "tensorboard"), purge_step=run.first_step + 1 if run.first_step else None
-        )
+        self.board: Any = SummaryWriter(str(run.folder / "tensorboard"), purge_step=run.first_step + bool(run.first_step))
         if not run.first_step:
             self.board.add_text("recipe", "```yaml\n" + run.recipe + "\n```")
 

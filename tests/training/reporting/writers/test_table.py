@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mvd_ds.config import ConfigError
 from mvd_ds.training.cluster import Cluster
@@ -109,6 +110,15 @@ def test_a_run_goes_to_mlflow(tmp_path: Path, mlflow: ModuleType, calls: list[tu
     assert len(calls[1][1]["text"]) == 500 and (tmp_path / "tensorboard").exists()
     _run(tmp_path, "mlflow", first_step=1)
     assert calls[5] == ("start", "run-1") and calls[6][0] == "metrics 2", "parameters cannot be changed"
+
+
+def test_tensorboard_shows_a_step_that_is_done_again_once(tmp_path: Path) -> None:
+    """A run that was killed before its first save begins anew."""
+    for first_step in (0, 1, 2, 1, 0, 1):
+        _run(tmp_path, "tensorboard", first_step=first_step)
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in board.Scalars("loss/total")] == [(1, 1.5), (2, 1.5)]
+    assert [event.step for event in board.Images("more_clip")] == [1, 2]
 
 
 def test_a_service_that_fails_is_dropped_with_one_line(
