@@ -8,8 +8,9 @@ import re
 import pytest
 
 from experiments.experiment import table
-from experiments.protocol import HERE, read_protocol, result_names
+from experiments.protocol import HERE, Protocol, read_protocol, result_names
 from mvd_ds.config import ProbeRecipe, dump, load_recipe
+from mvd_ds.config.probing import result_name
 
 NAMES = sorted(path.stem for path in HERE.glob("*.yaml"))
 
@@ -42,6 +43,19 @@ def test_a_kept_result_has_every_row_and_seed_of_its_protocol(name: str) -> None
     probes, comparisons = ({re.sub(r"seed-\d+/probe/", "", key) for key in result[part]} for part in ("probes", "comparisons"))
     assert probes >= result_names(protocol) - protocol.probed.keys()
     assert result["seeds"] == protocol.seeds
-    assert comparisons == {" minus ".join(pair) for pair in protocol.compare}
+    assert comparisons == _compared(protocol)
     means = sum(len(halves["models"]) for halves in result.get("base_to_new", {}).values())
     assert table(result).count("\n") == 1 + len(result["probes"]) + len(result["comparisons"]) + means
+
+
+def _compared(protocol: Protocol) -> set[str]:
+    """Return the names of the differences of a protocol's probes of labels; dense ones are kept apart."""
+    heads: set[str | None] = {None}
+    for probing in protocol.more_probes:
+        recipe = dump(load_recipe(protocol.probe, ["compare=[]", *protocol.probe_settings, *probing.settings]))
+        heads |= {recipe["heads"][0]} if recipe["task"] == "labels" else set()
+    return {
+        " minus ".join(side if head is None else result_name(side, head) for side in pair)
+        for pair in protocol.compare
+        for head in heads
+    }
