@@ -114,8 +114,11 @@ def test_a_run_goes_to_mlflow(tmp_path: Path, mlflow: ModuleType, calls: list[tu
 
 def test_tensorboard_shows_a_step_that_is_done_again_once(tmp_path: Path) -> None:
     """A run that was killed before its first save begins anew."""
-    for first_step in (0, 1, 2, 1, 0, 1):
+    for number, first_step in enumerate((0, 1, 2, 1, 0, 1)):
         _run(tmp_path, "tensorboard", first_step=first_step)
+        # Files are read in the order of their names: seconds, then a counter without leading zeros. Runs are seconds apart.
+        (written,) = (tmp_path / "tensorboard").glob("events.out.tfevents.*.*")
+        written.rename(written.with_name(f"events.out.tfevents.{number}"))
     board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(event.step, event.value) for event in board.Scalars("loss/total")] == [(1, 1.5), (2, 1.5)]
     assert [event.step for event in board.Images("more_clip")] == [1, 2]
