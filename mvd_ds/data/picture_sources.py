@@ -16,6 +16,7 @@ class PictureSources:
         """Keep which sources these are."""
         self._are = np.array([source.images == "image_teachers" for source in recipe.data.sources], bool)
         self._clips_per_step, self._clips_per_video = recipe.batch.global_, recipe.data.clips_per_video
+        self._step, self._factor = (-1, -1), 1.0  # of the last clip: those of a step have one factor
 
     @property
     def layout(self) -> dict[str, TensorLayout]:
@@ -30,8 +31,15 @@ class PictureSources:
         """
         if not self._are.any():
             return {}
-        step = position // self._clips_per_step
+        if self._are[order.source(video)]:
+            return {"counted": np.zeros((), np.float32)}
+        step = epoch, position // self._clips_per_step
+        if step != self._step:
+            self._step, self._factor = step, self._factor_in(order, *step)
+        return {"counted": np.array(self._factor, np.float32)}
+
+    def _factor_in(self, order: VideoOrder, epoch: int, step: int) -> float:
+        """Return the clips of a step over those that are no pictures, of which there is one at least."""
         first, last = (number * self._clips_per_step // self._clips_per_video for number in (step, step + 1))
         shown = order.shown_between(epoch, first, last)
-        factor = 0.0 if self._are[order.source(video)] else shown.sum() / shown[~self._are].sum()
-        return {"counted": np.array(factor, np.float32)}
+        return float(shown.sum() / shown[~self._are].sum())
