@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mvd_ds.data.manifests.folders import walk_once
 from mvd_ds.data.manifests.rows import ListRow, has_media_extension
 from mvd_ds.data.remote.addresses import is_remote, joined, scheme_of
 from mvd_ds.data.remote.folders import objects_below, require_listed
@@ -123,16 +124,10 @@ class FilesBelow:
 
     def _walked(self) -> Iterator[str]:
         """Yield the path of every video and picture below the folder."""
-        seen: set[str] = set()
-        for place, folders, files in os.walk(self.folder, followlinks=True):
-            real = os.path.realpath(place)
-            if real in seen:
-                folders.clear()
-                continue
-            seen.add(real)
+        for place, folders, files in walk_once(self.folder):
             folders.sort()
             for file in sorted(filter(has_media_extension, files)):
-                yield os.path.normpath(os.path.join(os.path.relpath(place, self.folder), file))
+                yield os.path.normpath(os.path.join(place, file))
 
     def _drop_shared(
         self, rows: Sequence[ListRow], names: dict[int, str], guessed: dict[int, str], reasons: dict[int, str]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -53,8 +54,11 @@ def read_folder(folder: str) -> tuple[ClipRefs, dict[str, tuple[str, ...]]]:
     return ClipRefs(b"".join(found), np.stack([starts, ends], 1), None, labels, folder, folder), classes
 
 
-def _files_below(folder: str) -> Iterator[str]:
-    """Yield the path below ``folder`` of every file that is not hidden; links are followed, but not in a circle."""
+def walk_once(folder: str | Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yield each folder below ``folder``, itself among them, relative to it, with the names of its folders and of its files.
+
+    Links are followed, but not in a circle. As with ``os.walk``, the list of folders may be changed in place.
+    """
     seen: set[str] = set()
     for place, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
@@ -62,9 +66,14 @@ def _files_below(folder: str) -> Iterator[str]:
             folders.clear()
             continue
         seen.add(real)
+        yield os.path.relpath(place, folder), folders, files
+
+
+def _files_below(folder: str) -> Iterator[str]:
+    """Yield the path below ``folder`` of every file that is not hidden."""
+    for place, folders, files in walk_once(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        relative = os.path.relpath(place, folder)
-        yield from (os.path.normpath(os.path.join(relative, name)) for name in files if not name.startswith("."))
+        yield from (os.path.normpath(os.path.join(place, name)) for name in files if not name.startswith("."))
 
 
 def _classes_of(paths: list[bytes]) -> tuple[np.ndarray, dict[str, tuple[str, ...]]]:

@@ -268,7 +268,7 @@ def require_captions(manifest: Manifest, setting: str) -> None:
     if not refs.has_captions:
         remedy = (
             "put KEY.txt beside every KEY.mp4, a caption a line"
-            if str(manifest.source).lower().endswith(".tar")
+            if are_shards(str(manifest.source))
             else 'add \'# columns: text\' and a field behind a tab to every line, or write JSON lines {"path": ..., "text": ...}'
         )
         raise ConfigError(f"{one_line(manifest.source)}: has no captions, which {setting} needs; {remedy}")
