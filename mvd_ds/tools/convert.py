@@ -10,7 +10,7 @@ from mvd_ds.files import did_you_mean
 from mvd_ds.models.building import build_network, fill
 from mvd_ds.models.classifiers.classifier_folder import class_names, task_of
 from mvd_ds.models.formats import Checkpoint, Network, describe, read_checkpoint, table_lines
-from mvd_ds.models.formats.containers import read_safetensors
+from mvd_ds.models.formats.containers import model_of, read_safetensors
 from mvd_ds.models.formats.own import FORMAT
 from mvd_ds.models.saving import WRITTEN, save_as
 from mvd_ds.models.text.own_files import with_own_text
@@ -45,7 +45,7 @@ def convert(
     if to not in WRITTEN:
         hint = did_you_mean(to, WRITTEN, f"formats are {', '.join(WRITTEN)}")
         raise ConfigError(f"format '{to}' is not written; {hint}")
-    source = source / "model" if (source / "model").is_dir() else source
+    source = model_of(source)
     if target is not None and target.exists() and (target.is_dir() != _writes_folder(to)):
         raise ConfigError(f"{target}: is a {'folder' if target.is_dir() else 'file'}, and format '{to}' is the other")
     checkpoint = read_checkpoint(source, from_format)

@@ -11,6 +11,7 @@ from mvd_ds.models.adaptors.folder import ADAPTORS_NAME, described, tensors_of
 from mvd_ds.models.classifiers.adaptation import ADAPTATION_NAME, read_adaptation, save_adapted
 from mvd_ds.models.classifiers.classifier import Classifier
 from mvd_ds.models.classifiers.classifier_folder import save_classifier
+from mvd_ds.models.formats.containers import model_of
 from mvd_ds.models.pixel_encoder import save_encoder
 from mvd_ds.models.prompts.file import prompts_file
 from mvd_ds.models.text.captioned import LANGUAGE_NAME, exported_language, knows_words, open_captioned
@@ -40,7 +41,7 @@ def export(source: Path, folder: Path, graphs: list[str], format: str | None = N
     Raises:
         ConfigError: if there is no model in the source, the folder is taken, or a graph computes something else.
     """
-    source = source / "model" if (source / "model").is_dir() else source
+    source = model_of(source)
     if folder.resolve() == source.resolve():
         raise ConfigError(f"{folder}: is the source itself; give another folder")
     if folder.exists() and not (folder / "config.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):

@@ -21,6 +21,7 @@ from mvd_ds.files import write_json, written_aside
 from mvd_ds.models.building import open_model
 from mvd_ds.models.classifiers.classifier import Classifier
 from mvd_ds.models.classifiers.classifier_folder import open_classifier, trained_clip
+from mvd_ds.models.formats.containers import model_of
 from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.models.vit import VisionTransformer
@@ -126,7 +127,7 @@ WRITERS: dict[str, Callable[[Sheet, Path, int], None]] = {"png": write_still, "g
 
 
 def _viewer(source: Path, teachers: dict[str, Path], heads: list[int] | None, device: torch.device) -> Viewer:
-    folder = _model_of(source)
+    folder = model_of(source)
     model, checkpoint = open_model(folder)
     model = model.to(device).requires_grad_(False)
     encoder = model if isinstance(model, VisionTransformer) else model.encoder
@@ -166,7 +167,7 @@ def _predictor_viewer(
             known = f"its teachers are {', '.join(recipe.teachers)}" if recipe.teachers else "this model has no teachers"
             raise ConfigError(f"--teacher {name}: {known}")
     given = {
-        name: recipe.teachers[name].model_copy(update={"weights": str(_model_of(folder))}) for name, folder in teachers.items()
+        name: recipe.teachers[name].model_copy(update={"weights": str(model_of(folder))}) for name, folder in teachers.items()
     }
     full = recipe.model_copy(update={"teachers": recipe.teachers | given})
     targets: TargetSource | None = PixelTargets(recipe) if recipe.pixels is not None else None
@@ -220,10 +221,6 @@ def _named(given: list[str]) -> dict[str, Path]:
         if not Path(folder).exists():
             raise ConfigError(f"--teacher {text}: {folder} is not there")
     return {text.partition("=")[0]: Path(text.partition("=")[2]) for text in given}
-
-
-def _model_of(folder: Path) -> Path:
-    return folder / "model" if (folder / "model").is_dir() else folder
 
 
 def _names(videos: list[Path]) -> list[str]:

@@ -84,6 +84,11 @@ def open_stored(path: Path) -> Stored:
     return unwrap(load_pickled(path), str(path))
 
 
+def model_of(folder: Path) -> Path:
+    """Return the model folder of a run's folder, and any other path as it is."""
+    return folder / "model" if (folder / "model").is_dir() else folder
+
+
 def _open_folder(path: Path) -> Stored:
     if not (path / CONFIG_NAME).is_file():
         raise ConfigError(

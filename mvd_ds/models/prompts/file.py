@@ -17,7 +17,7 @@ from mvd_ds.config import ConfigError, PreprocessingSettings, PromptSettings, Te
 from mvd_ds.files import folder_written_aside, one_line, write_json, written_aside
 from mvd_ds.models.building import is_run_model, open_encoder
 from mvd_ds.models.classifiers.classifier_folder import ClassifierCard
-from mvd_ds.models.formats.containers import CONFIG_NAME, PROMPTS_NAME
+from mvd_ds.models.formats.containers import CONFIG_NAME, PROMPTS_NAME, model_of
 from mvd_ds.models.formats.strict import load_strictly
 from mvd_ds.models.prompts.classifier import PromptedClassifier
 from mvd_ds.models.prompts.head import PromptBase
@@ -82,8 +82,7 @@ def open_base(
         )
     towers, learnt_by = open_captioned(weights)
     if clip != (learnt_by.clip.frames, learnt_by.clip.size_px):
-        inner = Path(weights) / "model"
-        towers.encoder = open_encoder(inner if inner.is_dir() else weights, *clip)
+        towers.encoder = open_encoder(model_of(Path(weights)), *clip)
     towers.eval().requires_grad_(False)
     return PromptBase(towers.encoder, names, towers, tokenizer(towers.language.settings.text))
 
@@ -92,7 +91,7 @@ def _reads_words(weights: Path) -> bool:
     """Return whether a folder, or a file of a run such as its average, has a text tower."""
     if weights.is_file():
         return is_run_model(weights) and read_recipe(weights).language is not None
-    return knows_words(weights / "model" if (weights / "model").is_dir() else weights)
+    return knows_words(model_of(weights))
 
 
 def names_of(named: NamedTexts, words: Sequence[Sequence[str]]) -> ClassNames:
@@ -217,8 +216,7 @@ def open_prompts(
 
 def digest_of(weights: str | Path) -> str:
     """Return the sha256 of a file of weights, or of those in a model folder."""
-    path = Path(weights)
-    path = path / "model" if (path / "model" / "config.json").is_file() else path
+    path = model_of(Path(weights))
     files = [path] if path.is_file() else sorted(part for part in path.iterdir() if part.suffix in _WEIGHTS)
     files = [part for part in files if part.name != PROMPTS_NAME]
     found = hashlib.sha256()
