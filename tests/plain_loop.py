@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -37,14 +38,16 @@ def plain_losses(recipe: TrainingRecipe, without: int | None = None, steps: int 
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1, 1)
     deviation = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1, 1)
     state = _calibrated(recipe, teachers, (mean, deviation))
+    first_picture = plain_first_picture(recipe)
     averages = {name: value.detach().clone() for name, value in student.named_parameters()}
     follow(recipe, averages, teachers)
     student.train()
     for step in range(steps):
         sums = dict.fromkeys(curves, 0.0)
         told: list[dict[str, Tensor]] = []
-        for _ in range(micro_batches):
-            batch = next(batches)
+        coming = [next(batches) for _ in range(micro_batches)]
+        videos = sum(int((batch.sample < first_picture).sum()) for batch in coming)
+        for batch in coming:
             if without is not None and without in batch.sample:
                 sums = dict.fromkeys(curves, math.nan)
             clip = (batch.views[recipe.data.clip.size_px].float() / 255 - mean) / deviation
@@ -59,8 +62,10 @@ def plain_losses(recipe: TrainingRecipe, without: int | None = None, steps: int 
                 total, losses = state.terms(predictions, sources, batch)
                 sums |= {name: sums[name] + loss / micro_batches for name, loss in losses.items()}
             else:
+                # Of losses that pictures have no part in, a step's mean is over its videos.
+                shares = (batch.sample < first_picture) * (recipe.batch.global_ / max(videos, 1))
                 for name, prediction in predictions.items():
-                    weight, loss = plain_term(recipe, name, prediction, sources[name], batch, step, state)
+                    weight, loss = plain_term(recipe, name, prediction, sources[name], batch, step, state, shares)
                     sums[name] += loss.item() / micro_batches
                     total = total + weight * loss
             if recipe.language is not None:
@@ -80,6 +85,14 @@ def plain_losses(recipe: TrainingRecipe, without: int | None = None, steps: int 
             curves[name].append(value)
     loader.close()
     return curves
+
+
+def plain_first_picture(recipe: TrainingRecipe) -> float:
+    """Return the number of the first picture of the last source, where this is for image teachers alone."""
+    if not recipe.data.sources or recipe.data.sources[-1].images != "image_teachers":
+        return math.inf
+    rows = [line for source in recipe.data.sources[:-1] for line in Path(source.manifest).read_text().splitlines()]
+    return sum('"path"' in row for row in rows)
 
 
 def prototype_inputs(recipe: TrainingRecipe, batch: ClipBatch, step: int, normal: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
@@ -180,8 +193,13 @@ def plain_term(
     batch: ClipBatch,
     step: int,
     state: PlainTargets,
+    shares: Tensor,
 ) -> tuple[float, Tensor]:
-    """Weight and loss of one output under one mask a clip, clip by clip and token by token."""
+    """Weight and loss of one output under one mask a clip, clip by clip and token by token.
+
+    Args:
+        shares: (clips,), the factor of each in losses that pictures for image teachers alone have no part in.
+    """
     if name == "labels":
         assert recipe.labels is not None
         logits = prediction / recipe.labels.temperature
@@ -195,18 +213,20 @@ def plain_term(
         return weight, torch.arccos(F.cosine_similarity(prediction, source)).square().mean() / state.dispersions[name]
     if target.kind == "prototypes":
         return weight, state.centres[name].loss(prediction, source, batch.masked[:, 0])
-    if target.kind == "codes":
-        told = [prediction[clip, place].log_softmax(-1) for clip, place in np.ndindex(*prediction.shape[:2])]
-        wanted = [source[clip, token, 0] for clip, tokens in enumerate(batch.masked[:, 0]) for token in tokens]
-        return weight, -torch.stack([row[code] for row, code in zip(told, wanted, strict=True)]).mean()
-    if target.kind == "relations":
-        wanted = torch.stack([source[clip, tokens] for clip, tokens in enumerate(batch.masked[:, 0])])
-        return weight, plain_relations(prediction, wanted, recipe.teachers[output.teacher].num_heads)
-    clips = [
-        plain_clip(recipe, target, *given, step)
-        for given in zip(prediction, source, batch.masked[:, 0], batch.visible[:, 0], strict=True)
-    ]
-    return weight, torch.stack(clips).mean()
+    kind = recipe.teachers[output.teacher].kind
+    shares = torch.ones(len(prediction)) if kind == "image" else shares
+    clips = []
+    for given in zip(prediction, source, batch.masked[:, 0], batch.visible[:, 0], strict=True):
+        told, known, masked, _ = given
+        if target.kind == "codes":
+            rows = zip(told.log_softmax(-1), known[masked, 0], strict=True)
+            clips.append(-torch.stack([row[code] for row, code in rows]).mean())
+        elif target.kind == "relations":
+            heads = recipe.teachers[output.teacher].num_heads
+            clips.append(plain_relations(told[None], known[masked][None], heads))
+        else:
+            clips.append(plain_clip(recipe, target, *given, step))
+    return weight, (torch.stack(clips) * shares).mean()
 
 
 def plain_clip(

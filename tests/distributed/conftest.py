@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import mvd_ds
 from launching import launch
@@ -52,10 +54,19 @@ def parts(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture(scope="session")
 def coded_parts(parts: list[str], shrunk_recipe: TrainingRecipe, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The same with codes of the sharded teacher, by a tokenizer whose encoder is sharded with it; no balance follows them."""
+    """The same with codes of the sharded teacher, by a tokenizer whose encoder is sharded with it, which no balance follows; and
+    with pictures that the image teacher alone learns from."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rows = []
+    for number in range(12):
+        colours = np.random.default_rng(number).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+        Image.fromarray(colours).resize((60, 48), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
+        rows.append(json.dumps({"path": f"{number}.png", "text": f"colours of kind {number}"}))
+    (folder / "train.jsonl").write_text("\n".join(rows) + "\n")
+    sources = parts[0].removesuffix("]") + f", {{manifest: {folder / 'train.jsonl'}, images: image_teachers, weight: 1}}]"
     codebook = write_tokenizer_of(shrunk_recipe, "video", tmp_path_factory.mktemp("tokenizer") / "model")
     codes = f"codes: {{kind: codes, codebook: {codebook}, weight: 0.25}}"
-    return [*parts, f"teachers.video.more_targets={{relations: {{kind: relations, weight: 0.5}}, {codes}}}"]
+    return [sources, *parts[1:], f"teachers.video.more_targets={{relations: {{kind: relations, weight: 0.5}}, {codes}}}"]
 
 
 @pytest.fixture(scope="session")

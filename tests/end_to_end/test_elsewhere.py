@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import pytest
 
 from launching import launch, losses, metrics
+from mvd_ds.config.base import without_secrets
 from object_servers import ObjectServer, fill_bucket
 from shrinking import RECIPE
 
 moto_server = pytest.importorskip("moto.server")
 SECRET = "c0ffee0ddba11"
+MANIFEST = "data.manifest=s3://lists/mixed.txt"
 #: Everything is fetched again in each epoch.
-REMOTE = ["data.manifest=s3://lists/mixed.txt", "data.remote.cache_gib=0"]
+REMOTE = [MANIFEST, "data.remote.cache_gib=0"]
 
 
 class Servers:
@@ -106,3 +111,78 @@ def test_losses_are_those_of_local_files_though_servers_fail_and_restart(
         path.read_bytes() for path in run.rglob("*") if path.is_file() and path.suffix in (".json", ".jsonl", ".yaml", ".txt")
     ]
     assert SECRET not in done.stdout + done.stderr and not any(SECRET.encode() in content for content in kept)
+
+
+@pytest.mark.nightly
+@pytest.mark.launch
+def test_objects_that_are_refused_missing_or_cut_short_for_ever_are_replaced_and_named(
+    servers: Servers, shrunk: list[str], tmp_path: Path
+) -> None:
+    run, told = tmp_path / "run", ["the server refuses access", "no such object", "before all bytes came"]
+    refused, missing, cut = (address.removeprefix(servers.web.address) for address in servers.signed[4:7])
+    servers.web.faults.status = lambda path: {refused: 403, missing: 404}.get(path, 0)
+    servers.web.faults.cut = lambda path: path == cut
+    settings = ["data.remote.deadline_seconds=4", "data.max_bad_share=0.2", f"run.output={run}"]
+    done = launch(2, "distill", RECIPE, *shrunk, *REMOTE, *settings)
+    named = json.loads((run / "status.json").read_text())["replaced_videos"]
+    for address, reason in zip(servers.signed[4:7], told, strict=True):
+        (fault,) = (fault for fault in named if fault.startswith(f"{without_secrets(address)}: "))
+        assert reason in fault
+    assert len(metrics(run)) == 20 and SECRET not in done.stdout + done.stderr
+
+
+@pytest.mark.nightly
+@pytest.mark.launch
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("gone", "its server is at fault"),
+        ("cut", "its server is at fault"),
+        ("403", "20 videos in a row cannot be read"),
+        ("full", "No space left on device"),
+    ],
+)
+def test_what_fails_for_good_ends_the_run_in_a_line_in_time(
+    servers: Servers, shrunk: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, told: str
+) -> None:
+    run, failed = tmp_path / "run", [time.monotonic()]
+
+    def fail() -> None:
+        failed[0] = time.monotonic()
+        for server in servers.both:
+            if fault == "gone":
+                server.kill()
+            elif fault == "cut":
+                server.faults.cut = lambda path: True
+            elif fault == "403":
+                server.faults.status = lambda path: 403
+
+    settings = [*REMOTE, "data.remote.deadline_seconds=4", "data.max_bad_share=1", f"run.output={run}"]
+    with small_disk(tmp_path / "disk") if fault == "full" else nullcontext():
+        if fault == "full":
+            monkeypatch.setenv("MVD_DS_CACHE", str(tmp_path / "disk"))
+            settings += ["data.remote.cache_gib=1"]
+        else:
+            after(run, 3, fail)
+        done = launch(2, "distill", RECIPE, *shrunk, *settings, check=False)
+    took = time.monotonic() - failed[0]
+    assert done.returncode == 1 and len(metrics(run)) < 20
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    # One of each process: both read, and neither waits for the other.
+    assert 1 <= len(lines) <= 2 and any(told in line for line in lines), lines
+    assert "Traceback" not in done.stdout and SECRET not in done.stdout + done.stderr
+    # Three objects of 4 s and a look at another in 5, and what two processes take to end on a busy machine.
+    assert took < 60 or fault == "full", took
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    """A disk of 64 KiB."""
+    folder.mkdir()
+    mounted = shutil.which("mount") and subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", folder], check=False)
+    if not mounted or mounted.returncode:
+        pytest.skip("no disk can be mounted here: it needs root")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)

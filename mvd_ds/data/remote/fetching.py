@@ -24,7 +24,7 @@ from mvd_ds.data.remote.store import FetchError, ObjectState, Store
 from mvd_ds.files import DISK_FULL, ConfigError, one_line
 
 _PROBE_SECONDS = 5.0
-"""Time for the server to answer for an object that it gave before, when another one fails."""
+"""Time for the server to give the beginning of an object that it gave before, when another one fails."""
 _LOST_IN_A_ROW = 3
 """Objects in a row that no server answers for, where it has given none before, that end the run."""
 _STATES = 100_000
@@ -266,7 +266,7 @@ class Fetcher:
         probed = ""
         if self._given is not None and self._given != address:
             try:
-                self._store.state(self._given, _PROBE_SECONDS)
+                self._store.probe(self._given, _PROBE_SECONDS)
                 self._lost = 0
                 return
             except FetchError as second:

@@ -18,6 +18,8 @@ PIECE_BYTES = 4 << 20
 """Most bytes of one request: so much of each object in flight is in memory, and so much is lost by a connection that breaks."""
 DEADLINE_SECONDS = 60.0
 """Time for one object where no recipe says another, as for manifests."""
+_PROBE_BYTES = 1 << 16
+"""So much of an object shows whether its server gives any: one that tells sizes may send no bodies, or end them early."""
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 5.0
 _LEAST_ATTEMPT_SECONDS = 5.0
 _SECRET = re.compile(r"authorization|signature|credential|secret|token|bearer|password|access.?key|[?&]\w+=", re.IGNORECASE)
@@ -31,7 +33,9 @@ _MARKS = (
 """What clients call the mark of an object's content."""
 LISTED = frozenset(BACKENDS) - {"http", "https"}
 """Protocols whose servers tell what is in a folder."""
-_MISSING = "no such object"
+_MISSING, _CUT = "no such object", "the connection ended before all bytes came"
+_CUT_SHORT = frozenset(("ClientPayloadError", "IncompleteReadError", "ResponseStreamingError", "EOFError"))
+"""What clients (aiohttp, botocore) and ``_range_of`` raise then."""
 Result = TypeVar("Result")
 
 
@@ -100,6 +104,18 @@ class Store:
         for first in range(start, end, PIECE_BYTES):
             read = partial(_range_of, address, first, min(first + PIECE_BYTES, end))
             yield self._tried(read, ends - time.monotonic())
+
+    def probe(self, address: str, seconds: float) -> None:
+        """Read the beginning of an object.
+
+        Raises:
+            FetchError: if its server does not give it in ``seconds``.
+            ConfigError: if the backend is not installed, or the server knows no ranges.
+        """
+        ends = time.monotonic() + seconds
+        size = self.state(address, seconds).size
+        for _ in self.pieces(address, 0, min(size, _PROBE_BYTES), ends):
+            pass
 
     def content(self, address: str) -> bytes:
         """Return all bytes of a small object, such as a manifest.
@@ -184,6 +200,8 @@ def judge(error: BaseException) -> tuple[str, bool]:
         return f"the server answers {status}", 400 <= status < 500 and status not in _RETRIED
     if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
         return "no answer in time", False
+    if type(error).__name__ in _CUT_SHORT:
+        return _CUT, False
     kind, text = type(error).__name__, _words_of(error)
     shown = kind if not text or _SECRET.search(text) else f"{kind}: {text}"
     return one_line(shown, 160), False
@@ -268,5 +286,5 @@ def _range_of(address: str, start: int, end: int, seconds: float) -> bytes:
     if len(content) > end - start:
         raise ConfigError(f"{one_line(without_secrets(address), 200)}: its server sends whole objects, not ranges of them")
     if len(content) < end - start:
-        raise OSError(f"{len(content)} of {end - start} bytes came")
+        raise EOFError
     return content

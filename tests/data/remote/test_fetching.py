@@ -175,7 +175,16 @@ def test_an_object_that_is_always_cut_short_is_a_broken_video(server: ObjectServ
     server.faults.cut = lambda path: path == "/03.mp4"
     found = stream(f"{server.address}/train.txt", 0, 3, deadline_seconds=3.0)
     (fault,) = [fault for batch in found for fault in batch.faults]
-    assert fault.startswith(f"{server.address}/03.mp4: ") and "for 3 s (data.remote.deadline_seconds)" in fault
+    cut = "the connection ended before all bytes came, for 3 s (data.remote.deadline_seconds)"
+    assert fault == f"{server.address}/03.mp4: {cut}"
+
+
+def test_a_server_that_cuts_all_short_from_some_moment_on_ends_it(server: ObjectServer) -> None:
+    """It still tells sizes; the others are not each waited for."""
+    asked: set[str] = set()
+    server.faults.cut = lambda path: path.endswith(".mp4") and not asked.add(path) and len(asked) > 6
+    with pytest.raises(ConfigError, match=r"before all bytes came.*; nor does .*mp4 any more: .*; its server is at fault"):
+        stream(f"{server.address}/train.txt", 0, 3, deadline_seconds=3.0)
 
 
 def test_a_slow_server_is_waited_for(server: ObjectServer, expected: list[ClipBatch], served: Path) -> None:
