@@ -27,8 +27,8 @@ from video_files import recipe
 
 def test_cached_targets_fetch_ahead(server: ObjectServer, served: Path) -> None:
     """Each of three videos is given when all three were asked for: one after another would wait in vain."""
-    server.faults.status = until_all_are_asked_for(3)
     clips = [fixed_clips(f"{server.address}/train.txt"), fixed_clips(str(served / "train.txt"))]
+    server.faults.status = until_all_are_asked_for(3)
     there, here = (next(filled_batches(job, [range(6)], 6, data, Quarantine(6))) for job, data in clips)
     assert there.faults == [] and there.arrays["ok"].all()
     assert torch.equal(there.arrays["view_32"], here.arrays["view_32"])
