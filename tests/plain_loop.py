@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,18 +57,14 @@ def plain_losses(recipe: TrainingRecipe, without: int | None = None, steps: int 
                     batch = DeviceMasks(recipe)(batch, teachers[recipe.masking.teacher](clip)["attention"])
             more = prototype_inputs(recipe, batch, step, normal=(mean, deviation))
             predictions = student(clip, batch.visible, batch.masked, batch.drop_path, **more)
-            total = torch.zeros(())
             sources = _sources(teachers, clip, batch)
             if state.is_scaled:
                 total, losses = state.terms(predictions, sources, batch)
-                sums |= {name: sums[name] + loss / micro_batches for name, loss in losses.items()}
             else:
                 # Of losses that pictures have no part in, a step's mean is over its videos.
                 shares = (batch.sample < first_picture) * (recipe.batch.global_ / max(videos, 1))
-                for name, prediction in predictions.items():
-                    weight, loss = plain_term(recipe, name, prediction, sources[name], batch, step, state, shares)
-                    sums[name] += loss.item() / micro_batches
-                    total = total + weight * loss
+                total, losses = plain_terms(recipe, predictions, sources, batch, step, state, shares)
+            sums |= {name: sums[name] + loss / micro_batches for name, loss in losses.items()}
             if recipe.language is not None:
                 told.append(student(clip, batch.visible, batch.masked, captions=batch.captions, pairs_alone=True))
             (total / micro_batches).backward()
@@ -183,6 +180,17 @@ def plain_relations(prediction: Tensor, target: Tensor, heads: int) -> Tensor:
         divergence = F.kl_div(mine.log_softmax(-1), theirs.log_softmax(-1), reduction="none", log_target=True)
         total = total + divergence.sum(-1).mean()
     return total
+
+
+def plain_terms(
+    recipe: TrainingRecipe, predictions: dict[str, Tensor], sources: dict[str, Tensor], *given: Any
+) -> tuple[Tensor, dict[str, float]]:
+    """Total of all outputs, and the loss of each; ``given`` is what ``plain_term`` takes after the source."""
+    found = {name: plain_term(recipe, name, told, sources[name], *given) for name, told in predictions.items()}
+    total = torch.zeros(())
+    for weight, loss in found.values():
+        total = total + weight * loss
+    return total, {name: loss.item() for name, (_, loss) in found.items()}
 
 
 def plain_term(
