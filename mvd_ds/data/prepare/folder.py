@@ -15,7 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
 
+import av
+
 from mvd_ds.data.manifests.manifest import EARLIER_MANIFEST, RECORD, list_at
+from mvd_ds.data.prepare.encode import options_of
 from mvd_ds.data.prepare.jobs import file_state
 from mvd_ds.data.prepare.options import PrepareOptions
 from mvd_ds.data.remote.folders import objects_below
@@ -27,6 +30,8 @@ _LOCK = "lock"
 _INPUTS = "inputs.json"
 _SPLITS = {"val": {"val", "valid", "validation", "dev"}, "test": {"test", "testing"}}
 """Words in the name of a source by the split that they mean."""
+_ENCODER = "encoder"
+"""What the record says of who encodes; one folder holds no videos of two."""
 _HARMLESS = ("workers", "seconds_per_file")
 """Options that change nothing in the outcome."""
 _LATER = ("videos", "classes")
@@ -79,8 +84,14 @@ def claimed(source: Path | str, output: Path, options: PrepareOptions, part: str
     with open(work / _LOCK, "a+b") as lock:
         _lock(lock, output, shared=bool(part))
         require_settings(source, output, options)
+        encoder = None if options.encoding is None else [f"PyAV {av.__version__}", *options_of(options.encoding)]
         if not record.exists():
-            write_json(record, _settings(source, options))
+            write_json(record, _settings(source, options) | {_ENCODER: encoder})
+        elif read_json(record).get(_ENCODER) != encoder:
+            raise ConfigError(
+                f"{one_line(output)}: was begun by another version of mvd_ds or PyAV, which encodes otherwise; delete it, or "
+                "finish it with that version"
+            )
         if part:
             with open(work / f"{_LOCK}-{part}", "a+b") as own:
                 _lock(own, output)

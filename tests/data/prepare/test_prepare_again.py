@@ -158,3 +158,18 @@ def test_folders_in_use_are_refused(tree: Path, tmp_path: Path, capsys: pytest.C
     (tmp_path / "out" / "train.txt").unlink()
     assert prepare(tree, tmp_path / "out", "--verify") == 2
     assert "was begun with verify False, not True" in capsys.readouterr().err
+
+
+def test_videos_of_two_encoders_are_not_mixed(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, arguments = tmp_path / "out", (tree, tmp_path / "out", "--encode", "h264")
+    assert prepare(*arguments) == 0
+    record = out / "train" / "prepare.json"
+    held = json.loads(record.read_text())
+    held["encoder"][-1]["mbtree"] = "1"
+    record.write_text(json.dumps(held))
+    assert prepare(*arguments) == 0, "what is finished stays as it is"
+    (out / "train.txt").unlink()
+    capsys.readouterr()
+    assert prepare(*arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{out / 'train'}: was begun by another version of mvd_ds or PyAV" in line
