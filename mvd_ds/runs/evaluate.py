@@ -36,6 +36,7 @@ from mvd_ds.training.cluster import Cluster, launched_rank
 from mvd_ds.training.console import StepProgress, say
 from mvd_ds.training.contents import is_finished
 from mvd_ds.training.engine.deepspeed_engine import DTYPES, joined_cluster
+from mvd_ds.training.liveness.folder_owner import FolderOwner
 from mvd_ds.training.run_folder import RunFolder, Status
 
 PRODUCT = "evaluation.json"
@@ -48,7 +49,7 @@ def evaluate(recipe: EvaluateRecipe, name: str) -> Path:
         ConfigError: if classifier and manifest do not fit each other; on every rank.
     """
     folder = RunFolder.of(recipe, name)
-    with joined_cluster(recipe.timeout_minutes, recipe.run.device) as cluster:
+    with joined_cluster(recipe.timeout_minutes, recipe.run.device) as cluster, FolderOwner(folder.path) as owner:
         with cluster.together():
             model, card = _open(recipe)
             recipe = _with_clip_of(recipe, card)
@@ -62,6 +63,7 @@ def evaluate(recipe: EvaluateRecipe, name: str) -> Path:
             return folder.path
         with cluster.together():
             if cluster.is_main:
+                owner.take()
                 contents = contents_with_videos(recipe, folder.digests)
                 require_own_folder(folder, recipe, contents)
                 folder.open(recipe, contents)

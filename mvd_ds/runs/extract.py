@@ -26,6 +26,7 @@ from mvd_ds.training.cluster import Cluster, launched_rank
 from mvd_ds.training.console import StepProgress, say
 from mvd_ds.training.contents import compare_contents
 from mvd_ds.training.engine.deepspeed_engine import DTYPES, joined_cluster
+from mvd_ds.training.liveness.folder_owner import FolderOwner
 from mvd_ds.training.run_folder import RunFolder, Status
 from mvd_ds.training.step import normalise, to_unit
 
@@ -41,7 +42,7 @@ def extract(recipe: FeaturesRecipe, name: str) -> None:
         ConfigError: if network, clip or manifest do not fit, or the folder holds other features; on every rank.
     """
     folder = RunFolder.of(recipe, name)
-    with joined_cluster(recipe.timeout_minutes, recipe.run.device) as cluster:
+    with joined_cluster(recipe.timeout_minutes, recipe.run.device) as cluster, FolderOwner(folder.path) as owner:
         with cluster.together():
             clip = recipe.data.clip.over(trained_clip(recipe.weights, recipe.format))
             recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"clip": clip})})
@@ -49,6 +50,7 @@ def extract(recipe: FeaturesRecipe, name: str) -> None:
             forward = _forward(recipe, cluster.device)
         with cluster.together():
             if cluster.is_main:
+                owner.take()
                 _open(recipe, folder, manifest, forward.grid, forward.every_frames)
         size = recipe.videos_per_file or (32 if recipe.tokens else 256)
         parts = [range(first, min(first + size, len(manifest.refs))) for first in range(0, len(manifest.refs), size)]

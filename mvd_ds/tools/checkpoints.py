@@ -94,7 +94,7 @@ def prune_checkpoints(folder: Path, keep_last: int, keep_every: int | None) -> N
     say(f"{home}: {len(kept)} stay: {', '.join(path.name for path in kept)}")
 
 
-def convert_checkpoint(folder: Path, target: Path | None, step: int | None, average_only: bool) -> None:
+def convert_checkpoint(folder: Path, target: Path, step: int | None, average_only: bool) -> None:
     """Write the model of a checkpoint as a model folder, as the end of a run does.
 
     Args:
@@ -106,8 +106,6 @@ def convert_checkpoint(folder: Path, target: Path | None, step: int | None, aver
     Raises:
         ConfigError: if there is no such checkpoint, it is damaged, or holds no average.
     """
-    if target is None:
-        raise ConfigError("checkpoints: --to needs --output, the folder to write")
     home, paths = find_checkpoints(folder)
     name = step_name(step) if step is not None else latest_of(home) or paths[-1].name
     path = next((path for path in paths if path.name == name), None)

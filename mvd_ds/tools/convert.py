@@ -16,6 +16,7 @@ from mvd_ds.models.saving import WRITTEN, save_as
 from mvd_ds.models.text.own_files import with_own_text
 from mvd_ds.models.weights import model_file, save_model
 from mvd_ds.tools.convert_in_order import ORDERED, TO_TIMM
+from mvd_ds.training.liveness.folder_owner import FolderOwner
 
 
 def convert(
@@ -57,7 +58,10 @@ def convert(
         _print_source(checkpoint, network)
         return
     # Written first: what the format cannot hold is refused in one line, not below a table of hundreds.
-    notes = _write(checkpoint, network, source, target, to)
+    with FolderOwner(target, "OUT") as owner:
+        if _writes_folder(to):
+            owner.take()
+        notes = _write(checkpoint, network, source, target, to)
     _print_source(checkpoint, network)
     for note in notes:
         print(f"note: {note}")

@@ -44,7 +44,8 @@ def export(source: Path, folder: Path, graphs: list[str], format: str | None = N
     source = model_of(source)
     if folder.resolve() == source.resolve():
         raise ConfigError(f"{folder}: is the source itself; give another folder")
-    if folder.exists() and not (folder / "config.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
+    is_model = (folder / "config.json").is_file()
+    if folder.is_file() or (folder.is_dir() and not is_model and any(path.name != "control" for path in folder.iterdir())):
         raise ConfigError(f"{folder}: exists and is no model folder; give another")
     if format is None and adaptors is None and (prompts := prompts_file(source)) is not None:
         return export_prompts(prompts, folder, graphs, lambda towers, target: export(towers, target, []))

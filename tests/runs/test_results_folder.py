@@ -15,7 +15,11 @@ from mvd_ds.runs.finetune import read_labelled
 from mvd_ds.runs.probing.probe import probe
 from mvd_ds.runs.results_folder import require_no_results, require_own_folder
 from mvd_ds.training.contents import contents_of
+from mvd_ds.training.liveness.folder_owner import FolderOwner
 from mvd_ds.training.run_folder import RunFolder
+
+PROBED = ["models={{one: {{weights: {0}}}}}", "compare=[]", "validation_manifest={1}"]
+"""Settings of a probe of encoder {0} on videos {1}."""
 
 
 def test_evaluate_keeps_the_results_of_another_model(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,3 +89,23 @@ def test_a_missing_validation_manifest_is_blamed_on_its_own_setting(videos: Path
     assert isinstance(recipe, FinetuneRecipe)
     with pytest.raises(ConfigError, match=r"gone.txt: no such manifest file or folder of videos \(validation.manifest\)"):
         read_labelled(recipe)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "features", "labels", "dense"])
+def test_a_second_job_in_a_folder_of_results_is_refused(command: str, videos: Path, tmp_path: Path) -> None:
+    write_classifier(tmp_path / "classifier")
+    mvd_ds.save(mvd_ds.build_encoder({"embed_dim": 16, "depth": 1, "num_heads": 1}, 12, 48), tmp_path / "encoder")
+    listing, output = f"data.manifest={videos / 'val.txt'}", f"run.output={tmp_path / 'run'}"
+    run, recipe, own = {
+        "evaluate": (evaluate, "evaluate_2x3", [f"weights={tmp_path / 'classifier'}"]),
+        "features": (extract, "features", [f"weights={tmp_path / 'encoder'}"]),
+        "labels": (probe, "quickstart_probe", PROBED),
+        "dense": (probe, "quickstart_probe", [*PROBED, "task=dense", "dense={{targets: [position]}}", "blocks=[0]"]),
+    }[command]
+    own = [text.format(tmp_path / "encoder", videos / "val.txt") for text in own]
+    settings = load_recipe(recipe, [*own, listing, output, "run.device=cpu"])
+    with FolderOwner(tmp_path / "run").take():
+        with pytest.raises(ConfigError, match=r"^run\.output .*/run: another job works here \(process \d+ on .*, or wait until"):
+            run(settings, recipe)  # type: ignore[operator]
+        assert [path.name for path in (tmp_path / "run").iterdir() if path.suffix != ".json"] == ["control"]
+    assert not (tmp_path / "run" / "control").exists()

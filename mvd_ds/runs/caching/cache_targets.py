@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import shutil
 import time
@@ -21,10 +20,10 @@ from mvd_ds.models.teachers import plan_teacher
 from mvd_ds.runs.building import ask_teachers
 from mvd_ds.runs.caching.filling import CacheFiller, ask, black, described
 from mvd_ds.runs.caching.match import cache_facts, shown_flips
-from mvd_ds.runs.caching.owner import CacheOwner
 from mvd_ds.runs.inputs import contents_with_videos
 from mvd_ds.training.console import say
 from mvd_ds.training.engine.deepspeed_engine import joined_cluster
+from mvd_ds.training.liveness.folder_owner import FolderOwner
 
 BEGUN = "begun.json"
 """Name of the description of a cache that is being filled, in the form of the index."""
@@ -39,10 +38,9 @@ def cache_targets(recipe: TrainingRecipe, name: str) -> None:
     folder = _folder(recipe)
     crops = {"cache": None, "crops": recipe.targets.fixed_crops}
     asking = recipe.model_copy(update={"targets": recipe.targets.model_copy(update=crops)})
-    owner = CacheOwner(folder)
     with (
         joined_cluster(recipe.engine.timeout_minutes, recipe.run.device) as cluster,
-        contextlib.closing(owner),
+        FolderOwner(folder, "targets.cache") as owner,
     ):
         with cluster.together():
             videos = read_mixture(recipe.data)
@@ -56,7 +54,7 @@ def cache_targets(recipe: TrainingRecipe, name: str) -> None:
         missing = [number for number in range(index.files) if described(folder, number, index) is None]
         missing = cluster.broadcast(missing)
         started = time.monotonic()
-        CacheFiller(folder, asking, index, job, targets, cluster, owner.sign).fill(missing)
+        CacheFiller(folder, asking, index, job, targets, cluster).fill(missing)
         with cluster.together():
             if cluster.is_main:
                 _close(folder, index, videos, job, missing, time.monotonic() - started)
@@ -96,7 +94,7 @@ def _type_name(values: Tensor) -> str:
 
 
 def _open(
-    owner: CacheOwner, folder: Path, recipe: TrainingRecipe, videos: Mixture, outputs: dict[str, StoredOutput]
+    owner: FolderOwner, folder: Path, recipe: TrainingRecipe, videos: Mixture, outputs: dict[str, StoredOutput]
 ) -> CacheIndex:
     """Make the folder, or go on in one that was begun for the same targets, and return what it is to hold.
 

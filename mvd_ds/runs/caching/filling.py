@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,7 +71,6 @@ class CacheFiller:
         job: reads the clips.
         targets: asks the teachers.
         cluster: the processes.
-        sign: gives a sign of life.
     """
 
     def __init__(
@@ -82,10 +81,9 @@ class CacheFiller:
         job: FixedClips,
         targets: TeacherTargets,
         cluster: Cluster,
-        sign: Callable[[], None],
     ) -> None:
         self.folder, self.recipe, self.index, self.job = folder, recipe, index, job
-        self.targets, self.cluster, self.sign = targets, cluster, sign
+        self.targets, self.cluster = targets, cluster
         self.is_sharded = any(teacher.placement != "replicated" for teacher in recipe.teachers.values())
         self.batches_per_file = math.ceil(index.clips_per_file * index.crops / recipe.batch.micro)
 
@@ -139,7 +137,6 @@ class CacheFiller:
         try:
             with written_file(self.folder, self.index, number) as writer:
                 for _ in range(count):
-                    self.sign()
                     batch = next(batches)
                     faults |= batch.faults
                     self._write_batch(writer, batch, sums)

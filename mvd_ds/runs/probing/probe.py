@@ -40,6 +40,7 @@ from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import StepProgress, say
 from mvd_ds.training.contents import Contents, is_finished
 from mvd_ds.training.engine.deepspeed_engine import joined_cluster
+from mvd_ds.training.liveness.folder_owner import FolderOwner
 from mvd_ds.training.run_folder import RunFolder, Status
 
 PRODUCT = "probes.json"
@@ -57,10 +58,11 @@ def probe(recipe: ProbeRecipe, name: str) -> None:
         ConfigError: if models or manifests do not fit each other, or there is no label; on every rank.
     """
     folder, product = RunFolder.of(recipe, name), PRODUCT if recipe.task == "labels" else DENSE
-    with joined_cluster(recipe.timeout_minutes, recipe.run.device) as cluster:
+    with joined_cluster(recipe.timeout_minutes, recipe.run.device) as cluster, FolderOwner(folder.path) as owner:
         contents: Contents | None = None
         with cluster.together():
             if cluster.is_main and not is_finished(folder, recipe, product, contents_with_videos):
+                owner.take()
                 contents = contents_with_videos(recipe, folder.digests)
                 require_own_folder(folder, recipe, contents)
                 folder.open(recipe, contents)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mvd_ds.files import ConfigError
 from mvd_ds.tools.parser import positive
 
 SUMMARY = "list, verify, prune or convert the checkpoints of a run"
@@ -26,10 +27,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Do what was asked of the checkpoints; without a request, list them."""
     from mvd_ds.tools.checkpoints import convert_checkpoint, list_checkpoints, prune_checkpoints
+    from mvd_ds.training.liveness.folder_owner import FolderOwner
 
     if options.prune is not None:
         prune_checkpoints(options.folder, options.prune, options.keep_every)
     elif options.to is not None:
-        convert_checkpoint(options.folder, options.output, options.step, options.ema)
+        if options.output is None:
+            raise ConfigError("checkpoints: --to needs --output, the folder to write")
+        with FolderOwner(options.output, "--output").take():
+            convert_checkpoint(options.folder, options.output, options.step, options.ema)
     else:
         list_checkpoints(options.folder, options.verify)

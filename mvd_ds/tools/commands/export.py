@@ -37,6 +37,7 @@ def run(options: argparse.Namespace) -> None:
     """Export the model."""
     from mvd_ds.tools.convert import convert
     from mvd_ds.tools.export import export
+    from mvd_ds.training.liveness.folder_owner import FolderOwner
 
     if options.to is not None:
         beside = ["--graph"] * bool(options.graph) + ["--adaptors"] * (options.adaptors is not None)
@@ -44,4 +45,5 @@ def run(options: argparse.Namespace) -> None:
             raise ConfigError(f"export: {' and '.join(beside)} cannot stand beside --to {options.to}; run it twice")
         convert(options.source, options.folder, options.to, options.from_format)
         return
-    export(options.source, options.folder, options.graph, options.from_format, options.adaptors)
+    with FolderOwner(options.folder, "FOLDER").take():
+        export(options.source, options.folder, options.graph, options.from_format, options.adaptors)

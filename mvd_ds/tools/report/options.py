@@ -19,5 +19,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Write the report."""
     from mvd_ds.tools.report.report import write_report
+    from mvd_ds.training.liveness.folder_owner import FolderOwner
 
-    write_report(options.runs, options.output, options.pdf)
+    with FolderOwner(options.output, "--output").take():
+        write_report(options.runs, options.output, options.pdf)

@@ -33,6 +33,8 @@ class Owner(BaseModel, frozen=True):
 
     token: str
     process: ProcessName
+    heeds_stop: bool = True
+    """It looks for requests to stop in the folder, as trainings do."""
 
 
 class RunLock:
@@ -41,11 +43,12 @@ class RunLock:
     Args:
         folder: the folder.
         setting: the setting that names it.
+        heeds_stop: this job looks for requests to stop in the folder.
     """
 
-    def __init__(self, folder: RunFolder, setting: str = RUN) -> None:
+    def __init__(self, folder: RunFolder, setting: str = RUN, heeds_stop: bool = True) -> None:
         self.folder, self.setting, self.path = folder, setting, folder.control / "owner.json"
-        self.owner = Owner(token=secrets.token_hex(8), process=ProcessName.of(os.getpid()))
+        self.owner = Owner(token=secrets.token_hex(8), process=ProcessName.of(os.getpid()), heeds_stop=heeds_stop)
 
     def acquire(self, poll_seconds: float = 1.0) -> None:
         """Become the owner, after a dead one if there is one.
@@ -166,7 +169,7 @@ class _Earlier:
 
     def _refusal(self, owner: Owner) -> str:
         setting, folder = self.lock.setting, self.lock.folder
-        end = f"stop it: touch {folder.stop}" if setting == RUN else "wait until it has ended"
+        end = f"stop it: touch {folder.stop}" if owner.heeds_stop else "wait until it has ended"
         return (
             f"{setting} {folder.path}: another job works here ({owner.process}); choose another {setting}, or {end}. If it is "
             f"not there any more, remove {self.lock.path}"

@@ -16,8 +16,7 @@ from mvd_ds.config import ConfigError, TrainingRecipe
 from mvd_ds.data.cached.files import RowWriter
 from mvd_ds.data.loader import ClipLoader
 from mvd_ds.runs.caching.cache_targets import cache_targets
-from mvd_ds.training.liveness.run_lock import RunLock
-from mvd_ds.training.run_folder import RunFolder
+from mvd_ds.training.liveness.folder_owner import FolderOwner
 from shrinking import shipped
 
 
@@ -68,8 +67,7 @@ def test_a_kill_in_the_middle_costs_one_file_and_nothing_half_written_is_taken(f
 
 
 def test_a_second_job_is_refused_while_the_first_fills_the_cache(few: list[str], tmp_path: Path) -> None:
-    other = RunLock(RunFolder(tmp_path), "targets.cache")
-    other.acquire()
-    with pytest.raises(ConfigError, match=rf"^targets\.cache .*: another job works here \(process {os.getpid()} .*wait until it"):
-        cache_targets(shipped([*few, f"targets.cache={tmp_path}"]), "run")
-    assert [path.name for path in tmp_path.iterdir()] == ["control"] and other.is_held()
+    with FolderOwner(tmp_path, "targets.cache").take() as other:
+        with pytest.raises(ConfigError, match=rf"^targets\.cache .*: another job works here \(process {os.getpid()} .*wait"):
+            cache_targets(shipped([*few, f"targets.cache={tmp_path}"]), "run")
+        assert [path.name for path in tmp_path.iterdir()] == ["control"] and other.lock.is_held()
