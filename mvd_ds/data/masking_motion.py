@@ -59,7 +59,8 @@ def block_motion(grid: Grid, clip: Tensor, most_px: int) -> Tensor:
     side = clip.shape[-1] // w
     first = clip[:, :, :: clip.shape[2] // t].to(torch.int32).unbind(1)
     luma = torch.stack([weight * colour for weight, colour in zip(_LUMA, first, strict=True)]).sum(dim=0, dtype=torch.int32) >> 8
-    others = luma[:, _neighbours(t)].float()
+    # Slot by slot: a list as an index would be copied to the device, which the host waits for.
+    others = torch.stack([luma[:, slot] for slot in _neighbours(t)], dim=1).float()
     padded = F.pad(others, (most_px,) * 4, mode="replicate").to(torch.int16)
     luma = luma.to(torch.int16)
     rows, columns = luma.shape[-2:]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from mvd_ds.config import FinetuneRecipe, TrainingRecipe, load_recipe
 from mvd_ds.data.batch import LabelledBatch
+from mvd_ds.data.masking_batch import device_masks
 from mvd_ds.models.init_from_checkpoint import init_classifier_from_checkpoint
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.runs.student import build_predictor
@@ -20,13 +22,46 @@ from mvd_ds.tools.bench.step_variants import random_batch
 from mvd_ds.training.classification import Classification
 from mvd_ds.training.ema import Ema
 from mvd_ds.training.engine.update_gate import UpdateGate
+from mvd_ds.training.language import CaptionLoss
 from mvd_ds.training.masked_prediction import MaskedPrediction
 from mvd_ds.training.nonfinite.finite import minimised
 from mvd_ds.training.optim import build_optimizer, parameter_groups
 from mvd_ds.training.step import PixelTargets, TeacherTargets
 from plain_engine import StageZero
+from shrinking import AVERAGED, LOOKING, SCALES, shipped, shrink
 from waits import GPU, Copies, Questions, fake_batch, on_fake_gpu
 
+#: What learns, and what masks look at, beside the published targets.
+VARIANTS = {
+    "all targets": [
+        "teachers.video.target={tokens: all, blocks: [0, 2], mode: each, normalise: true, visible_ramp: [3, 9]}",
+        "teachers.video.more_targets={relations: {kind: relations, weight: 0.5}}",
+        "teachers.image.more_targets={summary: {kind: summary}}",
+        "labels={label: how, classes: 8, hidden: 16, weight: 0.1}",
+    ],
+    "scales": [*SCALES, "balance=loss_relative"],
+    "uncertainty": [*SCALES, "balance=uncertainty"],
+    "a scale of every clip": ["teachers.image.target.standardise=clip", "drop_teachers=0.5"],
+    "masks by attention": LOOKING,
+    "masks that stay visible": [
+        *("masking.kind=attention", "masking.teacher=image", "masking.keep=attended"),
+        *("masking.cell=2", "masking.blocks=all", "masking.ratio=0.5"),
+    ],
+    "masks by differences": ["masking.kind=motion", "masking.pick=multinomial"],
+    "masks by displacements": ["masking.kind=motion", "masking.motion=block_matching"],
+    "one mask along the motion": [
+        *("masking.kind=motion", "masking.motion=block_matching", "masking.pick=warp", "masking.ranking=slot"),
+    ],
+    "living teachers": AVERAGED,
+    "captions": ["language={sees: visible, embed_dim: 16, text: {kind: own, embed_dim: 32, depth: 2, num_heads: 2}}"],
+    "captions by its own blocks": [
+        "language={sees: all, embed_dim: 16, loss: sigmoid, text: {kind: shared, blocks: [1, -1], context: 96}}"
+    ],
+    "blocks of today": [
+        *("model.position=rope3d", "model.registers=2", "model.layer_scale=0.1", "model.norm=rmsnorm"),
+        *("model.mlp=swiglu", "model.mlp_ratio=2.5", "model.qk_norm=head"),
+    ],
+}
 #: `auto` asks what the GPU can do.
 SDPA = ["model.attention=sdpa"]
 TEACHERS = [f"teachers.{name}.{item}" for name in ("image", "video") for item in ("attention=sdpa", "weights=random")]
@@ -44,6 +79,19 @@ TEACHERS = [f"teachers.{name}.{item}" for name in ("image", "video") for item in
 def test_masked_prediction(name: str, overrides: list[str]) -> None:
     recipe = load_recipe(name, [*SDPA, *overrides, "batch.micro=2", "batch.global=2"])
     assert isinstance(recipe, TrainingRecipe)
+    _require_no_wait(recipe)
+
+
+@pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS)
+def test_every_kind_of_target_and_mask(overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In small. There is no backward pass on that GPU, which the loss of captions has inside."""
+    monkeypatch.setattr(torch.Tensor, "backward", lambda *_: None)
+    sizes = [one for one in shrink(Path("videos"), Path("teachers")) if ".weights=" not in one]
+    _require_no_wait(shipped([*sizes, *SDPA, *TEACHERS, "batch.micro=4", "batch.global=4", "engine.precision=bf16", *overrides]))
+
+
+def _require_no_wait(recipe: TrainingRecipe) -> None:
+    """Compute the losses of a recipe on the GPU that is not there, without a wait."""
     student = build_predictor(recipe)
     teachers = {key: build_teacher(key, settings, recipe) for key, settings in recipe.teachers.items()}
     batch = random_batch(recipe, 0)
@@ -51,8 +99,10 @@ def test_masked_prediction(name: str, overrides: list[str]) -> None:
         on_fake_gpu(student, mode, torch.bfloat16)
         for teacher in teachers.values():
             on_fake_gpu(teacher, mode, torch.bfloat16)
-        targets = TeacherTargets(recipe, teachers, torch.bfloat16) if teachers else PixelTargets(recipe)
-        objective = MaskedPrediction(recipe, student, targets, GPU)
+        masks = device_masks(recipe)
+        targets = TeacherTargets(recipe, teachers, torch.bfloat16, masks) if teachers else PixelTargets(recipe, masks)
+        captions = CaptionLoss(recipe.language, lambda own: [own], 0) if recipe.language is not None else None
+        objective = MaskedPrediction(recipe, student, targets, GPU, captions)
         with Copies(), Questions() as questions:
             loss = objective(fake_batch(batch, mode), measure=True)
             assert minimised(loss.total).device == GPU

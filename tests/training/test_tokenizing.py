@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
 from mvd_ds.config.tokenizers.recipe import TokenizerRecipe
@@ -19,6 +20,7 @@ from mvd_ds.runs.visualization import picture_batch
 from mvd_ds.training.step import normalise
 from mvd_ds.training.tokenizing import Tokenizing
 from small_tokenizers import IMAGE, PIXELS, TEACHER, tokenizer_recipe
+from waits import GPU, Copies, Questions, fake_batch, on_fake_gpu
 
 #: VQ-KD as published: an encoder of pixels reconstructs a teacher's features.
 FEATURES: dict[str, Any] = {
@@ -88,3 +90,20 @@ def test_a_single_clip_of_a_micro_batch_counts_as_in_a_whole_one() -> None:
         views = {view: clips[row : row + 1] for view, clips in batch.views.items()}
         objective(batch._replace(views=views, place=batch.place[row : row + 1], drop_path=batch.drop_path[row : row + 1]), False)
     assert torch.allclose(objective.codebook.sums, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{}, PIXELS, FEATURES], ids=["tokens", "pixels", "features of pixels"])
+def test_no_step_waits_for_a_gpu(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))  # `auto` asks
+    recipe = tokenizer_recipe(**settings, engine={"config": "zero1.json", "precision": "bf16"})
+    network = plan_tokenizer(recipe).build()
+    teachers = {name: build_teacher(name, of, recipe) for name, of in recipe.teachers.items()}
+    batch = picture_batch(recipe, {48: torch.zeros(2, 3, 8, 48, 48, dtype=torch.uint8)})
+    with FakeTensorMode() as mode:
+        for one in (network, *teachers.values()):
+            on_fake_gpu(one, mode, torch.bfloat16)
+        objective = make_objective(recipe, network, teachers, GPU)
+        on_fake_gpu(objective.codebook, mode, torch.float32)
+        with Copies(), Questions() as questions:
+            assert objective(fake_batch(batch, mode), True).total.device == GPU
+    assert not questions.asked
