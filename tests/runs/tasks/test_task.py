@@ -58,6 +58,22 @@ def recipe(folder: Path, name: str, task: str, *more: str) -> FinetuneRecipe:
     return found
 
 
+def trained(folder: Path, name: str, task: str, run: str) -> Path:
+    """The run of a network that was trained in one go in this process."""
+    assert finetune(recipe(folder, name, task, f"run.output={folder / run}"), run) == 0
+    return folder / run
+
+
+@pytest.fixture(scope="module")
+def several(folder: Path) -> Path:
+    return trained(folder, "sets", "multilabel", "several")
+
+
+@pytest.fixture(scope="module")
+def real(folder: Path) -> Path:
+    return trained(folder, "reals", "regression", "real")
+
+
 def result_of(folder: Path, name: str, run: str) -> tuple[dict[str, object], list[dict[str, str]]]:
     """The figures and the answers of a test of a run's network, 2 views of every video."""
     settings = [f"weights={folder / run / 'model'}", f"data.manifest={folder / name}_val.txt", "views.crops=1", "data.workers=0"]
@@ -69,9 +85,8 @@ def result_of(folder: Path, name: str, run: str) -> tuple[dict[str, object], lis
     return json.loads((out / "evaluation.json").read_text()), read_csv(out / "predictions.csv")
 
 
-def test_several_classes_are_learnt_tested_and_told(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    run = folder / "several"
-    assert finetune(recipe(folder, "sets", "multilabel", f"run.output={run}"), "several") == 0
+def test_several_classes_are_learnt_tested_and_told(folder: Path, several: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run = several
     logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     told = json.loads((run / "validation.json").read_text())
     assert told["task"] == "multilabel" and told["samples"] == 9 and told["predicted"][8] is None
@@ -100,9 +115,10 @@ def test_several_classes_are_learnt_tested_and_told(folder: Path, capfd: pytest.
         convert(run / "model", folder / "out", "videomae_finetuned")
 
 
-def test_a_real_number_is_learnt_tested_and_told_in_its_own_units(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    run, wanted = folder / "real", np.array(REALS, float)
-    assert finetune(recipe(folder, "reals", "regression", f"run.output={run}"), "real") == 0
+def test_a_real_number_is_learnt_tested_and_told_in_its_own_units(
+    folder: Path, real: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run, wanted = real, np.array(REALS, float)
     told = json.loads((run / "validation.json").read_text())
     assert told["predicted"][8] is None and told["mae"] < 100 and {"spearman", "r2"} <= set(told)
     _, card = open_classifier(run / "model")
@@ -127,9 +143,9 @@ def test_a_real_number_is_learnt_tested_and_told_in_its_own_units(folder: Path, 
         read_labelled(kept)
 
 
-def test_an_interrupted_training_ends_as_an_untouched_one(folder: Path) -> None:
-    for name, task in (("sets", "multilabel"), ("reals", "regression")):
-        run, untouched = folder / f"{name}_resumed", folder / {"sets": "several", "reals": "real"}[name]
+def test_an_interrupted_training_ends_as_an_untouched_one(folder: Path, several: Path, real: Path) -> None:
+    for name, task, untouched in (("sets", "multilabel", several), ("reals", "regression", real)):
+        run = folder / f"{name}_resumed"
         for more in (["run.stop_after_steps=3"], []):
             finetune(recipe(folder, name, task, f"run.output={run}", *more), name)
         assert (run / "validation.json").read_text() == (untouched / "validation.json").read_text()
@@ -138,8 +154,8 @@ def test_an_interrupted_training_ends_as_an_untouched_one(folder: Path) -> None:
 
 
 @pytest.mark.launch
-def test_two_processes_learn_and_measure_what_one_does(folder: Path) -> None:
-    run, alone = folder / "several_of_two", folder / "several"
+def test_two_processes_learn_and_measure_what_one_does(folder: Path, several: Path) -> None:
+    run, alone = folder / "several_of_two", several
     manifests = [f"data.manifest={folder}/sets.txt", f"validation.manifest={folder}/sets_val.txt", "task=multilabel"]
     small = [setting for setting in SMALL if not setting.startswith("batch.micro")]
     launch(2, "finetune", "finetune_folder", *small, *manifests, "batch.micro=2", f"run.output={run}")
@@ -150,11 +166,10 @@ def test_two_processes_learn_and_measure_what_one_does(folder: Path) -> None:
     assert ours["samples"] == theirs["samples"] == 9 and ours["predicted"][8] is None
 
 
-def test_the_report_shows_both_beside_each_other(folder: Path, tmp_path: Path) -> None:
-    runs = [folder / name for name in ("several", "several_test", "real", "real_test")]
-    if not all(run.is_dir() for run in runs):
-        pytest.skip("the runs of the tests above are not there")
-    write_report(runs, tmp_path)
+def test_the_report_shows_both_beside_each_other(folder: Path, several: Path, real: Path, tmp_path: Path) -> None:
+    for name, run in (("sets", several), ("reals", real)):
+        result_of(folder, name, run.name)
+    write_report([several, folder / "several_test", real, folder / "real_test"], tmp_path)
     text = (tmp_path / "report.html").read_text()
     assert "Several classes and real numbers" in text and "binary cross-entropy" in text
 
