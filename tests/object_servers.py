@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import threading
 import time
@@ -26,6 +27,8 @@ class Faults:
         """Speed of a body; 0: any."""
         self.ranges = True
         """Whether ranges are understood."""
+        self.compresses = False
+        """Whether an object goes compressed, and then without ranges, to whoever takes that; as nginx does it."""
         self.requests: list[tuple[str, str, int]] = []
         """Method, path and bytes of the body of every answer."""
 
@@ -64,6 +67,8 @@ class _Handler(BaseHTTPRequestHandler):
             return 404, {}, b""
         data, wanted = path.read_bytes(), self.headers.get("Range")
         mark = {"ETag": f'"{path.stat().st_mtime_ns}-{len(data)}"', "Accept-Ranges": "bytes"}
+        if self.faults.compresses and "gzip" in self.headers.get("Accept-Encoding", ""):
+            return 200, {"ETag": f"W/{mark['ETag']}", "Content-Encoding": "gzip"}, gzip.compress(data)
         if wanted is None or not self.faults.ranges:
             return 200, mark, data
         first, _, last = wanted.removeprefix("bytes=").partition("-")

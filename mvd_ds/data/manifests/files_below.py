@@ -11,8 +11,8 @@ from typing import NamedTuple
 from mvd_ds.data.manifests.folders import walk_once
 from mvd_ds.data.manifests.rows import ListRow, has_media_extension
 from mvd_ds.data.remote.addresses import is_remote, joined, scheme_of
+from mvd_ds.data.remote.clients import LISTED, require_backend
 from mvd_ds.data.remote.folders import objects_below, require_listed
-from mvd_ds.data.remote.store import LISTED, require_backend
 from mvd_ds.files import one_line
 
 

@@ -14,8 +14,8 @@ from mvd_ds.data.manifests.numbering import require_one_spelling
 from mvd_ds.data.manifests.parsing import class_numbers
 from mvd_ds.data.readers.video import IMAGE_EXTENSIONS, UNREAD_EXTENSIONS, VIDEO_EXTENSIONS
 from mvd_ds.data.remote.addresses import is_remote
+from mvd_ds.data.remote.clients import require_backend
 from mvd_ds.data.remote.folders import objects_below
-from mvd_ds.data.remote.store import require_backend
 from mvd_ds.files import ConfigError, one_line
 
 _SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))

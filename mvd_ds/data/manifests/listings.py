@@ -15,7 +15,7 @@ from mvd_ds.data.manifests.parsing import class_numbers, is_utf8, not_utf8
 from mvd_ds.data.manifests.rows import ListRow, has_media_extension, load_json, read_rows, seems_json
 from mvd_ds.data.manifests.written_fields import refuse_written
 from mvd_ds.data.readers.location import ByteRange
-from mvd_ds.data.remote.addresses import folder_of, is_remote, joined
+from mvd_ds.data.remote.addresses import folder_of, is_remote, joined, name_below
 from mvd_ds.data.remote.store import FetchError, Store
 from mvd_ds.data.remote.tars import are_shards
 from mvd_ds.files import ConfigError, did_you_mean, one_line
@@ -143,8 +143,7 @@ def _of_manifest(source: Path | str, videos: Path | str | None, classes: Path | 
 def _name_of(path: str, root: str) -> str:
     """Return the path relative to ``root`` if it is below it, or all of it: of an address with its query, or none finds it."""
     if is_remote(path):
-        below = path.removeprefix(f"{root.partition('?')[0].rstrip('/')}/") if is_remote(root) else path
-        return path if joined(root, below) != path else below
+        return name_below(root, path)
     below = os.path.relpath(path, root)
     return os.path.abspath(path) if below.split(os.sep)[0] == os.pardir else below
 

@@ -18,8 +18,9 @@ from mvd_ds.data.manifests.json_lines import is_json_lines, tab_lines
 from mvd_ds.data.manifests.numbering import require_one_spelling
 from mvd_ds.data.manifests.parsing import parse_manifest
 from mvd_ds.data.remote.addresses import folder_of, is_remote, joined
+from mvd_ds.data.remote.clients import require_backend
 from mvd_ds.data.remote.folders import require_listed
-from mvd_ds.data.remote.store import FetchError, Store, is_missing, require_backend
+from mvd_ds.data.remote.store import FetchError, Store, is_missing
 from mvd_ds.data.remote.tars import are_shards, manifest_of_shards
 from mvd_ds.files import ConfigError, describe_foreign, one_line
 

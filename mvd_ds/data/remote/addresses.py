@@ -27,12 +27,20 @@ BACKENDS = {
     "hf": Backend("huggingface_hub", "hub"),
 }
 """Protocols that are read, all through fsspec; FFmpeg opens none of them, nor any other."""
+WEB = frozenset(("http", "https"))
+"""Protocols whose addresses are escaped by ``%`` and may have a query, and whose servers do not tell what is in a folder."""
 STARTS = tuple(f"{scheme}://" for scheme in BACKENDS)
 """Beginnings of the addresses that are read."""
 
 _REMOTE = re.compile(f"(?P<scheme>{'|'.join(BACKENDS)})://")
 _PROTOCOL = re.compile(r"(?:^|/)([A-Za-z][A-Za-z0-9+.-]+)(?:,[^/:]*)?:")
 """The beginning of an address in a path: ``concat:``, or ``subfile,,start,0,end,9,,:`` with FFmpeg's options."""
+
+
+_ESCAPED = (("%", "%25"), ("#", "%23"), ("?", "%3F"))
+"""Characters of names that mean something else in an address of the web, in the order in which they are escaped."""
+_SIGNED = re.compile(r"\.\w+\?[\w.~-]+=")
+"""The beginning of a query in a name: ``a.mp4?sig=``."""
 
 
 def is_remote(path: object) -> bool:
@@ -62,12 +70,27 @@ def scheme_of(address: str) -> str:
 
 
 def joined(root: str, name: str) -> str:
-    """Return the path or address of ``name`` below ``root``, or ``name`` itself where it says all."""
+    """Return the path or address of ``name`` below ``root``, or ``name`` itself where it says all.
+
+    A name is that of a file, as it is: in an address of the web its ``%``, ``#`` and ``?`` are escaped, unless it has a query.
+    """
     if is_remote(name):
         return name
     if not is_remote(root):
         return os.path.join(root, name)
-    return name if os.path.isabs(name) else f"{root.partition('?')[0].rstrip('/')}/{name}"
+    if scheme_of(root) in WEB and not _SIGNED.search(name):
+        for mark, escaped in _ESCAPED:
+            name = name.replace(mark, escaped)
+    return name if os.path.isabs(name) else f"{name_in(root).rstrip('/')}/{name}"
+
+
+def name_below(root: str, address: str) -> str:
+    """Return the name that `joined` makes ``address`` of, or ``address`` itself where it is not below ``root``."""
+    name = address.removeprefix(f"{name_in(root).rstrip('/')}/") if is_remote(root) else address
+    if scheme_of(root) in WEB and "?" not in name:
+        for mark, escaped in reversed(_ESCAPED):
+            name = name.replace(escaped, mark)
+    return name if joined(root, name) == address else address
 
 
 def absolute(place: str) -> str:
@@ -77,12 +100,12 @@ def absolute(place: str) -> str:
 
 def folder_of(address: str) -> str:
     """Return the address that names beside ``address`` are relative to; what a query signs is for one object alone."""
-    return address.partition("?")[0].rpartition("/")[0]
+    return name_in(address).rpartition("/")[0]
 
 
 def name_in(address: str) -> str:
-    """Return a remote address without its query, whose end is the object's extension."""
-    return address.partition("?")[0]
+    """Return a remote address without its query, which those of the web have; its end is the object's extension."""
+    return address.partition("?")[0] if scheme_of(address) in WEB else address
 
 
 def why_no_protocol(path: str) -> str:

@@ -18,9 +18,10 @@ from mvd_ds.data.readers.partial_file import PartialFile, Span, joined
 from mvd_ds.data.readers.video import DecodeError
 from mvd_ds.data.remote.addresses import is_remote, name_in
 from mvd_ds.data.remote.cache import DiskCache, cache_folder, nameless_file
+from mvd_ds.data.remote.clients import ObjectState
 from mvd_ds.data.remote.group_index import GroupIndex
 from mvd_ds.data.remote.needed import NeededFrames
-from mvd_ds.data.remote.store import FetchError, ObjectState, Store
+from mvd_ds.data.remote.store import FetchError, Store
 from mvd_ds.files import DISK_FULL, ConfigError, one_line
 
 _PROBE_SECONDS = 5.0
@@ -248,7 +249,7 @@ class Fetcher:
 
     def _write(self, one: _Wanted, span: Span, descriptor: int, ends: float) -> None:
         place = span[0] - one.start
-        for piece in self._store.pieces(one.address, *span, ends):
+        for piece in self._store.pieces(one.address, *span, ends, self.state(one.address)):
             view = memoryview(piece)
             while view:
                 written = os.pwrite(descriptor, view, place)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from mvd_ds.config.base import without_secrets
 from mvd_ds.data.remote.addresses import scheme_of
-from mvd_ds.data.remote.store import LISTED, FetchError, ObjectState, Store
+from mvd_ds.data.remote.clients import LISTED, ObjectState
+from mvd_ds.data.remote.store import FetchError, Store
 from mvd_ds.files import ConfigError, one_line
 
 

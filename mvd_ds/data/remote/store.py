@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import time
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import partial
 from random import Random
-from typing import Any, NamedTuple, TypeVar
+from typing import TypeVar
 
 from mvd_ds.config.base import without_secrets
-from mvd_ds.data.remote.addresses import BACKENDS, scheme_of
+from mvd_ds.data.remote.addresses import scheme_of
+from mvd_ds.data.remote.clients import (
+    LISTED,
+    MISTAKES,
+    ObjectState,
+    ReplacedError,
+    content_of,
+    is_folder,
+    names_in,
+    range_of,
+    state_of,
+)
 from mvd_ds.files import ConfigError, one_line
 
 PIECE_BYTES = 4 << 20
@@ -26,24 +36,10 @@ _SECRET = re.compile(r"authorization|signature|credential|secret|token|bearer|pa
 """What stands beside secrets in the texts of clients: such a text is not told."""
 _RETRIED = frozenset((408, 425, 429))
 """Answers of the 400s that say "later"; others of them stay as they are."""
-_MARKS = (
-    *("ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "Digest"),
-    *("Last-Modified", "LastModified", "last_modified", "mtime", "blob_id", "oid"),
-)
-"""What clients call the mark of an object's content."""
-LISTED = frozenset(BACKENDS) - {"http", "https"}
-"""Protocols whose servers tell what is in a folder."""
 _MISSING, _CUT = "no such object", "the connection ended before all bytes came"
 _CUT_SHORT = frozenset(("ClientPayloadError", "IncompleteReadError", "ResponseStreamingError", "EOFError"))
-"""What clients (aiohttp, botocore) and ``_range_of`` raise then."""
+"""What clients (aiohttp, botocore) and ``range_of`` raise then."""
 Result = TypeVar("Result")
-
-
-class ObjectState(NamedTuple):
-    """The size of an object, and a mark that is another one when its content is; empty where its server gives none."""
-
-    size: int
-    tag: str
 
 
 class FetchError(Exception):
@@ -63,20 +59,6 @@ def is_missing(error: FetchError) -> bool:
     return error.lasting and str(error) == _MISSING
 
 
-def require_backend(address: str) -> None:
-    """Refuse a protocol whose package is not installed.
-
-    Raises:
-        ConfigError: naming it and the extra that brings it.
-    """
-    scheme = scheme_of(address)
-    module, extra = BACKENDS[scheme]
-    if importlib.util.find_spec(module) is None:
-        raise ConfigError(
-            f"{one_line(without_secrets(address), 200)}: {scheme}:// needs the package {module}: pip install 'mvd_ds[{extra}]'"
-        )
-
-
 class Store:
     """Objects by address. A store has no state beside its deadline; the connections belong to the process."""
 
@@ -91,10 +73,14 @@ class Store:
             FetchError: if the server does not tell.
             ConfigError: if the backend is not installed.
         """
-        return self._tried(partial(_state_of, address), seconds)
+        return self._tried(partial(state_of, address), seconds)
 
-    def pieces(self, address: str, start: int, end: int, ends: float | None = None) -> Iterator[bytes]:
+    def pieces(
+        self, address: str, start: int, end: int, ends: float | None = None, state: ObjectState | None = None
+    ) -> Iterator[bytes]:
         """Yield the bytes ``start`` to ``end - 1`` of an object, at most 4 MiB at a time, until ``ends`` (``time.monotonic``).
+
+        ``state`` is the one that the object must have still, where its server marks what it sends.
 
         Raises:
             FetchError: if one of them cannot be had in time.
@@ -102,7 +88,7 @@ class Store:
         """
         ends = time.monotonic() + self.deadline_seconds if ends is None else ends
         for first in range(start, end, PIECE_BYTES):
-            read = partial(_range_of, address, first, min(first + PIECE_BYTES, end))
+            read = partial(range_of, address, first, min(first + PIECE_BYTES, end), state)
             yield self._tried(read, ends - time.monotonic())
 
     def probe(self, address: str, seconds: float) -> None:
@@ -124,7 +110,7 @@ class Store:
             FetchError: if it cannot be had in time.
             ConfigError: if the backend is not installed.
         """
-        return self._tried(partial(_content_of, address))
+        return self._tried(partial(content_of, address))
 
     def is_there(self, address: str) -> bool:
         """Return whether there is such an object.
@@ -149,7 +135,7 @@ class Store:
             ConfigError: if the backend is not installed.
         """
         try:
-            return scheme_of(address) in LISTED and self._tried(partial(_is_folder, address))
+            return scheme_of(address) in LISTED and self._tried(partial(is_folder, address))
         except FetchError as error:
             if not is_missing(error):
                 raise
@@ -162,7 +148,7 @@ class Store:
             FetchError: if the server does not tell.
             ConfigError: if the backend is not installed.
         """
-        return self._tried(partial(_names_in, address))
+        return self._tried(partial(names_in, address))
 
     def _tried(self, call: Callable[[float], Result], seconds: float | None = None) -> Result:
         """Return what ``call`` returns, which is given the seconds that it may take; try again until ``seconds`` are over."""
@@ -189,6 +175,8 @@ def judge(error: BaseException) -> tuple[str, bool]:
     """Return why a read failed, in words without secrets, and whether it will fail again."""
     while isinstance(error, FileNotFoundError) and error.__cause__ is not None:  # fsspec says so of every answer to a HEAD
         error = error.__cause__
+    if isinstance(error, ReplacedError):
+        return "another object is in its place since this run first asked for it", True
     status = _status_of(error)
     if isinstance(error, FileNotFoundError) or status in (404, 410):
         return _MISSING, True
@@ -204,7 +192,7 @@ def judge(error: BaseException) -> tuple[str, bool]:
         return _CUT, False
     kind, text = type(error).__name__, _words_of(error)
     shown = kind if not text or _SECRET.search(text) else f"{kind}: {text}"
-    return one_line(shown, 160), False
+    return one_line(shown, 160), kind in MISTAKES or text.startswith("Invalid endpoint")
 
 
 def _words_of(error: BaseException) -> str:
@@ -224,67 +212,3 @@ def _status_of(error: BaseException) -> int | None:
     else:
         status = getattr(error, "status", None) or getattr(response, "status_code", None) or getattr(error, "code", None)
     return status if isinstance(status, int) and 100 <= status < 600 else None
-
-
-@cache
-def _filesystem(scheme: str) -> Any:
-    """Return fsspec's file system for a protocol, which tries nothing again by itself."""
-    import fsspec
-
-    require_backend(f"{scheme}://")
-    options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
-    if scheme == "s3":
-        options["config_kwargs"] = {"retries": {"max_attempts": 1}, "read_timeout": 30, "connect_timeout": 10}
-    system = fsspec.filesystem(scheme, **options)
-    if scheme == "s3":
-        system.retries = 1
-    return system
-
-
-def _ask(address: str, method: str, seconds: float, **named: Any) -> Any:
-    """Call a method of the file system of ``address``, for at most ``seconds`` where it can be told."""
-    system = _filesystem(scheme_of(address))
-    if getattr(system, "async_impl", False):
-        named["timeout"] = seconds
-    return getattr(system, method)(address, **named)
-
-
-def _state_of(address: str, seconds: float) -> ObjectState:
-    info = _ask(address, "info", seconds)
-    if info.get("size") is None:
-        raise ConfigError(f"{one_line(without_secrets(address), 200)}: its server does not tell how large it is")
-    return _state_in(info)
-
-
-def _state_in(info: dict[str, Any]) -> ObjectState:
-    return ObjectState(int(info["size"]), " ".join(str(info[mark]) for mark in _MARKS if info.get(mark)))
-
-
-def _is_folder(address: str, seconds: float) -> bool:
-    return bool(_ask(address.rstrip("/"), "info", seconds)["type"] == "directory")
-
-
-def _names_in(address: str, seconds: float) -> list[tuple[str, ObjectState | None]]:
-    folder = address.rstrip("/")
-    around = folder.rpartition("/")[2]
-    found: dict[str, ObjectState | None] = {}
-    for info in _ask(folder, "ls", seconds, detail=True):
-        name = info["name"].rstrip("/").rpartition("/")[2]
-        if info["type"] == "directory":
-            found[name] = None
-        elif not info["name"].endswith("/") and not (name == around and not info["size"]):  # a mark of the folder itself
-            found[name] = _state_in(info)
-    return sorted(found.items())
-
-
-def _content_of(address: str, seconds: float) -> bytes:
-    return bytes(_ask(address, "cat_file", seconds))
-
-
-def _range_of(address: str, start: int, end: int, seconds: float) -> bytes:
-    content = bytes(_ask(address, "cat_file", seconds, start=start, end=end))
-    if len(content) > end - start:
-        raise ConfigError(f"{one_line(without_secrets(address), 200)}: its server sends whole objects, not ranges of them")
-    if len(content) < end - start:
-        raise EOFError
-    return content

@@ -18,7 +18,8 @@ from mvd_ds.data.manifests.captions import TEXT_COLUMN, caption_field, checked_c
 from mvd_ds.data.readers.video import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
 from mvd_ds.data.remote.addresses import is_remote, name_in
 from mvd_ds.data.remote.cache import cache_folder
-from mvd_ds.data.remote.store import FetchError, ObjectState, Store
+from mvd_ds.data.remote.clients import ObjectState
+from mvd_ds.data.remote.store import FetchError, Store
 from mvd_ds.files import ConfigError, counted, one_line, read_json, write_json
 
 _THREADS = 32
@@ -137,7 +138,7 @@ def _local_state(shard: str) -> ObjectState:
 
 
 def _members_of(shard: str, state: ObjectState) -> list[_Member]:
-    raw: Any = _Windows(Store(), shard, state.size) if is_remote(shard) else io.FileIO(shard)
+    raw: Any = _Windows(Store(), shard, state) if is_remote(shard) else io.FileIO(shard)
     with io.BufferedReader(raw, _WINDOW_BYTES) as file, tarfile.open(fileobj=file, mode="r:") as tar:
         return list(_videos_in(tar, shard))
 
@@ -205,8 +206,8 @@ def _key_of(name: str) -> str:
 class _Windows(io.RawIOBase):
     """A remote object as a file that is read in windows, one request each."""
 
-    def __init__(self, store: Store, address: str, size: int) -> None:
-        self._store, self._address, self._size, self._place = store, address, size, 0
+    def __init__(self, store: Store, address: str, state: ObjectState) -> None:
+        self._store, self._address, self._state, self._size, self._place = store, address, state, state.size, 0
 
     def readable(self) -> bool:
         return True
@@ -225,7 +226,7 @@ class _Windows(io.RawIOBase):
         end = min(self._place + len(buffer), self._size)
         if end <= self._place:
             return 0
-        content = b"".join(self._store.pieces(self._address, self._place, end))
+        content = b"".join(self._store.pieces(self._address, self._place, end, state=self._state))
         buffer[: len(content)] = content
         self._place = end
         return len(content)

@@ -15,7 +15,7 @@ from mvd_ds.data.manifests.listings import read_listing
 from mvd_ds.data.manifests.manifest import read_manifest
 from mvd_ds.data.prepare.originals import Originals
 from mvd_ds.data.readers.location import read_bytes
-from mvd_ds.data.remote import store
+from mvd_ds.data.remote import clients
 from object_servers import ObjectServer, fill_bucket
 
 pytest.importorskip("s3fs")
@@ -54,9 +54,9 @@ def proxy(bucket: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    store._filesystem.cache_clear()
+    clients._filesystem.cache_clear()
     yield proxy
-    store._filesystem.cache_clear()
+    clients._filesystem.cache_clear()
     proxy.kill()
 
 

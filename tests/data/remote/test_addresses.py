@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mvd_ds.config.base import without_secrets
-from mvd_ds.data.remote.addresses import folder_of, is_remote, joined, name_in, why_no_protocol
+from mvd_ds.data.remote.addresses import folder_of, is_remote, joined, name_below, name_in, why_no_protocol
 
 SIGNED = "https://b.example/v/a.mp4?X-Amz-Signature=c0ffee&X-Amz-Credential=me"
 
@@ -34,10 +34,23 @@ def test_others_are_files(path: str) -> None:
         ("https://h/v", "/b/a.mp4", "/b/a.mp4"),
         ("s3://b/v", "https://h/a.mp4", "https://h/a.mp4"),
         ("/data", "ftp://h/a.mp4", "/data/ftp://h/a.mp4"),
+        ("/data", "a#?%.mp4", "/data/a#?%.mp4"),
+        ("s3://b/what?", "a#?%20.mp4", "s3://b/what?/a#?%20.mp4"),
+        ("https://h/a%20b", "a#b?%20.mp4", "https://h/a%20b/a%23b%3F%2520.mp4"),
+        ("https://h/v", "a%20b.mp4?sig=1%2F2", "https://h/v/a%20b.mp4?sig=1%2F2"),
     ],
 )
 def test_names_are_joined_to_folders_and_addresses(root: str, name: str, whole: str) -> None:
     assert joined(root, name) == whole
+    if is_remote(whole):
+        assert joined(root, name_below(root, whole)) == whole
+
+
+def test_a_name_below_an_address_is_that_of_the_file() -> None:
+    assert name_below("https://h/v", "https://h/v/a%23b%3F%2520.mp4") == "a#b?%20.mp4"
+    assert name_below("https://h/v", "https://h/v/a%20b.mp4") == "https://h/v/a%20b.mp4"
+    assert name_below("s3://b/v", "s3://b/v/a%23b.mp4") == "a%23b.mp4"
+    assert name_below("s3://b/v", "s3://c/a.mp4") == "s3://c/a.mp4"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ import pytest
 from mvd_ds.config import ConfigError
 from mvd_ds.data.batch import ClipBatch
 from mvd_ds.data.loader import ClipLoader
-from mvd_ds.data.remote.store import _filesystem
+from mvd_ds.data.remote.addresses import joined
+from mvd_ds.data.remote.clients import _filesystem
+from mvd_ds.data.remote.store import FetchError, Store
 from object_servers import ObjectServer, fill_bucket
 from video_files import recipe
 
@@ -83,3 +85,23 @@ def test_an_object_that_is_refused_is_a_broken_video(proxy: ObjectServer, status
 def test_a_bucket_that_is_not_there_is_said_in_one_line(proxy: ObjectServer) -> None:
     with pytest.raises(ConfigError, match=r"^s3://none/train.txt: no such object$"):
         stream("s3://none/train.txt")
+
+
+def test_an_object_that_is_replaced_is_named(proxy: ObjectServer, bucket: int, tmp_path: Path) -> None:
+    for content in (b"first", b"other"):
+        (tmp_path / "a.mp4").write_bytes(content)
+        fill_bucket(bucket, "changing", tmp_path)
+        if content == b"first":
+            state = Store(1).state("s3://changing/a.mp4")
+            assert list(Store(1).pieces("s3://changing/a.mp4", 1, 5, state=state)) == [b"irst"]
+    with pytest.raises(FetchError, match="another object is in its place"):
+        list(Store(1).pieces("s3://changing/a.mp4", 1, 5, state=state))
+
+
+def test_names_of_s3_have_no_query(proxy: ObjectServer, bucket: int, tmp_path: Path) -> None:
+    names = ["what?/a#?%20.mp4", "what?/a"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    fill_bucket(bucket, "names", tmp_path)
+    assert Store(1).content(joined("s3://names/what?", "a#?%20.mp4")) == names[0].encode()

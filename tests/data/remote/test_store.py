@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from mvd_ds.data.manifests.manifest import read_manifest
-from mvd_ds.data.remote.store import FetchError, Store, _filesystem, judge, require_backend
+from mvd_ds.data.remote.clients import _filesystem, require_backend
+from mvd_ds.data.remote.store import FetchError, Store, judge
 from mvd_ds.files import ConfigError
 from object_servers import ObjectServer
 
