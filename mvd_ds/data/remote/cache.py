@@ -13,9 +13,10 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from mvd_ds.files import DISK_FULL, ConfigError, one_line
 
@@ -23,6 +24,9 @@ _LEFT_AT = 0.9
 """Share of the limit to which the cache is emptied, oldest first, when it is full."""
 _DEAD_AFTER_SECONDS = 3600.0
 """Age at which a file that was never finished belongs to a process that is gone."""
+_TRIES = 20
+"""Times that a file is made anew whose folder is removed."""
+Made = TypeVar("Made")
 
 
 def cache_folder() -> Path:
@@ -34,7 +38,7 @@ def cache_folder() -> Path:
     stated = os.environ.get("MVD_DS_CACHE")
     folder = Path(stated).expanduser() if stated else Path(tempfile.gettempdir()) / f"mvd_ds-cache-{os.getuid()}"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _again(lambda: folder.mkdir(mode=0o700, parents=True, exist_ok=True))
         if not stated and folder.stat().st_uid != os.getuid():
             raise ConfigError(f"{one_line(folder)}: belongs to another user; set MVD_DS_CACHE to a folder on this node's disk")
     except OSError as error:
@@ -51,11 +55,20 @@ def nameless_file() -> int:
     """
     folder = cache_folder()
     try:
-        descriptor, path = tempfile.mkstemp(dir=folder)
+        descriptor, path = _again(lambda: tempfile.mkstemp(dir=cache_folder()))
     except OSError as error:
         raise ConfigError(f"{one_line(folder)}: {error.strerror}; set MVD_DS_CACHE to a folder that can be written") from None
-    os.unlink(path)
+    with suppress(FileNotFoundError):
+        os.unlink(path)
     return descriptor
+
+
+def _again(call: Callable[[], Made]) -> Made:
+    """Return what ``call`` makes in a folder that somebody may be emptying, where it is gone a moment later."""
+    for _ in range(_TRIES):
+        with suppress(FileNotFoundError, FileExistsError):
+            return call()
+    return call()
 
 
 class DiskCache:
@@ -82,6 +95,8 @@ class DiskCache:
     def adding(self, key: str, size: int) -> Iterator[int]:
         """Yield a descriptor to write the entry of ``key`` to; it is the entry when the block ends, and stays open.
 
+        What somebody removes meanwhile is no entry, and as readable.
+
         Raises:
             ConfigError: if the disk is full or refuses.
         """
@@ -89,11 +104,10 @@ class DiskCache:
         aside = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
         descriptor = -1
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._make_room(size)
-            descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            descriptor = _again(lambda: self._begun(aside, size))
             yield descriptor
-            os.rename(aside, path)
+            with suppress(FileNotFoundError):
+                os.rename(aside, path)
         except BaseException as error:
             if descriptor >= 0:
                 os.close(descriptor)
@@ -103,6 +117,12 @@ class DiskCache:
                     f"{one_line(self._folder)}: {error.strerror}; lower data.remote.cache_gib, or move MVD_DS_CACHE"
                 ) from None
             raise
+
+    def _begun(self, path: Path, size: int) -> int:
+        """Return a descriptor of a new file, for which there is room."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._make_room(size)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
 
     def _path(self, key: str) -> Path:
         name = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,4 +1,7 @@
-"""What fsspec's clients are asked, once each: the state of an object, its bytes, and what is in a folder."""
+"""Single questions to the clients behind fsspec.
+
+The state of an object, its bytes, and what is in a folder; `store` asks again where an answer fails.
+"""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from mvd_ds.config.base import without_secrets
@@ -121,8 +122,9 @@ def _indexed(shard: str) -> Sequence[_Member]:
                 pass  # damaged: it is made again
         members = _members_of(shard, state)
         if state.tag:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            write_json(kept, members, sync=False)
+            with suppress(FileNotFoundError):  # the folder is emptied by somebody: it is made again
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                write_json(kept, members, sync=False)
         return members
     except FetchError as error:
         raise ConfigError(f"{one_line(without_secrets(shard), 200)}: {error}") from None

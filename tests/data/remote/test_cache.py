@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mvd_ds.data.remote import cache as module
-from mvd_ds.data.remote.cache import DiskCache, cache_folder
+from mvd_ds.data.remote.cache import DiskCache, cache_folder, nameless_file
 from mvd_ds.files import ConfigError
 
 
@@ -91,3 +93,32 @@ def test_the_folder_is_made_for_this_user_and_faults_are_one_line(tmp_path: Path
     monkeypatch.setenv("MVD_DS_CACHE", str(tmp_path / "file" / "c"))
     with pytest.raises(ConfigError, match="MVD_DS_CACHE"):
         cache_folder()
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("step", ["open", "rename", "mkstemp"])
+def test_a_folder_that_somebody_empties_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, late: bool
+) -> None:
+    """Before or after each step of a fetch: what was opened stays readable, and what is gone is no entry."""
+    monkeypatch.setenv("MVD_DS_CACHE", str(tmp_path / "cache"))
+    place, emptied = module.tempfile if step == "mkstemp" else module.os, list[str]()
+    call = getattr(place, step)
+
+    def emptying(*arguments: Any, **named: Any) -> Any:
+        once = not emptied
+        emptied.append(step)
+        made = call(*arguments, **named) if late else None
+        if once:
+            shutil.rmtree(tmp_path / "cache")
+        return made if late else call(*arguments, **named)
+
+    monkeypatch.setattr(place, step, emptying)
+    if step == "mkstemp":
+        descriptor = nameless_file()
+        os.write(descriptor, b"12345")
+    else:
+        with DiskCache(cache_folder(), 100).adding("key", 5) as descriptor:
+            os.write(descriptor, b"12345")
+    assert emptied and os.pread(descriptor, 9, 0) == b"12345" and not list(tmp_path.rglob("*.partial"))
+    os.close(descriptor)
