@@ -55,6 +55,22 @@ def test_help_is_quick_and_imports_neither_torch_nor_pydantic() -> None:
     assert min(seconds) < 1.2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["prtrain"], "'prtrain'; did you mean 'pretrain'? (see mvd_ds --help)"),
+        (["qqq"], "'qqq'; choose from 'quickstart', 'pretrain', "),
+        (["synthesize", "x", "--world", "digts"], "argument --world: invalid choice: 'digts'; did you mean 'digits'?"),
+    ],
+)
+def test_a_misspelt_choice_is_answered_with_the_nearest(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(arguments)
+    assert words in capsys.readouterr().err
+
+
 def test_the_version_is_the_packages() -> None:
     done = subprocess.run([*MVD_DS, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"mvd_ds {mvd_ds.__version__}\n"

@@ -157,7 +157,7 @@ class ScheduleSettings(Settings):
     @model_validator(mode="after")
     def _check(self) -> ScheduleSettings:
         if (self.epochs is None) == (self.steps is None):
-            raise ValueError("give exactly one of epochs and steps")
+            raise ValueError("give exactly one of epochs and steps, and set the other to null")
         if self.warmup_epochs is not None and self.warmup_steps is not None:
             raise ValueError("give one of warmup_epochs and warmup_steps, not both")
         if self.stop_after_epochs is not None and (self.epochs is None or self.stop_after_epochs > self.epochs):

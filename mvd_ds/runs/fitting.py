@@ -54,6 +54,10 @@ def fit_to_weights(recipe: FinetuneRecipe) -> FinetuneRecipe:
     network = describe(checkpoint, heads)
     values = dump(recipe)
     found = dump(network.encoder)
+    if found["kind"] != "video" and "kind" not in stated:
+        raise ConfigError(
+            f"weights {recipe.weights}: an encoder of images, and a classifier is one of videos; give those of a video network"
+        )
     values["model"] |= {key: found[key] for key in ARCHITECTURE if key not in stated}
     values["model"]["size"] = recipe.model.size if named else None
     values["data"]["clip"] |= {key: value for key, value in network.clip.items() if not recipe.states(f"data.clip.{key}")}
@@ -107,10 +111,11 @@ def describe_fit(recipe: FinetuneRecipe) -> None:
     """Print which numbers a fitted run has."""
     if not recipe.fit:
         return
-    model, clip, batch = recipe.model, recipe.data.clip, recipe.batch
+    model, clip, batch, schedule = recipe.model, recipe.data.clip, recipe.batch, recipe.schedule
+    length = f"schedule.epochs {schedule.epochs}" if schedule.steps is None else f"schedule.steps {schedule.steps}"
     say(
         f"fitted to weights, videos and machine: width {model.embed_dim}, depth {model.depth}, {clip.frames} frames of "
-        f"{clip.size_px} px; batch.global {batch.global_}, schedule.epochs {recipe.schedule.epochs}, learning rate "
+        f"{clip.size_px} px; batch.global {batch.global_}, {length}, learning rate "
         f"{recipe.learning_rate[0]:.2g} at its peak (floor {PEAK_RATE:g}), {recipe.engine.precision}; key=value replaces any"
     )
 

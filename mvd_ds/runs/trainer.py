@@ -50,11 +50,13 @@ def describe_batches(recipe: LearningRecipe, cluster: Cluster, loader: Loader) -
     batch, masks = recipe.batch, recipe.masks_per_clip
     peak, final = recipe.learning_rate
     each = f", {masks} mask{'s' * (masks > 1)} each" if recipe.command in ("pretrain", "distill") else ""
+    steps, warmup = recipe.schedule.last_step(loader.steps_per_epoch), recipe.schedule.warmup(loader.steps_per_epoch)
+    course = f"falling to {final:.3g}" if warmup < steps else f"at the end of the warm-up of {warmup} steps, and never falling"
     return (
         f"{batch.micro} clips x {batch.accumulation_steps(cluster.world)} accumulation x {cluster.world} processes = "
-        f"{batch.global_} clips a step{each}; learning rate {peak:.3g} falling to {final:.3g} (counts "
+        f"{batch.global_} clips a step{each}; learning rate {peak:.3g} {course} (counts "
         f"{recipe.optimizer.lr_counts}); {loader.steps_per_epoch} steps an epoch over {loader.clips_in_manifest} clips; "
-        f"{recipe.schedule.last_step(loader.steps_per_epoch)} steps"
+        f"{steps} steps"
     )
 
 

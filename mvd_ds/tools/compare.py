@@ -9,9 +9,10 @@ import numpy as np
 
 from mvd_ds.config import ConfigError
 from mvd_ds.evaluation.probes import ConfidenceInterval, paired_interval
-from mvd_ds.files import read_json, write_json
-from mvd_ds.runs.validation import PREDICTIONS
+from mvd_ds.files import decoded, read_json, write_json
+from mvd_ds.runs.validation import HELD_OUT, PREDICTIONS
 from mvd_ds.training.console import say
+from mvd_ds.training.run_folder import RunFolder
 
 DRAWS = 10_000
 """Resamples of videos and seeds."""
@@ -27,9 +28,7 @@ def compare_runs(runs: Sequence[Path], against: Sequence[Path], output: Path | N
     """
     if len(runs) != len(against):
         raise ConfigError(f"compare: {len(runs)} runs against {len(against)}; give as many, in the order of their seeds")
-    ours, theirs = _right(runs), _right(against)
-    if ours.shape != theirs.shape:
-        raise ConfigError(f"compare: {ours.shape[1]} held-out videos in {runs[0]}, {theirs.shape[1]} in {against[0]}")
+    ours, theirs = np.split(_right([*runs, *against]), 2)
     found = paired_interval(ours, theirs, DRAWS)
     for names, right in ((runs, ours), (against, theirs)):
         each = ", ".join(f"{value:.3f}" for value in right.mean(1))
@@ -47,15 +46,31 @@ def compare_runs(runs: Sequence[Path], against: Sequence[Path], output: Path | N
 
 def _right(runs: Sequence[Path]) -> np.ndarray:
     """Return which videos the last validation of each run got right, bool (runs, videos)."""
-    rows, labels = [], None
+    rows, labels, videos = list[np.ndarray](), None, None
     for run in runs:
         if not (run / PREDICTIONS).exists():
             raise ConfigError(f"{run}: has no {PREDICTIONS}; give a folder of `finetune` with a validation.manifest")
         found = read_json(run / PREDICTIONS)
         if (task := found.get("task", "classes")) != "classes":
             raise ConfigError(f"{run}: was measured for task {task}, and compare counts right classes")
-        if labels is not None and found["label"] != labels:
-            raise ConfigError(f"{run}: was validated on other videos than {runs[0]}")
-        labels = found["label"]
+        if rows and len(found["label"]) != len(rows[0]):
+            raise ConfigError(f"compare: {len(rows[0])} held-out videos in {runs[0]}, {len(found['label'])} in {run}")
+        labels, videos = labels or found["label"], videos or _videos(run)
+        if found["label"] != labels or _differ(videos, _videos(run)):
+            raise ConfigError(f"{run}: was validated on other videos, or by another label, than {runs[0]}; both need the same")
         rows.append(np.array(found["predicted"]) == np.array(labels))
     return np.stack(rows)
+
+
+def _videos(run: Path) -> str | list[tuple[str, ...]] | None:
+    """Return what tells the held-out videos of a run: the ends of their paths, the digest of their list, or nothing."""
+    if (run / HELD_OUT).exists():
+        lines = decoded((run / HELD_OUT).read_bytes()).splitlines()
+        return [Path(line.split("\t")[0]).parts[-2:] for line in lines if not line.startswith("#")]
+    contents = RunFolder(run).contents
+    return read_json(contents).get("validation.manifest") if contents.exists() else None
+
+
+def _differ(one: str | list[tuple[str, ...]] | None, other: str | list[tuple[str, ...]] | None) -> bool:
+    """Return whether two answers of ``_videos`` of the same kind are unlike."""
+    return type(one) is type(other) and one != other

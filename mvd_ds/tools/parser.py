@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -12,6 +13,8 @@ from mvd_ds.files import did_you_mean, printable
 
 USER_FAULT = 2
 """Exit code of a mistake that the user must mend."""
+_CHOICE = re.compile(r"(?P<what>.+): invalid choice: '(?P<name>.*)' \((?P<known>choose from .*)\)")
+"""argparse's words for a value that is none of several."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,6 +40,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line, on rank 0 alone, and exit."""
+        if found := _CHOICE.fullmatch(message):
+            near = did_you_mean(found["name"], re.findall(r"'([^']+)'", found["known"]))
+            message = f"{found['what']}: invalid choice: {found['name']!r}; {near or found['known']}"
         if os.environ.get("RANK", "0") == "0":
             print(f"{self.prog}: {printable(message)} (see {self.prog} --help)", file=sys.stderr, flush=True)
         sys.exit(USER_FAULT)

@@ -52,6 +52,14 @@ def test_network_and_clip_are_those_of_the_weights(weights: Path) -> None:
     assert fit_to_weights(_recipe(f"weights={weights}", "data.clip.frames=8")).data.clip.frames == 8
 
 
+def test_an_image_encoder_is_refused_by_the_name_of_its_file(tmp_path: Path) -> None:
+    image = SHAPE | {"kind": "image", "position": "sincos2d"}
+    encoder = mvd_ds.build_student(encoder=image, decoder={"depth": 1}, targets={"image": 8}, frames=1, size_px=30)
+    mvd_ds.save(encoder, tmp_path / "model", "mvd_ds")
+    with pytest.raises(ConfigError, match=r"^weights .*model: an encoder of images, and a classifier is one of videos"):
+        fit_to_weights(_recipe(f"weights={tmp_path / 'model'}"))
+
+
 def test_a_stated_network_is_not_replaced(weights: Path) -> None:
     stated = fit_to_weights(_recipe(f"weights={weights}", "model.depth=3"))
     assert (stated.model.depth, stated.model.embed_dim) == (3, 48)

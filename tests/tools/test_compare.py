@@ -42,6 +42,9 @@ def test_a_difference_and_its_interval(tmp_path: Path, capsys: pytest.CaptureFix
         (["a", "b", "--against", "c"], "2 runs against 1"),
         (["a", "--against", "nothing"], "nothing: has no validation.json; give a folder of `finetune`"),
         (["a", "--against", "short"], "400 held-out videos in .*, 300 in "),
+        (["a", "--against", "how"], "how: was validated on other videos, or by another label, than .*a; both need the same"),
+        (["cats", "--against", "dogs"], "dogs: was validated on other videos, or by another label, than .*cats"),
+        (["listed", "--against", "elsewhere"], "elsewhere: was validated on other videos, or by another label, than .*listed"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(
@@ -50,6 +53,13 @@ def test_what_cannot_be_compared_is_one_line(
     for name in "abc":
         _run(tmp_path / name, 0.5, 1)
     _run(tmp_path / "short", 0.5, 1, videos=300)
+    for name in ("cats", "dogs"):
+        (_run(tmp_path / name, 0.5, 1) / "held_out.txt").write_text(f"/videos/{name}/0.mp4\t0\n/videos/{name}/1.mp4\t1\n")
+    for name in ("listed", "elsewhere"):
+        (_run(tmp_path / name, 0.5, 1) / "contents.json").write_text(json.dumps({"validation.manifest": name}))
+    other = json.loads((_run(tmp_path / "how", 0.5, 1) / "validation.json").read_text())
+    other["label"][0] += 1
+    (tmp_path / "how" / "validation.json").write_text(json.dumps(other))
     assert main(["compare", *(a if a.startswith("--") else str(tmp_path / a) for a in arguments)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(words, line), line

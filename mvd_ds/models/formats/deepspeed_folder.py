@@ -50,4 +50,5 @@ def read_checkpoint_folder(folder: Path, average: bool = False) -> Stored:
     config = {"format": "mvd_ds", "version": 1, "recipe": recipe, "step": step}
     what = "moving average" if average else "fp32 masters"
     note = f"put together the {what} of step {step} from {shards.world} ranks of ZeRO-{shards.stage}"
-    return Stored(tensors, config, [note])
+    unlike = "" if average or AVERAGE not in shards.kinds else "; the moving average of them is in the run's folder model"
+    return Stored(tensors, config, [note + unlike])

@@ -84,7 +84,7 @@ def recipe_of(config: Mapping[str, Any], origin: str) -> TrainingRecipe | None:
     """Return the recipe that a model folder was trained by; None where it was converted from another format.
 
     Raises:
-        ConfigError: if the description is of another version, or its recipe trains no model.
+        ConfigError: if the description is of another version, or its recipe is none of a stage one or a student.
     """
     if config.get("format") != FORMAT or config.get("version") != VERSION:
         raise ConfigError(f"{origin}: is not the description of a model in format {FORMAT}, version {VERSION}")
@@ -92,7 +92,10 @@ def recipe_of(config: Mapping[str, Any], origin: str) -> TrainingRecipe | None:
         return None
     recipe = validate(part(config, "recipe", origin), origin)
     if not isinstance(recipe, TrainingRecipe):
-        raise ConfigError(f"{origin}: objective {recipe.objective} trains no model")
+        raise ConfigError(
+            f"{origin}: a checkpoint of objective {recipe.objective} is no model by itself; give the folder model of its run, "
+            "or best where there is one"
+        )
     return recipe
 
 

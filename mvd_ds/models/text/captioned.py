@@ -56,7 +56,7 @@ class CaptionedEncoder(nn.Module):
     @property
     def scale(self) -> float:
         """Learned factor of cosines."""
-        return min(float(self.language.scale()[0].exp()), LARGEST_SCALE)
+        return min(float(self.language.scale()[0].detach().exp()), LARGEST_SCALE)
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str], encode: Encode) -> Tensor:
