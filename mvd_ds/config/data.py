@@ -211,11 +211,6 @@ class MaskingSettings(Settings):
         """Return whether masks are drawn on the device, from scores that only it knows."""
         return self.kind in ("attention", "motion")
 
-    @property
-    def is_by_place(self) -> bool:
-        """Return whether a place is hidden in all slots or in none."""
-        return self.kind == "tube" or (self.is_scored and self.ranking == "tube")
-
     def masked_tokens(self, grid: Grid) -> int:
         """Return M, the number of hidden tokens per mask, on ``grid``."""
         t, h, w = grid

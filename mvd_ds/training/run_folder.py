@@ -50,10 +50,6 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
-    def tensorboard(self) -> Path:
-        return self.path / "tensorboard"
-
-    @property
     def pictures(self) -> Path:
         """Pictures, in a folder for each step."""
         return self.path / "pictures"

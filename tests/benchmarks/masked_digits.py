@@ -18,7 +18,7 @@ from mvd_ds.config import TrainingRecipe, dump, load_recipe, validate
 from mvd_ds.data.masking_motion import motion_scores
 from mvd_ds.data.masking_scored import draw_numbers, scored_masks
 from mvd_ds.data.randomness import keyed_generator
-from mvd_ds.data.synthetic.rendering import Glyphs, draw_clip, read_glyphs
+from mvd_ds.data.synthetic.rendering import Glyphs, draw_scene, read_glyphs
 from mvd_ds.models.teachers import build_teacher
 from mvd_ds.models.weights import read_recipe
 from mvd_ds.training.step import normalise, to_unit
@@ -80,7 +80,7 @@ def _clips_and_digits(count: int, recipe: TrainingRecipe) -> tuple[Tensor, Tenso
     (t, h, w), clip, glyphs = recipe.grid, recipe.data.clip, read_glyphs(0)["val"]
     blank = Glyphs(np.zeros_like(glyphs.images), glyphs.digits)
     drawn = [
-        np.stack([draw_clip(each, 0, "val", index, clip.size_px, clip.frames) for index in range(count)])
+        np.stack([draw_scene(each, 0, "val", index, clip.size_px, clip.frames).pixels for index in range(count)])
         for each in (glyphs, blank)
     ]
     digit = torch.from_numpy(np.abs(drawn[0].astype(np.int16) - drawn[1]).max(axis=-1) > 32)

@@ -11,7 +11,7 @@ from mvd_ds.config import Grid, MaskingSettings
 from mvd_ds.data.masking_motion import block_motion, frame_differences, motion_scores
 from mvd_ds.data.masking_scored import draw_numbers, scored_masks
 from mvd_ds.data.randomness import keyed_generator
-from mvd_ds.data.synthetic.rendering import Glyphs, draw_clip, read_glyphs
+from mvd_ds.data.synthetic.rendering import Glyphs, draw_scene, read_glyphs
 
 GRID: Grid = (4, 4, 4)
 PATCH = 8
@@ -83,7 +83,7 @@ def test_what_changes_on_the_sample_set_is_the_digit(pick: str, least: float) ->
     glyphs, found = read_glyphs(0)["val"], []
     settings, grid = MaskingSettings(kind="motion", pick=pick, ratio=0.25), (6, 4, 4)
     for index in range(40):
-        clip = torch.from_numpy(draw_clip(glyphs, 0, "val", index, 48, 12)).permute(3, 0, 1, 2)[None]
+        clip = torch.from_numpy(draw_scene(glyphs, 0, "val", index, 48, 12).pixels).permute(3, 0, 1, 2)[None]
         numbers = torch.from_numpy(draw_numbers(settings, grid, keyed_generator(0, "mask", 0, index)))[None]
         mask = scored_masks(settings, grid, motion_scores(settings, grid, clip, numbers), numbers).view(grid)
         digit = drawn_digit(glyphs, index).unflatten(2, (4, 12)).unflatten(1, (4, 12)).unflatten(0, (6, 2)).sum(dim=(1, 3, 5))
@@ -94,5 +94,5 @@ def test_what_changes_on_the_sample_set_is_the_digit(pick: str, least: float) ->
 def drawn_digit(glyphs: Glyphs, index: int) -> Tensor:
     """Where the digit of a clip of the sample set is drawn, float (T, H, W) of 0 and 1: what the clip is with it and without."""
     blank = Glyphs(np.zeros_like(glyphs.images), glyphs.digits)
-    pair = [draw_clip(each, 0, "val", index, 48, 12).astype(np.int16) for each in (glyphs, blank)]
+    pair = [draw_scene(each, 0, "val", index, 48, 12).pixels.astype(np.int16) for each in (glyphs, blank)]
     return torch.from_numpy((np.abs(pair[0] - pair[1]).max(axis=-1) > 32).astype(np.float32))

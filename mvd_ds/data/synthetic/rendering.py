@@ -55,11 +55,6 @@ class DigitClip(NamedTuple):
     """bool (T, H, W), True where the digit covers more than half of a pixel."""
 
 
-def draw_clip(glyphs: Glyphs, seed: int, split: str, index: int, size_px: int, frames: int) -> np.ndarray:
-    """Draw the pixels of clip ``index`` of ``split``, uint8 (T, H, W, 3)."""
-    return draw_scene(glyphs, seed, split, index, size_px, frames).pixels
-
-
 def draw_scene(glyphs: Glyphs, seed: int, split: str, index: int, size_px: int, frames: int) -> DigitClip:
     """Draw clip ``index`` of ``split``, and where its digit is.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import ClassVar, Protocol
 
 import torch
@@ -13,7 +12,6 @@ from mvd_ds.config import ConfigError, HeadSettings
 from mvd_ds.models.blocks.mlps import Mlp
 from mvd_ds.models.classifiers.class_attention_heads import ClassQueriesHead, OneQueryHead
 from mvd_ds.models.classifiers.deep_attentive import DeepAttentiveHead
-from mvd_ds.models.classifiers.pooling import layer_tokens
 from mvd_ds.models.classifiers.tokens import FrozenTokens, TokenShape
 from mvd_ds.models.embed import LearnedToken
 from mvd_ds.models.initialisation import initialise
@@ -50,22 +48,6 @@ class KeysValues:
         seen = [attention.unpack(packed, turns) for attention, packed in zip(self._attentions, self._kept, strict=True)]
         packed = torch.stack(seen, dim=1)[:, :, :, 1:]
         return packed.unflatten(0, (count, -1)).transpose(1, 2).flatten(2, 3)
-
-
-@torch.no_grad()
-def frozen_tokens(encoder: VisionTransformer, clip: Tensor, layers: bool) -> FrozenTokens:
-    """Run the encoder's own forward, and keep keys and values of all layers on the way.
-
-    Args:
-        encoder: frozen.
-        clip: (B, C, T, H, W) normalised.
-        layers: whether keys and values are wanted.
-    """
-    with KeysValues(encoder) if layers else contextlib.nullcontext() as kept:
-        tokens = layer_tokens(encoder, clip)
-    cls, patches = tokens.unflatten(0, (len(clip), -1)).tensor_split((int(encoder.settings.cls_token),), dim=2)
-    joined = torch.cat((cls.flatten(1, 2), patches.flatten(1, 2)), dim=1)
-    return FrozenTokens(joined, kept.of_clips(len(clip)) if kept is not None else None)
 
 
 class AttentiveHead(nn.Module):
@@ -173,7 +155,7 @@ class TokenHead(Protocol):
     """A class of heads that see the tokens of a frozen encoder: a row of ``HEADS``."""
 
     needs_layers: ClassVar[bool]
-    """True if it takes keys and values of every layer, see ``frozen_tokens``."""
+    """True if it takes keys and values of every layer, see ``KeysValues``."""
 
     @classmethod
     def on(cls, shape: TokenShape, classes: int, settings: HeadSettings) -> nn.Module:

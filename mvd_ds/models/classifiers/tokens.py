@@ -45,7 +45,7 @@ class TokenShape(NamedTuple):
 
     @classmethod
     def of(cls, encoder: VisionTransformer, frames: int) -> TokenShape:
-        """Return the shape of ``frozen_tokens`` of clips of ``frames`` frames."""
+        """Return the shape of the tokens of clips of ``frames`` frames."""
         settings = encoder.settings
         inputs = frames if settings.kind == "image" else 1
         return cls(settings.embed_dim, settings.num_heads, inputs * settings.cls_token, encoder)

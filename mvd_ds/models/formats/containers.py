@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,19 +33,6 @@ COMPILED = "_orig_mod."
 PREFIXES = ("module.", "model.", "backbone.")
 #: Names that stand beside a prefix and stay as they are.
 BESIDE = {"backbone.": ("cls_head.", "data_preprocessor.")}
-#: Exceptions that damaged or hostile files have been seen to raise in torch.
-DAMAGE = (
-    OSError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    ArithmeticError,
-    AssertionError,
-    MemoryError,
-)
 #: The class that a file would build, or what else stopped it, in torch's messages.
 UNREADABLE_CLASS = re.compile(r"GLOBAL\s+([\w.]+)")
 REASON = re.compile(r"WeightsUnpickler error: (.*)")
@@ -249,13 +236,6 @@ def without_prefixes(tensors: dict[str, Tensor], config: dict[str, Any], notes: 
         taken.append(prefix)
         tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     return Stored(tensors, config, notes + [f"took the prefix '{prefix}' off all names" for prefix in taken])
-
-
-def _is_shared(prefix: str, names: Collection[str]) -> bool:
-    """Return whether all names start with ``prefix`` but for those that stand beside it."""
-    inside = [name.startswith(prefix) for name in names]
-    beside = [name.startswith(BESIDE.get(prefix, ())) for name in names]
-    return any(inside) and all(here or there for here, there in zip(inside, beside, strict=True))
 
 
 def _article(content: Any) -> str:

@@ -38,7 +38,7 @@ class PromptedClassifier(nn.Module):
         super().__init__()
         self.towers: nn.Module = base.towers if base.towers is not None else base.encoder
         self.towers.requires_grad_(False)
-        self.has_words, self.among = base.towers is not None, among
+        self.among = among
         self.head = head
 
     @property

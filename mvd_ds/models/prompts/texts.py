@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -168,7 +168,3 @@ def replaced(prompts: Sequence[Tensor], first: int) -> Between:
         return torch.cat((tokens[:, :first], fresh, tokens[:, first + fresh.shape[1] :]), dim=1)
 
     return between
-
-
-Tokenizers = Callable[[CaptionedEncoder], Encode]
-"""Returns what makes rows of tokens for the text tower of a student."""

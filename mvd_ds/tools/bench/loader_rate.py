@@ -45,11 +45,6 @@ class Rate(NamedTuple):
     cpu_ms: float
     """CPU milliseconds per clip, of the workers and the process that they work for."""
 
-    @property
-    def clips_per_second_per_core(self) -> float:
-        """Clips per second of a core that does nothing else."""
-        return 1000 / self.cpu_ms
-
 
 def loader_rate(recipe: TrainingRecipe, clips: int) -> Rate:
     """Return the rate of the clip stream of ``recipe``, alone on this machine."""

@@ -273,17 +273,6 @@ def _with_micro(recipe: LearningRecipe, gpus: int) -> LearningRecipe | None:
     return None
 
 
-def make_plan(
-    name: str, overrides: list[str], gpus: int, machine: Machine, clips: int | None, decode_milliseconds: float
-) -> Plan:
-    """Return the plan of a recipe.
-
-    Raises:
-        ConfigError: for whatever is wrong in the recipe.
-    """
-    return Planner(name, overrides, machine, clips, decode_milliseconds).plan(gpus)
-
-
 def write_plan(
     plan: Plan, machine: Machine, json_file: Path | None, plot_file: Path | None, more: dict[str, Any] | None = None
 ) -> int:

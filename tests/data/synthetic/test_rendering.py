@@ -10,7 +10,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mvd_ds.data.synthetic.rendering import draw_clip, draw_labels, read_glyphs
+from mvd_ds.data.synthetic.rendering import draw_labels, draw_scene, read_glyphs
 
 FRAMES, SIZE_PX, SEED = 16, 48, 3
 TRAIN, HELD_OUT = 3200, 1600
@@ -43,7 +43,7 @@ def draw(split: str, count: int) -> Clips:
     labels = np.array([draw_labels(SEED, split, index) for index in range(count)])
     small, tracks = [], []
     for index in range(count):
-        clip = draw_clip(glyphs, SEED, split, index, SIZE_PX, FRAMES)
+        clip = draw_scene(glyphs, SEED, split, index, SIZE_PX, FRAMES).pixels
         grey = clip @ np.full(3, 1 / 3, np.float32)
         small.append(shrink(grey))
         tracks.append(track(grey))
@@ -136,9 +136,9 @@ def test_no_source_image_is_in_both_halves() -> None:
 
 def test_a_clip_depends_on_its_key_alone() -> None:
     glyphs = read_glyphs(4)["train"]
-    clip = draw_clip(glyphs, 4, "train", 9, 32, 8)
+    clip = draw_scene(glyphs, 4, "train", 9, 32, 8).pixels
     assert clip.shape == (8, 32, 32, 3) and clip.dtype == np.uint8
-    draw_clip(glyphs, 4, "train", 10, 32, 8)
-    np.testing.assert_array_equal(clip, draw_clip(glyphs, 4, "train", 9, 32, 8))
+    draw_scene(glyphs, 4, "train", 10, 32, 8)
+    np.testing.assert_array_equal(clip, draw_scene(glyphs, 4, "train", 9, 32, 8).pixels)
     for seed, split, index in ((5, "train", 9), (4, "val", 9), (4, "train", 10)):
-        assert not np.array_equal(clip, draw_clip(glyphs, seed, split, index, 32, 8))
+        assert not np.array_equal(clip, draw_scene(glyphs, seed, split, index, 32, 8).pixels)

@@ -10,7 +10,7 @@ from mvd_ds.config import ConfigError
 from mvd_ds.data.manifests.manifest import read_manifest
 from mvd_ds.data.readers.decode import read_frames
 from mvd_ds.data.synthetic import writer as synthetic
-from mvd_ds.data.synthetic.rendering import draw_clip, read_glyphs
+from mvd_ds.data.synthetic.rendering import draw_scene, read_glyphs
 from mvd_ds.data.synthetic.writer import write_sample_set
 
 
@@ -39,7 +39,7 @@ def test_videos_hold_what_was_drawn(videos: Path) -> None:
     for split in ("train", "val"):
         manifest = read_manifest(videos / f"{split}.txt")
         for index in range(8):
-            drawn = draw_clip(glyphs[split], 1, split, index, 48, 16).astype(float)
+            drawn = draw_scene(glyphs[split], 1, split, index, 48, 16).pixels.astype(float)
             read = read_frames(manifest.refs.path(index), np.arange(16)).astype(float)
             assert read.shape == (16, 48, 48, 3)
             grey = read.mean(3) - drawn.mean(3)  # colours are stored at half resolution

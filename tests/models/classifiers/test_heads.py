@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import get_args
 
 import pytest
 import torch
+from torch import Tensor
 
 import mvd_ds
 from mvd_ds.config import HeadSettings, ProbeRecipe
 from mvd_ds.config.probing import VECTOR_HEADS
-from mvd_ds.models.classifiers.heads import HEADS, AttentiveHead, QueryTuningHead, build_head, frozen_tokens
-from mvd_ds.models.classifiers.tokens import TokenShape
+from mvd_ds.models.classifiers.heads import HEADS, AttentiveHead, KeysValues, QueryTuningHead, build_head
+from mvd_ds.models.classifiers.pooling import layer_tokens
+from mvd_ds.models.classifiers.tokens import FrozenTokens, TokenShape
 from mvd_ds.models.initialisation import initialise
 from mvd_ds.models.prompts.table import PROMPTS
+from mvd_ds.models.vit import VisionTransformer
 
 SHAPE = {"embed_dim": 32, "depth": 3, "num_heads": 4, "patch_px": 8}
 CLIP = torch.randn(2, 3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
 IMAGE = {"kind": "image", "tubelet_frames": 1, "position": "sincos2d", "qkv_bias": "full", "cls_token": True}
+
+
+@torch.no_grad()
+def frozen_tokens(encoder: VisionTransformer, clip: Tensor, layers: bool) -> FrozenTokens:
+    """What heads are given: tokens of the encoder's own forward, and keys and values of all layers."""
+    with KeysValues(encoder) if layers else contextlib.nullcontext() as kept:
+        tokens = layer_tokens(encoder, clip)
+    cls, patches = tokens.unflatten(0, (len(clip), -1)).tensor_split((int(encoder.settings.cls_token),), dim=2)
+    joined = torch.cat((cls.flatten(1, 2), patches.flatten(1, 2)), dim=1)
+    return FrozenTokens(joined, kept.of_clips(len(clip)) if kept is not None else None)
 
 
 @pytest.fixture

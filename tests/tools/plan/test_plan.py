@@ -17,7 +17,7 @@ from mvd_ds.runs.student import build_predictor
 from mvd_ds.tools.machine.devices import HOP_SECONDS, START_SECONDS, devices, find_machine, read_network
 from mvd_ds.tools.plan.memory import activation_bytes
 from mvd_ds.tools.plan.page import print_plan
-from mvd_ds.tools.plan.plan import Planner, admissible_counts, make_plan, nearest_counts, student_configs
+from mvd_ds.tools.plan.plan import Planner, admissible_counts, nearest_counts, student_configs
 from mvd_ds.tools.plan.sizes import recipe_sizes
 from shrinking import shipped
 
@@ -268,7 +268,7 @@ def test_the_manifest_is_counted(tmp_path: Path) -> None:
     for number in range(1024):
         (tmp_path / f"{number}.mp4").touch()
     machine = find_machine("h200", None, None, None, 0.45)
-    plan = make_plan(FLAGSHIP, [f"data.manifest={tmp_path / 'train.txt'}"], 8, machine, None, 65.0)
+    plan = Planner(FLAGSHIP, [f"data.manifest={tmp_path / 'train.txt'}"], machine, None, 65.0).plan(8)
     assert plan.case is not None and plan.case.steps == 2 * 800 and plan.notes == []
     with pytest.raises(ConfigError, match=r"1024 clips are fewer than batch.global 2048"):
-        make_plan(FLAGSHIP, [f"data.manifest={tmp_path / 'train.txt'}", "batch.global=2048"], 8, machine, None, 65.0)
+        Planner(FLAGSHIP, [f"data.manifest={tmp_path / 'train.txt'}", "batch.global=2048"], machine, None, 65.0).plan(8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mvd_ds.tools.machine.devices import find_machine
-from mvd_ds.tools.plan.plan import Planner, make_plan
+from mvd_ds.tools.plan.plan import Planner
 
 SMALL, BASE = "mvd_small_from_large", "mvd_base_from_large"
 
@@ -30,7 +30,7 @@ def test_a_step_of_two_students_has_their_parts_and_the_teachers_once() -> None:
 
 def test_the_plan_says_what_sharing_is_worth() -> None:
     machine = find_machine("h200", None, None, None, None)
-    plan = make_plan("mvd_students_from_large", [], 32, machine, 240_436, 1.0)
+    plan = Planner("mvd_students_from_large", [], machine, 240_436, 1.0).plan(32)
     (note,) = [note for note in plan.notes if "one pass of the teachers" in note]
     assert "small 0." in note and "base 0." in note and "0.56 of the operations" in note
 
