@@ -91,13 +91,14 @@ def test_students_that_own_ranks_are_those_of_processes_of_their_own(
 ) -> None:
     """One diverges on the other's neighbour; then both stop, change places and go on: each ends as alone, to the bit.
 
-    Teachers are spread over the processes of a student: here over one. The same two processes then learn from cached targets: one
-    student begins, another comes later and catches up, and one is left out, as from teachers that are asked.
+    Teachers are spread over the processes of a student: here over one. The optimizer of those that go on is offloaded. The same
+    two processes then learn from cached targets: one student begins, another comes later and catches up, and one is left out, as
+    from teachers that are asked.
     """
     command = [*shrunk, *SETTINGS, *TOGETHER, "batch.global=8", "teachers.video.placement=zero3"]
     owned, swapped = (["students.b.ranks=0", "students.s.ranks=1"], ["students.b.ranks=1", "students.s.ranks=0"])
     wild = ["students.s.optimizer.base_lr=1e30", "run.on_nonfinite=stop", f"run.output={tmp_path / 'wild'}"]
-    moved = f"run.output={tmp_path / 'moved'}"
+    moved = [f"run.output={tmp_path / 'moved'}", "students.b.engine.config=zero3_offload.json"]
     views = [*shrunk, *SETTINGS, *TOGETHER, "targets.crops=2", "data.clip.flip=0.5", "engine.config=zero3.json"]
     cache = f"targets.cache={tmp_path / 'cache'}"
     live, cached = ([*views, f"run.output={tmp_path / name}"] for name in ("live", "cached"))
@@ -105,8 +106,8 @@ def test_students_that_own_ranks_are_those_of_processes_of_their_own(
     commands = {
         "preflight": [*command, *swapped],
         "wild": [*command, *owned, *wild],
-        "half": [*command, *owned, moved, "run.stop_after_steps=2"],
-        "whole": [*command, *swapped, moved],
+        "half": [*command, *owned, *moved, "run.stop_after_steps=2"],
+        "whole": [*command, *swapped, *moved],
         "live": live,
         "cached one": [*(item for item in cached if not item.startswith("students.s.")), *kept, "run.stop_after_steps=2"],
         "cached both": [*cached, *kept, "run.stop_after_steps=3"],
@@ -142,7 +143,9 @@ def test_a_teacher_is_spread_over_the_processes_that_learn_with_the_same_student
         ]
         for placement in ("zero3", "replicated")
     }
+    offloaded = ["students.b.engine.config=zero3_offload.json", f"run.output={tmp_path / 'offloaded'}"]
+    runs["offloaded"] = [*runs["zero3"], *offloaded]
     script_ranks(3, SCRIPT, json.dumps(runs), json.dumps({}))
     for name in ("b", "s"):
-        found, expected = (losses(tmp_path / placement / name, "loss/total") for placement in runs)
-        assert len(found) == 2 and found == expected
+        expected = losses(tmp_path / "replicated" / name, "loss/total")
+        assert len(expected) == 2 and all(losses(tmp_path / run / name, "loss/total") == expected for run in runs)
