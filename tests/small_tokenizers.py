@@ -54,6 +54,8 @@ PIXELS: dict[str, Any] = {
     "teachers": {"image": IMAGE | {"target": {"blocks": [0, 1], "mode": "concat"}, "loss": "l2", "weight": 0.1}},
 }
 """Sections of a recipe of clips, which a perceptual teacher looks at, too."""
+UNSEEN: dict[str, Any] = {"tokenizer": {"codes": 16, "width": 4, "encode": "pixels", "reconstruct": "pixels"}}
+"""Its codebook without the perceptual teacher."""
 FRAMES = PIXELS | {
     "model": {**NETWORK, "depth": 2, "kind": "image", "tubelet_frames": 1, "position": "sincos2d"},
     "data": {"manifest": "videos/train.txt", "clip": CLIP | {"frames": 1}, "workers": 0},
@@ -105,3 +107,16 @@ def write_tokenizer_of(student: TrainingRecipe, name: str, folder: Path) -> Path
     model |= {key: own["model"][key] for key in ("patch_px", "tubelet_frames")}
     recipe = tokenizer_recipe(**shared, model=model, teachers={name: teacher})
     return write_tokenizer(folder, recipe, teacher_digest(recipe, name))
+
+
+def teacher_of_pixels(student: TrainingRecipe, folder: Path) -> dict[str, Any]:
+    """The encoder of a tokenizer of a student's clips as a teacher of its random codes, which are written to ``folder``."""
+    own = dump(student)
+    shared = {key: own[key] for key in ("data", "batch", "run", "schedule", "engine")}
+    model = {"embed_dim": 32, "depth": 2, "num_heads": 2} | {key: own["model"][key] for key in ("patch_px", "tubelet_frames")}
+    write_tokenizer(folder, tokenizer_recipe(**PIXELS | shared | {"model": model, "teachers": {}} | UNSEEN))
+    return {
+        **model,
+        "weights": str(folder),
+        "target": {"kind": "codes", "codebook": str(folder), "norm": "final", "weight": 0.25},
+    }

@@ -15,7 +15,7 @@ from launching import launch
 from mvd_ds.config import ClipSettings, PreprocessingSettings, TrainingRecipe
 from mvd_ds.models.classifiers.classifier_folder import ClassifierCard, save_classifier
 from plain_loop import plain_losses
-from small_tokenizers import write_tokenizer_of
+from small_tokenizers import teacher_of_pixels, write_tokenizer_of
 
 SHAPE = {"embed_dim": 64, "depth": 3, "num_heads": 2, "patch_px": 8}
 CLIP = {"frames": 8, "size_px": 32}
@@ -54,8 +54,8 @@ def parts(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture(scope="session")
 def coded_parts(parts: list[str], shrunk_recipe: TrainingRecipe, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The same with codes of the sharded teacher, by a tokenizer whose encoder is sharded with it, which no balance follows; and
-    with pictures that the image teacher alone learns from."""
+    """The same with codes of the sharded teacher, by a tokenizer whose encoder is sharded with it, and of a sharded encoder of
+    pixels, which no balance follows; and with pictures that the image teacher alone learns from."""
     folder = tmp_path_factory.mktemp("pictures")
     rows = []
     for number in range(12):
@@ -66,7 +66,12 @@ def coded_parts(parts: list[str], shrunk_recipe: TrainingRecipe, tmp_path_factor
     sources = parts[0].removesuffix("]") + f", {{manifest: {folder / 'train.jsonl'}, images: image_teachers, weight: 1}}]"
     codebook = write_tokenizer_of(shrunk_recipe, "video", tmp_path_factory.mktemp("tokenizer") / "model")
     codes = f"codes: {{kind: codes, codebook: {codebook}, weight: 0.25}}"
-    return [sources, *parts[1:], f"teachers.video.more_targets={{relations: {{kind: relations, weight: 0.5}}, {codes}}}"]
+    pixels = teacher_of_pixels(shrunk_recipe, tmp_path_factory.mktemp("pixels") / "model") | {"placement": "zero3"}
+    return [
+        *(sources, *parts[1:]),
+        f"teachers.video.more_targets={{relations: {{kind: relations, weight: 0.5}}, {codes}}}",
+        f"teachers.pixels={json.dumps(pixels)}",
+    ]
 
 
 @pytest.fixture(scope="session")
