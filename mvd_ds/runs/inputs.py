@@ -1,7 +1,8 @@
 """The contents of a run's inputs, with the sizes of the videos in its lists: one replaced under its name is another input.
 
-A folder of videos has a digest of its names and sizes already (``training.contents``). Times of files are not looked at, since
-a copy changes them; a video that is replaced by one of exactly the same number of bytes is not noticed.
+A folder of videos has a digest of its names and sizes already (``training.contents``); one that `prepare` wrote stands for its
+list. Times of files are not looked at, since a copy changes them; a video that is replaced by one of exactly the same number of
+bytes is not noticed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mvd_ds.config.inputs import inputs_in, inputs_of, is_of_elsewhere
 from mvd_ds.data.cached.index import INDEX
 from mvd_ds.data.manifests.captions import caption_field
 from mvd_ds.data.manifests.clip_refs import ClipRefs
-from mvd_ds.data.manifests.manifest import open_manifest
+from mvd_ds.data.manifests.manifest import open_manifest, prepared_in
 from mvd_ds.data.readers.location import ByteRange
 from mvd_ds.data.remote.addresses import is_remote
 from mvd_ds.data.remote.store import FetchError, Store
@@ -63,17 +64,19 @@ def _of_lists(recipe: Recipe) -> Iterator[tuple[str, str]]:
     values = dump(recipe)
     if values["data"]["sources"]:
         del values["data"]["manifest"]
-    paths = {setting: str(path) for setting, path in inputs_of(recipe).items() if path.is_file()}
+    paths = {setting: str(path) for setting, path in inputs_of(recipe).items() if path.exists()}
     elsewhere = {setting: value for setting, value in inputs_in(values) if is_of_elsewhere(setting, value)}
     for setting, path in {**paths, **elsewhere}.items():
         if setting.endswith("manifest"):
             try:
+                if Path(path).is_dir() and prepared_in(Path(path)) is None:
+                    continue
                 refs = open_manifest(path, _root_of(values, setting)).refs
             except ConfigError:  # said by whoever reads the list for its videos
                 continue
             if setting in elsewhere:
                 yield setting, _digest_of_lines(refs)
-            yield f"{setting}.{VIDEOS}", _digest_of_sizes(refs)
+            yield f"{setting}.{VIDEOS}", digest_of_sizes(refs)
 
 
 def _root_of(values: dict[str, Any], setting: str) -> str | None:
@@ -95,7 +98,7 @@ def _digest_of_lines(refs: ClipRefs) -> str:
     return hashlib.sha256(encoded("\n".join(map(line, range(len(refs)))))).hexdigest()
 
 
-def _digest_of_sizes(refs: ClipRefs) -> str:
+def digest_of_sizes(refs: ClipRefs) -> str:
     """Return the digest of the sizes of the files that a list names, in its order."""
     chosen = np.unique(np.linspace(0, len(refs) - 1, min(len(refs), MOST_FILES)).astype(np.int64)).tolist()
     places = (refs.location(index) for index in chosen)

@@ -64,6 +64,20 @@ def test_a_copy_elsewhere_is_the_same(data: Path, tmp_path: Path) -> None:
     assert contents_with_videos(rooted)[KEY] != before[KEY], "the root that the recipe names is looked at"
 
 
+def test_a_folder_that_prepare_wrote_is_looked_at_through_its_list(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "prepared/train").mkdir(parents=True)
+    (tmp_path / "prepared/train/prepare.json").write_text("{}")
+    listed = (data / "train.txt").read_text()
+    (tmp_path / "prepared/train.txt").write_text(f"# root: {data}\n{listed}")
+    recipe = load_recipe("quickstart_video", [f"data.manifest={tmp_path / 'prepared'}"])
+    before = contents_with_videos(recipe)
+    assert before[KEY] == contents_with_videos(recipe_of(data))[KEY]
+    (data / "4.mp4").write_bytes(b"another video")
+    after = contents_with_videos(recipe)
+    assert [name for name in before if before[name] != after[name]] == [KEY]
+    assert KEY not in contents_with_videos(load_recipe("quickstart_video", [f"data.manifest={data}"]))
+
+
 def test_of_a_long_list_some_files_are_looked_at(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
     size = inputs._size

@@ -106,7 +106,7 @@ def open_manifest(
         return _read_elsewhere(str(path), root, name)
     source = Path(path).expanduser()
     if source.is_dir():
-        prepared = _prepared_in(source)
+        prepared = prepared_in(source)
         if prepared is None:
             return _of_folder(str(source))
         source = prepared
@@ -114,7 +114,7 @@ def open_manifest(
     return manifest_of(text, source, root, source.name if name is None else name, one_line(path) if name is None else name)
 
 
-def _prepared_in(folder: Path) -> Path | None:
+def prepared_in(folder: Path) -> Path | None:
     """Return the manifest that `prepare` has written for or into ``folder``, None if it has written none.
 
     Raises:

@@ -11,7 +11,7 @@ from mvd_ds.config import ConfigError, TargetSettings, TeacherSettings, Training
 from mvd_ds.config.inputs import RANDOM
 from mvd_ds.data.cached.index import CacheIndex
 from mvd_ds.data.manifests.mixture import Mixture
-from mvd_ds.runs.inputs import VIDEOS
+from mvd_ds.runs.inputs import VIDEOS, digest_of_sizes
 
 #: Settings of a teacher that decide how it is computed or learnt from, not what it gives.
 _OF_THE_RUN = {"weights", "placement", "chunk_clips", "cuda_graph", "attention", "activation_checkpointing", "drop_path"} | {
@@ -94,11 +94,13 @@ def _videos(contents: Mapping[str, str], mixture: Mixture) -> dict[str, Any]:
         shared = _shared_letters(paths)
         for path in paths:
             digest.update(path[shared:].encode(errors="surrogateescape") + b"\n")
-    sizes = {key: value for key, value in contents.items() if key.startswith("data.") and key.endswith(f".{VIDEOS}")}
+    sizes = [value for key, value in contents.items() if key.startswith("data.") and key.endswith(f".{VIDEOS}")]
+    if len(sizes) < len(mixture.manifests):  # folders, of whose videos ``contents`` has no sizes by themselves
+        sizes = [digest_of_sizes(manifest.refs) for manifest in mixture.manifests]
     return {
         "number": sum(len(manifest.refs) for manifest in mixture.manifests),
         "names": digest.hexdigest(),
-        "sizes": hashlib.sha256(" ".join(sizes.values()).encode()).hexdigest(),
+        "sizes": hashlib.sha256(" ".join(sizes).encode()).hexdigest(),
     }
 
 
