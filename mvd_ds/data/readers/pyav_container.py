@@ -87,7 +87,10 @@ def _best_video(container: InputContainer) -> VideoStream:
 def _open_reason(location: Location | PartialFile, error: BaseException) -> str:
     """Return why ``location`` cannot be opened: by its first bytes where they tell what it is."""
     try:
-        head = b"" if isinstance(location, PartialFile) else read_bytes(location, 64).lstrip(b"\xef\xbb\xbf \r\n")
+        head = b"" if isinstance(location, PartialFile) else read_bytes(location, 64)
+        if not head and not isinstance(location, PartialFile):
+            return "an empty file"
+        head = head.lstrip(b"\xef\xbb\xbf \r\n")
     except (OSError, DecodeError):
         head = b""
     for beginning, kind in _NOT_VIDEOS:

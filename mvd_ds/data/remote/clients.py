@@ -36,12 +36,14 @@ class ReplacedError(Exception):
 
 
 def require_backend(address: str) -> None:
-    """Refuse a protocol whose package is not installed.
+    """Refuse a protocol whose package is not installed, and what names nothing behind it once its slashes are off.
 
     Raises:
         ConfigError: naming it and the extra that brings it.
     """
-    scheme = scheme_of(address)
+    scheme, separator, _ = address.partition("://")
+    if not separator:
+        raise ConfigError(f"{one_line(address, 200)}//: names no bucket or server")
     module, extra = BACKENDS[scheme]
     if importlib.util.find_spec(module) is None:
         raise ConfigError(
@@ -54,7 +56,6 @@ def _filesystem(scheme: str) -> Any:
     """Return fsspec's file system for a protocol, which tries nothing again by itself."""
     import fsspec
 
-    require_backend(f"{scheme}://")
     options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
     if scheme == "s3":
         options["config_kwargs"] = {"retries": {"max_attempts": 1}, "read_timeout": 30, "connect_timeout": 10}
@@ -66,6 +67,7 @@ def _filesystem(scheme: str) -> Any:
 
 def _ask(address: str, method: str, seconds: float, **named: Any) -> Any:
     """Call a method of the file system of ``address``, for at most ``seconds`` where it can be told."""
+    require_backend(address.rstrip("/"))
     scheme = scheme_of(address)
     system = _filesystem(scheme)
     if getattr(system, "async_impl", False):

@@ -26,6 +26,7 @@ LISTS = {
     "m3u8": ("#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nplain.mp4\n#EXT-X-ENDLIST\n", "not a video but an HLS playlist"),
     "ffconcat": ("ffconcat version 1.0\nfile 'plain.mp4'\n", "not a video but a list of files (ffconcat)"),
     "sdp": ("v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nm=video 5004 RTP/AVP 96\n", "not a video but a session description (SDP)"),
+    "empty": ("", "an empty file"),
 }
 SPECIAL = {"fifo": "a FIFO, not a file", "device": "a device, not a file"}
 PROTOCOLS = {

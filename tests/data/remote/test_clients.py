@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from mvd_ds.config.remote import RemoteSettings
+from mvd_ds.data.manifests.manifest import read_manifest
 from mvd_ds.data.readers.video import DecodeError
 from mvd_ds.data.remote.addresses import joined
 from mvd_ds.data.remote.fetching import Fetcher
 from mvd_ds.data.remote.store import FetchError, Store
+from mvd_ds.files import ConfigError
 from object_servers import ObjectServer
 
 pytest.importorskip("aiohttp")
@@ -80,3 +82,10 @@ def test_servers_whose_marks_differ_in_part_are_believed(web: ObjectServer, tmp_
     assert list(Store(1).pieces(address, 0, 5, state=state._replace(tag=""))) == [b"first"]
     with pytest.raises(FetchError, match=REPLACED):
         list(Store(1).pieces(address, 0, 5, state=state._replace(tag='"another"')))
+
+
+@pytest.mark.parametrize("address", ["s3://", "s3:///", "http://"])
+def test_an_address_of_nothing_is_said_in_one_line(address: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^(s3|http):.*(names no bucket or server|cannot be listed)") as caught:
+        read_manifest(address)
+    assert "\n" not in str(caught.value)
