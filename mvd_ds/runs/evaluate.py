@@ -27,14 +27,12 @@ from mvd_ds.models.classifiers.classifier import PixelClassifier
 from mvd_ds.models.classifiers.classifier_folder import ClassifierCard, open_classifier
 from mvd_ds.models.prompts.file import open_prompts, prompts_file
 from mvd_ds.models.text.captioned import open_by_words
-from mvd_ds.runs.inputs import contents_with_videos
-from mvd_ds.runs.results_folder import require_own_folder
+from mvd_ds.runs.results_folder import begin_results
 from mvd_ds.runs.retrieving import KeptVectors
 from mvd_ds.runs.tasks import TASKS
 from mvd_ds.runs.tasks.task import Task
 from mvd_ds.training.cluster import Cluster, launched_rank
 from mvd_ds.training.console import StepProgress, say
-from mvd_ds.training.contents import is_finished
 from mvd_ds.training.engine.deepspeed_engine import DTYPES, joined_cluster
 from mvd_ds.training.liveness.folder_owner import FolderOwner
 from mvd_ds.training.run_folder import RunFolder, Status
@@ -55,18 +53,8 @@ def evaluate(recipe: EvaluateRecipe, name: str) -> Path:
             recipe = _with_clip_of(recipe, card)
             manifest = read_manifest(recipe.data.manifest, recipe.data.root)
             label, labels = class_numbers(recipe, manifest, card)
-        with cluster.together():
-            finished = is_finished(folder, recipe, PRODUCT, contents_with_videos) if cluster.is_main else None
-        if cluster.broadcast(finished):
-            if cluster.is_main:
-                say(f"{folder.path} is finished; nothing to do")
+        if begin_results(recipe, folder, PRODUCT, owner, cluster) is None:
             return folder.path
-        with cluster.together():
-            if cluster.is_main:
-                owner.take()
-                contents = contents_with_videos(recipe, folder.digests)
-                require_own_folder(folder, recipe, contents)
-                folder.open(recipe, contents)
         status = Status(folder, last_step=len(labels)) if cluster.is_main else None
         groups = rank_groups(len(labels), max(recipe.batch // recipe.views.count, 1), cluster.rank, cluster.world)
         with KeptVectors(model, manifest) as kept:

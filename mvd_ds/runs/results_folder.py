@@ -10,7 +10,41 @@ import yaml
 from mvd_ds.config import ConfigError, Recipe, dump
 from mvd_ds.config.inputs import inputs_in
 from mvd_ds.files import read_json
+from mvd_ds.runs.inputs import contents_with_videos
+from mvd_ds.training.cluster import Cluster
+from mvd_ds.training.console import say
+from mvd_ds.training.contents import Contents, is_finished
+from mvd_ds.training.liveness.folder_owner import FolderOwner
 from mvd_ds.training.run_folder import RunFolder
+
+
+def begin_results(recipe: Recipe, folder: RunFolder, product: str, owner: FolderOwner, cluster: Cluster) -> Contents | None:
+    """Take the folder of results and write the recipe into it, unless it holds the finished product, which is said. Collective.
+
+    Args:
+        recipe: the recipe of now.
+        folder: the folder of ``run.output``.
+        product: name of the file that is written last.
+        owner: the right to write into the folder, not taken yet.
+        cluster: the processes.
+
+    Returns:
+        Digests of the inputs, by setting; None if nothing is left to do.
+
+    Raises:
+        ConfigError: on every rank, if another job works in the folder or it holds something else.
+    """
+    contents: Contents | None = None
+    with cluster.together():
+        if cluster.is_main and not is_finished(folder, recipe, product, contents_with_videos):
+            owner.take()
+            contents = contents_with_videos(recipe, folder.digests)
+            require_own_folder(folder, recipe, contents)
+            folder.open(recipe, contents)
+    begun: Contents | None = cluster.broadcast(contents)
+    if begun is None and cluster.is_main:
+        say(f"{folder.path} is finished; nothing to do")
+    return begun
 
 
 def require_own_folder(folder: RunFolder, recipe: Recipe, contents: Mapping[str, str]) -> None:

@@ -16,7 +16,6 @@ from mvd_ds.evaluation.probes import Probe, fit_probes, nearest_neighbours
 from mvd_ds.files import write_json, write_text
 from mvd_ds.runs.dense.probe_dense import probe_dense
 from mvd_ds.runs.dense.results import PRODUCT as DENSE
-from mvd_ds.runs.inputs import contents_with_videos
 from mvd_ds.runs.probing.base_to_new import described, halves_of, result_labels, say_halves
 from mvd_ds.runs.probing.clips import Split
 from mvd_ds.runs.probing.encoders import ProbedEncoder, open_encoders
@@ -35,10 +34,10 @@ from mvd_ds.runs.probing.probe_results import (
 from mvd_ds.runs.probing.probe_splits import splits_of
 from mvd_ds.runs.probing.prompted import ALL_HEADS, FOLDER, probe_prompts, require_words
 from mvd_ds.runs.probing.vectors import read_vectors
-from mvd_ds.runs.results_folder import require_own_folder
+from mvd_ds.runs.results_folder import begin_results
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.console import StepProgress, say
-from mvd_ds.training.contents import Contents, is_finished
+from mvd_ds.training.contents import Contents
 from mvd_ds.training.engine.deepspeed_engine import joined_cluster
 from mvd_ds.training.liveness.folder_owner import FolderOwner
 from mvd_ds.training.run_folder import RunFolder, Status
@@ -59,17 +58,8 @@ def probe(recipe: ProbeRecipe, name: str) -> None:
     """
     folder, product = RunFolder.of(recipe, name), PRODUCT if recipe.task == "labels" else DENSE
     with joined_cluster(recipe.timeout_minutes, recipe.run.device) as cluster, FolderOwner(folder.path) as owner:
-        contents: Contents | None = None
-        with cluster.together():
-            if cluster.is_main and not is_finished(folder, recipe, product, contents_with_videos):
-                owner.take()
-                contents = contents_with_videos(recipe, folder.digests)
-                require_own_folder(folder, recipe, contents)
-                folder.open(recipe, contents)
-        contents = cluster.broadcast(contents)
+        contents = begin_results(recipe, folder, product, owner, cluster)
         if contents is None:
-            if cluster.is_main:
-                say(f"{folder.path} is finished; nothing to do")
             return
         if recipe.task == "dense":
             probe_dense(recipe, folder, contents, cluster)
