@@ -226,8 +226,7 @@ class TrainingRecipe(LearningRecipe, HasStudents):
         return self
 
     def _check_decoder(self, setting: str, decoder: DecoderSettings) -> None:
-        width = decoder.embed_dim or self.model.embed_dim
-        heads = decoder.num_heads or self.model.num_heads
+        width, heads, *_ = decoder.sizes(self.model)
         if width % heads:
             raise ValueError(f"{setting}.embed_dim {width} is not divisible by {setting}.num_heads {heads}")
         fault = position_fault(self.model.position, width, heads)

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
 from mvd_ds.config.base import Positive, Settings
+from mvd_ds.config.networks.encoder import EncoderSettings
+
+
+class DecoderSizes(NamedTuple):
+    """The sizes of a decoder behind its encoder, which gives what the decoder's settings leave open."""
+
+    width: int
+    heads: int
+    drop_path: float
+    norm_eps: float
 
 
 class DecoderSettings(Settings):
@@ -34,6 +44,15 @@ class DecoderSettings(Settings):
     """Bias of the Linear from encoder to decoder width. Source: MVD and MAE yes, VideoMAE no."""
     norm_eps: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Epsilon of the decoder's last norm (None: the encoder's). Source: Hugging Face's VideoMAE has 1e-5 there."""
+
+    def sizes(self, encoder: EncoderSettings) -> DecoderSizes:
+        """Return its sizes behind ``encoder``; what is None follows that."""
+        return DecoderSizes(
+            self.embed_dim or encoder.embed_dim,
+            self.num_heads or encoder.num_heads,
+            encoder.drop_path if self.drop_path is None else self.drop_path,
+            self.norm_eps or encoder.norm_eps,
+        )
 
     @model_validator(mode="after")
     def _check_levels(self) -> DecoderSettings:

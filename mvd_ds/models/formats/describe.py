@@ -204,7 +204,7 @@ def require_decoder(decoder: DecoderSettings, encoder: EncoderSettings, origin: 
     Raises:
         ConfigError: naming both numbers.
     """
-    width, heads = decoder.embed_dim or encoder.embed_dim, decoder.num_heads or encoder.num_heads
+    width, heads, *_ = decoder.sizes(encoder)
     if width % heads:
         raise ConfigError(f"{origin}: decoder embed_dim {width} is not divisible by its num_heads {heads}")
     fault = position_fault(encoder.position, width, heads)

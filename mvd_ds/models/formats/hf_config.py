@@ -61,15 +61,16 @@ def hugging_face_config(layout: Layout, network: Network, classes: Sequence[str]
     elif is_image:
         config["mask_ratio"] = MASK_RATIO
     if network.decoder is not None and layout.model == "predictor":
-        decoder, width = network.decoder, network.decoder.embed_dim or encoder.embed_dim
+        decoder = network.decoder
+        width, heads, _, norm_eps = decoder.sizes(encoder)
         config |= {
             "decoder_hidden_size": width,
             "decoder_num_hidden_layers": decoder.depth,
-            "decoder_num_attention_heads": decoder.num_heads or encoder.num_heads,
+            "decoder_num_attention_heads": heads,
             "decoder_intermediate_size": int(width * decoder.mlp_ratio),
         }
         theirs = encoder.norm_eps if is_image else TORCH_EPS
-        notes += _eps_note("the decoder's last norm", decoder.norm_eps or encoder.norm_eps, theirs)
+        notes += _eps_note("the decoder's last norm", norm_eps, theirs)
     if network.classifier is not None and layout.model == "classifier":
         names = list(classes) or [f"LABEL_{index}" for index in range(network.classifier["classes"])]
         config |= {"id2label": {str(index): name for index, name in enumerate(names)}}

@@ -37,9 +37,7 @@ class CrossDecoder(Readout):
     def __init__(self, shape: HeadShape, encoder: EncoderSettings, grid: Grid) -> None:
         super().__init__(shape, encoder, grid)
         settings = shape.decoder
-        width = settings.embed_dim or encoder.embed_dim
-        heads = settings.num_heads or encoder.num_heads
-        self.drop_path = encoder.drop_path if settings.drop_path is None else settings.drop_path
+        width, heads, self.drop_path, norm_eps = settings.sizes(encoder)
         self.checkpoint_every = encoder.activation_checkpointing
         self.mask_token = LearnedToken(width, std=0.02, truncate=encoder.kind == "video")
         self.position = Position(encoder.position, grid, width)
@@ -55,7 +53,7 @@ class CrossDecoder(Readout):
             self.first_level = int(settings.levels == "blocks")
             self.mixture = LevelMixture(encoder.depth + 1 - self.first_level, settings.depth)
             self.level_norms = nn.ModuleList(nn.LayerNorm(encoder.embed_dim, eps=encoder.norm_eps) for _ in self.blocks)
-        self.norm = nn.LayerNorm(width, eps=settings.norm_eps or encoder.norm_eps)
+        self.norm = nn.LayerNorm(width, eps=norm_eps)
         self.head = Linear(width, shape.width)
 
     def forward(
@@ -94,7 +92,7 @@ class CrossDecoder(Readout):
         """Return the operations for one sample; see ``Readout``."""
         settings, source = shape.decoder, visible + encoder.cls_token
         asked = shape.predicted(visible, masked)
-        width = settings.embed_dim or encoder.embed_dim
+        width = settings.sizes(encoder).width
         levels = {"last": 0, "blocks": encoder.depth, "blocks_and_embedding": encoder.depth + 1}[settings.levels]
         mixing = 2 * settings.depth * levels * source * encoder.embed_dim
         block = 4 * asked * width**2 + 4 * source * encoder.embed_dim * width + 4 * asked * source * width

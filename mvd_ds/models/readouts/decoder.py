@@ -28,9 +28,7 @@ class Decoder(Readout):
     def __init__(self, shape: HeadShape, encoder: EncoderSettings, grid: Grid) -> None:
         super().__init__(shape, encoder, grid)
         settings = shape.decoder
-        width = settings.embed_dim or encoder.embed_dim
-        heads = settings.num_heads or encoder.num_heads
-        self.drop_path = encoder.drop_path if settings.drop_path is None else settings.drop_path
+        width, heads, self.drop_path, norm_eps = settings.sizes(encoder)
         self.checkpoint_every = encoder.activation_checkpointing
         self.has_cls = encoder.cls_token
         self.projection = Linear(encoder.embed_dim, width, bias=settings.projection_bias)
@@ -42,7 +40,7 @@ class Decoder(Readout):
             Block(width, heads, settings.mlp_ratio, encoder.qkv_bias, encoder.attention, encoder.norm_eps, style)
             for _ in range(settings.depth)
         )
-        self.norm = NORMS[encoder.norm](width, eps=settings.norm_eps or encoder.norm_eps)
+        self.norm = NORMS[encoder.norm](width, eps=norm_eps)
         self.head = Linear(width, shape.width)
 
     def forward(
@@ -72,7 +70,7 @@ class Decoder(Readout):
     def flops(shape: HeadShape, encoder: EncoderSettings, visible: int, masked: int) -> int:
         """Return the operations for one sample; see ``Readout``."""
         cls, settings = int(encoder.cls_token), shape.decoder
-        width = settings.embed_dim or encoder.embed_dim
+        width = settings.sizes(encoder).width
         projection = 2 * (visible + cls) * encoder.embed_dim * width
         blocks = settings.depth * block_flops(visible + masked + cls, width, settings.mlp_ratio, encoder.mlp)
         return projection + blocks + 2 * shape.predicted(visible, masked) * width * shape.width

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, dtype, nn
 from torch.nn import functional
 
-from mvd_ds.config import DecoderSettings, EncoderSettings, Grid
+from mvd_ds.config import EncoderSettings, Grid
 from mvd_ds.config.tokenizers.recipe import TokenizerRecipe
 from mvd_ds.models import block_flops
 from mvd_ds.models.blocks.norms import NORMS
@@ -103,8 +103,7 @@ class CodeDecoder(nn.Module):
     def __init__(self, recipe: TokenizerRecipe) -> None:
         super().__init__()
         model, shape = recipe.model, recipe.reconstructed
-        width, heads = decoder_width(shape.decoder, model), shape.decoder.num_heads or model.num_heads
-        rate = model.drop_path if shape.decoder.drop_path is None else shape.decoder.drop_path
+        width, heads, rate, _ = shape.decoder.sizes(model)
         self.tokens = TokenBlocks(
             recipe.code_width, width, heads, shape.decoder.depth, shape.decoder.mlp_ratio, model, recipe.grid, rate
         )
@@ -162,11 +161,6 @@ def _dtype(module: nn.Module) -> dtype:
     return next(module.parameters()).dtype
 
 
-def decoder_width(decoder: DecoderSettings, model: EncoderSettings) -> int:
-    """Return the channels of a token in the blocks of a decoder."""
-    return decoder.embed_dim or model.embed_dim
-
-
 def encoder_flops(recipe: TokenizerRecipe, tokens: int) -> int:
     """Return the operations of the encoder before the codes for ``tokens`` tokens of a clip."""
     model = recipe.model
@@ -181,6 +175,6 @@ def decoder_flops(recipe: TokenizerRecipe, tokens: int) -> int:
     shape = recipe.reconstructed
     if not shape.decoder.depth:
         return 2 * tokens * recipe.code_width * shape.width
-    width = decoder_width(shape.decoder, recipe.model)
+    width = shape.decoder.sizes(recipe.model).width
     blocks = shape.decoder.depth * block_flops.block_flops(tokens, width, shape.decoder.mlp_ratio, recipe.model.mlp)
     return blocks + 2 * tokens * width * (recipe.code_width + width + shape.width)

@@ -257,7 +257,7 @@ def geometry_of(recipe: TrainingRecipe) -> dict[str, Any]:
         "tokens": tokens,
         "visible": tokens - recipe.masked_tokens,
         **{key: f"{encoder.embed_dim} x {encoder.depth}" for key, encoder in encoders.items()},
-        "decoders": f"{recipe.decoder.embed_dim or recipe.model.embed_dim} x {recipe.decoder.depth}",
+        "decoders": f"{recipe.decoder.sizes(recipe.model).width} x {recipe.decoder.depth}",
         "activation_checkpointing": recipe.model.activation_checkpointing,
     }
 

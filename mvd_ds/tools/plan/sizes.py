@@ -15,7 +15,7 @@ from mvd_ds.models.masked import MaskedPredictor
 from mvd_ds.models.networks import family_of
 from mvd_ds.models.text.tower import tower_shape
 from mvd_ds.models.tokenizers.flops import tokenizer_flops
-from mvd_ds.models.tokenizers.network import Tokenizer, decoder_width
+from mvd_ds.models.tokenizers.network import Tokenizer
 from mvd_ds.objectives.targets import head_shapes
 from mvd_ds.runs.student import recipe_flops
 from mvd_ds.training.engine.engine_config import Sizes, sizes_of
@@ -136,7 +136,7 @@ def _tokenizer_sizes(recipe: TokenizerRecipe) -> RecipeSizes:
     groups = [[parameter.numel() for parameter in group["params"]] for group in parameter_groups(network, recipe.optimizer)]
     return RecipeSizes(
         NetworkSizes(groups, sizes_of(network), recipe.model.depth, tokens, recipe.model.embed_dim),
-        {"codes": HeadSizes(tokens, decoder_width(shape.decoder, recipe.model), shape.decoder.depth)},
+        {"codes": HeadSizes(tokens, shape.decoder.sizes(recipe.model).width, shape.decoder.depth)},
         {name: _teacher(recipe, teacher) for name, teacher in recipe.teachers.items()},
         tokenizer_flops(recipe),
     )
@@ -163,7 +163,7 @@ def _predictor_sizes(recipe: TrainingRecipe) -> RecipeSizes:
 
 def _head(recipe: TrainingRecipe, shape: HeadShape) -> HeadSizes:
     """Return the sizes of what predicts one target."""
-    width, counts = shape.decoder.embed_dim or recipe.model.embed_dim, recipe.token_counts
+    width, counts = shape.decoder.sizes(recipe.model).width, recipe.token_counts
     if shape.decoder.attention == "cross":
         # Mask tokens alone: what they look at adds keys and values, which are fewer than the 2 of 16 values it has less of each.
         return HeadSizes(counts[shape.tokens], width, shape.decoder.depth)
