@@ -85,7 +85,7 @@ def test_only_the_groups_that_are_needed_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("empty.mp4", b"", "Invalid data"),
+        ("empty.mp4", b"", "an empty file"),
         ("text.mp4", b"hello " * 100, "Invalid data"),
         ("picture.jpg", b"hello", "cannot identify"),
     ],
