@@ -91,7 +91,7 @@ def build_student(
     settings = _settings(EncoderSettings, encoder)
     outputs = dict(targets or {"image": settings.embed_dim, "video": settings.embed_dim})
     grid, shape = _grid(settings, frames, size_px), _settings(DecoderSettings, decoder or {})
-    require_decoder(shape, settings, "decoder")
+    require_decoder(shape, settings, "build_student")
     heads = {name: HeadShape(width, shape) for name, width in outputs.items()}
     model = build_without_weights(lambda: MaskedPredictor(settings, grid, heads))
     return initialise(model, seed)

@@ -73,8 +73,11 @@ def test_an_encoder_says_how_to_get_classes(tmp_path):
     [
         (lambda: mvd_ds.build_student({"size": "giant"}), "size 'giant' is not known"),
         (lambda: mvd_ds.build_student(SMALL | {"heads": 3}), "heads: is not known; did you mean 'num_heads'?"),
-        (lambda: mvd_ds.build_student(SMALL, {"num_heads": 5}), "decoder embed_dim 32 is not divisible by its num_heads 5"),
-        (lambda: mvd_ds.build_student(SMALL, {"embed_dim": 24}), "position sincos3d needs a decoder embed_dim divisible by 16"),
+        (
+            lambda: mvd_ds.build_student(SMALL, {"num_heads": 5}),
+            "decoder.embed_dim 32 is not divisible by decoder.num_heads 5",
+        ),
+        (lambda: mvd_ds.build_student(SMALL, {"embed_dim": 24}), "position sincos3d needs decoder.embed_dim divisible by 16"),
         (lambda: mvd_ds.build_student(SMALL, frames=5), "clip of 5 frames is not divisible by tubelet_frames 2"),
         (lambda: mvd_ds.build_teacher(SMALL, size_px=20), "clip of 20 px is not divisible by patch_px 8"),
         (lambda: mvd_ds.export(mvd_ds.build_encoder(SMALL, 4, 16), "onnx"), "format 'onnx' is not known"),

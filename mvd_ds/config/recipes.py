@@ -12,7 +12,7 @@ from mvd_ds.config.base import Grid, Positive, Settings
 from mvd_ds.config.data import ClipView, DataSettings, MaskingSettings
 from mvd_ds.config.living import require_living_teachers, with_students_sizes
 from mvd_ds.config.networks.decoder import DecoderSettings
-from mvd_ds.config.networks.encoder import EncoderSettings, InitSettings, position_fault
+from mvd_ds.config.networks.encoder import EncoderSettings, InitSettings
 from mvd_ds.config.networks.language import LANGUAGE, LanguageSettings, require_language
 from mvd_ds.config.optimization import BatchSettings, EngineSettings, OptimizerSettings, RunSettings, ScheduleSettings
 from mvd_ds.config.scored_masks import require_scored_masks
@@ -226,12 +226,8 @@ class TrainingRecipe(LearningRecipe, HasStudents):
         return self
 
     def _check_decoder(self, setting: str, decoder: DecoderSettings) -> None:
-        width, heads, *_ = decoder.sizes(self.model)
-        if width % heads:
-            raise ValueError(f"{setting}.embed_dim {width} is not divisible by {setting}.num_heads {heads}")
-        fault = position_fault(self.model.position, width, heads)
-        if fault:
-            raise ValueError(f"position {self.model.position} needs {setting}.embed_dim {fault}")
+        if fault := decoder.fault(self.model, setting):
+            raise ValueError(fault)
 
     def _check_objective(self) -> None:
         if self.objective == "distillation":

@@ -72,7 +72,7 @@ def test_a_recipe_travels_along(tmp_path):
         (["--from", "caffe"], "format 'caffe' is not known"),
         (["--from", "videomae", *HEADS], "is not a whole file of VideoMAE pretraining ('videomae'): "),
         ([], "mvd.pth: the file does not say how many heads the encoder has; write one that does: python -m mvd_ds convert /"),
-        (["--heads", "4", "--decoder-heads", "5"], "decoder embed_dim 32 is not divisible by its num_heads 5"),
+        (["--heads", "4", "--decoder-heads", "5"], "decoder.embed_dim 32 is not divisible by decoder.num_heads 5"),
         (["--heads", "7"], "embed_dim 48 is not divisible by num_heads 7"),
     ],
 )

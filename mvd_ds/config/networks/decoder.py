@@ -7,7 +7,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from mvd_ds.config.base import Positive, Settings
-from mvd_ds.config.networks.encoder import EncoderSettings
+from mvd_ds.config.networks.encoder import EncoderSettings, position_fault
 
 
 class DecoderSizes(NamedTuple):
@@ -53,6 +53,19 @@ class DecoderSettings(Settings):
             encoder.drop_path if self.drop_path is None else self.drop_path,
             self.norm_eps or encoder.norm_eps,
         )
+
+    def fault(self, encoder: EncoderSettings, setting: str = "decoder") -> str | None:
+        """Return why it cannot stand behind ``encoder``, whose heads or positions do not divide its width, or None.
+
+        Args:
+            encoder: the encoder.
+            setting: the setting that has it.
+        """
+        width, heads, *_ = self.sizes(encoder)
+        if width % heads:
+            return f"{setting}.embed_dim {width} is not divisible by {setting}.num_heads {heads}"
+        fault = position_fault(encoder.position, width, heads)
+        return fault and f"position {encoder.position} needs {setting}.embed_dim {fault}"
 
     @model_validator(mode="after")
     def _check_levels(self) -> DecoderSettings:

@@ -6,7 +6,6 @@ import math
 from typing import Any, NamedTuple
 
 from mvd_ds.config import ENCODER_SIZES, ConfigError, DecoderSettings, EncoderSettings, Grid, HeadShape
-from mvd_ds.config.networks.encoder import position_fault
 from mvd_ds.models.formats.facts import depth_of, encoder_facts, mlp_ratio_of
 from mvd_ds.models.formats.foreign import first_line
 from mvd_ds.models.formats.reading import Checkpoint
@@ -204,12 +203,8 @@ def require_decoder(decoder: DecoderSettings, encoder: EncoderSettings, origin: 
     Raises:
         ConfigError: naming both numbers.
     """
-    width, heads, *_ = decoder.sizes(encoder)
-    if width % heads:
-        raise ConfigError(f"{origin}: decoder embed_dim {width} is not divisible by its num_heads {heads}")
-    fault = position_fault(encoder.position, width, heads)
-    if fault:
-        raise ConfigError(f"{origin}: position {encoder.position} needs a decoder embed_dim {fault}")
+    if fault := decoder.fault(encoder):
+        raise ConfigError(f"{origin}: {fault}")
 
 
 def _decoder_heads(checkpoint: Checkpoint, encoder: EncoderSettings, width: int) -> int:
