@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from mvd_ds.config import ConfigError, Recipe, dump
-from mvd_ds.config.inputs import inputs_in
+from mvd_ds.config.inputs import inputs_in, inputs_of
 from mvd_ds.files import read_json
 from mvd_ds.runs.inputs import contents_with_videos
 from mvd_ds.training.cluster import Cluster
@@ -48,7 +48,7 @@ def begin_results(recipe: Recipe, folder: RunFolder, product: str, owner: Folder
 
 
 def require_own_folder(folder: RunFolder, recipe: Recipe, contents: Mapping[str, str]) -> None:
-    """Raise if ``folder`` holds a run of another command, or results of ``recipe``'s command on another model.
+    """Raise if ``folder`` is an input, or holds a run of another command, or results of ``recipe``'s command on another model.
 
     The same path with new contents is the same model, trained further: its results are replaced.
 
@@ -60,6 +60,7 @@ def require_own_folder(folder: RunFolder, recipe: Recipe, contents: Mapping[str,
     Raises:
         ConfigError: in one line that names what the folder holds.
     """
+    _require_no_input(folder, recipe)
     earlier = _earlier(folder)
     if earlier is None:
         return
@@ -82,7 +83,7 @@ def require_own_folder(folder: RunFolder, recipe: Recipe, contents: Mapping[str,
 
 
 def require_no_results(folder: RunFolder, recipe: Recipe) -> None:
-    """Raise if a training would begin in a folder that holds the results of `evaluate`, `features` or `probe`.
+    """Raise if a training would begin in a folder that it reads, or that holds results of `evaluate`, `features` or `probe`.
 
     Args:
         folder: the folder of ``run.output``.
@@ -91,11 +92,21 @@ def require_no_results(folder: RunFolder, recipe: Recipe) -> None:
     Raises:
         ConfigError: in one line that names what the folder holds.
     """
+    _require_no_input(folder, recipe)
     held = (_earlier(folder) or {}).get("objective")
     if held in ("evaluate", "features", "probe"):
         raise ConfigError(
             f"run.output {folder.path}: holds results of `{held}`; choose another, such as {folder.path}_{recipe.command}"
         )
+
+
+def _require_no_input(folder: RunFolder, recipe: Recipe) -> None:
+    """Raise if ``folder`` is a folder of videos or of weights that ``recipe`` reads: what is written there would be read."""
+    for setting, path in inputs_of(recipe).items():
+        if path.is_dir() and path.resolve() == folder.path.resolve():
+            raise ConfigError(
+                f"run.output {folder.path}: is the folder of {setting}; choose another, such as {folder.path}_{recipe.command}"
+            )
 
 
 def _earlier(folder: RunFolder) -> dict[str, Any] | None:

@@ -109,3 +109,21 @@ def test_a_second_job_in_a_folder_of_results_is_refused(command: str, videos: Pa
             run(settings, recipe)  # type: ignore[operator]
         assert [path.name for path in (tmp_path / "run").iterdir() if path.suffix != ".json"] == ["control"]
     assert not (tmp_path / "run" / "control").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "command", "setting"),
+    [
+        ("quickstart_video", "pretrain", "data.manifest"),
+        ("features", "features", "data.manifest"),
+        ("features", "features", "weights"),
+    ],
+)
+def test_nothing_is_written_into_a_folder_that_is_read(name: str, command: str, setting: str, tmp_path: Path) -> None:
+    read = tmp_path / "read"
+    read.mkdir()
+    recipe = load_recipe(name, [f"{setting}={read}", f"run.output={tmp_path}/../{tmp_path.name}/read"], command)
+    folder = RunFolder(Path(recipe.run.output))
+    with pytest.raises(ConfigError, match=f"read: is the folder of {setting}; choose another, such as .*read_{command}$"):
+        require_no_results(folder, recipe) if command == "pretrain" else require_own_folder(folder, recipe, {})
+    require_no_results(RunFolder(read / "run"), recipe)
