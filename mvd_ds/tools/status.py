@@ -40,7 +40,7 @@ def status_of(run: Path) -> tuple[int, str]:
     beats = read_beats(folder)
     if not folder.status.exists():
         living = [beat for beat in beats if is_alive(beat)]
-        return (STILL_RUNNING, "starting") if living else (FAILED, "holds no status.json: no run has begun here")
+        return (STILL_RUNNING, "starting") if living else (FAILED, _of_no_run(run))
     try:
         values = read_json(folder.status)
         state, attempt, step, last_step = (values[key] for key in ("state", "attempts", "step", "last_step"))
@@ -52,6 +52,11 @@ def status_of(run: Path) -> tuple[int, str]:
     reason = values.get("reason")
     where = f"step {step} of {last_step}, attempt {attempt}, {clock(seconds)} in all"
     return EXIT_CODES.get(state, FAILED), f"{state}{f': {reason}' if reason else ''} ({where})"
+
+
+def _of_no_run(path: Path) -> str:
+    below = ", ".join(str(status.parent) for status in sorted(path.glob("*/status.json")))
+    return "holds no status.json: no run has begun here" + (f"; runs are in {below}" if below else "")
 
 
 def _of_running(

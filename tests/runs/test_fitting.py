@@ -60,6 +60,13 @@ def test_an_image_encoder_is_refused_by_the_name_of_its_file(tmp_path: Path) -> 
         fit_to_weights(_recipe(f"weights={tmp_path / 'model'}"))
 
 
+def test_missing_weights_are_named_with_the_way_to_do_without() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^weights runs/mvd_base_from_large/model: there is no .* or train from scratch by weights=null"
+    ):
+        fit_to_weights(_recipe())
+
+
 def test_a_stated_network_is_not_replaced(weights: Path) -> None:
     stated = fit_to_weights(_recipe(f"weights={weights}", "model.depth=3"))
     assert (stated.model.depth, stated.model.embed_dim) == (3, 48)

@@ -93,6 +93,13 @@ def test_no_run_is_a_failure_in_one_line(text: str | None, tmp_path: Path, capsy
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
+def test_a_folder_of_runs_names_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("b", "a"):
+        write_status(tmp_path / name, "finished")
+    assert main(["status", str(tmp_path)]) == 1
+    assert capsys.readouterr().out.endswith(f"no run has begun here; runs are in {tmp_path}/a, {tmp_path}/b\n")
+
+
 def test_status_needs_no_torch(tmp_path: Path) -> None:
     code = "import sys; from mvd_ds.cli import main; main(['status', sys.argv[1]]); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True)
