@@ -64,6 +64,18 @@ def place_of(text: str) -> Path | str:
     return text
 
 
+def path_here(text: str) -> Path:
+    """Return what a command line names, where files of this machine alone are read.
+
+    Raises:
+        ConfigError: for an address.
+    """
+    place = place_of(text)
+    if isinstance(place, str):
+        raise ConfigError(f"{one_line(place, 200)}: files of this machine alone are read here; fetch it first")
+    return place
+
+
 def scheme_of(address: str) -> str:
     """Return the protocol of a remote address: ``s3``."""
     return address.partition("://")[0]

@@ -16,9 +16,11 @@ import numpy as np
 from mvd_ds.config import ConfigError, DataSettings, TrainingRecipe, load_recipe
 from mvd_ds.data.manifests.manifest import read_manifest
 from mvd_ds.data.prepare.encode import DEFAULT_QUALITY, Encoding, encode
+from mvd_ds.data.prepare.originals import Originals
 from mvd_ds.data.randomness import keyed_generator
 from mvd_ds.data.readers.location import ByteRange, extension_of, read_bytes
 from mvd_ds.data.readers.video import DecodeError, reason_of
+from mvd_ds.data.remote.fetching import is_elsewhere
 from mvd_ds.tools.bench import decode_stages, loader_rate
 from mvd_ds.training.reporting.provenance import machine, versions
 
@@ -28,6 +30,8 @@ _RECIPE = "videomae_base"
 _MICRO = 8
 KINDS = {"fastdecode": "h264", "mjpeg": "mjpeg"}
 """Encodings that are tried, and their codec of ``prepare --encode``."""
+_COPIES = "mvd_ds-bench-copies"
+"""Folder of what is copied out of shards, or fetched."""
 CONSUMER_SHARE = 0.6
 """Share of the loader's rate that a consumer takes who should not wait."""
 
@@ -48,7 +52,7 @@ class DataBenchOptions(NamedTuple):
     """Shorter side in pixels to which larger videos are scaled down when they are encoded."""
 
 
-def measure(manifest: Path, overrides: Sequence[str], options: DataBenchOptions) -> dict[str, Any]:
+def measure(manifest: Path | str, overrides: Sequence[str], options: DataBenchOptions) -> dict[str, Any]:
     """Measure readers and loaders, and return the results as JSON values.
 
     Raises:
@@ -56,7 +60,7 @@ def measure(manifest: Path, overrides: Sequence[str], options: DataBenchOptions)
     """
     recipe = clip_recipe(manifest, overrides)
     with tempfile.TemporaryDirectory(prefix="mvd_ds-bench-") as scratch, decode_stages.one_thread():
-        files, faults = _choose(recipe, options.files, Path(scratch) / "members")
+        files, faults = _choose(recipe, options.files, Path(scratch) / _COPIES)
         files = _readable(files, recipe, options.clips, faults)
         paths = [file.path for file in files]
         folders = {"as they are": paths}
@@ -78,7 +82,7 @@ def measure(manifest: Path, overrides: Sequence[str], options: DataBenchOptions)
     return _summed_up(recipe, files, faults, options, result)
 
 
-def clip_recipe(manifest: Path, overrides: Sequence[str]) -> TrainingRecipe:
+def clip_recipe(manifest: Path | str, overrides: Sequence[str]) -> TrainingRecipe:
     """Return the recipe whose clips are measured, on ``manifest``, with two workers unless ``overrides`` say otherwise.
 
     Raises:
@@ -95,15 +99,17 @@ def clip_recipe(manifest: Path, overrides: Sequence[str]) -> TrainingRecipe:
 def _choose(recipe: TrainingRecipe, count: int, members: Path) -> tuple[list[decode_stages.File], dict[str, str]]:
     """Return files of the manifest, drawn at random, and the reason by path for those that cannot be read.
 
-    Members of shards are written to ``members``: reading them from a shard costs the same.
+    Members of shards and objects that are elsewhere are written to ``members``: reading them from a shard, or from the node's
+    cache, costs the same.
     """
+    originals = Originals()
     refs = read_manifest(recipe.data.manifest, recipe.data.root).refs
     files: list[decode_stages.File] = []
     faults = {}
     for index in keyed_generator(0, "files").permutation(len(refs))[: 2 * count].tolist():
         path = refs.path(index)
         try:
-            file = decode_stages.look_at(_as_file(refs.location(index), members))
+            file = decode_stages.look_at(_as_file(refs.location(index), originals, members / str(index)))
         except (av.FFmpegError, OSError, IndexError, DecodeError) as error:
             faults[path] = reason_of(error)
             continue
@@ -114,12 +120,14 @@ def _choose(recipe: TrainingRecipe, count: int, members: Path) -> tuple[list[dec
     return files, faults
 
 
-def _as_file(location: str | ByteRange, members: Path) -> str:
-    if isinstance(location, str):
+def _as_file(location: str | ByteRange, originals: Originals, copy: Path) -> str:
+    """Return the path of a file with the bytes of ``location``: its own, or ``copy`` with its extension."""
+    if isinstance(location, str) and not is_elsewhere(location):
         return os.path.abspath(location)
-    path = members / f"{location.offset}{extension_of(location)}"
+    path = copy.with_name(f"{copy.name}{extension_of(location)}")
     path.parent.mkdir(exist_ok=True)
-    path.write_bytes(read_bytes(location))
+    with originals.here(location) as here:
+        path.write_bytes(read_bytes(here))
     return str(path)
 
 
@@ -241,6 +249,7 @@ def _summed_up(
         "workers": recipe.data.workers,
         "options": options._asdict(),
         "files": {"measured": len(files), "mean_mb": size / 1e6, "mean_frames": float(np.mean([f.frames for f in files]))},
+        "copied": sum(Path(file.path).parent.name == _COPIES for file in files),
         "unreadable": faults,
         **result,
         "machine": machine(),

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mvd_ds.files import write_text
+from mvd_ds.files import ConfigError, one_line, write_text
 from mvd_ds.tools.bench.data import KINDS, DataBenchOptions, measure
 from mvd_ds.tools.bench.loader_rate import EXPECTED_MS
 from mvd_ds.tools.bench.sample_videos import write_videos
@@ -20,7 +20,7 @@ TABLE_WIDTH = 120
 """Width in columns of a table that goes to a file."""
 
 
-def bench_data(manifest: Path, overrides: list[str], options: DataBenchOptions, output: Path | None, sample: int) -> None:
+def bench_data(manifest: Path | str, overrides: list[str], options: DataBenchOptions, output: Path | None, sample: int) -> None:
     """Measure, print, and write JSON to ``output``.
 
     Args:
@@ -34,6 +34,8 @@ def bench_data(manifest: Path, overrides: list[str], options: DataBenchOptions, 
         ConfigError: for a faulty manifest or setting.
     """
     if sample:
+        if isinstance(manifest, str):
+            raise ConfigError(f"{one_line(manifest)}: --make-sample writes into a folder of this machine")
         write_videos(manifest, sample)
     result = measure(manifest, overrides, options)
     console = Console() if sys.stdout.isatty() else Console(width=TABLE_WIDTH)
@@ -44,7 +46,7 @@ def bench_data(manifest: Path, overrides: list[str], options: DataBenchOptions, 
     write_result(result, output)
 
 
-def bench_start(manifest: Path, overrides: list[str], output: Path | None) -> None:
+def bench_start(manifest: Path | str, overrides: list[str], output: Path | None) -> None:
     """Measure the time to the first batch, print it, and write JSON to ``output``.
 
     Raises:
@@ -123,6 +125,10 @@ def _sentences(result: dict[str, Any]) -> list[str]:
         f"Files of {result['files']['mean_mb']:.2f} MB: {plain['clips_per_second'] * result['files']['mean_mb']:.1f} MB/s are "
         "read at this rate.",
     ]
+    if result["copied"]:
+        lines.append(
+            f"{result['copied']} of the files measured were copied out of shards, or fetched; how fast they come is not measured."
+        )
     gains = [
         f"{plain['cpu_ms'] / row['cpu_ms']:.1f} x as {kind} (files of {row['mean_mb']:.2f} MB)"
         for kind, row in streams.items()

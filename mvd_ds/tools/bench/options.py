@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int | None:
 def _add_data(benches: argparse._SubParsersAction) -> None:
     summary = "clips/s by reader and stage, the bottleneck, the number of cores needed, and the gain of preparing the files"
     data = benches.add_parser("data", help=summary, description=summary)
-    data.add_argument("manifest", metavar="MANIFEST", type=Path, help="manifest, or folder of videos")
+    data.add_argument("manifest", metavar="MANIFEST", help="manifest, or folder of videos, or the address of one")
     data.add_argument("overrides", metavar="key=value", nargs="*", help="settings, such as data.workers=8 data.clip.frames=8")
     data.add_argument(
         "--clips-per-second", type=float, metavar="RATE", help="rate that the training needs; the number of cores follows from it"
@@ -49,7 +49,7 @@ def _add_data(benches: argparse._SubParsersAction) -> None:
 def _add_start(benches: argparse._SubParsersAction) -> None:
     summary = "seconds from the manifest to the first batch"
     start = benches.add_parser("start", help=summary, description=summary)
-    start.add_argument("manifest", metavar="MANIFEST", type=Path, help="manifest, or folder of videos")
+    start.add_argument("manifest", metavar="MANIFEST", help="manifest, or folder of videos, or the address of one")
     start.add_argument("overrides", metavar="key=value", nargs="*", help="settings, such as data.workers=8")
     start.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write")
     start.set_defaults(measure=_bench_start)
@@ -107,12 +107,14 @@ def _bench_step(options: argparse.Namespace) -> int:
 
 
 def _bench_start(options: argparse.Namespace) -> None:
+    from mvd_ds.data.remote.addresses import place_of
     from mvd_ds.tools.bench.data_table import bench_start
 
-    bench_start(options.manifest, options.overrides, options.output)
+    bench_start(place_of(options.manifest), options.overrides, options.output)
 
 
 def _bench_data(options: argparse.Namespace) -> None:
+    from mvd_ds.data.remote.addresses import place_of
     from mvd_ds.tools.bench.data import DataBenchOptions
     from mvd_ds.tools.bench.data_table import bench_data
 
@@ -125,4 +127,4 @@ def _bench_data(options: argparse.Namespace) -> None:
         not options.no_prepare,
         options.short_side,
     )
-    bench_data(options.manifest, options.overrides, measured, options.output, options.make_sample)
+    bench_data(place_of(options.manifest), options.overrides, measured, options.output, options.make_sample)

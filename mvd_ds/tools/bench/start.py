@@ -27,7 +27,7 @@ print(json.dumps({"lines": lines, "manifest_seconds": seconds, "manifest_peak_mi
 """
 
 
-def measure_start(manifest: Path, overrides: list[str]) -> dict[str, Any]:
+def measure_start(manifest: Path | str, overrides: list[str]) -> dict[str, Any]:
     """Return seconds to the first batch, from the start of this process and from that of the loader, which reads the manifest.
 
     ``manifest_seconds`` and ``manifest_peak_mib`` are of a process that does nothing but read it; the latter is all the memory

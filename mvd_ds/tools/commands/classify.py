@@ -12,7 +12,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``classify`` to its parser."""
     add = parser.add_argument
     add("folder", metavar="FOLDER", help="folder of `finetune` or `export`, or file of trained prompts")
-    add("videos", metavar="VIDEO", nargs="+", type=Path, help="video files")
+    add("videos", metavar="VIDEO", nargs="+", help="video files")
     add("--top", type=int, default=5, metavar="COUNT", help="classes to print (default %(default)s)")
     add("--segments", type=int, default=1, metavar="COUNT", help="clips along a video (default %(default)s)")
     add("--crops", type=int, default=1, metavar="COUNT", help="crops of a clip (default %(default)s)")
@@ -29,7 +29,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Classify the videos."""
+    from mvd_ds.data.remote.addresses import path_here
     from mvd_ds.tools.classify import classify
 
     views = (options.top, options.segments, options.crops)
-    classify(options.folder, options.videos, *views, options.device, options.text_vectors, options.adaptor, options.words)
+    classify(
+        options.folder,
+        [path_here(video) for video in options.videos],
+        *views,
+        options.device,
+        options.text_vectors,
+        options.adaptor,
+        options.words,
+    )

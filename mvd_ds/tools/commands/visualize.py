@@ -15,7 +15,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     model = "folder of a run or of its model: stage one, student, classifier, encoder"
     add("model", metavar="MODEL", type=Path, help=model)
-    add("videos", metavar="VIDEO", nargs="+", type=Path, help="video or image files")
+    add("videos", metavar="VIDEO", nargs="+", help="video or image files")
     add("--output", type=Path, default=Path("pictures"), metavar="FOLDER", help="folder to write (default %(default)s)")
     add("--format", choices=("png", "gif", "mp4"), default="png", help="a page of frames, or moving (default %(default)s)")
     teacher = "for a student: weights of a teacher of its recipe, to compare with; may be given several times"
@@ -27,11 +27,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Draw the pictures."""
+    from mvd_ds.data.remote.addresses import path_here
     from mvd_ds.tools.visualize import visualize
 
     visualize(
         options.model,
-        options.videos,
+        [path_here(video) for video in options.videos],
         output=options.output,
         format=options.format,
         teacher=options.teacher,

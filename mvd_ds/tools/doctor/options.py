@@ -14,7 +14,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--hostfile", type=Path, metavar="FILE", help="hosts to ask through ssh: lines of 'HOST slots=DEVICES'")
     add("--json", type=Path, metavar="FILE", help="write all findings, by host")
     shared = "folders of runs or data that all hosts share"
-    add("--folder", type=Path, nargs="+", action="extend", default=[], metavar="FOLDER", help=shared)
+    add("--folder", nargs="+", action="extend", default=[], metavar="FOLDER", help=shared)
     # A doctor that asks other hosts calls itself there with these two.
     add("--answer", choices=("host", "group"), help=argparse.SUPPRESS)
     add("--token", default="", help=argparse.SUPPRESS)
@@ -23,8 +23,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Examine, and print the page."""
+    from mvd_ds.data.remote.addresses import path_here
     from mvd_ds.tools.doctor.doctor import answer_doctor, doctor
 
+    folders = [path_here(folder) for folder in options.folder]
     if options.answer:
-        return answer_doctor(options.answer, options.folder, options.token)
-    return doctor(options.hostfile, options.json, options.folder)
+        return answer_doctor(options.answer, folders, options.token)
+    return doctor(options.hostfile, options.json, folders)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mvd_ds.cli import main
 from mvd_ds.config.base import without_secrets
 from mvd_ds.data.remote.addresses import folder_of, is_remote, joined, name_below, name_in, why_no_protocol
 
@@ -78,3 +79,12 @@ def test_an_object_has_a_name_and_a_folder_without_its_query() -> None:
 def test_a_time_in_a_name_is_no_protocol() -> None:
     assert why_no_protocol("/data/12:30.mp4") == ""
     assert "concat: is no protocol" in why_no_protocol("/data/concat:a|b")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["classify", "model", "s3://b/a.mp4"], ["visualize", "model", "s3://b/a.mp4"], ["doctor", "--folder", "s3://b/a.mp4"]],
+)
+def test_commands_for_files_here_say_so_of_addresses(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command) == 2
+    assert capsys.readouterr().err == "mvd_ds: s3://b/a.mp4: files of this machine alone are read here; fetch it first\n"

@@ -12,9 +12,11 @@ from mvd_ds.cli import main
 from mvd_ds.config import ClipSettings, ConfigError
 from mvd_ds.tools.bench import data as bench_data
 from mvd_ds.tools.bench.data import DataBenchOptions, measure
+from mvd_ds.tools.bench.data_table import _sentences
 from mvd_ds.tools.bench.decode_stages import Clip, File, Stages, _frames_to_decode, look_at, median_stages
 from mvd_ds.tools.bench.loader_rate import ReferenceClips
 from mvd_ds.tools.bench.start import measure_start
+from object_servers import ObjectServer
 from video_files import all_frames, write_video
 
 SMALL = ["data.clip.frames=4", "data.clip.stride_frames=1", "data.clip.size_px=32", "data.workers=1"]
@@ -134,3 +136,20 @@ def twelve_videos(tmp_path: Path) -> Path:
     for number in range(12):
         write_video(folder / f"{number:02d}.mp4", frames=12, width=56, height=40, seed=number)
     return folder
+
+
+def test_objects_that_are_elsewhere_are_fetched_first(
+    twelve_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("aiohttp")
+    monkeypatch.setenv("MVD_DS_CACHE", str(tmp_path / "cache"))
+    (twelve_videos / "train.txt").write_text("".join(f"{number:02d}.mp4\n" for number in range(12)))
+    server = ObjectServer(twelve_videos)
+    options = DataBenchOptions(files=3, clips=3, rounds=1, prepare=False)
+    result = measure(f"{server.address}/train.txt", SMALL, options)
+    assert (result["files"]["measured"], result["copied"], result["unreadable"]) == (3, 3, {})
+    assert "how fast they come is not measured" in " ".join(_sentences(result))
+    assert measure(twelve_videos / "train.txt", SMALL, options)["copied"] == 0
+    assert main(["bench", "data", f"{server.address}/none.txt"]) == 2
+    assert f"{server.address}/none.txt: no such object" in capsys.readouterr().err
+    server.kill()
