@@ -45,7 +45,7 @@ def fit_to_weights(recipe: FinetuneRecipe) -> FinetuneRecipe:
         return recipe
     if not Path(recipe.weights).exists():
         raise ConfigError(
-            f"weights {recipe.weights}: there is no such file or folder; give those of a pretrained encoder, or train from "
+            f"weights: {recipe.weights}: there is no such file or folder; give those of a pretrained encoder, or train from "
             "scratch by weights=null model.size=tiny model.patch_px=12 data.clip.frames=12 data.clip.size_px=48"
         )
     try:

@@ -62,7 +62,7 @@ def test_an_image_encoder_is_refused_by_the_name_of_its_file(tmp_path: Path) -> 
 
 def test_missing_weights_are_named_with_the_way_to_do_without() -> None:
     with pytest.raises(
-        ConfigError, match=r"^weights runs/mvd_base_from_large/model: there is no .* or train from scratch by weights=null"
+        ConfigError, match=r"^weights: runs/mvd_base_from_large/model: there is no .* or train from scratch by weights=null"
     ):
         fit_to_weights(_recipe())
 
