@@ -122,7 +122,7 @@ def _indexed(shard: str) -> Sequence[_Member]:
                 pass  # damaged: it is made again
         members = _members_of(shard, state)
         if state.tag:
-            with suppress(FileNotFoundError):  # the folder is emptied by somebody: it is made again
+            with suppress(OSError):  # emptied by somebody, full, not to be written: it is made again the next time
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 write_json(kept, members, sync=False)
         return members

@@ -54,6 +54,13 @@ def test_members_are_found_where_they_are_and_the_index_is_made_once(server: Obj
     assert {method for method, _, _ in server.faults.requests} == {"HEAD"}
 
 
+def test_an_index_that_cannot_be_kept_is_made_each_time(served: Path, cache: Path) -> None:
+    cache.mkdir()
+    (cache / "indexes").write_bytes(b"")
+    assert manifest_of_shards(f"{served}/plain-0000.tar") == manifest_of_shards(f"{served}/plain-0000.tar")
+    assert (cache / "indexes").read_bytes() == b""
+
+
 def test_a_shard_that_was_replaced_is_indexed_anew(served: Path, tmp_path: Path) -> None:
     shutil.copy(served / "plain-0000.tar", tmp_path / "a.tar")
     first = manifest_of_shards(str(tmp_path / "a.tar"))
