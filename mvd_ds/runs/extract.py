@@ -21,7 +21,7 @@ from mvd_ds.models.classifiers.classifier_folder import trained_clip
 from mvd_ds.models.classifiers.pooling import clip_features, clip_tokens, encoder_pooling
 from mvd_ds.runs.extracting.windows import fill_windows, list_windows
 from mvd_ds.runs.inputs import contents_with_videos
-from mvd_ds.runs.results_folder import require_own_folder
+from mvd_ds.runs.results_folder import require_own_folder, take_results_folder
 from mvd_ds.training.cluster import Cluster, launched_rank
 from mvd_ds.training.console import StepProgress, say
 from mvd_ds.training.contents import compare_contents
@@ -50,7 +50,7 @@ def extract(recipe: FeaturesRecipe, name: str) -> None:
             forward = _forward(recipe, cluster.device)
         with cluster.together():
             if cluster.is_main:
-                owner.take()
+                take_results_folder(owner, recipe)
                 _open(recipe, folder, manifest, forward.grid, forward.every_frames)
         size = recipe.videos_per_file or (32 if recipe.tokens else 256)
         parts = [range(first, min(first + size, len(manifest.refs))) for first in range(0, len(manifest.refs), size)]

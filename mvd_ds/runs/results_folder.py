@@ -37,7 +37,7 @@ def begin_results(recipe: Recipe, folder: RunFolder, product: str, owner: Folder
     contents: Contents | None = None
     with cluster.together():
         if cluster.is_main and not is_finished(folder, recipe, product, contents_with_videos):
-            owner.take()
+            take_results_folder(owner, recipe)
             contents = contents_with_videos(recipe, folder.digests)
             require_own_folder(folder, recipe, contents)
             folder.open(recipe, contents)
@@ -45,6 +45,17 @@ def begin_results(recipe: Recipe, folder: RunFolder, product: str, owner: Folder
     if begun is None and cluster.is_main:
         say(f"{folder.path} is finished; nothing to do")
     return begun
+
+
+def take_results_folder(owner: FolderOwner, recipe: Recipe) -> None:
+    """Become the owner of a folder of results; nothing is touched of an input, or of a run of another command.
+
+    Raises:
+        ConfigError: in one line, if it is one, or another job works in the folder.
+    """
+    _require_no_input(owner.folder, recipe)
+    _require_same_command(owner.folder, recipe, _earlier(owner.folder))
+    owner.take()
 
 
 def require_own_folder(folder: RunFolder, recipe: Recipe, contents: Mapping[str, str]) -> None:
@@ -62,13 +73,8 @@ def require_own_folder(folder: RunFolder, recipe: Recipe, contents: Mapping[str,
     """
     _require_no_input(folder, recipe)
     earlier = _earlier(folder)
-    if earlier is None:
-        return
-    objective = dump(recipe)["objective"]
-    if earlier.get("objective") != objective:
-        held = f"a run with objective {earlier.get('objective')}"
-        raise ConfigError(f"run.output {folder.path}: holds {held}; choose another, such as {folder.path}_{recipe.command}")
-    if not folder.contents.exists():
+    _require_same_command(folder, recipe, earlier)
+    if earlier is None or not folder.contents.exists():
         return
     recorded, now = read_json(folder.contents), dict(inputs_in(dump(recipe)))
     for setting, path in inputs_in(earlier):
@@ -107,6 +113,12 @@ def _require_no_input(folder: RunFolder, recipe: Recipe) -> None:
             raise ConfigError(
                 f"run.output {folder.path}: is the folder of {setting}; choose another, such as {folder.path}_{recipe.command}"
             )
+
+
+def _require_same_command(folder: RunFolder, recipe: Recipe, earlier: Mapping[str, Any] | None) -> None:
+    if earlier is not None and earlier.get("objective") != dump(recipe)["objective"]:
+        held = f"a run with objective {earlier.get('objective')}"
+        raise ConfigError(f"run.output {folder.path}: holds {held}; choose another, such as {folder.path}_{recipe.command}")
 
 
 def _earlier(folder: RunFolder) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from mvd_ds.runs.probing.probe import probe
 from mvd_ds.runs.results_folder import require_no_results, require_own_folder
 from mvd_ds.training.contents import contents_of
 from mvd_ds.training.liveness.folder_owner import FolderOwner
+from mvd_ds.training.liveness.heartbeat import Heartbeat
 from mvd_ds.training.run_folder import RunFolder
 
 PROBED = ["models={{one: {{weights: {0}}}}}", "compare=[]", "validation_manifest={1}"]
@@ -66,11 +67,13 @@ def test_no_results_over_a_training(command: str, videos: Path, tmp_path: Path) 
     write_classifier(tmp_path / "model")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.yaml").write_text("objective: classification\n")
+    last_sign = Heartbeat(RunFolder(tmp_path / "run"), 1, 1)
+    last_sign.write()
     settings = [f"weights={tmp_path / 'model'}", f"data.manifest={videos / 'val.txt'}", f"run.output={tmp_path / 'run'}"]
     name, function = {"evaluate": ("evaluate_2x3", evaluate), "features": ("features", extract)}[command]
     with pytest.raises(ConfigError, match="holds a run with objective classification; choose another"):
         function(load_recipe(name, settings, command), name)
-    assert (tmp_path / "run" / "recipe.yaml").read_text() == "objective: classification\n"
+    assert (tmp_path / "run" / "recipe.yaml").read_text() == "objective: classification\n" and last_sign.path.is_file()
 
 
 @pytest.mark.parametrize("held", ["evaluate", "features", "probe"])
