@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from mvd_ds.data.manifests.mixture import Mixture, read_mixture
 from mvd_ds.data.manifests.numbering import require_same_classes
 from mvd_ds.data.prepare.writing import is_listable, manifest_text
 from mvd_ds.data.randomness import keyed_generator
+from mvd_ds.files import counted, one_line
 from mvd_ds.models.acceleration.compiled import compile_blocks, wants_compiling
 from mvd_ds.models.classifiers.classifier import Classifier
 from mvd_ds.models.classifiers.classifier_folder import ClassifierCard, open_classifier
@@ -173,6 +175,16 @@ def _hold_out(videos: LabelledVideos, recipe: FinetuneRecipe) -> LabelledVideos:
     )
 
 
+def learnt_and_held_out(videos: LabelledVideos) -> list[str]:
+    """Return the paths of held-out videos that lines of the training have, too."""
+    if videos.held_out is None:
+        return []
+    lists = [manifest.refs for manifest in videos.training.manifests]
+    learnt = {os.path.abspath(refs.path(row)) for refs in lists for row in range(len(refs))}
+    held = videos.held_out.manifest.refs
+    return [path for path in map(held.path, range(len(held))) if os.path.abspath(path) in learnt]
+
+
 def card_of(recipe: FinetuneRecipe, videos: LabelledVideos) -> ClassifierCard:
     """Return what the network's outputs stand for; with ``keep_head`` they are those of the head that it begins with.
 
@@ -245,6 +257,11 @@ def _describe(
     for manifest in (*videos.training.manifests, *([videos.held_out.manifest] if videos.held_out else [])):
         if note := task.note(manifest, videos.classes, manifest.name):
             say(note)
+    if cluster.is_main and (seen := learnt_and_held_out(videos)):
+        say(
+            f"warning: {counted(len(seen), 'held-out video')} can be learnt from, too, the first {one_line(seen[0])}: "
+            "figures of what was learnt by heart say nothing; name every video once, and in one of the lists"
+        )
     if recipe.teacher is not None:
         say(f"teacher: logits of {recipe.teacher.weights}, {recipe.teacher.placement}, weight {recipe.teacher.weight}")
     say(describe_parameters(recipe, cluster, model, groups))

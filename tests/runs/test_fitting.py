@@ -15,7 +15,7 @@ import mvd_ds
 from mvd_ds.cli import main
 from mvd_ds.config import ConfigError, FinetuneRecipe, dump, load_recipe
 from mvd_ds.config.load import validate
-from mvd_ds.runs.finetune import finetune, read_labelled
+from mvd_ds.runs.finetune import finetune, learnt_and_held_out, read_labelled
 from mvd_ds.runs.fitting import PEAK_RATE, fit_to_videos, fit_to_weights, require_same_fit, warn_if_unmoved
 from mvd_ds.training.cluster import Cluster
 from mvd_ds.training.run_folder import RunFolder
@@ -113,6 +113,15 @@ def test_a_share_of_each_class_is_held_out_the_same_for_every_seed(tmp_path: Pat
         assert not places[0] & places[1] and len(places[0] | places[1]) == 18
         assert videos.held_out.listing.count(b"a.mp4\t") == 4
     assert [ref.where for ref in found[0].held_out.manifest.refs] == [ref.where for ref in found[1].held_out.manifest.refs]
+
+
+def test_held_out_videos_that_are_learnt_from_are_found(tmp_path: Path) -> None:
+    twice = read_labelled(_recipe(_listed(tmp_path, 3, 3)))
+    assert learnt_and_held_out(twice) == [str(tmp_path / "a.mp4")] * 2
+    (tmp_path / "b.mp4").write_bytes((tmp_path / "a.mp4").read_bytes())
+    (tmp_path / "other.txt").write_text("b.mp4 0\nb.mp4 1\n")
+    apart = [f"data.manifest={tmp_path / 'all.txt'}", f"validation.manifest={tmp_path / 'other.txt'}"]
+    assert learnt_and_held_out(read_labelled(_recipe(*apart))) == []
 
 
 def test_several_manifests_cannot_be_divided(tmp_path: Path) -> None:
