@@ -163,7 +163,7 @@ def list_at(address: str) -> bytes | None:
             return None
         raise ConfigError(f"{shown}: {error}") from None
     seems = describe_foreign(text[:4096])
-    if seems.startswith("a web page"):
+    if seems.startswith("a web page") and not os.path.splitext(address)[1]:  # of a file, it asks for a login, or says sorry
         require_listed(address)
     if seems:
         raise ConfigError(f"{shown}: is not a manifest, it seems to be {seems}")

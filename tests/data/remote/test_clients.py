@@ -89,3 +89,13 @@ def test_an_address_of_nothing_is_said_in_one_line(address: str, tmp_path: Path)
     with pytest.raises(ConfigError, match=r"^(s3|http):.*(names no bucket or server|cannot be listed)") as caught:
         read_manifest(address)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("train.txt", "is not a manifest, it seems to be a web page"), ("videos", "a folder of a web server cannot be")],
+)
+def test_a_page_in_place_of_a_manifest_is_not_taken_for_a_folder(web: ObjectServer, tmp_path: Path, name: str, told: str) -> None:
+    (tmp_path / "files" / name).write_bytes(b"<!DOCTYPE html><html><body>Please log in</body></html>")
+    with pytest.raises(ConfigError, match=f"/{name}: {told}"):
+        read_manifest(f"{web.address}/{name}")
