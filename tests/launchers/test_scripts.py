@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -265,3 +267,15 @@ def test_the_fine_tuning_demo_refuses_a_wrong_use_before_it_starts(arguments: li
     assert (code, output) == (2, "") and fault.startswith(words) and len(fault.splitlines()) == 1
     code, output, _ = script("finetune_demo.sh", "--help")
     assert code == 0 and output.startswith("Measures what distillation is worth") and "key=value replaces" in output
+
+
+def test_what_scripts_import_from_the_package_is_there() -> None:
+    found = [
+        line.split()[1::2]
+        for script in sorted(LAUNCHERS.glob("*.sh"))
+        for line in script.read_text().replace(", ", ",").splitlines()
+        if re.fullmatch(r"from mvd_ds\S* import \S+", line)
+    ]
+    assert ["mvd_ds.runs.probing.probe_splits", "require_labels"] in found
+    for module, names in found:
+        assert all(hasattr(importlib.import_module(module), name) for name in names.split(",")), (module, names)

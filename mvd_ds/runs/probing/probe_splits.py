@@ -47,6 +47,16 @@ def _drawn(recipe: ProbeRecipe, videos: list[int]) -> list[int]:
     return [videos[index] for index in sorted(chosen.tolist())]
 
 
+def require_labels(recipe: ProbeRecipe) -> int:
+    """Check, for `quickstart.sh`, that a label can be probed before anything is trained, and return the number of videos.
+
+    Raises:
+        ConfigError: if there is none, with the reason.
+    """
+    train, _ = splits_of(recipe.model_copy(update={"labels": "required"}))
+    return len(train[0].refs)
+
+
 def _probed(recipe: ProbeRecipe, manifest: Manifest, fitted_on: list[int]) -> Manifest:
     """Return the manifest with the labels that can be probed, none of a dense probe; where required, these are all it has.
 

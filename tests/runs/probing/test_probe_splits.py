@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mvd_ds.config import ConfigError, ProbeRecipe, load_recipe
-from mvd_ds.runs.probing.probe_splits import splits_of
+from mvd_ds.runs.probing.probe_splits import require_labels, splits_of
 
 
 def _recipe(*overrides: str) -> ProbeRecipe:
@@ -41,15 +41,15 @@ def test_a_set_without_two_classes_is_refused_or_left_out(
     (tmp_path / "all.txt").write_text("\n".join(lines) + "\n")
     recipe = _recipe(f"data.manifest={tmp_path}/all.txt", "validation_manifest=null", "labels=optional")
     with pytest.raises(ConfigError, match=words):
-        splits_of(recipe.model_copy(update={"labels": "required"}))
+        require_labels(recipe)
     (manifest, _), _ = splits_of(recipe)
     assert manifest.label_names == () and (words in capsys.readouterr().out or "no labels" in words)
 
 
 def test_a_set_with_labels_is_counted(videos: Path) -> None:
     recipe = _recipe(f"data.manifest={videos}/train.txt", "validation_manifest=null", "labels=optional")
-    (manifest, fitted_on), (_, held_out) = splits_of(recipe.model_copy(update={"labels": "required"}))
-    assert len(manifest.refs) == 64
+    assert require_labels(recipe) == 64
+    (manifest, fitted_on), (_, held_out) = splits_of(recipe)
     assert not set(fitted_on) & set(held_out) and np.array_equal(manifest.labels, splits_of(recipe)[1][0].labels)
 
 
@@ -58,6 +58,6 @@ def test_a_label_of_more_than_one_class_is_named(videos: Path, tmp_path: Path, c
     (tmp_path / "all.txt").write_text("# labels: what far\na.mp4 0 0.5\n" + "a.mp4 1 1\n" * 9)
     recipe = _recipe(f"data.manifest={tmp_path}/all.txt", "validation_manifest=null", "labels=optional")
     with pytest.raises(ConfigError, match=r"all.txt:2: label '0.5' is a real number, where one class is wanted"):
-        splits_of(recipe.model_copy(update={"labels": "required"}))
+        require_labels(recipe)
     (manifest, _), _ = splits_of(recipe)
     assert manifest.label_names == ("what",) and "not probed: " in capsys.readouterr().out
