@@ -191,8 +191,9 @@ class KeyedClips(ABC):
             finally:
                 reading.end()
             if len(bad) == BAD_IN_A_ROW:
+                shown = [*bad[:3], f"and {BAD_IN_A_ROW - 3} more"]
                 raise ConfigError(
-                    f"{BAD_IN_A_ROW} videos in a row cannot be read (check data.manifest and data.root): " + "; ".join(bad)
+                    f"{BAD_IN_A_ROW} videos in a row cannot be read (check data.manifest and data.root): {'; '.join(shown)}"
                 )
             if replacements is None:
                 replacements = self._generator("replacement", keys[0])

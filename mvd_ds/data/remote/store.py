@@ -62,9 +62,13 @@ def is_missing(error: FetchError) -> bool:
 class Store:
     """Objects by address. A store has no state beside its deadline; the connections belong to the process."""
 
-    def __init__(self, deadline_seconds: float = DEADLINE_SECONDS, setting: str = "data.remote.deadline_seconds") -> None:
-        """Keep the time that one object may take, all tries together, and the setting that says it."""
+    def __init__(self, deadline_seconds: float = DEADLINE_SECONDS, setting: str = "") -> None:
+        """Keep the time that one object may take, all tries together, and the setting that says it, if one does."""
         self.deadline_seconds, self._setting = deadline_seconds, setting
+
+    @property
+    def _waited(self) -> str:
+        return f"for {self.deadline_seconds:g} s" + (f" ({self._setting})" if self._setting else "")
 
     def state(self, address: str, seconds: float | None = None) -> ObjectState:
         """Return size and mark of an object; ``seconds`` is the deadline if it is another one than the store's.
@@ -165,7 +169,9 @@ class Store:
             # Not all clients of a server that comes back at the same time.
             wait = pause * chance.uniform(0.5, 1.0)
             if lasting or time.monotonic() + wait >= ends:
-                told = reason if lasting else f"{reason}, for {self.deadline_seconds:g} s ({self._setting})"
+                told = (
+                    reason if lasting else f"{reason}, for {self.deadline_seconds:g} s{self._setting and f' ({self._setting})'}"
+                )
                 raise FetchError(told, lasting)
             time.sleep(wait)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
